@@ -1,0 +1,33 @@
+"""Sums over all processes of a run, with gradients; the identity when there is one process."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def n_processes() -> int:
+    """How many processes share the run; 1 outside a process group."""
+    distributed = torch.distributed
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def sum_over_processes(value: Tensor) -> Tensor:
+    """The sum of `value` over all processes. Its gradient is summed over them too."""
+    if n_processes() == 1:
+        return value
+    from torch.distributed.nn.functional import all_reduce
+
+    return all_reduce(value)
+
+
+def global_mean(total: Float[Tensor, ""], count: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """This process's share of a mean over the rays of all processes; zero where nothing was counted.
+
+    Distributed data parallel training averages gradients over processes. A sum divided by the count
+    of *all* processes and multiplied by their number therefore has the gradient of the one-process run.
+    """
+    with torch.no_grad():
+        everywhere = sum_over_processes(count.detach().clone())
+    return total * n_processes() / everywhere.clamp(min=1.0)

@@ -1,0 +1,32 @@
+"""Mistakes that a user can fix. Anything else that is raised is a defect of ours."""
+
+from __future__ import annotations
+
+
+class PonderError(Exception):
+    """One sentence on what is wrong and, where there is one, what to type to fix it."""
+
+    def __init__(self, message: str, fix: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
+
+
+class SceneError(PonderError):
+    """A capture, a scene or a scene store that cannot be used."""
+
+
+class PresetError(PonderError):
+    """A preset, a key of it or a value that is not accepted."""
+
+
+class CheckpointError(PonderError):
+    """A checkpoint that is missing, damaged, unsafe or of another model."""
+
+
+class OutputError(PonderError):
+    """A result that cannot be written: disk full, no permission, already there."""
+
+
+class ResourceError(PonderError):
+    """Not enough memory, no GPU, or an extra that is not installed."""

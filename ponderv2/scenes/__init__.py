@@ -1,0 +1,1 @@
+"""The data: raw captures, the scene store, augmentation, sampling, batches."""

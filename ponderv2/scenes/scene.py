@@ -1,0 +1,80 @@
+"""A scene: points with labels and photographs, in one frame. Metres, right-handed, z up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from ponderv2.geometry.cameras import Camera, transform_points
+
+
+@dataclass(frozen=True)
+class PointCloud:
+    """Everything known of each point. All arrays have the same length and are sub-sampled together."""
+
+    coord: Float[Tensor, "point 3"]
+    color: Float[Tensor, "point 3"]
+    """0..255."""
+    normal: Float[Tensor, "point 3"]
+    """Unit length, pointing into free space."""
+    labels: Mapping[str, Int[Tensor, " point"]] = field(default_factory=dict)
+    """Integer fields by name, as on disk: segment20, segment200, segment, instance. -1 = ignore."""
+
+    def __len__(self) -> int:
+        return len(self.coord)
+
+    def take(self, index: Tensor) -> PointCloud:
+        """The chosen points (indices or a mask), with every field."""
+        labels = {name: values[index] for name, values in self.labels.items()}
+        return PointCloud(self.coord[index], self.color[index], self.normal[index], labels)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One posed RGB-D photograph. Pictures are read from disk when they are asked for."""
+
+    id: str
+    camera: Camera
+    """Of the colour *and* the depth picture: prepared frames are registered and of one size."""
+    depth_scale: float
+    """Metres per unit of the depth picture."""
+    color_path: Path
+    depth_path: Path
+    semantic_path: Path | None = None
+
+    def read_color(self) -> UInt8[Tensor, "row column 3"]:
+        """Colour 0..255."""
+        raise NotImplementedError
+
+    def read_depth(self) -> Float[Tensor, "row column"]:
+        """Depth along the optical axis, metres; 0 = no measurement."""
+        raise NotImplementedError
+
+    def read_semantic(self) -> Int[Tensor, "row column"]:
+        """Class per pixel, -1 = unlabelled."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Points and photographs of one place, in one frame."""
+
+    name: str
+    cloud: PointCloud
+    frames: tuple[Frame, ...] = ()
+    units_per_metre: float = 1.0
+    """1 until an augmentation scales the scene; depth pictures stay in metres."""
+
+    def moved(self, transform: Float[Tensor, "4 4"]) -> Scene:
+        """The scene after x' = transform x, a similarity: points, normals and cameras move together."""
+        coord = transform_points(transform.double(), self.cloud.coord.double()).to(self.cloud.coord.dtype)
+        turned = self.cloud.normal.double() @ transform[:3, :3].double().T
+        scale = float(torch.linalg.det(transform[:3, :3].double()).abs() ** (1.0 / 3.0))
+        cloud = replace(self.cloud, coord=coord, normal=(turned / scale).to(self.cloud.normal.dtype))
+        frames = tuple(replace(frame, camera=frame.camera.moved(transform)) for frame in self.frames)
+        return replace(self, cloud=cloud, frames=frames, units_per_metre=self.units_per_metre * scale)

@@ -1,0 +1,38 @@
+"""Shared by all tests: options, one seed, few threads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Where optional reference numbers and sample recordings are, when they are there at all."""
+    shared = PROJECT.parent / "shared"
+    parser.addoption("--golden-dir", type=Path, default=shared / "golden", help="folder of golden .npz cases")
+    parser.addoption("--sample-data", type=Path, default=shared / "data", help="folder of small real recordings")
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Nothing should read the global generator; what does is at least repeatable."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def rng() -> torch.Generator:
+    """The one source of randomness of a test."""
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def sample_data(request: pytest.FixtureRequest) -> Path:
+    """Folder of small real recordings; the test is skipped where there is none."""
+    folder = request.config.getoption("--sample-data")
+    if not folder.is_dir():
+        pytest.skip(f"no sample recordings in {folder}; choose a folder with --sample-data")
+    return folder
