@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera, transform_points
+from ponderv2.scenes.pictures import read_color, read_integers
 
 
 @dataclass(frozen=True)
@@ -47,17 +50,36 @@ class Frame:
     depth_path: Path
     semantic_path: Path | None = None
 
+    held_out: bool = False
+    """Kept for validation: never trained on, not part of the point cloud."""
+
     def read_color(self) -> UInt8[Tensor, "row column 3"]:
-        """Colour 0..255."""
-        raise NotImplementedError
+        """Colour 0..255. SceneError when the file is missing, damaged or of another size."""
+        color = read_color(self.color_path)
+        self._check_size(self.color_path, color.shape)
+        return torch.from_numpy(color.copy())
 
     def read_depth(self) -> Float[Tensor, "row column"]:
         """Depth along the optical axis, metres; 0 = no measurement."""
-        raise NotImplementedError
+        depth = read_integers(self.depth_path)
+        self._check_size(self.depth_path, depth.shape)
+        return torch.from_numpy(depth.astype(np.float32)) * self.depth_scale
 
     def read_semantic(self) -> Int[Tensor, "row column"]:
-        """Class per pixel, -1 = unlabelled."""
-        raise NotImplementedError
+        """Class per pixel, -1 = unlabelled; -1 everywhere when the frame has no labels."""
+        if self.semantic_path is None:
+            return torch.full((self.camera.height, self.camera.width), -1, dtype=torch.int64)
+        values = read_integers(self.semantic_path)
+        self._check_size(self.semantic_path, values.shape)
+        return torch.from_numpy(values.astype(np.int64)) - 1
+
+    def _check_size(self, path: Path, shape: tuple[int, ...]) -> None:
+        expected = (self.camera.height, self.camera.width)
+        if shape[:2] != expected:
+            raise SceneError(
+                f"{path} has {shape[1]} x {shape[0]} pixels, its camera {expected[1]} x {expected[0]}",
+                fix="prepare the scene again",
+            )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,31 @@
+"""Normals of a point cloud that has none: the thinnest direction of the neighbourhood."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float32, Float64
+from numpy import ndarray
+
+
+def estimate_normals(
+    coord: Float64[ndarray, "point 3"], towards: Float64[ndarray, "eye 3"], n_neighbours: int = 16
+) -> Float32[ndarray, "point 3"]:
+    """Unit normals from principal components, each turned to the nearest of the given viewpoints.
+
+    With fewer than three points there is no surface: all normals point up.
+    """
+    from scipy.spatial import KDTree
+
+    if len(coord) < 3:
+        return np.tile(np.array([0.0, 0.0, 1.0], np.float32), (len(coord), 1))
+    _, neighbour = KDTree(coord).query(coord, k=min(n_neighbours, len(coord)))
+    normals = np.empty(coord.shape, np.float64)
+    for start in range(0, len(coord), 65536):
+        part = slice(start, start + 65536)
+        patch = coord[neighbour[part]]
+        patch = patch - patch.mean(axis=1, keepdims=True)
+        normals[part] = np.linalg.eigh(patch.transpose(0, 2, 1) @ patch)[1][:, :, 0]
+    eye = np.asarray(KDTree(towards).query(coord)[1])
+    away = ((towards[eye] - coord) * normals).sum(axis=1) < 0
+    normals[away] *= -1
+    return normals.astype(np.float32)

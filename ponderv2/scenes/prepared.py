@@ -1,0 +1,92 @@
+"""One scene on its way into the store: frames as they come, then the surface that was found. NumPy only.
+
+Metres, right-handed, z up; poses camera-to-world with OpenCV axes; pixel centres at integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float, Float32, Int, Integer, UInt8, UInt16
+from numpy import ndarray
+
+
+@dataclass(frozen=True)
+class PreparedFrame:
+    """One photograph, colour and depth of one camera and one size."""
+
+    id: str
+    """Unique in the scene; becomes the file name."""
+    intrinsics: Float[ndarray, "3 3"]
+    camera_to_world: Float[ndarray, "4 4"]
+    color: UInt8[ndarray, "row column 3"]
+    depth: UInt16[ndarray, "row column"]
+    """Along the optical axis, in units of `depth_scale`; 0 = no measurement."""
+    depth_scale: float = 0.001
+    """Metres per unit of `depth`."""
+    semantic: Integer[ndarray, "row column"] | None = None
+    """Class per pixel, -1 = unlabelled."""
+    held_out: bool = False
+    """Kept for validation: not to be trained on, not fused into the cloud."""
+    color_file: bytes | None = None
+    """The JPEG file that `color` was decoded from, to be stored unchanged; None = encode `color`."""
+
+
+@dataclass(frozen=True)
+class PreparedCloud:
+    """Points with colour, normal and labels; all arrays have one length."""
+
+    coord: Float32[ndarray, "point 3"]
+    color: UInt8[ndarray, "point 3"]
+    normal: Float32[ndarray, "point 3"]
+    """Unit length, pointing into free space."""
+    labels: Mapping[str, Int[ndarray, " point"]] = field(default_factory=dict)
+    """Integer fields by file name: segment, segment20, segment200, instance. -1 = ignore."""
+
+
+@dataclass(frozen=True)
+class PreparedMesh:
+    """A reference mesh: the best known surface of the scene."""
+
+    vertices: Float32[ndarray, "vertex 3"]
+    faces: Integer[ndarray, "face 3"]
+    colors: UInt8[ndarray, "vertex 3"] | None = None
+
+
+@dataclass(frozen=True)
+class Surface:
+    """What is known once the last frame has been seen."""
+
+    cloud: PreparedCloud
+    mesh: PreparedMesh | None = None
+    notes: tuple[str, ...] = ()
+    """What was found, chosen, dropped; ends in the report."""
+    repairs: tuple[str, ...] = ()
+    """What was wrong in the input and put right; ends in the report."""
+
+
+@dataclass(frozen=True)
+class PreparedScene:
+    """Frames may be a generator, so that a long recording never is in memory as a whole."""
+
+    frames: Iterable[PreparedFrame]
+    surface: Callable[[], Surface]
+    """Called after the last frame was taken."""
+
+    @staticmethod
+    def of(
+        cloud: PreparedCloud,
+        frames: Iterable[PreparedFrame] = (),
+        mesh: PreparedMesh | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> PreparedScene:
+        """A scene whose points are known beforehand."""
+        return PreparedScene(frames, lambda: Surface(cloud, mesh, notes))
+
+
+def label_dtype(values: Int[ndarray, " point"]) -> type[np.signedinteger]:
+    """The smaller of int16 and int32 that holds the labels."""
+    fits = values.size == 0 or (values.min() >= -(2**15) and values.max() < 2**15)
+    return np.int16 if fits else np.int32

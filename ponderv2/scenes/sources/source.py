@@ -1,0 +1,45 @@
+"""What every source of scenes offers: a plan of independent jobs, one scene each.
+
+A source is a function `find(config) -> SourcePlan`; it looks at the input but does no work. Jobs are
+picklable, run in worker processes in any order, and depend on nothing but themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from ponderv2.scenes.prepared import PreparedScene
+from ponderv2.scenes.storage import DatasetInfo
+
+
+class SceneJob(Protocol):
+    """One scene to be prepared. A frozen dataclass of plain values does."""
+
+    @property
+    def split(self) -> str:
+        """Folder of the store that the scene goes into: train, val, test."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Name of the scene, unique in its split; becomes a folder."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Changes whenever the settings or the input would give other bytes; plain text or a hash."""
+        ...
+
+    def prepare(self) -> PreparedScene:
+        """Do the work. Raises SceneError for what is wrong with the input."""
+        ...
+
+
+@dataclass(frozen=True)
+class SourcePlan:
+    """What a source found."""
+
+    info: DatasetInfo
+    jobs: tuple[SceneJob, ...]
+    notes: tuple[str, ...] = ()
+    """For the user, before the work starts: the layout that was recognised, for instance."""

@@ -1,0 +1,148 @@
+"""The scene store: one folder per scene, written whole or not at all, read without copying.
+
+    ROOT/dataset.yaml
+    ROOT/<split>/<scene>/coord.npy color.npy normal.npy segment.npy instance.npy mesh.ply prepared.json
+    ROOT/<split>/<scene>/frames/cameras.npz color/<id>.jpg depth/<id>.png semantic/<id>.png
+
+Folders of Pointcept (arrays only, no dataset.yaml) are read in place.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ponderv2.errors import SceneError
+from ponderv2.scenes.prepared import PreparedScene
+from ponderv2.scenes.scene import Scene
+from ponderv2.scenes.storage_reader import read_scene
+from ponderv2.scenes.storage_writer import write_scene
+from ponderv2.version import __version__
+
+INFO_FILE = "dataset.yaml"
+LABEL_FIELDS = ("segment", "segment20", "segment200")
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is common to all scenes of a store."""
+
+    name: str
+    class_names: tuple[str, ...] = ()
+    class_colors: tuple[tuple[int, int, int], ...] = ()
+    """RGB 0..255 per class."""
+    label_field: str = "segment"
+    """The label array that holds the classes."""
+    splits: tuple[str, ...] = ("train", "val")
+    version: str = field(default=__version__)
+    """Of the tool that wrote the store."""
+
+
+@dataclass(frozen=True)
+class SceneStore:
+    """A folder of prepared scenes. Scene names may contain slashes (scene_00000/room_1)."""
+
+    root: Path
+    info: DatasetInfo
+
+    @staticmethod
+    def open(root: Path) -> SceneStore:
+        """The store in a folder that has at least one scene. Raises SceneError with what to type."""
+        root = Path(root)
+        if not root.is_dir():
+            raise SceneError(f"no folder {root}", fix=f"ponder prepare synthetic --out {root}")
+        store = SceneStore(root, _read_info(root))
+        if not any(store.scene_names(split) for split in store.info.splits):
+            raise SceneError(f"no prepared scenes in {root}", fix=f"ponder prepare synthetic --out {root}")
+        return store
+
+    @staticmethod
+    def create(root: Path, info: DatasetInfo) -> SceneStore:
+        """The store in a folder that is made if need be; `info` replaces what was known of it."""
+        root = Path(root)
+        from ponderv2.scenes.storage_writer import write_bytes
+
+        text = yaml.safe_dump(_plain(asdict(info)), sort_keys=False, allow_unicode=True)
+        write_bytes(root / INFO_FILE, text.encode())
+        return SceneStore(root, info)
+
+    def scene_names(self, split: str) -> tuple[str, ...]:
+        """Names of the scenes of one split, sorted; empty when the split does not exist."""
+        return _scene_names(self.root / split)
+
+    def folder(self, name: str, split: str | None = None) -> Path:
+        """Folder of a scene. Raises SceneError when there is none of that name."""
+        for candidate in (split,) if split is not None else self.info.splits:
+            folder = self.root / candidate / name
+            if (folder / "coord.npy").is_file():
+                return folder
+        known = sum((self.scene_names(one) for one in self.info.splits), ())
+        listed = ", ".join(known[:5]) + (", ..." if len(known) > 5 else "")
+        raise SceneError(f"no scene '{name}' in {self.root}", fix=f"choose one of: {listed}")
+
+    def read(self, name: str, split: str | None = None) -> Scene:
+        """A scene; arrays are memory-mapped, pictures read when asked for."""
+        return read_scene(self.folder(name, split), name)
+
+    def mesh_path(self, name: str, split: str | None = None) -> Path | None:
+        """The reference mesh of a scene, when there is one."""
+        path = self.folder(name, split) / "mesh.ply"
+        return path if path.is_file() else None
+
+    def record(self, name: str, split: str) -> dict[str, Any]:
+        """What was noted when the scene was prepared (fingerprint, notes, repairs); empty if nothing was."""
+        try:
+            return json.loads((self.root / split / name / "prepared.json").read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def write(self, split: str, name: str, contents: PreparedScene, fingerprint: str = "") -> None:
+        """Write a scene, replacing one of that name; after a crash either the old or the new one is there."""
+        write_scene(self.root / split / name, contents, fingerprint)
+
+
+def _scene_names(folder: Path) -> tuple[str, ...]:
+    """Folders with coord.npy at most two levels down."""
+    found = [path.parent for pattern in ("*/coord.npy", "*/*/coord.npy") for path in folder.glob(pattern)]
+    names = (path.relative_to(folder).as_posix() for path in found)
+    return tuple(sorted(name for name in names if not name.startswith(".")))
+
+
+def _read_info(root: Path) -> DatasetInfo:
+    path = root / INFO_FILE
+    if not path.is_file():
+        return _guess_info(root)
+    try:
+        values = yaml.safe_load(path.read_text())
+        colors = tuple((int(r), int(g), int(b)) for r, g, b in values.get("class_colors", ()))
+        return DatasetInfo(
+            name=str(values["name"]),
+            class_names=tuple(str(name) for name in values.get("class_names", ())),
+            class_colors=colors,
+            label_field=str(values.get("label_field", "segment")),
+            splits=tuple(str(split) for split in values["splits"]),
+            version=str(values.get("version", "")),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise SceneError(f"{path} is damaged ({error})", fix="prepare the scenes again") from error
+
+
+def _guess_info(root: Path) -> DatasetInfo:
+    """For a Pointcept folder: every sub-folder with scenes is a split."""
+    splits = tuple(path.name for path in sorted(root.iterdir()) if path.is_dir() and _scene_names(path))
+    if not splits:
+        return DatasetInfo(name=root.name, splits=())
+    scene = root / splits[0] / _scene_names(root / splits[0])[0]
+    present = [name for name in LABEL_FIELDS if (scene / f"{name}.npy").is_file()]
+    return DatasetInfo(name=root.name, label_field=(present or ["segment"])[0], splits=splits, version="")
+
+
+def _plain(value: Any) -> Any:
+    """Lists for tuples, which is what YAML knows."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value

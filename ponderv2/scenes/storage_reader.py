@@ -1,0 +1,122 @@
+"""Reads one prepared scene, or one of Pointcept's folders, and says what is wrong with it."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy import ndarray
+from torch import Tensor
+
+from ponderv2.errors import SceneError
+from ponderv2.geometry.cameras import Camera
+from ponderv2.scenes.scene import Frame, PointCloud, Scene
+
+AGAIN = "prepare the scene again"
+
+
+def read_scene(folder: Path, name: str) -> Scene:
+    """Points memory-mapped (copy on write), cameras read, pictures left on disk."""
+    return Scene(name=name, cloud=_read_cloud(folder), frames=_read_frames(folder / "frames"))
+
+
+def _read_cloud(folder: Path) -> PointCloud:
+    coord = _float_rows(folder / "coord.npy", 3)
+    n_points = len(coord)
+    if n_points == 0:
+        raise SceneError(f"{folder / 'coord.npy'} holds no points", fix=AGAIN)
+    grey = torch.full((1, 3), 127.5).expand(n_points, 3)
+    color = _float_rows(folder / "color.npy", 3) if (folder / "color.npy").is_file() else grey
+    has_normals = (folder / "normal.npy").is_file()
+    normal = _float_rows(folder / "normal.npy", 3) if has_normals else _estimated_normals(coord)
+    labels = {path.stem: _label_column(path) for path in sorted(folder.glob("segment*.npy"))}
+    if (folder / "instance.npy").is_file():
+        labels["instance"] = _label_column(folder / "instance.npy")
+    for field, values in {"color": color, "normal": normal, **labels}.items():
+        if len(values) != n_points:
+            path = folder / f"{field}.npy"
+            raise SceneError(f"{path} has {len(values)} rows, coord.npy {n_points}", fix=AGAIN)
+    return PointCloud(coord, color, normal, labels)
+
+
+def _array(path: Path) -> ndarray:
+    try:
+        return np.load(path, mmap_mode="c", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise SceneError(f"{path} is not a readable array ({error})", fix=AGAIN) from error
+
+
+def _float_rows(path: Path, width: int) -> Tensor:
+    values = _array(path)
+    if values.ndim != 2 or values.shape[1] != width or values.dtype.kind not in "fiu":
+        raise SceneError(
+            f"{path} is {values.dtype} {values.shape}, expected numbers of shape (N, {width})", fix=AGAIN
+        )
+    return torch.from_numpy(values if values.dtype == np.float32 else values.astype(np.float32))
+
+
+def _label_column(path: Path) -> Tensor:
+    """Any integer type; of several columns the first is the primary label (ScanNet++)."""
+    values = _array(path)
+    if values.dtype.kind not in "iu" or values.ndim not in (1, 2):
+        raise SceneError(f"{path} is {values.dtype} {values.shape}, expected whole numbers (N,)", fix=AGAIN)
+    return torch.from_numpy((values if values.ndim == 1 else values[:, 0]).astype(np.int64))
+
+
+def _estimated_normals(coord: Tensor) -> Tensor:
+    from ponderv2.scenes.normals import estimate_normals
+
+    points = coord.numpy().astype(np.float64)
+    return torch.from_numpy(estimate_normals(points, towards=points.mean(axis=0)[None]))
+
+
+def _read_frames(folder: Path) -> tuple[Frame, ...]:
+    path = folder / "cameras.npz"
+    if not path.is_file():
+        return ()
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            cameras = {name: archive[name] for name in archive.files}
+        ids = [str(one) for one in cameras["ids"]]
+        _check_cameras(path, cameras, len(ids))
+        return tuple(_frame(folder, one, cameras, index) for index, one in enumerate(ids))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise SceneError(f"{path} is damaged ({error})", fix=AGAIN) from error
+
+
+def _check_cameras(path: Path, cameras: dict[str, ndarray], n_frames: int) -> None:
+    expected = {"K": (n_frames, 3, 3), "camera_to_world": (n_frames, 4, 4), "size": (n_frames, 2)}
+    for name, shape in expected.items():
+        if cameras[name].shape != shape:
+            raise SceneError(
+                f"'{name}' in {path} has shape {cameras[name].shape}, expected {shape}", fix=AGAIN
+            )
+    poses = cameras["camera_to_world"]
+    if not np.isfinite(poses).all() or (np.abs(np.linalg.det(poses[:, :3, :3])) < 1e-9).any():
+        raise SceneError(f"{path} holds poses that are not finite or not invertible", fix=AGAIN)
+
+
+def _frame(folder: Path, name: str, cameras: dict[str, ndarray], index: int) -> Frame:
+    width, height = (int(value) for value in cameras["size"][index])
+    camera = Camera(
+        intrinsics=torch.from_numpy(cameras["K"][index].astype(np.float32)),
+        world_to_camera=torch.from_numpy(
+            np.linalg.inv(cameras["camera_to_world"][index].astype(np.float64))
+        ).float(),
+        width=width,
+        height=height,
+    )
+    semantic = folder / "semantic" / f"{name}.png"
+    scale = np.broadcast_to(cameras["depth_scale"], (len(cameras["ids"]),))[index]
+    held_out = bool(cameras["held_out"][index]) if "held_out" in cameras else False
+    return Frame(
+        id=name,
+        camera=camera,
+        depth_scale=float(scale),
+        color_path=folder / "color" / f"{name}.jpg",
+        depth_path=folder / "depth" / f"{name}.png",
+        semantic_path=semantic if semantic.is_file() else None,
+        held_out=held_out,
+    )

@@ -1,0 +1,194 @@
+"""Writes scenes so that a crash leaves the old scene, the new one, or a temporary folder that is ignored."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from ponderv2.errors import OutputError, SceneError
+from ponderv2.scenes.pictures import encode_jpeg, encode_png16
+from ponderv2.scenes.ply import encode_ply
+from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene, Surface, label_dtype
+from ponderv2.version import __version__
+
+
+def write_scene(folder: Path, contents: PreparedScene, fingerprint: str) -> Surface:
+    """Write frames as they come, then the surface, then move the whole into place. Returns the surface."""
+    temporary = folder.parent / f".{folder.name}.partial"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        frames = _write_frames(temporary / "frames", contents)
+        surface = contents.surface()
+        _write_surface(temporary, surface)
+        record = {
+            "fingerprint": fingerprint,
+            "version": __version__,
+            "frames": frames,
+            "points": len(surface.cloud.coord),
+            "notes": list(surface.notes),
+            "repairs": list(surface.repairs),
+        }
+        _write_new(temporary / "prepared.json", json.dumps(record, indent=1).encode())
+        for directory in [path for path in temporary.rglob("*") if path.is_dir()] + [temporary]:
+            _sync_folder(directory)
+        _replace_folder(temporary, folder)
+    except OSError as error:
+        raise output_error(folder, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return surface
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_new(temporary, data)
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise output_error(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def output_error(path: Path, error: OSError) -> OutputError:
+    """What the system said, in words a user can act on."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    fix = (
+        "free some space and run the command again; finished scenes are kept"
+        if full
+        else "choose another --out"
+    )
+    return OutputError(f"cannot write {path}: {error.strerror or error}", fix=fix)
+
+
+def _write_frames(folder: Path, contents: PreparedScene) -> int:
+    cameras: list[PreparedFrame] = []
+    sizes: list[tuple[int, int]] = []
+    known: set[str] = set()
+    for frame in contents.frames:
+        check_frame(frame, known)
+        known.add(frame.id)
+        if not cameras:
+            for kind in ("color", "depth"):
+                (folder / kind).mkdir(parents=True)
+        jpeg = frame.color_file if frame.color_file is not None else encode_jpeg(frame.color)
+        _write_new(folder / "color" / f"{frame.id}.jpg", jpeg)
+        _write_new(folder / "depth" / f"{frame.id}.png", encode_png16(frame.depth))
+        if frame.semantic is not None:
+            (folder / "semantic").mkdir(exist_ok=True)
+            stored = np.asarray(frame.semantic).astype(np.int64) + 1
+            _write_new(folder / "semantic" / f"{frame.id}.png", encode_png16(stored.astype(np.uint16)))
+        sizes.append((frame.depth.shape[1], frame.depth.shape[0]))
+        cameras.append(_without_pictures(frame))
+    if cameras:
+        _write_cameras(folder / "cameras.npz", cameras, sizes)
+    return len(cameras)
+
+
+def check_frame(frame: PreparedFrame, known: set[str]) -> None:
+    """Refuse what would be written but could not be read again."""
+    if frame.id in known or not frame.id or "/" in frame.id or frame.id.startswith("."):
+        raise SceneError(f"frame id '{frame.id}' is empty, used twice or not a file name")
+    if frame.color.shape[:2] != frame.depth.shape:
+        sizes = f"colour {frame.color.shape[:2]} and depth {frame.depth.shape}"
+        raise SceneError(f"frame {frame.id}: {sizes} (rows, columns) differ")
+    if not (np.isfinite(frame.intrinsics).all() and np.isfinite(frame.camera_to_world).all()):
+        raise SceneError(f"frame {frame.id}: intrinsics or pose are not finite")
+
+
+def _without_pictures(frame: PreparedFrame) -> PreparedFrame:
+    """The camera alone, so that pictures do not pile up in memory."""
+    empty = np.zeros((0, 0, 3), np.uint8)
+    return PreparedFrame(
+        frame.id,
+        np.asarray(frame.intrinsics, np.float64),
+        np.asarray(frame.camera_to_world, np.float64),
+        empty,
+        np.zeros((0, 0), np.uint16),
+        frame.depth_scale,
+        held_out=frame.held_out,
+    )
+
+
+def _write_cameras(path: Path, frames: list[PreparedFrame], sizes: list[tuple[int, int]]) -> None:
+    target = io.BytesIO()
+    np.savez(
+        target,
+        ids=np.array([frame.id for frame in frames]),
+        K=np.stack([frame.intrinsics for frame in frames]),
+        camera_to_world=np.stack([frame.camera_to_world for frame in frames]),
+        depth_scale=np.array([frame.depth_scale for frame in frames], np.float64),
+        size=np.array(sizes, np.int64),
+        held_out=np.array([frame.held_out for frame in frames], np.bool_),
+    )
+    _write_new(path, target.getvalue())
+
+
+def _write_surface(folder: Path, surface: Surface) -> None:
+    for name, values in _cloud_arrays(surface.cloud).items():
+        target = io.BytesIO()
+        np.save(target, np.ascontiguousarray(values), allow_pickle=False)
+        _write_new(folder / f"{name}.npy", target.getvalue())
+    if surface.mesh is not None:
+        mesh = surface.mesh
+        _write_new(folder / "mesh.ply", encode_ply(mesh.vertices, faces=mesh.faces, colors=mesh.colors))
+
+
+def _cloud_arrays(cloud: PreparedCloud) -> dict[str, np.ndarray]:
+    n_points = len(cloud.coord)
+    arrays: dict[str, np.ndarray] = {
+        "coord": cloud.coord.astype(np.float32),
+        "color": cloud.color.astype(np.uint8),
+        "normal": cloud.normal.astype(np.float32),
+    }
+    for name, values in cloud.labels.items():
+        arrays[name] = values.astype(label_dtype(values))
+    for name, values in arrays.items():
+        if len(values) != n_points:
+            raise SceneError(f"{len(values)} values of '{name}' for {n_points} points")
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise SceneError(f"'{name}' of the point cloud holds values that are not finite")
+    if n_points == 0:
+        raise SceneError(
+            "the scene has no points", fix="check the depth pictures, their scale and depth limits"
+        )
+    return arrays
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames and new names survive a power cut, where the system offers it."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _replace_folder(new: Path, target: Path) -> None:
+    """A folder cannot be renamed onto a full one: the old one steps aside first."""
+    aside = target.parent / f".{target.name}.old"
+    shutil.rmtree(aside, ignore_errors=True)
+    if target.exists():
+        target.rename(aside)
+    new.rename(target)
+    _sync_folder(target.parent)
+    shutil.rmtree(aside, ignore_errors=True)
