@@ -100,7 +100,9 @@ def golden_state(case: Case, prefix: str = "") -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     salt = case.meta.get("salt", "")
     names = case.arrays["param_names"]
-    for name, shape_text, kind in zip(names, case.arrays["param_shapes"], case.arrays["param_kinds"], strict=True):
+    for name, shape_text, kind in zip(
+        names, case.arrays["param_shapes"], case.arrays["param_kinds"], strict=True
+    ):
         name, kind = str(name), str(kind)
         shape = tuple(int(n) for n in str(shape_text).split(",") if n)
         if not name.startswith(prefix) or kind in ("keep", "explicit"):
@@ -135,7 +137,12 @@ def fill_weights(module: nn.Module, case: Case, prefix: str = "") -> None:
 
 
 def _kept(name: str) -> bool:
-    kept = ("num_batches_tracked", "deviation_network.variance", "laplace_density.beta", "laplace_density.beta_min")
+    kept = (
+        "num_batches_tracked",
+        "deviation_network.variance",
+        "laplace_density.beta",
+        "laplace_density.beta_min",
+    )
     return name.endswith((*kept, "logit_scale", "class_embedding"))
 
 
@@ -155,7 +162,9 @@ def assert_relative_l2(actual: Tensor, expected: Tensor, bound: float, name: str
 def assert_p99(actual: Tensor, expected: Tensor, bound: float, name: str = "") -> None:
     """The 99th percentile of |error| / rms is below the bound."""
     expected = expected.double().flatten()
-    error = (actual.detach().double().flatten() - expected).abs() / expected.pow(2).mean().sqrt().clamp(min=1e-30)
+    error = (actual.detach().double().flatten() - expected).abs() / expected.pow(2).mean().sqrt().clamp(
+        min=1e-30
+    )
     p99 = float(torch.quantile(error[:: max(1, len(error) // 1_000_000)], 0.99))
     assert p99 <= bound, f"{name}: 99th percentile {p99:.2e} above {bound:.0e}"
 
@@ -175,15 +184,19 @@ def assert_rows(case: Case, name: str, rows: Tensor, bound: float) -> None:
         scale = float(rows.detach().double().std(0, unbiased=False).norm())
         error = float((rows.detach().double().mean(0) - case.tensor(f"{name}__mean").double()).norm())
         assert error <= bound * scale, f"{name}__mean: {error:.2e} of {scale:.2e}"
-        error = float((rows.detach().double().std(0, unbiased=False) - case.tensor(f"{name}__std").double()).norm())
+        error = float(
+            (rows.detach().double().std(0, unbiased=False) - case.tensor(f"{name}__std").double()).norm()
+        )
         assert error <= bound * scale, f"{name}__std: {error:.2e} of {scale:.2e}"
 
 
-def assert_parameter_gradients(case: Case, prefix: str, module: nn.Module, bound: float, own_prefix: str = "") -> None:
+def assert_parameter_gradients(
+    case: Case, prefix: str, module: nn.Module, bound: float, own_prefix: str = ""
+) -> None:
     """Norm and check product of every parameter gradient.
 
     `prefix` is that of the arrays (`out_train`), `own_prefix` that of the module inside the stored names.
-    Gradients below 1e-4 of the largest are compared with that absolute bound: some are zero in exact arithmetic.
+    Gradients below 1e-4 of the largest are compared with that absolute bound: some are exactly zero in theory.
     """
     names = [str(name) for name in case.arrays[f"{prefix}_grad_names"]]
     norms, dots = case.arrays[f"{prefix}_grad_norm"], case.arrays[f"{prefix}_grad_dot"]
@@ -201,5 +214,9 @@ def assert_parameter_gradients(case: Case, prefix: str, module: nn.Module, bound
         allowed = max(bound * float(norm), 1e-4 * largest)
         own = gradient.double()
         r = seeded_normal(f"grad/{name}", tuple(own.shape)).double()
-        assert abs(float(own.norm()) - norm) <= allowed, f"{name}: norm {float(own.norm()):.4e}, expected {norm:.4e}"
-        assert abs(float((own * r).sum()) - dot) <= 3 * allowed, f"{name}: dot {float((own * r).sum()):.4e}, expected {dot:.4e}"
+        assert abs(float(own.norm()) - norm) <= allowed, (
+            f"{name}: norm {float(own.norm()):.4e}, expected {norm:.4e}"
+        )
+        assert abs(float((own * r).sum()) - dot) <= 3 * allowed, (
+            f"{name}: dot {float((own * r).sum()):.4e}, expected {dot:.4e}"
+        )
