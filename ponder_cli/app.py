@@ -1,0 +1,125 @@
+"""The program `ponder`: registers the commands and is the one place that reports errors."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ponder_cli.commands.doctor import doctor
+from ponder_cli.commands.eval import evaluate
+from ponder_cli.commands.finetune import finetune
+from ponder_cli.commands.prepare import prepare
+from ponder_cli.commands.presets import presets_app
+from ponder_cli.commands.pretrain import pretrain
+from ponder_cli.commands.reconstruct import reconstruct
+from ponder_cli.commands.render import render
+from ponderv2.version import __version__
+
+USER_MISTAKE, OUR_MISTAKE, INTERRUPTED = 2, 1, 130
+
+
+class ReportingGroup(TyperGroup):
+    """Runs a command and turns every error into lines on stderr and an exit status."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """2: the user can fix it. 1: a defect of ours. 130: stopped with Ctrl-C."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise typer.Exit(_report_interrupt(stop)) from None
+        except Exception as problem:
+            if _belongs_to_typer(problem):
+                raise
+            raise typer.Exit(_report(problem, debug=ctx.params.get("debug", False))) from None
+
+
+app = typer.Typer(
+    name="ponder",
+    cls=ReportingGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (prepare, pretrain, finetune):
+    app.command()(command)
+app.command("eval")(evaluate)
+for command in (render, reconstruct, doctor):
+    app.command()(command)
+app.add_typer(presets_app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ponder {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of errors.")] = False,
+) -> None:
+    """Pre-train 3D encoders by neural rendering, then segment, render and reconstruct.
+
+    Start with: ponder prepare synthetic, ponder pretrain, ponder render, ponder reconstruct.
+    """
+    del version, debug
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the program and leave with its exit status."""
+    from ponder_cli.console import make_streams_tolerant
+
+    make_streams_tolerant()
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if "--debug" in words:  # understood in any place
+        words = ["--debug", *(word for word in words if word != "--debug")]
+    app(args=words, prog_name="ponder")
+
+
+def _belongs_to_typer(problem: Exception) -> bool:
+    """Wrong usage and requested exits, which Typer reports itself."""
+    return isinstance(problem, typer.Exit | typer.Abort) or hasattr(problem, "format_message")
+
+
+def _report_interrupt(stop: KeyboardInterrupt) -> int:
+    from ponder_cli import console
+
+    console.warn(str(stop) or "interrupted")
+    return INTERRUPTED
+
+
+def _report(problem: Exception, debug: bool) -> int:
+    from ponder_cli import console
+    from ponderv2.errors import PonderError
+
+    text = "".join(traceback.format_exception(problem))
+    if debug:
+        console.err.print(text, markup=False, highlight=False)
+    if isinstance(problem, PonderError):
+        console.error(problem)
+        return USER_MISTAKE
+    console.defect(problem, _write_log(text))
+    return OUR_MISTAKE
+
+
+def _write_log(text: str) -> Path:
+    path = Path(tempfile.gettempdir()) / f"ponder-error-{time.strftime('%Y%m%d-%H%M%S')}.log"
+    words = " ".join(sys.argv)
+    try:
+        path.write_text(
+            f"ponder {__version__}\n{words}\n\n{text}", encoding="utf-8", errors="backslashreplace"
+        )
+    except OSError:
+        return Path("not written: no space or no permission")
+    return path

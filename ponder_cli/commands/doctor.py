@@ -1,0 +1,23 @@
+"""`ponder doctor`: what is installed, what is in use, what is missing and how to get it."""
+
+from __future__ import annotations
+
+import typer
+
+from ponder_cli.options import JsonOption
+
+
+def doctor(json: JsonOption = None) -> None:
+    """Examine this installation: versions, GPU, backends, and what each missing extra would bring."""
+    from ponder_cli import console
+    from ponder_cli.health import examine
+    from ponderv2.version import __version__
+
+    console.note("importing each library in a process of its own; this takes some seconds")
+    findings = examine()
+    console.heading(f"ponder {__version__}")
+    rows = [(item.name, item.state, item.detail, item.fix or "") for item in findings]
+    console.table(("part", "state", "detail", "what to type"), rows)
+    console.write_json({"version": __version__, "findings": findings}, json)
+    if any(item.required and item.state != "ok" for item in findings):
+        raise typer.Exit(2)

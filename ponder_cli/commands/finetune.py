@@ -1,0 +1,80 @@
+"""`ponder finetune`: encoder -> task model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ponder_cli.options import (
+    DataOption,
+    DevicesOption,
+    JsonOption,
+    NameOption,
+    NodesOption,
+    PresetOption,
+    ResumeOption,
+    RunsOption,
+    SetOption,
+)
+
+
+def finetune(  # noqa: PLR0913 - one argument per option
+    preset: PresetOption = "demo",
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="CKPT", help="The pre-trained encoder, or its run folder."),
+    ] = None,
+    scratch: Annotated[bool, typer.Option("--scratch", help="Start from random weights.")] = False,
+    linear_probe: Annotated[
+        bool, typer.Option("--linear-probe", help="Freeze the encoder and train the last layer alone.")
+    ] = False,
+    data: DataOption = None,
+    out: RunsOption = Path("runs"),
+    name: NameOption = None,
+    set_: SetOption = None,
+    devices: DevicesOption = None,
+    nodes: NodesOption = None,
+    resume: ResumeOption = False,
+    json: JsonOption = None,
+) -> None:
+    """Train a semantic segmentation model on a pre-trained encoder, or from scratch to compare."""
+    if (from_ is None) != scratch:
+        raise typer.BadParameter("give either --from CKPT or --scratch", param_hint="--from")
+
+    from ponder_cli import console
+    from ponder_cli.presets import load_preset
+    from ponder_cli.progress import ConsoleReporter
+    from ponderv2.workflows.configs import FinetuneConfig
+
+    probe = ["linear_probe=true"] if linear_probe else []
+    config = load_preset("finetune", preset, [*(set_ or []), *probe], FinetuneConfig)
+
+    from ponderv2.workflows import finetune as workflow
+
+    result = workflow.run(
+        config,
+        checkpoint=from_,
+        scenes=data,
+        out=out,
+        name=name or _usual_name(preset, scratch, linear_probe),
+        resume=resume,
+        devices=devices or 1,
+        nodes=nodes or 1,
+        report=ConsoleReporter(),
+    )
+    console.show_result(result)
+    console.write_json(result, json)
+    console.next_command(f"ponder eval {result.checkpoint}")
+
+
+def _usual_name(preset: str, scratch: bool, linear_probe: bool) -> str:
+    """finetune-demo, finetune-demo-scratch, finetune-demo-probe: three runs that do not meet."""
+    parts = [
+        "finetune",
+        Path(preset).stem,
+        *(["scratch"] if scratch else []),
+        *(["probe"] if linear_probe else []),
+    ]
+    return "-".join(parts)

@@ -1,0 +1,70 @@
+"""`ponder prepare`: raw recordings, datasets or generated rooms -> prepared scenes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ponder_cli.options import JsonOption, SetOption, yaml_text
+
+
+def prepare(  # noqa: PLR0913 - one argument per option
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="rgbd, synthetic, ... (see `ponder presets`) or a YAML file."),
+    ],
+    path: Annotated[
+        Path | None, typer.Argument(metavar="[PATH]", help="The raw data; generated rooms need none.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder of the prepared scenes.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only check the scenes that are prepared already.")
+    ] = False,
+    layout: Annotated[
+        str | None, typer.Option("--layout", help="Layout of the recording, where the guess is wrong.")
+    ] = None,
+    stride: Annotated[int | None, typer.Option("--stride", help="Take every N-th frame.")] = None,
+    holdout: Annotated[
+        int | None, typer.Option("--holdout", help="Keep every N-th frame for validation, out of training.")
+    ] = None,
+    rooms: Annotated[int | None, typer.Option("--rooms", help="Number of generated rooms.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of generated rooms.")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Processes; by default one per core.")
+    ] = None,
+    set_: SetOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Prepare scenes: ponder prepare rgbd PATH, ponder prepare synthetic --rooms 40.
+
+    Continues where it was interrupted, and checks at the end that frames, depths and poses fit together.
+    """
+    from ponder_cli import console
+    from ponder_cli.presets import load_preset
+    from ponder_cli.progress import ConsoleReporter
+    from ponderv2.workflows.configs import PrepareConfig
+
+    named = {
+        "source.path": path,
+        "source.layout": layout,
+        "source.stride": stride,
+        "source.holdout": holdout,
+        "source.rooms": rooms,
+        "source.seed": seed,
+        "workers": workers,
+        "out": out,
+    }
+    options = [f"{key}={yaml_text(value)}" for key, value in named.items() if value is not None]
+    config = load_preset("prepare", source, [*(set_ or []), *options], PrepareConfig)
+
+    from ponderv2.workflows import prepare as workflow
+
+    report = ConsoleReporter()
+    result = workflow.check(config, report) if check else workflow.run(config, report)
+    console.show_result(result)
+    console.write_json(result, json)
+    console.next_command(f"ponder pretrain --data {config.out}")

@@ -1,0 +1,53 @@
+"""`ponder pretrain`: prepared scenes -> encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ponder_cli.options import (
+    DataOption,
+    DevicesOption,
+    JsonOption,
+    NameOption,
+    NodesOption,
+    PresetOption,
+    ResumeOption,
+    RunsOption,
+    SetOption,
+)
+
+
+def pretrain(  # noqa: PLR0913 - one argument per option
+    preset: PresetOption = "demo",
+    data: DataOption = None,
+    out: RunsOption = Path("runs"),
+    name: NameOption = None,
+    set_: SetOption = None,
+    devices: DevicesOption = None,
+    nodes: NodesOption = None,
+    resume: ResumeOption = False,
+    json: JsonOption = None,
+) -> None:
+    """Pre-train an encoder by rendering views of prepared scenes."""
+    from ponder_cli import console
+    from ponder_cli.presets import load_preset
+    from ponder_cli.progress import ConsoleReporter
+    from ponderv2.workflows.configs import PretrainConfig
+
+    config = load_preset("pretrain", preset, set_, PretrainConfig)
+
+    from ponderv2.workflows import pretrain as workflow  # torch loads here, not for --help
+
+    result = workflow.run(
+        config,
+        scenes=data,
+        out=out,
+        name=name or f"pretrain-{Path(preset).stem}",
+        resume=resume,
+        devices=devices or 1,
+        nodes=nodes or 1,
+        report=ConsoleReporter(),
+    )
+    console.show_result(result)
+    console.write_json(result, json)
+    console.next_command(f"ponder finetune --from {result.checkpoint}")

@@ -1,0 +1,67 @@
+"""`ponder reconstruct`: a mesh of a scene."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ponder_cli.options import DataOption, JsonOption, PresetOption, SceneOption, SetOption, SplitOption
+
+
+def reconstruct(  # noqa: PLR0913 - one argument per option
+    scene: SceneOption,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(metavar="[CKPT]", help="A checkpoint or run folder; not for --method tsdf."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="The mesh: .ply, .obj or .glb.")
+    ] = Path("mesh.ply"),
+    method: Annotated[
+        str | None,
+        typer.Option("--method", metavar="field|tsdf", help="The model, or fusion of depth frames."),
+    ] = None,
+    resolution: Annotated[
+        int | None, typer.Option("--resolution", help="Cells along the longest side.")
+    ] = None,
+    refine: Annotated[
+        int | None,
+        typer.Option("--refine", metavar="STEPS", help="Optimise on the scene's own frames first."),
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option("--reference", metavar="FILE", help="A mesh to measure against.")
+    ] = None,
+    data: DataOption = None,
+    split: SplitOption = None,
+    preset: PresetOption = "demo",
+    set_: SetOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Make a mesh of a scene from a pre-trained model or from its depth frames."""
+    from ponder_cli import console
+    from ponder_cli.presets import load_preset
+    from ponder_cli.progress import ConsoleReporter
+    from ponderv2.workflows.configs import ReconstructConfig
+
+    named = {"method": method, "resolution": resolution, "refine.steps": refine}
+    options = [f"{key}={value}" for key, value in named.items() if value is not None]
+    config = load_preset("reconstruct", preset, [*(set_ or []), *options], ReconstructConfig)
+    if config.method == "field" and checkpoint is None:
+        raise typer.BadParameter("give a checkpoint, or --method tsdf", param_hint="CKPT")
+
+    from ponderv2.workflows import reconstruct as workflow
+
+    result = workflow.run(
+        config,
+        scene=scene,
+        out=out,
+        checkpoint=checkpoint,
+        scenes=data,
+        split=split,
+        reference=reference,
+        report=ConsoleReporter(),
+    )
+    console.show_result(result)
+    console.write_json(result, json)

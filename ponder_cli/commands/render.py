@@ -1,0 +1,69 @@
+"""`ponder render`: colour, depth, normal and semantic pictures of a scene."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ponder_cli.options import (
+    CheckpointArgument,
+    DataOption,
+    JsonOption,
+    PresetOption,
+    SceneOption,
+    SetOption,
+    SplitOption,
+    yaml_text,
+)
+
+
+def render(  # noqa: PLR0913 - one argument per option
+    checkpoint: CheckpointArgument,
+    scene: SceneOption,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the pictures.")] = Path(
+        "frames"
+    ),
+    data: DataOption = None,
+    split: SplitOption = None,
+    cameras: Annotated[
+        str | None,
+        typer.Option("--cameras", metavar="own|interpolated|orbit|FILE", help="Where to look from."),
+    ] = None,
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help="Also put each picture beside the real frame.")
+    ] = False,
+    video: Annotated[
+        str | None, typer.Option("--video", metavar="mp4|gif", help="Also write a film.")
+    ] = None,
+    preset: PresetOption = "demo",
+    set_: SetOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Render views of a scene with a pre-trained model, and compare them with the real frames."""
+    from ponder_cli import console
+    from ponder_cli.presets import load_preset
+    from ponder_cli.progress import ConsoleReporter
+    from ponderv2.workflows.configs import RenderConfig
+
+    options = [*_camera_settings(cameras), *(["side_by_side=true"] if side_by_side else [])]
+    options += [f"video={video}"] if video else []
+    config = load_preset("render", preset, [*(set_ or []), *options], RenderConfig)
+
+    from ponderv2.workflows import render as workflow
+
+    result = workflow.run(
+        config, checkpoint, scene=scene, out=out, scenes=data, split=split, report=ConsoleReporter()
+    )
+    console.show_result(result)
+    console.write_json(result, json)
+    console.next_command(f"ponder reconstruct {checkpoint} --scene {scene}")
+
+
+def _camera_settings(cameras: str | None) -> list[str]:
+    if cameras is None:
+        return []
+    if cameras.lower().endswith(".json"):
+        return ["cameras.kind=file", f"cameras.path={yaml_text(cameras)}"]
+    return [f"cameras.kind={cameras}"]

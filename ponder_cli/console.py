@@ -1,0 +1,182 @@
+"""The one place that prints: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ponderv2.errors import OutputError, PonderError
+
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def make_streams_tolerant() -> None:
+    """Let paths with bytes that the terminal cannot show be printed rather than end the program."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def say(text: str) -> None:
+    """One line of result on stdout. `text` is shown as it is: no markup."""
+    out.print(escape(text))
+
+
+def heading(text: str) -> None:
+    """One emphasised line of result on stdout."""
+    out.print(f"[bold]{escape(text)}[/bold]")
+
+
+def note(text: str) -> None:
+    """One line about progress on stderr."""
+    err.print(f"[dim]{escape(text)}[/dim]")
+
+
+def warn(text: str) -> None:
+    """One line on stderr that should not be missed."""
+    err.print(f"[yellow]warning:[/yellow] {escape(text)}")
+
+
+def next_command(text: str) -> None:
+    """The command that usually follows, on stderr."""
+    err.print(f"[green]Next:[/green] {escape(text)}")
+
+
+def error(problem: PonderError) -> None:
+    """What is wrong and, where known, what to type: two lines on stderr."""
+    err.print(f"[red]error:[/red] {escape(problem.message)}")
+    if problem.fix:
+        err.print(f"[green]  try:[/green] {escape(problem.fix)}")
+
+
+def defect(problem: BaseException, log: Path) -> None:
+    """One line for a mistake of ours, with the file that holds the traceback."""
+    text = f"{type(problem).__name__}: {problem}".splitlines()[0]
+    err.print(
+        f"[red]internal error:[/red] {escape(text)} (traceback: {escape(str(log))}; shown with --debug)"
+    )
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
+    """A table of results on stdout. Numbers stand right."""
+    rows = [[_cell(value) for value in row] for row in rows]
+    grid = Table(title=escape(title) if title else None, title_justify="left", header_style="bold")
+    for index, name in enumerate(columns):
+        numeric = bool(rows) and all(_is_number(row[index]) for row in rows)
+        grid.add_column(escape(name), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*(escape(cell) for cell in row))
+    out.print(grid, soft_wrap=False)
+
+
+def numbers(values: Mapping[str, object], title: str | None = None) -> None:
+    """Named values, one per line, on stdout."""
+    if title:
+        heading(title)
+    width = max((len(name) for name in values), default=0)
+    for name, value in values.items():
+        say(f"  {name:<{width}}  {_cell(value)}")
+
+
+def show_result(result: object) -> None:
+    """A result on stdout: plain values one per line, then each list of records as a table."""
+    values = plain(result)
+    if not isinstance(values, dict):
+        say(_cell(values))
+        return
+    numbers({name: value for name, value in _flat(values, "") if not _is_records(value)})
+    for name, value in _flat(values, ""):
+        if _is_records(value) and value:
+            columns = list(value[0])
+            table(
+                [_words(column) for column in columns],
+                [[row.get(key) for key in columns] for row in value],
+                name,
+            )
+
+
+def setting(key: str, value: object, origin: str, meaning: str) -> None:
+    """One setting of a preset: value, where it came from, what it means."""
+    out.print(f"[bold]{escape(key)}[/bold] = {escape(json.dumps(value, ensure_ascii=False))}")
+    out.print(f"    [dim]{escape(origin)}[/dim]" + (f"  {escape(meaning)}" if meaning else ""))
+
+
+def write_json(result: object, path: Path | None) -> None:
+    """The result as JSON into `path`, or on stdout for `-`; nothing without a path.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    if path is None:
+        return
+    text = json.dumps(plain(result), indent=2, ensure_ascii=False, allow_nan=False)
+    if str(path) == "-":
+        sys.stdout.write(text + "\n")
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as problem:
+        raise OutputError(
+            f"cannot write {path}: {problem.strerror}", fix="--json another/file.json"
+        ) from problem
+
+
+def plain(value: Any) -> Any:
+    """Nested dicts, lists, text and numbers; what is not a finite number becomes null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, bool | int | str) or value is None:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    to_list = getattr(value, "tolist", None)  # numpy and torch, without importing them
+    return str(value) if to_list is None else plain(to_list())
+
+
+def _flat(values: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    """Nested names joined by dots; what is empty is left out."""
+    found: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found += _flat(value, f"{prefix}{name}.")
+        elif value is not None and value != []:
+            found.append((f"{prefix}{name}", value))
+    return found
+
+
+def _is_records(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}" if math.isfinite(value) else "-"
+    if isinstance(value, list):
+        return ", ".join(_cell(item) for item in value)
+    return str(value)
+
+
+def _is_number(text: str) -> bool:
+    return text == "-" or text.removeprefix("-").replace(".", "", 1).replace("e-", "", 1).isdigit()

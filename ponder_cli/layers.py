@@ -1,0 +1,106 @@
+"""Settings as they were written, one layer on another, with the place that each value came from."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ponder_cli.yaml_files import KeyPath, parse_value
+from ponderv2.errors import PresetError
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Settings as written, not yet checked, and where each came from."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[KeyPath, str] = field(default_factory=dict)
+    """File and line, or the option, of every value that is not itself a mapping."""
+
+    def origin(self, path: KeyPath) -> str | None:
+        """Where a value came from; that of the nearest value around it, None where nobody set it."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.origins:
+                return self.origins[path[:length]]
+        return None
+
+
+def layered(below: Layer, above: Layer) -> Layer:
+    """Mappings are merged key by key; anything else in `above` replaces what is below.
+
+    A mapping that names another `kind` replaces the whole mapping, because the settings of one kind mean
+    nothing to another.
+    """
+    values = _merged(below.values, above.values)
+    kept = {key: origin for key, origin in below.origins.items() if _same(values, below.values, key)}
+    return Layer(values, {**kept, **above.origins})
+
+
+def with_override(layer: Layer, text: str, written_out: Callable[[Layer], dict[str, Any]]) -> Layer:
+    """The settings after one `--set a.b=value`.
+
+    Args:
+        layer: The settings so far.
+        text: `key=value`, the value in YAML; an item of a list is named by its number, from 0.
+        written_out: Gives the settings with all defaults, so that an item of a default list can be reached.
+
+    Raises:
+        PresetError: not of the form key=value, or no such item.
+    """
+    name, equals, value_text = text.partition("=")
+    path = tuple(name.strip().split("."))
+    if not equals or not all(path):
+        raise PresetError(f"--set takes KEY=VALUE, not '{text}'", fix="--set training.steps=100")
+    value = parse_value(value_text)
+    origins = {path: f"--set {text}"}
+    if any(part.isdigit() for part in path):
+        values = copy.deepcopy(written_out(layer))
+        _replace(values, path, value, text)
+        return Layer(values, {**layer.origins, **origins})
+    nested: Any = value
+    for part in reversed(path):
+        nested = {part: nested}
+    return layered(layer, Layer(nested, origins))
+
+
+def _merged(below: Any, above: Any) -> Any:
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    if "kind" in above and below.get("kind", above["kind"]) != above["kind"]:
+        return above
+    return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
+
+
+def _same(values: Any, below: dict[str, Any], path: KeyPath) -> bool:
+    """Whether merging left the value at this path as it was below."""
+    old: Any = below
+    for part in path:
+        if values is old:
+            return True
+        values, old = _item(values, part), _item(old, part)
+    return values is old and old is not None
+
+
+def _item(place: Any, part: str) -> Any:
+    if isinstance(place, dict):
+        return place.get(part)
+    if isinstance(place, list) and part.isdigit() and int(part) < len(place):
+        return place[int(part)]
+    return None
+
+
+def _replace(values: Any, path: KeyPath, value: Any, text: str) -> None:
+    place = values
+    for part in path[:-1]:
+        place = _item(place, part)
+        if not isinstance(place, dict | list):
+            raise PresetError(f"--set {text}: there is nothing at '{part}'")
+    last = path[-1]
+    if isinstance(place, dict):
+        place[last] = value
+    elif last.isdigit() and int(last) < len(place):
+        place[int(last)] = value
+    else:
+        raise PresetError(f"--set {text}: the list has {len(place)} items, counted from 0")

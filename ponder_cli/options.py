@@ -1,0 +1,57 @@
+"""Options that several commands share, so that one name means one thing everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+PresetOption = Annotated[
+    str,
+    typer.Option(
+        "--preset", "-p", metavar="NAME|FILE", help="A preset (see `ponder presets`) or a YAML file."
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", "-s", metavar="KEY=VALUE", help="Change one value of the preset: a.b=c. Repeatable."
+    ),
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", "-d", metavar="DIR", help="Folder of prepared scenes. The preset names a default."
+    ),
+]
+RunsOption = Annotated[
+    Path, typer.Option("--out", "-o", metavar="DIR", help="Folder that holds the run folders.")
+]
+NameOption = Annotated[
+    str | None, typer.Option("--name", "-n", help="Name of the run folder. By default the preset's name.")
+]
+DevicesOption = Annotated[
+    int | None, typer.Option("--devices", min=1, help="Processes of this machine, one per GPU.")
+]
+NodesOption = Annotated[int | None, typer.Option("--nodes", min=1, help="Machines that train together.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue the run where it stopped.")]
+SceneOption = Annotated[
+    str, typer.Option("--scene", help="Name of the scene, as in the folder of prepared scenes.")
+]
+SplitOption = Annotated[
+    str | None,
+    typer.Option("--split", help="Part of the data: train, val, ... By default where the scene is."),
+]
+JsonOption = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="FILE", help="Also write the result as JSON; - for standard output."),
+]
+CheckpointArgument = Annotated[
+    Path, typer.Argument(metavar="CKPT", help="A checkpoint, or the folder of a run (its best or last one).")
+]
+
+
+def yaml_text(value: object) -> str:
+    """A value of an option as YAML. Text and paths are quoted, so that `007` or `a: b` stays text."""
+    return "'" + str(value).replace("'", "''") + "'" if isinstance(value, str | Path) else str(value)
