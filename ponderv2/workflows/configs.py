@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ponderv2.config import StrictConfig
+from ponderv2.models.config import PretextConfig
+from ponderv2.scenes.config import PretrainDataConfig
+from ponderv2.training.config import TrainingConfig
 
 
 class PresetConfig(StrictConfig):
@@ -19,6 +22,30 @@ class PresetConfig(StrictConfig):
     """Data, memory and hardware that the run expects."""
     cost: str = ""
     """Time and disk space that the run takes, and where that was measured."""
+
+
+class PretrainConfig(PresetConfig):
+    """`ponder pretrain`."""
+
+    scenes: Path = Path("data/rooms")
+    """Folder of prepared scenes, unless `--data` names another."""
+    train_split: str = "train"
+    val_split: str = "val"
+    """Scenes whose held-out views are rendered for validation."""
+    seed: NonNegativeInt = 0
+    """Of the weights, the order of the scenes, the augmentations and the rays."""
+    data: PretrainDataConfig = PretrainDataConfig()
+    model: PretextConfig
+    training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _channels_agree(self) -> PretrainConfig:
+        if self.model.encoder.in_channels != self.data.n_channels:
+            raise ValueError(
+                f"data.features give {self.data.n_channels} channels, "
+                f"but model.encoder.in_channels is {self.model.encoder.in_channels}"
+            )
+        return self
 
 
 class OwnCamerasConfig(StrictConfig):
@@ -136,3 +163,11 @@ class ReconstructConfig(PresetConfig):
     """Metres: the distance of precision, recall and F-score against a reference mesh."""
     device: str = "auto"
     """auto, cpu or cuda."""
+
+
+CONFIG_OF_COMMAND: dict[str, type[PresetConfig]] = {
+    "pretrain": PretrainConfig,
+    "render": RenderConfig,
+    "reconstruct": ReconstructConfig,
+}
+"""The settings of each command that takes a preset; the keys are the folders of `presets/`."""
