@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from ponderv2.config import StrictConfig
 from ponderv2.encoder.config import (
@@ -65,5 +65,14 @@ class PretextConfig(StrictConfig):
     context_channels: PositiveInt = 256
     ray_box: PositiveFloat = 0.55
     """Half side of the cube around the scene that a ray must meet to be supervised."""
-    missed_rays_are_black: bool = False
-    """True: rays that miss the box are trained to be black, as published. False: they are left out."""
+
+    @model_validator(mode="after")
+    def _semantic_target_and_loss_agree(self) -> PretextConfig:
+        if self.semantic is None:
+            return self
+        loss = self.losses.semantic_target.kind
+        if (self.semantic.kind, loss) not in {("classes", "classes"), ("text", "contrastive")}:
+            raise ValueError(
+                f"semantic kind '{self.semantic.kind}' does not go with semantic_target kind '{loss}'"
+            )
+        return self

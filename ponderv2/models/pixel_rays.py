@@ -24,8 +24,6 @@ class PixelRays:
     """Along the ray, cube units; not positive where there is no measurement."""
     hit: Bool[Tensor, " ray"]
     """Whether the ray meets the box around the scene."""
-    counted: Bool[Tensor, " ray"]
-    """Whether the ray's colour is compared at all."""
 
 
 def rays_of_pixels(
@@ -33,12 +31,11 @@ def rays_of_pixels(
     frames: SceneFrames,
     units_per_metre: Float[Tensor, " scene"],
     half_side: float,
-    missed_are_black: bool,
 ) -> PixelRays:
     """Rays from optical centres through pixel centres, in the frame of each scene's volume.
 
     Depth along the optical axis becomes distance along the ray. Rays that miss the cube of half side
-    `half_side` have no distance; with `missed_are_black` their colour target is black (as published).
+    `half_side` are black and have no distance.
     """
     world_to_camera = cameras_in_cube(pixels.world_to_camera, frames.to_cube[pixels.view_scene])
     bundle, cosine = rays_through_pixels(
@@ -50,9 +47,8 @@ def rays_of_pixels(
     hit = meets_cube(bundle, half_side)
     scale = (frames.scale * units_per_metre)[bundle.scene]
     distance = torch.where(hit & (pixels.depth > 0), pixels.depth * scale / cosine, -0.001)
-    color = torch.where(hit[:, None], pixels.color, 0.0) if missed_are_black else pixels.color
-    counted = torch.ones_like(hit) if missed_are_black else hit
-    return PixelRays(bundle, color, distance, hit, counted)
+    color = torch.where(hit[:, None], pixels.color, 0.0)
+    return PixelRays(bundle, color, distance, hit)
 
 
 def cameras_in_cube(

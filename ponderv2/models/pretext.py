@@ -124,7 +124,7 @@ class PretextModel(nn.Module):
         """Losses of rendered rays against the pixels that they were made for."""
         assert batch.pixels is not None
         label = torch.where(rays.hit, batch.pixels.label, -1)
-        targets = RayTargets(rays.color, rays.distance, label, rays.counted)
+        targets = RayTargets(rays.color, rays.distance, label, rays.hit)
         rendered = render_losses(output, targets, self._class_rows(), self.config.losses)
         point = self._point_loss(encoded.feature, batch)
         losses = PretextLosses(
@@ -137,13 +137,7 @@ class PretextModel(nn.Module):
         """The pixels of a batch as rays in the frame of their scene's volume, with their targets."""
         if batch.pixels is None:
             raise ValueError("the batch has no pixels to render")
-        return rays_of_pixels(
-            batch.pixels,
-            frames,
-            batch.units_per_metre,
-            half_side=self.config.ray_box,
-            missed_are_black=self.config.missed_rays_are_black,
-        )
+        return rays_of_pixels(batch.pixels, frames, batch.units_per_metre, self.config.ray_box)
 
     def _context(self, condition: str) -> Float[Tensor, "1 context"] | None:
         if not self.config.conditions:

@@ -196,7 +196,7 @@ def assert_parameter_gradients(
     """Norm and check product of every parameter gradient.
 
     `prefix` is that of the arrays (`out_train`), `own_prefix` that of the module inside the stored names.
-    Gradients below 1e-4 of the largest are compared with that absolute bound: some are exactly zero in theory.
+    Below 1e-4 of the largest norm that absolute bound applies: some gradients are zero in exact arithmetic.
     """
     names = [str(name) for name in case.arrays[f"{prefix}_grad_names"]]
     norms, dots = case.arrays[f"{prefix}_grad_norm"], case.arrays[f"{prefix}_grad_dot"]

@@ -1,0 +1,115 @@
+"""Hyper-parameters under their official names -> our settings, in the published numeric mode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ponderv2.encoder.config import (
+    ConvBlock3DConfig,
+    DensifyConfig,
+    DoubleConvUNet3DConfig,
+    MaskConfig,
+    PromptedSparseUNetConfig,
+    SparseUNetConfig,
+    UNet3DConfig,
+)
+from ponderv2.models.config import PretextConfig, TextTargetConfig
+from ponderv2.renderer.config import ContrastiveConfig, RendererConfig, RenderLossConfig
+
+Official = dict[str, Any]
+
+
+def encoder_config(official: Official) -> SparseUNetConfig | PromptedSparseUNetConfig:
+    """`backbone` of the published models, or a backbone case of its own."""
+    shared = {
+        "in_channels": official["in_channels"],
+        "base_channels": official.get("base_channels", 32),
+        "channels": official.get("channels", (32, 64, 128, 256, 256, 128, 96, 96)),
+        "layers": official.get("layers", (2, 3, 4, 6, 2, 2, 2, 2)),
+        "n_classes": official.get("num_classes", 0),
+        "pool_scenes": official.get("cls_mode", False),
+    }
+    match official["type"]:
+        case "SpUNet-v1m1":
+            return SparseUNetConfig(**shared)
+        case "SpUNet-v1m2":
+            momentum = official.get("bn_momentum", 0.1)
+            own = {"norm_eps": 1e-5, "norm_momentum": momentum, "unit_norm_momentum": 0.02, "pad": 1}
+            return SparseUNetConfig(**shared, **own)
+        case "SpUNet-v1m3":
+            names = (
+                "context_channels",
+                "conditions",
+                "norm_decouple",
+                "norm_adaptive",
+                "norm_affine",
+                "zero_init",
+            )
+            defaults = {"norm_affine": False, "zero_init": True}
+            given = defaults | {name: official[name] for name in names if name in official}
+            return PromptedSparseUNetConfig(**shared, **given)
+        case other:
+            raise AssertionError(f"no backbone '{other}'")
+
+
+def projection_config(official: Official) -> UNet3DConfig | DoubleConvUNet3DConfig | ConvBlock3DConfig:
+    """`projection` of the published models."""
+    sizes = {"out_channels": official["out_channels"]}
+    if "f_maps" in official:
+        sizes["f_maps"] = official["f_maps"]
+    if "num_levels" in official:
+        sizes["n_levels"] = official["num_levels"]
+    match official["type"]:
+        case "UNet3D-v1m2":
+            return UNet3DConfig(**sizes)
+        case "UNet3D-v1m1":
+            return DoubleConvUNet3DConfig(**sizes)
+        case "SimpleConv3D-v1m1":
+            return ConvBlock3DConfig(out_channels=official["out_channels"])
+        case other:
+            raise AssertionError(f"no projection '{other}'")
+
+
+def pretext_config(official: Official) -> PretextConfig:
+    """`PonderIndoor-v2` with everything as published."""
+    from tests.golden.official_renderer import loss_config, renderer_config
+
+    renderer: RendererConfig = renderer_config(official["renderer"])
+    losses: RenderLossConfig = loss_config(official["renderer"])
+    mask = official.get("mask")
+    return PretextConfig(
+        encoder=encoder_config(official["backbone"]),
+        mask=None if mask is None else MaskConfig(block_size=mask["size"], ratio=mask["ratio"]),
+        densify=DensifyConfig(
+            grid_shape=official["grid_shape"],
+            grid_size=official["grid_size"],
+            align_with_sampling=False,
+            padding=official.get("padding", 0.1),
+        ),
+        projection=projection_config(official["projection"]),
+        renderer=renderer,
+        losses=losses.model_copy(
+            update={"semantic_target": ContrastiveConfig(temperature=_temperature(official))}
+        ),
+        semantic=_text_targets(official),
+        conditions=tuple(official["conditions"]),
+        context_channels=official["context_channels"],
+        ray_box=0.5 + official.get("padding", 0.1) / 2,
+    )
+
+
+def _contrastive(official: Official) -> ContrastiveConfig:
+    return ContrastiveConfig(temperature=official["renderer"]["loss"].get("temperature", 0.01))
+
+
+def _text_targets(official: Official) -> TextTargetConfig | None:
+    if not official.get("render_semantic"):
+        return None
+    weight = official.get("ppt_loss_weight", 1.0)
+    return TextTargetConfig(
+        n_classes=len(official["class_name"]),
+        valid_index=official["valid_index"][0],
+        point_head=weight > 0,
+        point_loss_weight=max(weight, 0.0),
+        include_point_loss=False,
+    )
