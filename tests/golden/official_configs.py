@@ -88,9 +88,7 @@ def pretext_config(official: Official) -> PretextConfig:
         ),
         projection=projection_config(official["projection"]),
         renderer=renderer,
-        losses=losses.model_copy(
-            update={"semantic_target": ContrastiveConfig(temperature=_temperature(official))}
-        ),
+        losses=losses.model_copy(update={"semantic_target": _contrastive(official)}),
         semantic=_text_targets(official),
         conditions=tuple(official["conditions"]),
         context_channels=official["context_channels"],
