@@ -47,3 +47,5 @@ class SceneBatch:
     """Name of the dataset that the scenes come from."""
     names: tuple[str, ...]
     pixels: PixelBatch | None = None
+    mix: float = 1.0
+    """A number evenly drawn from 0..1 that decides whether this scene is merged with the next one."""

@@ -1,0 +1,266 @@
+"""Settings of augmentation, voxelisation, view sampling and datasets. Never imports torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from ponderv2.config import StrictConfig
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+FeatureName = Literal["color", "normal", "coord", "height", "offset", "ones"]
+
+FEATURE_CHANNELS: dict[str, int] = {"color": 3, "normal": 3, "coord": 3, "height": 1, "offset": 3, "ones": 1}
+"""Channels of each point feature, in the order in which `features` names them."""
+
+
+class CentreShiftConfig(StrictConfig):
+    """Put the middle of the points at x = y = 0 and, with `apply_z`, the lowest point at z = 0."""
+
+    kind: Literal["centre_shift"] = "centre_shift"
+    apply_z: bool = True
+
+
+class DropoutConfig(StrictConfig):
+    """Forget a random share of the points. Points of a label budget stay."""
+
+    kind: Literal["dropout"] = "dropout"
+    ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    """Share of the points that is dropped."""
+    probability: Probability = 0.2
+
+
+class RotateConfig(StrictConfig):
+    """Turn the scene about one axis by a uniformly drawn angle."""
+
+    kind: Literal["rotate"] = "rotate"
+    axis: Literal["x", "y", "z"] = "z"
+    half_turns: tuple[float, float] = (-1.0, 1.0)
+    """Limits of the angle, in units of pi."""
+    centre: Literal["origin", "middle"] = "origin"
+    """About the origin or the middle of the bounding box."""
+    probability: Probability = 0.5
+
+
+class ScaleConfig(StrictConfig):
+    """Multiply all lengths by one uniformly drawn factor. Depth pictures stay in metres."""
+
+    kind: Literal["scale"] = "scale"
+    limits: tuple[PositiveFloat, PositiveFloat] = (0.9, 1.1)
+
+
+class FlipConfig(StrictConfig):
+    """Mirror x, and independently y."""
+
+    kind: Literal["flip"] = "flip"
+    probability: Probability = 0.5
+
+
+class JitterConfig(StrictConfig):
+    """Move every point by clipped Gaussian noise, metres."""
+
+    kind: Literal["jitter"] = "jitter"
+    sigma: NonNegativeFloat = 0.005
+    clip: PositiveFloat = 0.02
+
+
+class ElasticConfig(StrictConfig):
+    """Bend the scene by smooth noise. Cameras cannot follow, so it is refused for pre-training."""
+
+    kind: Literal["elastic"] = "elastic"
+    rounds: tuple[tuple[PositiveFloat, PositiveFloat], ...] = ((0.2, 0.4), (0.8, 1.6))
+    """Pairs of noise cell and magnitude, metres."""
+    probability: Probability = 0.95
+
+
+class AutoContrastConfig(StrictConfig):
+    """Stretch every colour channel to 0..255 and blend the result with the original."""
+
+    kind: Literal["auto_contrast"] = "auto_contrast"
+    probability: Probability = 0.2
+    blend: Probability | None = None
+    """Share of the stretched colours; drawn uniformly when not given."""
+
+
+class ColorTranslationConfig(StrictConfig):
+    """Add one random colour to all points."""
+
+    kind: Literal["color_translation"] = "color_translation"
+    probability: Probability = 0.95
+    ratio: NonNegativeFloat = 0.05
+    """Largest shift of a channel, as a share of 255."""
+
+
+class ColorJitterConfig(StrictConfig):
+    """Add Gaussian noise to the colour of every point."""
+
+    kind: Literal["color_jitter"] = "color_jitter"
+    probability: Probability = 0.95
+    std: NonNegativeFloat = 0.05
+    """Standard deviation, as a share of 255."""
+
+
+class ColorDropConfig(StrictConfig):
+    """Hide the colours of the whole scene or of single points from the encoder; photographs keep theirs."""
+
+    kind: Literal["color_drop"] = "color_drop"
+    probability: Probability = 0.2
+    """Of hiding all colours of a scene."""
+    point_probability: Probability = 0.0
+    """Of hiding the colour of each point, independently."""
+    value: Annotated[float, Field(ge=0.0, le=255.0)] = 127.5
+    """The colour that stands for 'hidden'; 127.5 becomes feature 0."""
+
+
+AugmentConfig = Annotated[
+    CentreShiftConfig
+    | DropoutConfig
+    | RotateConfig
+    | ScaleConfig
+    | FlipConfig
+    | JitterConfig
+    | ElasticConfig
+    | AutoContrastConfig
+    | ColorTranslationConfig
+    | ColorJitterConfig
+    | ColorDropConfig,
+    Field(discriminator="kind"),
+]
+
+
+def _published_geometry() -> tuple[AugmentConfig, ...]:
+    return (
+        RotateConfig(axis="z", half_turns=(-1.0, 1.0), centre="origin"),
+        RotateConfig(axis="x", half_turns=(-1 / 64, 1 / 64), centre="middle"),
+        RotateConfig(axis="y", half_turns=(-1 / 64, 1 / 64), centre="middle"),
+        ScaleConfig(),
+        FlipConfig(),
+    )
+
+
+def published_pretraining_augmentations() -> tuple[AugmentConfig, ...]:
+    """The published indoor pre-training pipeline up to voxelisation: a fifth of the points, moved rigidly."""
+    return (CentreShiftConfig(), DropoutConfig(ratio=0.8, probability=1.0), *_published_geometry())
+
+
+def published_segmentation_augmentations(
+    dropout_probability: float = 0.2, color_ratio: float = 0.05
+) -> tuple[AugmentConfig, ...]:
+    """The published indoor fine-tuning pipeline up to voxelisation."""
+    return (
+        CentreShiftConfig(),
+        DropoutConfig(ratio=0.2, probability=dropout_probability),
+        *_published_geometry(),
+        JitterConfig(),
+        ElasticConfig(),
+        AutoContrastConfig(),
+        ColorTranslationConfig(ratio=color_ratio),
+        ColorJitterConfig(),
+    )
+
+
+class VoxelConfig(StrictConfig):
+    """How points become voxels: one point represents each occupied cell."""
+
+    size: PositiveFloat = 0.02
+    """Edge of a cell in scene units (metres before scaling)."""
+    order: Literal["fnv", "ravel"] = "fnv"
+    """Order of the voxels: by 64-bit FNV hash (indoor) or x-major (outdoor), as published."""
+
+
+class SphereCropConfig(StrictConfig):
+    """Keep the voxels nearest to a random one, so that a batch fits into memory."""
+
+    n_points: PositiveInt | None = 100_000
+    share: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """Share of the voxels to keep, in place of a number."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> SphereCropConfig:
+        if (self.n_points is None) == (self.share is None):
+            raise ValueError("give either n_points or share, and null for the other")
+        return self
+
+
+class LocalCropConfig(StrictConfig):
+    """Keep what lies near a random place, and only the pixels that show it: cheap training steps."""
+
+    shape: Literal["sphere", "box", "column"] = "column"
+    """`column`: a box without limits in z."""
+    radius: PositiveFloat = 1.5
+    """Half edge or radius, metres."""
+    min_points: PositiveInt = 64
+    """Places with fewer points around them are drawn again."""
+
+
+class ViewSamplingConfig(StrictConfig):
+    """Which pixels are rendered in one training step."""
+
+    n_views: PositiveInt = 5
+    """Per scene. Fewer photographs than that are used several times."""
+    n_pixels: PositiveInt = 256
+    """Per view, drawn among pixels with a depth."""
+    min_valid_pixels: PositiveInt = 1
+    """Views with fewer usable pixels give way to others where there are others."""
+    max_depth: PositiveFloat | None = None
+    """Pixels farther away than this are not used, metres."""
+
+
+class LabelBudgetConfig(StrictConfig):
+    """Pretend that few labels exist. Everything else is -1 for training; evaluation sees all labels."""
+
+    points_per_scene: PositiveInt | None = None
+    """Labelled points in every scene (limited annotation)."""
+    scenes: PositiveInt | tuple[str, ...] | None = None
+    """Labelled scenes, by number or by name (limited reconstruction); other scenes are left out."""
+    seed: NonNegativeInt = 0
+    """Chooses scenes and points, independently of the seed of training."""
+
+
+class PointDataConfig(StrictConfig):
+    """What pre-training and fine-tuning data have in common."""
+
+    voxel: VoxelConfig = VoxelConfig()
+    features: tuple[FeatureName, ...] = ("color", "normal")
+    """What the encoder sees of each point, concatenated in this order."""
+    shuffle: bool = True
+    """Random order of the voxels of a training scene."""
+    label_field: str | None = None
+    """Name of the label array; the scene store knows its usual one."""
+    cache_megabytes: NonNegativeInt = 1024
+    """Memory for scenes and decoded photographs, half each, shared by the worker processes of one dataset."""
+
+    @property
+    def n_channels(self) -> int:
+        """Length of a point feature."""
+        return sum(FEATURE_CHANNELS[name] for name in self.features)
+
+
+class PretrainDataConfig(PointDataConfig):
+    """Scenes with photographs, for pre-training by rendering."""
+
+    augment: tuple[AugmentConfig, ...] = Field(default_factory=published_pretraining_augmentations)
+    views: ViewSamplingConfig = ViewSamplingConfig()
+    crop: LocalCropConfig | None = None
+    validation_views: PositiveInt = 4
+    """Held-out photographs per scene that validation renders."""
+
+    @model_validator(mode="after")
+    def _cameras_follow(self) -> PretrainDataConfig:
+        if any(isinstance(step, ElasticConfig) for step in self.augment):
+            raise ValueError(
+                "elastic distortion bends the points away from the photographs: remove it from augment"
+            )
+        return self
+
+
+class SegmentationDataConfig(PointDataConfig):
+    """Scenes with labels, for training and evaluating semantic segmentation."""
+
+    augment: tuple[AugmentConfig, ...] = Field(default_factory=published_segmentation_augmentations)
+    sphere_crop: SphereCropConfig | None = SphereCropConfig()
+    crop: LocalCropConfig | None = None
+    mix_probability: Probability = 0.8
+    """Of merging two neighbouring scenes of a batch into one (Mix3D)."""
+    budget: LabelBudgetConfig = LabelBudgetConfig()

@@ -1,0 +1,84 @@
+"""Parts of a scene: around a place in metres, or the nearest voxels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ponderv2.scenes.augment_geometry import with_budget
+from ponderv2.scenes.config import LocalCropConfig, SphereCropConfig
+from ponderv2.scenes.scene import PointCloud, Scene
+
+ATTEMPTS = 8
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of space."""
+
+    centre: Float[Tensor, "3"]
+    radius: float
+    """Half edge or radius, in the units of the centre."""
+    shape: Literal["sphere", "box", "column"] = "column"
+
+    def contains(self, points: Float[Tensor, "*batch 3"]) -> Bool[Tensor, "*batch"]:
+        """Which points lie inside."""
+        away = points - self.centre.to(points.dtype)
+        if self.shape == "sphere":
+            return away.norm(dim=-1) <= self.radius
+        return away[..., : 2 if self.shape == "column" else 3].abs().amax(dim=-1) <= self.radius
+
+
+def region_around(
+    centre: Float[Tensor, "3"], config: LocalCropConfig, units_per_metre: float = 1.0
+) -> Region:
+    """The region that the settings describe, around a place."""
+    return Region(centre, config.radius * units_per_metre, config.shape)
+
+
+def random_region(scene: Scene, config: LocalCropConfig, generator: torch.Generator) -> Region:
+    """A region around a random point with enough points in it; after some attempts the fullest one."""
+    if len(scene.cloud) == 0:
+        raise ValueError(f"scene '{scene.name}' has no points")
+    best, most = None, -1
+    for _ in range(ATTEMPTS):
+        place = int(torch.randint(len(scene.cloud), (), generator=generator))
+        region = region_around(scene.cloud.coord[place], config, scene.units_per_metre)
+        n_points = int(region.contains(scene.cloud.coord).sum())
+        if n_points > most:
+            best, most = region, n_points
+        if most >= config.min_points:
+            break
+    assert best is not None
+    return best
+
+
+def crop_points(scene: Scene, region: Region) -> Scene:
+    """The scene with only the points of a region. Photographs stay."""
+    return replace(scene, cloud=scene.cloud.take(region.contains(scene.cloud.coord)))
+
+
+def nearest_points(
+    coord: Float[Tensor, "point 3"], centre: Float[Tensor, "3"], n_points: int
+) -> Int[Tensor, " kept"]:
+    """The `n_points` points nearest to a place, nearest first."""
+    distance = (coord - centre).square().sum(dim=1)
+    return torch.topk(distance, min(n_points, len(coord)), largest=False).indices
+
+
+def sphere_crop(
+    cloud: PointCloud, config: SphereCropConfig, generator: torch.Generator
+) -> Int[Tensor, " kept"]:
+    """Points to keep: those nearest to a random one, and every point of a label budget."""
+    everything = torch.arange(len(cloud))
+    n_points = (
+        config.n_points if config.n_points is not None else max(1, int(len(cloud) * (config.share or 1.0)))
+    )
+    if len(cloud) <= n_points:
+        return everything
+    centre = cloud.coord[int(torch.randint(len(cloud), (), generator=generator))]
+    return with_budget(nearest_points(cloud.coord, centre, n_points), cloud)

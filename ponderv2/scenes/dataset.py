@@ -1,0 +1,228 @@
+"""Prepared scenes as torch datasets. A sample is a pure function of the seed, its draw and its scene."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ponderv2.errors import SceneError
+from ponderv2.scenes.assemble import assemble
+from ponderv2.scenes.augment import augment
+from ponderv2.scenes.augment_geometry import centre_shift
+from ponderv2.scenes.batch import SceneBatch
+from ponderv2.scenes.collate import MixingCollate, collate
+from ponderv2.scenes.config import PointDataConfig, PretrainDataConfig, SegmentationDataConfig
+from ponderv2.scenes.crops import ATTEMPTS, Region, crop_points, random_region, region_around
+from ponderv2.scenes.decoding import FrameDecoder
+from ponderv2.scenes.label_budget import budget_scenes, spend_label_budget
+from ponderv2.scenes.order import SampleKey, seeded_generator
+from ponderv2.scenes.recently_used import RecentlyUsed
+from ponderv2.scenes.sampling import ChosenPixels, choose_pixels, surface_points
+from ponderv2.scenes.scene import Frame, Scene
+from ponderv2.scenes.storage import SceneStore
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A scene as read from the store, with its size."""
+
+    scene: Scene
+
+    @property
+    def n_bytes(self) -> int:
+        cloud = self.scene.cloud
+        arrays = (cloud.coord, cloud.color, cloud.normal, *cloud.labels.values())
+        return sum(array.numel() * array.element_size() for array in arrays)
+
+
+class _Scenes(Dataset[SceneBatch]):
+    """The scenes of one split, kept in memory up to a limit."""
+
+    def __init__(self, store: SceneStore, split: str, config: PointDataConfig, names: Sequence[str]) -> None:
+        if not names:
+            raise SceneError(
+                f"no prepared scenes in split '{split}' of {store.root}", fix="ponder prepare --help"
+            )
+        self.store, self.split, self.names = store, split, tuple(names)
+        self.label_field = config.label_field or store.info.label_field
+        self._memory: RecentlyUsed[_Read] = RecentlyUsed(config.cache_megabytes / 2)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def condition(self) -> str:
+        """Name of the dataset that the scenes come from."""
+        return self.store.info.name
+
+    @property
+    def n_classes(self) -> int:
+        """Classes of the label field."""
+        return len(self.store.info.class_names)
+
+    def scene(self, index: int) -> Scene:
+        """A scene as it was prepared."""
+        name = self.names[index]
+        return self._memory.get(name, lambda: _Read(self.store.read(name, self.split))).scene
+
+    def sample(self, index: int, draw: int) -> SceneBatch:
+        """One scene for one training step."""
+        raise NotImplementedError
+
+    def __getitem__(self, key: SampleKey | tuple[int, int] | int) -> SceneBatch:
+        """The sample of (scene, draw); a bare number is draw 0 of that scene."""
+        index, draw = (key, 0) if isinstance(key, int) else key
+        return self.sample(index, draw)
+
+
+@dataclass(frozen=True)
+class ValidationScene:
+    """A scene without augmentation and the photographs that were kept from training."""
+
+    batch: SceneBatch
+    """Without pixels."""
+    frames: tuple[Frame, ...]
+    """Cameras in the frame of the batch."""
+    region: Region | None
+    """What part of space the batch shows; None = all of it."""
+
+
+class PretrainDataset(_Scenes):
+    """Scenes with the pixels to be rendered."""
+
+    def __init__(self, store: SceneStore, split: str, config: PretrainDataConfig, seed: int = 0) -> None:
+        super().__init__(store, split, config, store.scene_names(split))
+        self.config, self.seed = config, seed
+        self.decode = FrameDecoder(config.cache_megabytes / 2)
+
+    collate = staticmethod(collate)
+
+    def sample(self, index: int, draw: int) -> SceneBatch:
+        """One augmented scene with pixels of its training photographs.
+
+        Raises:
+            SceneError: the scene has no photograph with a depth.
+        """
+        generator = seeded_generator("pretrain", self.seed, draw, index)
+        scene = self.scene(index)
+        frames = tuple(frame for frame in scene.frames if not frame.held_out)
+        region = self._region(scene, frames, generator)
+        pixels = choose_pixels(scene, frames, self.config.views, self.decode, generator, region)
+        # Only the chosen cameras are moved: scenes have hundreds.
+        scene = replace(scene if region is None else crop_points(scene, region), frames=pixels.frames)
+        scene = augment(scene, self.config.augment, generator)
+        done = assemble(scene, self.config, self.condition, self.label_field, generator)
+        return replace(done.batch, pixels=pixels.batch(done.scene.frames))
+
+    def validation(self, index: int) -> ValidationScene:
+        """The scene and up to `validation_views` held-out photographs (of all, where none is held out)."""
+        generator = seeded_generator("validation", self.seed, index)
+        scene = self.scene(index)
+        frames = validation_frames(scene)
+        region = self._region(scene, frames, generator)
+        views = self.config.views.model_copy(update={"n_views": self.config.validation_views, "n_pixels": 1})
+        seen = (
+            choose_pixels(scene, frames, views, self.decode, generator, region)
+            if region is not None
+            else None
+        )
+        chosen = _distinct(seen) if seen is not None else _evenly(frames, self.config.validation_views)
+        scene = replace(scene if region is None else crop_points(scene, region), frames=chosen)
+        shifted = centre_shift(scene, apply_z=True)
+        done = assemble(shifted, self.config, self.condition, self.label_field)
+        if region is not None:
+            moved = (
+                region.centre + (shifted.cloud.coord[0] - scene.cloud.coord[0]) + done.shift[:3, 3].float()
+            )
+            region = replace(region, centre=moved)
+        return ValidationScene(done.batch, done.scene.frames, region)
+
+    def _region(self, scene: Scene, frames: Sequence[Frame], generator: torch.Generator) -> Region | None:
+        """A region around something that a photograph shows, with points in it; None = the whole scene."""
+        if self.config.crop is None:
+            return None
+        best, most = None, 0
+        one = self.config.views.model_copy(update={"n_views": 1, "n_pixels": 1})
+        for _ in range(ATTEMPTS):
+            place = self._place(choose_pixels(scene, frames, one, self.decode, generator))
+            region = region_around(place, self.config.crop)
+            n_points = int(region.contains(scene.cloud.coord).sum())
+            if n_points > most:
+                best, most = region, n_points
+            if most >= self.config.crop.min_points:
+                break
+        return best
+
+    def _place(self, chosen: ChosenPixels) -> Float[Tensor, "3"]:
+        frame = chosen.frames[0]
+        column, row = chosen.pixel[0].long()
+        decoded = self.decode(frame)
+        return surface_points(frame, decoded, (row * decoded.depth.shape[1] + column)[None])[0]
+
+
+def validation_frames(scene: Scene) -> tuple[Frame, ...]:
+    """The held-out photographs, or all of them where none is held out."""
+    return tuple(frame for frame in scene.frames if frame.held_out) or scene.frames
+
+
+def _evenly(frames: tuple[Frame, ...], n_frames: int) -> tuple[Frame, ...]:
+    """Up to `n_frames` frames spread over the recording."""
+    if len(frames) <= n_frames:
+        return frames
+    return tuple(frames[(2 * i + 1) * len(frames) // (2 * n_frames)] for i in range(n_frames))
+
+
+def _distinct(chosen: ChosenPixels) -> tuple[Frame, ...]:
+    return tuple({frame.id: frame for frame in chosen.frames}.values())
+
+
+@dataclass(frozen=True)
+class EvaluationScene:
+    """A scene without augmentation, with the way back to all its points."""
+
+    batch: SceneBatch
+    inverse: Int[Tensor, " point"]
+    """Voxel (row of the batch) of every point of the scene."""
+    segment: Int[Tensor, " point"]
+    """True class of every point of the scene, -1 = ignore."""
+
+
+class SegmentationDataset(_Scenes):
+    """Scenes with a class per point."""
+
+    def __init__(self, store: SceneStore, split: str, config: SegmentationDataConfig, seed: int = 0) -> None:
+        super().__init__(store, split, config, budget_scenes(store.scene_names(split), config.budget))
+        self.config, self.seed = config, seed
+        self.collate = MixingCollate(config.mix_probability, config.voxel.size)
+
+    def sample(self, index: int, draw: int) -> SceneBatch:
+        """One augmented scene with the labels that the budget allows."""
+        generator = seeded_generator("segmentation", self.seed, draw, index)
+        scene = spend_label_budget(self.labelled_scene(index), self.config.budget, self.label_field)
+        if self.config.crop is not None:
+            scene = crop_points(scene, random_region(scene, self.config.crop, generator))
+        scene = augment(scene, self.config.augment, generator)
+        sphere = self.config.sphere_crop
+        done = assemble(scene, self.config, self.condition, self.label_field, generator, sphere)
+        return replace(done.batch, mix=float(torch.rand((), generator=generator)))
+
+    def evaluation(self, index: int) -> EvaluationScene:
+        """The whole scene, one point per voxel, with all its labels."""
+        scene = self.labelled_scene(index)
+        done = assemble(centre_shift(scene, apply_z=True), self.config, self.condition, self.label_field)
+        return EvaluationScene(done.batch, done.voxels.inverse, scene.cloud.labels[self.label_field])
+
+    def labelled_scene(self, index: int) -> Scene:
+        """A scene as it was prepared, without photographs. Raises SceneError when it has no labels."""
+        scene = replace(self.scene(index), frames=())
+        if self.label_field not in scene.cloud.labels:
+            raise SceneError(
+                f"scene '{scene.name}' has no labels '{self.label_field}'",
+                fix=f"set data.label_field to one of: {', '.join(scene.cloud.labels) or '(there are none)'}",
+            )
+        return scene

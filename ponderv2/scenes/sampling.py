@@ -1,0 +1,194 @@
+"""Choose the views and pixels of one training step; only these become rays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ponderv2.errors import SceneError
+from ponderv2.geometry.cameras import project, transform_points, unproject
+from ponderv2.scenes.batch import PixelBatch
+from ponderv2.scenes.config import ViewSamplingConfig
+from ponderv2.scenes.crops import Region
+from ponderv2.scenes.decoding import DecodedFrame
+from ponderv2.scenes.scene import Frame, Scene
+
+Decode = Callable[[Frame], DecodedFrame]
+PROBES = 256
+"""Points of a region that decide which photographs may show it."""
+
+
+@dataclass(frozen=True)
+class ChosenPixels:
+    """Pixels of one scene with their targets, view after view; without cameras, which may still move."""
+
+    frames: tuple[Frame, ...]
+    """One per view; a frame may be there several times."""
+    view: Int[Tensor, " ray"]
+    pixel: Float[Tensor, "ray 2"]
+    """Column and row."""
+    color: Float[Tensor, "ray 3"]
+    """0..1."""
+    depth: Float[Tensor, " ray"]
+    """Metres; 0 = no measurement."""
+    label: Int[Tensor, " ray"]
+    """Class, -1 = unlabelled."""
+
+    def batch(self, frames: Sequence[Frame]) -> PixelBatch:
+        """The pixels with the cameras of `frames`, the same views after augmentation."""
+        if len(frames) != len(self.frames):
+            raise ValueError(f"expected {len(self.frames)} views, got {len(frames)}")
+        return PixelBatch(
+            intrinsics=torch.stack([frame.camera.intrinsics for frame in frames]).float(),
+            world_to_camera=torch.stack([frame.camera.world_to_camera for frame in frames]).float(),
+            view_scene=torch.zeros(len(frames), dtype=torch.long),
+            view=self.view,
+            pixel=self.pixel,
+            color=self.color,
+            depth=self.depth,
+            label=self.label,
+        )
+
+
+def choose_pixels(
+    scene: Scene,
+    frames: Sequence[Frame],
+    config: ViewSamplingConfig,
+    decode: Decode,
+    generator: torch.Generator,
+    region: Region | None = None,
+) -> ChosenPixels:
+    """`n_views` views of `n_pixels` pixels each, all with a depth and, with a region, showing it.
+
+    Views are drawn without replacement, then with; so are the pixels of a view. Views without usable pixels
+    give way to others.
+
+    Raises:
+        SceneError: no photograph of the scene has a usable pixel.
+    """
+    found = _usable_views(scene, frames, config, decode, generator, region)
+    views = [found[i % len(found)] for i in range(config.n_views)]
+    parts = []
+    for number, (frame, valid) in enumerate(views):
+        picked = draw_pixels(valid, config.n_pixels, generator)
+        parts.append(_targets(decode(frame), picked, number))
+    view, pixel, color, depth, label = (torch.cat(part) for part in zip(*parts, strict=True))
+    return ChosenPixels(tuple(frame for frame, _ in views), view, pixel, color, depth, label)
+
+
+def draw_pixels(
+    valid: Int[Tensor, " pixel"], n_pixels: int, generator: torch.Generator
+) -> Int[Tensor, " ray"]:
+    """`n_pixels` of the valid pixels: without replacement and, where they do not suffice, the rest with."""
+    n_valid = len(valid)
+    if n_valid <= n_pixels:
+        again = torch.randint(n_valid, (n_pixels - n_valid,), generator=generator)
+        order = torch.randperm(n_valid, generator=generator)
+        return valid[torch.cat([order, again])]
+    if n_valid < 8 * n_pixels:
+        return valid[torch.randperm(n_valid, generator=generator)[:n_pixels]]
+    # A permutation of a whole photograph costs milliseconds, and among so many pixels few are drawn twice.
+    several = torch.unique(torch.randint(n_valid, (2 * n_pixels,), generator=generator))
+    if len(several) < n_pixels:
+        several = torch.arange(n_valid)
+    return valid[several[torch.randperm(len(several), generator=generator)[:n_pixels]]]
+
+
+def usable_pixels(
+    frame: Frame, decoded: DecodedFrame, max_depth: float | None, region: Region | None
+) -> Int[Tensor, " pixel"]:
+    """Row-major numbers of the pixels with a depth that show the region. Frame and region share one world."""
+    valid = decoded.valid.long()
+    if max_depth is not None:
+        valid = valid[decoded.depth.flatten()[valid] <= max_depth]
+    if region is not None and len(valid):
+        valid = valid[region.contains(surface_points(frame, decoded, valid))]
+    return valid
+
+
+def surface_points(
+    frame: Frame, decoded: DecodedFrame, numbers: Int[Tensor, " pixel"]
+) -> Float[Tensor, "pixel 3"]:
+    """World positions of what pixels (row-major numbers) show; the world must be in metres."""
+    depth = decoded.depth.flatten()[numbers].double()
+    in_camera = unproject(
+        pixel_positions(numbers, decoded.depth.shape[1]).double(), depth, frame.camera.intrinsics.double()
+    )
+    return transform_points(torch.linalg.inv(frame.camera.world_to_camera.double()), in_camera).float()
+
+
+def pixel_positions(numbers: Int[Tensor, " pixel"], width: int) -> Float[Tensor, "pixel 2"]:
+    """Column and row of row-major pixel numbers."""
+    return torch.stack([numbers % width, numbers // width], dim=1).float()
+
+
+def frames_seeing(frames: Sequence[Frame], points: Float[Tensor, "point 3"]) -> Bool[Tensor, " frame"]:
+    """Which photographs have any of the points in their picture, hidden or not."""
+    cameras = [frame.camera for frame in frames]
+    to_camera = torch.stack([camera.world_to_camera for camera in cameras]).float()
+    intrinsics = torch.stack([camera.intrinsics for camera in cameras]).float()
+    size = torch.tensor([[camera.width, camera.height] for camera in cameras])[:, None]
+    in_camera = transform_points(to_camera[:, None], points[None].expand(len(frames), -1, -1))
+    pixel, depth = project(in_camera, intrinsics[:, None])
+    inside = ((pixel > -0.5) & (pixel < size - 0.5)).all(dim=-1)
+    return (inside & (depth > 0)).any(dim=1)
+
+
+def _targets(decoded: DecodedFrame, numbers: Int[Tensor, " pixel"], view: int) -> tuple[Tensor, ...]:
+    label = (
+        torch.full((len(numbers),), -1) if decoded.label is None else decoded.label.flatten()[numbers].long()
+    )
+    return (
+        torch.full((len(numbers),), view),
+        pixel_positions(numbers, decoded.depth.shape[1]),
+        decoded.color.flatten(0, 1)[numbers].float() / 255.0,
+        decoded.depth.flatten()[numbers],
+        label,
+    )
+
+
+def _usable_views(
+    scene: Scene,
+    frames: Sequence[Frame],
+    config: ViewSamplingConfig,
+    decode: Decode,
+    generator: torch.Generator,
+    region: Region | None,
+) -> list[tuple[Frame, Int[Tensor, " pixel"]]]:
+    """Up to `n_views` frames with their usable pixels, at least one."""
+    good, poor = [], []
+    for number in _frame_order(scene, frames, generator, region):
+        frame = frames[number]
+        valid = usable_pixels(frame, decode(frame), config.max_depth, region)
+        if len(valid) >= config.min_valid_pixels:
+            good.append((frame, valid))
+        elif len(valid):
+            poor.append((frame, valid))
+        if len(good) == config.n_views:
+            return good
+    found = (good + poor)[: config.n_views]
+    if not found:
+        raise SceneError(
+            f"no photograph of scene '{scene.name}' has a usable pixel with a depth",
+            fix="prepare the capture again with its depth pictures, or remove the scene from the store",
+        )
+    return found
+
+
+def _frame_order(
+    scene: Scene, frames: Sequence[Frame], generator: torch.Generator, region: Region | None
+) -> list[int]:
+    """Random order of the frames, those that may show the region first."""
+    if not frames:
+        return []
+    order = torch.randperm(len(frames), generator=generator)
+    if region is None:
+        return order.tolist()
+    inside = scene.cloud.coord[region.contains(scene.cloud.coord)]
+    probes = torch.cat([inside[:: max(1, len(inside) // PROBES)], region.centre[None].float()])
+    seeing = frames_seeing(frames, probes)[order]
+    return torch.cat([order[seeing], order[~seeing]]).tolist()

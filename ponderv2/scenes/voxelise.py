@@ -1,0 +1,138 @@
+"""From points to voxels: one point represents each occupied cell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+FNV_OFFSET = 14695981039346656037 - 2**64
+FNV_PRIME = 1099511628211
+LOWEST = -(2**63)
+
+
+@dataclass(frozen=True)
+class VoxelGroups:
+    """The points of each voxel, voxels in the order of their hash."""
+
+    order: Int[Tensor, " point"]
+    """Points, those of one voxel next to each other."""
+    start: Int[Tensor, " voxel"]
+    """Where the points of each voxel begin in `order`."""
+    count: Int[Tensor, " voxel"]
+    inverse: Int[Tensor, " point"]
+    """Voxel of each point."""
+
+    def pick(self, draw: Int[Tensor, "*#voxel"]) -> Int[Tensor, " voxel"]:
+        """The (draw mod count)-th point of every voxel."""
+        return self.order[self.start + draw % self.count]
+
+    def fragments(self) -> list[Int[Tensor, " voxel"]]:
+        """Selections of one point a voxel that together contain every point."""
+        return [self.pick(torch.tensor(i)) for i in range(int(self.count.max()))]
+
+
+@dataclass(frozen=True)
+class Voxelisation:
+    """One point per voxel, and the way back."""
+
+    index: Int[Tensor, " voxel"]
+    """The point that represents each voxel."""
+    grid_coord: Int[Tensor, "voxel 3"]
+    """Voxel index (x, y, z), minimum 0."""
+    inverse: Int[Tensor, " point"]
+    """Voxel of every point."""
+    lower: Float[Tensor, "3"]
+    """Corner of voxel (0, 0, 0), in the units of the points."""
+
+
+def grid_cells(
+    coord: Float[Tensor, "point 3"], size: float
+) -> tuple[Int[Tensor, "point 3"], Int[Tensor, "3"]]:
+    """Cell of every point, shifted to minimum 0, and that minimum."""
+    cells = torch.floor(coord.double() / size).long()
+    minimum = cells.amin(dim=0)
+    return cells - minimum, minimum
+
+
+def offset_in_voxel(coord: Float[Tensor, "point 3"], size: float) -> Float[Tensor, "point 3"]:
+    """Position within the own cell, -0.5..0.5 cells from its centre."""
+    scaled = coord.double() / size
+    return (scaled - torch.floor(scaled) - 0.5).to(coord.dtype)
+
+
+def fnv_hash(cells: Int[Tensor, "point 3"]) -> Int[Tensor, " point"]:
+    """64-bit FNV over x, y, z, each taken as one octet. The bits are those of an unsigned number."""
+    key = torch.full_like(cells[:, 0], FNV_OFFSET)
+    for axis in range(3):
+        key = torch.bitwise_xor(key * FNV_PRIME, cells[:, axis])
+    return key
+
+
+def ravel_hash(cells: Int[Tensor, "point 3"]) -> Int[Tensor, " point"]:
+    """Number of the cell in x-major order. Cells must not be negative."""
+    size = cells.amax(dim=0) + 1
+    return (cells[:, 0] * size[1] + cells[:, 1]) * size[2] + cells[:, 2]
+
+
+def hash_cells(cells: Int[Tensor, "point 3"], order: Literal["fnv", "ravel"]) -> Int[Tensor, " point"]:
+    """The key by which voxels are ordered."""
+    return fnv_hash(cells) if order == "fnv" else ravel_hash(cells)
+
+
+def group_by_voxel(key: Int[Tensor, " point"], order: Int[Tensor, " point"] | None = None) -> VoxelGroups:
+    """Points of equal key together, keys in unsigned order; ties keep the order of the points.
+
+    `order` replaces the sorting where the order of ties is prescribed.
+    """
+    if order is None:
+        order = torch.argsort(torch.bitwise_xor(key, torch.tensor(LOWEST)), stable=True)
+    _, of_sorted, count = torch.unique_consecutive(key[order], return_inverse=True, return_counts=True)
+    inverse = torch.empty_like(of_sorted)
+    inverse[order] = of_sorted
+    return VoxelGroups(order, torch.cumsum(count, 0) - count, count, inverse)
+
+
+def voxelise(
+    coord: Float[Tensor, "point 3"],
+    size: float,
+    order: Literal["fnv", "ravel"] = "fnv",
+    generator: torch.Generator | None = None,
+    preferred: Bool[Tensor, " point"] | None = None,
+) -> Voxelisation:
+    """One point for each occupied cell of edge `size`, in hash order.
+
+    Without a generator the first point of each voxel is taken. Where a voxel holds preferred points, one of
+    them represents it.
+    """
+    if len(coord) == 0:
+        raise ValueError("there are no points to voxelise")
+    cells, minimum = grid_cells(coord, size)
+    groups = group_by_voxel(hash_cells(cells, order))
+    if generator is None:
+        draw = torch.zeros_like(groups.count)
+    else:
+        draw = torch.randint(int(groups.count.max()), groups.count.shape, generator=generator)
+    index = groups.pick(draw)
+    if preferred is not None and bool(preferred.any()):
+        index = _prefer(index, groups, preferred, generator)
+    return Voxelisation(index, cells[index], groups.inverse, (minimum.double() * size).to(coord.dtype))
+
+
+def _prefer(
+    index: Int[Tensor, " voxel"],
+    groups: VoxelGroups,
+    preferred: Bool[Tensor, " point"],
+    generator: torch.Generator | None,
+) -> Int[Tensor, " voxel"]:
+    """Replace the representative of voxels that hold preferred points by a random one of these."""
+    chosen = torch.nonzero(preferred)[:, 0]
+    if generator is not None:
+        chosen = chosen[torch.randperm(len(chosen), generator=generator)]
+    first = torch.full((len(index),), len(chosen), dtype=torch.long)
+    first.scatter_reduce_(0, groups.inverse[chosen], torch.arange(len(chosen)), reduce="amin")
+    found = first < len(chosen)
+    return torch.where(found, chosen[first.clamp(max=len(chosen) - 1)], index)
