@@ -1,1 +1,1 @@
-
+"""Sparse convolution, for encoder and heads alike."""

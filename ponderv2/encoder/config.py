@@ -1,0 +1,146 @@
+"""Settings of the encoders, of the frame of a scene, of the volume and of the network that smooths it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from ponderv2.config import StrictConfig
+
+
+class _UNetConfig(StrictConfig):
+    """What all sparse U-Nets share. The first half of `channels` and `layers` goes down, the second up."""
+
+    in_channels: PositiveInt = 6
+    base_channels: PositiveInt = 32
+    """Width of the stem, and of the finest skip connection."""
+    channels: tuple[PositiveInt, ...] = (32, 64, 128, 256, 256, 128, 96, 96)
+    layers: tuple[PositiveInt, ...] = (2, 3, 4, 6, 2, 2, 2, 2)
+    """Residual blocks per stage."""
+    n_classes: NonNegativeInt = 0
+    """Width of a final 1x1x1 convolution; 0: none, features are returned."""
+    pool_scenes: bool = False
+    """No decoder: the deepest features (or classes) averaged per scene. Published as `cls_mode`."""
+    norm_eps: PositiveFloat = 1.0e-3
+    norm_momentum: PositiveFloat = 0.01
+    """Of the normalisations in residual blocks."""
+    pad: PositiveInt = 96
+    """Voxels beyond the largest index. With 1, as in SpUNet-v1m2, strided convolutions drop border voxels."""
+
+    @model_validator(mode="after")
+    def _stages_agree(self) -> _UNetConfig:
+        if len(self.channels) != len(self.layers) or len(self.channels) % 2 or not self.channels:
+            raise ValueError(
+                f"channels and layers need one even length, got {len(self.channels)} and {len(self.layers)}"
+            )
+        return self
+
+    @property
+    def n_stages(self) -> int:
+        """How often the resolution is halved."""
+        return len(self.channels) // 2
+
+    @property
+    def out_channels(self) -> int:
+        """Width of the result."""
+        if self.n_classes:
+            return self.n_classes
+        return self.channels[self.n_stages - 1] if self.pool_scenes else self.channels[-1]
+
+
+class SparseUNetConfig(_UNetConfig):
+    """SpUNet-v1m1; SpUNet-v1m2 with norm_eps 1e-5, norm_momentum 0.1, unit_norm_momentum 0.02, pad 1."""
+
+    kind: Literal["sparse_unet"] = "sparse_unet"
+    unit_norm_momentum: PositiveFloat | None = None
+    """Of the normalisations after stem, down, up and shortcut convolutions; None: `norm_momentum`."""
+
+
+class PromptedSparseUNetConfig(_UNetConfig):
+    """SpUNet-v1m3: one normalisation per dataset, modulated by a learned vector (point prompt training)."""
+
+    kind: Literal["prompted_sparse_unet"] = "prompted_sparse_unet"
+    conditions: tuple[str, ...] = ("ScanNet", "S3DIS", "Structured3D")
+    """Names of the datasets, in the order of their normalisations."""
+    context_channels: PositiveInt = 256
+    norm_decouple: bool = True
+    """One set of statistics per dataset; otherwise one for all."""
+    norm_adaptive: bool = True
+    """Scale and shift from the context vector."""
+    norm_affine: bool = True
+    zero_init: bool = False
+    """The modulation starts as the identity."""
+
+    @model_validator(mode="after")
+    def _conditions_named(self) -> PromptedSparseUNetConfig:
+        if not self.conditions or len(set(self.conditions)) != len(self.conditions):
+            raise ValueError(f"conditions need distinct names, got {self.conditions}")
+        return self
+
+
+EncoderConfig = Annotated[SparseUNetConfig | PromptedSparseUNetConfig, Field(discriminator="kind")]
+
+
+class MaskConfig(StrictConfig):
+    """Hide whole blocks of voxels behind one learned vector."""
+
+    block_size: PositiveInt = 8
+    """Voxels along the edge of a block."""
+    ratio: float = Field(default=0.8, ge=0.0, le=1.0)
+    """Share of the blocks of each scene that is hidden."""
+
+
+class SceneFrameConfig(StrictConfig):
+    """The cube [-0.5, 0.5]^3 that a scene is put into: centred in x and y, its lowest point at z = -0.5."""
+
+    edge: PositiveFloat | None = None
+    """Edge of the cube in scene units, so that all scenes have one scale. None: the scene's longest side."""
+
+
+class DensifyConfig(StrictConfig):
+    """The grid that point features are averaged into."""
+
+    grid_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = (128, 128, 32)
+    """Cells along x, y, z."""
+    grid_size: PositiveFloat = 0.02
+    """Voxel edge in scene units that the published rule first rounds positions to; unused when aligned."""
+    align_with_sampling: bool = True
+    """True: a point lands in the cell that is read at its position. False: as published, up to six cells off."""
+    box: Literal["cube", "bounds"] = "cube"
+    """What the volume covers when aligned: the whole cube, or the points' bounding box of each scene."""
+    padding: NonNegativeFloat = 0.1
+    """How much the covered cube is larger than the unit cube: its half side is (1 + padding) / 2."""
+    margin: NonNegativeFloat = 0.05
+    """Cube units around the points of a scene with `box: bounds`."""
+
+
+class UNet3DConfig(StrictConfig):
+    """UNet3D-v1m2: norm, convolution, ReLU per level; skips are added."""
+
+    kind: Literal["unet3d"] = "unet3d"
+    f_maps: PositiveInt = 32
+    """Width of the finest level; doubled at each coarser one."""
+    n_levels: PositiveInt = 4
+    out_channels: PositiveInt = 128
+
+
+class DoubleConvUNet3DConfig(StrictConfig):
+    """UNet3D-v1m1: two units per level; nearest upsampling; skips are concatenated."""
+
+    kind: Literal["unet3d_double"] = "unet3d_double"
+    f_maps: PositiveInt = 32
+    n_levels: PositiveInt = 4
+    out_channels: PositiveInt = 128
+
+
+class ConvBlock3DConfig(StrictConfig):
+    """SimpleConv3D-v1m1: one 3x3x3 convolution, norm, ReLU."""
+
+    kind: Literal["conv3d"] = "conv3d"
+    out_channels: PositiveInt = 32
+
+
+ProjectionConfig = Annotated[
+    UNet3DConfig | DoubleConvUNet3DConfig | ConvBlock3DConfig, Field(discriminator="kind")
+]

@@ -1,0 +1,155 @@
+"""Small 3D networks that smooth a volume; any spatial size, parameter names as published."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ponderv2.encoder.config import ConvBlock3DConfig, DoubleConvUNet3DConfig, UNet3DConfig
+from ponderv2.normalisation import BatchNorm
+
+
+class _Unit(nn.Module):
+    """Batch norm, 3x3x3 convolution without bias, ReLU (order "bcr")."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.batchnorm = BatchNorm(in_channels)
+        self.conv = nn.Conv3d(in_channels, out_channels, 3, padding=1, bias=False)
+
+    def forward(self, x: Float[Tensor, "scene in z y x"]) -> Float[Tensor, "scene out z y x"]:
+        return torch.relu_(self.conv(self.batchnorm(x)))
+
+
+class _Encoder(nn.Module):
+    """Halve the resolution (not at the finest level), then the basic module."""
+
+    def __init__(self, basic_module: nn.Module, pool: bool) -> None:
+        super().__init__()
+        self.basic_module = basic_module
+        self.pool = pool
+
+    def forward(self, x: Float[Tensor, "scene in z y x"]) -> Float[Tensor, "scene out z2 y2 x2"]:
+        # With an odd size the last plane would be lost; a size of 1 could not be halved at all.
+        return self.basic_module(functional.max_pool3d(x, 2, ceil_mode=True) if self.pool else x)
+
+
+class _Upsampling(nn.Module):
+    """Transposed convolution to exactly the size of the skip."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.upsample = nn.ConvTranspose3d(in_channels, out_channels, 3, stride=2, padding=1)
+
+    def forward(
+        self, x: Float[Tensor, "scene in z y x"], size: torch.Size
+    ) -> Float[Tensor, "scene out z2 y2 x2"]:
+        return self.upsample(x, output_size=list(size))
+
+
+class _AddingDecoder(nn.Module):
+    """Upsample, add the skip, basic module."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.upsampling = _Upsampling(in_channels, out_channels)
+        self.basic_module = _Unit(out_channels, out_channels)
+
+    def forward(
+        self, skip: Float[Tensor, "scene out z2 y2 x2"], x: Float[Tensor, "scene in z y x"]
+    ) -> Float[Tensor, "scene out z2 y2 x2"]:
+        return self.basic_module(skip + self.upsampling(x, skip.shape[2:]))
+
+
+class UNet3D(nn.Module):
+    """UNet3D-v1m2: one unit per level, max pooling down, transposed convolution up, skips added."""
+
+    def __init__(self, config: UNet3DConfig, in_channels: int) -> None:
+        super().__init__()
+        widths = [config.f_maps * 2**level for level in range(config.n_levels)]
+        entering = [in_channels, *widths[:-1]]
+        self.encoders = nn.ModuleList(
+            _Encoder(_Unit(entering[i], widths[i]), pool=i > 0) for i in range(config.n_levels)
+        )
+        self.decoders = nn.ModuleList(
+            _AddingDecoder(widths[i], widths[i - 1]) for i in range(config.n_levels - 1, 0, -1)
+        )
+        self.final_conv = nn.Conv3d(widths[0], config.out_channels, 1)
+
+    def forward(self, x: Float[Tensor, "scene in z y x"]) -> Float[Tensor, "scene out z y x"]:
+        return self.final_conv(_through(self.encoders, self.decoders, x))
+
+
+class _DoubleUnit(nn.Module):
+    """Two units; on the way down the first one widens to half of the result only."""
+
+    def __init__(self, in_channels: int, out_channels: int, down: bool) -> None:
+        super().__init__()
+        middle = max(out_channels // 2, in_channels) if down else out_channels
+        self.SingleConv1 = _Unit(in_channels, middle)
+        self.SingleConv2 = _Unit(middle, out_channels)
+
+    def forward(self, x: Float[Tensor, "scene in z y x"]) -> Float[Tensor, "scene out z y x"]:
+        return self.SingleConv2(self.SingleConv1(x))
+
+
+class _ConcatenatingDecoder(nn.Module):
+    """Nearest-neighbour upsampling to the size of the skip, [skip, x], basic module."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.basic_module = _DoubleUnit(in_channels, out_channels, down=False)
+
+    def forward(
+        self, skip: Float[Tensor, "scene out z2 y2 x2"], x: Float[Tensor, "scene in z y x"]
+    ) -> Float[Tensor, "scene out z2 y2 x2"]:
+        upsampled = functional.interpolate(x, size=list(skip.shape[2:]), mode="nearest")
+        return self.basic_module(torch.cat([skip, upsampled], dim=1))
+
+
+class DoubleConvUNet3D(nn.Module):
+    """UNet3D-v1m1: two units per level, nearest-neighbour upsampling, skips concatenated."""
+
+    def __init__(self, config: DoubleConvUNet3DConfig, in_channels: int) -> None:
+        super().__init__()
+        widths = [config.f_maps * 2**level for level in range(config.n_levels)]
+        entering = [in_channels, *widths[:-1]]
+        self.encoders = nn.ModuleList(
+            _Encoder(_DoubleUnit(entering[i], widths[i], down=True), pool=i > 0)
+            for i in range(config.n_levels)
+        )
+        self.decoders = nn.ModuleList(
+            _ConcatenatingDecoder(widths[i] + widths[i - 1], widths[i - 1])
+            for i in range(config.n_levels - 1, 0, -1)
+        )
+        self.final_conv = nn.Conv3d(widths[0], config.out_channels, 1)
+
+    def forward(self, x: Float[Tensor, "scene in z y x"]) -> Float[Tensor, "scene out z y x"]:
+        return self.final_conv(_through(self.encoders, self.decoders, x))
+
+
+def _through(encoders: nn.ModuleList, decoders: nn.ModuleList, x: Tensor) -> Tensor:
+    skips = []
+    for encoder in encoders:
+        x = encoder(x)
+        skips.append(x)
+    for decoder, skip in zip(decoders, reversed(skips[:-1]), strict=True):
+        x = decoder(skip, x)
+    return x
+
+
+class ConvBlock3D(nn.Module):
+    """SimpleConv3D-v1m1: convolution with bias, batch norm, ReLU."""
+
+    def __init__(self, config: ConvBlock3DConfig, in_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(
+            nn.Conv3d(in_channels, config.out_channels, 3, padding=1),
+            BatchNorm(config.out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, x: Float[Tensor, "scene in z y x"]) -> Float[Tensor, "scene out z y x"]:
+        return self.conv(x)

@@ -1,0 +1,224 @@
+"""Which input voxel meets which weight: found by sorting once per level, shared by all layers of the level.
+
+Voxels of a `Level` are in lexicographic order of (scene, x, y, z), so neighbours lie close in memory.
+Kernel entries are numbered with the last axis fastest, as the weights `[out, kx, ky, kz, in]` are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+Triple = tuple[int, int, int]
+
+
+def triple(value: int | Sequence[int]) -> Triple:
+    """One number for each axis."""
+    if isinstance(value, int):
+        return (value, value, value)
+    if len(value) != 3:
+        raise ValueError(f"expected one number or three, got {tuple(value)}")
+    return (int(value[0]), int(value[1]), int(value[2]))
+
+
+@dataclass(frozen=True)
+class KernelMap:
+    """A sparse convolution without its numbers. Row `n_in` (`n_out` in `mirrored`) stands for "none"."""
+
+    n_in: int
+    n_out: int
+    table: Int[Tensor, "output entry"]
+    """Input row that an output row meets under each kernel entry."""
+    mirrored: Int[Tensor, "input entry"]
+    """Output row that an input row contributes to under each kernel entry."""
+    table_is_single: bool = False
+    """Every output row meets at most one input row."""
+    mirrored_is_single: bool = False
+    """Every input row contributes to at most one output row."""
+
+    @property
+    def n_entries(self) -> int:
+        return self.table.shape[1]
+
+    @cached_property
+    def transposed(self) -> KernelMap:
+        """The map with inputs and outputs exchanged: that of the gradient and of the inverse convolution."""
+        swapped = KernelMap(
+            self.n_out, self.n_in, self.mirrored, self.table, self.mirrored_is_single, self.table_is_single
+        )
+        swapped.__dict__["transposed"] = self
+        return swapped
+
+    @cached_property
+    def single(self) -> Int[Tensor, " output"]:
+        """`input row * n_entries + entry` of the one input of every output; `n_in * n_entries` for none."""
+        met = self.table < self.n_in
+        entry = met.to(torch.uint8).argmax(1)
+        row = self.table.gather(1, entry[:, None])[:, 0].long()
+        return torch.where(met.any(1), row * self.n_entries + entry, self.n_in * self.n_entries)
+
+    @cached_property
+    def pairs(self) -> tuple[tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]], ...]:
+        """(output rows, input rows) that meet, per kernel entry; output rows ascend."""
+        met = (self.table < self.n_in).t().contiguous()
+        entry, output = met.nonzero(as_tuple=True)
+        table = self.table[output, entry].long()
+        counts = met.sum(1).tolist()
+        return tuple(zip(output.split(counts), table.split(counts), strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """The occupied voxels of one resolution, and the kernel maps that layers have asked for so far."""
+
+    indices: Int[Tensor, "voxel 4"]
+    """(scene, x, y, z), lexicographically ascending, no two equal."""
+    extent: Triple
+    """Size of the grid; a strided convolution drops what lies beyond its last whole step."""
+    n_scenes: int
+    cache: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def submanifold(self, kernel: int | Sequence[int]) -> KernelMap:
+        """The map of a convolution whose output voxels are its input voxels. Kernel sizes are odd."""
+        size = triple(kernel)
+        if any(k < 1 or k % 2 == 0 for k in size):
+            raise ValueError(f"a submanifold convolution needs odd kernel sizes, got {size}")
+        if ("submanifold", size) not in self.cache:
+            table = self._neighbours(size)
+            self.cache["submanifold", size] = KernelMap(len(self), len(self), table, table.flip(1))
+        return self.cache["submanifold", size]
+
+    def strided(self, kernel: int | Sequence[int], stride: int | Sequence[int]) -> tuple[KernelMap, Level]:
+        """The map of a strided convolution without padding, and the level of its output.
+
+        Output voxel q meets input voxel `stride * q + entry`; it exists where it meets any, up to
+        `(extent - kernel) // stride`, as in spconv.
+        """
+        key = ("strided", triple(kernel), triple(stride))
+        if key not in self.cache:
+            self.cache[key] = _strided_map(self, triple(kernel), triple(stride))
+        return self.cache[key]
+
+    def _neighbours(self, size: Triple) -> Int[Tensor, "voxel entry"]:
+        larger = self._larger_table(size)
+        if larger is not None:
+            return larger
+        radius = triple([k // 2 for k in size])
+        keys, (_, step_x, step_y, _) = _keys(self.indices, self.extent, self.n_scenes, margin=radius)
+        n, depth = len(keys), size[2]
+        padded = torch.cat([keys, keys.new_full((depth,), torch.iinfo(torch.int64).max)])
+        table = torch.empty((n, *size), dtype=torch.int32, device=keys.device)
+        # Voxels of one column are consecutive, so one search finds all neighbours along z.
+        for x in range(size[0]):
+            for y in range(size[1]):
+                shift = (x - radius[0]) * step_x + (y - radius[1]) * step_y - radius[2]
+                wanted = keys + shift
+                position = torch.searchsorted(keys, wanted)
+                for z in range(depth):
+                    hit = padded[position] == wanted + z
+                    table[:, x, y, z] = torch.where(hit, position, n)
+                    position = position + hit
+        return table.view(n, -1)
+
+    def _larger_table(self, size: Triple) -> Int[Tensor, "voxel entry"] | None:
+        """The middle of the table of a larger kernel, if one has been made."""
+        for kind, other, *_ in list(self.cache):
+            if kind == "submanifold" and all(o >= k for o, k in zip(other, size, strict=True)):
+                table = self.cache[kind, other].table.view(-1, *other)
+                middle = (slice((o - k) // 2, (o + k) // 2) for o, k in zip(other, size, strict=True))
+                return table[(slice(None), *middle)].reshape(len(self), -1)
+        return None
+
+
+def _keys(
+    indices: Int[Tensor, "voxel 4"], extent: Triple, n_scenes: int, margin: Triple = (0, 0, 0)
+) -> tuple[Int[Tensor, " voxel"], tuple[int, int, int, int]]:
+    """One integer per voxel that sorts lexicographically, and what a step of scene, x, y, z adds to it."""
+    wide = [max(e + 2 * m, 1) for e, m in zip(extent, margin, strict=True)]
+    steps = (wide[0] * wide[1] * wide[2], wide[1] * wide[2], wide[2], 1)
+    if max(n_scenes, 1) * steps[0] >= 2**62:
+        raise ValueError(f"{n_scenes} scenes of {extent} voxels cannot be numbered with 62 bits")
+    start = sum(m * s for m, s in zip(margin, steps[1:], strict=True))
+    return (indices.long() * indices.new_tensor(steps, dtype=torch.int64)).sum(1) + start, steps
+
+
+def _strided_map(level: Level, kernel: Triple, stride: Triple) -> tuple[KernelMap, Level]:
+    extent = triple([(e - k) // s + 1 for e, k, s in zip(level.extent, kernel, stride, strict=True)])
+    row, entry, coarse = _strided_pairs(level, kernel, stride, extent)
+    keys, steps = _keys(coarse, extent, level.n_scenes)
+    unique, output = torch.unique(keys, return_inverse=True)
+    n_in, n_out, n_entries = len(level), len(unique), kernel[0] * kernel[1] * kernel[2]
+    table = torch.full((n_out, n_entries), n_in, dtype=torch.int32, device=keys.device)
+    mirrored = torch.full((n_in, n_entries), n_out, dtype=torch.int32, device=keys.device)
+    table[output, entry] = row.int()
+    mirrored[row, entry] = output.int()
+    disjoint = all(k <= s for k, s in zip(kernel, stride, strict=True))
+    kernel_map = KernelMap(n_in, n_out, table, mirrored, mirrored_is_single=disjoint)
+    indices = torch.stack(
+        [unique // steps[0], unique % steps[0] // steps[1], unique % steps[1] // steps[2], unique % steps[2]],
+        1,
+    )
+    return kernel_map, Level(indices, extent, level.n_scenes)
+
+
+def _strided_pairs(
+    level: Level, kernel: Triple, stride: Triple, extent: Triple
+) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair"], Int[Tensor, "pair 4"]]:
+    """Input row, kernel entry and output voxel of every meeting."""
+    device = level.indices.device
+    position, scene = level.indices[:, 1:].long(), level.indices[:, :1].long()
+    step, limit = torch.tensor(stride, device=device), torch.tensor(extent, device=device)
+    rows, entries, outputs = [], [], []
+    # Along each axis a voxel meets the outputs floor(p / stride) - j for a few j.
+    reach = [-(-k // s) for k, s in zip(kernel, stride, strict=True)]
+    for back in torch.cartesian_prod(*[torch.arange(r) for r in reach]).view(-1, 3).to(device):
+        output = position.div(step, rounding_mode="floor") - back
+        offset = position - output * step
+        met = _inside(output, limit) & _inside(offset, torch.tensor(kernel, device=device))
+        row = met.nonzero()[:, 0]
+        at = offset[row]
+        rows.append(row)
+        entries.append((at[:, 0] * kernel[1] + at[:, 1]) * kernel[2] + at[:, 2])
+        outputs.append(torch.cat([scene[row], output[row]], 1))
+    return torch.cat(rows), torch.cat(entries), torch.cat(outputs)
+
+
+def _inside(index: Int[Tensor, "voxel 3"], limit: Int[Tensor, "3"]) -> Bool[Tensor, " voxel"]:
+    return ((index >= 0) & (index < limit)).all(1)
+
+
+def sorted_level(
+    grid_coord: Int[Tensor, "voxel 3"], scene: Int[Tensor, " voxel"], n_scenes: int, pad: int = 0
+) -> tuple[Level, Int[Tensor, " voxel"]]:
+    """The finest level, and `order` such that its rows are `grid_coord[order]`.
+
+    The grid is as large as the largest index of the whole batch plus `pad`, per axis.
+    Raises ValueError for negative indices, scenes out of range and voxels that occur twice.
+    """
+    if len(grid_coord) == 0:
+        empty = torch.empty(0, 4, dtype=torch.int64, device=grid_coord.device)
+        return Level(empty, triple(max(pad, 1)), n_scenes), empty[:, 0]
+    low, high = grid_coord.min(), grid_coord.amax(0)
+    if int(low) < 0:
+        raise ValueError(f"voxel indices must not be negative, got {int(low)}")
+    if int(scene.min()) < 0 or int(scene.max()) >= n_scenes:
+        raise ValueError(f"scene numbers must lie in 0..{n_scenes - 1}")
+    extent = triple([int(h) + max(pad, 1) for h in high.tolist()])
+    indices = torch.cat([scene[:, None].long(), grid_coord.long()], 1)
+    keys, _ = _keys(indices, extent, n_scenes)
+    keys, order = keys.sort(stable=True)
+    if len(keys) > 1 and bool((keys[1:] == keys[:-1]).any()):
+        twice = indices[order[1:]][keys[1:] == keys[:-1]][0].tolist()
+        raise ValueError(
+            f"voxel {twice[1:]} of scene {twice[0]} occurs more than once; voxelise the points first"
+        )
+    return Level(indices[order], extent, n_scenes), order
