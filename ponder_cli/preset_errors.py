@@ -34,7 +34,8 @@ def explain_validation_error(
         return PresetError(f"'{key}' is not set{more}", fix=f"--set {key}=...")
     given = first.get("input")
     shown = f", not {given!r}" if isinstance(given, str | int | float | bool | list) else ""
-    return PresetError(f"'{key}': {_sentence(first)}{shown}{where}{more}", fix=_nearest_value(first, key))
+    subject = f"'{key}': " if key else ""
+    return PresetError(f"{subject}{_sentence(first)}{shown}{where}{more}", fix=_nearest_value(first, key))
 
 
 def known_keys(config_class: type[BaseModel], depth: int = MAX_DEPTH) -> Iterator[KeyPath]:
@@ -87,16 +88,16 @@ def _kind(config_class: type[BaseModel]) -> str | None:
 
 def _nearest_key(path: KeyPath, config_class: type[BaseModel]) -> str | None:
     """A sibling that looks alike, else the same name elsewhere, else anything that looks alike."""
-    path = tuple(part for part in path if not part.isdigit())
+    numberless = tuple(part for part in path if not part.isdigit())
     keys = list(dict.fromkeys(known_keys(config_class)))
-    siblings = {key[-1]: key for key in keys if key[:-1] == path[:-1]}
+    siblings = [key[-1] for key in keys if key[:-1] == numberless[:-1]]
     for name in get_close_matches(path[-1], siblings, n=1, cutoff=0.6):
-        return ".".join(siblings[name])
+        return ".".join((*path[:-1], name))
     same_name = sorted((key for key in keys if key[-1] == path[-1]), key=len)
     if same_name:
         return ".".join(same_name[0])
     dotted = [".".join(key) for key in keys]
-    near = get_close_matches(".".join(path), dotted, n=1, cutoff=0.6)
+    near = get_close_matches(".".join(path), dotted, n=1, cutoff=0.8)
     return near[0] if near else None
 
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ponderv2.config import StrictConfig
 from ponderv2.models.config import PretextConfig
+from ponderv2.reconstruction.config import (
+    CameraPathConfig,
+    OwnCamerasConfig,
+    Picture,
+    RefineConfig,
+    TsdfConfig,
+)
 from ponderv2.scenes.config import PretrainDataConfig
 from ponderv2.training.config import TrainingConfig
 
@@ -48,49 +55,6 @@ class PretrainConfig(PresetConfig):
         return self
 
 
-class OwnCamerasConfig(StrictConfig):
-    """The scene's own cameras, which have real pictures to compare with."""
-
-    kind: Literal["own"] = "own"
-    stride: PositiveInt = 1
-    """Every stride-th frame."""
-
-
-class InterpolatedPathConfig(StrictConfig):
-    """A smooth flight through the scene's own cameras."""
-
-    kind: Literal["interpolated"] = "interpolated"
-    n_frames: PositiveInt = 60
-    """Pictures of the whole flight."""
-
-
-class OrbitPathConfig(StrictConfig):
-    """A circle around the middle of the scene, looking at it."""
-
-    kind: Literal["orbit"] = "orbit"
-    n_frames: PositiveInt = 60
-    radius: PositiveFloat | None = None
-    """Metres; by default what keeps the camera inside the observed room."""
-    height: float | None = None
-    """Metres above the lowest point; by default the mean height of the scene's own cameras."""
-
-
-class CameraFileConfig(StrictConfig):
-    """Cameras read from a JSON file."""
-
-    kind: Literal["file"] = "file"
-    path: Path
-    """Frames with `camera_to_world` 4x4, and `intrinsics` 3x3 with `width` and `height` per file or frame."""
-
-
-CameraPathConfig = Annotated[
-    OwnCamerasConfig | InterpolatedPathConfig | OrbitPathConfig | CameraFileConfig,
-    Field(discriminator="kind"),
-]
-
-Picture = Literal["color", "depth", "normal", "semantic"]
-
-
 class RenderConfig(PresetConfig):
     """`ponder render`."""
 
@@ -109,37 +73,6 @@ class RenderConfig(PresetConfig):
     """Metres that the colours of depth pictures span; by default the range of the scene."""
     device: str = "auto"
     """auto, cpu or cuda."""
-
-
-class RefineConfig(StrictConfig):
-    """Optimise the volume and the decoders on the scene's own frames before they are used."""
-
-    steps: NonNegativeInt = 0
-    """0 = use the model as it is."""
-    learning_rate: PositiveFloat = 1.0e-3
-    """Of the decoders."""
-    volume_learning_rate: PositiveFloat = 1.0e-2
-    """Of the cells of the volume."""
-    n_rays: PositiveInt = 1024
-    """Rays per step, drawn from all frames of the scene."""
-    max_seconds: PositiveFloat | None = None
-    """Stop after this time, whatever the number of steps."""
-    seed: NonNegativeInt = 0
-
-
-class TsdfConfig(StrictConfig):
-    """Fusion of depth frames into a truncated signed distance."""
-
-    voxel_size: PositiveFloat = 0.02
-    """Metres."""
-    truncation: PositiveFloat = 0.08
-    """Metres."""
-    max_depth: PositiveFloat = 6.0
-    """Metres; depth beyond it is not fused."""
-    min_weight: NonNegativeFloat = 1.0
-    """Cells seen less often than this give no surface."""
-    stride: PositiveInt = 1
-    """Every stride-th frame."""
 
 
 class ReconstructConfig(PresetConfig):
