@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from torch.utils.data import get_worker_info
 
 
+@runtime_checkable
 class Sized(Protocol):
     """A value that knows how much memory it takes."""
 
