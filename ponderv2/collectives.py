@@ -13,6 +13,11 @@ def n_processes() -> int:
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
+def process_number() -> int:
+    """Which process this is, counted from 0."""
+    return torch.distributed.get_rank() if n_processes() > 1 else 0
+
+
 def sum_over_processes(value: Tensor) -> Tensor:
     """The sum of `value` over all processes. Its gradient is summed over them too."""
     if n_processes() == 1:

@@ -30,3 +30,15 @@ class OutputError(PonderError):
 
 class ResourceError(PonderError):
     """Not enough memory, no GPU, or an extra that is not installed."""
+
+
+class TrainingError(PonderError):
+    """A training run that cannot go on: its numbers are not finite."""
+
+
+class Interrupted(PonderError):
+    """A run that was asked to stop, did so and can be continued."""
+
+    def __init__(self, message: str, fix: str | None = None, exit_status: int = 130) -> None:
+        super().__init__(message, fix)
+        self.exit_status = exit_status

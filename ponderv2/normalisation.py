@@ -2,12 +2,96 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
+from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from ponderv2.collectives import n_processes
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Normalises axis 1 of `[n, channel, ...]`; state names and numerics of `torch.nn.BatchNorm1d`."""
+    """Normalises axis 1 of `[n, channel, ...]`; state names and numerics of `torch.nn.BatchNorm1d`.
+
+    In training, with several processes, mean and variance are those of all processes together; each
+    may hold another number of points. Every process of the group must then call it equally often.
+    """
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
             raise ValueError(f"expected [n, channel, ...], got shape {tuple(input.shape)}")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The normalised input, in the input's precision."""
+        if n_processes() == 1 or not self.training:
+            return super().forward(input)
+        self._check_input_dim(input)
+        values, mean, variance, count = _NormaliseTogether.apply(input, self.eps)
+        self._update_running(mean, variance, count)
+        if self.affine:
+            shape = (1, -1) + (1,) * (input.dim() - 2)
+            values = values * self.weight.view(shape) + self.bias.view(shape)
+        return values.to(input.dtype)
+
+    @torch.no_grad()
+    def _update_running(
+        self, mean: Float[Tensor, " channel"], variance: Float[Tensor, " channel"], count: Float[Tensor, ""]
+    ) -> None:
+        """Moves the running statistics as torch does: with the unbiased variance."""
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        share = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        unbiased = variance * (count / (count - 1.0).clamp(min=1.0))
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), share)
+
+
+class _NormaliseTogether(torch.autograd.Function):
+    """(x - mean) / sqrt(variance + eps) with mean and variance over axis 0, 2, ... of all processes.
+
+    Two sums instead of one of squares: subtracting the mean first keeps the variance exact in float32.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, input: Tensor, eps: float
+    ) -> tuple[Tensor, Float[Tensor, " channel"], Float[Tensor, " channel"], Float[Tensor, ""]]:
+        axes = _reduced_axes(input)
+        shape = (1, -1) + (1,) * (input.dim() - 2)
+        values = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+        here = values.new_full((1,), float(values.numel() // values.shape[1]))
+        sums = torch.cat([values.sum(dim=axes), here])
+        torch.distributed.all_reduce(sums)
+        count = sums[-1]
+        if count < 2:
+            raise ValueError(f"expected more than 1 value per channel over all processes, got {int(count)}")
+        mean = sums[:-1] / count
+        centred = values - mean.view(shape)
+        squares = (centred * centred).sum(dim=axes)
+        torch.distributed.all_reduce(squares)
+        variance = squares / count
+        inverse = torch.rsqrt(variance + eps)
+        normalised = centred * inverse.view(shape)
+        ctx.input_dtype = input.dtype
+        ctx.save_for_backward(normalised, inverse, count)
+        ctx.mark_non_differentiable(mean, variance, count)
+        return normalised, mean, variance, count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, None]:
+        normalised, inverse, count = ctx.saved_tensors
+        axes = _reduced_axes(gradient)
+        shape = (1, -1) + (1,) * (gradient.dim() - 2)
+        sums = torch.stack([gradient.sum(dim=axes), (gradient * normalised).sum(dim=axes)])
+        torch.distributed.all_reduce(sums)
+        mean, along = (sums / count).unbind()
+        result = (gradient - mean.view(shape) - normalised * along.view(shape)) * inverse.view(shape)
+        return result.to(ctx.input_dtype), None
+
+
+def _reduced_axes(values: Tensor) -> list[int]:
+    return [axis for axis in range(values.dim()) if axis != 1]

@@ -1,0 +1,34 @@
+"""Random numbers that follow from a seed, a step and a scene, and from nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+from ponderv2.collectives import process_number
+
+
+def seed_of(*parts: int | str) -> int:
+    """A seed (63 bits) that differs when any part differs."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def generator_of(*parts: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator that starts at `seed_of(parts)`."""
+    return torch.Generator(device).manual_seed(seed_of(*parts))
+
+
+def generators_of_scenes(generator: torch.Generator, n_scenes: int) -> list[torch.Generator]:
+    """One generator for each scene of this process's part of the batch.
+
+    They depend on where `generator` (the same in all processes) started and on the place of the scene
+    in the batch of all processes: two processes with one scene each draw what one process with both draws.
+    Every process must hold equally many scenes.
+    """
+    first = process_number() * n_scenes
+    start = generator.initial_seed()
+    return [
+        generator_of("scene", start, slot, device=generator.device) for slot in range(first, first + n_scenes)
+    ]

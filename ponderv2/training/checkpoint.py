@@ -1,0 +1,218 @@
+"""One file with everything a run needs to go on: written whole or not at all, checked when read.
+
+The file is a torch zip archive of plain tensors, numbers, strings, lists and dicts. Its sha256 stands
+in the archive's comment, so that a flipped byte anywhere is noticed before anything is unpacked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import struct
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ponderv2.errors import CheckpointError, OutputError
+
+FORMAT = "ponder"
+FORMAT_VERSION = 1
+
+_MARK = b"ponder-sha256:"
+_COMMENT_LENGTH = len(_MARK) + 64
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model in training. Every value is plain, so that reading it can never run code."""
+
+    kind: str
+    """pretext | segmentation."""
+    config: dict[str, Any]
+    """The resolved settings of the run; `config["model"]` builds the model."""
+    model: dict[str, Tensor]
+    """Parameters and buffers, without the prefix of distributed training."""
+    step: int = 0
+    """Steps done."""
+    seed: int = 0
+    optimiser: dict[str, Any] | None = None
+    scheduler: dict[str, Any] = field(default_factory=dict)
+    """Number of steps that the schedule spans; everything else of it follows from `step`."""
+    scaler: dict[str, Any] | None = None
+    """State of the loss scale of fp16."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    """One entry per validation: step and metrics."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """Fingerprint of the data: name, number of scenes, digest of their names."""
+    classes: dict[str, Any] = field(default_factory=dict)
+    """Of a segmentation model: names, colours and label field."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of the software that wrote it."""
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint, keep: Path | None = None) -> None:
+    """Writes the file whole or not at all; the file that stood there becomes `keep`, if that is given.
+
+    Raises OutputError (disk full, no permission); what stood there is then untouched.
+    """
+    contents = {"format": FORMAT, "format_version": FORMAT_VERSION, **_shallow(checkpoint)}
+    archive = _archive(contents)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_through(temporary, archive)
+        if keep is not None and path.exists():
+            os.replace(path, keep)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path} ({len(archive) / 2**20:.1f} MiB): {error.strerror or error}",
+            fix="free space or choose another folder with --out; what was saved before is intact",
+        ) from error
+    finally:
+        _remove(temporary)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Deletes what saves that were killed left in the folder. Only the owner of the run may call this."""
+    for leftover in folder.glob(".*.pth.*.tmp"):
+        _remove(leftover)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Reads one of our checkpoints. Raises CheckpointError: missing, damaged, unsafe, of another program."""
+    contents = read_archive(path)
+    if contents.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a checkpoint of this program")
+    if not verified(path):
+        raise CheckpointError(f"{path} is damaged: its checksum is missing")
+    version = contents.get("format_version")
+    if version != FORMAT_VERSION:
+        raise CheckpointError(f"{path} has format version {version}; this program reads {FORMAT_VERSION}")
+    known = {entry.name for entry in fields(Checkpoint)}
+    missing = {"kind", "config", "model", "step"} - set(contents)
+    if missing:
+        raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}")
+    return Checkpoint(**{name: value for name, value in contents.items() if name in known})
+
+
+def read_archive(path: Path) -> dict[str, Any]:
+    """The dict in a torch file, ours or not, without running code. Raises CheckpointError."""
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}")
+    try:
+        if verified(path) is False:
+            raise CheckpointError(f"{path} is damaged: its contents do not match its checksum")
+        _refuse_bombs(path)
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds more than plain data and was not opened: {_reason(error)}"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged or not a checkpoint: {_reason(error)}") from error
+    except (IndexError, MemoryError, struct.error, AssertionError) as error:
+        raise CheckpointError(f"{path} is damaged: {_reason(error)}") from error
+    if not isinstance(contents, dict):
+        raise CheckpointError(f"{path} does not hold a checkpoint but a {type(contents).__name__}")
+    return contents
+
+
+def verified(path: Path) -> bool | None:
+    """Whether the checksum at the end of the file fits; None where the file has none (not ours)."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        stream.seek(max(0, size - _COMMENT_LENGTH))
+        comment = stream.read()
+        if not comment.startswith(_MARK):
+            return None
+        stream.seek(0)
+        digest = hashlib.sha256()
+        left = size - _COMMENT_LENGTH
+        while left > 0:
+            block = stream.read(min(left, 1 << 20))
+            digest.update(block)
+            left -= len(block)
+    return comment[len(_MARK) :] == digest.hexdigest().encode()
+
+
+def software_versions() -> dict[str, str]:
+    """Versions that a result may depend on."""
+    import platform
+
+    import numpy
+
+    from ponderv2.version import __version__
+
+    return {
+        "ponder": __version__,
+        "torch": str(torch.__version__),
+        "numpy": str(numpy.__version__),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+
+
+def _shallow(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """The fields as they are: `asdict` would copy every tensor."""
+    return {entry.name: getattr(checkpoint, entry.name) for entry in fields(checkpoint)}
+
+
+def _archive(contents: Mapping[str, Any]) -> bytes:
+    """A torch zip archive with its own sha256 as the zip comment."""
+    stream = io.BytesIO()
+    torch.save(dict(contents), stream)
+    stream.seek(-2, io.SEEK_END)
+    stream.write(struct.pack("<H", _COMMENT_LENGTH))
+    digest = hashlib.sha256(stream.getbuffer()).hexdigest()
+    stream.write(_MARK + digest.encode())
+    return stream.getvalue()
+
+
+def _write_through(path: Path, contents: bytes) -> None:
+    with path.open("wb") as stream:
+        stream.write(contents)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename survive a loss of power, where the system can do that."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def _refuse_bombs(path: Path) -> None:
+    """Torch stores tensors uncompressed: an archive that unpacks to much more than its size is hostile."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError, OverflowError) as error:
+        raise CheckpointError(f"{path} is damaged: {_reason(error)}") from error
+    if unpacked > 20 * path.stat().st_size + (1 << 20):
+        raise CheckpointError(f"{path} would unpack to {unpacked / 2**20:.0f} MiB and was not opened")
+
+
+def _reason(error: BaseException) -> str:
+    """The first sentence of an error, in one line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].split(". ")[0][:200]

@@ -1,0 +1,111 @@
+"""Settings of training: optimiser, learning-rate schedule, precision, how often to save. No torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from ponderv2.config import StrictConfig
+
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class SgdConfig(StrictConfig):
+    """Stochastic gradient descent, as the published indoor pre-training and fine-tuning use it."""
+
+    kind: Literal["sgd"] = "sgd"
+    rate: PositiveFloat = 2.0e-3
+    """Largest learning rate; the schedule scales it."""
+    momentum: Share = 0.9
+    """Overridden by `one_cycle` with `cycle_momentum`."""
+    nesterov: bool = True
+    weight_decay: NonNegativeFloat = 1.0e-4
+    """On every parameter, biases and normalisation included, as published."""
+
+
+class AdamwConfig(StrictConfig):
+    """Adam with decoupled weight decay."""
+
+    kind: Literal["adamw"] = "adamw"
+    rate: PositiveFloat = 1.0e-3
+    """Largest learning rate; the schedule scales it."""
+    beta1: Share = 0.9
+    """Overridden by `one_cycle` with `cycle_momentum`."""
+    beta2: Share = 0.999
+    epsilon: PositiveFloat = 1.0e-8
+    weight_decay: NonNegativeFloat = 1.0e-2
+
+
+OptimiserConfig = Annotated[SgdConfig | AdamwConfig, Field(discriminator="kind")]
+
+
+class OneCycleConfig(StrictConfig):
+    """Up and down along two half cosines; momentum does the opposite. Equal to torch's OneCycleLR."""
+
+    kind: Literal["one_cycle"] = "one_cycle"
+    warmup: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
+    """Share of the steps in which the rate rises."""
+    divide_start: PositiveFloat = 10.0
+    """First rate = largest rate / this."""
+    divide_end: PositiveFloat = 1.0e4
+    """Last rate = first rate / this."""
+    cycle_momentum: bool = True
+    """Momentum (Adam: beta1) runs high -> low -> high, whatever the optimiser says, as published."""
+    low_momentum: Share = 0.85
+    high_momentum: Share = 0.95
+
+
+class PolyConfig(StrictConfig):
+    """(1 - step / (steps + 1)) ^ power."""
+
+    kind: Literal["poly"] = "poly"
+    power: PositiveFloat = 0.9
+
+
+class ConstantConfig(StrictConfig):
+    """One rate, reached along a straight line."""
+
+    kind: Literal["constant"] = "constant"
+    warmup_steps: NonNegativeInt = 0
+
+
+ScheduleConfig = Annotated[OneCycleConfig | PolyConfig | ConstantConfig, Field(discriminator="kind")]
+
+
+class TrainingConfig(StrictConfig):
+    """How a model is trained. One step is one change of the weights."""
+
+    steps: PositiveInt = 1000
+    batch_size: PositiveInt = 2
+    """Scenes per step, all processes together."""
+    accumulate: PositiveInt = 1
+    """Parts that a process cuts its share of the batch into, to need less memory."""
+    optimiser: OptimiserConfig = AdamwConfig()
+    schedule: ScheduleConfig = OneCycleConfig()
+    rate_factors: dict[str, PositiveFloat] = Field(default_factory=dict)
+    """Factor on the learning rate of parameters whose name starts with the key; the longest key wins."""
+    frozen: tuple[str, ...] = ()
+    """Parameters whose name starts so are not trained."""
+    precision: Literal["32", "bf16", "fp16"] = "32"
+    """Of the encoder and its convolutions; what needs more asks for it itself."""
+    tf32: bool = True
+    """Allow 19-bit products on graphics cards that have them. Means nothing on a CPU."""
+    strategy: Literal["ddp"] = "ddp"
+    """How several processes share the work."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    timeout: PositiveFloat = 600.0
+    """Seconds after which a process that does not answer ends the run."""
+    clip_gradient: PositiveFloat | None = None
+    """Largest norm of the gradient of all parameters together."""
+    max_bad_steps: PositiveInt = 10
+    """Steps in a row without finite numbers after which the run stops; single ones are skipped."""
+    workers: NonNegativeInt = 0
+    """Processes that prepare scenes, for each training process. The batches do not depend on it."""
+    save_every: PositiveInt = 200
+    """Steps from one `last.pth` to the next."""
+    keep_steps: tuple[PositiveInt, ...] = ()
+    """Steps whose checkpoint is kept as `step-N.pth`."""
+    evaluate_every: NonNegativeInt = 200
+    """Steps from one validation to the next; 0 = only after the last step."""
+    tensorboard: bool = True

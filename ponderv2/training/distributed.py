@@ -1,0 +1,216 @@
+"""Several processes that train one model, or just this one. Built on Lightning Fabric."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from ponderv2.errors import PonderError, ResourceError
+from ponderv2.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Value = TypeVar("Value")
+
+_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of the processes that share a run on this machine."""
+
+    rank: int = 0
+    n_processes: int = 1
+    port: int = 0
+    """Where process 0 listens; free when the run was started."""
+
+
+def start_together(n_processes: int, work: Callable[..., Value], *arguments: Any, first: Any = None) -> Value:
+    """Runs `work(member, *arguments, first)` in this process as rank 0 and in `n_processes - 1` new ones.
+
+    Returns what rank 0 returned. `work` and the arguments must be picklable; `first` stays in this process,
+    the others get None in its place. When a process dies the others end too: their next exchange fails.
+    """
+    if n_processes == 1 or under_launcher():
+        return work(Member(), *arguments, first)
+    context = torch.multiprocessing.get_context("spawn")
+    with _steady_store():
+        port = free_port()
+        others = [
+            context.Process(
+                target=_run_other, args=(Member(rank, n_processes, port), work, arguments), daemon=True
+            )
+            for rank in range(1, n_processes)
+        ]
+        for process in others:
+            process.start()
+        try:
+            result = work(Member(0, n_processes, port), *arguments, first)
+        except RuntimeError as error:
+            raise _explained(error, others) from error
+        finally:
+            _leave()
+            for process in others:
+                process.join(timeout=10)
+                if process.is_alive():
+                    process.kill()
+    return result
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def make_fabric(config: TrainingConfig, member: Member, devices: int) -> Fabric:
+    """Fabric for this process, its process group joined. Under torchrun or SLURM their world is used.
+
+    Raises ResourceError where the devices that were asked for are not there.
+    """
+    from lightning_fabric import Fabric
+
+    _check_devices(config, devices)
+    torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
+    several = devices > 1 or under_launcher()
+    fabric = Fabric(
+        accelerator=config.device,
+        devices=devices if config.device != "auto" or several else 1,
+        strategy=_strategy(config) if several else "auto",
+        precision=_PRECISION[config.precision],  # pyright: ignore[reportArgumentType]
+        plugins=[_environment(member)] if member.n_processes > 1 else None,
+    )
+    if several:
+        fabric.launch()
+    return fabric
+
+
+def under_launcher() -> bool:
+    """Whether torchrun, SLURM or the like started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1"))) > 1
+
+
+def to_device(value: Value, device: torch.device) -> Value:
+    """A dataclass of tensors (nested too) on another device."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)  # pyright: ignore[reportReturnType]
+    if is_dataclass(value) and not isinstance(value, type):
+        moved = {entry.name: to_device(getattr(value, entry.name), device) for entry in fields(value)}
+        return replace(value, **moved)
+    return value
+
+
+def _strategy(config: TrainingConfig) -> Any:
+    from lightning_fabric.strategies import DDPStrategy
+
+    # Buffers are equal by construction (see BatchNorm); heads that a step does not use get no gradient.
+    return DDPStrategy(
+        timeout=timedelta(seconds=config.timeout), find_unused_parameters=True, broadcast_buffers=False
+    )
+
+
+def _environment(member: Member) -> Any:
+    from lightning_fabric.plugins.environments import LightningEnvironment
+
+    class SpawnedProcess(LightningEnvironment):
+        """A process that was started by `start_together`."""
+
+        creates_processes_externally = True  # pyright: ignore[reportAssignmentType]
+        main_address = "127.0.0.1"  # pyright: ignore[reportAssignmentType]
+        main_port = member.port  # pyright: ignore[reportAssignmentType]
+
+        def local_rank(self) -> int:
+            return member.rank
+
+        def node_rank(self) -> int:
+            return 0
+
+    return SpawnedProcess()
+
+
+def _check_devices(config: TrainingConfig, devices: int) -> None:
+    there = torch.cuda.device_count()
+    if config.device == "cuda" and there < devices:
+        raise ResourceError(
+            f"{devices} CUDA devices were asked for and {there} are there", fix="--set training.device=cpu"
+        )
+    if config.device == "auto" and 0 < there < devices:
+        raise ResourceError(
+            f"{devices} devices were asked for and {there} are there", fix=f"--devices {there}"
+        )
+    if config.device != "cuda" and there == 0 and config.precision == "fp16":
+        raise ResourceError("fp16 needs a CUDA device", fix="--set training.precision=bf16")
+
+
+def _run_other(member: Member, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """A process other than the first: says nothing, its exit status tells."""
+    import signal
+
+    # Ctrl-C reaches all processes of a terminal: the first one decides and tells the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // member.n_processes))
+    try:
+        work(member, *arguments, None)
+    except PonderError:
+        sys.exit(2)
+    finally:
+        _leave()
+
+
+def _leave() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _explained(error: RuntimeError, others: list[Any]) -> Exception:
+    """What a failed exchange between processes means, where that can be told."""
+    for number, process in enumerate(others, start=1):
+        process.join(timeout=2)
+        if process.exitcode not in (None, 0):
+            return ResourceError(
+                f"training process {number} of {len(others) + 1} ended with status {process.exitcode}",
+                fix="run the same command with --resume",
+            )
+    if "timed out" in str(error).lower():
+        return ResourceError(
+            f"one of {len(others) + 1} training processes did not answer in time",
+            fix="run the same command with --resume; --set training.timeout=SECONDS waits longer",
+        )
+    return error
+
+
+@contextlib.contextmanager
+def _steady_store() -> Iterator[None]:
+    """The environment of the process group; what stood there before is put back.
+
+    A store shared between launches hands stale addresses to restarted processes (pytorch issue 135712).
+    """
+    names = (
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        "RANK",
+        "WORLD_SIZE",
+        "LOCAL_RANK",
+    )
+    before = {name: os.environ.get(name) for name in names}
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

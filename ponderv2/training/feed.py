@@ -1,0 +1,66 @@
+"""Batches in the order that `Order` says, prepared by this process or by workers."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ponderv2.errors import ResourceError
+from ponderv2.scenes.batch import SceneBatch
+from ponderv2.training.order import Order, Place
+
+Collate = Callable[[list[SceneBatch]], SceneBatch]
+
+
+class SceneSource(Protocol):
+    """A dataset whose items follow from their place alone."""
+
+    def __len__(self) -> int:
+        """Number of scenes."""
+        ...
+
+    def sample(self, index: int, draw: int) -> SceneBatch:
+        """Scene `index` as a batch of one; `draw` chooses the augmentation, the views and the pixels."""
+        ...
+
+
+def feed(scenes: SceneSource, collate: Collate, order: Order, workers: int) -> Iterator[SceneBatch]:
+    """One batch per part. Raises ResourceError when a worker is killed."""
+    loader = DataLoader(
+        _Places(scenes),
+        batch_sampler=order,
+        collate_fn=collate,
+        num_workers=workers,
+        worker_init_fn=_leave_signals_to_the_parent if workers else None,
+        generator=torch.Generator().manual_seed(order.seed),
+        prefetch_factor=2 if workers else None,
+    )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ResourceError(
+            f"a data worker ended unexpectedly: {str(error).splitlines()[0]}",
+            fix="--set training.workers=0, or free memory; then --resume",
+        ) from error
+
+
+class _Places(Dataset[SceneBatch]):
+    """The dataset, indexed by place."""
+
+    def __init__(self, scenes: SceneSource) -> None:
+        self._scenes = scenes
+
+    def __getitem__(self, place: Place) -> SceneBatch:
+        return self._scenes.sample(place.index, place.draw)
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Ctrl-C reaches the whole process group; only the parent decides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

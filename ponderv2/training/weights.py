@@ -1,0 +1,91 @@
+"""Copies stored weights into a model, whatever wrapped it when they were stored, and says what fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from ponderv2.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class MatchReport:
+    """Names in the model's spelling, `unexpected` in the file's."""
+
+    matched: tuple[str, ...]
+    missing: tuple[str, ...]
+    """In the model but not in the file."""
+    unexpected: tuple[str, ...]
+    """In the file but not in the model."""
+    mismatched: tuple[str, ...]
+    """In both, with different shapes: `name: file (1, 256), model (3, 256)`."""
+
+    def summary(self) -> str:
+        """One line."""
+        wanted = len(self.matched) + len(self.missing) + len(self.mismatched)
+        return (
+            f"{len(self.matched)} of {wanted} entries loaded, {len(self.missing)} missing, "
+            f"{len(self.unexpected)} unexpected, {len(self.mismatched)} of another shape"
+        )
+
+
+def strip_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state without the names that wrappers put in front.
+
+    `module.` of distributed training goes. `backbone.backbone.x` and `backbone.embedding_table.x` of the
+    wrapped fine-tuned models become `backbone.x` and `embedding_table.x`; other keys beside them stay.
+    """
+    plain = {name.removeprefix("module."): value for name, value in state.items()}
+    if any(name.startswith("backbone.backbone.") for name in plain):
+        plain = {name.removeprefix("backbone."): value for name, value in plain.items()}
+    return plain
+
+
+def load_weights(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    source: str = "the checkpoint",
+    required_prefixes: Sequence[str] = ("",),
+    least_share: float = 0.5,
+) -> MatchReport:
+    """Copies every entry whose name and shape fit. Nothing is copied when too little fits.
+
+    Of the model's entries under each required prefix at least `least_share` must fit (1.0: all).
+    Raises CheckpointError in one sentence.
+    """
+    stored = strip_wrappers(state)
+    wanted = model.state_dict()
+    report = compare(wanted, stored)
+    matched = set(report.matched)
+    for prefix in required_prefixes:
+        names = [name for name in wanted if name.startswith(prefix)]
+        n_matched = sum(name in matched for name in names)
+        if not names or n_matched < least_share * len(names):
+            raise CheckpointError(_refusal(source, prefix, n_matched, len(names), report))
+    model.load_state_dict({name: stored[name] for name in report.matched}, strict=False)
+    return report
+
+
+def compare(wanted: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> MatchReport:
+    """Which names and shapes agree."""
+    shared = [name for name in wanted if name in stored]
+    same = [name for name in shared if wanted[name].shape == stored[name].shape]
+    other = [name for name in shared if wanted[name].shape != stored[name].shape]
+    return MatchReport(
+        matched=tuple(same),
+        missing=tuple(name for name in wanted if name not in stored),
+        unexpected=tuple(name for name in stored if name not in wanted),
+        mismatched=tuple(
+            f"{name}: file {tuple(stored[name].shape)}, model {tuple(wanted[name].shape)}" for name in other
+        ),
+    )
+
+
+def _refusal(source: str, prefix: str, n_matched: int, n_wanted: int, report: MatchReport) -> str:
+    part = f"'{prefix}*'" if prefix else "the model"
+    examples = report.mismatched[:1] or tuple(f"{name} is missing" for name in report.missing[:1])
+    example = f" ({examples[0]})" if examples else ""
+    return f"{source} is of another model: {n_matched} of {n_wanted} entries of {part} fit{example}"
