@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""Everything with one command: `python3 start.py demo`, or `python3 start.py test`.
+
+Makes an environment in .venv, installs the tested versions into it, and runs the demonstration or the tests.
+Stopped half-way it continues where it was. Uses the standard library alone, and pip as it is configured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+ENVIRONMENT = ROOT / ".venv"
+ROOMS, RUNS = Path("data/rooms"), Path("runs")
+DONE = ROOT / RUNS / ".demo-done.json"
+TESTED = ((3, 11), (3, 12))
+
+
+def main() -> int:
+    """Parse, make the environment, run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("demo", "test"), help="the demonstration, or the tests")
+    parser.add_argument("--again", action="store_true", help="demo: repeat the steps that are done already")
+    parser.add_argument(
+        "--torch-index",
+        metavar="URL",
+        help="take torch from this index: https://download.pytorch.org/whl/cpu is a smaller build without GPUs",
+    )
+    options, rest = parser.parse_known_args()
+    if rest and options.what == "demo":
+        parser.error(f"unknown: {' '.join(rest)}")
+    os.chdir(ROOT)
+    start = time.monotonic()
+    try:
+        python = make_environment("dev" if options.what == "test" else "", options.torch_index)
+        if options.what == "test":
+            return run_tests(python, rest)
+        run_demo(python, options.again)
+    except subprocess.CalledProcessError as problem:
+        print(f"\nStopped: {shown(problem.cmd)} ended with status {problem.returncode}.")
+        print(f"To continue: python3 start.py {options.what}")
+        return problem.returncode or 1
+    except KeyboardInterrupt:
+        print(f"\nStopped. To continue: python3 start.py {options.what}")
+        return 130
+    print(f"\nDone in {(time.monotonic() - start) / 60:.1f} minutes.")
+    return 0
+
+
+def make_environment(extra: str, torch_index: str | None) -> Path:
+    """The interpreter of .venv, with this package and the tested versions installed."""
+    python = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if not python.exists():
+        call([find_python(), "-m", "venv", str(ENVIRONMENT)])
+    stamp = ENVIRONMENT / f"installed-{extra or 'base'}"
+    wanted = fingerprint()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return python
+    pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "-c", "constraints.txt"]
+    if torch_index:
+        call([*pip, "--index-url", torch_index, "torch"])
+    elif sys.platform == "linux" and not shutil.which("nvidia-smi"):
+        print("No NVIDIA GPU found. For a smaller torch: --torch-index https://download.pytorch.org/whl/cpu")
+    call([*pip, "-e", f".[{extra}]" if extra else "."])
+    stamp.write_text(wanted)
+    return python
+
+
+def fingerprint() -> str:
+    """Changes when what has to be installed changes."""
+    content = b"".join((ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt"))
+    return hashlib.sha256(content).hexdigest()
+
+
+def find_python() -> str:
+    """This interpreter if it was tested, else a tested one, else this one."""
+    if sys.version_info[:2] in TESTED:
+        return sys.executable
+    for major, minor in TESTED:
+        found = shutil.which(f"python{major}.{minor}")
+        if found:
+            return found
+    version = ".".join(map(str, sys.version_info[:2]))
+    print(f"Note: Python {version} is not among the tested versions (3.11 and 3.12).")
+    return sys.executable
+
+
+def run_tests(python: Path, rest: list[str]) -> int:
+    """pytest, with what else was written on the command line."""
+    return subprocess.run([str(python), "-m", "pytest", *rest], check=False).returncode
+
+
+def run_demo(python: Path, again: bool) -> None:
+    """The six commands, one after the other. Each is skipped if it was done before in the same words."""
+    done = {} if again or not DONE.exists() else json.loads(DONE.read_text())
+    steps = Steps(python, done)
+    pretrained, finetuned = RUNS / "pretrain-demo", RUNS / "finetune-demo"
+    steps.ponder("prepare", "synthetic", "--out", ROOMS)
+    steps.ponder("pretrain", "--preset", "demo", "--data", ROOMS, resume=pretrained)
+    steps.ponder("finetune", "--preset", "demo", "--from", pretrained, "--data", ROOMS, resume=finetuned)
+    steps.ponder("eval", finetuned, "--data", ROOMS)
+    room = sorted(path.name for path in (ROOT / ROOMS / "val").iterdir() if path.is_dir())[0]
+    steps.ponder("render", pretrained, "--scene", room, "--data", ROOMS, "--out", "frames", "--side-by-side")
+    steps.ponder("reconstruct", pretrained, "--scene", room, "--data", ROOMS, "--out", "meshes/room.ply")
+    print(
+        "\nLook at: frames/ (rendered pictures beside the real ones), meshes/room.ply (open it with any viewer),"
+    )
+    print(f"{pretrained}/previews/ (pictures during training), {finetuned} (the segmentation model).")
+
+
+class Steps:
+    """Runs commands that were not run before."""
+
+    def __init__(self, python: Path, done: dict[str, float]) -> None:
+        self.python, self.done = python, done
+
+    def ponder(self, *words: str | Path, resume: Path | None = None) -> None:
+        """One command; with `resume`, continue the run in that folder if it was begun."""
+        command = [str(word) for word in words]
+        key = shlex.join(command)
+        if key in self.done:
+            print(f"\n$ ponder {key}\n  done before in {self.done[key]:.0f} s")
+            return
+        if resume is not None and (ROOT / resume / "checkpoints").is_dir():
+            command.append("--resume")
+        start = time.monotonic()
+        print(f"\n$ ponder {shlex.join(command)}", flush=True)
+        subprocess.run([str(self.python), "-m", "ponder_cli", *command], check=True)
+        self.done[key] = time.monotonic() - start
+        print(f"  {self.done[key]:.0f} s", flush=True)
+        DONE.parent.mkdir(parents=True, exist_ok=True)
+        DONE.write_text(json.dumps(self.done, indent=1))
+
+
+def call(command: list[str]) -> None:
+    """Show a command and run it."""
+    print(f"$ {shown(command)}", flush=True)
+    subprocess.run(command, check=True)
+
+
+def shown(command: list[str] | str) -> str:
+    """A command as one would type it."""
+    return command if isinstance(command, str) else shlex.join(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
