@@ -106,7 +106,7 @@ class DensifyConfig(StrictConfig):
     grid_size: PositiveFloat = 0.02
     """Voxel edge in scene units that the published rule first rounds positions to; unused when aligned."""
     align_with_sampling: bool = True
-    """True: a point lands in the cell that is read at its position. False: as published, up to six cells off."""
+    """True: a point lands in the cell that is read at its position. False: as published, some cells off."""
     box: Literal["cube", "bounds"] = "cube"
     """What the volume covers when aligned: the whole cube, or the points' bounding box of each scene."""
     padding: NonNegativeFloat = 0.1

@@ -1,4 +1,4 @@
-"""One batch normalisation per dataset, scaled and shifted by a learned vector (point prompt training, PDNorm)."""
+"""One batch normalisation per dataset, scaled and shifted by a learned vector (PDNorm)."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def _is_prompted(config: UNetConfig) -> bool:
 
 
 class Unit(nn.Module):
-    """Convolution, norm, ReLU; children are called `0`, `1` in the plain and `conv`, `bn` in the prompted net."""
+    """Convolution, norm, ReLU; children are `0`, `1` in the plain and `conv`, `bn` in the prompted net."""
 
     def __init__(self, convolution: Convolution, config: UNetConfig) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Unit(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3x3 submanifold convolutions and a shortcut, which is a 1x1x1 convolution where the width changes."""
+    """Two 3x3x3 submanifold convolutions and a shortcut: a 1x1x1 convolution where the width changes."""
 
     def __init__(self, in_channels: int, channels: int, config: UNetConfig) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from ponderv2.sparse.kernel_maps import Level
 
 @runtime_checkable
 class Backend(Protocol):
-    """The three convolutions; feature rows are in the order of their `Level`, weights `[out, kx, ky, kz, in]`."""
+    """The three convolutions. Feature rows are in the order of their `Level`."""
 
     def submanifold(self, feature: Tensor, weight: Tensor, level: Level) -> Tensor: ...
 

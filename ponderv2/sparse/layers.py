@@ -1,4 +1,4 @@
-"""Submanifold, strided and inverse convolution as modules, with weights `[out, kx, ky, kz, in]` as spconv has them."""
+"""Submanifold, strided and inverse convolution as modules, with weights in spconv's layout."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class SubmanifoldConvolution(_SparseConvolution):
         return self._plus_bias(backend_for(feature).submanifold(feature, self.weight, level))
 
     def pointwise_matrix(self) -> Float[Tensor, "channel out"]:
-        """What a 1x1x1 kernel multiplies features with: the *memory* of `[out, 1, 1, 1, in]` read as `[in, out]`.
+        """What a 1x1x1 kernel multiplies with: the *memory* of `[out, 1, 1, 1, in]` read as `[in, out]`.
 
         spconv does so (its issue 450), and published checkpoints were trained with it. For a normal
         linear layer of the same function set its weight to `pointwise_matrix().T`.

@@ -19,7 +19,7 @@ CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
 def submanifold(
     feature: Float[Tensor, "voxel channel"], weight: Float[Tensor, "out kx ky kz channel"], level: Level
 ) -> Float[Tensor, "voxel out"]:
-    """y[p] = sum_k W[:, k] x[p + k - (size - 1) / 2] over occupied voxels; the output voxels are the input's."""
+    """y[p] = sum_k W[:, k] x[p + k - (size - 1) / 2] over occupied voxels, on the same voxels."""
     return convolve(feature, weight, level.submanifold(weight.shape[1:4]))
 
 
@@ -39,7 +39,7 @@ def inverse(
     stride: int | Sequence[int],
     level: Level,
 ) -> Float[Tensor, "voxel out"]:
-    """y[p] = sum_k W[:, k] x[(p - k) / stride], on the voxels of `level`, the input of that strided convolution.
+    """y[p] = sum_k W[:, k] x[(p - k) / stride], on the voxels of `level`: back from `strided`.
 
     Voxels that the strided convolution dropped get zero.
     """
@@ -51,7 +51,7 @@ def convolve(
     weight: Float[Tensor, "out kx ky kz channel"],
     kernel_map: KernelMap,
 ) -> Float[Tensor, "output out"]:
-    """Every output row is the sum over kernel entries of its input row there times the weight of the entry."""
+    """Every output row is the sum over kernel entries of its input row times the weight of the entry."""
     if len(feature) != kernel_map.n_in:
         raise ValueError(f"expected {kernel_map.n_in} rows of features, got {len(feature)}")
     kind = feature.device.type
@@ -100,7 +100,7 @@ def _gather_multiply(x: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor
 
 
 def _gathered(x: Tensor, table: Int[Tensor, "output entry"]) -> Iterator[tuple[slice, Tensor]]:
-    """Slices of output rows with their input rows side by side, [rows, entry * in]; zeros where none is met."""
+    """Slices of output rows with their input rows side by side, [rows, entry * in]; zeros for none."""
     padded = torch.cat([x, x.new_zeros(1, x.shape[1])])
     width = table.shape[1] * x.shape[1]
     step = max(64, CHUNK_ELEMENTS.get(x.device.type, 2**26) // max(width, 1))

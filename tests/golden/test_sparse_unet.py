@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from torch import Tensor
 
 from ponderv2.encoder.build import build_encoder

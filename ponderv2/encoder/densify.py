@@ -1,0 +1,156 @@
+"""Point features averaged into the cells of a volume, all scenes of a batch at once.
+
+Two rules: the corrected one puts a point into the cell that contains it; the published one
+(`align_with_sampling: false`) spreads the scene over all cells although the volume is read as if it
+covered a cube that is a tenth larger, so a point is stored up to six cells away from where it is read.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ponderv2.encoder.config import DensifyConfig
+from ponderv2.encoder.frames import WIDENING, SceneFrames, bounds_of_scenes
+from ponderv2.geometry.volumes import FeatureVolume
+from ponderv2.geometry.voxels import scene_of_each
+
+PUBLISHED_EXTRA = 0.001
+"""The published lookup divides positions by 1 + padding + this."""
+
+
+def densify(
+    feature: Float[Tensor, "point channel"],
+    coord: Float[Tensor, "point 3"],
+    offset: Int[Tensor, " scene"],
+    frames: SceneFrames,
+    config: DensifyConfig,
+) -> FeatureVolume:
+    """The mean feature per cell, zero where there is no point; differentiable in `feature` only.
+
+    Values lie in memory with the channel last. Sums are in float32 or better and in a fixed order.
+    Points outside the volume (possible with a fixed frame edge) are left out.
+    """
+    scene = scene_of_each(offset)
+    with torch.no_grad():
+        position = frames.cube_coord(coord, scene)
+    if config.align_with_sampling:
+        return _aligned(feature, position, scene, len(offset), config)
+    return _published(feature, position, scene, frames, config)
+
+
+def _aligned(
+    feature: Tensor, position: Float[Tensor, "point 3"], scene: Tensor, n_scenes: int, config: DensifyConfig
+) -> FeatureVolume:
+    half = torch.full((n_scenes, 3), (1.0 + config.padding) / 2, dtype=position.dtype, device=position.device)
+    lower, upper = -half, half
+    if config.box == "bounds":
+        lowest, highest = bounds_of_scenes(position, scene, n_scenes)
+        # A flat or single-point scene still needs a box with a volume.
+        margin = max(config.margin, 1.0e-3)
+        lower, upper = torch.maximum(lowest - margin, -half), torch.minimum(highest + margin, half)
+        upper = torch.maximum(upper, lower + 1.0e-3)
+    shape = torch.tensor(config.grid_shape, device=position.device)
+    fraction = (position - lower[scene]) / (upper - lower)[scene]
+    inside = ((fraction >= 0) & (fraction <= 1)).all(1)
+    cell = torch.minimum((fraction * shape).floor().long(), shape - 1)
+    keep = inside.nonzero()[:, 0]
+    values = _mean_volume(feature[keep], cell[keep], scene[keep], n_scenes, config.grid_shape)
+    return FeatureVolume(values, lower, upper)
+
+
+def _published(
+    feature: Tensor,
+    position: Float[Tensor, "point 3"],
+    scene: Tensor,
+    frames: SceneFrames,
+    config: DensifyConfig,
+) -> FeatureVolume:
+    """Cells of `grid_size`, then groups of them per axis; small scenes are enlarged by interpolation instead."""
+    n_scenes = len(frames.scale)
+    limit = 0.5 - WIDENING
+    position = position.clamp(-limit, limit)
+    edge = 1.0 / frames.scale
+    fine = ((position + 0.5) * edge[scene, None]).div(config.grid_size, rounding_mode="floor").long()
+    resolution = _published_resolution(position, scene, edge, config.grid_size)
+    shape = torch.tensor(config.grid_shape, device=position.device)
+    small = resolution < min(config.grid_shape)
+    cell = fine.div(resolution[scene, None].to(position.dtype) / shape, rounding_mode="floor").long()
+    # A fixed frame edge can leave points that the cube does not hold; they were clipped onto its faces.
+    cell = torch.minimum(cell, shape - 1)
+    keep = (~small[scene]).nonzero()[:, 0]
+    values = _mean_volume(feature[keep], cell[keep], scene[keep], n_scenes, config.grid_shape)
+    if bool(small.any()):
+        values = values + _enlarged(feature, fine, scene, resolution, small, config.grid_shape)
+    half = torch.full((n_scenes, 3), (1.0 + config.padding + PUBLISHED_EXTRA) / 2).to(position)
+    return FeatureVolume(values, -half, half, corners_are_centres=True)
+
+
+def _published_resolution(
+    position: Float[Tensor, "point 3"], scene: Tensor, edge: Float[Tensor, " scene"], grid_size: float
+) -> Int[Tensor, " scene"]:
+    """Largest extent in cells of `grid_size`, plus two."""
+    lowest, highest = bounds_of_scenes(position, scene, len(edge))
+    first = ((lowest - WIDENING + 0.5) * edge[:, None]).div(grid_size, rounding_mode="floor")
+    last = ((highest + WIDENING + 0.5) * edge[:, None]).div(grid_size, rounding_mode="floor")
+    return (last - first).amax(1).long() + 2
+
+
+def _mean_volume(
+    feature: Float[Tensor, "point channel"],
+    cell: Int[Tensor, "point 3"],
+    scene: Int[Tensor, " point"],
+    n_scenes: int,
+    shape: tuple[int, int, int],
+) -> Float[Tensor, "scene channel z y x"]:
+    x, y, z = cell.unbind(1)
+    number = ((scene * shape[2] + z) * shape[1] + y) * shape[0] + x
+    rows = mean_per_cell(feature, number, n_scenes * shape[0] * shape[1] * shape[2])
+    return rows.view(n_scenes, shape[2], shape[1], shape[0], -1).permute(0, 4, 1, 2, 3)
+
+
+def mean_per_cell(
+    feature: Float[Tensor, "point channel"], cell: Int[Tensor, " point"], n_cells: int
+) -> Float[Tensor, "cell channel"]:
+    """Mean of the features of each cell, zero for empty cells; the same bits at every run."""
+    number, order = cell.sort(stable=True)
+    occupied, counts = torch.unique_consecutive(number, return_counts=True)
+    members = feature.index_select(0, order)
+    wide = members.to(torch.promote_types(feature.dtype, torch.float32))
+    means = torch.segment_reduce(wide, "mean", lengths=counts, axis=0, unsafe=True) if len(counts) else wide
+    empty = feature.new_zeros(n_cells, feature.shape[1])
+    return empty.index_copy(0, occupied, means.to(feature.dtype))
+
+
+def _enlarged(
+    feature: Float[Tensor, "point channel"],
+    fine: Int[Tensor, "point 3"],
+    scene: Int[Tensor, " point"],
+    resolution: Int[Tensor, " scene"],
+    small: Tensor,
+    shape: tuple[int, int, int],
+) -> Float[Tensor, "scene channel z y x"]:
+    """The small scenes on grids of `resolution`^3 cells, trilinearly resized to `shape`; zero for the others."""
+    largest = int(resolution[small].max())
+    keep = small[scene].nonzero()[:, 0]
+    cube = (largest, largest, largest)
+    grid = _mean_volume(feature[keep], fine[keep].clamp(max=largest - 1), scene[keep], len(small), cube)
+    weights = [_resizing(resolution, largest, size).to(feature.dtype) for size in shape]
+    for axis, weight in zip((4, 3, 2), weights, strict=True):
+        moved = grid.movedim(axis, -1)
+        grid = torch.einsum("scabi,soi->scabo", moved, weight).movedim(-1, axis)
+    return grid
+
+
+def _resizing(
+    resolution: Int[Tensor, " scene"], largest: int, size: int
+) -> Float[Tensor, "scene output input"]:
+    """Linear interpolation from `resolution` to `size` cells with half-pixel centres, as a matrix per scene."""
+    ratio = resolution[:, None].double() / size
+    source = ((torch.arange(size, device=ratio.device) + 0.5) * ratio - 0.5).clamp(min=0.0)
+    low = source.floor().long()
+    high = torch.minimum(low + 1, resolution[:, None] - 1)
+    share = (source - low)[..., None]
+    index = torch.arange(largest, device=ratio.device)
+    return (index == low[..., None]) * (1.0 - share) + (index == high[..., None]) * share

@@ -1,0 +1,67 @@
+"""Hide blocks of voxels behind one learned vector; the voxels stay in place, only their features go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ponderv2.encoder.config import MaskConfig
+from ponderv2.geometry.voxels import SparseVoxels
+
+TOKEN_DEVIATION = 0.02
+"""The learned vector starts as a normal variable of this deviation, cut off at one deviation (published)."""
+
+
+@dataclass(frozen=True)
+class MaskedVoxels:
+    """Voxels with some features replaced, and which."""
+
+    voxels: SparseVoxels
+    hidden: Bool[Tensor, " voxel"]
+
+
+def new_mask_token(channels: int) -> Float[Tensor, "1 channel"]:
+    """The start value of the learned vector."""
+    token = torch.empty(1, channels)
+    return torch.nn.init.trunc_normal_(token, std=TOKEN_DEVIATION, a=-TOKEN_DEVIATION, b=TOKEN_DEVIATION)
+
+
+def mask_blocks(
+    voxels: SparseVoxels, token: Float[Tensor, "1 channel"], config: MaskConfig, generator: torch.Generator
+) -> MaskedVoxels:
+    """In every scene keep round(n_blocks (1 - ratio)) random blocks, halves to even; hide the others.
+
+    `generator` is a CPU generator. A block is the cube of voxels with equal trunc(grid_coord / block_size).
+    """
+    hidden = hidden_blocks(voxels, config, generator)
+    feature = torch.where(hidden[:, None], token.to(voxels.feature.dtype), voxels.feature)
+    return MaskedVoxels(replace(voxels, feature=feature), hidden)
+
+
+@torch.no_grad()
+def hidden_blocks(
+    voxels: SparseVoxels, config: MaskConfig, generator: torch.Generator
+) -> Bool[Tensor, " voxel"]:
+    """Which voxels lie in hidden blocks."""
+    block, scene, member = _blocks(voxels, config.block_size)
+    noise = torch.rand(len(block), generator=generator, dtype=torch.float64).to(scene.device)
+    counts = torch.bincount(scene, minlength=voxels.n_scenes)
+    kept = torch.round(counts.double() * (1.0 - config.ratio)).long()
+    # Blocks are sorted by scene; sorting by scene + noise shuffles them within their scene.
+    order = torch.argsort(scene + noise, stable=True)
+    starts = torch.cumsum(counts, 0) - counts
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device) - starts[scene[order]]
+    return (rank >= kept[scene])[member]
+
+
+def _blocks(
+    voxels: SparseVoxels, size: int
+) -> tuple[Int[Tensor, "block 4"], Int[Tensor, " block"], Int[Tensor, " voxel"]]:
+    """The blocks (scene, x, y, z), their scenes ascending, and the block of every voxel."""
+    cell = torch.div(voxels.grid_coord, size, rounding_mode="trunc")
+    block, member = torch.unique(torch.cat([voxels.scene[:, None], cell], 1), dim=0, return_inverse=True)
+    return block, block[:, 0], member
