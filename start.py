@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument(
         "--torch-index",
         metavar="URL",
-        help="take torch from this index: https://download.pytorch.org/whl/cpu is a smaller build without GPUs",
+        help="take torch from here; https://download.pytorch.org/whl/cpu has a smaller build without GPUs",
     )
     options, rest = parser.parse_known_args()
     if rest and options.what == "demo":
@@ -113,9 +113,7 @@ def run_demo(python: Path, again: bool) -> None:
     room = sorted(path.name for path in (ROOT / ROOMS / "val").iterdir() if path.is_dir())[0]
     steps.ponder("render", pretrained, "--scene", room, "--data", ROOMS, "--out", "frames", "--side-by-side")
     steps.ponder("reconstruct", pretrained, "--scene", room, "--data", ROOMS, "--out", "meshes/room.ply")
-    print(
-        "\nLook at: frames/ (rendered pictures beside the real ones), meshes/room.ply (open it with any viewer),"
-    )
+    print("\nLook at: frames/ (rendered beside real pictures), meshes/room.ply (open it with any viewer),")
     print(f"{pretrained}/previews/ (pictures during training), {finetuned} (the segmentation model).")
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ponderv2.config import StrictConfig
 from ponderv2.models.config import PretextConfig
@@ -17,6 +17,8 @@ from ponderv2.reconstruction.config import (
     TsdfConfig,
 )
 from ponderv2.scenes.config import PretrainDataConfig
+from ponderv2.scenes.sources.config import CheckConfig, RgbdConfig
+from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
 from ponderv2.training.config import TrainingConfig
 
 
@@ -29,6 +31,21 @@ class PresetConfig(StrictConfig):
     """Data, memory and hardware that the run expects."""
     cost: str = ""
     """Time and disk space that the run takes, and where that was measured."""
+
+
+SourceConfig = Annotated[RgbdConfig | SyntheticConfig, Field(discriminator="kind")]
+
+
+class PrepareConfig(PresetConfig):
+    """`ponder prepare`."""
+
+    source: SourceConfig
+    """What the scenes are made of; the kinds are the keys of `ponderv2.scenes.sources.SOURCES`."""
+    out: Path = Path("data/scenes")
+    """Folder of the prepared scenes."""
+    workers: PositiveInt | None = None
+    """Scenes that are prepared at the same time; by default one per core."""
+    check: CheckConfig = CheckConfig()
 
 
 class PretrainConfig(PresetConfig):
@@ -99,6 +116,7 @@ class ReconstructConfig(PresetConfig):
 
 
 CONFIG_OF_COMMAND: dict[str, type[PresetConfig]] = {
+    "prepare": PrepareConfig,
     "pretrain": PretrainConfig,
     "render": RenderConfig,
     "reconstruct": ReconstructConfig,
