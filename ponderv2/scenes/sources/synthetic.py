@@ -1,0 +1,64 @@
+"""Generated rooms as a source of scenes: one job per room, a function of the seed, the number and the settings."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from ponderv2.scenes.labels.synthetic import CLASS_COLORS, CLASS_NAMES
+from ponderv2.scenes.prepared import PreparedScene
+from ponderv2.scenes.sources.source import SourcePlan
+from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
+from ponderv2.scenes.storage import DatasetInfo
+
+GENERATOR_VERSION = 1
+"""Raised whenever the same settings give other rooms, so that stored ones are made anew."""
+
+
+@dataclass(frozen=True)
+class RoomJob:
+    """One room to be generated."""
+
+    index: int
+    split: str
+    config: SyntheticConfig
+
+    @property
+    def name(self) -> str:
+        """Name of the scene."""
+        return f"room{self.index:04d}"
+
+    def fingerprint(self) -> str:
+        """The generator, the number of the room and the settings that shape it."""
+        settings = self.config.model_dump_json(exclude={"rooms", "val_rooms", "test_rooms"})
+        return hashlib.sha256(f"{GENERATOR_VERSION} {self.index} {settings}".encode()).hexdigest()[:16]
+
+    def prepare(self) -> PreparedScene:
+        """Generate, photograph and scan the room."""
+        from ponderv2.scenes.synthetic.photography import Studio
+        from ponderv2.scenes.synthetic.room import make_room
+        from ponderv2.scenes.synthetic.scan import scan_room
+
+        rng = np.random.default_rng([self.config.seed, self.index])
+        room = make_room(rng, self.config)
+        scan = scan_room(rng, Studio(room), self.config)
+        note = f"{len(room.things)} things on {room.plan.area():.0f} square metres"
+        return PreparedScene.of(scan.cloud, scan.frames, scan.mesh, (note,))
+
+
+def find(config: SyntheticConfig) -> SourcePlan:
+    """Plan the rooms: the last ones are for validation, those before for the test, the others for training."""
+    n_train = config.rooms - config.n_val_rooms - config.test_rooms
+    sizes = (("train", n_train), ("test", config.test_rooms), ("val", config.n_val_rooms))
+    splits = [split for split, size in sizes for _ in range(size)]
+    jobs = tuple(RoomJob(index, split, config) for index, split in enumerate(splits))
+    info = DatasetInfo(
+        name="synthetic",
+        class_names=CLASS_NAMES,
+        class_colors=CLASS_COLORS,
+        label_field="segment",
+        splits=tuple(split for split in ("train", "val", "test") if split in splits),
+    )
+    return SourcePlan(info, jobs, (f"{config.rooms} generated rooms, seed {config.seed}",))

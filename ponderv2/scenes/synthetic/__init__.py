@@ -1,0 +1,1 @@
+"""Procedural furnished rooms: layout, furniture, materials, photographs, a simulated scan. Metres, z up."""

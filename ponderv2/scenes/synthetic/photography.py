@@ -1,0 +1,199 @@
+"""Exact photographs of a room: ray casting, materials, two shadowed lights and darker corners."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from ponderv2.scenes.synthetic.materials import MaterialTable, albedo, tabulate
+from ponderv2.scenes.synthetic.room import Room, RoomSurface
+
+_SHADE_CELL = 0.08
+"""Edge of the cells that measure how enclosed a place is, metres."""
+
+
+@dataclass(frozen=True)
+class Pinhole:
+    """A camera, OpenCV axes, pixel centres at integers."""
+
+    intrinsics: Float[np.ndarray, "3 3"]
+    camera_to_world: Float[np.ndarray, "4 4"]
+    width: int
+    height: int
+
+    def directions(self) -> Float[np.ndarray, "row column 3"]:
+        """World directions of all pixels, of depth 1: the factor of a direction is the depth."""
+        column, row = np.meshgrid(np.arange(self.width), np.arange(self.height))
+        pixel = np.stack([column, row, np.ones_like(column)], axis=-1).astype(float)
+        return pixel @ np.linalg.inv(self.intrinsics).T @ self.camera_to_world[:3, :3].T
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """What a camera sees, without noise."""
+
+    color: Float[np.ndarray, "row column 3"]
+    """0..1, not clipped: bright places exceed 1."""
+    depth: Float[np.ndarray, "row column"]
+    """Along the optical axis, metres; 0 where a ray leaves the room."""
+    normal: Float[np.ndarray, "row column 3"]
+    """Of the surface, in the room's frame, towards the camera; 0 where there is none."""
+    semantic: Int[np.ndarray, "row column"]
+    """Class, -1 where there is none."""
+    instance: Int[np.ndarray, "row column"]
+    """Index of the thing, -1 where there is none."""
+    glass: Int[np.ndarray, "row column"]
+    """1 where depth sensors tend to fail."""
+
+
+class Studio:
+    """A room made ready for photographs. One thread does all, so results never depend on their number."""
+
+    def __init__(self, room: Room) -> None:
+        import open3d as o3d
+
+        self._to_tensor = o3d.core.Tensor
+        self.room = room
+        self.surface: RoomSurface = room.surface()
+        self._table: MaterialTable = tabulate(list(self.surface.materials))
+        self._scene = o3d.t.geometry.RaycastingScene(nthreads=1)
+        self._scene.add_triangles(
+            self._to_tensor(self.surface.vertices.astype(np.float32)),
+            self._to_tensor(self.surface.faces.astype(np.uint32)),
+        )
+        self._enclosure, self._origin = _enclosure(self.surface)
+        self._exposure = 1.0
+        self._exposure = self._meter()
+
+    def photograph(self, camera: Pinhole) -> Photograph:
+        """See `Photograph`."""
+        directions = camera.directions().astype(np.float32)
+        origin = camera.camera_to_world[:3, 3]
+        depth, face, normal = self.cast(
+            np.broadcast_to(origin, directions.shape).reshape(-1, 3), directions.reshape(-1, 3)
+        )
+        hit = face >= 0
+        part = np.where(hit, self.surface.face_part[face], 0)
+        color = np.zeros((len(face), 3), dtype=np.float32)
+        points = origin + directions.reshape(-1, 3)[hit] * depth[hit, None]
+        footprint = depth[hit] / camera.intrinsics[0, 0]
+        color[hit] = self.radiance(points, normal[hit], part[hit], footprint)
+        shape = (camera.height, camera.width)
+        return Photograph(
+            color.reshape(*shape, 3),
+            depth.reshape(shape),
+            normal.reshape(*shape, 3),
+            np.where(hit, self.surface.part_class[part], -1).reshape(shape),
+            np.where(hit, self.surface.part_instance[part], -1).reshape(shape),
+            np.where(hit, self._table.glass[part], 0).reshape(shape),
+        )
+
+    def cast(
+        self, origins: Float[np.ndarray, "ray 3"], directions: Float[np.ndarray, "ray 3"]
+    ) -> tuple[Float[np.ndarray, " ray"], Int[np.ndarray, " ray"], Float[np.ndarray, "ray 3"]]:
+        """Distance in lengths of the direction (0 = none), face (-1 = none), normal towards the origin."""
+        rays = np.concatenate([origins, directions], axis=1).astype(np.float32)
+        answer = self._scene.cast_rays(self._to_tensor(rays), nthreads=1)
+        distance, face = answer["t_hit"].numpy(), answer["primitive_ids"].numpy().astype(np.int64)
+        hit = np.isfinite(distance)
+        normal = answer["primitive_normals"].numpy()
+        normal = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+        towards = np.where((normal * directions).sum(axis=1, keepdims=True) > 0, -normal, normal)
+        return np.where(hit, distance, 0.0), np.where(hit, face, -1), np.where(hit[:, None], towards, 0.0)
+
+    def nearest(self, points: Float[np.ndarray, "point 3"]) -> Int[np.ndarray, " point"]:
+        """Part whose surface is closest to each point."""
+        queries = self._to_tensor(points.astype(np.float32))
+        answer = self._scene.compute_closest_points(queries, nthreads=1)
+        return self.surface.face_part[answer["primitive_ids"].numpy().astype(np.int64)]
+
+    def radiance(
+        self,
+        points: Float[np.ndarray, "point 3"],
+        normals: Float[np.ndarray, "point 3"],
+        part: Int[np.ndarray, " point"],
+        footprint: Float[np.ndarray, " point"],
+    ) -> Float[np.ndarray, "point 3"]:
+        """Matt colour of surface points: material times light."""
+        frame = self.surface.texture_frame[part].astype(np.float32)
+        local = np.einsum("pij,pj->pi", frame[:, :, :3], points.astype(np.float32)) + frame[:, :, 3]
+        local_normal = np.einsum("pij,pj->pi", frame[:, :, :3], normals.astype(np.float32))
+        paint = albedo(self._table, part, local, local_normal, footprint.astype(np.float32))
+        light = self._ambient(points, normals)
+        for lamp in self.room.lights:
+            light = light + self._direct(lamp.position, lamp.color, points, normals)
+        glow = self._table.glow[part][:, None]
+        return (self._exposure * paint * (light * (1.0 - 0.5 * glow) + glow)).astype(np.float32)
+
+    def _meter(self) -> float:
+        """Gain that brings the median of what the main light sees to a middle tone."""
+        count = np.arange(800)
+        height, angle = 1.0 - 2.0 * (count + 0.5) / len(count), count * np.pi * (3.0 - np.sqrt(5.0))
+        ring = np.sqrt(1.0 - height**2)
+        directions = np.stack([ring * np.cos(angle), ring * np.sin(angle), height], axis=1)
+        eye = self.room.lights[0].position
+        distance, face, normal = self.cast(np.broadcast_to(eye, directions.shape), directions)
+        hit = face >= 0
+        points, part = eye + directions[hit] * distance[hit, None], self.surface.face_part[face[hit]]
+        bright = self.radiance(points, normal[hit], part, 0.01 * distance[hit]).mean(axis=1)
+        return float(np.clip(0.42 / max(float(np.median(bright)), 1e-3), 0.6, 2.5))
+
+    def _ambient(
+        self, points: Float[np.ndarray, "point 3"], normals: Float[np.ndarray, "point 3"]
+    ) -> Float[np.ndarray, "point 3"]:
+        """Light from everywhere: weaker from below and where surfaces crowd in front of the point."""
+        from scipy.ndimage import map_coordinates
+
+        ahead = (points + 0.16 * normals - self._origin) / _SHADE_CELL
+        crowd = map_coordinates(self._enclosure, ahead.T, order=1, mode="nearest")
+        openness = np.clip(1.15 - 1.6 * crowd, 0.25, 1.0)
+        sky = 0.46 + 0.04 * normals[:, 2]
+        return (sky * openness)[:, None] * np.ones(3)
+
+    def _direct(
+        self,
+        position: Float[np.ndarray, "3"],
+        color: Float[np.ndarray, "3"],
+        points: Float[np.ndarray, "point 3"],
+        normals: Float[np.ndarray, "point 3"],
+    ) -> Float[np.ndarray, "point 3"]:
+        """Light of one lamp where nothing stands between."""
+        to_light = position - points
+        distance = np.linalg.norm(to_light, axis=1)
+        cosine = np.clip((normals * to_light).sum(axis=1) / np.maximum(distance, 1e-6), 0.0, 1.0)
+        strength = cosine / (1.0 + 0.5 * distance**2)
+        lit = np.flatnonzero(strength > 0.01)
+        rays = np.concatenate([points[lit] + 0.004 * normals[lit], to_light[lit]], axis=1).astype(np.float32)
+        blocked = self._scene.test_occlusions(self._to_tensor(rays), tnear=0.0, tfar=0.97, nthreads=1).numpy()
+        strength[lit[blocked]] *= 0.15
+        return strength[:, None] * color
+
+
+def _enclosure(surface: RoomSurface) -> tuple[Float[np.ndarray, "x y z"], Float[np.ndarray, "3"]]:
+    """How much surface lies around each cell, 0..1, blurred; and the position of cell 0."""
+    from scipy.ndimage import gaussian_filter
+
+    points = _spread_points(surface.vertices, surface.faces)
+    origin = points.min(axis=0) - 3 * _SHADE_CELL
+    size = np.ceil((points.max(axis=0) - origin) / _SHADE_CELL).astype(int) + 4
+    filled = np.zeros(size, dtype=np.float32)
+    filled[tuple(np.round((points - origin) / _SHADE_CELL).astype(int).T)] = 1.0
+    return gaussian_filter(filled, 1.6), origin
+
+
+def _spread_points(
+    vertices: Float[np.ndarray, "vertex 3"], faces: Int[np.ndarray, "face 3"]
+) -> Float[np.ndarray, "point 3"]:
+    """Points that cover all triangles, no further apart than a cell."""
+    corners = vertices[faces]
+    longest = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(axis=1)
+    steps = np.ceil(longest / _SHADE_CELL).astype(int) + 1
+    points = []
+    for count in np.unique(steps):
+        a, b = np.meshgrid(np.arange(count + 1) / count, np.arange(count + 1) / count, indexing="ij")
+        inside = a + b <= 1.0 + 1e-9
+        weight = np.stack([1 - a[inside] - b[inside], a[inside], b[inside]], axis=-1)
+        points.append(np.einsum("wk,fkc->fwc", weight, corners[steps == count]).reshape(-1, 3))
+    return np.concatenate(points)
