@@ -27,6 +27,37 @@ class Layer:
         return None
 
 
+@dataclass(frozen=True)
+class Override:
+    """One value that replaces what a preset says."""
+
+    path: KeyPath
+    value: Any
+    origin: str
+    """What the user typed."""
+
+
+def parse_override(text: str) -> Override:
+    """`a.b=value`, the value in YAML; an item of a list is named by its number, from 0.
+
+    Raises:
+        PresetError: not of the form key=value.
+    """
+    name, equals, value_text = text.partition("=")
+    path = tuple(name.strip().split("."))
+    if not equals or not all(path):
+        raise PresetError(f"--set takes KEY=VALUE, not '{text}'", fix="--set training.steps=100")
+    return Override(path, parse_value(value_text), f"--set {text}")
+
+
+def option(flag: str, key: str, value: object) -> tuple[Override, ...]:
+    """The override that an option of a command stands for; none when the option was not given."""
+    if value is None or value is False:
+        return ()
+    plain = value if isinstance(value, int | float | dict) else str(value)
+    return (Override(tuple(key.split(".")), plain, flag),)
+
+
 def layered(below: Layer, above: Layer) -> Layer:
     """Mappings are merged key by key; anything else in `above` replaces what is below.
 
@@ -38,28 +69,23 @@ def layered(below: Layer, above: Layer) -> Layer:
     return Layer(values, {**kept, **above.origins})
 
 
-def with_override(layer: Layer, text: str, written_out: Callable[[Layer], dict[str, Any]]) -> Layer:
-    """The settings after one `--set a.b=value`.
+def with_override(layer: Layer, override: Override, written_out: Callable[[Layer], dict[str, Any]]) -> Layer:
+    """The settings after one override.
 
     Args:
         layer: The settings so far.
-        text: `key=value`, the value in YAML; an item of a list is named by its number, from 0.
+        override: What to change.
         written_out: Gives the settings with all defaults, so that an item of a default list can be reached.
 
     Raises:
-        PresetError: not of the form key=value, or no such item.
+        PresetError: no such item in a list.
     """
-    name, equals, value_text = text.partition("=")
-    path = tuple(name.strip().split("."))
-    if not equals or not all(path):
-        raise PresetError(f"--set takes KEY=VALUE, not '{text}'", fix="--set training.steps=100")
-    value = parse_value(value_text)
-    origins = {path: f"--set {text}"}
+    path, origins = override.path, {override.path: override.origin}
     if any(part.isdigit() for part in path):
         values = copy.deepcopy(written_out(layer))
-        _replace(values, path, value, text)
+        _replace(values, override)
         return Layer(values, {**layer.origins, **origins})
-    nested: Any = value
+    nested: Any = override.value
     for part in reversed(path):
         nested = {part: nested}
     return layered(layer, Layer(nested, origins))
@@ -91,16 +117,16 @@ def _item(place: Any, part: str) -> Any:
     return None
 
 
-def _replace(values: Any, path: KeyPath, value: Any, text: str) -> None:
+def _replace(values: Any, override: Override) -> None:
     place = values
-    for part in path[:-1]:
+    for part in override.path[:-1]:
         place = _item(place, part)
         if not isinstance(place, dict | list):
-            raise PresetError(f"--set {text}: there is nothing at '{part}'")
-    last = path[-1]
+            raise PresetError(f"{override.origin}: there is nothing at '{part}'")
+    last = override.path[-1]
     if isinstance(place, dict):
-        place[last] = value
+        place[last] = override.value
     elif last.isdigit() and int(last) < len(place):
-        place[int(last)] = value
+        place[int(last)] = override.value
     else:
-        raise PresetError(f"--set {text}: the list has {len(place)} items, counted from 0")
+        raise PresetError(f"{override.origin}: the list has {len(place)} items, counted from 0")

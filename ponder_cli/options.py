@@ -50,8 +50,3 @@ JsonOption = Annotated[
 CheckpointArgument = Annotated[
     Path, typer.Argument(metavar="CKPT", help="A checkpoint, or the folder of a run (its best or last one).")
 ]
-
-
-def yaml_text(value: object) -> str:
-    """A value of an option as YAML. Text and paths are quoted, so that `007` or `a: b` stays text."""
-    return "'" + str(value).replace("'", "''") + "'" if isinstance(value, str | Path) else str(value)

@@ -28,6 +28,8 @@ def explain_validation_error(
     count = problem.error_count() - 1
     more = f" (and {count} more)" if count else ""
     if first["type"] == "extra_forbidden":
+        if _numberless(path) in known_keys(config_class):
+            return PresetError(f"'{key}' is a setting of another kind than the chosen one{where}{more}")
         message = f"unknown key '{key}'{where}{more}"
         return PresetError(message, fix=_nearest_key(path, config_class))
     if first["type"] == "missing":
@@ -88,7 +90,7 @@ def _kind(config_class: type[BaseModel]) -> str | None:
 
 def _nearest_key(path: KeyPath, config_class: type[BaseModel]) -> str | None:
     """A sibling that looks alike, else the same name elsewhere, else anything that looks alike."""
-    numberless = tuple(part for part in path if not part.isdigit())
+    numberless = _numberless(path)
     keys = list(dict.fromkeys(known_keys(config_class)))
     siblings = [key[-1] for key in keys if key[:-1] == numberless[:-1]]
     for name in get_close_matches(path[-1], siblings, n=1, cutoff=0.6):
@@ -99,6 +101,10 @@ def _nearest_key(path: KeyPath, config_class: type[BaseModel]) -> str | None:
     dotted = [".".join(key) for key in keys]
     near = get_close_matches(".".join(path), dotted, n=1, cutoff=0.8)
     return near[0] if near else None
+
+
+def _numberless(path: KeyPath) -> KeyPath:
+    return tuple(part for part in path if not part.isdigit())
 
 
 def _nearest_value(first: Any, key: str) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ponder_cli.layers import Layer, layered, with_override
+from ponder_cli.layers import Layer, Override, layered, parse_override, with_override
 from ponder_cli.preset_errors import explain_validation_error
 from ponder_cli.yaml_files import KeyPath, read_yaml
 from ponderv2.config import StrictConfig
@@ -54,37 +54,46 @@ def shipped_presets(command: str | None = None) -> tuple[Preset, ...]:
 
 
 def load_preset(
-    command: str, name: str, overrides: Sequence[str] | None, config_class: type[Config]
+    command: str,
+    name: str,
+    set_: Sequence[str] | None,
+    config_class: type[Config],
+    options: Sequence[Override] = (),
 ) -> Config:
     """The checked settings of a run.
 
     Args:
         command: The command that the preset is for; `pretrain` looks into `presets/pretrain`.
         name: A shipped preset, or a YAML file by its path.
-        overrides: `--set` arguments, each `a.b=value` with the value in YAML. The last one wins.
+        set_: `--set` arguments, each `a.b=value` with the value in YAML. The last one wins.
         config_class: What the settings are checked against.
+        options: What other options of the command change; they come after `set_`.
 
     Raises:
         PresetError: no such preset, or a key or value that is not accepted; a near miss is suggested.
     """
-    return checked(resolve(command, name, overrides, config_class), config_class)
+    return checked(resolve(command, name, set_, config_class, options), config_class)
 
 
 def resolve(
-    command: str, name: str, overrides: Sequence[str] | None, config_class: type[StrictConfig]
+    command: str,
+    name: str,
+    set_: Sequence[str] | None,
+    config_class: type[StrictConfig],
+    options: Sequence[Override] = (),
 ) -> Layer:
     """The settings as written, before they are checked.
 
     Raises:
-        PresetError: no such preset, not readable, or an override that is not of the form key=value.
+        PresetError: no such preset, not readable, or a `--set` that is not of the form key=value.
     """
 
     def written_out(layer: Layer) -> dict[str, Any]:
         return checked(layer, config_class).model_dump(mode="json")
 
     layer = read_layer(find_preset(command, name), command)
-    for text in overrides or ():
-        layer = with_override(layer, text, written_out)
+    for override in (*map(parse_override, set_ or ()), *options):
+        layer = with_override(layer, override, written_out)
     return layer
 
 

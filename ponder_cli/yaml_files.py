@@ -104,7 +104,15 @@ def _lines(node: yaml.Node, path: KeyPath) -> Iterator[tuple[KeyPath, int]]:
         for key, value in node.value:
             yield from _lines(value, (*path, str(key.value)))
         return
-    yield path, node.start_mark.line + 1
+    if not _holds_mappings(node):
+        yield path, node.start_mark.line + 1
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             yield from _lines(item, (*path, str(index)))
+
+
+def _holds_mappings(node: yaml.Node) -> bool:
+    """Then its parts have lines of their own, and what they leave out comes from the defaults."""
+    return isinstance(node, yaml.SequenceNode) and any(
+        isinstance(item, yaml.MappingNode) for item in node.value
+    )

@@ -44,12 +44,16 @@ def finetune(  # noqa: PLR0913 - one argument per option
         raise typer.BadParameter("give either --from CKPT or --scratch", param_hint="--from")
 
     from ponder_cli import console
+    from ponder_cli.layers import option
     from ponder_cli.presets import load_preset
     from ponder_cli.progress import ConsoleReporter
     from ponderv2.workflows.configs import FinetuneConfig
 
-    probe = ["linear_probe=true"] if linear_probe else []
-    config = load_preset("finetune", preset, [*(set_ or []), *probe], FinetuneConfig)
+    options = (
+        *option("--linear-probe", "model.freeze_encoder", linear_probe),
+        *option("--linear-probe", "model.head.normalise", linear_probe),
+    )
+    config = load_preset("finetune", preset, set_, FinetuneConfig, options)
 
     from ponderv2.workflows import finetune as workflow
 

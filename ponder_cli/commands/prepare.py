@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ponder_cli.options import JsonOption, SetOption, yaml_text
+from ponder_cli.options import JsonOption, SetOption
 
 
 def prepare(  # noqa: PLR0913 - one argument per option
@@ -44,22 +44,22 @@ def prepare(  # noqa: PLR0913 - one argument per option
     Continues where it was interrupted, and checks at the end that frames, depths and poses fit together.
     """
     from ponder_cli import console
+    from ponder_cli.layers import option
     from ponder_cli.presets import load_preset
     from ponder_cli.progress import ConsoleReporter
     from ponderv2.workflows.configs import PrepareConfig
 
-    named = {
-        "source.path": path,
-        "source.layout": layout,
-        "source.stride": stride,
-        "source.holdout": holdout,
-        "source.rooms": rooms,
-        "source.seed": seed,
-        "workers": workers,
-        "out": out,
-    }
-    options = [f"{key}={yaml_text(value)}" for key, value in named.items() if value is not None]
-    config = load_preset("prepare", source, [*(set_ or []), *options], PrepareConfig)
+    options = (
+        *option("PATH", "source.path", path),
+        *option("--layout", "source.layout", layout),
+        *option("--stride", "source.stride", stride),
+        *option("--holdout", "source.holdout", holdout),
+        *option("--rooms", "source.rooms", rooms),
+        *option("--seed", "source.seed", seed),
+        *option("--workers", "workers", workers),
+        *option("--out", "out", out),
+    )
+    config = load_preset("prepare", source, set_, PrepareConfig, options)
 
     from ponderv2.workflows import prepare as workflow
 

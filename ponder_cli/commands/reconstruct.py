@@ -41,13 +41,17 @@ def reconstruct(  # noqa: PLR0913 - one argument per option
 ) -> None:
     """Make a mesh of a scene from a pre-trained model or from its depth frames."""
     from ponder_cli import console
+    from ponder_cli.layers import option
     from ponder_cli.presets import load_preset
     from ponder_cli.progress import ConsoleReporter
     from ponderv2.workflows.configs import ReconstructConfig
 
-    named = {"method": method, "resolution": resolution, "refine.steps": refine}
-    options = [f"{key}={value}" for key, value in named.items() if value is not None]
-    config = load_preset("reconstruct", preset, [*(set_ or []), *options], ReconstructConfig)
+    options = (
+        *option("--method", "method", method),
+        *option("--resolution", "resolution", resolution),
+        *option("--refine", "refine.steps", refine),
+    )
+    config = load_preset("reconstruct", preset, set_, ReconstructConfig, options)
     if config.method == "field" and checkpoint is None:
         raise typer.BadParameter("give a checkpoint, or --method tsdf", param_hint="CKPT")
 

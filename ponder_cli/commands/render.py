@@ -15,7 +15,6 @@ from ponder_cli.options import (
     SceneOption,
     SetOption,
     SplitOption,
-    yaml_text,
 )
 
 
@@ -43,13 +42,17 @@ def render(  # noqa: PLR0913 - one argument per option
 ) -> None:
     """Render views of a scene with a pre-trained model, and compare them with the real frames."""
     from ponder_cli import console
+    from ponder_cli.layers import option
     from ponder_cli.presets import load_preset
     from ponder_cli.progress import ConsoleReporter
     from ponderv2.workflows.configs import RenderConfig
 
-    options = [*_camera_settings(cameras), *(["side_by_side=true"] if side_by_side else [])]
-    options += [f"video={video}"] if video else []
-    config = load_preset("render", preset, [*(set_ or []), *options], RenderConfig)
+    options = (
+        *option("--cameras", "cameras", _cameras(cameras)),
+        *option("--side-by-side", "side_by_side", side_by_side),
+        *option("--video", "video", video),
+    )
+    config = load_preset("render", preset, set_, RenderConfig, options)
 
     from ponderv2.workflows import render as workflow
 
@@ -61,9 +64,10 @@ def render(  # noqa: PLR0913 - one argument per option
     console.next_command(f"ponder reconstruct {checkpoint} --scene {scene}")
 
 
-def _camera_settings(cameras: str | None) -> list[str]:
+def _cameras(cameras: str | None) -> dict[str, str] | None:
+    """A file of cameras by its ending, else the name of a kind."""
     if cameras is None:
-        return []
+        return None
     if cameras.lower().endswith(".json"):
-        return ["cameras.kind=file", f"cameras.path={yaml_text(cameras)}"]
-    return [f"cameras.kind={cameras}"]
+        return {"kind": "file", "path": cameras}
+    return {"kind": cameras}

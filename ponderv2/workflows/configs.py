@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from ponderv2.config import StrictConfig
 from ponderv2.models.config import PretextConfig
+from ponderv2.models.segmentation_config import SegmentationModelConfig
 from ponderv2.reconstruction.config import (
     CameraPathConfig,
     OwnCamerasConfig,
@@ -16,7 +17,7 @@ from ponderv2.reconstruction.config import (
     RefineConfig,
     TsdfConfig,
 )
-from ponderv2.scenes.config import PretrainDataConfig
+from ponderv2.scenes.config import PointDataConfig, PretrainDataConfig, SegmentationDataConfig
 from ponderv2.scenes.sources.config import CheckConfig, RgbdConfig
 from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
 from ponderv2.training.config import TrainingConfig
@@ -64,12 +65,34 @@ class PretrainConfig(PresetConfig):
 
     @model_validator(mode="after")
     def _channels_agree(self) -> PretrainConfig:
-        if self.model.encoder.in_channels != self.data.n_channels:
-            raise ValueError(
-                f"data.features give {self.data.n_channels} channels, "
-                f"but model.encoder.in_channels is {self.model.encoder.in_channels}"
-            )
+        _check_channels(self.data, self.model.encoder.in_channels)
         return self
+
+
+class FinetuneConfig(PresetConfig):
+    """`ponder finetune`."""
+
+    scenes: Path = Path("data/rooms")
+    """Folder of prepared scenes with labels, unless `--data` names another."""
+    train_split: str = "train"
+    val_split: str = "val"
+    seed: NonNegativeInt = 0
+    """Of the new weights, the order of the scenes and the augmentations."""
+    data: SegmentationDataConfig = SegmentationDataConfig()
+    model: SegmentationModelConfig
+    training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _channels_agree(self) -> FinetuneConfig:
+        _check_channels(self.data, self.model.encoder.in_channels)
+        return self
+
+
+def _check_channels(data: PointDataConfig, in_channels: int) -> None:
+    if in_channels != data.n_channels:
+        raise ValueError(
+            f"data.features give {data.n_channels} channels, but model.encoder.in_channels is {in_channels}"
+        )
 
 
 class RenderConfig(PresetConfig):
@@ -118,6 +141,7 @@ class ReconstructConfig(PresetConfig):
 CONFIG_OF_COMMAND: dict[str, type[PresetConfig]] = {
     "prepare": PrepareConfig,
     "pretrain": PretrainConfig,
+    "finetune": FinetuneConfig,
     "render": RenderConfig,
     "reconstruct": ReconstructConfig,
 }
