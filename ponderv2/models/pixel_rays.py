@@ -8,47 +8,39 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ponderv2.encoder.densify import SceneFrames
-from ponderv2.geometry.rays import RayBundle, rays_through_pixels
+from ponderv2.encoder.frames import SceneFrames
+from ponderv2.geometry.rays import RayBundle, rays_that_hit, rays_through_pixels
 from ponderv2.scenes.batch import PixelBatch
 
 
 @dataclass(frozen=True)
-class PixelRays:
-    """Rays in cube units and their targets."""
+class TargetRays:
+    """Rays in cube units and what was photographed along them."""
 
-    bundle: RayBundle
+    rays: RayBundle
     color: Float[Tensor, "ray 3"]
-    """0..1."""
+    """0..1; black where the ray misses."""
     distance: Float[Tensor, " ray"]
     """Along the ray, cube units; not positive where there is no measurement."""
     hit: Bool[Tensor, " ray"]
     """Whether the ray meets the box around the scene."""
 
 
-def rays_of_pixels(
-    pixels: PixelBatch,
-    frames: SceneFrames,
-    units_per_metre: Float[Tensor, " scene"],
-    half_side: float,
-) -> PixelRays:
+def rays_of_pixels(pixels: PixelBatch, frames: SceneFrames, half_side: float) -> TargetRays:
     """Rays from optical centres through pixel centres, in the frame of each scene's volume.
 
     Depth along the optical axis becomes distance along the ray. Rays that miss the cube of half side
     `half_side` are black and have no distance.
     """
     world_to_camera = cameras_in_cube(pixels.world_to_camera, frames.to_cube[pixels.view_scene])
-    bundle, cosine = rays_through_pixels(
-        pixels.pixel,
-        pixels.intrinsics[pixels.view],
-        world_to_camera[pixels.view],
-        pixels.view_scene[pixels.view],
+    through = rays_through_pixels(
+        pixels.pixel, pixels.view, pixels.intrinsics, world_to_camera, pixels.view_scene
     )
-    hit = meets_cube(bundle, half_side)
-    scale = (frames.scale * units_per_metre)[bundle.scene]
-    distance = torch.where(hit & (pixels.depth > 0), pixels.depth * scale / cosine, -0.001)
+    corner = pixels.pixel.new_full((1, 3), half_side)
+    hit = rays_that_hit(through.rays, -corner, corner)
+    distance = torch.where(hit & (pixels.depth > 0), pixels.depth * through.distance_per_depth, -0.001)
     color = torch.where(hit[:, None], pixels.color, 0.0)
-    return PixelRays(bundle, color, distance, hit)
+    return TargetRays(through.rays, color, distance, hit)
 
 
 def cameras_in_cube(
@@ -57,17 +49,3 @@ def cameras_in_cube(
     """Cameras that see the same picture after the world is mapped by `to_cube`."""
     moved = world_to_camera.double() @ torch.linalg.inv(to_cube.double())
     return moved.to(world_to_camera.dtype)
-
-
-def meets_cube(
-    rays: RayBundle, half_side: float, near: float = 0.1, smallest: float = 1e-5
-) -> Bool[Tensor, " ray"]:
-    """Whether a ray is inside the cube somewhere behind `near`; directions are kept away from zero."""
-    direction = rays.directions
-    tiny = (direction > -1e-10) & (direction < smallest)
-    direction = torch.where(tiny, smallest, direction)
-    direction = torch.where((direction <= -1e-10) & (direction > -smallest), -smallest, direction)
-    first, second = (-half_side - rays.origins) / direction, (half_side - rays.origins) / direction
-    enter = torch.minimum(first, second).amax(dim=-1).clamp(min=near)
-    leave = torch.maximum(first, second).amin(dim=-1)
-    return enter < leave

@@ -14,12 +14,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ponderv2.encoder.build import build_encoder, build_projection
-from ponderv2.encoder.densify import SceneFrames, densify, scene_frames
-from ponderv2.encoder.masking import mask_blocks
+from ponderv2.encoder.densify import densify
+from ponderv2.encoder.frames import SceneFrames, scene_frames
+from ponderv2.encoder.masking import mask_blocks, new_mask_token
 from ponderv2.geometry.volumes import FeatureVolume
 from ponderv2.geometry.voxels import SparseVoxels, scene_of_each
 from ponderv2.models.config import ClassTargetConfig, PretextConfig, TextTargetConfig
-from ponderv2.models.pixel_rays import PixelRays, rays_of_pixels
+from ponderv2.models.pixel_rays import TargetRays, rays_of_pixels
 from ponderv2.models.text_targets import point_loss, text_embeddings
 from ponderv2.renderer.losses import RayTargets, psnr, render_losses
 from ponderv2.renderer.renderer import Renderer, RenderOutput
@@ -77,8 +78,7 @@ class PretextModel(nn.Module):
         semantic = config.semantic
         self.renderer = Renderer(config.renderer, config.projection.out_channels, _n_semantic(config))
         if config.mask is not None:
-            self.mtoken = nn.Parameter(torch.empty(1, config.encoder.in_channels))
-            nn.init.trunc_normal_(self.mtoken, std=0.02, a=-0.02, b=0.02)
+            self.mtoken = nn.Parameter(new_mask_token(config.encoder.in_channels))
         if config.conditions:
             self.embedding_table = nn.Embedding(len(config.conditions), config.context_channels)
         if isinstance(semantic, TextTargetConfig):
@@ -93,12 +93,10 @@ class PretextModel(nn.Module):
     ) -> Float[Tensor, "point channel"]:
         """Feature of every point. With a generator, and where the settings say so, parts are hidden first."""
         scene = scene_of_each(batch.offset)
-        feature = batch.feature
+        voxels = SparseVoxels(batch.feature, batch.grid_coord, scene, len(batch.offset))
         if self.config.mask is not None and generator is not None:
-            hidden = mask_blocks(batch.grid_coord, scene, len(batch.offset), self.config.mask, generator)
-            feature = torch.where(hidden[:, None], self.mtoken.to(feature.dtype), feature)
-        voxels = SparseVoxels(feature, batch.grid_coord, scene, len(batch.offset))
-        return self.backbone(voxels, self._context(batch.condition))
+            voxels = mask_blocks(voxels, self.mtoken, self.config.mask, generator).voxels
+        return self.backbone(voxels, self._context(batch.condition), batch.condition)
 
     def build_volume(self, batch: SceneBatch, generator: torch.Generator | None = None) -> EncodedScenes:
         """Encoder, pooling to a grid and projection."""
@@ -114,12 +112,12 @@ class PretextModel(nn.Module):
         """One training step: render the pixels of the batch and compare them."""
         encoded = self.build_volume(batch, generator)
         rays = self.rays(batch, encoded.frames)
-        noise = draw_noise(len(rays.bundle.scene), generator, self.config.renderer)
-        output = self.renderer(encoded.volume, rays.bundle, noise, target_distance=rays.distance)
+        noise = draw_noise(len(rays.rays.scene), generator, self.config.renderer)
+        output = self.renderer(encoded.volume, rays.rays, noise, target_distance=rays.distance)
         return self.compare(batch, encoded, rays, output)
 
     def compare(
-        self, batch: SceneBatch, encoded: EncodedScenes, rays: PixelRays, output: RenderOutput
+        self, batch: SceneBatch, encoded: EncodedScenes, rays: TargetRays, output: RenderOutput
     ) -> PretextStep:
         """Losses of rendered rays against the pixels that they were made for."""
         assert batch.pixels is not None
@@ -131,13 +129,13 @@ class PretextModel(nn.Module):
             **{term.name: getattr(rendered, term.name) for term in fields(rendered)},
             point=point * self._point_weight(),
         )
-        return PretextStep(losses, psnr(output, targets), point.detach(), output)
+        return PretextStep(losses, psnr(output, targets, self.config.losses), point.detach(), output)
 
-    def rays(self, batch: SceneBatch, frames: SceneFrames) -> PixelRays:
+    def rays(self, batch: SceneBatch, frames: SceneFrames) -> TargetRays:
         """The pixels of a batch as rays in the frame of their scene's volume, with their targets."""
         if batch.pixels is None:
             raise ValueError("the batch has no pixels to render")
-        return rays_of_pixels(batch.pixels, frames, batch.units_per_metre, self.config.ray_box)
+        return rays_of_pixels(batch.pixels, frames, self.config.ray_box)
 
     def _context(self, condition: str) -> Float[Tensor, "1 context"] | None:
         if not self.config.conditions:

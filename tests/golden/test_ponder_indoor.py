@@ -86,14 +86,14 @@ def test_rays_and_targets_are_the_published_ones(case: Case, model: PretextModel
     rays = model.rays(batch, encoded)
     scale = case.tensor("out_cube_depth_scale") / case.tensor("in_depth_scale")
     torch.testing.assert_close(encoded.scale, scale, rtol=1e-5, atol=0)
-    torch.testing.assert_close(rays.bundle.origins, case.tensor("out_ray_o"), rtol=0, atol=1e-5)
-    torch.testing.assert_close(rays.bundle.directions, case.tensor("out_ray_d"), rtol=0, atol=1e-5)
+    torch.testing.assert_close(rays.rays.origins, case.tensor("out_ray_o"), rtol=0, atol=1e-5)
+    torch.testing.assert_close(rays.rays.directions, case.tensor("out_ray_d"), rtol=0, atol=1e-5)
     torch.testing.assert_close(rays.color, case.tensor("out_target_rgb"), rtol=0, atol=1e-5)
     torch.testing.assert_close(rays.distance, case.tensor("out_target_depth")[:, 0], rtol=0, atol=1e-5)
 
 
 def _frames_only(model: PretextModel, batch: SceneBatch) -> Any:
-    from ponderv2.encoder.densify import scene_frames
+    from ponderv2.encoder.frames import scene_frames
 
     return scene_frames(batch.coord, batch.offset, model.config.frame)
 
@@ -105,7 +105,7 @@ def test_one_training_step_is_the_published_one(case: Case, model: PretextModel,
     encoded.feature.retain_grad()
     encoded.volume.values.retain_grad()
     rays = model.rays(batch, encoded.frames)
-    output = model.renderer(encoded.volume, rays.bundle, _noise(case))
+    output = model.renderer(encoded.volume, rays.rays, _noise(case))
     step = model.compare(batch, encoded, rays, output)
     model.zero_grad()
     step.losses.total().backward()
@@ -135,7 +135,7 @@ def test_evaluation_is_the_published_one(case: Case, model: PretextModel, batch:
     with torch.no_grad():
         encoded = model.build_volume(batch)
         rays = model.rays(batch, encoded.frames)
-        output = model.renderer(encoded.volume, rays.bundle)
+        output = model.renderer(encoded.volume, rays.rays)
         step = model.compare(batch, encoded, rays, output)
     assert_rows(case, "out_eval_backbone", encoded.feature, 1e-4)
     assert_rows(case, "out_eval_volume", _rows(encoded.volume.values), 1e-4)
