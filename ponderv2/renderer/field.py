@@ -1,0 +1,247 @@
+"""Signed distance, its gradient, colour and semantic feature at points of a feature volume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ponderv2.geometry.volumes import Corners, FeatureVolume, corners_at
+from ponderv2.geometry.weighted_rows import contracted_sum, take_rows, weighted_sum
+from ponderv2.renderer.config import FieldConfig
+from ponderv2.renderer.decoder import Decoder, Layer, decode_hidden, distance_derivative
+
+
+class LaplaceDensity(nn.Module):
+    """Holds the learned width of the VolSDF density; the maths is `opacity.laplace_density`."""
+
+    def __init__(self, beta_init: float) -> None:
+        super().__init__()
+        self.beta_min = nn.Parameter(torch.tensor([1e-4]), requires_grad=False)
+        self.beta = nn.Parameter(torch.tensor([beta_init]))
+
+
+class DeviationNetwork(nn.Module):
+    """Holds the learned sharpness of the NeuS rule; the maths is `opacity.neus_sharpness`."""
+
+    def __init__(self, beta_init: float) -> None:
+        super().__init__()
+        self.variance = nn.Parameter(torch.tensor([beta_init]))
+
+
+@dataclass(frozen=True)
+class FieldVolume:
+    """A volume made ready for many lookups: one row per cell, the halves apart."""
+
+    volume: FeatureVolume
+    sdf_rows: Float[Tensor, "cell half"]
+    head_rows: Float[Tensor, "cell other"]
+
+
+@dataclass(frozen=True)
+class FieldSamples:
+    """The field at points."""
+
+    sdf: Float[Tensor, " point"]
+    gradient: Float[Tensor, "point 3"]
+    """Of the signed distance; per length of the rays' frame, or per volume edge (see FieldConfig)."""
+    color: Float[Tensor, "point 3"] | None
+    """0..1."""
+    semantic_input: tuple[Float[Tensor, "point _"], ...] | None
+    """What the semantic decoder's linear map is applied to, here or after compositing."""
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What colour and semantics may read at each point."""
+
+    gradient: Tensor
+    feature: Tensor
+    sdf_feature: Tensor
+    hidden: Tensor | None
+    point: Tensor
+    """Position in the volume, 0..1."""
+
+
+class SdfField(nn.Module):
+    """The decoders over a feature volume. State names are the published ones."""
+
+    def __init__(self, config: FieldConfig, n_channels: int, n_semantic: int) -> None:
+        super().__init__()
+        if not config.share_volume and n_channels % 2:
+            raise ValueError(f"expected an even number of channels to share out, got {n_channels}")
+        self.config = config
+        self.n_features = n_channels if config.share_volume else n_channels // 2
+        n_geometry = config.geometry_channels
+        self.sdf_decoder = Decoder(config.sdf, self.n_features, 1 + n_geometry)
+        n_inputs = self.n_features + n_geometry + (3 if config.use_gradient else 0)
+        self.rgb_decoder = None if config.color is None else Decoder(config.color, n_inputs + 3, 3)
+        self.semantic_decoder = Decoder(config.semantic, n_inputs, n_semantic) if n_semantic > 0 else None
+        self.laplace_density = LaplaceDensity(config.beta_init)
+        self.deviation_network = DeviationNetwork(config.beta_init)
+        with torch.no_grad():
+            last = self.sdf_decoder.get_submodule(f"lin{self.sdf_decoder.n_layers - 1}")
+            assert isinstance(last, nn.Linear)
+            last.bias[0] += config.initial_distance
+
+    def prepare(self, volume: FeatureVolume) -> FieldVolume:
+        """One row per cell, shared by all lookups of a rendering call."""
+        if self.config.share_volume:
+            rows = volume.rows()
+            return FieldVolume(volume, rows, rows)
+        half = self.n_features
+        return FieldVolume(volume, volume.rows(slice(0, half)), volume.rows(slice(half, None)))
+
+    def signed_distance(
+        self,
+        prepared: FieldVolume,
+        points: Float[Tensor, "point 3"],
+        scene: Int[Tensor, " point"],
+        normalise_points: bool = True,
+    ) -> Float[Tensor, " point"]:
+        """Signed distance alone. `normalise_points` False reads points as positions 0..1 (published)."""
+        volume = prepared.volume
+        if not normalise_points:
+            volume = replace(
+                volume, lower=torch.zeros_like(volume.lower), upper=torch.ones_like(volume.upper)
+            )
+        elif self.config.clamp_points:
+            points = _clamped(volume, points, scene)
+        corners = corners_at(volume, points, scene)
+        feature = weighted_sum(prepared.sdf_rows, corners.weight, corners.index)[:, 0]
+        layers = self.sdf_decoder.layers()
+        position = self._position(volume, points, scene)
+        decoded = decode_hidden(layers, feature, position)
+        return layers[-1].rows(_picked(layers[-1], 1))(decoded.hidden, feature, position)[:, 0]
+
+    def _position(self, volume: FeatureVolume, points: Tensor, scene: Tensor) -> Tensor:
+        lower, upper = volume.lower.to(points.dtype), volume.upper.to(points.dtype)
+        return (points - lower[scene]) / (upper - lower)[scene]
+
+    def forward(
+        self,
+        prepared: FieldVolume,
+        points: Float[Tensor, "point 3"],
+        scene: Int[Tensor, " point"],
+        directions: Float[Tensor, "point 3"],
+    ) -> FieldSamples:
+        """Everything that is composited, at points seen along unit `directions`."""
+        if self.config.clamp_points:
+            points = _clamped(prepared.volume, points, scene)
+        corners = corners_at(prepared.volume, points, scene)
+        position = self._position(prepared.volume, points, scene)
+        used, index = corners.index.compact
+        corners = replace(corners, index=index)
+        sdf_rows = take_rows(prepared.sdf_rows, used)
+        shared = prepared.head_rows is prepared.sdf_rows
+        head_rows = sdf_rows if shared else take_rows(prepared.head_rows, used)
+
+        sdf_feature = weighted_sum(sdf_rows, corners.weight, index)[:, 0]
+        layers = self.sdf_decoder.layers()
+        decoded = decode_hidden(layers, sdf_feature, position)
+        by_feature, by_position = distance_derivative(layers, decoded, len(points))
+        gradient = contracted_sum(sdf_rows, corners.slope, index, by_feature)
+        gradient = self._in_units(gradient, by_position, prepared.volume, scene)
+
+        feature = sdf_feature if shared else self._head_feature(head_rows, corners)
+        inputs = _Inputs(gradient, feature, sdf_feature, decoded.hidden, position)
+        return self._heads(layers[-1], inputs, directions)
+
+    def _head_feature(self, rows: Tensor, corners: Corners) -> Tensor:
+        if self.rgb_decoder is None and self.semantic_decoder is None:
+            return rows.new_zeros(corners.weight.shape[0], rows.shape[1])
+        return weighted_sum(rows, corners.weight, corners.index)[:, 0]
+
+    def _in_units(
+        self, gradient: Tensor, by_position: Tensor | None, volume: FeatureVolume, scene: Tensor
+    ) -> Tensor:
+        edge = (volume.upper - volume.lower).to(gradient.dtype)[scene]
+        if self.config.gradient_in_volume_units:
+            gradient = gradient * edge
+            return gradient if by_position is None else gradient + by_position
+        return gradient if by_position is None else gradient + by_position / edge
+
+    def _heads(self, last: Layer, inputs: _Inputs, directions: Tensor) -> FieldSamples:
+        """Distance, colour and semantics from the last layer, of which only what is needed is formed."""
+        linear = self.rgb_decoder is None or self.rgb_decoder.is_linear
+        semantic_linear = self.semantic_decoder is None or self.semantic_decoder.is_linear
+        if linear and semantic_linear:
+            return self._linear_heads(last, inputs, directions)
+        full = last(inputs.hidden, inputs.sdf_feature, inputs.point)
+        parts = [inputs.gradient] if self.config.use_gradient else []
+        common = torch.cat([*parts, inputs.feature, full[:, 1:]], dim=-1)
+        color = None
+        if self.rgb_decoder is not None:
+            color = self.rgb_decoder(torch.cat([common, directions], dim=-1), inputs.point).sigmoid()
+        semantic = None if self.semantic_decoder is None else (self.semantic_decoder(common, inputs.point),)
+        return FieldSamples(full[:, 0], inputs.gradient, color, semantic)
+
+    def _linear_heads(self, last: Layer, inputs: _Inputs, directions: Tensor) -> FieldSamples:
+        mix = _picked(last, 1)
+        if self.rgb_decoder is None:
+            semantic = self._semantic_inputs(inputs)
+            sdf = last.rows(mix)(inputs.hidden, inputs.sdf_feature, inputs.point)[:, 0]
+            return FieldSamples(sdf, inputs.gradient, None, semantic)
+        layer = self.rgb_decoder.layers()[0]
+        of_gradient, of_feature, of_geometry, of_direction = self._columns(layer.feature)
+        mix = torch.cat([mix, torch.nn.functional.pad(of_geometry, (1, 0))])
+        mixed = last.rows(mix)(inputs.hidden, inputs.sdf_feature, inputs.point)
+        logits = mixed[:, 1:] + inputs.feature @ of_feature.T + directions @ of_direction.T + layer.bias
+        if of_gradient is not None:
+            logits = logits + inputs.gradient @ of_gradient.T
+        if layer.point is not None:
+            logits = logits + inputs.point @ layer.point.T
+        return FieldSamples(mixed[:, 0], inputs.gradient, logits.sigmoid(), self._semantic_inputs(inputs))
+
+    def _columns(self, weight: Tensor) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+        """A head's first matrix, cut at the borders of its inputs: gradient, feature, geometry, direction."""
+        n_gradient = 3 if self.config.use_gradient else 0
+        n_geometry = self.config.geometry_channels
+        sizes = [n_gradient, self.n_features, n_geometry]
+        gradient, feature, geometry, direction = weight.split([*sizes, weight.shape[1] - sum(sizes)], dim=1)
+        return (gradient if n_gradient else None), feature, geometry, direction
+
+    def _semantic_inputs(self, inputs: _Inputs) -> tuple[Tensor, ...] | None:
+        if self.semantic_decoder is None:
+            return None
+        found = [inputs.gradient, inputs.feature, inputs.sdf_feature, inputs.point]
+        return tuple(found if inputs.hidden is None else [*found, inputs.hidden])
+
+    def semantic(
+        self, mixed: tuple[Float[Tensor, "ray _"], ...], total: Float[Tensor, " ray"]
+    ) -> Float[Tensor, "ray channel"]:
+        """The semantic feature of weighted sums of `semantic_input`, `total` being the sum of the weights.
+
+        A linear decoder commutes with the sum, so it runs once per ray instead of once per sample.
+        """
+        assert self.semantic_decoder is not None
+        if len(mixed) == 1:
+            return mixed[0]
+        gradient, feature, sdf_feature, point = mixed[:4]
+        hidden = mixed[4] if len(mixed) > 4 else None
+        layer = self.semantic_decoder.layers()[0]
+        last = self.sdf_decoder.layers()[-1]
+        of_gradient, of_feature, of_geometry, _ = self._columns(layer.feature)
+        geometry = _picked(last, None)
+        inner = last.rows(geometry)
+        inner = replace(inner, bias=torch.zeros_like(inner.bias))
+        offset = of_geometry @ (geometry @ last.bias) + layer.bias
+        result = inner(hidden, sdf_feature, point) @ of_geometry.T + feature @ of_feature.T
+        result = result + total[:, None] * offset
+        if of_gradient is not None:
+            result = result + gradient @ of_gradient.T
+        return result if layer.point is None else result + point @ layer.point.T
+
+
+def _picked(last: Layer, row: int | None) -> Tensor:
+    """Selects output 0 of a layer (`row` 1) or all the others (None)."""
+    eye = torch.eye(len(last.bias), device=last.bias.device, dtype=last.bias.dtype)
+    return eye[:1] if row == 1 else eye[1:]
+
+
+def _clamped(volume: FeatureVolume, points: Tensor, scene: Tensor) -> Tensor:
+    lower, upper = volume.lower.to(points.dtype)[scene], volume.upper.to(points.dtype)[scene]
+    points = torch.where(points >= upper, lower + 0.999 * (upper - lower), points)
+    return torch.where(points < lower, lower, points)

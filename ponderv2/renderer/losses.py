@@ -1,0 +1,167 @@
+"""What rendered rays are compared with, and the terms of the comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import assert_never
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from ponderv2.collectives import global_mean, sum_over_processes
+from ponderv2.renderer.config import ClassesConfig, ContrastiveConfig, RenderLossConfig
+from ponderv2.renderer.renderer import RenderOutput
+
+
+@dataclass(frozen=True)
+class RayTargets:
+    """Measurements along rays."""
+
+    color: Float[Tensor, "ray 3"]
+    """0..1."""
+    distance: Float[Tensor, " ray"]
+    """Along the ray, in the rays' frame; not positive = no measurement."""
+    label: Int[Tensor, " ray"]
+    """Class, -1 = unlabelled."""
+    hit: Bool[Tensor, " ray"]
+    """Whether the ray runs through the box; the others have no distance and no label."""
+
+
+@dataclass(frozen=True)
+class RenderLosses:
+    """Each term already weighted. A term that is not used is exactly zero, not absent."""
+
+    color: Float[Tensor, ""]
+    depth: Float[Tensor, ""]
+    sdf: Float[Tensor, ""]
+    free_space: Float[Tensor, ""]
+    eikonal: Float[Tensor, ""]
+    semantic: Float[Tensor, ""]
+
+    def total(self) -> Float[Tensor, ""]:
+        """The number to call backward on: every field, always."""
+        return torch.stack([getattr(self, term.name) for term in fields(self)]).sum()
+
+
+def render_losses(
+    output: RenderOutput,
+    targets: RayTargets,
+    class_embedding: Float[Tensor, "class channel"] | None,
+    config: RenderLossConfig,
+) -> RenderLosses:
+    """All terms; means are over the rays (samples) of all processes.
+
+    `class_embedding` holds one unit text embedding per class; only the contrastive semantic term needs it.
+    """
+    distance = torch.where(targets.hit, targets.distance, 0.0)
+    zero = output.distance.new_zeros(())
+    semantic = zero
+    if config.semantic > 0 and output.semantic is not None:
+        semantic = config.semantic * semantic_loss(output, targets, class_embedding, config)
+    return RenderLosses(
+        color=config.color * color_loss(output, targets, config) if config.color > 0 else zero,
+        depth=config.depth * depth_loss(output.distance, distance) if config.depth > 0 else zero,
+        sdf=config.sdf * sdf_loss(output, distance, config.truncation) if config.sdf > 0 else zero,
+        free_space=config.free_space * free_space_loss(output, distance, config.truncation)
+        if config.free_space > 0
+        else zero,
+        eikonal=config.eikonal * eikonal_loss(output.gradients) if config.eikonal > 0 else zero,
+        semantic=semantic,
+    )
+
+
+def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the entries of the mask, of all processes; zero when there is none."""
+    return global_mean((values * mask).sum(), mask.sum().to(values.dtype))
+
+
+def color_loss(output: RenderOutput, targets: RayTargets, config: RenderLossConfig) -> Float[Tensor, ""]:
+    """Mean absolute difference. Rays that miss are black or left out, as the settings say."""
+    target = torch.where(targets.hit[:, None], targets.color, 0.0)
+    counted = torch.ones_like(targets.hit) if config.color_of_misses else targets.hit
+    return _masked_mean((output.color - target).abs().mean(-1), counted)
+
+
+def psnr(output: RenderOutput, targets: RayTargets, config: RenderLossConfig) -> Float[Tensor, ""]:
+    """Peak signal to noise of the colours that `color_loss` compares, dB, of this process."""
+    target = torch.where(targets.hit[:, None], targets.color, 0.0)
+    counted = torch.ones_like(targets.hit) if config.color_of_misses else targets.hit
+    square = ((output.color.detach() - target).square().mean(-1) * counted).sum() / counted.sum().clamp(min=1)
+    return -10.0 * torch.log10(square.clamp(min=1e-12))
+
+
+def depth_loss(rendered: Float[Tensor, " ray"], distance: Float[Tensor, " ray"]) -> Float[Tensor, ""]:
+    """Mean absolute difference of distances over rays with a measurement."""
+    return _masked_mean((rendered - distance).abs(), distance > 0)
+
+
+def free_space_loss(
+    output: RenderOutput, distance: Float[Tensor, " ray"], truncation: float
+) -> Float[Tensor, ""]:
+    """Before the band around the measurement the signed distance is at least the truncation."""
+    free = (distance[:, None] > 0) & (output.starts < distance[:, None] - truncation)
+    return _masked_mean(torch.relu(truncation - output.sdf), free)
+
+
+def sdf_loss(output: RenderOutput, distance: Float[Tensor, " ray"], truncation: float) -> Float[Tensor, ""]:
+    """In the band the signed distance is what is left to the measurement."""
+    to_surface = distance[:, None] - output.starts
+    near = (distance[:, None] > 0) & (to_surface.abs() <= truncation)
+    return _masked_mean((output.sdf - to_surface).abs(), near)
+
+
+def eikonal_loss(gradients: Float[Tensor, "ray sample 3"]) -> Float[Tensor, ""]:
+    """Mean of (|gradient| - 1)^2 over all samples: a signed distance has slope 1."""
+    square = (torch.linalg.vector_norm(gradients, dim=-1) - 1.0).square()
+    return global_mean(square.sum(), square.new_tensor(float(square.numel())))
+
+
+def semantic_loss(
+    output: RenderOutput,
+    targets: RayTargets,
+    class_embedding: Float[Tensor, "class channel"] | None,
+    config: RenderLossConfig,
+) -> Float[Tensor, ""]:
+    """Cross-entropy of rendered semantics over rays with a label and a measurement, not weighted."""
+    assert output.semantic is not None
+    lowest = 0 if config.supervise_class_zero else 1
+    label = torch.where(targets.hit & (targets.label >= lowest), targets.label, -1)
+    measured = targets.hit & (targets.distance > 0)
+    match config.semantic_target:
+        case ClassesConfig():
+            counted = measured & (label >= 0)
+            entropy = F.cross_entropy(output.semantic, label.clamp(min=0), reduction="none")
+            return _masked_mean(entropy, counted)
+        case ContrastiveConfig() as contrastive:
+            if class_embedding is None:
+                raise ValueError("the contrastive semantic loss needs class embeddings")
+            return contrastive_loss(
+                output.semantic, label, measured, class_embedding, contrastive.temperature
+            )
+        case _:
+            assert_never(config.semantic_target)
+
+
+def contrastive_loss(
+    feature: Float[Tensor, "ray channel"],
+    label: Int[Tensor, " ray"],
+    measured: Bool[Tensor, " ray"],
+    class_embedding: Float[Tensor, "class channel"],
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Each ray's feature against the targets of all rays of all processes, its own being the right one.
+
+    The published loss forms one logit per pair of rays. Rays of one class have the same target, so one
+    logit per class with its number of rays inside the log-sum-exp is the same sum; rays without label have
+    the zero vector as target, hence logit 0. Only labelled rays with a measured distance are averaged over.
+    """
+    n_classes = len(class_embedding)
+    counts = torch.bincount(label + 1, minlength=n_classes + 1).to(feature.dtype)
+    counts = sum_over_processes(counts)
+    logits = F.normalize(feature, dim=-1) @ class_embedding.to(feature.dtype).T / temperature
+    logits = F.pad(logits, (1, 0))
+    partition = torch.logsumexp(logits + counts.log(), dim=-1)
+    own = logits.gather(1, (label + 1)[:, None])[:, 0]
+    return _masked_mean(partition - own, measured & (label >= 0))

@@ -1,0 +1,287 @@
+"""Feature volume and rays -> colour, distance, normal and semantics per ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import assert_never
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ponderv2.errors import ResourceError
+from ponderv2.geometry.rays import RayBundle, intersect_box
+from ponderv2.geometry.volumes import FeatureVolume
+from ponderv2.renderer.compositing import (
+    composite,
+    mean_distance,
+    weights_from_alpha,
+    weights_from_density,
+)
+from ponderv2.renderer.config import (
+    BoxLimitsConfig,
+    ErrorBoundedSamplerConfig,
+    FixedLimitsConfig,
+    NeusConfig,
+    NeusSamplerConfig,
+    RendererConfig,
+    UniformSamplerConfig,
+    VolsdfConfig,
+    VolumeLimitsConfig,
+)
+from ponderv2.renderer.error_bounded import error_bounded_samples
+from ponderv2.renderer.field import FieldSamples, FieldVolume, SdfField
+from ponderv2.renderer.opacity import laplace_density, neus_alpha, neus_sharpness, volsdf_width
+from ponderv2.renderer.sampling import (
+    Interval,
+    RayNoise,
+    RaySamples,
+    guided_samples,
+    neus_samples,
+    uniform_samples,
+)
+
+
+@dataclass(frozen=True)
+class RayPictures:
+    """One value of each kind per ray; the light that passes everything is black and has no distance."""
+
+    color: Float[Tensor, "ray 3"]
+    """0..1 in evaluation. Zero where the field has no colour."""
+    distance: Float[Tensor, " ray"]
+    """Along the ray."""
+    normal: Float[Tensor, "ray 3"]
+    """Weighted sum of unit gradients: as long as the ray is sure of it."""
+    semantic: Float[Tensor, "ray channel"] | None
+    opacity: Float[Tensor, " ray"]
+    """Sum of the weights."""
+
+
+@dataclass(frozen=True)
+class RenderOutput(RayPictures):
+    """What losses and tests need beside the pictures."""
+
+    weights: Float[Tensor, "ray sample"]
+    sdf: Float[Tensor, "ray sample"]
+    gradients: Float[Tensor, "ray sample 3"]
+    starts: Float[Tensor, "ray sample"]
+    """Distance of each sample along the ray."""
+    near: Float[Tensor, " ray"]
+    far: Float[Tensor, " ray"]
+    samples: RaySamples
+    sample_color: Float[Tensor, "ray sample 3"] | None
+
+
+class Renderer(nn.Module):
+    """Renders rays of all scenes of a batch as one flat set. Always in the precision of its parameters."""
+
+    def __init__(self, config: RendererConfig, n_channels: int, n_semantic: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.n_semantic = n_semantic
+        self.field = SdfField(config.field, n_channels, n_semantic)
+        uses_density = isinstance(config.opacity, VolsdfConfig)
+        self.field.laplace_density.beta.requires_grad_(uses_density)
+        self.field.deviation_network.variance.requires_grad_(not uses_density)
+
+    def forward(
+        self,
+        volume: FeatureVolume,
+        rays: RayBundle,
+        noise: RayNoise | None = None,
+        target_distance: Float[Tensor, " ray"] | None = None,
+    ) -> RenderOutput:
+        """Render. `noise` None means evaluation: no randomness, colours clamped to 0..1.
+
+        `target_distance` (<= 0 where unknown) is used in training when the settings ask for guided samples.
+        """
+        with torch.autocast(volume.values.device.type, enabled=False):
+            prepared = self._prepare(volume)
+            return self._render(prepared, rays, noise, target_distance)
+
+    def _prepare(self, volume: FeatureVolume) -> FieldVolume:
+        values = volume.values.to(self.field.laplace_density.beta.dtype)
+        return self.field.prepare(replace(volume, values=values))
+
+    def _render(
+        self,
+        prepared: FieldVolume,
+        rays: RayBundle,
+        noise: RayNoise | None,
+        target_distance: Tensor | None = None,
+    ) -> RenderOutput:
+        near, far = self._limits(prepared.volume, rays)
+        with torch.no_grad():
+            samples = self._sample(prepared, rays, Interval(near, far), noise, target_distance)
+        n_rays, n_samples = samples.starts.shape
+        points = rays.origins[:, None] + rays.directions[:, None] * samples.starts[..., None]
+        directions = rays.directions[:, None].expand_as(points)
+        scene = rays.scene[:, None].expand(-1, n_samples).reshape(-1)
+        found = self.field(prepared, points.reshape(-1, 3), scene, directions.reshape(-1, 3))
+        sdf = found.sdf.view(n_rays, n_samples)
+        gradients = found.gradient.view(n_rays, n_samples, 3)
+        weights = self._weights(sdf, gradients, rays, samples)
+        pictures = self._pictures(found, weights, samples, rays, noise is None)
+        color = None if found.color is None else found.color.view(n_rays, n_samples, 3)
+        return RenderOutput(
+            **{field.name: getattr(pictures, field.name) for field in fields(pictures)},
+            weights=weights,
+            sdf=sdf,
+            gradients=gradients,
+            starts=samples.starts,
+            near=near,
+            far=far,
+            samples=samples,
+            sample_color=color,
+        )
+
+    def _limits(self, volume: FeatureVolume, rays: RayBundle) -> tuple[Tensor, Tensor]:
+        match self.config.limits:
+            case BoxLimitsConfig() as box:
+                lower, upper = rays.origins.new_tensor([box.lower]), rays.origins.new_tensor([box.upper])
+                return intersect_box(rays, lower, upper, box.near)
+            case VolumeLimitsConfig() as limits:
+                return intersect_box(rays, volume.lower, volume.upper, limits.near)
+            case FixedLimitsConfig() as fixed:
+                ones = torch.ones_like(rays.origins[:, 0])
+                return ones * fixed.near, ones * fixed.far
+            case _:
+                assert_never(self.config.limits)
+
+    def _sample(
+        self,
+        prepared: FieldVolume,
+        rays: RayBundle,
+        interval: Interval,
+        noise: RayNoise | None,
+        target_distance: Tensor | None,
+    ) -> RaySamples:
+        guided = self.config.guided
+        if guided is not None and noise is not None and target_distance is not None:
+            if noise.guided is None:
+                raise ValueError("guided samples need the random numbers of draw_noise")
+            return guided_samples(guided, interval, target_distance, noise.guided)
+
+        def sdf_at(starts: Tensor, normalise_points: bool) -> Tensor:
+            points = rays.origins[:, None] + rays.directions[:, None] * starts[..., None]
+            scene = rays.scene[:, None].expand_as(starts).reshape(-1)
+            found = self.field.signed_distance(prepared, points.reshape(-1, 3), scene, normalise_points)
+            return found.view_as(starts)
+
+        match self.config.sampler:
+            case UniformSamplerConfig() as config:
+                return uniform_samples(config, interval, noise)[1]
+            case NeusSamplerConfig() as neus:
+                return neus_samples(neus, interval, noise, lambda t: sdf_at(t, neus.normalise_points))
+            case ErrorBoundedSamplerConfig() as bounded:
+                density = self.field.laplace_density
+                width = volsdf_width(density.beta, density.beta_min)
+                return error_bounded_samples(
+                    bounded, interval, noise, lambda t: sdf_at(t, bounded.normalise_points), width
+                )
+            case _:
+                assert_never(self.config.sampler)
+
+    def _weights(self, sdf: Tensor, gradients: Tensor, rays: RayBundle, samples: RaySamples) -> Tensor:
+        match self.config.opacity:
+            case NeusConfig():
+                slope = torch.bmm(gradients, rays.directions[:, :, None])[:, :, 0]
+                sharpness = neus_sharpness(self.field.deviation_network.variance)
+                return weights_from_alpha(neus_alpha(sdf, slope, samples.steps, sharpness))
+            case VolsdfConfig():
+                density = self.field.laplace_density
+                width = volsdf_width(density.beta, density.beta_min)
+                return weights_from_density(laplace_density(sdf, width), samples.steps)[0]
+            case _:
+                assert_never(self.config.opacity)
+
+    def _pictures(
+        self, found: FieldSamples, weights: Tensor, samples: RaySamples, rays: RayBundle, evaluating: bool
+    ) -> RayPictures:
+        opacity = weights.sum(-1)
+        shape = weights.shape
+        color = weights.new_zeros(shape[0], 3)
+        if found.color is not None:
+            color = composite(weights, found.color.view(*shape, 3))
+        normal = composite(weights, F.normalize(found.gradient, dim=-1).view(*shape, 3))
+        semantic = None
+        if found.semantic_input is not None:
+            mixed = tuple(composite(weights, part.view(*shape, -1)) for part in found.semantic_input)
+            semantic = self.field.semantic(mixed, opacity)
+        scene = rays.scene if self.config.clip_distance_per_scene else None
+        distance = mean_distance(weights, samples.starts, scene)
+        return RayPictures(
+            color.clamp(0.0, 1.0) if evaluating else color, distance, normal, semantic, opacity
+        )
+
+    @torch.no_grad()
+    def render_chunked(self, volume: FeatureVolume, rays: RayBundle, chunk: int = 8192) -> RayPictures:
+        """Evaluate any number of rays in bounded memory; the chunk is halved when memory runs out.
+
+        Raises ResourceError when not even 64 rays fit.
+        """
+        with torch.autocast(volume.values.device.type, enabled=False):
+            prepared = self._prepare(volume)
+            parts = list(self._chunks(prepared, rays, chunk))
+        if not parts:
+            return _pictures_of(self._render(prepared, rays, None))
+        semantic = None
+        if parts[0].semantic is not None:
+            semantic = torch.cat([part.semantic for part in parts if part.semantic is not None])
+        return RayPictures(
+            torch.cat([part.color for part in parts]),
+            torch.cat([part.distance for part in parts]),
+            torch.cat([part.normal for part in parts]),
+            semantic,
+            torch.cat([part.opacity for part in parts]),
+        )
+
+    def _chunks(self, prepared: FieldVolume, rays: RayBundle, chunk: int) -> Iterator[RayPictures]:
+        start = 0
+        while start < len(rays):
+            try:
+                part = self._render(prepared, rays.part(slice(start, start + chunk)), None)
+            except (MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if chunk <= 64:
+                    fix = "close other programs, or render with fewer samples or a smaller volume"
+                    raise ResourceError("not enough memory to render 64 rays", fix=fix) from error
+                chunk //= 2
+                continue
+            yield _pictures_of(part)
+            start += chunk
+
+    def signed_distance(
+        self, volume: FeatureVolume, points: Float[Tensor, "point 3"], scene: Int[Tensor, " point"]
+    ) -> Float[Tensor, " point"]:
+        """Signed distance at points of the rays' frame, positive in free space."""
+        with torch.autocast(volume.values.device.type, enabled=False):
+            return self.field.signed_distance(self._prepare(volume), points, scene)
+
+    def color(
+        self,
+        volume: FeatureVolume,
+        points: Float[Tensor, "point 3"],
+        directions: Float[Tensor, "point 3"],
+        scene: Int[Tensor, " point"],
+    ) -> Float[Tensor, "point 3"]:
+        """Colour 0..1 at points seen along unit directions; zero where the field has no colour."""
+        with torch.autocast(volume.values.device.type, enabled=False):
+            found = self.field(self._prepare(volume), points, scene, directions)
+        return torch.zeros_like(points) if found.color is None else found.color
+
+
+def _pictures_of(output: RenderOutput) -> RayPictures:
+    return RayPictures(output.color, output.distance, output.normal, output.semantic, output.opacity)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or "not enough memory" in text
+        or "out of memory" in text
+    )

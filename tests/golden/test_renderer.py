@@ -1,0 +1,218 @@
+"""The renderer against outputs, losses and gradients of the published one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from ponderv2.geometry.rays import RayBundle
+from ponderv2.geometry.volumes import FeatureVolume
+from ponderv2.renderer.config import ErrorBoundedSamplerConfig
+from ponderv2.renderer.losses import RayTargets, eikonal_loss, psnr, render_losses
+from ponderv2.renderer.opacity import laplace_density, neus_alpha, neus_sharpness, volsdf_width
+from ponderv2.renderer.renderer import Renderer, RenderOutput
+from ponderv2.renderer.sampling import RayNoise
+from tests.golden.cases import (
+    Case,
+    assert_p99,
+    assert_parameter_gradients,
+    assert_relative_l2,
+    fill_weights,
+    seeded_normal,
+)
+from tests.golden.official_renderer import LOSS_NAMES, channels, loss_config, renderer_config, volume_of
+
+KIND = "renderer"
+
+
+@dataclass
+class Counter:
+    """How many arrays were compared: a case that compares nothing fails."""
+
+    n: int = 0
+
+
+@dataclass(frozen=True)
+class Setting:
+    case: Case
+    renderer: Renderer
+    volume: FeatureVolume
+    rays: RayBundle
+
+    def render(self, phase: str) -> RenderOutput:
+        noise = None if phase == "eval" else _noise(self.case)
+        return self.renderer(self.volume, self.rays, noise)
+
+
+@pytest.fixture(scope="module")
+def setting(case: Case) -> Setting:
+    renderer = Renderer(renderer_config(case.config), *channels(case.config))
+    fill_weights(renderer, case)
+    values = case.tensor("in_volume")
+    values = (values if values.ndim == 5 else values[None]).requires_grad_()
+    origins = case.tensor("in_ray_o")
+    scene = case.tensor("in_ray_scene") if "in_ray_scene" in case else torch.zeros(len(origins)).long()
+    rays = RayBundle(origins, case.tensor("in_ray_d"), scene)
+    return Setting(case, renderer, volume_of(case.config, values), rays)
+
+
+def _noise(case: Case) -> RayNoise:
+    """Random numbers by name: the first `uniform` array, the `pdf` arrays in order, any other `uniform`."""
+    names = [name for name in case.arrays if name.startswith("in_rand")]
+    even = [name for name in names if "uniform" in name or "init" in name or "extra" in name]
+    rounds: list[Tensor] = []
+    for name in names:
+        if name not in even:
+            array = case.tensor(name)
+            rounds += (
+                [array] if array.ndim == 2 else list(array.unbind(0 if len(array) < array.shape[1] else 1))
+            )
+    extra = case.tensor(even[1]) if len(even) > 1 else None
+    return RayNoise(case.tensor(even[0]), tuple(rounds), extra)
+
+
+def _expected_rows(case: Case, expected: Tensor, actual: Tensor) -> Tensor:
+    """The rays that an array holds: all of them, or those at `in_ray_rows`."""
+    return actual if len(expected) == len(actual) else actual[case.tensor("in_ray_rows")]
+
+
+def _samples(setting: Setting, output: RenderOutput) -> dict[str, Tensor]:
+    """Everything per sample, under the official names."""
+    field, rays, sampler = setting.renderer.field, setting.rays, setting.renderer.config.sampler
+    slope = (output.gradients * rays.directions[:, None]).sum(-1)
+    sharpness = neus_sharpness(field.deviation_network.variance)
+    width = volsdf_width(field.laplace_density.beta, field.laplace_density.beta_min)
+    found = {
+        "z_vals": output.starts,
+        "near_far": torch.stack([output.near, output.far], dim=-1),
+        "weights": output.weights,
+        "sdf": output.sdf,
+        "gradients": output.gradients,
+        "field_alphas": neus_alpha(output.sdf, slope, output.samples.steps, sharpness),
+        "field_density": laplace_density(output.sdf, width),
+    }
+    if output.sample_color is not None:
+        found["field_rgb"] = output.sample_color
+    coarse, new = output.samples.coarse_weights, output.samples.new_starts
+    if coarse is not None and new is not None and not isinstance(sampler, ErrorBoundedSamplerConfig):
+        found["init_weights"] = coarse
+        found["importance_points"] = rays.origins[:, None] + rays.directions[:, None] * new[..., None]
+    return found
+
+
+def _close(counter: Counter, actual: Tensor, expected: Tensor, bound: float, name: str) -> None:
+    actual = actual.reshape(expected.shape)
+    known = torch.isfinite(expected)
+    assert_relative_l2(actual[known], expected[known], bound, name)
+    if bound > 1e-4:
+        assert_p99(actual[known], expected[known], 5e-3, name)
+    counter.n += 1
+
+
+@pytest.mark.parametrize("phase", ["eval", "train"])
+def test_pictures_and_samples_are_the_published_ones(setting: Setting, phase: str) -> None:
+    case, counter = setting.case, Counter()
+    with torch.no_grad():
+        output = setting.render(phase)
+    pictures = {"rgb": output.color, "depth": output.distance}
+    for name, actual in pictures.items():
+        if f"out_{phase}_{name}" in case:
+            _close(counter, actual, case.tensor(f"out_{phase}_{name}"), 1e-4, name)
+    samples = _samples(setting, output) | {"normal": output.normal}
+    if output.semantic is not None:
+        samples["semantic"] = output.semantic
+    for name, actual in samples.items():
+        if f"out_{phase}_{name}" in case:
+            expected = case.tensor(f"out_{phase}_{name}")
+            _close(counter, _expected_rows(case, expected, actual), expected, 1e-3, name)
+    _compare_semantic_checks(setting, output, phase, counter)
+    assert counter.n >= 3, f"{case.name} holds nothing to compare in phase {phase}"
+
+
+def _compare_semantic_checks(setting: Setting, output: RenderOutput, phase: str, counter: Counter) -> None:
+    case = setting.case
+    name = f"out_{phase}_semantic"
+    if f"{name}__proj" in case and output.semantic is not None:
+        r = seeded_normal(f"proj/{name}", (output.semantic.shape[-1],)) / output.semantic.shape[-1] ** 0.5
+        _close(counter, output.semantic @ r, case.tensor(f"{name}__proj"), 1e-3, f"{name}__proj")
+    name = f"out_{phase}_field_semantic"
+    if f"{name}__proj" in case and output.semantic is not None:
+        expected = case.tensor(f"{name}__proj")
+        rows = case.tensor("in_ray_rows")[: len(expected)]
+        feature = _semantic_per_sample(setting, output, rows)
+        r = seeded_normal(f"proj/{name}", (feature.shape[-1],)) / feature.shape[-1] ** 0.5
+        _close(counter, feature @ r, expected, 1e-3, f"{name}__proj")
+
+
+def _semantic_per_sample(setting: Setting, output: RenderOutput, rows: Tensor) -> Tensor:
+    field, rays = setting.renderer.field, setting.rays.part(rows)
+    starts = output.starts[rows]
+    points = (rays.origins[:, None] + rays.directions[:, None] * starts[..., None]).reshape(-1, 3)
+    directions = rays.directions[:, None].expand(-1, starts.shape[1], -1).reshape(-1, 3)
+    scene = rays.scene[:, None].expand_as(starts).reshape(-1)
+    with torch.no_grad():
+        found = field(field.prepare(setting.volume), points, scene, directions)
+        assert found.semantic_input is not None
+        return field.semantic(found.semantic_input, torch.ones(len(points)))
+
+
+def _targets(case: Case) -> RayTargets:
+    n_rays = len(case.tensor("in_ray_o"))
+    label = case.tensor("in_target_label") if "in_target_label" in case else torch.full((n_rays,), -1)
+    color = case.tensor("in_target_rgb") if "in_target_rgb" in case else torch.zeros(n_rays, 3)
+    hit = torch.ones(n_rays, dtype=torch.bool)
+    return RayTargets(color, case.tensor("in_target_depth").reshape(-1), label.reshape(-1), hit)
+
+
+def test_losses_and_gradients_are_the_published_ones(setting: Setting) -> None:
+    case, counter = setting.case, Counter()
+    if "out_train_loss" not in case:
+        pytest.skip(f"{case.name} holds no losses")
+    config = loss_config(case.config).model_copy(update={"supervise_class_zero": True})
+    embedding = case.tensor("in_class_embedding") if "in_class_embedding" in case else None
+    output = setting.render("train")
+    losses = render_losses(output, _targets(case), embedding, config)
+    for ours, theirs in LOSS_NAMES.items():
+        if f"out_train_{theirs}" in case:
+            expected = case.scalar(f"out_train_{theirs}")
+            assert float(getattr(losses, ours).detach()) == pytest.approx(expected, rel=1e-4, abs=1e-9), (
+                theirs
+            )
+            counter.n += 1
+    assert float(losses.total().detach()) == pytest.approx(case.scalar("out_train_loss"), rel=1e-4)
+    if "out_train_psnr" in case:
+        measured = psnr(output, _targets(case), config)
+        assert float(measured) == pytest.approx(case.scalar("out_train_psnr"), rel=1e-4)
+    assert counter.n > 0
+
+    setting.renderer.zero_grad()
+    (gradient,) = _backward(setting, losses.total())
+    if "out_train_grad_volume" in case:
+        expected = case.tensor("out_train_grad_volume")
+        assert_relative_l2(gradient.reshape(expected.shape), expected, 1e-3, "grad_volume")
+    if "out_train_grad_volume_norm" in case:
+        assert float(gradient.norm()) == pytest.approx(case.scalar("out_train_grad_volume_norm"), rel=1e-3)
+    if "out_train_grad_names" in case:
+        assert_parameter_gradients(case, "out_train", setting.renderer, 5e-3)
+
+
+def _backward(setting: Setting, loss: Tensor) -> tuple[Tensor]:
+    setting.volume.values.grad = None
+    loss.backward()
+    assert setting.volume.values.grad is not None
+    return (setting.volume.values.grad,)
+
+
+def test_eikonal_term_and_its_gradient_are_the_published_ones(setting: Setting) -> None:
+    case = setting.case
+    if "out_train_eikonal_unweighted" not in case:
+        pytest.skip(f"{case.name} holds no eikonal term of its own")
+    loss = eikonal_loss(setting.render("train").gradients)
+    assert float(loss.detach()) == pytest.approx(case.scalar("out_train_eikonal_unweighted"), rel=1e-4)
+    if "out_train_eikonal_grad_volume" in case:
+        (gradient,) = _backward(setting, loss)
+        expected = case.tensor("out_train_eikonal_grad_volume")
+        assert_relative_l2(gradient.reshape(expected.shape), expected, 1e-3, "eikonal_grad_volume")
