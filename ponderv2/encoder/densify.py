@@ -67,7 +67,7 @@ def _published(
     frames: SceneFrames,
     config: DensifyConfig,
 ) -> FeatureVolume:
-    """Cells of `grid_size`, then groups of them per axis; small scenes are enlarged by interpolation instead."""
+    """Cells of `grid_size`, then groups of them per axis; small scenes are enlarged by interpolation."""
     n_scenes = len(frames.scale)
     limit = 0.5 - WIDENING
     position = position.clamp(-limit, limit)
@@ -131,7 +131,7 @@ def _enlarged(
     small: Tensor,
     shape: tuple[int, int, int],
 ) -> Float[Tensor, "scene channel z y x"]:
-    """The small scenes on grids of `resolution`^3 cells, trilinearly resized to `shape`; zero for the others."""
+    """Small scenes on grids of `resolution`^3 cells, trilinearly resized to `shape`; zero for the others."""
     largest = int(resolution[small].max())
     keep = small[scene].nonzero()[:, 0]
     cube = (largest, largest, largest)
@@ -146,7 +146,7 @@ def _enlarged(
 def _resizing(
     resolution: Int[Tensor, " scene"], largest: int, size: int
 ) -> Float[Tensor, "scene output input"]:
-    """Linear interpolation from `resolution` to `size` cells with half-pixel centres, as a matrix per scene."""
+    """Linear interpolation from `resolution` to `size` cells, half-pixel centres: a matrix per scene."""
     ratio = resolution[:, None].double() / size
     source = ((torch.arange(size, device=ratio.device) + 0.5) * ratio - 0.5).clamp(min=0.0)
     low = source.floor().long()

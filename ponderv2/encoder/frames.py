@@ -47,7 +47,7 @@ def bounds_of_scenes(
 def scene_frames(
     coord: Float[Tensor, "point 3"], offset: Int[Tensor, " scene"], config: SceneFrameConfig
 ) -> SceneFrames:
-    """The longest side of each scene (or `config.edge`) becomes 1. Raises ValueError for a scene without points."""
+    """The longest side of each scene (or `config.edge`) becomes 1. ValueError for a scene without points."""
     counts = torch.diff(offset, prepend=offset.new_zeros(1))
     if bool((counts <= 0).any()):
         raise ValueError(f"every scene needs points, got counts {counts.tolist()}")
@@ -57,8 +57,6 @@ def scene_frames(
     scale = 1.0 / (longest if config.edge is None else torch.full_like(longest, config.edge))
     shift = -centre * scale[:, None]
     shift[:, 2] = -lower[:, 2] * scale - 0.5
-    to_cube = torch.diag_embed(
-        torch.cat([scale[:, None].expand(-1, 3), torch.ones_like(scale)[:, None]], dim=1)
-    )
+    to_cube = torch.diag_embed(torch.stack([scale, scale, scale, torch.ones_like(scale)], dim=1))
     to_cube[:, :3, 3] = shift
     return SceneFrames(to_cube.to(coord.dtype), scale.to(coord.dtype))

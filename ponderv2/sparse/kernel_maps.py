@@ -127,7 +127,7 @@ class Level:
                     hit = padded[position] == wanted + z
                     table[:, x, y, z] = torch.where(hit, position, n)
                     position = position + hit
-        return table.view(n, -1)
+        return table.flatten(1)
 
     def _larger_table(self, size: Triple) -> Int[Tensor, "voxel entry"] | None:
         """The middle of the table of a larger kernel, if one has been made."""
@@ -135,7 +135,7 @@ class Level:
             if kind == "submanifold" and all(o >= k for o, k in zip(other, size, strict=True)):
                 table = self.cache[kind, other].table.view(-1, *other)
                 middle = (slice((o - k) // 2, (o + k) // 2) for o, k in zip(other, size, strict=True))
-                return table[(slice(None), *middle)].reshape(len(self), -1)
+                return table[(slice(None), *middle)].flatten(1).contiguous()
         return None
 
 

@@ -56,7 +56,7 @@ def inverse(
 
 
 def _voxels(feature: Tensor, level: Level) -> Any:
-    import spconv.pytorch as spconv
+    import spconv.pytorch as spconv  # pyright: ignore[reportMissingImports]
 
     if "spconv" not in level.cache:
         # Anything but contiguous int32 gives wrong results without a word.
@@ -81,7 +81,7 @@ def _order(result: Any, level: Level, kernel: Triple, stride: Triple) -> Int[Ten
 
 @lru_cache(maxsize=256)
 def _module(kind: str, in_channels: int, out_channels: int, kernel: Triple, stride: Triple) -> Any:
-    import spconv.pytorch as spconv
+    import spconv.pytorch as spconv  # pyright: ignore[reportMissingImports]
 
     if kind == "SubMConv3d":
         module = spconv.SubMConv3d(in_channels, out_channels, kernel, bias=False, indice_key=f"subm{kernel}")

@@ -72,7 +72,9 @@ class _SparseConvolution(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None]:
         feature, weight = ctx.saved_tensors
         grad = grad.contiguous()
         needs_feature, needs_weight = ctx.needs_input_grad[:2]
