@@ -18,7 +18,7 @@ def estimate_normals(
 
     if len(coord) < 3:
         return np.tile(np.array([0.0, 0.0, 1.0], np.float32), (len(coord), 1))
-    _, neighbour = KDTree(coord).query(coord, k=min(n_neighbours, len(coord)))
+    neighbour = np.asarray(KDTree(coord).query(coord, k=min(n_neighbours, len(coord)))[1])
     normals = np.empty(coord.shape, np.float64)
     for start in range(0, len(coord), 65536):
         part = slice(start, start + 65536)

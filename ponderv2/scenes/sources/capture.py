@@ -1,0 +1,119 @@
+"""A recording as its layout describes it: where the pictures are, cameras, poses. Nothing is decoded yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float, UInt8, UInt16
+from numpy import ndarray
+
+from ponderv2.scenes.pictures import read_color, read_integers
+
+
+class Picture(Protocol):
+    """A picture that is decoded when asked for."""
+
+    @property
+    def name(self) -> str:
+        """For error messages."""
+        ...
+
+    def color(self) -> UInt8[ndarray, "row column 3"]:
+        """RGB 0..255."""
+        ...
+
+    def depth(self) -> UInt16[ndarray, "row column"]:
+        """Raw numbers of a depth picture."""
+        ...
+
+    def jpeg(self) -> bytes | None:
+        """The encoded JPEG file, None when the picture is stored in another way."""
+        ...
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """A picture in a file of its own."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """For error messages."""
+        return str(self.path)
+
+    def color(self) -> UInt8[ndarray, "row column 3"]:
+        """RGB 0..255."""
+        return read_color(self.path)
+
+    def depth(self) -> UInt16[ndarray, "row column"]:
+        """Raw numbers of a depth picture."""
+        return read_integers(self.path)
+
+    def jpeg(self) -> bytes | None:
+        """The file, when it is a JPEG."""
+        return self.path.read_bytes() if self.path.suffix.lower() in (".jpg", ".jpeg") else None
+
+
+@dataclass(frozen=True)
+class Lens:
+    """Pinhole intrinsics with OpenCV's distortion. Pixel centres at integers."""
+
+    intrinsics: Float[ndarray, "3 3"]
+    size: tuple[int, int] | None = None
+    """Width and height that the intrinsics belong to; None = those of the pictures."""
+    distortion: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
+    """k1 k2 p1 p2 k3."""
+
+    def at_size(self, width: int, height: int) -> Float[ndarray, "3 3"]:
+        """Intrinsics of the same camera for pictures of another size."""
+        if self.size is None or self.size == (width, height):
+            return self.intrinsics
+        return scaled_intrinsics(self.intrinsics, width / self.size[0], height / self.size[1])
+
+
+@dataclass(frozen=True)
+class RawFrame:
+    """One photograph of a recording."""
+
+    id: str
+    color: Picture
+    depth: Picture
+    camera_to_world: Float[ndarray, "4 4"]
+    """Of the depth camera; OpenCV axes, metres. May be invalid: it is checked later."""
+    color_lens: Lens
+    depth_lens: Lens
+
+
+@dataclass(frozen=True)
+class Capture:
+    """What a layout found in a folder."""
+
+    layout: str
+    frames: tuple[RawFrame, ...]
+    depth_scale: float
+    """Metres per unit of the depth pictures."""
+    depth_to_color: Float[ndarray, "4 4"] | None = None
+    """x_color = M x_depth, metres; None = the pictures are registered or nothing is known."""
+    z_is_up: bool = False
+    """Known from the layout."""
+    cloud: Path | None = None
+    """PLY file in the frame of the poses that the recording brings along."""
+    notes: tuple[str, ...] = ()
+    repairs: tuple[str, ...] = ()
+
+
+def pinhole(fx: float, fy: float, cx: float, cy: float) -> Float[ndarray, "3 3"]:
+    """Intrinsic matrix without skew."""
+    return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+
+
+def scaled_intrinsics(
+    intrinsics: Float[ndarray, "3 3"], scale_x: float, scale_y: float
+) -> Float[ndarray, "3 3"]:
+    """Intrinsics of a resized picture: its outer edges stay, and pixel centres are integers in both."""
+    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1.0]])
+    return np.linalg.inv(half) @ np.diag([scale_x, scale_y, 1.0]) @ half @ intrinsics

@@ -1,0 +1,82 @@
+"""Settings of `ponder prepare`: where scenes come from and how they are made. Never imports torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from ponderv2.config import StrictConfig
+
+LayoutName = Literal[
+    "auto", "7scenes", "bundlefusion", "tum", "redwood", "replica", "scannet", "nerfstudio", "sens"
+]
+Up = Literal["auto", "x", "-x", "y", "-y", "z", "-z"]
+
+
+class FusionConfig(StrictConfig):
+    """Fusion of depth frames into an oriented point cloud."""
+
+    voxel_size: PositiveFloat = 0.02
+    """Metres."""
+    truncation: PositiveFloat = 0.08
+    """Metres on both sides of the surface."""
+    depth_max: PositiveFloat = 6.0
+    """Metres; farther depth is kept in the frames but not fused."""
+    min_weight: NonNegativeFloat = 3.0
+    """Cells seen in fewer frames give no surface; lowered for recordings of few frames."""
+
+
+class RgbdConfig(StrictConfig):
+    """Anybody's posed RGB-D recording."""
+
+    kind: Literal["rgbd"] = "rgbd"
+    path: Path = Path()
+    """A recording, or a folder of recordings."""
+    layout: LayoutName = "auto"
+    name: str | None = None
+    """Name of the scene when there is one; by default that of the folder."""
+    dataset: str = "rgbd"
+    """Name of the dataset, written into dataset.yaml."""
+    split: str = "train"
+    val_scenes: tuple[str, ...] = ()
+    """Names or patterns (`office*`) of the scenes that go into the split `val`."""
+    stride: PositiveInt = 1
+    """Every stride-th frame."""
+    max_frames: PositiveInt | None = None
+    """At most this many frames, evenly spread."""
+    holdout: NonNegativeInt = 0
+    """Every n-th frame is kept for validation and not fused; 0 = none."""
+    depth_min: NonNegativeFloat = 0.1
+    """Metres; nearer measurements are dropped."""
+    depth_max: PositiveFloat = 10.0
+    """Metres; farther measurements are dropped."""
+    depth_scale: PositiveFloat | None = None
+    """Metres per unit of the depth pictures; by default that of the layout."""
+    intrinsics: Path | None = None
+    """File with the depth camera: 3x3 or 4x4 numbers, `fx fy cx cy`, or Open3D's JSON."""
+    color_intrinsics: Path | None = None
+    """File with the colour camera, where it differs from the depth camera."""
+    depth_to_color: Path | None = None
+    """File with 4x4 numbers: x_color = M x_depth, metres."""
+    max_image_size: PositiveInt | None = None
+    """Longest side of the prepared pictures, pixels."""
+    up: Up = "auto"
+    """The axis of the recording that points up; auto = known from the layout or estimated from the floor."""
+    cloud: Literal["auto", "fuse"] = "auto"
+    """auto = the recording's own PLY when it brings one; fuse = always from the depth frames."""
+    fusion: FusionConfig = FusionConfig()
+
+
+class CheckConfig(StrictConfig):
+    """The reprojection check."""
+
+    max_frames: PositiveInt = 24
+    """Frames that are looked at."""
+    n_pixels: PositiveInt = 1500
+    """Pixels per frame."""
+    tolerance: PositiveFloat = 0.05
+    """Metres: what counts as agreement."""
+    min_inliers: float = Field(default=0.6, ge=0.0, le=1.0)
+    """Share of agreeing pixels below which a scene is suspect."""

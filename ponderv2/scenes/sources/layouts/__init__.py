@@ -1,0 +1,49 @@
+"""The layouts of RGB-D recordings that are recognised, in the order in which they are tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ponderv2.scenes.sources.capture import Capture
+from ponderv2.scenes.sources.layouts import (
+    frame_files,
+    nerfstudio,
+    redwood,
+    replica,
+    scannet,
+    sens_file,
+    tum,
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way to lay out a recording."""
+
+    expects: str
+    """What a folder of this layout holds."""
+    matches: Callable[[Path], bool]
+    """Whether a path looks like it; reads no picture."""
+    read: Callable[[Path], Capture]
+    """Raises SceneError when it looks like it but cannot be used."""
+
+
+LAYOUTS: dict[str, Layout] = {
+    "sens": Layout(sens_file.EXPECTS, sens_file.matches, sens_file.read),
+    "tum": Layout(tum.EXPECTS, tum.matches, tum.read),
+    "replica": Layout(replica.EXPECTS, replica.matches, replica.read),
+    "scannet": Layout(scannet.EXPECTS, scannet.matches, scannet.read),
+    "nerfstudio": Layout(nerfstudio.EXPECTS, nerfstudio.matches, nerfstudio.read),
+    "redwood": Layout(redwood.EXPECTS, redwood.matches, redwood.read),
+    "bundlefusion": Layout(
+        frame_files.EXPECTS_BUNDLEFUSION, frame_files.matches_bundlefusion, frame_files.read_bundlefusion
+    ),
+    "7scenes": Layout(frame_files.EXPECTS_7SCENES, frame_files.matches_7scenes, frame_files.read_7scenes),
+}
+
+
+def detect_layout(path: Path) -> str | None:
+    """Name of the first layout that fits, None when none does."""
+    return next((name for name, layout in LAYOUTS.items() if layout.matches(path)), None)

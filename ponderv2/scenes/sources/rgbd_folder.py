@@ -1,0 +1,132 @@
+"""Anybody's posed RGB-D recording: find it, recognise its layout, plan one job per recording."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ponderv2.errors import SceneError
+from ponderv2.scenes.prepared import PreparedScene
+from ponderv2.scenes.sources.config import RgbdConfig
+from ponderv2.scenes.sources.layouts import LAYOUTS, detect_layout
+from ponderv2.scenes.sources.source import SourcePlan
+from ponderv2.scenes.storage import DatasetInfo
+
+DEEPEST = 2
+"""Levels below the given folder at which recordings are looked for."""
+
+
+@dataclass(frozen=True)
+class RgbdJob:
+    """One recording."""
+
+    split: str
+    name: str
+    path: Path
+    layout: str
+    config: RgbdConfig
+
+    def fingerprint(self) -> str:
+        """Settings, the files that are named in them, and name, size and time of the recording's files."""
+        kept = self.config.model_dump(mode="json", exclude={"path", "split", "val_scenes", "name", "dataset"})
+        parts = [self.layout, str(kept)]
+        named = (self.config.intrinsics, self.config.color_intrinsics, self.config.depth_to_color)
+        parts += [path.read_text(errors="replace") for path in named if path is not None and path.is_file()]
+        files = sorted(self.path.rglob("*")) if self.path.is_dir() else [self.path]
+        for path in files:
+            state = path.stat()
+            if path.is_file():
+                parts.append(f"{path.relative_to(self.path)} {state.st_size} {state.st_mtime_ns}")
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def prepare(self) -> PreparedScene:
+        """Read the recording and register, fuse and turn it."""
+        from ponderv2.scenes.sources.rgbd_scene import prepare_recording
+
+        return prepare_recording(LAYOUTS[self.layout].read(self.path), self.path, self.config)
+
+
+def find(config: RgbdConfig) -> SourcePlan:
+    """One job per recording. Raises SceneError when there is none, saying what was looked for."""
+    root = config.path
+    if not root.exists():
+        near = _similar(root)
+        raise SceneError(f"no file or folder {root}", fix=f"did you mean {near}?" if near else None)
+    recordings = _recordings(root, config.layout)
+    if not recordings:
+        raise SceneError(_nothing_found(root, config.layout), fix=_known_layouts(config.layout))
+    names = _names(root, [path for path, _ in recordings], config.name)
+    jobs = tuple(
+        RgbdJob(_split(name, config), name, path, layout, config)
+        for name, (path, layout) in zip(names, recordings, strict=True)
+    )
+    layouts = sorted({job.layout for job in jobs})
+    how = "recognised" if config.layout == "auto" else "forced"
+    notes = (f"layout {', '.join(layouts)} ({how}), recordings: {len(jobs)} in {root}",)
+    splits = tuple(dict.fromkeys((config.split, *(job.split for job in jobs))))
+    return SourcePlan(DatasetInfo(config.dataset, splits=splits), jobs, notes)
+
+
+def _recordings(root: Path, layout: str) -> list[tuple[Path, str]]:
+    """The folder itself, or else the folders below it; .sens files of one folder are one recording each."""
+    if root.is_dir() and layout in ("auto", "sens"):
+        files = sorted(root.glob("*.sens"))
+        if len(files) > 1:
+            return [(path, "sens") for path in files]
+    own = _layout_of(root, layout)
+    if own is not None:
+        return [(root, own)]
+    level = [root] if root.is_dir() else []
+    for _ in range(DEEPEST):
+        level = [path for folder in level for path in sorted(folder.iterdir()) if path.is_dir()]
+        found = [(path, name) for path in level if (name := _layout_of(path, layout)) is not None]
+        if found:
+            return found
+    return []
+
+
+def _layout_of(path: Path, layout: str) -> str | None:
+    if layout == "auto":
+        return detect_layout(path)
+    return layout if LAYOUTS[layout].matches(path) else None
+
+
+def _names(root: Path, paths: list[Path], name: str | None) -> list[str]:
+    if name is not None and len(paths) == 1:
+        return [_clean(name)]
+    if len(paths) == 1 and paths[0] == root:
+        return [_clean(root.resolve().stem if root.is_file() else root.resolve().name)]
+    return [_clean("_".join(path.relative_to(root).with_suffix("").parts)) for path in paths]
+
+
+def _clean(name: str) -> str:
+    """A folder name that needs no quoting."""
+    return re.sub(r"[^\w.-]+", "_", name).strip("._") or "scene"
+
+
+def _split(name: str, config: RgbdConfig) -> str:
+    return "val" if any(fnmatch.fnmatch(name, pattern) for pattern in config.val_scenes) else config.split
+
+
+def _similar(root: Path) -> Path | None:
+    """A neighbour with nearly the same name."""
+    if not root.parent.is_dir():
+        return None
+    near = difflib.get_close_matches(root.name, [path.name for path in root.parent.iterdir()], n=1)
+    return root.parent / near[0] if near else None
+
+
+def _nothing_found(root: Path, layout: str) -> str:
+    return (
+        f"no RGB-D recording in {root}" if layout == "auto" else f"{root} does not have the layout '{layout}'"
+    )
+
+
+def _known_layouts(layout: str) -> str:
+    if layout != "auto":
+        return f"a recording of this layout holds {LAYOUTS[layout].expects}"
+    return "expected one of: " + "; ".join(f"{name}: {one.expects}" for name, one in LAYOUTS.items())

@@ -1,0 +1,255 @@
+"""A recording becomes a scene: frames are chosen, cleaned, registered and fused as they pass by."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from ponderv2.errors import SceneError
+from ponderv2.scenes.fusion import FusionSettings, TsdfFusion
+from ponderv2.scenes.normals import estimate_normals
+from ponderv2.scenes.ply import read_ply
+from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedMesh, PreparedScene, Surface
+from ponderv2.scenes.sources.capture import Capture, RawFrame
+from ponderv2.scenes.sources.config import RgbdConfig
+from ponderv2.scenes.sources.frame_loading import Limits, LoadedFrame, load_depth, load_frame
+from ponderv2.scenes.sources.gravity import AXES, estimate_up, normals_of_depth, turn_up
+from ponderv2.scenes.sources.poses import clean_poses
+from ponderv2.scenes.sources.text_files import read_lens, read_matrix
+
+N_SURVEYED = 16
+"""Frames that are looked at to find out which way is up."""
+GUESSED_WARNING = 0.1
+"""Share of guessed colours that is worth a sentence."""
+
+
+@dataclass
+class _Findings:
+    """What is learnt while frames pass by; the only thing here that changes."""
+
+    notes: list[str] = field(default_factory=list)
+    repairs: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    n_dropped: int = 0
+    n_pixels: int = 0
+    guessed: list[float] = field(default_factory=list)
+    n_frames: int = 0
+    n_held_out: int = 0
+    fusion: TsdfFusion | None = None
+
+
+def prepare_recording(capture: Capture, path: Path, config: RgbdConfig) -> PreparedScene:
+    """Frames as a generator, the surface when they are through. Raises SceneError when no frame is usable."""
+    found = _Findings(notes=[f"layout {capture.layout}", *capture.notes], repairs=list(capture.repairs))
+    capture = _with_own_files(capture, config, found)
+    capture = _with_valid_poses(capture, path, found)
+    capture = replace(capture, frames=choose_frames(capture.frames, config.stride, config.max_frames))
+    limits = Limits(config.depth_min, config.depth_max, config.max_image_size)
+    turn = _turn(capture, limits, config.up, found)
+    own_cloud = capture.cloud if config.cloud == "auto" else None
+    if own_cloud is None:
+        wanted = config.fusion
+        settings = FusionSettings(wanted.voxel_size, wanted.truncation, wanted.depth_max, wanted.min_weight)
+        found.fusion = TsdfFusion(settings)
+    frames = _frames(capture, limits, turn, config.holdout, found)
+    return PreparedScene(frames, lambda: _surface(path, own_cloud, turn, found))
+
+
+def choose_frames(frames: tuple[RawFrame, ...], stride: int, most: int | None) -> tuple[RawFrame, ...]:
+    """Every stride-th frame, at most so many, evenly spread."""
+    chosen = frames[::stride]
+    if most is not None and len(chosen) > most:
+        keep = np.linspace(0, len(chosen) - 1, most).round().astype(int)
+        chosen = tuple(chosen[index] for index in keep)
+    return chosen
+
+
+def _with_own_files(capture: Capture, config: RgbdConfig, found: _Findings) -> Capture:
+    """Cameras and scale that the user gave."""
+    frames = capture.frames
+    if config.intrinsics is not None:
+        lens = read_lens(config.intrinsics)
+        same = all(frame.color_lens is frame.depth_lens for frame in frames)
+        frames = tuple(
+            replace(one, depth_lens=lens, color_lens=lens if same else one.color_lens) for one in frames
+        )
+        found.notes.append(f"depth camera from {config.intrinsics.name}")
+    if config.color_intrinsics is not None:
+        lens = read_lens(config.color_intrinsics)
+        frames = tuple(replace(one, color_lens=lens) for one in frames)
+        found.notes.append(f"colour camera from {config.color_intrinsics.name}")
+    capture = replace(capture, frames=frames)
+    if config.depth_to_color is not None:
+        capture = replace(capture, depth_to_color=read_matrix(config.depth_to_color, (4, 4)))
+        found.notes.append(f"depth-to-colour from {config.depth_to_color.name}")
+    return capture if config.depth_scale is None else replace(capture, depth_scale=config.depth_scale)
+
+
+def _with_valid_poses(capture: Capture, path: Path, found: _Findings) -> Capture:
+    clean = clean_poses(np.stack([frame.camera_to_world for frame in capture.frames]))
+    for reason, count in Counter(one for one in clean.reasons if one).items():
+        first = capture.frames[clean.reasons.index(reason)].id
+        found.repairs.append(
+            f"{count} frames with an invalid pose ({reason}) were dropped, the first is {first}"
+        )
+    if clean.n_rounded:
+        found.notes.append(f"{clean.n_rounded} rotations, rounded in the file, were made orthonormal")
+    if not clean.valid.any():
+        reasons = ", ".join(sorted(set(clean.reasons)))
+        raise SceneError(f"no frame in {path} has a valid pose ({reasons})")
+    frames = tuple(
+        replace(frame, camera_to_world=pose)
+        for frame, pose, valid in zip(capture.frames, clean.camera_to_world, clean.valid, strict=True)
+        if valid
+    )
+    return replace(capture, frames=frames)
+
+
+def _turn(capture: Capture, limits: Limits, up: str, found: _Findings) -> Float[ndarray, "4 4"]:
+    """The rotation of the recording's frame into one with z up."""
+    if up != "auto":
+        found.notes.append(f"up: the {up} axis of the recording, as told")
+        return turn_up(np.array(AXES[up]))
+    if capture.z_is_up:
+        found.notes.append("up: z, known from the layout")
+        return np.eye(4)
+    estimate = _estimated_up(capture, limits)
+    if estimate is None:
+        found.notes.append("up: not clear, the recording's own axes are kept; see --up")
+        return np.eye(4)
+    vector, share = estimate
+    angle = np.rad2deg(np.arccos(np.clip(vector[2], -1, 1)))
+    direction = ", ".join(f"{one:.3f}" for one in vector)
+    found.notes.append(
+        f"up: ({direction}) of the recording, estimated from {share:.0%} of the surface; turned {angle:.1f} degrees"
+    )
+    return turn_up(vector)
+
+
+def _estimated_up(capture: Capture, limits: Limits) -> tuple[Float[ndarray, "3"], float] | None:
+    surveyed = choose_frames(capture.frames, 1, N_SURVEYED)
+    normals = [np.zeros((0, 3))]
+    for raw in surveyed:
+        try:
+            depth, _, intrinsics = load_depth(raw, capture, limits)
+        except SceneError:
+            continue
+        step = max(max(depth.shape) // 64, 2)
+        seen = normals_of_depth(depth * capture.depth_scale, intrinsics, step)
+        normals.append(seen @ raw.camera_to_world[:3, :3].T)
+    poses = np.stack([raw.camera_to_world for raw in surveyed])
+    return estimate_up(np.concatenate(normals), poses)
+
+
+def _frames(
+    capture: Capture, limits: Limits, turn: Float[ndarray, "4 4"], holdout: int, found: _Findings
+) -> Iterator[PreparedFrame]:
+    for raw in capture.frames:
+        try:
+            loaded = load_frame(raw, capture, limits)
+        except SceneError as error:
+            found.unreadable.append(f"{raw.id}: {error.message}")
+            continue
+        if not loaded.depth.any():
+            found.empty.append(raw.id)
+            continue
+        held_out = holdout > 0 and found.n_frames % holdout == holdout - 1
+        frame = PreparedFrame(
+            id=raw.id,
+            intrinsics=loaded.intrinsics,
+            camera_to_world=turn @ raw.camera_to_world,
+            color=loaded.color,
+            depth=loaded.depth,
+            depth_scale=capture.depth_scale,
+            held_out=held_out,
+            color_file=loaded.jpeg,
+        )
+        _note_frame(found, loaded, held_out)
+        if found.fusion is not None and not held_out:
+            metres = (frame.depth * frame.depth_scale).astype(np.float32)
+            found.fusion.add(metres, frame.color, frame.intrinsics, np.linalg.inv(frame.camera_to_world))
+        yield frame
+
+
+def _note_frame(found: _Findings, loaded: LoadedFrame, held_out: bool) -> None:
+    found.n_frames += 1
+    found.n_held_out += held_out
+    found.n_dropped += loaded.n_dropped
+    found.n_pixels += int(np.count_nonzero(loaded.depth)) + loaded.n_dropped
+    found.guessed.append(loaded.guessed)
+
+
+def _surface(path: Path, own_cloud: Path | None, turn: Float[ndarray, "4 4"], found: _Findings) -> Surface:
+    if found.n_frames == 0:
+        reason = found.unreadable[0] if found.unreadable else "no depth within the limits"
+        raise SceneError(
+            f"no usable frames in {path}: {reason}", fix="check the pictures, --depth-min and --depth-max"
+        )
+    notes, repairs = _summary(found)
+    if own_cloud is not None:
+        cloud, mesh = _own_surface(own_cloud, turn)
+        if found.n_held_out:
+            notes.append("the recording's own points may have been made from held-out frames too")
+        return Surface(cloud, mesh, (*notes, f"points from {own_cloud.name}"), tuple(repairs))
+    assert found.fusion is not None
+    cloud = found.fusion.cloud()
+    notes.append(f"{len(cloud.coord)} points fused from {found.fusion.n_frames} frames")
+    return Surface(cloud, None, tuple(notes), tuple(repairs))
+
+
+def _summary(found: _Findings) -> tuple[list[str], list[str]]:
+    notes, repairs = list(found.notes), list(found.repairs)
+    notes.append(f"{found.n_frames} frames, {found.n_held_out} of them held out")
+    if found.n_dropped:
+        notes.append(
+            f"{found.n_dropped / max(found.n_pixels, 1):.1%} of the depths were outside of the limits"
+        )
+    if found.guessed and np.mean(found.guessed) > 0:
+        share = float(np.mean(found.guessed))
+        strong = "; is the calibration right?" if share > GUESSED_WARNING else ""
+        notes.append(
+            f"colour warped into the depth camera, {share:.1%} of the pixels were hidden from it{strong}"
+        )
+    if found.unreadable:
+        repairs.append(f"{len(found.unreadable)} unreadable frames were dropped ({found.unreadable[0]})")
+    if found.empty:
+        repairs.append(f"{len(found.empty)} frames without depth were dropped, the first is {found.empty[0]}")
+    return notes, repairs
+
+
+def _own_surface(path: Path, turn: Float[ndarray, "4 4"]) -> tuple[PreparedCloud, PreparedMesh | None]:
+    """Vertices with colour and normals of a PLY file; normals are worked out from the faces when missing."""
+    ply = read_ply(path)
+    coord = np.stack([ply.vertex[axis] for axis in "xyz"], axis=1).astype(np.float64) @ turn[:3, :3].T
+    color = ply.columns("red", "green", "blue")
+    bytes_ = np.full((len(coord), 3), 128, np.uint8) if color is None else color.astype(np.uint8)
+    normal = ply.columns("nx", "ny", "nz")
+    if normal is not None:
+        normal = normal.astype(np.float64) @ turn[:3, :3].T
+    elif len(ply.faces):
+        normal = _vertex_normals(coord, ply.faces)
+    else:
+        normal = estimate_normals(coord, towards=coord.mean(axis=0)[None]).astype(np.float64)
+    length = np.linalg.norm(normal, axis=1)
+    usable = np.isfinite(coord).all(axis=1) & (length > 1e-9)
+    unit = (normal[usable] / length[usable, None]).astype(np.float32)
+    cloud = PreparedCloud(coord[usable].astype(np.float32), bytes_[usable], unit)
+    mesh = PreparedMesh(coord.astype(np.float32), ply.faces, bytes_) if len(ply.faces) else None
+    return cloud, mesh
+
+
+def _vertex_normals(coord: Float[ndarray, "point 3"], faces: ndarray) -> Float[ndarray, "point 3"]:
+    """Sum of the normals of the faces around a vertex, weighted by their area."""
+    corner = coord[faces]
+    face = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+    normal = np.zeros_like(coord)
+    for index in range(3):
+        np.add.at(normal, faces[:, index], face)
+    return normal
