@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -22,9 +24,21 @@ def sum_over_processes(value: Tensor) -> Tensor:
     """The sum of `value` over all processes. Its gradient is summed over them too."""
     if n_processes() == 1:
         return value
-    from torch.distributed.nn.functional import all_reduce
+    return _SumOverProcesses.apply(value)
 
-    return all_reduce(value)
+
+class _SumOverProcesses(torch.autograd.Function):
+    """All-reduce, whose derivative is an all-reduce."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return sum_over_processes(gradient)
 
 
 def global_mean(total: Float[Tensor, ""], count: Float[Tensor, ""]) -> Float[Tensor, ""]:

@@ -18,7 +18,7 @@ from ponderv2.errors import PonderError, ResourceError
 from ponderv2.training.config import TrainingConfig
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    import lightning_fabric
 
 Value = TypeVar("Value")
 
@@ -74,7 +74,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def make_fabric(config: TrainingConfig, member: Member, devices: int) -> Fabric:
+def make_fabric(config: TrainingConfig, member: Member, devices: int) -> "lightning_fabric.Fabric":
     """Fabric for this process, its process group joined. Under torchrun or SLURM their world is used.
 
     Raises ResourceError where the devices that were asked for are not there.
@@ -114,10 +114,8 @@ def to_device(value: Value, device: torch.device) -> Value:
 def _strategy(config: TrainingConfig) -> Any:
     from lightning_fabric.strategies import DDPStrategy
 
-    # Buffers are equal by construction (see BatchNorm); heads that a step does not use get no gradient.
-    return DDPStrategy(
-        timeout=timedelta(seconds=config.timeout), find_unused_parameters=True, broadcast_buffers=False
-    )
+    # Heads that a step does not use get no gradient.
+    return DDPStrategy(timeout=timedelta(seconds=config.timeout), find_unused_parameters=True)
 
 
 def _environment(member: Member) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -16,6 +16,7 @@ from ponderv2.training.order import Order, Place
 Collate = Callable[[list[SceneBatch]], SceneBatch]
 
 
+@runtime_checkable
 class SceneSource(Protocol):
     """A dataset whose items follow from their place alone."""
 

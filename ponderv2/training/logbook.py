@@ -170,7 +170,7 @@ def _keep_until(path: Path, step: int) -> None:
 def _step_of(line: str) -> float:
     """Step of a line; infinity for one that was cut off."""
     try:
-        return int(json.loads(line)["step"])
+        return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return math.inf
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +28,10 @@ from ponderv2.training.shelf import Shelf
 from ponderv2.training.stepper import Stepper, Work
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    import lightning_fabric
 
 
+@runtime_checkable
 class Advance(Protocol):
     """A display of steps done."""
 
@@ -38,6 +39,7 @@ class Advance(Protocol):
         """`n` more steps; `fields` are numbers worth seeing."""
 
 
+@runtime_checkable
 class Listener(Protocol):
     """Whoever watches the training."""
 
@@ -90,7 +92,7 @@ class TrainingOutcome:
     skipped_steps: int
 
 
-def train(job: Job, fabric: Fabric, listener: Listener, resume: Checkpoint | None = None) -> TrainingOutcome:
+def train(job: Job, fabric: "lightning_fabric.Fabric", listener: Listener, resume: Checkpoint | None = None) -> TrainingOutcome:
     """Trains to the last step, from the first or from where `resume` stopped.
 
     Raises Interrupted after a signal and TrainingError when numbers stay not finite; both after saving.
@@ -101,7 +103,7 @@ def train(job: Job, fabric: Fabric, listener: Listener, resume: Checkpoint | Non
 class _Training:
     """The state of one call of `train`."""
 
-    def __init__(self, job: Job, fabric: Fabric, listener: Listener, resume: Checkpoint | None) -> None:
+    def __init__(self, job: Job, fabric: "lightning_fabric.Fabric", listener: Listener, resume: Checkpoint | None) -> None:
         self.job, self.fabric, self.listener = job, fabric, listener
         self.settings = job.training
         self.step = resume.step if resume else 0
