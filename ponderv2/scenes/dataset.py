@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ponderv2.errors import SceneError
+from ponderv2.randomness import generator_of
 from ponderv2.scenes.assemble import assemble
 from ponderv2.scenes.augment import augment
 from ponderv2.scenes.augment_geometry import centre_shift
@@ -20,7 +21,6 @@ from ponderv2.scenes.config import PointDataConfig, PretrainDataConfig, Segmenta
 from ponderv2.scenes.crops import ATTEMPTS, Region, crop_points, random_region, region_around
 from ponderv2.scenes.decoding import FrameDecoder
 from ponderv2.scenes.label_budget import budget_scenes, spend_label_budget
-from ponderv2.scenes.order import SampleKey, seeded_generator
 from ponderv2.scenes.recently_used import RecentlyUsed
 from ponderv2.scenes.sampling import ChosenPixels, choose_pixels, surface_points
 from ponderv2.scenes.scene import Frame, Scene
@@ -74,7 +74,7 @@ class _Scenes(Dataset[SceneBatch]):
         """One scene for one training step."""
         raise NotImplementedError
 
-    def __getitem__(self, key: SampleKey | tuple[int, int] | int) -> SceneBatch:
+    def __getitem__(self, key: tuple[int, int] | int) -> SceneBatch:
         """The sample of (scene, draw); a bare number is draw 0 of that scene."""
         index, draw = (key, 0) if isinstance(key, int) else key
         return self.sample(index, draw)
@@ -108,7 +108,7 @@ class PretrainDataset(_Scenes):
         Raises:
             SceneError: the scene has no photograph with a depth.
         """
-        generator = seeded_generator("pretrain", self.seed, draw, index)
+        generator = generator_of("pretrain", self.seed, draw, index)
         scene = self.scene(index)
         frames = tuple(frame for frame in scene.frames if not frame.held_out)
         region = self._region(scene, frames, generator)
@@ -121,7 +121,7 @@ class PretrainDataset(_Scenes):
 
     def validation(self, index: int) -> ValidationScene:
         """The scene and up to `validation_views` held-out photographs (of all, where none is held out)."""
-        generator = seeded_generator("validation", self.seed, index)
+        generator = generator_of("validation", self.seed, index)
         scene = self.scene(index)
         frames = validation_frames(scene)
         region = self._region(scene, frames, generator)
@@ -202,7 +202,7 @@ class SegmentationDataset(_Scenes):
 
     def sample(self, index: int, draw: int) -> SceneBatch:
         """One augmented scene with the labels that the budget allows."""
-        generator = seeded_generator("segmentation", self.seed, draw, index)
+        generator = generator_of("segmentation", self.seed, draw, index)
         scene = spend_label_budget(self.labelled_scene(index), self.config.budget, self.label_field)
         if self.config.crop is not None:
             scene = crop_points(scene, random_region(scene, self.config.crop, generator))

@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 
 from ponderv2.errors import SceneError
+from ponderv2.randomness import generator_of
 from ponderv2.scenes.config import LabelBudgetConfig
-from ponderv2.scenes.order import seeded_generator
 from ponderv2.scenes.scene import Scene
 
 
@@ -26,7 +26,7 @@ def budget_scenes(names: tuple[str, ...], config: LabelBudgetConfig) -> tuple[st
                 raise SceneError(
                     f"{number} labelled scenes asked for, {len(names)} there", fix="prepare more scenes"
                 )
-            order = torch.randperm(len(names), generator=seeded_generator("labelled scenes", config.seed))
+            order = torch.randperm(len(names), generator=generator_of("labelled scenes", config.seed))
             return tuple(names[i] for i in sorted(order[:number].tolist()))
         case chosen:
             missing = [name for name in chosen if name not in names]
@@ -47,7 +47,7 @@ def spend_label_budget(scene: Scene, config: LabelBudgetConfig, label_field: str
         return scene
     segment = scene.cloud.labels[label_field]
     candidates = torch.nonzero(segment >= 0)[:, 0]
-    generator = seeded_generator("labelled points", config.seed, scene.name)
+    generator = generator_of("labelled points", config.seed, scene.name)
     chosen = candidates[torch.randperm(len(candidates), generator=generator)[: config.points_per_scene]]
     labelled = torch.zeros(len(segment), dtype=torch.long)
     labelled[chosen] = 1

@@ -1,0 +1,68 @@
+"""A scene cut into voxelised fragments that together contain every point, seen from several sides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from jaxtyping import Int
+from torch import Tensor
+
+from ponderv2.scenes.assemble import batch_of_points
+from ponderv2.scenes.augment_geometry import centre_shift, flip_matrix, rotation_matrix, scale_matrix
+from ponderv2.scenes.batch import SceneBatch
+from ponderv2.scenes.config import PointDataConfig
+from ponderv2.scenes.scene import Scene
+from ponderv2.scenes.voxelise import grid_cells, group_by_voxel, hash_cells
+
+
+@dataclass(frozen=True)
+class TestView:
+    """How a scene is turned before it is segmented once more."""
+
+    half_turns: float = 0.0
+    """Rotation about z, units of pi."""
+    scale: float = 1.0
+    flip: bool = False
+    """Mirror x and y, which is half a turn."""
+
+    __test__ = False
+
+    def apply(self, scene: Scene) -> Scene:
+        """The scene from this view."""
+        scene = scene.moved(rotation_matrix(self.half_turns * math.pi, "z"))
+        scene = scene.moved(scale_matrix(self.scale))
+        return scene.moved(flip_matrix(True, True)) if self.flip else scene
+
+
+PLAIN = (TestView(),)
+FOUR_TURNS = tuple(TestView(turn) for turn in (0.0, 0.5, 1.0, 1.5))
+"""Published for ScanNet200."""
+THIRTEEN_VIEWS = (
+    *(TestView(turn, scale) for scale in (1.0, 0.95, 1.05) for turn in (0.0, 0.5, 1.0, 1.5)),
+    TestView(flip=True),
+)
+"""Published for ScanNet, Structured3D and S3DIS after joint training."""
+TEN_VIEWS = tuple(
+    TestView(0.0, scale, flip) for flip in (False, True) for scale in (0.9, 0.95, 1.0, 1.05, 1.1)
+)
+"""Published for S3DIS alone."""
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """One point of every voxel."""
+
+    batch: SceneBatch
+    index: Int[Tensor, " point"]
+    """Which points of the scene these are."""
+
+
+def fragments(scene: Scene, view: TestView, config: PointDataConfig, condition: str) -> Iterator[Fragment]:
+    """As many fragments as the fullest voxel has points; every point is in at least one of them."""
+    scene = view.apply(centre_shift(replace(scene, frames=()), apply_z=True))
+    cells, _ = grid_cells(scene.cloud.coord, config.voxel.size)
+    for index in group_by_voxel(hash_cells(cells, config.voxel.order)).fragments():
+        batch, _, _ = batch_of_points(scene, index, cells[index], config, (condition, "none"))
+        yield Fragment(batch, index)

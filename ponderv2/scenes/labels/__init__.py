@@ -1,0 +1,1 @@
+"""Class names, id maps and palettes: one file per benchmark."""
