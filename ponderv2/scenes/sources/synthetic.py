@@ -1,4 +1,4 @@
-"""Generated rooms as a source of scenes: one job per room, a function of the seed, the number and the settings."""
+"""Generated rooms as a source of scenes: one job per room, a function of seed, number and settings."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class RoomJob:
 
 
 def find(config: SyntheticConfig) -> SourcePlan:
-    """Plan the rooms: the last ones are for validation, those before for the test, the others for training."""
+    """Plan the rooms: the last for validation, those before for the test, the others for training."""
     n_train = config.rooms - config.n_val_rooms - config.test_rooms
     sizes = (("train", n_train), ("test", config.test_rooms), ("val", config.n_val_rooms))
     splits = [split for split, size in sizes for _ in range(size)]

@@ -39,7 +39,7 @@ class SyntheticConfig(StrictConfig):
     """The simulated sensor sees no further, metres."""
     depth_noise: float = Field(default=1.0, ge=0.0)
     """Scales the random error of the sensor; 1 = 1.2 mm + 1.9 mm/m² (z - 0.4 m)²."""
-    voxel: PositiveFloat = 0.025
+    voxel: PositiveFloat = 0.03
     """The scanned cloud keeps one point per cube of this size, metres."""
 
     @model_validator(mode="after")

@@ -13,14 +13,14 @@ from ponderv2.scenes.synthetic.shell import Opening, make_curtain, make_door, ma
 from ponderv2.scenes.synthetic.tables import bookshelf, cabinet, desk, table
 
 RECIPES: dict[str, str] = {
-    "bedroom": "bed 1 wardrobe .8 bedside .9 desk .55 bookshelf .5 chest .5 chair .7 bed .2 sofa .3 screen .3 "
-    "dining .3 lamp .6 plant .6",
-    "living": "sofa 1 screen .85 coffee .8 bookshelf .75 dining .6 sofa .6 sideboard .6 chair .4 desk .3 bed .2 "
-    "lamp .7 plant .8 plant .3",
+    "bedroom": "bed 1 wardrobe .8 bedside .9 desk .55 bookshelf .5 chest .5 chair .7 bed .2 sofa .3 "
+    "screen .3 dining .3 lamp .6 plant .6",
+    "living": "sofa 1 screen .85 coffee .8 bookshelf .75 dining .6 sofa .6 sideboard .6 chair .4 desk .3 "
+    "bed .2 lamp .7 plant .8 plant .3",
     "office": "desk 1 bookshelf .9 desk .7 sideboard .5 wardrobe .5 desk .3 dining .6 bookshelf .5 sofa .4 "
     "chair .6 bed .2 screen .2 lamp .5 plant .6",
-    "studio": "bed .9 sofa .8 dining .8 bookshelf .7 desk .6 screen .5 wardrobe .6 coffee .4 chest .4 chair .6 "
-    "lamp .6 plant .6",
+    "studio": "bed .9 sofa .8 dining .8 bookshelf .7 desk .6 screen .5 wardrobe .6 coffee .4 chest .4 "
+    "chair .6 lamp .6 plant .6",
 }
 """Per kind of room: what is tried in order, and with which probability."""
 

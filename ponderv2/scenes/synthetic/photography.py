@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -23,6 +24,7 @@ class Pinhole:
     width: int
     height: int
 
+    @cached_property
     def directions(self) -> Float[np.ndarray, "row column 3"]:
         """World directions of all pixels, of depth 1: the factor of a direction is the depth."""
         column, row = np.meshgrid(np.arange(self.width), np.arange(self.height))
@@ -69,8 +71,8 @@ class Studio:
 
     def photograph(self, camera: Pinhole) -> Photograph:
         """See `Photograph`."""
-        directions = camera.directions().astype(np.float32)
-        origin = camera.camera_to_world[:3, 3]
+        directions = camera.directions.astype(np.float32)
+        origin = camera.camera_to_world[:3, 3].astype(np.float32)
         depth, face, normal = self.cast(
             np.broadcast_to(origin, directions.shape).reshape(-1, 3), directions.reshape(-1, 3)
         )
@@ -128,9 +130,9 @@ class Studio:
         return (self._exposure * paint * (light * (1.0 - 0.5 * glow) + glow)).astype(np.float32)
 
     def _meter(self) -> float:
-        """Gain that brings the median of what the main light sees to a middle tone."""
-        count = np.arange(800)
-        height, angle = 1.0 - 2.0 * (count + 0.5) / len(count), count * np.pi * (3.0 - np.sqrt(5.0))
+        """Gain that brings the median of what lies below the main light to a middle tone."""
+        count = np.arange(600)
+        height, angle = -(count + 0.5) / len(count), count * np.pi * (3.0 - np.sqrt(5.0))
         ring = np.sqrt(1.0 - height**2)
         directions = np.stack([ring * np.cos(angle), ring * np.sin(angle), height], axis=1)
         eye = self.room.lights[0].position
@@ -138,11 +140,11 @@ class Studio:
         hit = face >= 0
         points, part = eye + directions[hit] * distance[hit, None], self.surface.face_part[face[hit]]
         bright = self.radiance(points, normal[hit], part, 0.01 * distance[hit]).mean(axis=1)
-        return float(np.clip(0.42 / max(float(np.median(bright)), 1e-3), 0.6, 2.5))
+        return float(np.clip(0.5 / max(float(np.median(bright)), 1e-3), 0.6, 3.0))
 
     def _ambient(
         self, points: Float[np.ndarray, "point 3"], normals: Float[np.ndarray, "point 3"]
-    ) -> Float[np.ndarray, "point 3"]:
+    ) -> Float[np.ndarray, "point 1"]:
         """Light from everywhere: weaker from below and where surfaces crowd in front of the point."""
         from scipy.ndimage import map_coordinates
 
@@ -150,7 +152,7 @@ class Studio:
         crowd = map_coordinates(self._enclosure, ahead.T, order=1, mode="nearest")
         openness = np.clip(1.15 - 1.6 * crowd, 0.25, 1.0)
         sky = 0.46 + 0.04 * normals[:, 2]
-        return (sky * openness)[:, None] * np.ones(3)
+        return (sky * openness)[:, None].astype(np.float32)
 
     def _direct(
         self,
@@ -160,15 +162,15 @@ class Studio:
         normals: Float[np.ndarray, "point 3"],
     ) -> Float[np.ndarray, "point 3"]:
         """Light of one lamp where nothing stands between."""
-        to_light = position - points
+        to_light = position.astype(np.float32) - points
         distance = np.linalg.norm(to_light, axis=1)
         cosine = np.clip((normals * to_light).sum(axis=1) / np.maximum(distance, 1e-6), 0.0, 1.0)
-        strength = cosine / (1.0 + 0.5 * distance**2)
+        strength = cosine / (1.0 + 0.3 * distance**2)
         lit = np.flatnonzero(strength > 0.01)
         rays = np.concatenate([points[lit] + 0.004 * normals[lit], to_light[lit]], axis=1).astype(np.float32)
         blocked = self._scene.test_occlusions(self._to_tensor(rays), tnear=0.0, tfar=0.97, nthreads=1).numpy()
         strength[lit[blocked]] *= 0.15
-        return strength[:, None] * color
+        return strength[:, None] * color.astype(np.float32)
 
 
 def _enclosure(surface: RoomSurface) -> tuple[Float[np.ndarray, "x y z"], Float[np.ndarray, "3"]]:

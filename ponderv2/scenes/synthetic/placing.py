@@ -107,20 +107,30 @@ class Ground:
             return False
         if candidate.whole.top.max() > self.plan.height:
             return False
-        if thing.name == "picture" and any(candidate.whole.overlaps(hole).any() for hole in self._openings):
+        zones = self._openings if thing.name == "picture" else () if nested else self._reserved
+        if any(candidate.whole.overlaps(zone).any() for zone in zones):
             return False
-        if not nested and any(candidate.whole.overlaps(zone).any() for zone in self._reserved):
+        near = self._near(candidate.whole, gap)
+        if near and not nested:
             return False
-        for other in self.placed:
-            if not candidate.whole.overlaps(other.whole, gap).any():
-                continue
-            if not nested or candidate.parts.overlaps(other.parts, min(gap, 0.004)).any():
-                return False
+        if any(candidate.parts.overlaps(other.parts, min(gap, 0.004)).any() for other in near):
+            return False
         self.placed.append(candidate)
         if not nested:
             extent = thing.bounds()[1] - thing.bounds()[0]
             self.covered += float(extent[0] * extent[1])
         return True
+
+    def _near(self, whole: Solids, gap: float) -> list[Standing]:
+        """What has a box around it that overlaps."""
+        if not self.placed:
+            return []
+        wholes = Solids(
+            np.concatenate([item.whole.corners for item in self.placed]),
+            np.concatenate([item.whole.bottom for item in self.placed]),
+            np.concatenate([item.whole.top for item in self.placed]),
+        )
+        return [self.placed[index] for index in np.flatnonzero(whole.overlaps(wholes, gap)[0])]
 
     def _crosses_inner_corner(self, whole: Solids) -> bool:
         base, corners = whole.corners[0], self.plan.corners

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedMesh
 from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
@@ -70,13 +70,13 @@ def fuse(
 ) -> PreparedCloud:
     """Measured points averaged per cube; class and instance of the nearest true surface.
 
-    Normals are those of the surfaces that the pixels show, averaged, and off by 4 degrees as from a fused scan.
+    Normals are those of the surfaces that the pixels show, averaged, and off by 4 degrees as in a real scan.
     """
     coord, color, normal = [], [], []
     for camera, photograph, frame in zip(cameras, exact, frames, strict=True):
         seen = frame.depth > 0
         depth = frame.depth[seen] * frame.depth_scale
-        coord.append(camera.camera_to_world[:3, 3] + camera.directions()[seen] * depth[:, None])
+        coord.append(camera.camera_to_world[:3, 3] + camera.directions[seen] * depth[:, None])
         color.append(frame.color[seen])
         normal.append(photograph.normal[seen])
     values = np.concatenate([np.concatenate(coord), np.concatenate(color), np.concatenate(normal)], axis=1)
@@ -108,9 +108,10 @@ def mean_per_cube(values: Float[np.ndarray, "point field"], edge: float) -> Floa
     size = cell.max(axis=0) + 1
     key = (cell[:, 0] * size[1] + cell[:, 1]) * size[2] + cell[:, 2]
     order = np.argsort(key, kind="stable")
-    starts: Int[np.ndarray, " cube"] = np.flatnonzero(np.diff(key[order], prepend=-1))
-    counts = np.diff(starts, append=len(key))
-    return np.add.reduceat(values[order], starts, axis=0) / counts[:, None]
+    cube = np.empty(len(key), dtype=np.int64)
+    cube[order] = np.cumsum(np.diff(key[order], prepend=key[order[0]]) > 0)
+    sums = np.stack([np.bincount(cube, weights=field) for field in values.T], axis=1)
+    return sums / np.bincount(cube)[:, None]
 
 
 def reference_mesh(studio: Studio) -> PreparedMesh:

@@ -35,7 +35,7 @@ def sense_depth(
     measured = shuffled + config.depth_noise * depth_deviation(shuffled) * noise
     step = depth_step(np.maximum(measured, NEAR))
     measured = np.round(measured / step) * step
-    ray = camera.directions()
+    ray = camera.directions
     cosine = np.abs((photograph.normal * ray).sum(axis=-1)) / np.linalg.norm(ray, axis=-1)
     failure = 0.01 + 0.9 * np.clip((GRAZING - cosine) / GRAZING, 0.0, 1.0)
     failure = np.maximum(failure, 0.45 * _at_edge(exact))

@@ -217,6 +217,10 @@ def make_door(rng: np.random.Generator, style: Style, opening: Opening) -> Thing
     width, top, deep = opening.right - opening.left, opening.top, -opening.recess
     parts = [box((-0.02, deep - 0.04, -0.02), (width + 0.02, deep, top + 0.02), leaf)]
     parts += _casing(rng, (0.0, width), (0.0, top), frame)
+    jamb = (deep - 0.01, 0.005)
+    parts.append(box((-0.002, jamb[0], 0.0), (0.012, jamb[1], top), frame))
+    parts.append(box((width - 0.012, jamb[0], 0.0), (width + 0.002, jamb[1], top), frame))
+    parts.append(box((0.0, jamb[0], top - 0.012), (width, jamb[1], top + 0.002), frame))
     rows, columns = int(rng.integers(1, 4)), int(rng.integers(1, 3))
     raised = style.pick(rng) if rng.random() < 0.4 else leaf
     if rng.random() < 0.75:

@@ -100,17 +100,18 @@ def _intrinsics(rng: np.random.Generator, config: SyntheticConfig) -> Float[np.n
 def _clearest(
     studio: Studio, eye: Float[np.ndarray, "3"], yaw: float, pitch: float, field_of_view: float
 ) -> float:
-    """The wanted direction, or one a little beside it if something right in front fills the view."""
+    """The wanted direction, or one a little beside it where that shows something near or hardly anything."""
     focal = 6.0 / np.tan(np.deg2rad(field_of_view) / 2)
     small = np.array([[focal, 0.0, 5.5], [0.0, focal, 4.0], [0.0, 0.0, 1.0]])
-    best, best_depth = yaw, 0.0
-    for offset in (0.0, 0.5, -0.5, 1.0, -1.0, np.pi):
-        camera = Pinhole(small, look(eye, yaw + offset, pitch, 0.0), 12, 9)
-        directions = camera.directions().reshape(-1, 3)
-        depth, _, _ = studio.cast(np.broadcast_to(eye, directions.shape), directions)
-        typical = float(np.quantile(depth, 0.4))
-        if typical > 1.2:
+    best, best_score = yaw, 0.0
+    for offset in (0.0, 0.4, -0.4, 0.8, -0.8, np.pi):
+        directions = Pinhole(small, look(eye, yaw + offset, pitch, 0.0), 12, 9).directions.reshape(-1, 3)
+        depth, face, _ = studio.cast(np.broadcast_to(eye, directions.shape), directions)
+        part = studio.surface.face_part[face[face >= 0]]
+        n_things = len(np.unique(studio.surface.part_instance[part]))
+        score = min(float(np.quantile(depth, 0.4)) / 1.2, 1.0) * min(n_things / 5.0, 1.0)
+        if score >= 1.0:
             return yaw + offset
-        if typical > best_depth:
-            best, best_depth = yaw + offset, typical
+        if score > best_score:
+            best, best_score = yaw + offset, score
     return best
