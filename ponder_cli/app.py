@@ -101,8 +101,11 @@ def _report_interrupt(stop: KeyboardInterrupt) -> int:
 
 def _report(problem: Exception, debug: bool) -> int:
     from ponder_cli import console
-    from ponderv2.errors import PonderError
+    from ponderv2.errors import Interrupted, PonderError
 
+    if isinstance(problem, Interrupted):
+        console.stopped(problem)
+        return problem.exit_status
     text = "".join(traceback.format_exception(problem))
     if debug:
         console.err.print(text, markup=False, highlight=False)

@@ -60,6 +60,13 @@ def error(problem: PonderError) -> None:
         err.print(f"[green]  try:[/green] {escape(problem.fix)}")
 
 
+def stopped(problem: PonderError) -> None:
+    """That a run stopped because it was asked to, and how to go on: two lines on stderr."""
+    err.print(f"[yellow]stopped:[/yellow] {escape(problem.message)}")
+    if problem.fix:
+        err.print(f"[green]to continue:[/green] {escape(problem.fix)}")
+
+
 def defect(problem: BaseException, log: Path) -> None:
     """One line for a mistake of ours, with the file that holds the traceback."""
     text = f"{type(problem).__name__}: {problem}".splitlines()[0]

@@ -7,6 +7,15 @@ from typing import Annotated
 
 import typer
 
+
+def _make_room_for_json(path: Path | None) -> Path | None:
+    """With `--json -` nothing else goes to standard output."""
+    from ponder_cli import console
+
+    console.out.stderr = str(path) == "-"
+    return path
+
+
 PresetOption = Annotated[
     str,
     typer.Option(
@@ -45,7 +54,12 @@ SplitOption = Annotated[
 ]
 JsonOption = Annotated[
     Path | None,
-    typer.Option("--json", metavar="FILE", help="Also write the result as JSON; - for standard output."),
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        callback=_make_room_for_json,
+        help="Also write the result as JSON; - for standard output.",
+    ),
 ]
 CheckpointArgument = Annotated[
     Path, typer.Argument(metavar="CKPT", help="A checkpoint, or the folder of a run (its best or last one).")

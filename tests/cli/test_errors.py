@@ -1,0 +1,155 @@
+"""Mistakes of users and of ours: what is said, and the exit status."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from ponder_cli import app as program
+from ponder_cli.app import main
+from ponderv2.errors import Interrupted, SceneError
+
+
+def test_a_misspelt_preset_suggests_the_near_one(run):
+    result = run("pretrain", "--preset", "dmeo")
+    assert result.exit_code == 2
+    assert "no pretrain preset called 'dmeo'" in result.stderr
+    assert "--preset demo" in result.stderr
+
+
+def test_a_misspelt_source_suggests_the_command(run):
+    assert "ponder prepare rgbd" in run("prepare", "rgdb").stderr
+
+
+def test_an_unknown_preset_lists_what_there_is(run):
+    assert "there are: demo" in run("pretrain", "--preset", "zzzzzz").stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "suggestion"),
+    [
+        ("training.stepz=3", "training.steps"),
+        ("steps=3", "training.steps"),
+        ("model.encoder.chanels=[1]", "model.encoder.channels"),
+        ("data.augment.0.kidn=flip", "data.augment.0.kind"),
+        ("training.optimiser.kind=sdg", "training.optimiser.kind=sgd"),
+        ("training.precision=bf61", "training.precision=bf16"),
+    ],
+)
+def test_a_misspelt_setting_suggests_the_near_one(run, setting, suggestion):
+    result = run("presets", "show", "pretrain/demo", "--set", setting)
+    assert result.exit_code == 2
+    assert suggestion in result.stderr.splitlines()[1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("training.steps=-1", "greater than 0, not -1"),
+        ("training.steps=many", "valid integer"),
+        ("training.steps=[1", "not YAML"),
+        ("training.steps", "KEY=VALUE"),
+        ("data.augment.99.kind=flip", "there is nothing at '99'"),
+        ("data.features=[color]", "in_channels"),
+    ],
+)
+def test_a_wrong_value_is_named_with_the_reason(run, setting, reason):
+    result = run("presets", "show", "pretrain/demo", "--set", setting)
+    assert result.exit_code == 2
+    assert reason in result.stderr
+
+
+def test_a_mistake_in_a_file_is_named_with_its_line(run, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: demo\ntraining:\n  steps: 5\n  batchsize: 2\n")
+    result = run("presets", "show", "pretrain", file)
+    assert result.exit_code == 2
+    assert f"{file}:4" in result.stderr and "training.batch_size" in result.stderr
+
+
+def test_an_option_that_the_source_does_not_have_is_named_as_typed(run):
+    result = run("prepare", "synthetic", "--layout", "tum")
+    assert result.exit_code == 2
+    assert "--layout" in result.stderr
+
+
+def test_wrong_usage_has_exit_status_2(run):
+    assert run("pretrain", "--no-such-option").exit_code == 2
+    assert run("finetune").exit_code == 2
+    assert run("render", "model.pth").exit_code == 2
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """A command that raises what it is given."""
+
+    def install(problem: BaseException) -> None:
+        def fail() -> tuple[()]:
+            raise problem
+
+        monkeypatch.setattr("ponder_cli.health.examine", fail)
+
+    return install
+
+
+def test_a_users_mistake_is_two_lines_without_traceback(run, failing):
+    failing(SceneError("no prepared scenes in runs[/x]", fix="ponder prepare synthetic --out runs[/x]"))
+    result = run("doctor")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-2:] == [
+        "error: no prepared scenes in runs[/x]",
+        "  try: ponder prepare synthetic --out runs[/x]",
+    ]
+
+
+def test_our_mistake_is_one_line_with_the_log(run, failing, tmp_path, monkeypatch):
+    monkeypatch.setattr(program.tempfile, "gettempdir", lambda: str(tmp_path))
+    failing(ZeroDivisionError("[bold]division by zero"))
+    result = run("doctor")
+    (log,) = tmp_path.glob("ponder-error-*.log")
+    assert result.exit_code == 1
+    assert "Traceback" not in result.stderr
+    assert "internal error: ZeroDivisionError: [bold]division by zero" in result.stderr.splitlines()[-1]
+    assert str(log) in result.stderr
+    assert "Traceback" in log.read_text()
+
+
+def test_debug_shows_the_traceback(run, failing):
+    failing(SceneError("broken"))
+    result = run("--debug", "doctor")
+    assert result.exit_code == 2
+    assert "Traceback" in result.stderr and "error: broken" in result.stderr
+
+
+def test_debug_is_understood_behind_the_command_too(failing, capfd):
+    failing(SceneError("broken"))
+    with pytest.raises(SystemExit) as end:
+        main(["doctor", "--debug"])
+    assert end.value.code == 2
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_ctrl_c_ends_with_130(run, failing):
+    failing(KeyboardInterrupt())
+    assert run("doctor").exit_code == 130
+
+
+def test_an_interrupted_run_says_how_to_continue(run, failing):
+    failing(Interrupted("stopped at step 3", fix="ponder pretrain --resume", exit_status=143))
+    result = run("doctor")
+    assert result.exit_code == 143
+    assert "ponder pretrain --resume" in result.stderr
+
+
+def test_a_path_that_the_terminal_cannot_show_does_not_end_the_program(tmp_path):
+    name = "räume-\udcff[/x]"
+    done = subprocess.run(
+        [sys.executable, "-m", "ponder_cli", "presets", "show", "pretrain", f"{tmp_path}/{name}.yaml"],
+        capture_output=True,
+        env={"PYTHONIOENCODING": "ascii", "PATH": ""},
+        check=False,
+    )
+    assert done.returncode == 2
+    assert b"no preset file" in done.stderr and b"[/x]" in done.stderr
