@@ -1,0 +1,205 @@
+"""Volumes from points: the mean per cell, and that a point is stored where it is read."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from ponderv2.encoder.config import DensifyConfig, SceneFrameConfig
+from ponderv2.encoder.densify import _resizing, densify, mean_per_cell
+from ponderv2.encoder.frames import SceneFrames, scene_frames
+from ponderv2.geometry.volumes import FeatureVolume
+from ponderv2.geometry.voxels import scene_of_each
+
+OFFSET = torch.tensor([300, 500])
+GRID = (9, 7, 5)
+
+
+def room_points(rng: torch.Generator, extent: tuple[float, ...] = (4.0, 3.0, 2.0)) -> Tensor:
+    return torch.rand(500, 3, generator=rng) * torch.tensor(extent) + torch.tensor([10.0, -5.0, 1.0])
+
+
+def cell_centres(volume: FeatureVolume) -> Tensor:
+    """[scene, z, y, x, 3] positions that the volume itself claims for its cells."""
+    n_z, n_y, n_x = volume.values.shape[2:]
+    axes = []
+    for count in (n_x, n_y, n_z):
+        index = torch.arange(count, dtype=torch.float32)
+        axes.append(index / (count - 1) if volume.corners_are_centres else (index + 0.5) / count)
+    z, y, x = torch.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
+    share = torch.stack([x, y, z], dim=-1)
+    lower, upper = volume.lower[:, None, None, None], volume.upper[:, None, None, None]
+    return lower + share * (upper - lower)
+
+
+def trilinear(volume: FeatureVolume, points: Tensor, scene: int) -> Tensor:
+    """Values at points by the library's lookup, from the meaning of the box."""
+    unit = 2 * (points - volume.lower[scene]) / (volume.upper[scene] - volume.lower[scene]) - 1
+    grid = unit.view(1, 1, 1, -1, 3)
+    values = volume.values[scene : scene + 1].contiguous()
+    sampled = torch.nn.functional.grid_sample(values, grid, align_corners=volume.corners_are_centres)
+    return sampled[0, :, 0, 0].T
+
+
+def looped_volume(feature: Tensor, position: Tensor, scene: Tensor, volume: FeatureVolume) -> Tensor:
+    """The mean over the points of every cell, one point at a time."""
+    n_z, n_y, n_x = volume.values.shape[2:]
+    sums, counts = torch.zeros_like(volume.values), torch.zeros(len(volume.values), n_z, n_y, n_x)
+    for row in range(len(feature)):
+        s = int(scene[row])
+        share = (position[row] - volume.lower[s]) / (volume.upper[s] - volume.lower[s])
+        x, y, z = (share * torch.tensor([n_x, n_y, n_z])).floor().long().tolist()
+        sums[s, :, z, y, x] += feature[row]
+        counts[s, z, y, x] += 1
+    return sums / counts[:, None].clamp(min=1)
+
+
+def frames_of(coord: Tensor, edge: float | None = None) -> SceneFrames:
+    return scene_frames(coord, OFFSET, SceneFrameConfig(edge=edge))
+
+
+def test_longest_side_becomes_one_and_the_floor_lies_at_the_bottom(rng: torch.Generator) -> None:
+    coord = room_points(rng)
+    frames = frames_of(coord)
+    position = frames.cube_coord(coord, scene_of_each(OFFSET))
+    for part in position.split([300, 200]):
+        size = part.amax(0) - part.amin(0)
+        torch.testing.assert_close(size.max(), torch.tensor(1.0), atol=1e-4, rtol=0)
+        torch.testing.assert_close(part[:, 2].min(), torch.tensor(-0.5), atol=1e-4, rtol=0)
+        torch.testing.assert_close((part.amax(0) + part.amin(0))[:2], torch.zeros(2), atol=1e-4, rtol=0)
+
+
+def test_matrix_and_scale_say_the_same(rng: torch.Generator) -> None:
+    coord = room_points(rng)
+    frames = frames_of(coord, edge=6.0)
+    scene = scene_of_each(OFFSET)
+    torch.testing.assert_close(frames.scale, torch.full((2,), 1 / 6))
+    homogeneous = torch.cat([coord, torch.ones(500, 1)], 1)
+    moved = torch.einsum("pij,pj->pi", frames.to_cube[scene], homogeneous)
+    torch.testing.assert_close(frames.cube_coord(coord, scene), moved[:, :3], atol=1e-5, rtol=0)
+
+
+def test_a_scene_without_points_is_refused() -> None:
+    with pytest.raises(ValueError, match="points"):
+        scene_frames(torch.rand(5, 3), torch.tensor([5, 5]), SceneFrameConfig())
+
+
+@pytest.mark.parametrize("box", ["cube", "bounds"])
+def test_aligned_volume_matches_the_loop(rng: torch.Generator, box: str) -> None:
+    coord, feature = room_points(rng), torch.randn(500, 3, generator=rng)
+    frames = frames_of(coord)
+    volume = densify(feature, coord, OFFSET, frames, DensifyConfig(grid_shape=GRID, box=box))
+    assert volume.values.shape == (2, 3, 5, 7, 9)
+    scene = scene_of_each(OFFSET)
+    expected = looped_volume(feature, frames.cube_coord(coord, scene), scene, volume)
+    torch.testing.assert_close(volume.values, expected)
+
+
+def test_reading_at_a_cell_centre_of_the_cube_returns_what_was_put_there(rng: torch.Generator) -> None:
+    coord = room_points(rng)
+    frames, config = frames_of(coord), DensifyConfig(grid_shape=GRID)
+    centres = cell_centres(densify(torch.ones(500, 1), coord, OFFSET, frames, config))[0].reshape(-1, 3)
+    feature = torch.randn(len(centres), 2, generator=rng)
+    points = (centres - frames.to_cube[0, :3, 3]) / frames.scale[0]
+    one = SceneFrames(frames.to_cube[:1], frames.scale[:1])
+    volume = densify(feature, points, torch.tensor([len(points)]), one, config)
+    torch.testing.assert_close(trilinear(volume, centres, 0), feature, atol=1e-4, rtol=0)
+
+
+def test_reading_at_a_cell_centre_of_fitted_bounds_returns_what_was_put_there(rng: torch.Generator) -> None:
+    axes = [torch.arange(count) * 0.5 + 3.0 for count in GRID]
+    points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
+    offset = torch.tensor([len(points)])
+    frames = scene_frames(points, offset, SceneFrameConfig())
+    # With half a step around a lattice of as many points as cells, every point is the centre of a cell.
+    config = DensifyConfig(grid_shape=GRID, box="bounds", margin=0.25 * float(frames.scale), padding=0.5)
+    feature = torch.randn(len(points), 2, generator=rng)
+    volume = densify(feature, points, offset, frames, config)
+    position = frames.cube_coord(points, torch.zeros(len(points), dtype=torch.long))
+    torch.testing.assert_close(cell_centres(volume)[0].movedim((0, 1, 2), (2, 1, 0)).reshape(-1, 3), position)
+    torch.testing.assert_close(trilinear(volume, position, 0), feature, atol=1e-4, rtol=0)
+
+
+def test_bounds_hold_all_points_and_waste_nothing(rng: torch.Generator) -> None:
+    coord = room_points(rng, (4.0, 3.0, 0.5))
+    frames = frames_of(coord)
+    volume = densify(torch.ones(500, 1), coord, OFFSET, frames, DensifyConfig(grid_shape=GRID, box="bounds"))
+    position = frames.cube_coord(coord, scene_of_each(OFFSET))
+    for scene, part in enumerate(position.split([300, 200])):
+        assert torch.all(part >= volume.lower[scene]) and torch.all(part <= volume.upper[scene])
+        height = volume.upper[scene, 2] - volume.lower[scene, 2]
+        assert float(height) < 0.125 + 2 * 0.05 + 0.01
+    assert float(volume.values.mean()) > 0.3
+
+
+def test_points_outside_a_fixed_edge_are_left_out(rng: torch.Generator) -> None:
+    coord = room_points(rng)
+    frames = frames_of(coord, edge=2.0)
+    volume = densify(torch.ones(500, 1), coord, OFFSET, frames, DensifyConfig(grid_shape=GRID))
+    assert set(volume.values.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_published_volume_is_the_mean_over_groups_of_small_cells(rng: torch.Generator) -> None:
+    coord, feature = room_points(rng), torch.randn(500, 3, generator=rng)
+    frames = frames_of(coord)
+    config = DensifyConfig(grid_shape=GRID, grid_size=0.1, align_with_sampling=False)
+    volume = densify(feature, coord, OFFSET, frames, config)
+    assert volume.corners_are_centres
+    torch.testing.assert_close(volume.upper, torch.full((2, 3), 0.5505))
+    scene = scene_of_each(OFFSET)
+    position = frames.cube_coord(coord, scene)
+    sums, counts = torch.zeros(2, 3, 5, 7, 9), torch.zeros(2, 5, 7, 9)
+    for s, (start, end) in enumerate([(0, 300), (300, 500)]):
+        metres = (position[start:end] + 0.5) / frames.scale[s]
+        resolution = int((metres.max(0).values // 0.1 - metres.min(0).values // 0.1).max()) + 2
+        for row, cell in enumerate((metres // 0.1).long()):
+            x, y, z = (int(c // (resolution / size)) for c, size in zip(cell.tolist(), GRID, strict=True))
+            sums[s, :, z, y, x] += feature[start + row]
+            counts[s, z, y, x] += 1
+    torch.testing.assert_close(volume.values, sums / counts[:, None].clamp(min=1))
+
+
+@pytest.mark.parametrize("size", [5, 12])
+def test_enlarging_matrix_equals_linear_interpolation(rng: torch.Generator, size: int) -> None:
+    grid = torch.randn(1, 1, 4, generator=rng)
+    matrix = _resizing(torch.tensor([4]), 6, size)[0, :, :4].float()
+    expected = torch.nn.functional.interpolate(grid, size=size, mode="linear", align_corners=False)
+    torch.testing.assert_close(grid[0, 0] @ matrix.T, expected[0, 0])
+
+
+def test_small_published_scenes_are_resized_as_the_library_does(rng: torch.Generator) -> None:
+    coord, feature = torch.rand(200, 3, generator=rng) * 0.4, torch.randn(200, 2, generator=rng)
+    offset = torch.tensor([200])
+    frames = scene_frames(coord, offset, SceneFrameConfig())
+    config = DensifyConfig(grid_shape=(12, 11, 10), grid_size=0.1, align_with_sampling=False)
+    volume = densify(feature, coord, offset, frames, config)
+    cell = ((frames.cube_coord(coord, torch.zeros(200, dtype=torch.long)) + 0.5) / frames.scale).clamp(
+        min=0
+    ) // 0.1
+    resolution = int((cell.amax(0) - cell.amin(0)).max()) + 2
+    number = ((cell[:, 2] * resolution + cell[:, 1]) * resolution + cell[:, 0]).long()
+    rows = mean_per_cell(feature, number, resolution**3)
+    grid = rows.T.view(1, 2, resolution, resolution, resolution)
+    expected = torch.nn.functional.interpolate(grid, size=(10, 11, 12), mode="trilinear")
+    torch.testing.assert_close(volume.values, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("align", [True, False])
+def test_gradients_agree_with_finite_differences(rng: torch.Generator, align: bool) -> None:
+    coord = torch.cat([torch.rand(30, 3, generator=rng) * 4, torch.rand(20, 3, generator=rng) * 0.3]).double()
+    feature = torch.randn(50, 2, generator=rng, dtype=torch.float64).requires_grad_()
+    offset = torch.tensor([30, 50])
+    frames = scene_frames(coord, offset, SceneFrameConfig())
+    config = DensifyConfig(grid_shape=(4, 4, 5), grid_size=0.2, align_with_sampling=align)
+    assert torch.autograd.gradcheck(lambda f: densify(f, coord, offset, frames, config).values, (feature,))
+
+
+def test_half_precision_features_keep_their_type(rng: torch.Generator) -> None:
+    coord, feature = room_points(rng), torch.randn(500, 3, generator=rng)
+    exact = densify(feature, coord, OFFSET, frames_of(coord), DensifyConfig(grid_shape=GRID)).values
+    rounded = densify(
+        feature.bfloat16(), coord, OFFSET, frames_of(coord), DensifyConfig(grid_shape=GRID)
+    ).values
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.float(), exact, atol=0.05, rtol=0.02)
