@@ -7,12 +7,13 @@ picklable, run in worker processes in any order, and depend on nothing but thems
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ponderv2.scenes.prepared import PreparedScene
 from ponderv2.scenes.storage import DatasetInfo
 
 
+@runtime_checkable
 class SceneJob(Protocol):
     """One scene to be prepared. A frozen dataclass of plain values does."""
 
