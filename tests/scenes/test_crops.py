@@ -1,0 +1,63 @@
+"""Crops: what is kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ponderv2.scenes.config import LocalCropConfig, SphereCropConfig
+from ponderv2.scenes.crops import Region, crop_points, nearest_points, random_region, sphere_crop
+from ponderv2.scenes.scene import PointCloud, Scene
+
+
+@pytest.fixture
+def scene(rng: torch.Generator) -> Scene:
+    coord = torch.rand(300, 3, generator=rng) * 4.0
+    labels = {"row": torch.arange(300)}
+    return Scene("room", PointCloud(coord, coord * 2.0, coord * 3.0, labels))
+
+
+def test_sphere_crop_keeps_the_nearest(scene: Scene, rng: torch.Generator) -> None:
+    kept = sphere_crop(scene.cloud, SphereCropConfig(n_points=40), rng)
+    centre = scene.cloud.coord[kept[0]]
+    distance = (scene.cloud.coord - centre).norm(dim=1)
+    assert set(kept.tolist()) == set(torch.argsort(distance)[:40].tolist())
+
+
+def test_share_and_small_scenes(scene: Scene, rng: torch.Generator) -> None:
+    assert len(sphere_crop(scene.cloud, SphereCropConfig(n_points=None, share=0.6), rng)) == 180
+    assert torch.equal(sphere_crop(scene.cloud, SphereCropConfig(n_points=300), rng), torch.arange(300))
+    assert len(nearest_points(scene.cloud.coord, torch.zeros(3), 999)) == 300
+
+
+@pytest.mark.parametrize("shape", ["sphere", "box", "column"])
+def test_regions_hold_what_their_shape_says(scene: Scene, shape) -> None:
+    region = Region(torch.tensor([2.0, 2.0, 2.0]), 1.0, shape)
+    away = (scene.cloud.coord - 2.0).tolist()
+    for (x, y, z), inside in zip(away, region.contains(scene.cloud.coord).tolist(), strict=True):
+        expected = {
+            "sphere": x * x + y * y + z * z <= 1.0,
+            "box": max(abs(x), abs(y), abs(z)) <= 1.0,
+            "column": max(abs(x), abs(y)) <= 1.0,
+        }
+        assert inside == expected[shape]
+
+
+def test_cropped_points_keep_their_fields(scene: Scene) -> None:
+    cloud = crop_points(scene, Region(torch.full((3,), 2.0), 1.0, "sphere")).cloud
+    row = cloud.labels["row"]
+    assert torch.equal(cloud.coord, scene.cloud.coord[row]) and torch.equal(
+        cloud.color, scene.cloud.color[row]
+    )
+
+
+def test_fullest_place_is_taken_where_none_suffices(scene: Scene, rng: torch.Generator) -> None:
+    config = LocalCropConfig(shape="sphere", radius=0.5, min_points=10_000)
+    region = random_region(scene, config, rng)
+    assert int(region.contains(scene.cloud.coord).sum()) >= 1
+
+
+def test_radius_is_in_metres_of_the_scene(scene: Scene, rng: torch.Generator) -> None:
+    assert random_region(replace(scene, units_per_metre=0.5), LocalCropConfig(radius=2.0), rng).radius == 1.0
