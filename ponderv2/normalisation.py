@@ -82,7 +82,9 @@ class _NormaliseTogether(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, gradient: Tensor, *_: Tensor
+    ) -> tuple[Tensor, None]:
         normalised, inverse, count = ctx.saved_tensors
         axes = _reduced_axes(gradient)
         shape = (1, -1) + (1,) * (gradient.dim() - 2)

@@ -216,3 +216,14 @@ def _reason(error: BaseException) -> str:
     """The first sentence of an error, in one line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].split(". ")[0][:200]
+
+
+def checkpoint_file(path: Path) -> Path:
+    """The file itself; for the folder of a run its best checkpoint, or its last. Raises CheckpointError."""
+    if not path.is_dir():
+        return path
+    for folder in (path / "checkpoints", path):
+        for name in ("best.pth", "last.pth", "previous.pth"):
+            if (folder / name).is_file():
+                return folder / name
+    raise CheckpointError(f"no checkpoint in {path}", fix="ponder pretrain")

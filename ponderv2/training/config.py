@@ -108,4 +108,8 @@ class TrainingConfig(StrictConfig):
     """Steps whose checkpoint is kept as `step-N.pth`."""
     evaluate_every: NonNegativeInt = 200
     """Steps from one validation to the next; 0 = only after the last step."""
+    evaluate_scenes: PositiveInt = 4
+    """Scenes that a validation during pre-training looks at."""
+    evaluate_width: PositiveInt = 96
+    """Pixels across a view that is rendered for it: every n-th of the photograph."""
     tensorboard: bool = True

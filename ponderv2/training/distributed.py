@@ -74,19 +74,24 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def make_fabric(config: TrainingConfig, member: Member, devices: int) -> "lightning_fabric.Fabric":
+def make_fabric(
+    config: TrainingConfig, member: Member, devices: int, nodes: int = 1
+) -> "lightning_fabric.Fabric":
     """Fabric for this process, its process group joined. Under torchrun or SLURM their world is used.
 
     Raises ResourceError where the devices that were asked for are not there.
     """
     from lightning_fabric import Fabric
 
-    _check_devices(config, devices)
+    if under_launcher():
+        devices = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
+    _check_devices(config, devices, nodes)
     torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
     several = devices > 1 or under_launcher()
     fabric = Fabric(
         accelerator=config.device,
-        devices=devices if config.device != "auto" or several else 1,
+        devices=devices,
+        num_nodes=nodes,
         strategy=_strategy(config) if several else "auto",
         precision=_PRECISION[config.precision],  # pyright: ignore[reportArgumentType]
         plugins=[_environment(member)] if member.n_processes > 1 else None,
@@ -112,21 +117,29 @@ def to_device(value: Value, device: torch.device) -> Value:
 
 
 def _strategy(config: TrainingConfig) -> Any:
-    from lightning_fabric.strategies import DDPStrategy
+    from lightning_fabric.strategies.ddp import DDPStrategy
 
     # Heads that a step does not use get no gradient.
     return DDPStrategy(timeout=timedelta(seconds=config.timeout), find_unused_parameters=True)
 
 
 def _environment(member: Member) -> Any:
-    from lightning_fabric.plugins.environments import LightningEnvironment
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
     class SpawnedProcess(LightningEnvironment):
         """A process that was started by `start_together`."""
 
-        creates_processes_externally = True  # pyright: ignore[reportAssignmentType]
-        main_address = "127.0.0.1"  # pyright: ignore[reportAssignmentType]
-        main_port = member.port  # pyright: ignore[reportAssignmentType]
+        @property
+        def creates_processes_externally(self) -> bool:
+            return True
+
+        @property
+        def main_address(self) -> str:
+            return "127.0.0.1"
+
+        @property
+        def main_port(self) -> int:
+            return member.port
 
         def local_rank(self) -> int:
             return member.rank
@@ -137,7 +150,12 @@ def _environment(member: Member) -> Any:
     return SpawnedProcess()
 
 
-def _check_devices(config: TrainingConfig, devices: int) -> None:
+def _check_devices(config: TrainingConfig, devices: int, nodes: int) -> None:
+    if nodes > 1 and not under_launcher():
+        raise ResourceError(
+            f"{nodes} machines were asked for, but nothing started this process on all of them",
+            fix=f"torchrun --nnodes {nodes} --nproc-per-node {devices} -m ponder_cli ...",
+        )
     there = torch.cuda.device_count()
     if config.device == "cuda" and there < devices:
         raise ResourceError(

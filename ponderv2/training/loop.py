@@ -92,7 +92,9 @@ class TrainingOutcome:
     skipped_steps: int
 
 
-def train(job: Job, fabric: "lightning_fabric.Fabric", listener: Listener, resume: Checkpoint | None = None) -> TrainingOutcome:
+def train(
+    job: Job, fabric: "lightning_fabric.Fabric", listener: Listener, resume: Checkpoint | None = None
+) -> TrainingOutcome:
     """Trains to the last step, from the first or from where `resume` stopped.
 
     Raises Interrupted after a signal and TrainingError when numbers stay not finite; both after saving.
@@ -103,7 +105,9 @@ def train(job: Job, fabric: "lightning_fabric.Fabric", listener: Listener, resum
 class _Training:
     """The state of one call of `train`."""
 
-    def __init__(self, job: Job, fabric: "lightning_fabric.Fabric", listener: Listener, resume: Checkpoint | None) -> None:
+    def __init__(
+        self, job: Job, fabric: "lightning_fabric.Fabric", listener: Listener, resume: Checkpoint | None
+    ) -> None:
         self.job, self.fabric, self.listener = job, fabric, listener
         self.settings = job.training
         self.step = resume.step if resume else 0

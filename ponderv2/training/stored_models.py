@@ -1,0 +1,81 @@
+"""Models from files: ours and the published ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from torch import Tensor
+
+from ponderv2.errors import CheckpointError
+from ponderv2.models.config import PretextConfig
+from ponderv2.models.finetuned import SegmentationModel
+from ponderv2.models.pretext import PretextModel
+from ponderv2.models.segmentation_config import SegmentationModelConfig
+from ponderv2.training.checkpoint import Checkpoint, checkpoint_file, load_checkpoint, read_archive
+from ponderv2.training.official_checkpoints import is_official, official_state, pretext_settings
+from ponderv2.training.weights import load_weights
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model in evaluation mode on the CPU, and what its file says beside the weights."""
+
+    model: PretextModel | SegmentationModel
+    path: Path
+    config: Mapping[str, Any]
+    """The resolved settings of the run that wrote it: `data`, `model`, `training`, `scenes`. Empty for
+    published files."""
+    classes: Mapping[str, Any]
+    """Names, colours and label field of a segmentation model."""
+    step: int
+
+
+def load_model(path: Path) -> PretextModel | SegmentationModel:
+    """The model of a checkpoint, or of a run's folder, in evaluation mode. Raises CheckpointError."""
+    return load_stored(path).model
+
+
+def load_stored(path: Path) -> StoredModel:
+    """A model with the settings that it was trained under. Raises CheckpointError."""
+    path = checkpoint_file(Path(path))
+    contents = read_archive(path)
+    if is_official(contents):
+        state = official_state(contents)
+        model = _build(path, "pretext", pretext_settings(state))
+        load_weights(model, state, source=str(path), least_share=1.0)
+        return StoredModel(model.eval(), path, {}, {}, int(contents.get("epoch", 0) or 0))
+    return stored_from(load_checkpoint(path), path)
+
+
+def stored_from(checkpoint: Checkpoint, path: Path) -> StoredModel:
+    """The model of a checkpoint that was read already."""
+    model = _build(path, checkpoint.kind, checkpoint.config.get("model", {}))
+    load_weights(model, checkpoint.model, source=str(path), least_share=1.0)
+    return StoredModel(model.eval(), path, checkpoint.config, checkpoint.classes, checkpoint.step)
+
+
+def encoder_weights(path: Path) -> dict[str, Tensor]:
+    """All weights of a file, ours or published, under our names. Raises CheckpointError."""
+    path = checkpoint_file(Path(path))
+    contents = read_archive(path)
+    return official_state(contents) if is_official(contents) else load_checkpoint(path).model
+
+
+def _build(path: Path, kind: str, settings: Mapping[str, Any]) -> PretextModel | SegmentationModel:
+    try:
+        match kind:
+            case "pretext":
+                return PretextModel(PretextConfig.model_validate(settings))
+            case "segmentation":
+                return SegmentationModel(SegmentationModelConfig.model_validate(settings))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise CheckpointError(
+            f"{path} has settings that this program does not know: {place}: {first['msg']}"
+        ) from error
+    raise CheckpointError(f"{path} holds a model of unknown kind '{kind}'")

@@ -1,0 +1,152 @@
+"""What pre-training and fine-tuning share: the folder of a run, its lock, resuming, several processes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ponderv2.errors import CheckpointError, OutputError, PresetError
+from ponderv2.randomness import seed_of
+from ponderv2.scenes.storage import SceneStore
+from ponderv2.training.checkpoint import Checkpoint
+from ponderv2.training.config import TrainingConfig
+from ponderv2.training.distributed import Member, make_fabric, start_together, under_launcher
+from ponderv2.training.logbook import RunLock
+from ponderv2.training.loop import Job, TrainingOutcome, train
+from ponderv2.training.shelf import Shelf
+from ponderv2.workflows.configs import FinetuneConfig, PretrainConfig
+from ponderv2.workflows.report import Reporter, SilentReporter
+
+RunConfig = PretrainConfig | FinetuneConfig
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What a command asked for."""
+
+    config: RunConfig
+    folder: Path
+    start: Path | None = None
+    """Checkpoint whose encoder is fine-tuned."""
+    resume: bool = False
+    devices: int = 1
+    nodes: int = 1
+
+
+MakeJob = Callable[[RunRequest, bool], Job]
+"""Builds model, data and validation; the flag says that weights will come from the run's own checkpoint."""
+
+
+def run_training(request: RunRequest, make_job: MakeJob, report: Reporter) -> TrainingOutcome:
+    """Trains on all processes that were asked for; rank 0 is this one.
+
+    Raises what `train` raises, CheckpointError and OutputError.
+    """
+    _check_batch(request.config.training, request.devices * request.nodes)
+    return start_together(request.devices, _train_as_member, request, make_job, first=report)
+
+
+def run_folder(out: Path, name: str) -> Path:
+    """`out/name`. Raises OutputError for names that lead elsewhere."""
+    if not name or name in (".", "..") or Path(name).name != name:
+        raise OutputError(f"'{name}' is not a name for a run", fix="--name letters-and-digits")
+    return out / name
+
+
+def fingerprint(store: SceneStore, split: str, names: tuple[str, ...]) -> dict[str, Any]:
+    """Tells whether two runs saw the same scenes."""
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return {"name": store.info.name, "split": split, "n_scenes": len(names), "digest": digest}
+
+
+def seeded_weights(seed: int) -> torch.Generator:
+    """Makes the initial weights follow from the seed: torch's initialisers read the global generator."""
+    return torch.manual_seed(seed_of("weights", seed))
+
+
+def _train_as_member(
+    member: Member, request: RunRequest, make_job: MakeJob, report: Reporter | None
+) -> TrainingOutcome:
+    """What each process does."""
+    report = report or SilentReporter()
+    config, folder = request.config, request.folder
+    shelf = Shelf(folder / "checkpoints")
+    fabric = make_fabric(config.training, member, request.devices, request.nodes)
+    leads = fabric.global_rank == 0
+    lock = RunLock(folder) if leads else None
+    try:
+        stored = _stored(request, shelf, report) if request.resume else None
+        if stored is None and not shelf.is_empty() and leads:
+            raise OutputError(
+                f"{folder} holds a run already", fix="--resume continues it; --name NAME starts another"
+            )
+        if fabric.world_size > 1:
+            fabric.barrier()
+        job = make_job(request, stored is not None)
+        return train(job, fabric, report, stored)
+    finally:
+        if lock:
+            lock.release()
+
+
+def _stored(request: RunRequest, shelf: Shelf, report: Reporter) -> Checkpoint | None:
+    """The checkpoint to continue from; None where nothing was saved yet."""
+    if shelf.is_empty():
+        report.note(f"nothing to resume in {request.folder}: starting from the first step")
+        return None
+    found = shelf.newest()
+    for problem in found.problems:
+        report.warn(f"{problem}; continuing from {found.path.name} (step {found.checkpoint.step})")
+    changed = _changed(found.checkpoint.config, request.config.model_dump(mode="json"))
+    models = [key for key in changed if key.startswith("model.")]
+    if models:
+        raise CheckpointError(
+            f"the run in {request.folder} was started with another model: {models[0]} differs",
+            fix="give the same preset and --set, or another --name",
+        )
+    for key in changed:
+        report.warn(f"{key} differs from the run that is continued: the result is not that of one run")
+    report.note(f"continuing {request.folder} after step {found.checkpoint.step}")
+    return found.checkpoint
+
+
+def _changed(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Keys with different values that have a say in the numbers."""
+    found: list[str] = []
+    for key in sorted({*stored, *wanted}):
+        name = f"{prefix}{key}"
+        if name in _WITHOUT_EFFECT or name.split(".")[0] in _WITHOUT_EFFECT:
+            continue
+        first, second = stored.get(key), wanted.get(key)
+        if isinstance(first, Mapping) and isinstance(second, Mapping):
+            found += _changed(first, second, f"{name}.")
+        elif first != second:
+            found.append(name)
+    return found
+
+
+_WITHOUT_EFFECT = {
+    *("description", "needs", "cost", "scenes", "val_split"),
+    *(
+        f"training.{name}"
+        for name in ("save_every", "keep_steps", "evaluate_every", "workers", "tensorboard", "timeout")
+    ),
+    *("data.validation_views", "data.cache_megabytes"),
+}
+
+
+def _check_batch(training: TrainingConfig, n_processes: int) -> None:
+    """Every process and part gets equally many scenes."""
+    parts = n_processes * training.accumulate
+    if not under_launcher() and training.batch_size % parts:
+        better = parts * max(1, round(training.batch_size / parts))
+        raise PresetError(
+            f"{training.batch_size} scenes a step cannot be shared by {n_processes} devices "
+            f"x {training.accumulate} parts",
+            fix=f"--set training.batch_size={better}",
+        )

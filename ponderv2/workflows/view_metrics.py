@@ -1,0 +1,111 @@
+"""Renders held-out photographs with a pre-trained model and measures how near they come."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ponderv2.evaluation.images import depth_errors, psnr, ssim
+from ponderv2.geometry.cameras import transform_points, unproject
+from ponderv2.geometry.rays import rays_through_pixels
+from ponderv2.models.pixel_rays import cameras_in_cube
+from ponderv2.models.pretext import EncodedScenes, PretextModel
+from ponderv2.scenes.crops import Region
+from ponderv2.scenes.dataset import ValidationScene
+from ponderv2.scenes.scene import Frame
+from ponderv2.training.distributed import to_device
+
+
+@dataclass(frozen=True)
+class ViewPair:
+    """A photograph and the same view rendered, at the pixels that were rendered."""
+
+    name: str
+    color: Float[Tensor, "row column 3"]
+    """0..1."""
+    depth: Float[Tensor, "row column"]
+    """Metres along the optical axis; 0 = no measurement."""
+    rendered_color: Float[Tensor, "row column 3"]
+    rendered_depth: Float[Tensor, "row column"]
+    rendered_normal: Float[Tensor, "row column 3"]
+    """Scene frame."""
+    counted: Bool[Tensor, "row column"]
+    """Pixels that show the part of space which the model was given."""
+
+    def metrics(self) -> dict[str, float]:
+        """PSNR (decibel), SSIM, and depth errors in metres where the depth is measured."""
+        errors = depth_errors(self.rendered_depth, self.depth, self.counted)
+        whole = bool(self.counted.all())
+        return {
+            "psnr": psnr(self.rendered_color, self.color, self.counted),
+            "ssim": ssim(self.rendered_color, self.color) if whole else math.nan,
+            "depth_l1": errors.mean_absolute,
+            "depth_median": errors.median,
+        }
+
+
+@torch.no_grad()
+def compare_views(
+    model: PretextModel, scene: ValidationScene, largest_width: int, chunk: int = 8192
+) -> Iterable[ViewPair]:
+    """The scene's validation frames and what the model renders for them.
+
+    Every n-th pixel and row is rendered, so that no picture is wider than `largest_width`.
+    """
+    device = next(model.parameters()).device
+    encoded = model.build_volume(to_device(scene.batch, device))
+    for frame in scene.frames:
+        stride = math.ceil(frame.camera.width / largest_width)
+        yield _compare(model, encoded, frame, scene.region, stride, chunk)
+
+
+def _compare(
+    model: PretextModel, encoded: EncodedScenes, frame: Frame, region: Region | None, stride: int, chunk: int
+) -> ViewPair:
+    camera = frame.camera
+    device = encoded.volume.values.device
+    first = stride // 2
+    rows, columns = torch.arange(first, camera.height, stride), torch.arange(first, camera.width, stride)
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    pixel = torch.stack([x, y], dim=-1).reshape(-1, 2).float()
+    zero = torch.zeros(len(pixel), dtype=torch.int64)
+    in_cube = cameras_in_cube(camera.world_to_camera[None].to(device), encoded.frames.to_cube[:1])
+    through = rays_through_pixels(
+        pixel.to(device), zero.to(device), camera.intrinsics[None].to(device), in_cube, zero[:1].to(device)
+    )
+    seen = model.renderer.render_chunked(encoded.volume, through.rays, chunk)
+    depth = frame.read_depth()[rows][:, columns]
+    shape = depth.shape
+    return ViewPair(
+        name=frame.id,
+        color=frame.read_color()[rows][:, columns].float() / 255.0,
+        depth=depth,
+        rendered_color=seen.color.clamp(0.0, 1.0).cpu().reshape(*shape, 3),
+        rendered_depth=(seen.distance / through.distance_per_depth).cpu().reshape(shape),
+        rendered_normal=seen.normal.cpu().reshape(*shape, 3),
+        counted=_counted(pixel, depth, frame, region),
+    )
+
+
+def _counted(
+    pixel: Float[Tensor, "ray 2"], depth: Float[Tensor, "row column"], frame: Frame, region: Region | None
+) -> Bool[Tensor, "row column"]:
+    """All pixels of a whole scene; of a part those whose measured point lies in it."""
+    if region is None:
+        return torch.ones_like(depth, dtype=torch.bool)
+    intrinsics = frame.camera.intrinsics.expand(len(pixel), 3, 3)
+    in_camera = unproject(pixel, depth.reshape(-1), intrinsics)
+    points = transform_points(torch.linalg.inv(frame.camera.world_to_camera.double()), in_camera.double())
+    return (region.contains(points.float()) & (depth.reshape(-1) > 0)).reshape(depth.shape)
+
+
+def mean_metrics(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Mean of every metric over the views that have it; nan where none has."""
+    names = rows[0] if rows else {}
+    found = {name: [row[name] for row in rows if math.isfinite(row[name])] for name in names}
+    return {name: sum(values) / len(values) if values else math.nan for name, values in found.items()}
