@@ -26,7 +26,8 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """The normalised input, in the input's precision."""
         if n_processes() == 1 or not self.training:
-            return super().forward(input)
+            # torch sums channels-last volumes naively on CPU: statistics of 60,000 cells are off by 3e-4.
+            return super().forward(input.contiguous())
         self._check_input_dim(input)
         values, mean, variance, count = _NormaliseTogether.apply(input, self.eps)
         self._update_running(mean, variance, count)
