@@ -128,7 +128,7 @@ def _turn(capture: Capture, limits: Limits, up: str, found: _Findings) -> Float[
     angle = np.rad2deg(np.arccos(np.clip(vector[2], -1, 1)))
     direction = ", ".join(f"{one:.3f}" for one in vector)
     found.notes.append(
-        f"up: ({direction}) of the recording, estimated from {share:.0%} of the surface; turned {angle:.1f} degrees"
+        f"up: ({direction}) of the recording, from {share:.0%} of the surface; turned {angle:.1f} degrees"
     )
     return turn_up(vector)
 
