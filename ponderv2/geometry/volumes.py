@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -30,7 +31,44 @@ class FeatureVolume:
     def rows(self, channels: slice = slice(None)) -> Float[Tensor, "cell channel"]:
         """One row per cell in the order scene, z, y, x: a copy, unless the volume is stored channels-last."""
         picked = self.values[:, channels]
-        return picked.permute(0, 2, 3, 4, 1).reshape(self.n_cells, picked.shape[1])
+        if picked.is_contiguous(memory_format=torch.channels_last_3d) or not self.values.is_contiguous():
+            return picked.permute(0, 2, 3, 4, 1).reshape(self.n_cells, picked.shape[1])
+        # plain transposes are several times faster than a permutation of five axes
+        return torch.cat([grid.flatten(1).T.contiguous() for grid in picked])
+
+
+def used_rows(
+    values: Float[Tensor, "scene channel z y x"], rows: tuple[Tensor, ...], used: Int[Tensor, " used"]
+) -> tuple[Float[Tensor, "used _"], ...]:
+    """`part[used]` for each part of `FeatureVolume.rows`, in order; the gradient goes to `values`.
+
+    `used` names each cell once. The gradient is written once, in the memory format of `values`.
+    """
+    return _UsedRows.apply(values, used, *rows)
+
+
+class _UsedRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, used: Tensor, *rows: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(used)
+        ctx.shape = values.shape
+        ctx.channels_first = values.is_contiguous()
+        return tuple(part.index_select(0, used) for part in rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (used,) = ctx.saved_tensors
+        scene, channel, z, y, x = ctx.shape
+        both = torch.cat(gradients, dim=1)
+        dense = both.new_zeros(scene * z * y * x, channel).index_copy(0, used, both)
+        if ctx.channels_first:
+            by_channel = dense.new_empty(scene, channel, z * y * x)
+            for target, source in zip(by_channel, dense.view(scene, z * y * x, channel), strict=True):
+                target.copy_(source.T)  # a plain transpose is several times faster than a permutation
+            by_channel = by_channel.view(ctx.shape)
+        else:
+            by_channel = dense.view(scene, z, y, x, channel).permute(0, 4, 1, 2, 3)
+        return by_channel, None, *(None for _ in gradients)
 
 
 @dataclass(frozen=True)

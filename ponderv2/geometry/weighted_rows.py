@@ -47,13 +47,6 @@ class RowIndex:
         return used, inner
 
 
-def take_rows(
-    rows: Float[Tensor, "row channel"], used: Int[Tensor, " used"]
-) -> Float[Tensor, "used channel"]:
-    """`rows[used]` for row numbers that occur once each: the backward pass copies instead of adding."""
-    return _TakeRows.apply(rows, used)
-
-
 def weighted_sum(
     rows: Float[Tensor, "row channel"], coefficient: Float[Tensor, "point sum corner"], index: RowIndex
 ) -> Float[Tensor, "point sum channel"]:
@@ -98,20 +91,6 @@ def _scatter(source: Tensor, coefficient: Tensor, index: RowIndex) -> Tensor:
     return F.embedding_bag(
         bags, flat, index.ends * n_sums, mode="sum", per_sample_weights=weights, include_last_offset=True
     )
-
-
-class _TakeRows(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, used: Tensor) -> Tensor:
-        ctx.save_for_backward(used)
-        ctx.n_rows = rows.shape[0]
-        return rows.index_select(0, used)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (used,) = ctx.saved_tensors
-        gradient = gradients[0]
-        return gradient.new_zeros(ctx.n_rows, gradient.shape[1]).index_copy(0, used, gradient), None
 
 
 class _Gather(torch.autograd.Function):

@@ -19,7 +19,7 @@ SHARPNESS = 100.0
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer with the map in front of it multiplied in: W (x + C f + c) + b = W x + (W C) f + (W c + b)."""
+    """One layer with the map before it multiplied in: W (x + C f + c) + b = W x + (W C) f + (W c + b)."""
 
     hidden: Float[Tensor, "out hidden"] | None
     feature: Float[Tensor, "out channel"]

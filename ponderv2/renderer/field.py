@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ponderv2.geometry.volumes import Corners, FeatureVolume, corners_at
-from ponderv2.geometry.weighted_rows import contracted_sum, take_rows, weighted_sum
+from ponderv2.geometry.volumes import Corners, FeatureVolume, corners_at, used_rows
+from ponderv2.geometry.weighted_rows import contracted_sum, weighted_sum
 from ponderv2.renderer.config import FieldConfig
 from ponderv2.renderer.decoder import Decoder, Layer, decode_hidden, distance_derivative
 
@@ -36,8 +36,8 @@ class FieldVolume:
     """A volume made ready for many lookups: one row per cell, the halves apart."""
 
     volume: FeatureVolume
-    sdf_rows: Float[Tensor, "cell half"]
-    head_rows: Float[Tensor, "cell other"]
+    rows: tuple[Float[Tensor, "cell _"], ...]
+    """Those that feed the distance and those that feed the heads, or one part for both. No gradient."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,11 @@ class SdfField(nn.Module):
 
     def prepare(self, volume: FeatureVolume) -> FieldVolume:
         """One row per cell, shared by all lookups of a rendering call."""
-        if self.config.share_volume:
-            rows = volume.rows()
-            return FieldVolume(volume, rows, rows)
         half = self.n_features
-        return FieldVolume(volume, volume.rows(slice(0, half)), volume.rows(slice(half, None)))
+        parts = [slice(None)] if self.config.share_volume else [slice(0, half), slice(half, None)]
+        with torch.no_grad():
+            rows = tuple(volume.rows(part).contiguous() for part in parts)
+        return FieldVolume(volume, rows)
 
     def signed_distance(
         self,
@@ -110,7 +110,12 @@ class SdfField(nn.Module):
         elif self.config.clamp_points:
             points = _clamped(volume, points, scene)
         corners = corners_at(volume, points, scene)
-        feature = weighted_sum(prepared.sdf_rows, corners.weight, corners.index)[:, 0]
+        if torch.is_grad_enabled():
+            used, index = corners.index.compact
+            rows = used_rows(volume.values, prepared.rows, used)
+        else:
+            rows, index = prepared.rows, corners.index
+        feature = weighted_sum(rows[0], corners.weight, index)[:, 0]
         layers = self.sdf_decoder.layers()
         position = self._position(volume, points, scene)
         decoded = decode_hidden(layers, feature, position)
@@ -134,18 +139,16 @@ class SdfField(nn.Module):
         position = self._position(prepared.volume, points, scene)
         used, index = corners.index.compact
         corners = replace(corners, index=index)
-        sdf_rows = take_rows(prepared.sdf_rows, used)
-        shared = prepared.head_rows is prepared.sdf_rows
-        head_rows = sdf_rows if shared else take_rows(prepared.head_rows, used)
+        rows = used_rows(prepared.volume.values, prepared.rows, used)
 
-        sdf_feature = weighted_sum(sdf_rows, corners.weight, index)[:, 0]
+        sdf_feature = weighted_sum(rows[0], corners.weight, index)[:, 0]
         layers = self.sdf_decoder.layers()
         decoded = decode_hidden(layers, sdf_feature, position)
         by_feature, by_position = distance_derivative(layers, decoded, len(points))
-        gradient = contracted_sum(sdf_rows, corners.slope, index, by_feature)
+        gradient = contracted_sum(rows[0], corners.slope, index, by_feature)
         gradient = self._in_units(gradient, by_position, prepared.volume, scene)
 
-        feature = sdf_feature if shared else self._head_feature(head_rows, corners)
+        feature = sdf_feature if len(rows) == 1 else self._head_feature(rows[1], corners)
         inputs = _Inputs(gradient, feature, sdf_feature, decoded.hidden, position)
         return self._heads(layers[-1], inputs, directions)
 

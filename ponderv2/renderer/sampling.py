@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,6 +64,30 @@ def draw_noise(n_rays: int, generator: torch.Generator, config: RendererConfig) 
             rounds = [draw(bounded.n_evaluated + 1, single) for _ in range(bounded.n_rounds - 1)]
             rounds.append(draw(bounded.n_samples + 1, single))
             return RayNoise(uniform, tuple(rounds), draw(bounded.n_extra + 1, single), guided)
+
+
+def draw_noise_of_scenes(
+    counts: Sequence[int], generators: Sequence[torch.Generator], config: RendererConfig, device: torch.device
+) -> RayNoise:
+    """The random numbers of consecutive rays of several scenes, each scene's from its own generator.
+
+    They do not depend on which other scenes are in the batch.
+    """
+    parts = [draw_noise(n, generator, config) for n, generator in zip(counts, generators, strict=True)]
+
+    def joined(values: Sequence[Tensor | None]) -> Tensor | None:
+        given = [value for value in values if value is not None]
+        return torch.cat(given).to(device) if given else None
+
+    uniform = joined([part.uniform for part in parts])
+    rounds = [joined(values) for values in zip(*(part.importance for part in parts), strict=True)]
+    assert uniform is not None
+    return RayNoise(
+        uniform,
+        tuple(values for values in rounds if values is not None),
+        joined([part.extra for part in parts]),
+        joined([part.guided for part in parts]),
+    )
 
 
 @dataclass(frozen=True)

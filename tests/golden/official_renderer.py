@@ -81,7 +81,7 @@ def channels(official: Official) -> tuple[int, int]:
 
 
 def volume_of(official: Official, values: torch.Tensor) -> FeatureVolume:
-    """The volume in the box that the published field reads it in: 0..1, or with normalised points about +-0.55."""
+    """The volume in the box that the published field reads: 0..1, or with normalised points about +-0.55."""
     field, n_scenes = official["field"], len(values)
     lower, upper = 0.0, 1.0
     if field.get("norm_pts", False):
