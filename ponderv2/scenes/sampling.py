@@ -98,16 +98,27 @@ def draw_pixels(
     return valid[several[torch.randperm(len(several), generator=generator)[:n_pixels]]]
 
 
-def usable_pixels(
-    frame: Frame, decoded: DecodedFrame, max_depth: float | None, region: Region | None
+def _usable_pixels(
+    frame: Frame,
+    decoded: DecodedFrame,
+    config: ViewSamplingConfig,
+    generator: torch.Generator,
+    region: Region | None,
 ) -> Int[Tensor, " pixel"]:
-    """Row-major numbers of the pixels with a depth that show the region. Frame and region share one world."""
+    """Row-major numbers of pixels with a depth that show the region; not all where there are plenty."""
     valid = decoded.valid.long()
-    if max_depth is not None:
-        valid = valid[decoded.depth.flatten()[valid] <= max_depth]
-    if region is not None and len(valid):
-        valid = valid[region.contains(surface_points(frame, decoded, valid))]
-    return valid
+    if config.max_depth is not None:
+        valid = valid[decoded.depth.flatten()[valid] <= config.max_depth]
+    if region is None:
+        return valid
+    # Unprojecting a whole photograph costs more than all the rest of a sample: a random part usually does.
+    wanted = max(config.n_pixels, config.min_valid_pixels)
+    if len(valid) > 16 * wanted:
+        some = draw_pixels(valid, 16 * wanted, generator)
+        shown = some[region.contains(surface_points(frame, decoded, some))]
+        if len(shown) >= wanted:
+            return shown
+    return valid[region.contains(surface_points(frame, decoded, valid))]
 
 
 def surface_points(
@@ -163,7 +174,7 @@ def _usable_views(
     good, poor = [], []
     for number in _frame_order(scene, frames, generator, region):
         frame = frames[number]
-        valid = usable_pixels(frame, decode(frame), config.max_depth, region)
+        valid = _usable_pixels(frame, decode(frame), config, generator, region)
         if len(valid) >= config.min_valid_pixels:
             good.append((frame, valid))
         elif len(valid):
