@@ -107,8 +107,8 @@ def run_demo(python: Path, again: bool) -> None:
     steps = Steps(python, done)
     pretrained, finetuned = RUNS / "pretrain-demo", RUNS / "finetune-demo"
     steps.ponder("prepare", "synthetic", "--out", ROOMS)
-    steps.ponder("pretrain", "--preset", "demo", "--data", ROOMS, resume=pretrained)
-    steps.ponder("finetune", "--preset", "demo", "--from", pretrained, "--data", ROOMS, resume=finetuned)
+    steps.ponder("pretrain", "--preset", "demo", "--data", ROOMS, "--resume")
+    steps.ponder("finetune", "--preset", "demo", "--from", pretrained, "--data", ROOMS, "--resume")
     steps.ponder("eval", finetuned, "--data", ROOMS)
     room = sorted(path.name for path in (ROOT / ROOMS / "val").iterdir() if path.is_dir())[0]
     steps.ponder("render", pretrained, "--scene", room, "--data", ROOMS, "--out", "frames", "--side-by-side")
@@ -123,15 +123,13 @@ class Steps:
     def __init__(self, python: Path, done: dict[str, float]) -> None:
         self.python, self.done = python, done
 
-    def ponder(self, *words: str | Path, resume: Path | None = None) -> None:
-        """One command; with `resume`, continue the run in that folder if it was begun."""
+    def ponder(self, *words: str | Path) -> None:
+        """One command, unless it is done already."""
         command = [str(word) for word in words]
         key = shlex.join(command)
         if key in self.done:
             print(f"\n$ ponder {key}\n  done before in {self.done[key]:.0f} s")
             return
-        if resume is not None and (ROOT / resume / "checkpoints").is_dir():
-            command.append("--resume")
         start = time.monotonic()
         print(f"\n$ ponder {shlex.join(command)}", flush=True)
         subprocess.run([str(self.python), "-m", "ponder_cli", *command], check=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import types
 from collections.abc import Iterator
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from ponder_cli.kinds import classes_in, kind_of
 from ponder_cli.layers import Layer
 from ponder_cli.yaml_files import KeyPath
 from ponderv2.errors import PresetError
@@ -46,7 +46,7 @@ def known_keys(config_class: type[BaseModel], depth: int = MAX_DEPTH) -> Iterato
         return
     for name, info in config_class.model_fields.items():
         yield (name,)
-        for inner in _classes_in(info.annotation):
+        for inner in classes_in(info.annotation):
             for rest in known_keys(inner, depth - 1):
                 yield (name, *rest)
 
@@ -56,7 +56,7 @@ def key_path(loc: tuple[int | str, ...], config_class: type[BaseModel]) -> KeyPa
     kept: list[str] = []
     candidates: list[type[BaseModel]] = [config_class]
     for part in map(str, loc):
-        chosen = [item for item in candidates if _kind(item) == part]
+        chosen = [item for item in candidates if kind_of(item) == part]
         if chosen and len(candidates) > 1:
             candidates = chosen
             continue
@@ -66,26 +66,8 @@ def key_path(loc: tuple[int | str, ...], config_class: type[BaseModel]) -> KeyPa
         if part.isdigit():
             continue
         fields = [item.model_fields[part].annotation for item in candidates if part in item.model_fields]
-        candidates = [inner for annotation in fields for inner in _classes_in(annotation)]
+        candidates = [inner for annotation in fields for inner in classes_in(annotation)]
     return tuple(kept)
-
-
-def _classes_in(annotation: Any) -> list[type[BaseModel]]:
-    """The settings classes that a type mentions, once each."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if get_origin(annotation) is Literal:
-        return []
-    if get_origin(annotation) in (Annotated, Union, types.UnionType, tuple, list):
-        found = [inner for part in get_args(annotation) for inner in _classes_in(part)]
-        return list(dict.fromkeys(found))
-    return []
-
-
-def _kind(config_class: type[BaseModel]) -> str | None:
-    info = config_class.model_fields.get("kind")
-    names = get_args(info.annotation) if info is not None else ()
-    return names[0] if names else None
 
 
 def _nearest_key(path: KeyPath, config_class: type[BaseModel]) -> str | None:

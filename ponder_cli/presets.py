@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from ponder_cli.kinds import with_default_kinds
 from ponder_cli.layers import Layer, Override, layered, parse_override, with_override
 from ponder_cli.preset_errors import explain_validation_error
 from ponder_cli.yaml_files import KeyPath, read_yaml
@@ -104,7 +105,7 @@ def checked(layer: Layer, config_class: type[Config]) -> Config:
         PresetError: a key or value that is not accepted.
     """
     try:
-        return config_class.model_validate(layer.values)
+        return config_class.model_validate(with_default_kinds(layer.values, config_class))
     except ValidationError as problem:
         raise explain_validation_error(problem, config_class, layer) from problem
 

@@ -1,5 +1,69 @@
-"""3D pre-training by neural rendering: encoder, renderer, heads, and the workflows around them."""
+"""3D pre-training by neural rendering: encoder, renderer, heads, and the workflows around them.
+
+    model = ponderv2.load(Path("runs/pretrain-demo"))            # a checkpoint or a run folder
+    encoded = model.encode(cloud)                                # cloud: ponderv2.PointCloud
+    encoded.feature                                              # [point, channel]
+    view = encoded.render(camera)                                # camera: ponderv2.Camera
+    ponderv2.write_mesh(Path("room.ply"), encoded.mesh())
+
+Names are loaded when they are first used: `import ponderv2` is quick and does not load torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from ponderv2.version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from ponderv2.errors import PonderError
+    from ponderv2.geometry.cameras import Camera
+    from ponderv2.geometry.meshes import Mesh
+    from ponderv2.reconstruction.export import read_mesh, write_mesh
+    from ponderv2.scenes.scene import Frame, PointCloud, Scene
+    from ponderv2.scenes.storage import SceneStore
+    from ponderv2.workflows.loaded import EncodedCloud, LoadedModel, View, load
+
+_HOME = {
+    "Camera": "geometry.cameras",
+    "EncodedCloud": "workflows.loaded",
+    "Frame": "scenes.scene",
+    "LoadedModel": "workflows.loaded",
+    "Mesh": "geometry.meshes",
+    "PointCloud": "scenes.scene",
+    "PonderError": "errors",
+    "Scene": "scenes.scene",
+    "SceneStore": "scenes.storage",
+    "View": "workflows.loaded",
+    "load": "workflows.loaded",
+    "read_mesh": "reconstruction.export",
+    "write_mesh": "reconstruction.export",
+}
+
+__all__ = [
+    "Camera",
+    "EncodedCloud",
+    "Frame",
+    "LoadedModel",
+    "Mesh",
+    "PointCloud",
+    "PonderError",
+    "Scene",
+    "SceneStore",
+    "View",
+    "__version__",
+    "load",
+    "read_mesh",
+    "write_mesh",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'ponderv2' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"ponderv2.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

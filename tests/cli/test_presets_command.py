@@ -67,6 +67,14 @@ def test_another_kind_replaces_the_settings_of_the_former(run, tmp_path):
     assert "training.optimiser.beta1" not in values
 
 
+def test_a_choice_keeps_its_default_kind_when_only_a_number_of_it_is_set(run, tmp_path):
+    values = explain(run, tmp_path, "finetune/demo", "--set", "training.schedule={warmup: 0.2}")
+    assert values["training.schedule.kind"]["value"] == "one_cycle"
+    file = tmp_path / "mine.yaml"
+    file.write_text("cameras: {stride: 3}\n")
+    assert explain(run, tmp_path, "render", file)["cameras.kind"]["value"] == "own"
+
+
 def test_json_on_standard_output_is_all_that_stands_there(run):
     result = run("presets", "show", "render/demo", "--json", "-")
     assert json.loads(result.stdout)["cameras"]["kind"] == "own"
