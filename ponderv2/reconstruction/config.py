@@ -1,0 +1,121 @@
+"""Settings of rendering paths, refinement and meshes. Never imports torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from ponderv2.config import StrictConfig
+
+
+class OwnCamerasConfig(StrictConfig):
+    """The scene's own cameras, which have real pictures to compare with."""
+
+    kind: Literal["own"] = "own"
+    only: Literal["all", "held_out"] = "all"
+    """held_out: the frames that neither training nor refinement has seen."""
+    stride: PositiveInt = 1
+    """Every stride-th of them."""
+
+
+class InterpolatedPathConfig(StrictConfig):
+    """A smooth flight through the scene's own cameras."""
+
+    kind: Literal["interpolated"] = "interpolated"
+    n_frames: PositiveInt = 60
+    """Pictures of the whole flight."""
+    n_keys: PositiveInt = 12
+    """Own cameras, spread over the recording, that the flight passes."""
+
+
+class OrbitPathConfig(StrictConfig):
+    """A circle around the middle of the scene, looking at it."""
+
+    kind: Literal["orbit"] = "orbit"
+    n_frames: PositiveInt = 60
+    radius: PositiveFloat | None = None
+    """Metres; by default what keeps the camera inside the observed room."""
+    height: float | None = None
+    """Metres above the lowest point; by default the mean height of the scene's own cameras."""
+
+
+class CameraFileConfig(StrictConfig):
+    """Cameras read from a JSON file."""
+
+    kind: Literal["file"] = "file"
+    path: Path
+    """Frames with `camera_to_world` 4x4, and `intrinsics` 3x3 with `width` and `height` per file or frame."""
+
+
+CameraPathConfig = Annotated[
+    OwnCamerasConfig | InterpolatedPathConfig | OrbitPathConfig | CameraFileConfig,
+    Field(discriminator="kind"),
+]
+
+Picture = Literal["color", "depth", "normal", "semantic"]
+
+
+class RefineConfig(StrictConfig):
+    """Optimise the scene's own volume and decoder on the scene's own frames before they are used."""
+
+    steps: NonNegativeInt = 0
+    """0 = use the model as it is."""
+    max_seconds: PositiveFloat | None = None
+    """Stop after this time, whatever the number of steps."""
+    n_rays: PositiveInt = 2048
+    """Rays per step, drawn from all frames that are not held out."""
+    max_frames: PositiveInt = 400
+    """Longer recordings are thinned to so many frames, which are held in memory."""
+    cell: PositiveFloat = 0.03
+    """Metres between values of signed distance and colour feature near what was seen."""
+    coarse_factor: PositiveInt = 4
+    """Cells of the volume that covers everything are this much larger."""
+    detail_cell: PositiveFloat | None = 0.015
+    """Metres between values of fine colour; None = no finer than `cell`."""
+    channels: Annotated[int, Field(ge=3)] = 12
+    """Of the colour feature; the first three are colours before the logistic function."""
+    detail_channels: Annotated[int, Field(ge=3)] = 6
+    hidden: PositiveInt = 32
+    """Width of the colour decoder."""
+    truncation: PositiveFloat = 0.06
+    """Metres around a measured depth in which the signed distance is compared with it."""
+    n_near: PositiveInt = 12
+    """Samples of a ray around its measured depth."""
+    n_free: PositiveInt = 6
+    """Samples of a ray in the free space before that."""
+    learning_rate: PositiveFloat = 3.0e-3
+    """Of the decoder and the exposure of each frame."""
+    volume_learning_rate: PositiveFloat = 2.0e-2
+    """Of the colour features of the cells."""
+    distance_learning_rate: PositiveFloat = 4.0e-3
+    """Of the signed distances of the cells, metres."""
+    sharpness: tuple[PositiveFloat, PositiveFloat] = (20.0, 300.0)
+    """1/metre: slope of the logistic function of NeuS at the beginning, and from two thirds on."""
+    exposure: bool = True
+    """Learn one brightness per colour and frame; pictures in between take the mean of their neighbours'."""
+    color_weight: NonNegativeFloat = 5.0
+    distance_weight: NonNegativeFloat = 5.0
+    free_space_weight: NonNegativeFloat = 5.0
+    depth_weight: NonNegativeFloat = 0.5
+    opacity_weight: NonNegativeFloat = 0.01
+    """Pulls the opacity of pixels with a measured depth to 1."""
+    seed: NonNegativeInt = 0
+
+
+class TsdfConfig(StrictConfig):
+    """Fusion of depth frames into a truncated signed distance."""
+
+    voxel_size: PositiveFloat = 0.02
+    """Metres."""
+    truncation: PositiveFloat = 0.08
+    """Metres."""
+    max_depth: PositiveFloat = 6.0
+    """Metres; depth beyond it is not fused."""
+    min_weight: NonNegativeFloat = 1.0
+    """Cells seen less often than this give no surface."""
+    stride: PositiveInt = 1
+    """Every stride-th frame."""
+    include_held_out: bool = True
+    """Also fuse the frames that were kept from training."""

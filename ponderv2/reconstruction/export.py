@@ -1,0 +1,95 @@
+"""Meshes as files: PLY, OBJ and GLB, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ponderv2.errors import OutputError, SceneError
+from ponderv2.geometry.meshes import Mesh, vertex_normals
+from ponderv2.scenes.ply import read_ply
+
+SUFFIXES = (".ply", ".obj", ".glb")
+
+
+def check_mesh_path(path: Path) -> None:
+    """Refuses a file ending that cannot be written, before hours are spent on its contents."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise OutputError(f"cannot write a mesh as '{path.name}'", fix=f"--out {path.with_suffix('.ply')}")
+
+
+def write_mesh(path: Path, mesh: Mesh) -> None:
+    """Vertices, faces, smooth normals and colours; the ending chooses the format.
+
+    Coordinates stay as they are (metres, z up), in GLB too. Raises OutputError.
+    """
+    check_mesh_path(path)
+    data = _encoded(mesh, path.suffix.lower()[1:])
+    write_whole(path, data)
+
+
+def read_mesh(path: Path) -> Mesh:
+    """A triangle mesh from PLY, OBJ, GLB or whatever else trimesh reads. Raises SceneError."""
+    if path.suffix.lower() == ".ply":
+        file = read_ply(path)
+        vertices = file.columns("x", "y", "z")
+        colors = file.columns("red", "green", "blue")
+        assert vertices is not None
+        return _checked(
+            path, vertices, file.faces, None if colors is None else colors.astype(np.float32) / 255
+        )
+    import trimesh
+
+    try:
+        loaded: Any = trimesh.load_mesh(path, process=False)
+        return _checked(path, np.asarray(loaded.vertices), np.asarray(loaded.faces), None)
+    except (OSError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
+        raise SceneError(f"{path} is not a readable mesh ({error})") from error
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a temporary file beside `path` and renames it. Raises OutputError; what stood there stays."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}",
+            fix="free space or choose another place with --out",
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _checked(path: Path, vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray | None) -> Mesh:
+    if len(faces) == 0:
+        raise SceneError(f"{path} has no faces; a mesh is needed, not a point cloud")
+    return Mesh(
+        torch.from_numpy(vertices.astype(np.float32)),
+        torch.from_numpy(faces.astype(np.int64)),
+        None if colors is None else torch.from_numpy(colors),
+    )
+
+
+def _encoded(mesh: Mesh, kind: str) -> bytes:
+    import trimesh
+
+    colors = None
+    if mesh.colors is not None:
+        colors = (mesh.colors.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    made = trimesh.Trimesh(
+        vertices=mesh.vertices.numpy(),
+        faces=mesh.faces.numpy(),
+        vertex_normals=vertex_normals(mesh).numpy(),
+        vertex_colors=colors,
+        process=False,
+    )
+    options: dict[str, Any] = {"vertex_normal": True} if kind == "ply" else {"include_normals": True}
+    encoded: Any = made.export(file_type=kind, **options)
+    return encoded if isinstance(encoded, bytes) else str(encoded).encode()

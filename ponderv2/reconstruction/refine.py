@@ -1,0 +1,224 @@
+"""Fits a refined scene to its own frames, from a pre-trained model's volume or from nothing.
+
+Per ray: samples around the measured depth and some before it. The signed distance near the surface is
+compared with the measured one, free space is kept free (Azinovic et al. 2022), colour goes through NeuS weights.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from ponderv2.reconstruction.config import RefineConfig
+from ponderv2.reconstruction.fields import SceneField
+from ponderv2.reconstruction.lattice import SparseLattice, mixed
+from ponderv2.reconstruction.recording import PixelTargets, Recording
+from ponderv2.reconstruction.refined import RefinedScene, ShadedRays, empty_scene
+
+MARGIN = 0.2
+"""Metres of the box beyond everything that was measured and every camera."""
+EMPTY = 0.1
+"""Metres: signed distance of cells that nothing is known about."""
+
+
+@dataclass(frozen=True)
+class RefineLosses:
+    """Each term already weighted. A term that is not used is exactly zero, not absent."""
+
+    color: Float[Tensor, ""]
+    distance: Float[Tensor, ""]
+    """Signed distance of samples within the truncation of the measured surface."""
+    free_space: Float[Tensor, ""]
+    """Of samples before that, which should be at least the truncation away from any surface."""
+    depth: Float[Tensor, ""]
+    """Of the rendered distance."""
+    opacity: Float[Tensor, ""]
+    exposure: Float[Tensor, ""]
+    """Keeps the mean exposure of all frames at 1."""
+
+    def total(self) -> Float[Tensor, ""]:
+        """The number to call backward on: every field, always."""
+        return torch.stack([getattr(self, term.name) for term in fields(self)]).sum()
+
+
+@dataclass(frozen=True)
+class RefineStep:
+    """What is told after each step."""
+
+    step: int
+    progress: float
+    """0..1, by steps or by time, whichever is nearer to its end."""
+    losses: dict[str, float]
+
+
+def initial_scene(
+    recording: Recording,
+    frame_ids: tuple[str, ...],
+    fitted: Bool[Tensor, " frame"],
+    config: RefineConfig,
+    start: SceneField | None,
+) -> RefinedScene:
+    """Cells around what the recording measured, holding what `start` says there (its distances and colours).
+
+    Without a start everything is empty and grey. `fitted` marks the `frame_ids` that the recording holds.
+    """
+    seen = recording.surface_points()
+    centres = torch.linalg.inv(recording.world_to_camera.double())[:, :3, 3].float()
+    everything = torch.cat([seen, centres])
+    box = everything.amin(dim=0) - MARGIN, everything.amax(dim=0) + MARGIN
+    scene = empty_scene(config, seen, box, frame_ids)
+    scene.fitted.copy_(fitted)
+    generator = torch.Generator().manual_seed(config.seed)
+    with torch.no_grad():
+        for table in scene.features:
+            table.normal_(0.0, 0.01, generator=generator)
+        for parameter in scene.decoder.parameters():
+            parameter.uniform_(-0.15, 0.15, generator=generator)
+        for parameter in scene.decoder[-1].parameters():
+            parameter.zero_()
+        scene.distances[0].fill_(EMPTY)
+        if start is not None:
+            _take_over(scene, start)
+    return scene
+
+
+def refine(
+    scene: RefinedScene,
+    recording: Recording,
+    config: RefineConfig,
+    listen: Callable[[RefineStep], None] = lambda step: None,
+) -> int:
+    """Optimises the scene in place and returns the number of steps done.
+
+    Ends after `steps` or `max_seconds`. Same seed and number of steps on one machine: same result.
+    """
+    frames = torch.nonzero(scene.fitted)[:, 0]
+    optimiser = torch.optim.Adam(_groups(scene, config), betas=(0.9, 0.99), eps=1e-15, fused=True)
+    rates = [group["lr"] for group in optimiser.param_groups]
+    generator = torch.Generator().manual_seed(config.seed)
+    started = time.monotonic()
+    for step in range(config.steps):
+        progress = step / config.steps
+        if config.max_seconds is not None:
+            progress = max(progress, (time.monotonic() - started) / config.max_seconds)
+        if progress >= 1.0:
+            return step
+        _set_pace(scene, optimiser, rates, progress)
+        targets = recording.random_pixels(config.n_rays, generator)
+        starts = training_samples(scene, targets, config, generator)
+        losses = refine_losses(
+            scene, scene.shade(targets.rays, starts), starts, targets, frames[targets.frame]
+        )
+        optimiser.zero_grad(set_to_none=True)
+        losses.total().backward()
+        optimiser.step()
+        told = {term.name: float(getattr(losses, term.name).detach()) for term in fields(losses)}
+        listen(RefineStep(step + 1, progress, told))
+    return config.steps
+
+
+def training_samples(
+    scene: RefinedScene, targets: PixelTargets, config: RefineConfig, generator: torch.Generator
+) -> Float[Tensor, "ray sample"]:
+    """Where rays are sampled, ascending: around the measured distance, or without one where there is surface."""
+    n_samples = config.n_free + config.n_near
+    jitter = torch.rand(len(targets.rays), n_samples, generator=generator)
+    near = 0.05
+    first = (targets.distance - config.truncation)[:, None]
+    free = near + (first - near).clamp(min=0.0) * (
+        (torch.arange(config.n_free) + jitter[:, : config.n_free]) / config.n_free
+    )
+    around = (torch.arange(config.n_near) + jitter[:, config.n_free :]) / config.n_near
+    starts = torch.cat([free, first + 2.0 * config.truncation * around], dim=-1)
+    blind = torch.nonzero(targets.distance <= 0)[:, 0]
+    starts[blind] = scene.place_samples(targets.rays.part(blind), 64, n_samples, generator)
+    return starts.sort(dim=-1).values
+
+
+def refine_losses(
+    scene: RefinedScene,
+    shaded: ShadedRays,
+    starts: Float[Tensor, "ray sample"],
+    targets: PixelTargets,
+    frame: Int[Tensor, " ray"],
+) -> RefineLosses:
+    """`frame` numbers each ray's frame among `scene.frame_ids`."""
+    config = scene.config
+    color = shaded.color * scene.exposure[frame].exp() if config.exposure else shaded.color
+    measured = targets.distance > 0
+    truth = targets.distance[:, None] - starts
+    near = measured[:, None] & (truth.abs() <= config.truncation)
+    free = measured[:, None] & (truth > config.truncation)
+    opaque = measured & (shaded.opacity.detach() > 0.5)
+    level = scene.exposure[scene.fitted].mean(dim=0)
+    return RefineLosses(
+        color=config.color_weight * ((color - targets.color) ** 2).mean(),
+        distance=config.distance_weight * _mean((shaded.sdf - truth).abs(), near),
+        free_space=config.free_space_weight * _mean(F.relu(config.truncation - shaded.sdf), free),
+        depth=config.depth_weight * _mean((shaded.distance - targets.distance).abs(), opaque),
+        opacity=config.opacity_weight * _mean((1.0 - shaded.opacity) ** 2, measured),
+        exposure=(level**2).sum(),
+    )
+
+
+def _mean(values: Tensor, counted: Tensor) -> Tensor:
+    return (values * counted).sum() / counted.sum().clamp(min=1)
+
+
+def _groups(scene: RefinedScene, config: RefineConfig) -> list[dict]:
+    return [
+        {"params": list(scene.distances), "lr": config.distance_learning_rate},
+        {"params": list(scene.features), "lr": config.volume_learning_rate},
+        {
+            "params": [*scene.decoder.parameters(), scene.background, scene.exposure],
+            "lr": config.learning_rate,
+        },
+    ]
+
+
+def _set_pace(
+    scene: RefinedScene, optimiser: torch.optim.Optimizer, rates: list[float], progress: float
+) -> None:
+    """Learning rates fall to a twentieth, the sharpness rises until two thirds of the way."""
+    low, high = scene.config.sharpness
+    scene.sharpness.fill_(low * (high / low) ** min(progress * 1.5, 1.0))
+    for group, rate in zip(optimiser.param_groups, rates, strict=True):
+        group["lr"] = rate * 0.05**progress
+
+
+def _take_over(scene: RefinedScene, start: SceneField, chunk: int = 65536) -> None:
+    """Distances and colours of `start` at the lattice points; finer lattices hold what coarser ones miss."""
+    for level, table in enumerate(scene.distances):
+        points = _grid(scene, level).points()
+        values = torch.cat([start.signed_distance(part) for part in points.split(chunk)])
+        known = _within(points, start)
+        below = scene.signed_distance(points)
+        if level == 0:
+            table.copy_(torch.where(known, values, EMPTY))
+        else:
+            table.copy_(torch.where(known, values - below, 0.0))
+    for level, table in enumerate(scene.features[:2]):
+        points = _grid(scene, level).points()
+        inward = -F.normalize(scene.gradient(points), dim=-1)
+        colors = torch.cat(
+            [start.color(a, b) for a, b in zip(points.split(chunk), inward.split(chunk), strict=True)]
+        )
+        wanted = torch.logit(colors.clamp(0.02, 0.98))
+        before = mixed(scene.features[0], _grid(scene, 0).at(points))[:, :3] if level else 0.0
+        table[:, :3] = torch.where(_within(points, start)[:, None], wanted - before, table[:, :3])
+
+
+def _within(points: Tensor, start: SceneField) -> Tensor:
+    return ((points >= start.lower) & (points <= start.upper)).all(dim=-1)
+
+
+def _grid(scene: RefinedScene, level: int) -> SparseLattice:
+    grid = scene.lattices[level]
+    assert isinstance(grid, SparseLattice)
+    return grid

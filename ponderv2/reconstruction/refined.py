@@ -1,0 +1,251 @@
+"""One scene as cells of signed distance and colour feature, fitted to its own frames.
+
+Scene units (metres). Two lattices add up: coarse cells everywhere, fine ones near what was seen; a third, finer
+one holds only colour. The opacity along a ray is that of NeuS.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ponderv2.geometry.rays import RayBundle, intersect_box
+from ponderv2.reconstruction.config import RefineConfig
+from ponderv2.reconstruction.fields import RenderedRays
+from ponderv2.reconstruction.lattice import (
+    SparseLattice,
+    dense_lattice,
+    lattice_around,
+    lattice_size,
+    mixed,
+    mixed_scalar,
+)
+from ponderv2.reconstruction.memory import in_parts
+from ponderv2.renderer.compositing import weights_from_alpha
+from ponderv2.renderer.opacity import neus_alpha
+
+SMALLEST_WEIGHT = 1e-3
+"""Samples of less weight are left out of colours."""
+MARCH_SHARPNESS = 60.0
+"""1/metre. Upper limit while samples are placed, so that none slips through a thin surface."""
+
+
+@dataclass(frozen=True)
+class ShadedRays:
+    """Rays with the samples that they were made of."""
+
+    color: Float[Tensor, "ray 3"]
+    distance: Float[Tensor, " ray"]
+    opacity: Float[Tensor, " ray"]
+    weights: Float[Tensor, "ray interval"]
+    sdf: Float[Tensor, "ray sample"]
+
+
+class RefinedScene(nn.Module):
+    """Cells, colour decoder and exposure of one scene. Made by `empty_scene`, fitted by `refine`."""
+
+    def __init__(
+        self, config: RefineConfig, lattices: list[SparseLattice], frame_ids: tuple[str, ...]
+    ) -> None:
+        """`lattices`: coarse, fine and, where the settings have one, that of detail."""
+        super().__init__()
+        self.config, self.frame_ids = config, frame_ids
+        self.lattices = nn.ModuleList(lattices)
+        widths = [config.channels, config.channels, config.detail_channels][: len(lattices)]
+        self.distances = nn.ParameterList(nn.Parameter(torch.zeros(grid.n_rows)) for grid in lattices[:2])
+        self.features = nn.ParameterList(
+            nn.Parameter(torch.zeros(grid.n_rows, width))
+            for grid, width in zip(lattices, widths, strict=True)
+        )
+        self.n_features = config.channels + sum(widths[2:])
+        self.background = nn.Parameter(torch.zeros(self.n_features))
+        self.decoder = nn.Sequential(
+            nn.Linear(self.n_features + 9, config.hidden), nn.ReLU(), nn.Linear(config.hidden, 3)
+        )
+        self.exposure = nn.Parameter(torch.zeros(len(frame_ids), 3))
+        self.fitted: Tensor
+        self.register_buffer("fitted", torch.zeros(len(frame_ids), dtype=torch.bool))
+        self.sharpness: Tensor
+        self.register_buffer("sharpness", torch.tensor(config.sharpness[0]))
+
+    @property
+    def lower(self) -> Float[Tensor, "3"]:
+        """Of the box that the scene fills."""
+        return self._grid(0).lower
+
+    @property
+    def upper(self) -> Float[Tensor, "3"]:
+        """Of the box that the scene fills."""
+        grid = self._grid(0)
+        return grid.lower + grid.cell * (torch.tensor(grid.size, device=grid.lower.device) - 1.001)
+
+    def signed_distance(self, points: Float[Tensor, "point 3"]) -> Float[Tensor, " point"]:
+        """Positive in free space."""
+        total = points.new_zeros(len(points))
+        for level, table in enumerate(self.distances):
+            total = total + mixed_scalar(table, self._grid(level).at(points))[0]
+        return total
+
+    def gradient(self, points: Float[Tensor, "point 3"]) -> Float[Tensor, "point 3"]:
+        """Of the signed distance: outward, about unit length near surfaces."""
+        total = torch.zeros_like(points)
+        for level, table in enumerate(self.distances):
+            total = total + mixed_scalar(table, self._grid(level).at(points, slopes=True))[1]
+        return total
+
+    def feature(self, points: Float[Tensor, "point 3"]) -> Float[Tensor, "point channel"]:
+        """Colour feature: coarse plus fine, then detail."""
+        coarse, fine, *detail = (
+            mixed(table, self._grid(level).at(points)) for level, table in enumerate(self.features)
+        )
+        return torch.cat([coarse + fine, *detail], dim=-1)
+
+    def decode(
+        self, feature: Float[Tensor, "point channel"], directions: Float[Tensor, "point 3"]
+    ) -> Float[Tensor, "point 3"]:
+        """Colour 0..1 of a feature seen along unit directions."""
+        plain = feature[:, :3]
+        if self.n_features > self.config.channels:
+            plain = plain + feature[:, self.config.channels : self.config.channels + 3]
+        return torch.sigmoid(plain + self.decoder(torch.cat([feature, _harmonics(directions)], dim=-1)))
+
+    def color(
+        self, points: Float[Tensor, "point 3"], directions: Float[Tensor, "point 3"]
+    ) -> Float[Tensor, "point 3"]:
+        """Colour 0..1 of points seen along unit directions, at the mean exposure."""
+        return self.decode(self.feature(points), directions)
+
+    def weights(
+        self, sdf: Float[Tensor, "ray sample"], starts: Float[Tensor, "ray sample"], sharpness: Tensor
+    ) -> Float[Tensor, "ray interval"]:
+        """Share of each interval between neighbouring samples in what the ray sees."""
+        step = starts[:, 1:] - starts[:, :-1]
+        slope = (sdf[:, 1:] - sdf[:, :-1]) / (step + 1e-9)
+        return weights_from_alpha(neus_alpha((sdf[:, 1:] + sdf[:, :-1]) / 2, slope, step, sharpness))
+
+    def shade(self, rays: RayBundle, starts: Float[Tensor, "ray sample"]) -> ShadedRays:
+        """Colour and distance of rays from samples at ascending distances. Differentiable.
+
+        Features are mixed along the ray and decoded once.
+        """
+        sdf = self.signed_distance(along(rays, starts)).view(starts.shape)
+        weights = self.weights(sdf, starts, self.sharpness)
+        middle = (starts[:, 1:] + starts[:, :-1]) / 2
+        counted = weights.detach() > SMALLEST_WEIGHT
+        ray = torch.nonzero(counted)[:, 0]
+        points = rays.origins[ray] + rays.directions[ray] * middle[counted][:, None]
+        parts = self.feature(points) * weights[counted][:, None]
+        opacity = weights.sum(-1)
+        feature = (1.0 - opacity)[:, None] * self.background
+        feature = feature.index_add(0, ray, parts)
+        distance = (weights * middle).sum(-1) / (opacity + 1e-6)
+        return ShadedRays(self.decode(feature, rays.directions), distance, opacity, weights, sdf)
+
+    @torch.no_grad()
+    def place_samples(
+        self, rays: RayBundle, n_even: int, n_samples: int, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "ray sample"]:
+        """Distances, ascending, denser where the ray meets surface; jittered with a generator."""
+        near, far = intersect_box(rays, self.lower[None], self.upper[None], 0.05)
+        shift = _jitter(len(rays), n_even, generator)
+        even = near[:, None] + (far - near)[:, None] * ((torch.arange(n_even) + shift) / n_even).to(near)
+        sdf = self.signed_distance(along(rays, even)).view(even.shape)
+        weights = self.weights(sdf, even, self.sharpness.clamp(max=MARCH_SHARPNESS)) + 1e-4 / n_even
+        ends = F.pad(weights.cumsum(-1) / weights.sum(-1, keepdim=True), (1, 0))
+        shift = _jitter(len(rays), n_samples, generator)
+        drawn = ((torch.arange(n_samples) + shift) / n_samples).to(near).expand(len(rays), -1).contiguous()
+        after = torch.searchsorted(ends, drawn).clamp(1, n_even - 1)
+        low, high = ends.gather(1, after - 1), ends.gather(1, after)
+        share = ((drawn - low) / (high - low + 1e-9)).clamp(0.0, 1.0)
+        first, last = even.gather(1, after - 1), even.gather(1, after)
+        return (first + (last - first) * share).sort(dim=-1).values
+
+    @torch.no_grad()
+    def render_rays(
+        self, origins: Float[Tensor, "ray 3"], directions: Float[Tensor, "ray 3"], chunk: int
+    ) -> RenderedRays:
+        """Rays of unit direction at the mean exposure, at most `chunk` at once, fewer when memory runs out."""
+        rays = RayBundle(origins, directions, torch.zeros(len(origins), dtype=torch.int64))
+        parts = in_parts(lambda rows: self._render(rays.part(rows)), len(rays), chunk)
+        return RenderedRays(
+            color=torch.cat([part.color for part in parts]),
+            distance=torch.cat([part.distance for part in parts]),
+            normal=torch.cat([part.normal for part in parts]),
+            opacity=torch.cat([part.opacity for part in parts]),
+        )
+
+    def frame_gain(self, frame_id: str | None) -> Float[Tensor, "3"]:
+        """Factor of the colours of a frame. Frames that were not fitted take the mean of their neighbours."""
+        fitted = torch.nonzero(self.fitted)[:, 0]
+        if frame_id not in self.frame_ids or len(fitted) == 0:
+            return torch.ones(3)
+        index = self.frame_ids.index(frame_id)
+        before, after = fitted[fitted <= index][-1:], fitted[fitted >= index][:1]
+        return self.exposure.detach()[torch.cat([before, after])].mean(dim=0).exp()
+
+    def _render(self, rays: RayBundle) -> RenderedRays:
+        longest = float((self.upper - self.lower).norm())
+        n_even = int(min(max(longest / (1.5 * self.config.cell), 64), 256))
+        shaded = self.shade(rays, self.place_samples(rays, n_even, 32))
+        hit = rays.origins + rays.directions * shaded.distance[:, None]
+        normal = F.normalize(self.gradient(hit), dim=-1) * (shaded.opacity > 0.5)[:, None]
+        return RenderedRays(shaded.color.clamp(0.0, 1.0), shaded.distance, normal, shaded.opacity)
+
+    def _grid(self, level: int) -> SparseLattice:
+        grid = self.lattices[level]
+        assert isinstance(grid, SparseLattice)
+        return grid
+
+
+def along(rays: RayBundle, starts: Float[Tensor, "ray sample"]) -> Float[Tensor, "point 3"]:
+    """The samples of all rays, ray-major."""
+    return (rays.origins[:, None] + rays.directions[:, None] * starts[..., None]).reshape(-1, 3)
+
+
+def empty_scene(
+    config: RefineConfig,
+    seen: Float[Tensor, "point 3"],
+    box: tuple[Float[Tensor, "3"], Float[Tensor, "3"]],
+    frame_ids: tuple[str, ...],
+) -> RefinedScene:
+    """Cells of zeros around the points that were `seen`, and coarse ones in the whole box."""
+    lower, upper = box
+    grids = [
+        dense_lattice(lower, upper, config.cell * config.coarse_factor),
+        lattice_around(seen, lower, upper, config.cell, 2),
+    ]
+    if config.detail_cell is not None:
+        grids.append(lattice_around(seen, lower, upper, config.detail_cell, 1))
+    return RefinedScene(config, grids, frame_ids)
+
+
+def scene_of_state(
+    config: RefineConfig, state: dict[str, Tensor], frame_ids: tuple[str, ...], box: tuple[Tensor, Tensor]
+) -> RefinedScene:
+    """The scene that `state_dict` describes."""
+    cells = [config.cell * config.coarse_factor, config.cell]
+    cells += [config.detail_cell] if config.detail_cell is not None else []
+    grids = [
+        SparseLattice(box[0], cell, lattice_size(*box, cell), state[f"lattices.{level}.position"])
+        for level, cell in enumerate(cells)
+    ]
+    scene = RefinedScene(config, grids, frame_ids)
+    scene.load_state_dict(state)
+    return scene
+
+
+def _jitter(n_rays: int, n_samples: int, generator: torch.Generator | None) -> Tensor:
+    if generator is None:
+        return torch.tensor(0.5)
+    return torch.rand(n_rays, n_samples, generator=generator)
+
+
+def _harmonics(directions: Float[Tensor, "point 3"]) -> Float[Tensor, "point 9"]:
+    """Spherical harmonics up to degree 2, not normalised."""
+    x, y, z = directions.unbind(dim=-1)
+    one = torch.ones_like(x)
+    return torch.stack([one, x, y, z, x * y, y * z, x * z, x * x - y * y, 3 * z * z - 1], dim=-1)
