@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from ponderv2.encoder.config import MaskConfig
 from ponderv2.geometry.voxels import SparseVoxels
+
+Generators = torch.Generator | Sequence[torch.Generator]
 
 TOKEN_DEVIATION = 0.02
 """The learned vector starts as a normal variable of this deviation, cut off at one deviation (published)."""
@@ -30,11 +33,12 @@ def new_mask_token(channels: int) -> Float[Tensor, "1 channel"]:
 
 
 def mask_blocks(
-    voxels: SparseVoxels, token: Float[Tensor, "1 channel"], config: MaskConfig, generator: torch.Generator
+    voxels: SparseVoxels, token: Float[Tensor, "1 channel"], config: MaskConfig, generator: Generators
 ) -> MaskedVoxels:
     """In every scene keep round(n_blocks (1 - ratio)) random blocks, halves to even; hide the others.
 
-    `generator` is a CPU generator. A block is the cube of voxels with equal trunc(grid_coord / block_size).
+    `generator` is a CPU generator, or one for each scene: a scene then loses the same blocks in every batch.
+    A block is the cube of voxels with equal trunc(grid_coord / block_size).
     """
     hidden = hidden_blocks(voxels, config, generator)
     feature = torch.where(hidden[:, None], token.to(voxels.feature.dtype), voxels.feature)
@@ -42,13 +46,11 @@ def mask_blocks(
 
 
 @torch.no_grad()
-def hidden_blocks(
-    voxels: SparseVoxels, config: MaskConfig, generator: torch.Generator
-) -> Bool[Tensor, " voxel"]:
+def hidden_blocks(voxels: SparseVoxels, config: MaskConfig, generator: Generators) -> Bool[Tensor, " voxel"]:
     """Which voxels lie in hidden blocks."""
-    block, scene, member = _blocks(voxels, config.block_size)
-    noise = torch.rand(len(block), generator=generator, dtype=torch.float64).to(scene.device)
+    scene, member = _blocks(voxels, config.block_size)
     counts = torch.bincount(scene, minlength=voxels.n_scenes)
+    noise = _noise(counts.tolist(), generator).to(scene.device)
     kept = torch.round(counts.double() * (1.0 - config.ratio)).long()
     # Blocks are sorted by scene; sorting by scene + noise shuffles them within their scene.
     order = torch.argsort(scene + noise, stable=True)
@@ -58,10 +60,18 @@ def hidden_blocks(
     return (rank >= kept[scene])[member]
 
 
-def _blocks(
-    voxels: SparseVoxels, size: int
-) -> tuple[Int[Tensor, "block 4"], Int[Tensor, " block"], Int[Tensor, " voxel"]]:
-    """The blocks (scene, x, y, z), their scenes ascending, and the block of every voxel."""
+def _noise(counts: list[int], generator: Generators) -> Float[Tensor, " block"]:
+    """One number per block; blocks are sorted by scene."""
+    if isinstance(generator, torch.Generator):
+        return torch.rand(sum(counts), generator=generator, dtype=torch.float64)
+    draws = [
+        torch.rand(n, generator=one, dtype=torch.float64) for n, one in zip(counts, generator, strict=True)
+    ]
+    return torch.cat(draws)
+
+
+def _blocks(voxels: SparseVoxels, size: int) -> tuple[Int[Tensor, " block"], Int[Tensor, " voxel"]]:
+    """The scene of every block, ascending, and the block of every voxel."""
     cell = torch.div(voxels.grid_coord, size, rounding_mode="trunc")
     block, member = torch.unique(torch.cat([voxels.scene[:, None], cell], 1), dim=0, return_inverse=True)
-    return block, block[:, 0], member
+    return block[:, 0], member

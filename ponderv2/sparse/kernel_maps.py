@@ -28,6 +28,15 @@ def triple(value: int | Sequence[int]) -> Triple:
 
 
 @dataclass(frozen=True)
+class Block:
+    """The meetings of some consecutive output rows."""
+
+    rows: slice
+    meetings: tuple[tuple[int, Int[Tensor, " _"], Int[Tensor, " _"]], ...]
+    """Kernel entry, output rows counted from the start of the block (ascending), input rows."""
+
+
+@dataclass(frozen=True)
 class KernelMap:
     """A sparse convolution without its numbers. Row `n_in` (`n_out` in `mirrored`) stands for "none"."""
 
@@ -63,14 +72,21 @@ class KernelMap:
         row = self.table.gather(1, entry[:, None])[:, 0].long()
         return torch.where(met.any(1), row * self.n_entries + entry, self.n_in * self.n_entries)
 
-    @cached_property
-    def pairs(self) -> tuple[tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]], ...]:
-        """(output rows, input rows) that meet, per kernel entry; output rows ascend."""
-        met = (self.table < self.n_in).t().contiguous()
+    def blocks(self, n_rows: int) -> tuple[Block, ...]:
+        """The meetings in blocks of `n_rows` output rows; found once per block size."""
+        made = self.__dict__.setdefault("_blocks", {})
+        if n_rows not in made:
+            starts = range(0, self.n_out, n_rows)
+            made[n_rows] = tuple(self._block(start, min(start + n_rows, self.n_out)) for start in starts)
+        return made[n_rows]
+
+    def _block(self, start: int, stop: int) -> Block:
+        table = self.table[start:stop].t()
+        met = (table < self.n_in).contiguous()
         entry, output = met.nonzero(as_tuple=True)
-        table = self.table[output, entry].long()
         counts = met.sum(1).tolist()
-        return tuple(zip(output.split(counts), table.split(counts), strict=True))
+        outputs, inputs = output.split(counts), table[entry, output].long().split(counts)
+        return Block(slice(start, stop), tuple(zip(range(len(counts)), outputs, inputs, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)

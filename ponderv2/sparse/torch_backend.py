@@ -12,8 +12,12 @@ from torch.autograd.function import once_differentiable
 
 from ponderv2.sparse.kernel_maps import KernelMap, Level
 
-CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
+CHUNK_ELEMENTS = {"cpu": 2**19, "cuda": 2**26}
 """How many gathered numbers are multiplied at once: small enough for the caches of a CPU."""
+BLOCK_ROWS = {"cpu": 2048, "cuda": 2**30}
+"""How many output rows are treated at once where entries are multiplied one by one."""
+WIDE = 64 * 64
+"""From this many weights per entry it pays to leave out absent neighbours (half of 27 on surfaces)."""
 
 
 def submanifold(
@@ -87,6 +91,10 @@ class _SparseConvolution(torch.autograd.Function):
         return grad_feature, grad_weight, None
 
 
+def _is_wide(n_channels: int, n_out_channels: int, kernel_map: KernelMap) -> bool:
+    return n_channels * n_out_channels >= WIDE and kernel_map.n_entries > 1
+
+
 def _gather_multiply(x: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
     """[n_in, in] and [entry, in, out] to [n_out, out]."""
     n_entries, n_channels, n_out_channels = weight.shape
@@ -94,6 +102,8 @@ def _gather_multiply(x: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor
         spread = x @ weight.transpose(0, 1).reshape(n_channels, -1)
         rows = torch.cat([spread.view(-1, n_out_channels), x.new_zeros(1, n_out_channels)])
         return rows.index_select(0, kernel_map.single)
+    if _is_wide(n_channels, n_out_channels, kernel_map):
+        return _multiply_by_entry(x, weight, kernel_map)
     flat = weight.reshape(n_entries * n_channels, n_out_channels)
     y = x.new_empty(kernel_map.n_out, n_out_channels)
     for rows, gathered in _gathered(x, kernel_map.table):
@@ -101,11 +111,32 @@ def _gather_multiply(x: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor
     return y
 
 
+def _block_rows(x: Tensor) -> int:
+    return BLOCK_ROWS["cpu" if x.device.type == "cpu" else "cuda"]
+
+
+def _multiply_by_entry(x: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    """One product per entry and block, of the neighbours that are there only.
+
+    Within an entry no output row occurs twice, so the sums have a fixed order on every device.
+    """
+    y = x.new_zeros(kernel_map.n_out, weight.shape[2])
+    for block in kernel_map.blocks(_block_rows(x)):
+        part = y[block.rows]
+        for entry, output, row in block.meetings:
+            if len(output) == len(part):
+                part.addmm_(x.index_select(0, row), weight[entry])
+            elif len(output):
+                part.index_add_(0, output, x.index_select(0, row) @ weight[entry])
+    return y
+
+
 def _gathered(x: Tensor, table: Int[Tensor, "output entry"]) -> Iterator[tuple[slice, Tensor]]:
     """Slices of output rows with their input rows side by side, [rows, entry * in]; zeros for none."""
     padded = torch.cat([x, x.new_zeros(1, x.shape[1])])
     width = table.shape[1] * x.shape[1]
-    step = max(64, CHUNK_ELEMENTS.get(x.device.type, 2**26) // max(width, 1))
+    budget = CHUNK_ELEMENTS["cpu" if x.device.type == "cpu" else "cuda"]
+    step = max(64, budget // max(width, 1))
     for start in range(0, len(table), step):
         part = table[start : start + step]
         yield slice(start, start + step), padded.index_select(0, part.reshape(-1)).view(len(part), width)
@@ -115,17 +146,32 @@ def _weight_gradient(x: Tensor, grad: Tensor, kernel_map: KernelMap) -> Tensor:
     """dW[k] = sum over meetings of x[input]^T grad[output], summed in float32 or better; [entry, in, out]."""
     n_entries, n_channels, n_out_channels = kernel_map.n_entries, x.shape[1], grad.shape[1]
     sum_type = torch.promote_types(x.dtype, torch.float32)
-    if kernel_map.n_out * n_channels <= kernel_map.n_in * n_out_channels:
-        total = x.new_zeros(n_entries * n_channels, n_out_channels, dtype=sum_type)
+    if _is_wide(n_channels, n_out_channels, kernel_map):
+        result = _weight_gradient_by_entry(x, grad, kernel_map, sum_type)
+    elif kernel_map.n_out * n_channels <= kernel_map.n_in * n_out_channels:
+        total = x.new_zeros(n_out_channels, n_entries * n_channels, dtype=sum_type)
         for rows, gathered in _gathered(x, kernel_map.table):
-            _add_product(total, gathered.t(), grad[rows])
-        result = total.view(n_entries, n_channels, n_out_channels)
+            _add_product(total, grad[rows].t(), gathered)
+        result = total.view(n_out_channels, n_entries, n_channels).permute(1, 2, 0)
     else:
         total = x.new_zeros(n_channels, n_entries * n_out_channels, dtype=sum_type)
         for rows, gathered in _gathered(grad, kernel_map.mirrored):
             _add_product(total, x[rows].t(), gathered)
         result = total.view(n_channels, n_entries, n_out_channels).transpose(0, 1)
     return result.to(x.dtype)
+
+
+def _weight_gradient_by_entry(
+    x: Tensor, grad: Tensor, kernel_map: KernelMap, sum_type: torch.dtype
+) -> Tensor:
+    total = x.new_zeros(kernel_map.n_entries, x.shape[1], grad.shape[1], dtype=sum_type)
+    for block in kernel_map.blocks(_block_rows(x)):
+        part = grad[block.rows]
+        for entry, output, row in block.meetings:
+            if len(output):
+                there = part if len(output) == len(part) else part.index_select(0, output)
+                _add_product(total[entry], x.index_select(0, row).t(), there)
+    return total
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

@@ -174,9 +174,8 @@ def test_small_published_scenes_are_resized_as_the_library_does(rng: torch.Gener
     frames = scene_frames(coord, offset, SceneFrameConfig())
     config = DensifyConfig(grid_shape=(12, 11, 10), grid_size=0.1, align_with_sampling=False)
     volume = densify(feature, coord, offset, frames, config)
-    cell = ((frames.cube_coord(coord, torch.zeros(200, dtype=torch.long)) + 0.5) / frames.scale).clamp(
-        min=0
-    ) // 0.1
+    position = frames.cube_coord(coord, torch.zeros(200, dtype=torch.long)) + 0.5
+    cell = (position / frames.scale).clamp(min=0) // 0.1
     resolution = int((cell.amax(0) - cell.amin(0)).max()) + 2
     number = ((cell[:, 2] * resolution + cell[:, 1]) * resolution + cell[:, 0]).long()
     rows = mean_per_cell(feature, number, resolution**3)
@@ -197,9 +196,8 @@ def test_gradients_agree_with_finite_differences(rng: torch.Generator, align: bo
 
 def test_half_precision_features_keep_their_type(rng: torch.Generator) -> None:
     coord, feature = room_points(rng), torch.randn(500, 3, generator=rng)
-    exact = densify(feature, coord, OFFSET, frames_of(coord), DensifyConfig(grid_shape=GRID)).values
-    rounded = densify(
-        feature.bfloat16(), coord, OFFSET, frames_of(coord), DensifyConfig(grid_shape=GRID)
-    ).values
+    frames, config = frames_of(coord), DensifyConfig(grid_shape=GRID)
+    exact = densify(feature, coord, OFFSET, frames, config).values
+    rounded = densify(feature.bfloat16(), coord, OFFSET, frames, config).values
     assert rounded.dtype == torch.bfloat16
     torch.testing.assert_close(rounded.float(), exact, atol=0.05, rtol=0.02)

@@ -69,3 +69,12 @@ def test_the_generator_alone_decides() -> None:
     torch.manual_seed(99)
     assert torch.equal(first, hidden_blocks(voxels, config, torch.Generator().manual_seed(3)))
     assert not torch.equal(first, hidden_blocks(voxels, config, torch.Generator().manual_seed(4)))
+
+
+def test_with_a_generator_per_scene_a_scene_does_not_depend_on_its_batch() -> None:
+    config = MaskConfig(block_size=4, ratio=0.5)
+    both, second = blocks_in_a_row([12, 20]), blocks_in_a_row([20])
+    generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+    in_batch = hidden_blocks(both, config, generators)[both.scene == 1]
+    alone = hidden_blocks(second, config, [torch.Generator().manual_seed(2)])
+    assert torch.equal(in_batch, alone)

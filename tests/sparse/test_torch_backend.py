@@ -98,11 +98,12 @@ def test_gradients_agree_with_finite_differences(rng: torch.Generator, kind: str
     assert torch.autograd.gradcheck(run, (x, w))
 
 
-@pytest.mark.parametrize("channels", [(4, 4), (80, 72), (24, 96), (96, 24)])
+@pytest.mark.parametrize("channels", [(4, 4), (80, 72), (24, 96), (96, 24), (96, 96)])
 def test_small_chunks_and_every_width_equal_dense_convolution(
     rng: torch.Generator, channels: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(torch_backend.CHUNK_ELEMENTS, "cpu", 64 * 27 * channels[1])
+    monkeypatch.setitem(torch_backend.BLOCK_ROWS, "cpu", 100)
     level = twins.random_level(rng)
     x, w = random_feature(rng, level, channels[1]), random_weight(rng, 3, channels)
     assert_same(
@@ -126,7 +127,7 @@ def test_every_run_gives_the_same_bits_and_every_thread_count_the_same_features(
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(one, two) for one, two in zip(results[1], results[2], strict=True))
-    # The matrix library splits the long sum of a weight gradient by threads, so that is equal to rounding only.
+    # The matrix library splits the long sum of a weight gradient by threads: equal to rounding only.
     assert torch.equal(results[0][0], results[1][0])
     assert torch.equal(results[0][1], results[1][1])
     torch.testing.assert_close(
