@@ -22,9 +22,10 @@ from ponderv2.geometry.voxels import SparseVoxels, scene_of_each
 from ponderv2.models.config import ClassTargetConfig, PretextConfig, TextTargetConfig
 from ponderv2.models.pixel_rays import TargetRays, rays_of_pixels
 from ponderv2.models.text_targets import point_loss, text_embeddings
+from ponderv2.randomness import generators_of_scenes
 from ponderv2.renderer.losses import RayTargets, psnr, render_losses
 from ponderv2.renderer.renderer import Renderer, RenderOutput
-from ponderv2.renderer.sampling import draw_noise
+from ponderv2.renderer.sampling import draw_noise_of_scenes
 from ponderv2.scenes.batch import SceneBatch
 
 
@@ -95,7 +96,8 @@ class PretextModel(nn.Module):
         scene = scene_of_each(batch.offset)
         voxels = SparseVoxels(batch.feature, batch.grid_coord, scene, len(batch.offset))
         if self.config.mask is not None and generator is not None:
-            voxels = mask_blocks(voxels, self.mtoken, self.config.mask, generator).voxels
+            generators = generators_of_scenes(generator, voxels.n_scenes)
+            voxels = mask_blocks(voxels, self.mtoken, self.config.mask, generators).voxels
         return self.backbone(voxels, self._context(batch.condition), batch.condition)
 
     def build_volume(self, batch: SceneBatch, generator: torch.Generator | None = None) -> EncodedScenes:
@@ -109,10 +111,16 @@ class PretextModel(nn.Module):
         )
 
     def forward(self, batch: SceneBatch, generator: torch.Generator) -> PretextStep:
-        """One training step: render the pixels of the batch and compare them."""
+        """One training step: render the pixels of the batch and compare them.
+
+        `generator` is a CPU generator that starts alike in all processes of the run.
+        """
         encoded = self.build_volume(batch, generator)
         rays = self.rays(batch, encoded.frames)
-        noise = draw_noise(len(rays.rays.scene), generator, self.config.renderer)
+        # Rays lie scene by scene; each scene has its own numbers, whatever process it is on.
+        counts = torch.bincount(rays.rays.scene, minlength=len(batch.offset)).tolist()
+        generators = generators_of_scenes(generator, len(counts))
+        noise = draw_noise_of_scenes(counts, generators, self.config.renderer, batch.feature.device)
         output = self.renderer(encoded.volume, rays.rays, noise, target_distance=rays.distance)
         return self.compare(batch, encoded, rays, output)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import sys
@@ -83,6 +84,8 @@ def make_fabric(
     """
     from lightning_fabric import Fabric
 
+    for name in ("lightning_fabric", "lightning.fabric", "lightning_utilities"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     if under_launcher():
         devices = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
     _check_devices(config, devices, nodes)

@@ -191,7 +191,7 @@ class _Training:
         place = (self.job.seed, self.step, part)
         # Models draw from the generator they are given; what still reads the global one is repeatable too.
         torch.manual_seed(seed_of("global", *place, process_number()))
-        generator = generator_of("step", *place, device=self.fabric.device)
+        generator = generator_of("step", *place)
         exchange_later = part < self.share.n_parts - 1 and n_processes() > 1
         quiet = self.fabric.no_backward_sync(self.module) if exchange_later else nullcontext()
         with quiet:

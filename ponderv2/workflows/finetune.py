@@ -97,7 +97,7 @@ def run(  # noqa: PLR0913 - one argument per option of the command
 
 
 def load_encoder(model: SegmentationModel, path: Path) -> MatchReport:
-    """Copies encoder and, where the model has them, dataset prompts. Raises CheckpointError if one is missing."""
+    """Copies encoder and, where the model has them, prompts. Raises CheckpointError if one is missing."""
     stored = encoder_weights(path)
     kept = {
         name: value for name, value in stored.items() if name.startswith(("backbone.", "embedding_table."))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 Item = TypeVar("Item")
 
 
+@runtime_checkable
 class Advance(Protocol):
     """The handle of a running progress display."""
 
@@ -16,6 +17,7 @@ class Advance(Protocol):
         """Say that `n` more steps are done; `fields` are numbers worth seeing (loss terms, memory)."""
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """What a workflow may say while it runs. Nothing here is a result."""
 

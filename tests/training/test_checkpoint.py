@@ -23,7 +23,11 @@ from tests.training.processes import run_ranks
 def _checkpoint(step: int = 3) -> Checkpoint:
     model = {"layer.weight": torch.arange(2000.0).reshape(40, 50) + step, "layer.bias": torch.ones(3)}
     return Checkpoint(
-        kind="toy", config={"model": {"a": 1, "b": [1, 2], "c": None}}, model=model, step=step, history=[{"x": 0.5}]
+        kind="toy",
+        config={"model": {"a": 1, "b": [1, 2], "c": None}},
+        model=model,
+        step=step,
+        history=[{"x": 0.5}],
     )
 
 

@@ -90,7 +90,9 @@ def test_workers_and_the_moment_of_resuming_do_not_change_anything(
     run_toy(_shortened(tmp_path / "parts", 6, stop=4, **settings))
     run_toy(toy_job(tmp_path / "parts", 6, **settings), resume=True)
     assert _lines(tmp_path / "parts")[-1] == _lines(tmp_path / "whole")[-1]
-    ends = [load_checkpoint(tmp_path / name / "checkpoints" / "last.pth").model for name in ("parts", "whole")]
+    ends = [
+        load_checkpoint(tmp_path / name / "checkpoints" / "last.pth").model for name in ("parts", "whole")
+    ]
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[1])
 
 

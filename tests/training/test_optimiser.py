@@ -26,7 +26,9 @@ def test_one_cycle_equals_torch(kind: str, steps: int, warmup: float) -> None:
     config = OneCycleConfig(warmup=warmup, divide_start=10, divide_end=1e4)
     weight = nn.Parameter(torch.zeros(1))
     truth = SGD([weight], lr=0.3, momentum=0.9) if kind == "sgd" else AdamW([weight], lr=0.3)
-    schedule = OneCycleLR(truth, 0.3, total_steps=steps, pct_start=warmup, div_factor=10, final_div_factor=1e4)
+    schedule = OneCycleLR(
+        truth, 0.3, total_steps=steps, pct_start=warmup, div_factor=10, final_div_factor=1e4
+    )
     for step in range(steps):
         pace = pace_at(step, steps, config)
         group = truth.param_groups[0]
@@ -55,7 +57,9 @@ def test_one_step_runs_have_a_pace() -> None:
 def test_rate_factors_and_frozen_names_reach_the_groups() -> None:
     model = nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": nn.Linear(2, 2), "old": nn.Linear(2, 2)})
     config = TrainingConfig(
-        optimiser=AdamwConfig(rate=0.1), rate_factors={"backbone.": 0.1, "backbone.bias": 0.5}, frozen=("old.",)
+        optimiser=AdamwConfig(rate=0.1),
+        rate_factors={"backbone.": 0.1, "backbone.bias": 0.5},
+        frozen=("old.",),
     )
     optimiser = build_optimiser(model, config)
     set_pace(optimiser, pace_at(0, 10, PolyConfig()))
