@@ -280,8 +280,5 @@ def _pictures_of(output: RenderOutput) -> RayPictures:
 
 def _is_out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
-    return (
-        isinstance(error, MemoryError | torch.OutOfMemoryError)
-        or "not enough memory" in text
-        or "out of memory" in text
-    )
+    told = any(words in text for words in ("out of memory", "not enough memory", "can't allocate memory"))
+    return told or isinstance(error, MemoryError | torch.OutOfMemoryError)
