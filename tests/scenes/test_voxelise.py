@@ -86,7 +86,9 @@ def test_preferred_points_represent_their_voxels(coord: torch.Tensor, rng: torch
         wanted[cells[point]].add(point)
     seen = defaultdict(set)
     for _ in range(20):
-        for point in voxelise(coord, 0.4, "fnv", rng, preferred).index.tolist():
+        index = voxelise(coord, 0.4, "fnv", rng, preferred).index.tolist()
+        assert sorted(cells[point] for point in index) == sorted(set(cells))
+        for point in index:
             seen[cells[point]].add(point)
     for cell, points in wanted.items():
         assert seen[cell] <= points
