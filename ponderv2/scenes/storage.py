@@ -70,6 +70,10 @@ class SceneStore:
         write_bytes(root / INFO_FILE, text.encode())
         return SceneStore(root, info)
 
+    def known_info(self) -> DatasetInfo:
+        """What dataset.yaml says now, which may differ from `info`."""
+        return _read_info(self.root)
+
     def scene_names(self, split: str) -> tuple[str, ...]:
         """Names of the scenes of one split, sorted; empty when the split does not exist."""
         return _scene_names(self.root / split)

@@ -1,1 +1,27 @@
-"""One reader per kind of raw data."""
+"""One reader per kind of raw data, in one visible table. Readers are imported when they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ponderv2.scenes.sources.config import RgbdConfig
+    from ponderv2.scenes.sources.source import SourcePlan
+    from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
+
+
+def _rgbd(config: RgbdConfig) -> SourcePlan:
+    from ponderv2.scenes.sources.rgbd_folder import find
+
+    return find(config)
+
+
+def _synthetic(config: SyntheticConfig) -> SourcePlan:
+    from ponderv2.scenes.sources.synthetic import find
+
+    return find(config)
+
+
+SOURCES: dict[str, Callable[[Any], SourcePlan]] = {"rgbd": _rgbd, "synthetic": _synthetic}
+"""`kind` of the source's settings -> what finds its scenes."""
