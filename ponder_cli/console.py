@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -48,9 +49,9 @@ def warn(text: str) -> None:
     err.print(f"[yellow]warning:[/yellow] {escape(text)}")
 
 
-def next_command(text: str) -> None:
-    """The command that usually follows, on stderr."""
-    err.print(f"[green]Next:[/green] {escape(text)}")
+def next_command(*words: object) -> None:
+    """The command that usually follows, on stderr, so that it can be copied: `ponder` and these words."""
+    err.print(f"[green]Next:[/green] {escape(shlex.join(['ponder', *map(str, words)]))}")
 
 
 def error(problem: PonderError) -> None:

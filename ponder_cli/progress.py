@@ -16,6 +16,7 @@ from ponderv2.workflows.report import Advance
 Item = TypeVar("Item")
 
 SECONDS_BETWEEN_LINES = 10.0
+LOGBOOK_ONLY = {"gradient_norm", "seconds", "waited", "points_per_second", "rays_per_second", "point_loss"}
 
 
 class ConsoleReporter:
@@ -128,9 +129,11 @@ class Rate:
 
 
 def _values(fields: dict[str, float | str]) -> str:
+    """The fields that are worth a look while running; all of them stand in the logbook of the run."""
+    shown = {name: value for name, value in fields.items() if value and name not in LOGBOOK_ONLY}
     return " ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in fields.items()
+        for name, value in shown.items()
     )
 
 

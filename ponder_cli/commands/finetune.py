@@ -70,7 +70,7 @@ def finetune(  # noqa: PLR0913 - one argument per option
     )
     console.show_result(result)
     console.write_json(result, json)
-    console.next_command(f"ponder eval {result.checkpoint}")
+    console.next_command("eval", result.folder)
 
 
 def _usual_name(preset: str, scratch: bool, linear_probe: bool) -> str:

@@ -67,4 +67,4 @@ def prepare(  # noqa: PLR0913 - one argument per option
     result = workflow.check(config, report) if check else workflow.run(config, report)
     console.show_result(result)
     console.write_json(result, json)
-    console.next_command(f"ponder pretrain --data {config.out}")
+    console.next_command("pretrain", "--data", config.out)

@@ -32,7 +32,7 @@ def list_presets(ctx: typer.Context, json: JsonOption = None) -> None:
         rows.append({"preset": f"{preset.command}/{preset.name}", **words})
     console.table(("preset", "what it does", "needs", "cost"), [list(row.values()) for row in rows])
     console.write_json(rows, json)
-    console.next_command("ponder presets explain pretrain/demo")
+    console.next_command("presets", "explain", "pretrain/demo")
 
 
 @presets_app.command()

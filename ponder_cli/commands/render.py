@@ -61,7 +61,7 @@ def render(  # noqa: PLR0913 - one argument per option
     )
     console.show_result(result)
     console.write_json(result, json)
-    console.next_command(f"ponder reconstruct {checkpoint} --scene {scene}")
+    console.next_command("reconstruct", checkpoint, "--scene", scene)
 
 
 def _cameras(cameras: str | None) -> dict[str, str] | None:
