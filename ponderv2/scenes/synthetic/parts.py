@@ -10,6 +10,9 @@ from jaxtyping import Float, Int
 
 from ponderv2.scenes.synthetic.materials import Material
 
+Position = tuple[float | int, float | int, float | int]
+"""x, y, z."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -67,7 +70,7 @@ class Thing:
         return replace(self, pose=shift(x, y, z) @ turn_z(turn))
 
 
-def shift(x: float, y: float, z: float) -> Float[np.ndarray, "4 4"]:
+def shift(x: float | int, y: float | int, z: float | int) -> Float[np.ndarray, "4 4"]:
     """Translation."""
     pose = np.eye(4)
     pose[:3, 3] = (x, y, z)
@@ -96,8 +99,8 @@ _CUBE_FACES = np.array([face for a, b, c, d in _CUBE_QUADS for face in ((a, b, c
 
 
 def box(
-    lower: tuple[float, float, float],
-    upper: tuple[float, float, float],
+    lower: Position,
+    upper: Position,
     material: Material,
     tilt: float = 0.0,
 ) -> Part:
@@ -115,9 +118,9 @@ def box(
 
 
 def lathe(
-    profile: list[tuple[float, float]],
+    profile: list[tuple[float | int, float | int]],
     material: Material,
-    at: tuple[float, float, float] = (0, 0, 0),
+    at: Position = (0, 0, 0),
     sides: int = 12,
 ) -> Part:
     """A body of revolution about the vertical: (radius, height) from the bottom axis to the top axis."""
@@ -149,8 +152,8 @@ def _ring_faces(n_rings: int, sides: int) -> Int[np.ndarray, "face 3"]:
 
 
 def tube(
-    start: tuple[float, float, float],
-    end: tuple[float, float, float],
+    start: Position,
+    end: Position,
     radii: tuple[float, float],
     material: Material,
     sides: int = 8,
@@ -170,8 +173,8 @@ def tube(
 
 
 def cushion(
-    lower: tuple[float, float, float],
-    upper: tuple[float, float, float],
+    lower: Position,
+    upper: Position,
     material: Material,
     softness: float = 0.5,
     tilt: float = 0.0,

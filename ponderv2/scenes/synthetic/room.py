@@ -110,7 +110,7 @@ def _lights(rng: np.random.Generator, plan: FloorPlan) -> tuple[Light, ...]:
         spot = np.zeros(2)
         for _ in range(50):
             spot = rng.uniform(plan.corners.min(axis=0), plan.corners.max(axis=0))
-            if plan.contains(spot, 0.5):
+            if plan.contains(spot[None], 0.5).all():
                 break
         height = plan.height - rng.uniform(0.12, 0.4)
         tint = 1.0 + rng.uniform(-0.12, 0.12) * np.array([1.0, 0.1, -1.0])
