@@ -1,4 +1,4 @@
-"""One training step of the renderer beside the straightforward one (grid_sample, double backward, heads per sample).
+"""One training step of the renderer beside a straightforward one (grid_sample, double backward).
 
 Run from the project's root: `python -m benchmarks.rendering [--rays 512] [--samples 48] [--threads 1]`.
 Prints medians and ratios of CPU (or device) time, measured alternately; asserts nothing.
@@ -64,7 +64,7 @@ def total(output: RenderOutput | textbook.TextbookOutput) -> Tensor:
 
 
 def seconds(step: Callable[[], Tensor], device: str) -> float:
-    """Time of forward and backward; of the processor only, so that other work on the machine counts little."""
+    """Time of forward and backward; on CPUs of this process only, so that other work counts little."""
     clock = time.process_time if device == "cpu" else time.perf_counter
     if device != "cpu":
         torch.cuda.synchronize()
@@ -109,7 +109,8 @@ def main() -> None:
     mine, other = (statistics.median(column) for column in zip(*pairs, strict=True))
     ratio = statistics.median(b / a for a, b in pairs)
     print(
-        f"{arguments.rays} rays x {arguments.samples} samples, grid {tuple(arguments.grid)}, {arguments.device}"
+        f"{arguments.rays} rays x {arguments.samples} samples, "
+        f"grid {tuple(arguments.grid)}, {arguments.device}"
     )
     print(f"ours {mine:.3f} s   straightforward {other:.3f} s   median ratio {ratio:.1f}")
 

@@ -115,6 +115,10 @@ def _close(counter: Counter, actual: Tensor, expected: Tensor, bound: float, nam
 @pytest.mark.parametrize("phase", ["eval", "train"])
 def test_pictures_and_samples_are_the_published_ones(setting: Setting, phase: str) -> None:
     case, counter = setting.case, Counter()
+    phases = {name.split("_")[1] for name in case.arrays if name.startswith("out_")}
+    assert phases & {"eval", "train"}, f"{case.name} holds no outputs"
+    if phase not in phases:
+        pytest.skip(f"{case.name} holds no outputs of phase {phase}")
     with torch.no_grad():
         output = setting.render(phase)
     pictures = {"rgb": output.color, "depth": output.distance}
