@@ -1,4 +1,4 @@
-"""A model, scenes and a run small enough to be killed fifty times. `python -m tests.training.toy` trains it."""
+"""A model, scenes and a run small enough to be killed often. `python -m tests.training.toy` trains it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pre-training from prepared scenes to a checkpoint, resumed, on two processes, and refused where it must be."""
+"""Pre-training from prepared scenes to a checkpoint: resumed, on two processes, refused where it must be."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _as_rank(rank: int, port: int, request: RunRequest) -> int:
 
 
 def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
-    """Not with Adam: it makes steps of full length out of the rounding errors of parameters without effect."""
+    """Not with Adam: it makes full steps of the rounding errors of parameters that have no effect."""
     config = pretrain_config(steps=5, evaluate_every=0, optimiser={"kind": "sgd", "rate": 1.0e-3})
     config = config.model_copy(update={"scenes": rooms(tmp_path / "rooms")})
     pretrain.run(config, out=tmp_path, name="one")
@@ -98,7 +98,7 @@ def test_another_model_cannot_be_resumed(tmp_path: Path) -> None:
     pretrain.run(config, scenes=scenes, out=tmp_path, name="run")
     values = config.model_dump()
     values["model"]["projection"]["out_channels"] = 16
-    with pytest.raises(CheckpointError, match="projection.out_channels differs"):
+    with pytest.raises(CheckpointError, match=r"projection\.out_channels differs"):
         other = type(config).model_validate(values)
         pretrain.run(other, scenes=scenes, out=tmp_path, name="run", resume=True)
 
