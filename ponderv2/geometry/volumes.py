@@ -34,7 +34,8 @@ class FeatureVolume:
         if picked.is_contiguous(memory_format=torch.channels_last_3d) or not self.values.is_contiguous():
             return picked.permute(0, 2, 3, 4, 1).reshape(self.n_cells, picked.shape[1])
         # plain transposes are several times faster than a permutation of five axes
-        return torch.cat([grid.flatten(1).T.contiguous() for grid in picked])
+        parts = [grid.flatten(1).T.contiguous() for grid in picked]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def used_rows(
@@ -60,7 +61,7 @@ class _UsedRows(torch.autograd.Function):
         (used,) = ctx.saved_tensors
         scene, channel, z, y, x = ctx.shape
         both = torch.cat(gradients, dim=1)
-        dense = both.new_zeros(scene * z * y * x, channel).index_copy(0, used, both)
+        dense = both.new_zeros(scene * z * y * x, channel).index_copy_(0, used, both)
         if ctx.channels_first:
             by_channel = dense.new_empty(scene, channel, z * y * x)
             for target, source in zip(by_channel, dense.view(scene, z * y * x, channel), strict=True):
