@@ -26,7 +26,7 @@ class InterpolatedPathConfig(StrictConfig):
     kind: Literal["interpolated"] = "interpolated"
     n_frames: PositiveInt = 60
     """Pictures of the whole flight."""
-    n_keys: PositiveInt = 12
+    n_keys: Annotated[int, Field(ge=2)] = 12
     """Own cameras, spread over the recording, that the flight passes."""
 
 

@@ -61,6 +61,10 @@ class SceneField(Protocol):
         """Rays of unit direction, at most `chunk` at once."""
         ...
 
+    def frame_gain(self, frame_id: str | None) -> Float[Tensor, "3"]:
+        """Factor that brings colours to the exposure of one of the scene's frames; 1 where it is unknown."""
+        ...
+
 
 @dataclass(frozen=True)
 class ModelField:
@@ -91,41 +95,51 @@ class ModelField:
     def signed_distance(self, points: Float[Tensor, "point 3"]) -> Float[Tensor, " point"]:
         """In scene units, positive in free space."""
         inside = self._inside(points)
-        return self.renderer.signed_distance(self.volume, inside, _zeros(points)) / self.scale
+        found = self.renderer.signed_distance(self.volume, inside, _zeros(inside)) / self.scale
+        return found.to(points.device)
 
     def color(
         self, points: Float[Tensor, "point 3"], directions: Float[Tensor, "point 3"]
     ) -> Float[Tensor, "point 3"]:
         """Seen along unit directions, 0..1."""
-        turned = F.normalize(directions @ self._matrix(points)[:3, :3].T, dim=-1)
-        return self.renderer.color(self.volume, self._inside(points), turned, _zeros(points)).clamp(0.0, 1.0)
+        inside, turned = self._inside(points), self._turned(directions)
+        found = self.renderer.color(self.volume, inside, turned, _zeros(inside))
+        return found.clamp(0.0, 1.0).to(points.device)
 
     def render_rays(
         self, origins: Float[Tensor, "ray 3"], directions: Float[Tensor, "ray 3"], chunk: int
     ) -> RenderedRays:
         """Rays of unit direction, at most `chunk` at once; the renderer halves that when memory runs out."""
-        turned = F.normalize(directions @ self._matrix(origins)[:3, :3].T, dim=-1)
-        rays = RayBundle(self._inside(origins), turned, _zeros(origins))
+        inside = self._inside(origins)
+        rays = RayBundle(inside, self._turned(directions), _zeros(inside))
         seen = self.renderer.render_chunked(self.volume, rays, chunk)
+        semantic = self._scores(seen.semantic)
         back = torch.linalg.inv(self.to_cube.double())[:3, :3].to(origins)
         return RenderedRays(
-            color=seen.color.clamp(0.0, 1.0),
-            distance=seen.distance / self.scale,
-            normal=F.normalize(seen.normal @ back.T, dim=-1),
-            opacity=seen.opacity,
-            semantic=self._scores(seen.semantic),
+            color=seen.color.clamp(0.0, 1.0).to(origins.device),
+            distance=(seen.distance / self.scale).to(origins.device),
+            normal=F.normalize(seen.normal.to(origins.device) @ back.T, dim=-1),
+            opacity=seen.opacity.to(origins.device),
+            semantic=None if semantic is None else semantic.to(origins.device),
         )
+
+    def frame_gain(self, frame_id: str | None) -> Float[Tensor, "3"]:
+        """1: the model knows of no exposure."""
+        return torch.ones(3)
 
     def _scores(self, semantic: Tensor | None) -> Tensor | None:
         if semantic is None or self.class_rows is None:
             return semantic
-        return F.normalize(semantic, dim=-1) @ F.normalize(self.class_rows, dim=-1).T.to(semantic)
-
-    def _matrix(self, like: Tensor) -> Tensor:
-        return self.to_cube.to(like)
+        return F.normalize(semantic, dim=-1) @ F.normalize(self.class_rows.to(semantic), dim=-1).T
 
     def _inside(self, points: Tensor) -> Tensor:
-        return transform_points(self._matrix(points), points)
+        """In the frame of the volume, and where the volume is."""
+        moved = points.to(self.volume.values.device)
+        return transform_points(self.to_cube.to(moved), moved)
+
+    def _turned(self, directions: Tensor) -> Tensor:
+        turned = directions.to(self.volume.values.device)
+        return F.normalize(turned @ self.to_cube.to(turned)[:3, :3].T, dim=-1)
 
     def _corners(self) -> Tensor:
         ends = torch.stack([self.volume.lower[0], self.volume.upper[0]]).double().cpu()

@@ -1,7 +1,8 @@
 """Fits a refined scene to its own frames, from a pre-trained model's volume or from nothing.
 
 Per ray: samples around the measured depth and some before it. The signed distance near the surface is
-compared with the measured one, free space is kept free (Azinovic et al. 2022), colour goes through NeuS weights.
+compared with the measured one, free space is kept free (Azinovic et al. 2022), colour goes through NeuS
+weights.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 from ponderv2.reconstruction.config import RefineConfig
 from ponderv2.reconstruction.fields import SceneField
-from ponderv2.reconstruction.lattice import SparseLattice, mixed
+from ponderv2.reconstruction.lattice import mixed
 from ponderv2.reconstruction.recording import PixelTargets, Recording
 from ponderv2.reconstruction.refined import RefinedScene, ShadedRays, empty_scene
 
@@ -126,7 +127,7 @@ def refine(
 def training_samples(
     scene: RefinedScene, targets: PixelTargets, config: RefineConfig, generator: torch.Generator
 ) -> Float[Tensor, "ray sample"]:
-    """Where rays are sampled, ascending: around the measured distance, or without one where there is surface."""
+    """Where rays are sampled, ascending: around the measured distance, else where there is surface."""
     n_samples = config.n_free + config.n_near
     jitter = torch.rand(len(targets.rays), n_samples, generator=generator)
     near = 0.05
@@ -195,7 +196,7 @@ def _set_pace(
 def _take_over(scene: RefinedScene, start: SceneField, chunk: int = 65536) -> None:
     """Distances and colours of `start` at the lattice points; finer lattices hold what coarser ones miss."""
     for level, table in enumerate(scene.distances):
-        points = _grid(scene, level).points()
+        points = scene.grids[level].points()
         values = torch.cat([start.signed_distance(part) for part in points.split(chunk)])
         known = _within(points, start)
         below = scene.signed_distance(points)
@@ -204,21 +205,15 @@ def _take_over(scene: RefinedScene, start: SceneField, chunk: int = 65536) -> No
         else:
             table.copy_(torch.where(known, values - below, 0.0))
     for level, table in enumerate(scene.features[:2]):
-        points = _grid(scene, level).points()
+        points = scene.grids[level].points()
         inward = -F.normalize(scene.gradient(points), dim=-1)
         colors = torch.cat(
             [start.color(a, b) for a, b in zip(points.split(chunk), inward.split(chunk), strict=True)]
         )
         wanted = torch.logit(colors.clamp(0.02, 0.98))
-        before = mixed(scene.features[0], _grid(scene, 0).at(points))[:, :3] if level else 0.0
+        before = mixed(scene.features[0], scene.grids[0].at(points))[:, :3] if level else 0.0
         table[:, :3] = torch.where(_within(points, start)[:, None], wanted - before, table[:, :3])
 
 
 def _within(points: Tensor, start: SceneField) -> Tensor:
     return ((points >= start.lower) & (points <= start.upper)).all(dim=-1)
-
-
-def _grid(scene: RefinedScene, level: int) -> SparseLattice:
-    grid = scene.lattices[level]
-    assert isinstance(grid, SparseLattice)
-    return grid

@@ -1,7 +1,7 @@
 """One scene as cells of signed distance and colour feature, fitted to its own frames.
 
-Scene units (metres). Two lattices add up: coarse cells everywhere, fine ones near what was seen; a third, finer
-one holds only colour. The opacity along a ray is that of NeuS.
+Scene units (metres). Two lattices add up: coarse cells everywhere, fine ones near what was seen; a third,
+finer one holds only colour. The opacity along a ray is that of NeuS.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from ponderv2.reconstruction.lattice import (
     SparseLattice,
     dense_lattice,
     lattice_around,
-    lattice_size,
     mixed,
     mixed_scalar,
 )
@@ -73,34 +72,39 @@ class RefinedScene(nn.Module):
         self.register_buffer("sharpness", torch.tensor(config.sharpness[0]))
 
     @property
+    def grids(self) -> list[SparseLattice]:
+        """Coarse, fine and, where there is one, that of detail."""
+        return [grid for grid in self.lattices if isinstance(grid, SparseLattice)]
+
+    @property
     def lower(self) -> Float[Tensor, "3"]:
         """Of the box that the scene fills."""
-        return self._grid(0).lower
+        return self.grids[0].lower
 
     @property
     def upper(self) -> Float[Tensor, "3"]:
         """Of the box that the scene fills."""
-        grid = self._grid(0)
+        grid = self.grids[0]
         return grid.lower + grid.cell * (torch.tensor(grid.size, device=grid.lower.device) - 1.001)
 
     def signed_distance(self, points: Float[Tensor, "point 3"]) -> Float[Tensor, " point"]:
         """Positive in free space."""
         total = points.new_zeros(len(points))
         for level, table in enumerate(self.distances):
-            total = total + mixed_scalar(table, self._grid(level).at(points))[0]
+            total = total + mixed_scalar(table, self.grids[level].at(points))[0]
         return total
 
     def gradient(self, points: Float[Tensor, "point 3"]) -> Float[Tensor, "point 3"]:
         """Of the signed distance: outward, about unit length near surfaces."""
         total = torch.zeros_like(points)
         for level, table in enumerate(self.distances):
-            total = total + mixed_scalar(table, self._grid(level).at(points, slopes=True))[1]
+            total = total + mixed_scalar(table, self.grids[level].at(points, slopes=True))[1]
         return total
 
     def feature(self, points: Float[Tensor, "point 3"]) -> Float[Tensor, "point channel"]:
         """Colour feature: coarse plus fine, then detail."""
         coarse, fine, *detail = (
-            mixed(table, self._grid(level).at(points)) for level, table in enumerate(self.features)
+            mixed(table, self.grids[level].at(points)) for level, table in enumerate(self.features)
         )
         return torch.cat([coarse + fine, *detail], dim=-1)
 
@@ -168,14 +172,16 @@ class RefinedScene(nn.Module):
     def render_rays(
         self, origins: Float[Tensor, "ray 3"], directions: Float[Tensor, "ray 3"], chunk: int
     ) -> RenderedRays:
-        """Rays of unit direction at the mean exposure, at most `chunk` at once, fewer when memory runs out."""
-        rays = RayBundle(origins, directions, torch.zeros(len(origins), dtype=torch.int64))
+        """Rays of unit direction at the mean exposure, at most `chunk` at once."""
+        device = self.background.device
+        first = torch.zeros(len(origins), dtype=torch.int64, device=device)
+        rays = RayBundle(origins.to(device), directions.to(device), first)
         parts = in_parts(lambda rows: self._render(rays.part(rows)), len(rays), chunk)
         return RenderedRays(
-            color=torch.cat([part.color for part in parts]),
-            distance=torch.cat([part.distance for part in parts]),
-            normal=torch.cat([part.normal for part in parts]),
-            opacity=torch.cat([part.opacity for part in parts]),
+            color=torch.cat([part.color for part in parts]).to(origins.device),
+            distance=torch.cat([part.distance for part in parts]).to(origins.device),
+            normal=torch.cat([part.normal for part in parts]).to(origins.device),
+            opacity=torch.cat([part.opacity for part in parts]).to(origins.device),
         )
 
     def frame_gain(self, frame_id: str | None) -> Float[Tensor, "3"]:
@@ -194,11 +200,6 @@ class RefinedScene(nn.Module):
         hit = rays.origins + rays.directions * shaded.distance[:, None]
         normal = F.normalize(self.gradient(hit), dim=-1) * (shaded.opacity > 0.5)[:, None]
         return RenderedRays(shaded.color.clamp(0.0, 1.0), shaded.distance, normal, shaded.opacity)
-
-    def _grid(self, level: int) -> SparseLattice:
-        grid = self.lattices[level]
-        assert isinstance(grid, SparseLattice)
-        return grid
 
 
 def along(rays: RayBundle, starts: Float[Tensor, "ray sample"]) -> Float[Tensor, "point 3"]:
@@ -224,14 +225,17 @@ def empty_scene(
 
 
 def scene_of_state(
-    config: RefineConfig, state: dict[str, Tensor], frame_ids: tuple[str, ...], box: tuple[Tensor, Tensor]
+    config: RefineConfig,
+    state: dict[str, Tensor],
+    frame_ids: tuple[str, ...],
+    sizes: list[tuple[int, int, int]],
 ) -> RefinedScene:
-    """The scene that `state_dict` describes."""
-    cells = [config.cell * config.coarse_factor, config.cell]
-    cells += [config.detail_cell] if config.detail_cell is not None else []
+    """The scene that `state_dict` describes; `sizes` are those of its lattices."""
+    cells = (config.cell * config.coarse_factor, config.cell, config.detail_cell)
     grids = [
-        SparseLattice(box[0], cell, lattice_size(*box, cell), state[f"lattices.{level}.position"])
-        for level, cell in enumerate(cells)
+        SparseLattice(state[f"lattices.{level}.lower"], cell, size, state[f"lattices.{level}.position"])
+        for level, (cell, size) in enumerate(zip(cells, sizes, strict=False))
+        if cell is not None
     ]
     scene = RefinedScene(config, grids, frame_ids)
     scene.load_state_dict(state)

@@ -111,6 +111,8 @@ class RenderConfig(PresetConfig):
     frames_per_second: PositiveInt = 15
     depth_range: tuple[NonNegativeFloat, PositiveFloat] | None = None
     """Metres that the colours of depth pictures span; by default the range of the scene."""
+    refine: RefineConfig = RefineConfig()
+    """Fit the scene's own frames first; those that are held out stay unseen."""
     device: str = "auto"
     """auto, cpu or cuda."""
 
@@ -134,6 +136,8 @@ class ReconstructConfig(PresetConfig):
     """Colour per vertex."""
     threshold: PositiveFloat = 0.05
     """Metres: the distance of precision, recall and F-score against a reference mesh."""
+    crop_reference: bool = True
+    """Compare only with what the frames saw of the reference."""
     device: str = "auto"
     """auto, cpu or cuda."""
 

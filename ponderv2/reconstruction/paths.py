@@ -1,0 +1,251 @@
+"""Where to look from: the scene's own cameras, a flight through them, a circle, or a JSON file.
+
+Camera-path file (poses camera-to-world, OpenCV axes, metres; frames may have intrinsics of their own):
+
+    {"width": 640, "height": 480, "intrinsics": [[525, 0, 320], [0, 525, 240], [0, 0, 1]],
+     "frames": [{"name": "first",
+                 "camera_to_world": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]}]}
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, assert_never
+
+import numpy as np
+import torch
+from numpy import ndarray
+
+from ponderv2.errors import SceneError
+from ponderv2.geometry.cameras import Camera
+from ponderv2.reconstruction.config import (
+    CameraFileConfig,
+    CameraPathConfig,
+    InterpolatedPathConfig,
+    OrbitPathConfig,
+    OwnCamerasConfig,
+)
+from ponderv2.scenes.scene import Frame, Scene
+
+TURN = 0.5
+"""Metres that count as much as a turn of one radian when the speed of a flight is kept constant."""
+_STEPS = 64
+
+
+@dataclass(frozen=True)
+class Viewpoint:
+    """One picture to be made."""
+
+    name: str
+    camera: Camera
+    frame: Frame | None = None
+    """The photograph that was taken from there."""
+
+    def resized(self, width: int) -> Viewpoint:
+        """With so many pixels across; the height follows."""
+        return replace(self, camera=resized(self.camera, width))
+
+
+def viewpoints(scene: Scene, config: CameraPathConfig) -> tuple[Viewpoint, ...]:
+    """The cameras of a path. SceneError: the scene has none, or the file is not as described."""
+    match config:
+        case OwnCamerasConfig():
+            return _own(scene, config)
+        case InterpolatedPathConfig():
+            keys = _spread([frame.camera for frame in _frames(scene)], config.n_keys)
+            return tuple(_numbered(flight(keys, config.n_frames)))
+        case OrbitPathConfig():
+            return tuple(_numbered(_orbit(scene, config)))
+        case CameraFileConfig():
+            return read_path(config.path)
+        case _:
+            assert_never(config)
+
+
+def resized(camera: Camera, width: int) -> Camera:
+    """The same view with `width` pixels across. Pixel centres are integers, so corners are at -0.5."""
+    scale = width / camera.width
+    intrinsics = camera.intrinsics.double().clone()
+    intrinsics[:2, :2] *= scale
+    intrinsics[:2, 2] = (intrinsics[:2, 2] + 0.5) * scale - 0.5
+    height = max(round(camera.height * scale), 1)
+    return replace(camera, intrinsics=intrinsics.to(camera.intrinsics.dtype), width=width, height=height)
+
+
+def flight(keys: Sequence[Camera], n_frames: int) -> list[Camera]:
+    """From the first to the last key at constant speed: a smooth curve with the shortest turns.
+
+    Speed counts metres and, `TURN` metres per radian, turning. SceneError: a pose is not rigid.
+    """
+    from scipy.spatial.transform import Rotation, Slerp
+
+    poses = np.stack([_rigid_pose(camera) for camera in keys])
+    times = np.arange(len(keys), dtype=np.float64)
+    if len(keys) == 1:
+        return [keys[0]] * n_frames
+    turn = Slerp(times, Rotation.from_matrix(poses[:, :3, :3]))
+    dense = np.linspace(0.0, times[-1], _STEPS * (len(keys) - 1) + 1)
+    places = _catmull_rom(poses[:, :3, 3], dense)
+    turned = turn(dense)
+    angles = (turned[1:] * turned[:-1].inv()).magnitude()
+    length = np.append(0.0, np.cumsum(np.linalg.norm(np.diff(places, axis=0), axis=1) + TURN * angles))
+    even = np.linspace(0.0, length[-1], n_frames)
+    when = np.interp(even, length, dense) if length[-1] > 0 else np.zeros(n_frames)
+    positions = np.stack([np.interp(even, length, places[:, axis]) for axis in range(3)], axis=1)
+    made = []
+    for time, position, rotation in zip(when, positions, turn(when).as_matrix(), strict=True):
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = rotation, position
+        made.append(_posed(keys[min(int(time), len(keys) - 1)], pose))
+    return made
+
+
+def read_path(path: Path) -> tuple[Viewpoint, ...]:
+    """The cameras of a camera-path file."""
+    try:
+        contents = json.loads(Path(path).read_text())
+        frames = contents["frames"]
+        made = tuple(_of_entry(contents, frame, index) for index, frame in enumerate(frames))
+    except OSError as error:
+        raise SceneError(f"cannot read the camera path {path}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)
+        raise SceneError(
+            f"{path} is not a camera path: {reason}",
+            fix='write {"width": W, "height": H, "intrinsics": 3x3, "frames": [{"camera_to_world": 4x4}]}',
+        ) from error
+    if not made:
+        raise SceneError(f"{path} holds no cameras")
+    return made
+
+
+def path_contents(views: Sequence[Viewpoint]) -> dict[str, Any]:
+    """What `read_path` reads."""
+    return {
+        "frames": [
+            {
+                "name": view.name,
+                "width": view.camera.width,
+                "height": view.camera.height,
+                "intrinsics": view.camera.intrinsics.double().tolist(),
+                "camera_to_world": torch.linalg.inv(view.camera.world_to_camera.double()).tolist(),
+            }
+            for view in views
+        ]
+    }
+
+
+def _of_entry(contents: dict[str, Any], frame: dict[str, Any], index: int) -> Viewpoint:
+    def entry(name: str) -> Any:
+        return frame[name] if name in frame else contents[name]
+
+    pose = np.array(frame["camera_to_world"], dtype=np.float64)
+    intrinsics = np.array(entry("intrinsics"), dtype=np.float64)
+    if pose.shape != (4, 4) or intrinsics.shape != (3, 3):
+        raise ValueError(f"frame {index} has a pose {pose.shape} and intrinsics {intrinsics.shape}")
+    if not (np.isfinite(pose).all() and np.isfinite(intrinsics).all()) or abs(np.linalg.det(pose)) < 1e-9:
+        raise ValueError(f"the pose of frame {index} is not an invertible matrix of finite numbers")
+    width, height = int(entry("width")), int(entry("height"))
+    if width < 1 or height < 1:
+        raise ValueError(f"frame {index} has {width} x {height} pixels")
+    camera = Camera(torch.from_numpy(intrinsics).float(), _inverse(pose), width, height)
+    name = str(frame.get("name", f"{index:04d}"))
+    return Viewpoint(Path(name).name or f"{index:04d}", camera)
+
+
+def _own(scene: Scene, config: OwnCamerasConfig) -> tuple[Viewpoint, ...]:
+    frames = [frame for frame in _frames(scene) if frame.held_out or config.only == "all"]
+    if not frames:
+        raise SceneError(
+            f"scene '{scene.name}' has no held-out frames", fix="--set cameras.only=all, or prepare with some"
+        )
+    return tuple(Viewpoint(frame.id, frame.camera, frame) for frame in frames[:: config.stride])
+
+
+def _frames(scene: Scene) -> tuple[Frame, ...]:
+    if not scene.frames:
+        raise SceneError(f"scene '{scene.name}' has no cameras of its own", fix="--cameras path.json")
+    return scene.frames
+
+
+def _orbit(scene: Scene, config: OrbitPathConfig) -> list[Camera]:
+    lower, upper = scene.cloud.coord.amin(dim=0).double(), scene.cloud.coord.amax(dim=0).double()
+    middle = ((lower + upper) / 2).numpy()
+    radius = config.radius or 0.3 * float((upper - lower)[:2].amin())
+    template = scene.frames[0].camera if scene.frames else _default_camera()
+    if config.height is not None:
+        height = float(lower[2]) + config.height
+    elif scene.frames:
+        height = float(torch.stack([frame.camera.centre for frame in scene.frames])[:, 2].mean())
+    else:
+        height = float(middle[2])
+    made = []
+    for step in range(config.n_frames):
+        angle = 2.0 * math.pi * step / config.n_frames
+        place = np.array([middle[0] + radius * math.cos(angle), middle[1] + radius * math.sin(angle), height])
+        made.append(_posed(template, looking_at(place, middle)))
+    return made
+
+
+def looking_at(place: ndarray, target: ndarray) -> ndarray:
+    """Camera-to-world pose at `place` that looks at `target`, upright (z up)."""
+    forward = np.asarray(target, np.float64) - place
+    forward /= np.linalg.norm(forward)
+    right = np.cross(forward, [0.0, 0.0, 1.0])
+    if np.linalg.norm(right) < 1e-6:  # straight up or down: any right will do
+        right = np.array([1.0, 0.0, 0.0])
+    right /= np.linalg.norm(right)
+    pose = np.eye(4)
+    pose[:3, :3] = np.stack([right, np.cross(forward, right), forward], axis=1)
+    pose[:3, 3] = place
+    return pose
+
+
+def _default_camera() -> Camera:
+    intrinsics = torch.tensor([[525.0, 0.0, 319.5], [0.0, 525.0, 239.5], [0.0, 0.0, 1.0]])
+    return Camera(intrinsics, torch.eye(4), 640, 480)
+
+
+def _rigid_pose(camera: Camera) -> ndarray:
+    """Camera-to-world with an exact rotation. Poses from text files are off by up to 1e-3."""
+    pose = np.linalg.inv(camera.world_to_camera.double().numpy())
+    left, stretch, right = np.linalg.svd(pose[:3, :3])
+    rotation = left @ right
+    if np.abs(stretch - 1.0).max() > 1e-2 or np.linalg.det(rotation) < 0:
+        raise SceneError(
+            "a flight needs rigid poses: one of the scene's is scaled or mirrored",
+            fix="--cameras own, or a camera-path file",
+        )
+    pose[:3, :3] = rotation
+    return pose
+
+
+def _catmull_rom(points: ndarray, times: ndarray) -> ndarray:
+    """The smooth curve through points at times 0, 1, 2, ..."""
+    before = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
+    first = np.minimum(times.astype(int), len(points) - 2)
+    t = (times - first)[:, None]
+    a, b, c, d = (before[first + k] for k in range(4))
+    return 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * (b - c) + d - a) * t**3)
+
+
+def _posed(camera: Camera, camera_to_world: ndarray) -> Camera:
+    return replace(camera, world_to_camera=_inverse(camera_to_world))
+
+
+def _inverse(pose: ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.linalg.inv(pose)).float()
+
+
+def _spread(cameras: list[Camera], n_keys: int) -> list[Camera]:
+    if len(cameras) <= n_keys:
+        return cameras
+    return [cameras[round(i * (len(cameras) - 1) / (n_keys - 1))] for i in range(n_keys)]
+
+
+def _numbered(cameras: Sequence[Camera]) -> list[Viewpoint]:
+    return [Viewpoint(f"{index:04d}", camera) for index, camera in enumerate(cameras)]

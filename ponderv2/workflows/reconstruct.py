@@ -1,0 +1,171 @@
+"""A checkpoint and a scene, or depth frames alone -> a coloured mesh, measured against a reference."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ponderv2.errors import CheckpointError, SceneError
+from ponderv2.evaluation.surfaces import SurfaceMetrics, compare_meshes
+from ponderv2.geometry.meshes import Mesh
+from ponderv2.reconstruction.cleaning import DepthView, cropped, near_cloud, seen_vertices, without_crumbs
+from ponderv2.reconstruction.coloring import colored
+from ponderv2.reconstruction.export import check_mesh_path, read_mesh, write_mesh
+from ponderv2.reconstruction.extract import Lattice, extract_surface
+from ponderv2.reconstruction.fields import SceneField
+from ponderv2.reconstruction.memory import in_parts
+from ponderv2.reconstruction.tsdf import fuse_frames
+from ponderv2.scenes.scene import Frame, Scene
+from ponderv2.scenes.storage import SceneStore
+from ponderv2.workflows.configs import ReconstructConfig
+from ponderv2.workflows.report import Reporter, SilentReporter
+from ponderv2.workflows.scene_fields import FittedScene, fit_scene, frames_seen, open_field, save_refined
+
+POINTS_AT_A_TIME = 65536
+
+
+@dataclass(frozen=True)
+class ReconstructResult:
+    """The mesh, and how near it is to the reference."""
+
+    mesh: Path
+    n_vertices: int
+    n_faces: int
+    cell: float
+    """Metres between the points at which the signed distance was asked."""
+    reference: Path | None = None
+    metrics: SurfaceMetrics | None = None
+    refined: Path | None = None
+    """The refined scene: `ponder render` takes it in place of the checkpoint."""
+    refine_steps: int = 0
+    refine_seconds: float = 0.0
+    seconds: float = 0.0
+
+
+def run(
+    config: ReconstructConfig,
+    *,
+    scene: str,
+    out: Path = Path("mesh.ply"),
+    checkpoint: Path | None = None,
+    scenes: Path | None = None,
+    split: str | None = None,
+    reference: Path | None = None,
+    report: Reporter | None = None,
+) -> ReconstructResult:
+    """Writes the mesh of a scene to `out` (.ply, .obj, .glb), in metres and in the frame of the scene.
+
+    `scenes` is the folder of prepared scenes, `reference` a mesh to measure against (by default the scene's
+    own, where it has one). With refinement the refined scene is written beside the mesh.
+
+    Raises:
+        SceneError: no such scene, no surface, or nothing of it where the scene was observed.
+        CheckpointError: nothing that renders.
+        OutputError: the mesh cannot be written.
+    """
+    report = report or SilentReporter()
+    started = time.perf_counter()
+    check_mesh_path(out)
+    store = SceneStore.open(Path(scenes or "data/rooms"))
+    read = store.read(scene, split)
+    reference = reference or store.mesh_path(scene, split)
+    truth = None if reference is None else read_mesh(reference)
+    fitted = None
+    if config.method == "tsdf":
+        cell, mesh = config.tsdf.voxel_size, _fused(read, config, report)
+    else:
+        field, fitted = _field(read, config, checkpoint, report)
+        cell, mesh = _extracted(field, read, config, report)
+    write_mesh(out, mesh)
+    refined = out.with_suffix(".refined.pth")
+    if fitted is not None:
+        save_refined(refined, fitted, scene)
+    return ReconstructResult(
+        mesh=out,
+        n_vertices=len(mesh.vertices),
+        n_faces=len(mesh.faces),
+        cell=cell,
+        reference=reference,
+        metrics=None if truth is None else _measured(mesh, truth, read, config, report),
+        refined=refined if fitted is not None else None,
+        refine_steps=0 if fitted is None else fitted.steps,
+        refine_seconds=0.0 if fitted is None else fitted.seconds,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _fused(scene: Scene, config: ReconstructConfig, report: Reporter) -> Mesh:
+    frames = [frame for frame in scene.frames if config.tsdf.include_held_out or not frame.held_out]
+    frames = frames[:: config.tsdf.stride]
+    if not frames:
+        raise SceneError(f"scene '{scene.name}' has no depth frames", fix="--method field with a checkpoint")
+    mesh = fuse_frames(report.track(frames, "fuse", len(frames)), config.tsdf)
+    return without_crumbs(mesh, config.min_component_faces)
+
+
+def _field(
+    scene: Scene, config: ReconstructConfig, checkpoint: Path | None, report: Reporter
+) -> tuple[SceneField, FittedScene | None]:
+    if checkpoint is None:
+        raise CheckpointError("a model is needed", fix="ponder pretrain, or --method tsdf")
+    field = open_field(checkpoint, scene, config.device)
+    if config.refine.steps == 0:
+        return field, None
+    fitted = fit_scene(scene, config.refine, field, report)
+    return fitted.field, fitted
+
+
+@torch.no_grad()
+def _extracted(
+    field: SceneField, scene: Scene, config: ReconstructConfig, report: Reporter
+) -> tuple[float, Mesh]:
+    """The surface of a field: where it was observed, without crumbs, coloured."""
+    margin = 2 * config.crop_margin + 1e-3
+    lower = torch.maximum(scene.cloud.coord.amin(dim=0) - margin, field.lower.cpu())
+    upper = torch.minimum(scene.cloud.coord.amax(dim=0) + margin, field.upper.cpu())
+    if not bool((upper > lower).all()):
+        raise CheckpointError("the model's volume does not reach the scene")
+    lattice = Lattice.covering(lower, upper, float((upper - lower).amax()) / config.resolution)
+
+    def signed_distance(points: Float[Tensor, "point 3"]) -> Float[Tensor, " point"]:
+        parts = in_parts(lambda rows: field.signed_distance(points[rows]), len(points), POINTS_AT_A_TIME)
+        return torch.cat(parts)
+
+    def occupied(low: Float[Tensor, "3"], high: Float[Tensor, "3"]) -> bool:
+        coord = scene.cloud.coord
+        return bool(((coord > low - margin) & (coord < high + margin)).all(dim=-1).any())
+
+    report.note(f"marching cubes on {' x '.join(map(str, lattice.size))} points, {lattice.cell:.3f} m apart")
+    mesh = extract_surface(signed_distance, lattice, occupied=occupied if config.crop_to_observed else None)
+    if config.crop_to_observed:
+        mesh = _observed(mesh, scene, frames_seen(scene.frames), config.crop_margin, report)
+    mesh = without_crumbs(mesh, config.min_component_faces)
+    return lattice.cell, colored(mesh, field.color) if config.color else mesh
+
+
+def _observed(mesh: Mesh, scene: Scene, frames: tuple[Frame, ...], margin: float, report: Reporter) -> Mesh:
+    """What some frame saw or, in a scene without frames, what lies near its points."""
+    if not frames:
+        return cropped(mesh, near_cloud(mesh, scene.cloud, margin))
+    views = _views(report.track(frames, "crop", len(frames)))
+    return cropped(mesh, seen_vertices(mesh, views, margin))
+
+
+def _views(frames: Iterable[Frame]) -> Iterator[DepthView]:
+    for frame in frames:
+        yield DepthView(frame.camera, frame.read_depth())
+
+
+def _measured(
+    mesh: Mesh, truth: Mesh, scene: Scene, config: ReconstructConfig, report: Reporter
+) -> SurfaceMetrics:
+    if config.crop_reference and scene.frames:
+        truth = _observed(truth, scene, scene.frames, config.crop_margin, report)
+    generator = torch.Generator().manual_seed(0)
+    return compare_meshes(mesh, truth, generator, config.threshold)

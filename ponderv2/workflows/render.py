@@ -1,0 +1,237 @@
+"""A checkpoint and a scene -> pictures of it, compared with the photographs where there are some."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+from torch import Tensor
+
+from ponderv2.evaluation.images import depth_errors, normal_error, normals_from_depth, psnr, ssim
+from ponderv2.reconstruction.export import write_whole
+from ponderv2.reconstruction.fields import SceneField
+from ponderv2.reconstruction.paths import Viewpoint, path_contents, viewpoints
+from ponderv2.reconstruction.pictures import (
+    RenderedView,
+    check_video,
+    class_bytes,
+    color_bytes,
+    normal_bytes,
+    render_view,
+    write_depth,
+    write_rgb,
+    write_video,
+)
+from ponderv2.scenes.scene import Scene
+from ponderv2.scenes.storage import SceneStore
+from ponderv2.workflows.configs import RenderConfig
+from ponderv2.workflows.previews import colored
+from ponderv2.workflows.report import Reporter, SilentReporter
+from ponderv2.workflows.scene_fields import fit_scene, frames_seen, open_field, save_refined
+from ponderv2.workflows.view_metrics import mean_metrics
+
+Bytes = UInt8[ndarray, "row column 3"]
+
+
+@dataclass(frozen=True)
+class RenderResult:
+    """Where the pictures are and how near they come to the photographs."""
+
+    folder: Path
+    n_pictures: int
+    """Viewpoints, each with one picture of every kind."""
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Means over frames that were held out and over those that were not: psnr (decibel), ssim, depth_l1,
+    depth_rmse and depth_median (metres), normal_error (degrees)."""
+    views: list[dict[str, object]] = field(default_factory=list)
+    """The same per frame."""
+    video: Path | None = None
+    refined: Path | None = None
+    """The refined scene, which can be given in place of the checkpoint."""
+    refine_steps: int = 0
+    refine_seconds: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """What the camera really saw, at the size of the rendered picture."""
+
+    color: Float[Tensor, "row column 3"]
+    depth: Float[Tensor, "row column"]
+
+
+def run(
+    config: RenderConfig,
+    checkpoint: Path,
+    *,
+    scene: str,
+    out: Path = Path("frames"),
+    scenes: Path | None = None,
+    split: str | None = None,
+    report: Reporter | None = None,
+) -> RenderResult:
+    """Renders the views of a path into `out`: color, depth, depth_color, normal, semantic, side_by_side.
+
+    `scenes` is the folder of prepared scenes. With refinement `out/refined.pth` is written too.
+
+    Raises:
+        SceneError: no such scene, or no cameras.
+        CheckpointError: nothing that renders.
+        OutputError: the pictures cannot be written.
+        ResourceError: the memory does not even suffice for a few rays, or mp4 cannot be written.
+    """
+    report = report or SilentReporter()
+    started = time.perf_counter()
+    check_video(config.video)
+    store = SceneStore.open(Path(scenes or "data/rooms"))
+    read = store.read(scene, split)
+    views = viewpoints(read, config.cameras)
+    if config.width is not None:
+        views = tuple(view.resized(config.width) for view in views)
+    field = open_field(checkpoint, read, config.device)
+    fitted = None
+    if config.refine.steps > 0:
+        fitted = fit_scene(read, config.refine, field, report)
+        save_refined(out / "refined.pth", fitted, scene)
+        field = fitted.field
+    gallery = Gallery(config, out, field, _depth_range(config, read), store.info.class_colors)
+    rows = [row for view in report.track(views, "render", len(views)) if (row := gallery.make(view))]
+    write_whole(out / "cameras.json", json.dumps(path_contents(views), indent=1).encode())
+    return RenderResult(
+        folder=out,
+        n_pictures=len(views),
+        metrics=_means(rows),
+        views=rows,
+        video=_film(config, out, views),
+        refined=None if fitted is None else out / "refined.pth",
+        refine_steps=0 if fitted is None else fitted.steps,
+        refine_seconds=0.0 if fitted is None else fitted.seconds,
+        seconds=time.perf_counter() - started,
+    )
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Renders viewpoints and writes their pictures."""
+
+    config: RenderConfig
+    out: Path
+    field: SceneField
+    depth_range: tuple[float, float]
+    """Metres."""
+    class_colors: tuple[tuple[int, int, int], ...]
+
+    def make(self, view: Viewpoint) -> dict[str, object] | None:
+        """Writes the pictures of a viewpoint; its metrics where there is a photograph."""
+        frame_id = None if view.frame is None else view.frame.id
+        seen = render_view(self.field, view.camera, self.config.chunk, frame_id)
+        pictures = self._pictures(seen)
+        for kind, picture in pictures.items():
+            write_rgb(self.out / kind / f"{view.name}.png", picture)
+        if "depth" in self.config.pictures:
+            write_depth(self.out / "depth" / f"{view.name}.png", seen.depth)
+        if view.frame is None:
+            return None
+        real = photograph(view)
+        if self.config.side_by_side:
+            beside = np.concatenate([color_bytes(real.color), *pictures.values()], axis=1)
+            write_rgb(self.out / "side_by_side" / f"{view.name}.png", beside)
+        return {"frame": view.name, "held_out": view.frame.held_out, **compare(seen, real, view)}
+
+    def _pictures(self, seen: RenderedView) -> dict[str, Bytes]:
+        depth = torch.where(seen.depth > 0, seen.depth, torch.nan)
+        makers: dict[str, Callable[[], Bytes | None]] = {
+            "color": lambda: color_bytes(seen.color),
+            "depth": lambda: colored(depth, *self.depth_range),
+            "normal": lambda: normal_bytes(seen.normal),
+            "semantic": lambda: (
+                None if seen.semantic is None else class_bytes(seen.semantic, self.class_colors)
+            ),
+        }
+        made = {name: makers[name]() for name in self.config.pictures}
+        folders = {"depth": "depth_color"}
+        return {folders.get(name, name): picture for name, picture in made.items() if picture is not None}
+
+
+def photograph(view: Viewpoint) -> Photograph:
+    """The frame of a viewpoint at the viewpoint's size: colours averaged, depths picked."""
+    assert view.frame is not None
+    color = view.frame.read_color().float() / 255.0
+    depth = view.frame.read_depth()
+    height, width = view.camera.height, view.camera.width
+    if depth.shape == (height, width):
+        return Photograph(color, depth)
+    smaller = torch.nn.functional.interpolate(color.movedim(-1, 0)[None], (height, width), mode="area")
+    rows = ((torch.arange(height) + 0.5) * depth.shape[0] / height).long()
+    columns = ((torch.arange(width) + 0.5) * depth.shape[1] / width).long()
+    return Photograph(smaller[0].movedim(0, -1), depth[rows][:, columns])
+
+
+def compare(seen: RenderedView, real: Photograph, view: Viewpoint) -> dict[str, float]:
+    """Metrics of a rendered view against its photograph; depth where both are known."""
+    errors = depth_errors(seen.depth, real.depth, seen.depth > 0)
+    measured = normals_from_depth(real.depth, view.camera.intrinsics)
+    turn = torch.linalg.inv(view.camera.world_to_camera[:3, :3].double()).T.float()
+    return {
+        "psnr": psnr(seen.color, real.color),
+        "ssim": ssim(seen.color, real.color),
+        "depth_l1": errors.mean_absolute,
+        "depth_rmse": errors.root_mean_square,
+        "depth_median": errors.median,
+        "depth_covered": float((seen.depth > 0)[real.depth > 0].double().mean()),
+        "normal_error": normal_error(seen.normal @ turn.T, measured),
+    }
+
+
+def _means(rows: list[dict[str, object]]) -> dict[str, dict[str, float]]:
+    """Of held-out and of other frames."""
+    means = {}
+    for name, held_out in (("held_out", True), ("seen", False)):
+        chosen = [row for row in rows if row["held_out"] is held_out]
+        numbers = [{key: value for key, value in row.items() if type(value) is float} for row in chosen]
+        if numbers:
+            means[name] = mean_metrics(numbers)
+    return means
+
+
+def _depth_range(config: RenderConfig, scene: Scene) -> tuple[float, float]:
+    """Metres: as set, or what a few frames measured, or the size of the scene."""
+    if config.depth_range is not None:
+        return config.depth_range
+    frames = frames_seen(scene.frames)
+    chosen = frames[:: max(len(frames) // 8, 1)]
+    depths = [depth[depth > 0] for depth in (frame.read_depth()[::4, ::4] for frame in chosen)]
+    measured = torch.cat(depths) if depths else torch.zeros(0)
+    if len(measured) == 0:
+        extent = scene.cloud.coord.amax(dim=0) - scene.cloud.coord.amin(dim=0)
+        return 0.0, float(extent.norm())
+    ordered = measured.sort().values
+    return float(ordered[int(0.02 * len(ordered))]), float(ordered[int(0.98 * (len(ordered) - 1))])
+
+
+def _film(config: RenderConfig, out: Path, views: tuple[Viewpoint, ...]) -> Path | None:
+    """Of what was written: beside the photographs where that was asked for, else colour, else anything."""
+    if config.video == "none":
+        return None
+    kinds = ("side_by_side", "color", "depth_color", "normal", "semantic")
+    folder = next((out / kind for kind in kinds if (out / kind / f"{views[0].name}.png").is_file()), None)
+    if folder is None:
+        return None
+    path = out / f"{folder.name}.{config.video}"
+    write_video(path, _read(folder, views), config.frames_per_second)
+    return path
+
+
+def _read(folder: Path, views: tuple[Viewpoint, ...]) -> Iterator[Bytes]:
+    from ponderv2.scenes.pictures import read_color
+
+    for view in views:
+        yield read_color(folder / f"{view.name}.png")

@@ -1,0 +1,158 @@
+"""From a checkpoint and a scene to something that can be rendered and meshed, and refined scenes as files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from pydantic import ValidationError
+from torch import Tensor
+
+from ponderv2.errors import CheckpointError, ResourceError, SceneError
+from ponderv2.models.config import TextTargetConfig
+from ponderv2.models.pretext import PretextModel
+from ponderv2.reconstruction.config import RefineConfig
+from ponderv2.reconstruction.fields import SceneField
+from ponderv2.reconstruction.recording import Recording, thinned
+from ponderv2.reconstruction.refine import RefineStep, initial_scene, refine
+from ponderv2.reconstruction.refined import RefinedScene, scene_of_state
+from ponderv2.scenes.scene import Frame, Scene
+from ponderv2.training.checkpoint import (
+    Checkpoint,
+    checkpoint_file,
+    load_checkpoint,
+    read_archive,
+    save_checkpoint,
+    software_versions,
+)
+from ponderv2.workflows.loaded import load
+from ponderv2.workflows.report import Reporter
+
+REFINED = "refined_scene"
+
+
+@dataclass(frozen=True)
+class FittedScene:
+    """A refined scene and what fitting it took."""
+
+    field: RefinedScene
+    steps: int
+    seconds: float
+    losses: dict[str, float]
+    """Of the last step."""
+
+
+def open_field(path: Path, scene: Scene, device: str = "auto") -> SceneField:
+    """What a checkpoint says of a scene: a pre-trained model's volume, or a scene that was refined before.
+
+    Raises:
+        CheckpointError: no checkpoint, not one that renders, or refined for another scene.
+    """
+    path = checkpoint_file(Path(path))
+    contents = read_archive(path)
+    if contents.get("kind") == REFINED:
+        return load_refined(path, scene.name)
+    loaded = load(path)
+    if not isinstance(loaded.model, PretextModel):
+        raise CheckpointError(
+            f"{path} holds a segmentation model, which cannot render", fix="give the pre-trained checkpoint"
+        )
+    where = chosen_device(device)
+    field = loaded.encode(scene.cloud).field
+    assert field is not None
+    volume = replace(
+        field.volume,
+        values=field.volume.values.to(where),
+        lower=field.volume.lower.to(where),
+        upper=field.volume.upper.to(where),
+    )
+    rows = _class_rows(loaded.model)
+    return replace(field, renderer=field.renderer.to(where), volume=volume, class_rows=rows)
+
+
+def fit_scene(scene: Scene, config: RefineConfig, start: SceneField | None, report: Reporter) -> FittedScene:
+    """Refines a scene on its own frames, except those held out, from what `start` says of it.
+
+    Raises:
+        SceneError: the scene has no frames that are not held out.
+    """
+    frames = thinned([frame for frame in scene.frames if not frame.held_out], config.max_frames)
+    if not frames:
+        raise SceneError(
+            f"scene '{scene.name}' has no frames to refine on",
+            fix="--refine 0, or prepare it with photographs",
+        )
+    started = time.perf_counter()
+    recording = Recording.read(frames, report.track(frames, "read frames", len(frames)))
+    chosen = {frame.id for frame in frames}
+    fitted = torch.tensor([frame.id in chosen for frame in scene.frames])
+    field = initial_scene(recording, tuple(frame.id for frame in scene.frames), fitted, config, start)
+    last: dict[str, float] = {}
+    with report.progress("refine", config.steps) as display:
+
+        def listen(step: RefineStep) -> None:
+            last.update(step.losses)
+            display.advance(1, **step.losses)
+
+        steps = refine(field, recording, config, listen)
+    return FittedScene(field, steps, time.perf_counter() - started, last)
+
+
+def save_refined(path: Path, fitted: FittedScene, scene_name: str) -> None:
+    """A checkpoint that `load_refined` reads. Raises OutputError."""
+    field = fitted.field
+    config = {
+        "scene": scene_name,
+        "refine": field.config.model_dump(mode="json"),
+        "frame_ids": list(field.frame_ids),
+        "sizes": [list(grid.size) for grid in field.grids],
+    }
+    state = {name: value.detach().clone() for name, value in field.state_dict().items()}
+    save_checkpoint(path, Checkpoint(REFINED, config, state, step=fitted.steps, versions=software_versions()))
+
+
+def load_refined(path: Path, scene_name: str) -> RefinedScene:
+    """Raises CheckpointError: damaged, or refined for another scene."""
+    stored = load_checkpoint(path)
+    config = stored.config
+    if config.get("scene") != scene_name:
+        raise CheckpointError(
+            f"{path} was refined for scene '{config.get('scene')}', not '{scene_name}'",
+            fix=f"--scene {config.get('scene')}",
+        )
+    try:
+        settings = RefineConfig.model_validate(config["refine"])
+        sizes = [(int(x), int(y), int(z)) for x, y, z in config["sizes"]]
+        return scene_of_state(settings, stored.model, tuple(config["frame_ids"]), sizes).eval()
+    except (ValidationError, KeyError, ValueError, TypeError, RuntimeError, IndexError) as error:
+        raise CheckpointError(f"{path} is not a refined scene of this version: {error}") from error
+
+
+def chosen_device(name: str) -> torch.device:
+    """auto: a GPU where there is one. Raises ResourceError for a device that does not exist."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ResourceError("this machine has no GPU that torch can use", fix="--set device=cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ResourceError(f"there is no device called '{name}'", fix="--set device=auto") from error
+
+
+def frames_seen(frames: Sequence[Frame]) -> tuple[Frame, ...]:
+    """Those that are not held out, or all where all are."""
+    return tuple(frame for frame in frames if not frame.held_out) or tuple(frames)
+
+
+def _class_rows(model: PretextModel) -> Float[Tensor, "class channel"] | None:
+    """Text embedding of each class, where the model renders features in place of scores."""
+    semantic = model.config.semantic
+    if not isinstance(semantic, TextTargetConfig):
+        return None
+    rows = model.class_embedding
+    return rows if semantic.valid_index is None else rows[list(semantic.valid_index)]
