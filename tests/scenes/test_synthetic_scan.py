@@ -124,7 +124,7 @@ def test_cloud_is_labelled_and_its_normals_are_unit(noisy: tuple[Studio, Scan]) 
 def test_frames_of_the_noisy_scan_show_the_exact_classes(noisy: tuple[Studio, Scan]) -> None:
     _, scan = noisy
     for frame, photograph in zip(scan.frames, scan.exact, strict=True):
-        assert np.array_equal(frame.semantic, photograph.semantic)
+        assert frame.semantic is not None and np.array_equal(frame.semantic, photograph.semantic)
         assert 0.0 < (frame.depth == 0).mean() < 0.5
         assert 20 < frame.color.mean() < 235
 
