@@ -61,7 +61,9 @@ def _voxels(feature: Tensor, level: Level) -> Any:
     if "spconv" not in level.cache:
         # Anything but contiguous int32 gives wrong results without a word.
         indices = level.indices.int().contiguous()
-        level.cache["spconv"] = spconv.SparseConvTensor(feature, indices, list(level.extent), level.n_scenes)
+        level.cache["spconv"] = spconv.SparseConvTensor(
+            feature.detach(), indices, list(level.extent), level.n_scenes
+        )
     template = level.cache["spconv"]
     return template.replace_feature(feature)
 
@@ -103,8 +105,6 @@ def _module(kind: str, in_channels: int, out_channels: int, kernel: Triple, stri
 
 
 def _run(module: Any, weight: Tensor, voxels: Any) -> Any:
-    module.weight = weight.contiguous()
-    module._parameters.pop("weight", None)
     module.__dict__["weight"] = weight.contiguous()
     try:
         return module(voxels)
