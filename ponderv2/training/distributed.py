@@ -92,7 +92,7 @@ def make_fabric(
     torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
     several = devices > 1 or under_launcher()
     fabric = Fabric(
-        accelerator=config.device,
+        accelerator=_accelerator(config),
         devices=devices,
         num_nodes=nodes,
         strategy=_strategy(config) if several else "auto",
@@ -102,6 +102,11 @@ def make_fabric(
     if several:
         fabric.launch()
     return fabric
+
+
+def _accelerator(config: TrainingConfig) -> str:
+    """CUDA where it is there, else the CPU."""
+    return config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def under_launcher() -> bool:
