@@ -17,6 +17,9 @@ from rich.table import Table
 
 from ponderv2.errors import OutputError, PonderError
 
+WIDTH_OF_FILES = 160
+"""Columns of a table that goes into a file or another program."""
+
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -85,7 +88,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str |
         grid.add_column(escape(name), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         grid.add_row(*(escape(cell) for cell in row))
-    out.print(grid, soft_wrap=False)
+    out.print(grid, soft_wrap=False, width=None if out.is_terminal else WIDTH_OF_FILES)
 
 
 def numbers(values: Mapping[str, object], title: str | None = None) -> None:

@@ -52,6 +52,9 @@ SplitOption = Annotated[
     str | None,
     typer.Option("--split", help="Part of the data: train, val, ... By default where the scene is."),
 ]
+RefineOption = Annotated[
+    int | None, typer.Option("--refine", metavar="STEPS", help="Optimise on the scene's own frames first.")
+]
 JsonOption = Annotated[
     Path | None,
     typer.Option(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ponder_cli.options import JsonOption, SetOption
+
+if TYPE_CHECKING:
+    from ponderv2.workflows.prepare import SceneOutcome
 
 
 def prepare(  # noqa: PLR0913 - one argument per option
@@ -33,6 +36,7 @@ def prepare(  # noqa: PLR0913 - one argument per option
     ] = None,
     rooms: Annotated[int | None, typer.Option("--rooms", help="Number of generated rooms.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of generated rooms.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail when one scene cannot be prepared.")] = False,
     workers: Annotated[
         int | None, typer.Option("--workers", help="Processes; by default one per core.")
     ] = None,
@@ -64,7 +68,22 @@ def prepare(  # noqa: PLR0913 - one argument per option
     from ponderv2.workflows import prepare as workflow
 
     report = ConsoleReporter()
-    result = workflow.check(config, report) if check else workflow.run(config, report)
-    console.show_result(result)
+    result = workflow.check(config, report) if check else workflow.run(config, report, strict=strict)
+    columns = ("scene", "status", "frames", "points", "error cm", "agree %", "suspicion")
+    console.table(columns, [_row(scene) for scene in result.scenes])
+    console.say(
+        f"{result.n_prepared} prepared, {result.n_skipped} skipped, {result.n_failed} failed, "
+        f"{result.n_suspect} suspect, in {result.out}"
+    )
     console.write_json(result, json)
     console.next_command("pretrain", "--data", config.out)
+
+
+def _row(scene: SceneOutcome) -> tuple[object, ...]:
+    """One line of the table: the reprojection error says how well depth, poses and intrinsics agree."""
+    found = scene.check
+    error = None if found is None or found.median_error is None else 100.0 * found.median_error
+    share = None if found is None or found.inlier_share is None else 100.0 * found.inlier_share
+    cause = found.likely_cause if found is not None and found.suspect else ""
+    words = cause or (scene.why[0] if scene.status == "failed" else "")
+    return (f"{scene.split}/{scene.name}", scene.status, scene.n_frames, scene.n_points, error, share, words)

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from ponder_cli.options import DataOption, JsonOption, PresetOption, SceneOption, SetOption, SplitOption
+from ponder_cli.options import (
+    DataOption,
+    JsonOption,
+    PresetOption,
+    RefineOption,
+    SceneOption,
+    SetOption,
+    SplitOption,
+)
 
 
 def reconstruct(  # noqa: PLR0913 - one argument per option
@@ -26,10 +34,7 @@ def reconstruct(  # noqa: PLR0913 - one argument per option
     resolution: Annotated[
         int | None, typer.Option("--resolution", help="Cells along the longest side.")
     ] = None,
-    refine: Annotated[
-        int | None,
-        typer.Option("--refine", metavar="STEPS", help="Optimise on the scene's own frames first."),
-    ] = None,
+    refine: RefineOption = None,
     reference: Annotated[
         Path | None, typer.Option("--reference", metavar="FILE", help="A mesh to measure against.")
     ] = None,

@@ -12,6 +12,7 @@ from ponder_cli.options import (
     DataOption,
     JsonOption,
     PresetOption,
+    RefineOption,
     SceneOption,
     SetOption,
     SplitOption,
@@ -36,6 +37,7 @@ def render(  # noqa: PLR0913 - one argument per option
     video: Annotated[
         str | None, typer.Option("--video", metavar="mp4|gif", help="Also write a film.")
     ] = None,
+    refine: RefineOption = None,
     preset: PresetOption = "demo",
     set_: SetOption = None,
     json: JsonOption = None,
@@ -51,6 +53,7 @@ def render(  # noqa: PLR0913 - one argument per option
         *option("--cameras", "cameras", _cameras(cameras)),
         *option("--side-by-side", "side_by_side", side_by_side),
         *option("--video", "video", video),
+        *option("--refine", "refine.steps", refine),
     )
     config = load_preset("render", preset, set_, RenderConfig, options)
 
