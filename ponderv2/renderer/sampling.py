@@ -16,7 +16,6 @@ from ponderv2.renderer.config import (
     GuidedSamplerConfig,
     NeusSamplerConfig,
     RendererConfig,
-    SamplerConfig,
     Spacing,
     UniformSamplerConfig,
 )
@@ -265,14 +264,3 @@ def guided_samples(
     distances = torch.cat([starts, torch.maximum(end, starts[:, -1:])], dim=-1)
     span = (far - near).clamp(min=1e-10)
     return RaySamples((distances - near) / span, starts, distances[:, 1:] - distances[:, :-1])
-
-
-def sampled_distance_count(config: SamplerConfig) -> int:
-    """Samples per ray that the field is evaluated at."""
-    match config:
-        case UniformSamplerConfig():
-            return config.n_samples
-        case NeusSamplerConfig():
-            return config.initial.n_samples + config.n_rounds * (config.n_importance // config.n_rounds)
-        case ErrorBoundedSamplerConfig():
-            return config.n_samples + config.n_extra
