@@ -15,6 +15,8 @@ from numpy import ndarray
 
 from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh
 
+OPEN3D_ROUNDS_DOWN = np.array([[0.0, 0.0, 0.5], [0.0, 0.0, 0.5], [0.0, 0.0, 0.0]])
+"""Open3D takes the integer part of a projected pixel: without this, depth is used half a pixel off."""
 _NONE = np.zeros((0, 3), np.float32)
 
 
@@ -64,7 +66,7 @@ class TsdfFusion:
             return
         depth_image = new_image(o3c.Tensor(np.ascontiguousarray(depth, np.float32)))
         color_image = new_image(o3c.Tensor(np.ascontiguousarray(color, np.float32)))
-        lens = o3c.Tensor(np.asarray(intrinsics, np.float64))
+        lens = o3c.Tensor(np.asarray(intrinsics, np.float64) + OPEN3D_ROUNDS_DOWN)
         pose = o3c.Tensor(np.asarray(world_to_camera, np.float64))
         limits = {"depth_scale": 1.0, "depth_max": self.settings.depth_max}
         widths = self.settings.truncation / self.settings.voxel_size

@@ -1,4 +1,4 @@
-"""A box-shaped room with a block in it, photographed by solving for the hit: the truth of preparation tests."""
+"""A box-shaped room with a block in it, photographed by solving for the hit: truth for tests."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8, UInt16
@@ -13,6 +13,7 @@ from numpy import ndarray
 from ponderv2.scenes.pictures import read_color, read_integers
 
 
+@runtime_checkable
 class Picture(Protocol):
     """A picture that is decoded when asked for."""
 

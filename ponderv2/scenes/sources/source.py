@@ -14,6 +14,7 @@ from ponderv2.scenes.storage import DatasetInfo
 
 
 @runtime_checkable
+@runtime_checkable
 class SceneJob(Protocol):
     """One scene to be prepared. A frozen dataclass of plain values does."""
 
