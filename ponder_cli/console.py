@@ -88,7 +88,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str |
         grid.add_column(escape(name), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         grid.add_row(*(escape(cell) for cell in row))
-    out.print(grid, soft_wrap=False, width=None if out.is_terminal else WIDTH_OF_FILES)
+    target = out if out.is_terminal else Console(file=out.file, width=WIDTH_OF_FILES)
+    target.print(grid)
 
 
 def numbers(values: Mapping[str, object], title: str | None = None) -> None:
