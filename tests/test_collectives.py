@@ -113,7 +113,9 @@ def test_a_mean_over_nothing_is_zero() -> None:
 
 def _scene_draws(rank: int, port: int) -> list[float]:
     _join(rank, port)
-    return [float(torch.rand((), generator=g)) for g in generators_of_scenes(generator_of("step", 1), 1)]
+    draws = [float(torch.rand((), generator=g)) for g in generators_of_scenes(generator_of("step", 1), 1)]
+    torch.distributed.barrier()  # Process 0 holds the store that the other one may still be joining.
+    return draws
 
 
 def test_two_processes_draw_for_their_scenes_what_one_process_draws() -> None:
