@@ -48,7 +48,12 @@ def read_bundlefusion(path: Path) -> Capture:
             lenses[kind] = Lens(checked_intrinsics(matrix, path / "info.txt"), size)
         except (KeyError, ValueError) as error:
             raise SceneError(f"{path / 'info.txt'} lacks the {kind.lower()} camera ({error})") from error
-    shift = float(info.get("m_depthShift", 1000.0))
+    try:
+        shift = float(info.get("m_depthShift", 1000.0))
+    except ValueError as error:
+        raise SceneError(f"{path / 'info.txt'} has a depth shift that is no number ({error})") from error
+    if not shift > 0:
+        raise SceneError(f"{path / 'info.txt'} has a depth shift of {shift:g}")
     return _capture(path, "bundlefusion", lenses["Color"], lenses["Depth"], 1.0 / shift)
 
 

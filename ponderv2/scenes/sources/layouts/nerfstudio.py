@@ -26,7 +26,7 @@ def read(path: Path) -> Capture:
     """Poses become OpenCV's; `applied_transform` is undone, so that distances are those of the recording."""
     values = read_json(path / "transforms.json")
     entries = values.get("frames")
-    if not isinstance(entries, list) or not entries:
+    if not isinstance(entries, list) or not entries or not all(isinstance(one, dict) for one in entries):
         raise SceneError(f"no frames in {path / 'transforms.json'}")
     undo, undone = _undo_applied(values)
     frames: list[RawFrame] = []
@@ -46,7 +46,7 @@ def read(path: Path) -> Capture:
         (f"{len(without)} frames without a picture or depth were left out ({without[0]})",) if without else ()
     )
     notes = ("poses turned from OpenGL to OpenCV axes", *undone)
-    scale = float(values.get("depth_unit_scale_factor", values.get("depth_scale", 0.001)))
+    scale = _number(values, "depth_unit_scale_factor", _number(values, "depth_scale", 0.001))
     return Capture("nerfstudio", tuple(frames), scale, z_is_up=False, notes=notes, repairs=repairs)
 
 
@@ -59,11 +59,22 @@ def _undo_applied(values: dict[str, Any]) -> tuple[np.ndarray, tuple[str, ...]]:
         matrix[:3] = _matrix(applied, "applied_transform")[:3]
         undo = np.linalg.inv(matrix)
         notes.append("applied_transform undone")
-    scale = float(values.get("applied_scale", 1.0))
+    scale = _number(values, "applied_scale", 1.0)
     if scale != 1.0:
         undo = undo @ np.diag([1 / scale, 1 / scale, 1 / scale, 1.0])
         notes.append(f"applied_scale {scale:g} undone")
     return undo, tuple(notes)
+
+
+def _number(values: dict[str, Any], name: str, default: float) -> float:
+    """A positive number of the file."""
+    try:
+        found = float(values.get(name, default))
+    except (TypeError, ValueError) as error:
+        raise SceneError(f"'{name}' of transforms.json is not a number") from error
+    if not (math.isfinite(found) and found > 0):
+        raise SceneError(f"'{name}' of transforms.json is {found:g}, expected a positive number")
+    return found
 
 
 def _matrix(values: Any, name: str) -> np.ndarray:

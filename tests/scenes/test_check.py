@@ -1,0 +1,108 @@
+"""The reprojection check: exact photographs pass, every usual mistake is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ponderv2.scenes.check import CheckSettings, check_or_reason, check_scene
+from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene
+from ponderv2.scenes.scene import Scene
+from ponderv2.scenes.storage import DatasetInfo, SceneStore
+from tests.scenes import box_room
+
+SETTINGS = CheckSettings(n_pixels=400)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    root = tmp_path_factory.mktemp("store")
+    store = SceneStore.create(root, DatasetInfo("box"))
+    frames, points = [], []
+    for index, shot in enumerate(box_room.shots()):
+        depth = np.rint(shot.depth * 1000).astype(np.uint16)
+        frames.append(PreparedFrame(str(index), box_room.K, shot.pose, shot.color, depth))
+        row, column = np.mgrid[0 : box_room.HEIGHT, 0 : box_room.WIDTH]
+        ray = np.stack([column, row, np.ones_like(row)], axis=-1) @ np.linalg.inv(box_room.K).T
+        points.append((ray * shot.depth[..., None]).reshape(-1, 3) @ shot.pose[:3, :3].T + shot.pose[:3, 3])
+    coord = np.concatenate(points).astype(np.float32)
+    cloud = PreparedCloud(coord, np.zeros(coord.shape, np.uint8), np.ones_like(coord))
+    store.write("train", "box", PreparedScene.of(cloud, frames))
+    return store.read("box")
+
+
+def changed(
+    scene: Scene,
+    pose: Callable[[Tensor], Tensor] = lambda one: one,
+    lens: Callable[[Tensor], Tensor] = lambda one: one,
+    scale: float = 1.0,
+) -> Scene:
+    frames = []
+    for frame in scene.frames:
+        camera = replace(
+            frame.camera,
+            world_to_camera=pose(frame.camera.world_to_camera),
+            intrinsics=lens(frame.camera.intrinsics),
+        )
+        frames.append(replace(frame, camera=camera, depth_scale=frame.depth_scale * scale))
+    return replace(scene, frames=tuple(frames))
+
+
+def diagonal(*values: float) -> Tensor:
+    return torch.diag(torch.tensor(values, dtype=torch.float32))
+
+
+def focal(factor: float) -> Callable[[Tensor], Tensor]:
+    return lambda lens: lens * torch.tensor([[factor, 1, 1], [1, factor, 1], [1, 1, 1]])
+
+
+def test_exact_photographs_agree(scene: Scene):
+    found = check_scene(scene, SETTINGS)
+    assert not found.suspect and found.likely_cause == ""
+    assert found.median_error is not None and found.median_error < 0.01
+    assert found.inlier_share is not None and found.inlier_share > 0.95
+    assert found.cloud_median_error is not None and found.cloud_median_error < 0.005
+    assert found.color_correlation is not None and found.color_correlation > 0.95
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({"pose": torch.linalg.inv}, "invert them"),
+        ({"pose": lambda one: diagonal(1, -1, -1, 1) @ one}, "OpenGL"),
+        ({"pose": lambda one: diagonal(-1, 1, 1, 1) @ one}, "mirrored along x"),
+        ({"pose": lambda one: one @ diagonal(1, 1, -1, 1)}, "mirror image"),
+        ({"scale": 2.0}, "multiply it by about 0.5"),
+        ({"scale": 0.2}, "multiply it by about 5"),
+        ({"scale": 5.0}, "multiply it by about 0.2"),
+        ({"lens": focal(0.625)}, "multiply the focal length by about 1.65"),
+        ({"lens": lambda one: diagonal(2, 2, 1) @ one}, "pictures of 2 times the size"),
+    ],
+)
+def test_each_usual_mistake_is_named(scene: Scene, change: dict, cause: str):
+    found = check_scene(changed(scene, **change), SETTINGS)
+    assert found.suspect
+    assert cause in found.likely_cause
+
+
+def test_a_cloud_in_another_frame_is_flagged(scene: Scene):
+    moved = replace(scene, cloud=replace(scene.cloud, coord=scene.cloud.coord + 5.0))
+    found = check_scene(moved, SETTINGS)
+    assert found.suspect and "another frame" in found.likely_cause
+
+
+def test_one_frame_cannot_be_checked_and_is_not_suspect(scene: Scene):
+    found = check_scene(replace(scene, frames=scene.frames[:1]), SETTINGS)
+    assert not found.suspect and found.median_error is None and "fewer than two" in found.likely_cause
+
+
+def test_an_unreadable_picture_is_the_reason(scene: Scene):
+    broken = tuple(replace(frame, depth_path=Path("missing.png")) for frame in scene.frames)
+    found = check_or_reason(replace(scene, frames=broken), SETTINGS)
+    assert found.suspect and "missing.png" in found.likely_cause
