@@ -108,7 +108,7 @@ def _gpu() -> Finding:
     done = _run(GPU_PROBE)
     if done is None or done.returncode != 0:
         return Finding("gpu", "broken", "torch cannot be asked", fix="pip install torch", required=False)
-    built_for, _, names = done.stdout.strip().partition(" | ")
+    built_for, names = (part.strip() for part in done.stdout.split("|", 1))
     if names:
         return Finding("gpu", "ok", f"{names} (torch built for CUDA {built_for})", required=False)
     if built_for == "none":
