@@ -101,9 +101,10 @@ def _marching_cubes(
     if min(values.shape) < 2 or not known.any() or not (values[known].min() < 0 < values[known].max()):
         return None
     try:
-        # ascent: what is solid has the smaller values. 1.0 where unknown: those cells are dropped below.
+        # descent by the left-hand rule: seen from the larger values faces are counter-clockwise.
+        # 1.0 where unknown: those cells are dropped below.
         filled = np.where(known, values, 1.0)
-        vertices, faces, _, _ = marching_cubes(filled, 0.0, gradient_direction="ascent")
+        vertices, faces, _, _ = marching_cubes(filled, 0.0, gradient_direction="descent")
     except (RuntimeError, ValueError):  # skimage: no surface
         return None
     if not known.all():

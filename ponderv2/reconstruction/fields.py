@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -32,6 +32,7 @@ class RenderedRays:
     """Scores; None where the model has no classes."""
 
 
+@runtime_checkable
 class SceneField(Protocol):
     """Signed distance, colour and views of one scene, in scene units."""
 

@@ -17,8 +17,8 @@ class Mixture:
     rows: Int[Tensor, "point 8"]
     weight: Float[Tensor, "point 8"]
     """0 for lattice points that hold no value."""
-    slope: Float[Tensor, "point 3 8"]
-    """Derivative of `weight` with respect to x, y, z."""
+    slope: Float[Tensor, "point 3 8"] | None = None
+    """Derivative of `weight` with respect to x, y, z, where it was asked for."""
 
 
 class SparseLattice(nn.Module):
@@ -59,7 +59,7 @@ class SparseLattice(nn.Module):
         return self.lower + self.cell * torch.stack([x, y, z], dim=-1).float()
 
     def at(self, points: Float[Tensor, "point 3"], slopes: bool = False) -> Mixture:
-        """The mixture at points; outside, that of the nearest place inside. `slope` is 0 unless asked for."""
+        """The mixture at points; outside, that of the nearest place inside."""
         largest = torch.tensor(self.size, device=points.device).float() - 1.001
         place = ((points - self.lower) / self.cell).clamp(min=0.0).minimum(largest)
         first = place.floor()
@@ -68,7 +68,7 @@ class SparseLattice(nn.Module):
         corner = cell[:, 0] + self.size[0] * (cell[:, 1] + self.size[1] * cell[:, 2])
         rows = self.index[corner[:, None] + self.offset].long()
         holds = rows >= 0
-        slope = points.new_zeros(len(points), 3, 8)
+        slope = None
         if slopes:
             ends = points.new_tensor([-1.0 / self.cell, 1.0 / self.cell]).expand(len(points), 2)
             slope = torch.stack([_product(ends, y, z), _product(x, ends, z), _product(x, y, ends)], dim=1)
@@ -85,12 +85,16 @@ def mixed(table: Float[Tensor, "row channel"], mixture: Mixture) -> Float[Tensor
     return F.embedding_bag(mixture.rows, table, mode="sum", per_sample_weights=mixture.weight)
 
 
-def mixed_scalar(
-    table: Float[Tensor, " row"], mixture: Mixture
-) -> tuple[Float[Tensor, " point"], Float[Tensor, "point 3"]]:
-    """The value at the points and its derivative with respect to them."""
-    corners = table[mixture.rows]
-    return (corners * mixture.weight).sum(-1), (mixture.slope * corners[:, None]).sum(-1)
+def mixed_scalar(table: Float[Tensor, " row"], mixture: Mixture) -> Float[Tensor, " point"]:
+    """The value at the points."""
+    return (table[mixture.rows] * mixture.weight).sum(-1)
+
+
+def mixed_slope(table: Float[Tensor, " row"], mixture: Mixture) -> Float[Tensor, "point 3"]:
+    """Its derivative with respect to the points; the mixture was asked for with slopes."""
+    if mixture.slope is None:
+        raise ValueError("the mixture was made without slopes")
+    return (mixture.slope * table[mixture.rows][:, None]).sum(-1)
 
 
 def lattice_size(lower: Float[Tensor, "3"], upper: Float[Tensor, "3"], cell: float) -> tuple[int, int, int]:

@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -81,27 +82,31 @@ def flight(keys: Sequence[Camera], n_frames: int) -> list[Camera]:
 
     Speed counts metres and, `TURN` metres per radian, turning. SceneError: a pose is not rigid.
     """
+    from scipy.interpolate import PchipInterpolator
     from scipy.spatial.transform import Rotation, Slerp
 
     poses = np.stack([_rigid_pose(camera) for camera in keys])
-    times = np.arange(len(keys), dtype=np.float64)
     if len(keys) == 1:
         return [keys[0]] * n_frames
-    turn = Slerp(times, Rotation.from_matrix(poses[:, :3, :3]))
-    dense = np.linspace(0.0, times[-1], _STEPS * (len(keys) - 1) + 1)
-    places = _catmull_rom(poses[:, :3, 3], dense)
-    turned = turn(dense)
-    angles = (turned[1:] * turned[:-1].inv()).magnitude()
-    length = np.append(0.0, np.cumsum(np.linalg.norm(np.diff(places, axis=0), axis=1) + TURN * angles))
-    even = np.linspace(0.0, length[-1], n_frames)
-    when = np.interp(even, length, dense) if length[-1] > 0 else np.zeros(n_frames)
-    positions = np.stack([np.interp(even, length, places[:, axis]) for axis in range(3)], axis=1)
+    rotations = Rotation.from_matrix(poses[:, :3, :3])
+    times = _travelled(poses[:, :3, 3], rotations)
+    turn, place = Slerp(times, rotations), PchipInterpolator(times, poses[:, :3, 3])
+    dense = np.unique(np.concatenate([np.linspace(a, b, _STEPS) for a, b in pairwise(times)]))
+    length = _travelled(place(dense), turn(dense))
+    when = np.interp(np.linspace(0.0, length[-1], n_frames), length, dense)
     made = []
-    for time, position, rotation in zip(when, positions, turn(when).as_matrix(), strict=True):
+    for time, position, rotation in zip(when, place(when), turn(when).as_matrix(), strict=True):
         pose = np.eye(4)
         pose[:3, :3], pose[:3, 3] = rotation, position
-        made.append(_posed(keys[min(int(time), len(keys) - 1)], pose))
+        made.append(_posed(keys[int(np.searchsorted(times, time, side="right")) - 1], pose))
     return made
+
+
+def _travelled(places: ndarray, rotations: Any) -> ndarray:
+    """Way from the first pose to each, strictly increasing."""
+    angles = (rotations[1:] * rotations[:-1].inv()).magnitude()
+    steps = np.linalg.norm(np.diff(places, axis=0), axis=1) + TURN * angles + 1e-9
+    return np.append(0.0, np.cumsum(steps))
 
 
 def read_path(path: Path) -> tuple[Viewpoint, ...]:
@@ -222,15 +227,6 @@ def _rigid_pose(camera: Camera) -> ndarray:
         )
     pose[:3, :3] = rotation
     return pose
-
-
-def _catmull_rom(points: ndarray, times: ndarray) -> ndarray:
-    """The smooth curve through points at times 0, 1, 2, ..."""
-    before = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
-    first = np.minimum(times.astype(int), len(points) - 2)
-    t = (times - first)[:, None]
-    a, b, c, d = (before[first + k] for k in range(4))
-    return 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * (b - c) + d - a) * t**3)
 
 
 def _posed(camera: Camera, camera_to_world: ndarray) -> Camera:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -12,6 +14,8 @@ from torch import Tensor
 from ponderv2.errors import SceneError
 from ponderv2.geometry.rays import RayBundle, rays_through_pixels
 from ponderv2.scenes.scene import Frame
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,9 @@ class Recording:
         )
         return self.pixels(frame, row, column)
 
-    def surface_points(self, stride: int = 2) -> Float[Tensor, "point 3"]:
-        """What the frames measured, every stride-th pixel in both directions."""
+    def surface_points(self, most: int = 3_000_000) -> Float[Tensor, "point 3"]:
+        """What the frames measured: every n-th pixel in both directions, at most `most` of them."""
+        stride = math.ceil(math.sqrt(self.depth.numel() / most))
         points = []
         for index in range(len(self)):
             measured: Bool[Tensor, "row column"] = self.depth[index, ::stride, ::stride] > 0
@@ -96,7 +101,7 @@ class Recording:
         return torch.cat(points)
 
 
-def thinned(frames: Sequence[Frame], most: int) -> tuple[Frame, ...]:
+def thinned(frames: Sequence[Item], most: int) -> tuple[Item, ...]:
     """At most `most` frames, spread evenly over the recording."""
     if len(frames) <= most:
         return tuple(frames)

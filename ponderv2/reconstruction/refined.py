@@ -22,6 +22,7 @@ from ponderv2.reconstruction.lattice import (
     lattice_around,
     mixed,
     mixed_scalar,
+    mixed_slope,
 )
 from ponderv2.reconstruction.memory import in_parts
 from ponderv2.renderer.compositing import weights_from_alpha
@@ -91,14 +92,14 @@ class RefinedScene(nn.Module):
         """Positive in free space."""
         total = points.new_zeros(len(points))
         for level, table in enumerate(self.distances):
-            total = total + mixed_scalar(table, self.grids[level].at(points))[0]
+            total = total + mixed_scalar(table, self.grids[level].at(points))
         return total
 
     def gradient(self, points: Float[Tensor, "point 3"]) -> Float[Tensor, "point 3"]:
         """Of the signed distance: outward, about unit length near surfaces."""
         total = torch.zeros_like(points)
         for level, table in enumerate(self.distances):
-            total = total + mixed_scalar(table, self.grids[level].at(points, slopes=True))[1]
+            total = total + mixed_slope(table, self.grids[level].at(points, slopes=True))
         return total
 
     def feature(self, points: Float[Tensor, "point 3"]) -> Float[Tensor, "point channel"]:

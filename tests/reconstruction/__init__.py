@@ -1,0 +1,1 @@
+"""Tests of meshes, paths, pictures and refinement."""

@@ -1,0 +1,76 @@
+"""Files read back by trimesh and Open3D."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from ponderv2.errors import OutputError, SceneError
+from ponderv2.geometry.meshes import Mesh
+from ponderv2.reconstruction.export import check_mesh_path, read_mesh, write_mesh
+
+
+@pytest.fixture
+def mesh(rng):
+    ball = trimesh.creation.icosphere(subdivisions=2)
+    vertices = torch.tensor(ball.vertices).float()
+    return Mesh(vertices, torch.tensor(ball.faces).long(), torch.rand(len(vertices), 3, generator=rng))
+
+
+@pytest.mark.parametrize("suffix", ["ply", "obj", "glb"])
+def test_trimesh_reads_geometry_and_colours(tmp_path, mesh, suffix):
+    path = tmp_path / f"ball.{suffix}"
+    write_mesh(path, mesh)
+    read = trimesh.load(path, force="mesh", process=False)
+    assert np.allclose(read.vertices, mesh.vertices.numpy(), atol=1e-5)
+    assert np.array_equal(read.faces, mesh.faces.numpy())
+    assert np.allclose(read.visual.vertex_colors[:, :3] / 255.0, mesh.colors.numpy(), atol=0.003)
+
+
+def test_open3d_reads_colours_and_normals_of_a_ply(tmp_path, mesh):
+    import open3d
+
+    write_mesh(tmp_path / "ball.ply", mesh)
+    read = open3d.io.read_triangle_mesh(str(tmp_path / "ball.ply"))
+    assert np.allclose(np.asarray(read.vertices), mesh.vertices.numpy(), atol=1e-6)
+    assert np.allclose(np.asarray(read.vertex_colors), mesh.colors.numpy(), atol=0.003)
+    assert (np.asarray(read.vertex_normals) * mesh.vertices.numpy()).sum(-1).min() > 0.99
+
+
+@pytest.mark.parametrize("suffix", ["ply", "obj", "glb"])
+def test_read_mesh_undoes_write_mesh(tmp_path, mesh, suffix):
+    write_mesh(tmp_path / f"ball.{suffix}", mesh)
+    read = read_mesh(tmp_path / f"ball.{suffix}")
+    assert torch.allclose(read.vertices, mesh.vertices, atol=1e-5)
+    assert torch.equal(read.faces, mesh.faces)
+
+
+def test_an_unknown_ending_is_refused_early(tmp_path):
+    with pytest.raises(OutputError) as caught:
+        check_mesh_path(tmp_path / "mesh.stl")
+    assert caught.value.fix is not None and "mesh.ply" in caught.value.fix
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, mesh, monkeypatch):
+    path = tmp_path / "ball.ply"
+    write_mesh(path, mesh)
+    before = path.read_bytes()
+
+    def full(self, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(OutputError, match="No space left"):
+        write_mesh(path, mesh)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_damaged_and_missing_references_are_named(tmp_path):
+    broken = tmp_path / "broken.ply"
+    broken.write_bytes(b"ply\nformat binary_little_endian 1.0\nelement vertex 99\nend_header\n")
+    for path in (broken, tmp_path / "none.ply", tmp_path / "none.obj"):
+        with pytest.raises(SceneError, match=path.name):
+            read_mesh(path)
