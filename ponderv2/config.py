@@ -8,4 +8,6 @@ from pydantic import BaseModel, ConfigDict
 class StrictConfig(BaseModel):
     """Settings that cannot be changed after they are made and refuse keys they do not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
+    )
