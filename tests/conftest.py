@@ -14,7 +14,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Where optional reference numbers and sample recordings are, when they are there at all."""
     shared = PROJECT.parent / "shared"
     parser.addoption("--golden-dir", type=Path, default=shared / "golden", help="folder of golden .npz cases")
-    parser.addoption("--sample-data", type=Path, default=shared / "data", help="folder of small real recordings")
+    parser.addoption(
+        "--sample-data", type=Path, default=shared / "data", help="folder of small real recordings"
+    )
 
 
 @pytest.fixture(autouse=True)
