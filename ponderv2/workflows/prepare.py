@@ -160,15 +160,14 @@ def _in_workers(
 
 
 def _alone(job: SceneJob, root: Path, settings: CheckConfig) -> SceneOutcome:
-    """A process of its own, so that a second death is known to be this scene's."""
-    try:
-        return next(_in_workers([job], root, settings, 2))
-    except BrokenProcessPool:
-        why = (
-            "its worker process died twice",
-            "out of memory? try --workers 1 or a coarser fusion.voxel_size",
-        )
-        return SceneOutcome(job.split, job.name, "failed", why)
+    """A process of its own, twice if need be: the first death may have been another scene's."""
+    for _ in range(2):
+        try:
+            return next(_in_workers([job], root, settings, 2))
+        except BrokenProcessPool:
+            continue
+    why = ("its worker process died twice", "out of memory? try --workers 1 or a coarser fusion.voxel_size")
+    return SceneOutcome(job.split, job.name, "failed", why)
 
 
 def _already_there(
