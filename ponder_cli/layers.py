@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,8 +85,11 @@ def with_override(layer: Layer, override: Override, written_out: Callable[[Layer
     if any(part.isdigit() for part in path):
         values = copy.deepcopy(written_out(layer))
         _replace(values, override)
-        return Layer(values, {**layer.origins, **origins})
-    nested: Any = override.value
+        # Only the list is written out: what nobody set must go on to look like that.
+        path = path[: next(index for index, part in enumerate(path) if part.isdigit())]
+        nested: Any = functools.reduce(_item, path, values)
+    else:
+        nested = override.value
     for part in reversed(path):
         nested = {part: nested}
     return layered(layer, Layer(nested, origins))

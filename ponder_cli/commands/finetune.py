@@ -54,6 +54,8 @@ def finetune(  # noqa: PLR0913 - one argument per option
         *option("--linear-probe", "model.head.normalise", linear_probe),
     )
     config = load_preset("finetune", preset, set_, FinetuneConfig, options)
+    if data is None and any(item.startswith("scenes=") for item in set_ or ()):
+        data = config.scenes  # said in so many words: it goes before what the checkpoint recorded
 
     from ponderv2.workflows import finetune as workflow
 

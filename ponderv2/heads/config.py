@@ -23,7 +23,8 @@ class LinearHeadConfig(StrictConfig):
     """A class per point by one linear layer."""
 
     kind: Literal["linear"] = "linear"
-    n_classes: PositiveInt
+    n_classes: PositiveInt | None = None
+    """None: as many as the scenes have."""
     normalise: bool = False
     """Batch normalisation of the features first: a fair linear probe of encoders whose scales differ."""
 

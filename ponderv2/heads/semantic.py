@@ -32,6 +32,8 @@ class LinearHead(nn.Module):
 
     def __init__(self, config: LinearHeadConfig, in_channels: int) -> None:
         super().__init__()
+        if config.n_classes is None:
+            raise ValueError("the number of classes is not known yet")
         self.norm = BatchNorm(in_channels, affine=False) if config.normalise else nn.Identity()
         self.linear = nn.Linear(in_channels, config.n_classes)
 

@@ -33,6 +33,8 @@ class SegmentationModel(nn.Module):
 
     def __init__(self, config: SegmentationModelConfig) -> None:
         super().__init__()
+        if config.encoder is None:
+            raise ValueError("the encoder is not known yet")
         self.config = config
         self.backbone = build_encoder(config.encoder)
         self.head = build_head(config.head, config.encoder.out_channels)
@@ -44,6 +46,11 @@ class SegmentationModel(nn.Module):
             self.requires_grad_(False)
             self.head.requires_grad_(True)
             self.train(self.training)
+
+    @property
+    def n_classes(self) -> int:
+        """Scores per point."""
+        return self.head.linear.out_features
 
     def train(self, mode: bool = True) -> SegmentationModel:
         """Switch between training and evaluation; a frozen encoder stays in evaluation."""

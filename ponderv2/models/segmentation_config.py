@@ -13,8 +13,9 @@ class SegmentationModelConfig(StrictConfig):
     """An encoder and a head."""
 
     kind: Literal["segmentation"] = "segmentation"
-    encoder: EncoderConfig
-    head: HeadConfig
+    encoder: EncoderConfig | None = None
+    """None: that of the checkpoint which is fine-tuned."""
+    head: HeadConfig = HeadConfig()
     losses: SegmentationLossConfig = SegmentationLossConfig()
     freeze_encoder: bool = False
     """Train the head alone on the features of the encoder (linear probe). Its normalisations use their stored

@@ -141,6 +141,11 @@ def pretext_settings(state: Mapping[str, Tensor], dataset: str = "ScanNet") -> d
     }
 
 
+def encoder_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """`EncoderConfig` as plain values of any published file. Raises CheckpointError if it has none."""
+    return _encoder(variant_of(state))
+
+
 def _encoder(variant: OfficialVariant) -> dict[str, Any]:
     if not variant.prompted:
         return {"kind": "sparse_unet", "in_channels": variant.in_channels}

@@ -79,12 +79,13 @@ class FinetuneConfig(PresetConfig):
     seed: NonNegativeInt = 0
     """Of the new weights, the order of the scenes and the augmentations."""
     data: SegmentationDataConfig = SegmentationDataConfig()
-    model: SegmentationModelConfig
+    model: SegmentationModelConfig = SegmentationModelConfig()
     training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")
     def _channels_agree(self) -> FinetuneConfig:
-        _check_channels(self.data, self.model.encoder.in_channels)
+        if self.model.encoder is not None:
+            _check_channels(self.data, self.model.encoder.in_channels)
         return self
 
 
@@ -98,6 +99,8 @@ def _check_channels(data: PointDataConfig, in_channels: int) -> None:
 class RenderConfig(PresetConfig):
     """`ponder render`."""
 
+    scenes: Path = Path("data/rooms")
+    """Folder of prepared scenes for checkpoints that name none, unless `--data` names another."""
     cameras: CameraPathConfig = OwnCamerasConfig()
     pictures: tuple[Picture, ...] = ("color", "depth", "normal", "semantic")
     """What is written per camera; semantic is left out where the model has no classes."""
@@ -120,6 +123,8 @@ class RenderConfig(PresetConfig):
 class ReconstructConfig(PresetConfig):
     """`ponder reconstruct`."""
 
+    scenes: Path = Path("data/rooms")
+    """Folder of prepared scenes where no checkpoint names one, unless `--data` names another."""
     method: Literal["field", "tsdf"] = "field"
     """field: the signed distance of a model. tsdf: fusion of the scene's depth frames, without a model."""
     resolution: PositiveInt = 256

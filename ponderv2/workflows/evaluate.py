@@ -22,6 +22,7 @@ from ponderv2.training.stored_models import StoredModel, load_stored
 from ponderv2.workflows.class_metrics import confusion_of_scenes
 from ponderv2.workflows.previews import confusion_picture, preview, write_png
 from ponderv2.workflows.report import Reporter, SilentReporter
+from ponderv2.workflows.scene_folders import open_scenes
 from ponderv2.workflows.view_metrics import compare_views, mean_metrics
 
 TestTime = Literal["one", "fragments", "4", "10", "13"]
@@ -82,7 +83,7 @@ def run(
             f"{checkpoint} does not say how its data is prepared",
             fix="ponder finetune --from it, then ponder eval",
         )
-    store = SceneStore.open(Path(scenes or stored.config["scenes"]))
+    store = open_scenes(scenes, stored.path, Path(str(stored.config.get("scenes", "data/rooms"))))
     names = store.scene_names(split)
     if not names:
         raise SceneError(f"{store.root} has no scenes in '{split}'", fix=f"--split {store.info.splits[0]}")

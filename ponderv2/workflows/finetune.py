@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ponderv2.collectives import n_processes, process_number, sum_over_processes
-from ponderv2.errors import PresetError, SceneError
+from ponderv2.errors import CheckpointError, SceneError
 from ponderv2.evaluation.semantic import segmentation_metrics
 from ponderv2.models.finetuned import SegmentationModel, calibrate_normalisation
 from ponderv2.scenes.dataset import SegmentationDataset
@@ -18,7 +18,9 @@ from ponderv2.training.stored_models import encoder_weights
 from ponderv2.training.weights import MatchReport, load_weights
 from ponderv2.workflows.class_metrics import confusion_of_scenes
 from ponderv2.workflows.configs import FinetuneConfig
+from ponderv2.workflows.finetune_settings import completed
 from ponderv2.workflows.report import Reporter, SilentReporter
+from ponderv2.workflows.scene_folders import open_scenes
 from ponderv2.workflows.training_runs import (
     RunRequest,
     fingerprint,
@@ -66,22 +68,27 @@ def run(  # noqa: PLR0913 - one argument per option of the command
     weights. With `config.model.freeze_encoder` the head alone is trained.
 
     Raises:
-        SceneError: there is nothing to train on, or it has no labels.
+        SceneError: there is nothing to train on, or it has no labels. Without `scenes` the folder is the one
+            that the checkpoint was trained on, else that of the settings.
         CheckpointError: the checkpoint cannot be read or its encoder is another one.
         PresetError: the number of classes is not that of the data.
         OutputError, Interrupted, TrainingError: as for pre-training.
     """
     started = time.perf_counter()
     report = report or SilentReporter()
-    config = config.model_copy(update={"scenes": Path(scenes or config.scenes)})
+    store = open_scenes(scenes, checkpoint, config.scenes)
+    config = completed(config, store, checkpoint)
     folder = run_folder(Path(out), name)
     request = RunRequest(config, folder, checkpoint, resume, devices, nodes)
-    training, _ = _datasets(config)
+    training, validation = _datasets(config)
+    if validation is None:
+        report.warn(f"{store.root} has no scenes in '{config.val_split}': nothing is validated")
     if checkpoint is not None and not resume:
         seeded_weights(config.seed)
         matched = load_encoder(SegmentationModel(config.model), Path(checkpoint))
         report.note(f"encoder from {checkpoint}: {matched.summary()}")
-    report.note(f"{len(training)} training scenes, {training.n_classes} classes")
+    n_classes = config.model.head.n_classes
+    report.note(f"{len(training)} training scenes of {store.root}, {n_classes} classes")
     outcome = run_training(request, make_job, report)
     history = [dict(entry) for entry in outcome.history]
     return FinetuneResult(
@@ -102,7 +109,11 @@ def load_encoder(model: SegmentationModel, path: Path) -> MatchReport:
     kept = {
         name: value for name, value in stored.items() if name.startswith(("backbone.", "embedding_table."))
     }
-    return load_weights(model, kept, source=str(path), required_prefixes=("backbone.",), least_share=1.0)
+    try:
+        return load_weights(model, kept, source=str(path), required_prefixes=("backbone.",), least_share=1.0)
+    except CheckpointError as error:
+        fix = "--set model.encoder=null takes the encoder of the checkpoint"
+        raise CheckpointError(error.message, fix=error.fix or fix) from error
 
 
 def make_job(request: RunRequest, resumed: bool) -> Job:
@@ -135,26 +146,23 @@ def make_job(request: RunRequest, resumed: bool) -> Job:
             "label_field": training.label_field,
             "condition": info.name,
         },
-        evaluate=_Validation(model, validation) if len(validation) else None,
+        evaluate=_Validation(model, validation) if validation is not None else None,
         best_metric="miou",
     )
 
 
-def _datasets(config: FinetuneConfig) -> tuple[SegmentationDataset, SegmentationDataset]:
+def _datasets(config: FinetuneConfig) -> tuple[SegmentationDataset, SegmentationDataset | None]:
+    """Scenes to train on and, where the other split has any, to validate."""
     store = SceneStore.open(config.scenes)
-    training = SegmentationDataset(store, config.train_split, config.data, config.seed)
-    if not len(training):
+    if not store.scene_names(config.train_split):
         raise SceneError(
             f"{config.scenes} has no scenes in '{config.train_split}'",
             fix=f"--set train_split={store.info.splits[0]}",
         )
+    training = SegmentationDataset(store, config.train_split, config.data, config.seed)
     training.labelled_scene(0)
-    n_classes = config.model.head.n_classes
-    if training.n_classes and training.n_classes != n_classes:
-        raise PresetError(
-            f"the model has {n_classes} classes and {config.scenes} has {training.n_classes}",
-            fix=f"--set model.head.n_classes={training.n_classes}",
-        )
+    if not store.scene_names(config.val_split):
+        return training, None
     # A budget of labels is for training; all scenes and labels of the other split are evaluated.
     everything = config.data.model_copy(update={"budget": type(config.data.budget)()})
     return training, SegmentationDataset(store, config.val_split, everything, config.seed)

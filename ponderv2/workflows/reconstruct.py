@@ -22,10 +22,10 @@ from ponderv2.reconstruction.fields import SceneField
 from ponderv2.reconstruction.memory import in_parts
 from ponderv2.reconstruction.tsdf import fuse_frames
 from ponderv2.scenes.scene import Frame, Scene
-from ponderv2.scenes.storage import SceneStore
 from ponderv2.workflows.configs import ReconstructConfig
 from ponderv2.workflows.report import Reporter, SilentReporter
 from ponderv2.workflows.scene_fields import FittedScene, fit_scene, frames_seen, open_field, save_refined
+from ponderv2.workflows.scene_folders import open_scenes
 
 POINTS_AT_A_TIME = 65536
 
@@ -72,7 +72,7 @@ def run(
     report = report or SilentReporter()
     started = time.perf_counter()
     check_mesh_path(out)
-    store = SceneStore.open(Path(scenes or "data/rooms"))
+    store = open_scenes(scenes, checkpoint, config.scenes)
     read = store.read(scene, split)
     reference = reference or store.mesh_path(scene, split)
     truth = None if reference is None else read_mesh(reference)
@@ -85,7 +85,7 @@ def run(
     write_mesh(out, mesh)
     refined = out.with_suffix(".refined.pth")
     if fitted is not None:
-        save_refined(refined, fitted, scene)
+        save_refined(refined, fitted, scene, store.root)
     return ReconstructResult(
         mesh=out,
         n_vertices=len(mesh.vertices),

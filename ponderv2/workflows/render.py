@@ -30,11 +30,11 @@ from ponderv2.reconstruction.pictures import (
     write_video,
 )
 from ponderv2.scenes.scene import Scene
-from ponderv2.scenes.storage import SceneStore
 from ponderv2.workflows.configs import RenderConfig
 from ponderv2.workflows.previews import colored
 from ponderv2.workflows.report import Reporter, SilentReporter
 from ponderv2.workflows.scene_fields import fit_scene, frames_seen, open_field, save_refined
+from ponderv2.workflows.scene_folders import open_scenes
 from ponderv2.workflows.view_metrics import mean_metrics
 
 Bytes = UInt8[ndarray, "row column 3"]
@@ -91,7 +91,7 @@ def run(
     report = report or SilentReporter()
     started = time.perf_counter()
     check_video(config.video)
-    store = SceneStore.open(Path(scenes or "data/rooms"))
+    store = open_scenes(scenes, checkpoint, config.scenes)
     read = store.read(scene, split)
     views = viewpoints(read, config.cameras)
     if config.width is not None:
@@ -100,7 +100,7 @@ def run(
     fitted = None
     if config.refine.steps > 0:
         fitted = fit_scene(read, config.refine, field, report)
-        save_refined(out / "refined.pth", fitted, scene)
+        save_refined(out / "refined.pth", fitted, scene, store.root)
         field = fitted.field
     gallery = Gallery(config, out, field, _depth_range(config, read), store.info.class_colors)
     rows = [row for view in report.track(views, "render", len(views)) if (row := gallery.make(view))]

@@ -102,11 +102,12 @@ def fit_scene(scene: Scene, config: RefineConfig, start: SceneField | None, repo
     return FittedScene(field, steps, time.perf_counter() - started, last)
 
 
-def save_refined(path: Path, fitted: FittedScene, scene_name: str) -> None:
-    """A checkpoint that `load_refined` reads. Raises OutputError."""
+def save_refined(path: Path, fitted: FittedScene, scene_name: str, scenes: Path) -> None:
+    """A checkpoint that `load_refined` reads; `scenes` is the folder of the scene. Raises OutputError."""
     field = fitted.field
     config = {
         "scene": scene_name,
+        "scenes": str(scenes),
         "refine": field.config.model_dump(mode="json"),
         "frame_ids": list(field.frame_ids),
         "sizes": [list(grid.size) for grid in field.grids],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ from ponderv2.errors import CheckpointError, PresetError, SceneError
 from ponderv2.models.finetuned import SegmentationModel
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.stored_models import load_model
-from ponderv2.workflows import evaluate, finetune, pretrain
-from ponderv2.workflows.configs import FinetuneConfig
+from ponderv2.workflows import evaluate, finetune, pretrain, reconstruct, render
+from ponderv2.workflows.configs import FinetuneConfig, ReconstructConfig, RenderConfig
 from tests.workflows.tiny import finetune_config, pretrain_config, rooms
 
 
@@ -23,8 +24,8 @@ def _probe(config: FinetuneConfig) -> FinetuneConfig:
 
 @pytest.fixture
 def encoder(tmp_path: Path) -> Path:
-    """A pre-training run of two steps."""
-    config = pretrain_config(steps=2, evaluate_every=0)
+    """A pre-training run of one step."""
+    config = pretrain_config(steps=1, evaluate_every=0)
     return pretrain.run(config, scenes=rooms(tmp_path / "rooms"), out=tmp_path, name="pre").folder
 
 
@@ -100,3 +101,60 @@ def test_a_pretraining_checkpoint_is_measured_by_what_it_renders(tmp_path: Path,
 def test_a_split_without_scenes_is_named(tmp_path: Path, encoder: Path) -> None:
     with pytest.raises(SceneError, match="no scenes in 'test'"):
         evaluate.run(encoder, scenes=tmp_path / "rooms", split="test")
+
+
+def _from_checkpoint(**data: object) -> FinetuneConfig:
+    """A preset that leaves encoder, voxels, features and classes open."""
+    values = finetune_config(steps=1, evaluate_every=0).model_dump(exclude_unset=True)
+    values["model"] = {}
+    values["data"] = {key: item for key, item in values["data"].items() if key != "voxel"} | data
+    return FinetuneConfig.model_validate(values)
+
+
+def test_what_a_preset_leaves_open_is_taken_from_the_checkpoint(tmp_path: Path, encoder: Path) -> None:
+    """Encoder, voxels, features and folder of scenes; the classes are those of the scenes."""
+    folder = finetune.run(_from_checkpoint(), checkpoint=encoder, out=tmp_path, name="open").folder
+    stored = load_checkpoint(folder / "checkpoints" / "last.pth").config
+    before = load_checkpoint(encoder / "checkpoints" / "last.pth").config
+    assert stored["model"]["encoder"] == before["model"]["encoder"]
+    assert stored["model"]["head"]["n_classes"] == 3
+    assert stored["data"]["voxel"] == before["data"]["voxel"] != FinetuneConfig().data.voxel.model_dump()
+    assert stored["data"]["features"] == before["data"]["features"]
+    assert stored["scenes"] == before["scenes"] == str(tmp_path / "rooms")
+    load_model(folder)
+
+
+def test_what_a_preset_says_goes_before_the_checkpoint(tmp_path: Path, encoder: Path) -> None:
+    config = _from_checkpoint(voxel={"size": 0.3})
+    folder = finetune.run(config, checkpoint=encoder, out=tmp_path, name="own").folder
+    assert load_checkpoint(folder / "checkpoints" / "last.pth").config["data"]["voxel"]["size"] == 0.3
+    with pytest.raises(PresetError, match="give 4 channels"):
+        finetune.run(_from_checkpoint(features=["color", "height"]), checkpoint=encoder, out=tmp_path)
+
+
+def test_no_encoder_and_no_checkpoint_names_the_setting(tmp_path: Path) -> None:
+    with pytest.raises(PresetError, match="no encoder") as caught:
+        finetune.run(_from_checkpoint(), scenes=rooms(tmp_path / "rooms"), out=tmp_path)
+    assert "--set model.encoder.kind" in str(caught.value.fix)
+
+
+def test_a_recorded_folder_that_is_gone_names_the_option(tmp_path: Path, encoder: Path) -> None:
+    (tmp_path / "rooms").rename(tmp_path / "moved")
+    for work in (
+        lambda: finetune.run(_from_checkpoint(), checkpoint=encoder, out=tmp_path),
+        lambda: evaluate.run(encoder),
+        lambda: render.run(RenderConfig(), encoder, scene="room0", out=tmp_path / "frames"),
+        lambda: reconstruct.run(
+            ReconstructConfig(), scene="room0", checkpoint=encoder, out=tmp_path / "a.ply"
+        ),
+    ):
+        with pytest.raises(SceneError, match="rooms") as caught:
+            work()
+        assert "--data" in str(caught.value.fix)
+
+
+def test_scenes_of_one_split_are_trained_on_without_validation(tmp_path: Path) -> None:
+    scenes = rooms(tmp_path / "rooms")
+    shutil.rmtree(scenes / "val")
+    result = finetune.run(finetune_config(steps=1), scenes=scenes, out=tmp_path, name="one")
+    assert result.steps == 1 and result.metrics == {}

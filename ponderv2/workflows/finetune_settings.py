@@ -1,0 +1,87 @@
+"""Fills in what a fine-tuning preset leaves to the checkpoint and to the scenes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from ponderv2.encoder.config import EncoderConfig
+from ponderv2.errors import CheckpointError, PresetError
+from ponderv2.scenes.config import PointDataConfig, SegmentationDataConfig
+from ponderv2.scenes.storage import SceneStore
+from ponderv2.training.checkpoint import checkpoint_file, read_archive
+from ponderv2.training.official_checkpoints import encoder_settings, is_official, official_state
+from ponderv2.workflows.configs import FinetuneConfig
+
+
+def completed(config: FinetuneConfig, store: SceneStore, checkpoint: Path | None) -> FinetuneConfig:
+    """The settings with an encoder, its voxels and features, and a number of classes.
+
+    Where `model.encoder` is not set, the encoder is that of the checkpoint; voxels and features then are too,
+    unless the settings name their own.
+
+    Raises:
+        PresetError: no encoder and no checkpoint; features that the encoder does not take; another number of
+            classes than the scenes have, or none known.
+        CheckpointError: it cannot be read or does not describe its encoder.
+    """
+    data, encoder = config.data, config.model.encoder
+    if encoder is None:
+        if checkpoint is None:
+            raise PresetError(
+                "there is no encoder: the preset leaves it to the checkpoint, and there is none",
+                fix="--from CKPT, or --set model.encoder.kind=sparse_unet",
+            )
+        encoder, data = _encoder_of(checkpoint, data)
+        if encoder.in_channels != data.n_channels:
+            raise PresetError(
+                f"data.features give {data.n_channels} channels, "
+                f"but the encoder of {checkpoint} takes {encoder.in_channels}",
+                fix="leave data.features out: they follow from the checkpoint",
+            )
+    head = config.model.head.model_copy(update={"n_classes": _n_classes(config, store)})
+    model = config.model.model_copy(update={"encoder": encoder, "head": head})
+    return config.model_copy(update={"data": data, "model": model, "scenes": store.root})
+
+
+def _encoder_of(path: Path, data: SegmentationDataConfig) -> tuple[EncoderConfig, SegmentationDataConfig]:
+    """The encoder that a file holds, and how its points are to be prepared."""
+    contents = read_archive(checkpoint_file(path))
+    if is_official(contents):
+        return _encoder(path, encoder_settings(official_state(contents))), data
+    config = contents.get("config")
+    stored = config if isinstance(config, dict) else {}
+    encoder = _encoder(path, stored.get("model", {}).get("encoder"))
+    known = {name: stored.get("data", {}).get(name) for name in ("voxel", "features")}
+    wanted = {name: value for name, value in known.items() if value and name not in data.model_fields_set}
+    try:
+        points = PointDataConfig.model_validate(wanted)
+    except ValidationError as error:
+        raise CheckpointError(f"{path} has point settings that this program does not know") from error
+    return encoder, data.model_copy(update={name: getattr(points, name) for name in wanted})
+
+
+def _encoder(path: Path, values: Any) -> EncoderConfig:
+    try:
+        return TypeAdapter(EncoderConfig).validate_python(values)
+    except ValidationError as error:
+        raise CheckpointError(
+            f"{path} does not say what its encoder looks like",
+            fix="--set model.encoder.kind=sparse_unet",
+        ) from error
+
+
+def _n_classes(config: FinetuneConfig, store: SceneStore) -> int:
+    wanted, known = config.model.head.n_classes, len(store.info.class_names)
+    if wanted is None and not known:
+        raise PresetError(
+            f"{store.root} does not say how many classes it has", fix="--set model.head.n_classes=N"
+        )
+    if wanted is not None and known and wanted != known:
+        raise PresetError(
+            f"the model has {wanted} classes and {store.root} has {known}",
+            fix=f"--set model.head.n_classes={known}",
+        )
+    return wanted or known
