@@ -8,12 +8,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from ponderv2.collectives import n_processes
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
     """Normalises axis 1 of `[n, channel, ...]`; state names and numerics of `torch.nn.BatchNorm1d`.
+
+    A single value per channel, which torch refuses in training, is normalised with the stored statistics.
 
     In training, with several processes, mean and variance are those of all processes together; each
     may hold another number of points. Every process of the group must then call it equally often.
@@ -25,6 +28,11 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """The normalised input, in the input's precision."""
+        if n_processes() == 1 and self.training and _has_one_value(input) and self.running_mean is not None:
+            # A tiny scene at the coarsest level has no variance: the stored statistics stand in, unchanged.
+            return F.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            )
         if n_processes() == 1 or not self.training:
             # torch sums channels-last volumes naively on CPU: statistics of 60,000 cells are off by 3e-4.
             return super().forward(input.contiguous())
@@ -94,6 +102,11 @@ class _NormaliseTogether(torch.autograd.Function):
         mean, along = (sums / count).unbind()
         result = (gradient - mean.view(shape) - normalised * along.view(shape)) * inverse.view(shape)
         return result.to(ctx.input_dtype), None
+
+
+def _has_one_value(values: Tensor) -> bool:
+    """Per channel."""
+    return values.dim() >= 2 and values.numel() == values.shape[1]
 
 
 def _reduced_axes(values: Tensor) -> list[int]:

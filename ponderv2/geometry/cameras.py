@@ -53,4 +53,6 @@ def transform_points(
     transform: Float[Tensor, "*#batch 4 4"], points: Float[Tensor, "*batch 3"]
 ) -> Float[Tensor, "*batch 3"]:
     """x' = transform x for affine 4x4 maps."""
+    if transform.dim() == 2:  # one map for all points: one product in place of many small ones
+        return points @ transform[:3, :3].T + transform[:3, 3]
     return (transform[..., :3, :3] @ points[..., None])[..., 0] + transform[..., :3, 3]
