@@ -12,13 +12,13 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Mixture:
-    """Rows of the 8 lattice points around each point, and how they are mixed there."""
+    """The 8 lattice points around each point. Corner-major, which is several times faster on a CPU."""
 
-    rows: Int[Tensor, "point 8"]
-    weight: Float[Tensor, "point 8"]
-    """0 for lattice points that hold no value."""
-    slope: Float[Tensor, "point 3 8"] | None = None
-    """Derivative of `weight` with respect to x, y, z, where it was asked for."""
+    rows: Int[Tensor, "8 point"]
+    """x fastest. One beyond the last row for lattice points that hold no value: they count as zero."""
+    fraction: Float[Tensor, "3 point"]
+    """x, y, z within the cell, 0..1."""
+    cell: float
 
 
 class SparseLattice(nn.Module):
@@ -39,12 +39,12 @@ class SparseLattice(nn.Module):
         self.index: Tensor
         self.register_buffer("lower", lower.float().clone())
         self.register_buffer("position", position.long())
-        index = torch.full((size[0] * size[1] * size[2],), -1, dtype=torch.int32)
+        index = torch.full((size[0] * size[1] * size[2],), len(position), dtype=torch.int32)
         index[position.long()] = torch.arange(len(position), dtype=torch.int32)
         self.register_buffer("index", index, persistent=False)
         offset = [x + size[0] * (y + size[1] * z) for z in (0, 1) for y in (0, 1) for x in (0, 1)]
         self.offset: Tensor
-        self.register_buffer("offset", torch.tensor(offset), persistent=False)
+        self.register_buffer("offset", torch.tensor(offset)[:, None], persistent=False)
 
     @property
     def n_rows(self) -> int:
@@ -58,43 +58,47 @@ class SparseLattice(nn.Module):
         z = torch.div(self.position, self.size[0] * self.size[1], rounding_mode="floor")
         return self.lower + self.cell * torch.stack([x, y, z], dim=-1).float()
 
-    def at(self, points: Float[Tensor, "point 3"], slopes: bool = False) -> Mixture:
+    def at(self, points: Float[Tensor, "point 3"]) -> Mixture:
         """The mixture at points; outside, that of the nearest place inside."""
-        largest = torch.tensor(self.size, device=points.device).float() - 1.001
-        place = ((points - self.lower) / self.cell).clamp(min=0.0).minimum(largest)
-        first = place.floor()
-        x, y, z = (torch.stack([1.0 - f, f], dim=-1) for f in (place - first).unbind(dim=-1))
-        cell = first.long()
-        corner = cell[:, 0] + self.size[0] * (cell[:, 1] + self.size[1] * cell[:, 2])
-        rows = self.index[corner[:, None] + self.offset].long()
-        holds = rows >= 0
-        slope = None
-        if slopes:
-            ends = points.new_tensor([-1.0 / self.cell, 1.0 / self.cell]).expand(len(points), 2)
-            slope = torch.stack([_product(ends, y, z), _product(x, ends, z), _product(x, y, ends)], dim=1)
-            slope = slope * holds[:, None]
-        return Mixture(rows.clamp(min=0), _product(x, y, z) * holds, slope)
-
-
-def _product(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    return (z[:, :, None, None] * y[:, None, :, None] * x[:, None, None, :]).reshape(-1, 8)
+        place = (points.T - self.lower[:, None]) / self.cell
+        largest = torch.tensor(self.size, device=points.device)[:, None] - 1.001
+        place = place.clamp(min=0.0).minimum(largest)
+        x, y, z = place.long()
+        corner = x + self.size[0] * (y + self.size[1] * z)
+        rows = self.index.index_select(0, (corner + self.offset).view(-1)).view(8, -1)
+        return Mixture(rows, place - place.floor(), self.cell)
 
 
 def mixed(table: Float[Tensor, "row channel"], mixture: Mixture) -> Float[Tensor, "point channel"]:
     """The values at the points."""
-    return F.embedding_bag(mixture.rows, table, mode="sum", per_sample_weights=mixture.weight)
+    x, y, z = (torch.stack([1.0 - part, part]) for part in mixture.fraction)
+    weight = (z[:, None, None] * y[:, None] * x).view(8, -1) * (mixture.rows < len(table))
+    rows = mixture.rows.clamp(max=len(table) - 1).T.contiguous()
+    return F.embedding_bag(rows, table, mode="sum", per_sample_weights=weight.T.contiguous())
 
 
 def mixed_scalar(table: Float[Tensor, " row"], mixture: Mixture) -> Float[Tensor, " point"]:
     """The value at the points."""
-    return (table[mixture.rows] * mixture.weight).sum(-1)
+    value = _corners(table, mixture)
+    for part in mixture.fraction:
+        value = torch.lerp(value[0::2], value[1::2], part)
+    return value[0]
 
 
 def mixed_slope(table: Float[Tensor, " row"], mixture: Mixture) -> Float[Tensor, "point 3"]:
-    """Its derivative with respect to the points; the mixture was asked for with slopes."""
-    if mixture.slope is None:
-        raise ValueError("the mixture was made without slopes")
-    return (mixture.slope * table[mixture.rows][:, None]).sum(-1)
+    """Its derivative with respect to the points."""
+    slopes = []
+    for axis in range(3):
+        value = _corners(table, mixture)
+        for other, part in enumerate(mixture.fraction):
+            low, high = value[0::2], value[1::2]
+            value = (high - low) / mixture.cell if other == axis else torch.lerp(low, high, part)
+        slopes.append(value[0])
+    return torch.stack(slopes, dim=-1)
+
+
+def _corners(table: Tensor, mixture: Mixture) -> Float[Tensor, "8 point"]:
+    return F.pad(table, (0, 1)).index_select(0, mixture.rows.view(-1)).view(8, -1)
 
 
 def lattice_size(lower: Float[Tensor, "3"], upper: Float[Tensor, "3"], cell: float) -> tuple[int, int, int]:

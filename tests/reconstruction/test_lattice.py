@@ -32,7 +32,7 @@ def test_the_slope_matches_finite_differences(rng):
     grid = dense_lattice(LOWER, UPPER, 0.3)
     table = torch.rand(grid.n_rows, generator=rng)
     points = grid.lower + 0.3 * (1 + 0.2 + 0.6 * torch.rand(50, 3, generator=rng))
-    found = mixed_slope(table, grid.at(points, slopes=True))
+    found = mixed_slope(table, grid.at(points))
     for axis in range(3):
         step = torch.zeros(3)
         step[axis] = 1e-2
@@ -53,6 +53,9 @@ def test_values_of_linear_functions_are_exact_near_the_points(rng):
 def test_rings_reach_as_far_as_they_say():
     grid = lattice_around(torch.tensor([[0.02, 1.02, 2.52]]), LOWER, UPPER, 0.1, 2)
     assert grid.n_rows == 6**3
-    inside = grid.at(torch.tensor([[0.02, 1.02, 2.52], [0.25, 1.02, 2.52]]))
-    assert torch.allclose(inside.weight.sum(-1), torch.ones(2))
-    assert grid.at(torch.tensor([[0.45, 1.02, 2.52]])).weight.sum() == 0
+    points = torch.tensor([[0.02, 1.02, 2.52], [0.25, 1.02, 2.52], [0.45, 1.02, 2.52]])
+    for found in (
+        mixed(torch.ones(216, 1), grid.at(points))[:, 0],
+        mixed_scalar(torch.ones(216), grid.at(points)),
+    ):
+        assert torch.allclose(found, torch.tensor([1.0, 1.0, 0.0]))
