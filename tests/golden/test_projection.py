@@ -8,7 +8,6 @@ import pytest
 from torch import Tensor
 
 from ponderv2.encoder.build import build_projection
-from ponderv2.encoder.config import ConvBlock3DConfig, DoubleConvUNet3DConfig, UNet3DConfig
 from tests.golden.cases import (
     Case,
     assert_parameter_gradients,
@@ -17,13 +16,9 @@ from tests.golden.cases import (
     fill_weights,
     seeded_normal,
 )
+from tests.golden.official_configs import projection_config
 
 KIND = "projection"
-CONFIG_OF_TYPE = {
-    "UNet3D-v1m2": UNet3DConfig,
-    "UNet3D-v1m1": DoubleConvUNet3DConfig,
-    "SimpleConv3D-v1m1": ConvBlock3DConfig,
-}
 
 
 def rows(volume: Tensor) -> Tensor:
@@ -34,10 +29,7 @@ def rows(volume: Tensor) -> Tensor:
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_volume_and_gradients_equal_the_published_network(case: Case, mode: str) -> None:
     official = case.config
-    names = {"out_channels": "out_channels", "f_maps": "f_maps", "num_levels": "n_levels"}
-    settings = {names[key]: value for key, value in official.items() if key in names}
-    config = CONFIG_OF_TYPE[official["type"]].model_validate(settings)
-    model = build_projection(config, official["in_channels"])
+    model = build_projection(projection_config(official), official["in_channels"])
     fill_weights(model, case)
     model.train(mode == "train")
     volume = case.tensor("in_volume").requires_grad_()

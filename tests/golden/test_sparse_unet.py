@@ -9,7 +9,6 @@ import pytest
 from torch import Tensor
 
 from ponderv2.encoder.build import build_encoder
-from ponderv2.encoder.config import PromptedSparseUNetConfig, SparseUNetConfig
 from ponderv2.encoder.sparse_unet import SparseUNet
 from ponderv2.geometry.voxels import SparseVoxels, scene_of_each
 from tests.golden.cases import (
@@ -20,38 +19,14 @@ from tests.golden.cases import (
     fill_weights,
     seeded_normal,
 )
+from tests.golden.official_configs import encoder_config
 
 KIND = "sparse_unet"
 
 
-def unet_config(official: dict) -> SparseUNetConfig | PromptedSparseUNetConfig:
-    """Our settings for those of a case."""
-    names = {
-        "in_channels": "in_channels",
-        "base_channels": "base_channels",
-        "channels": "channels",
-        "layers": "layers",
-        "num_classes": "n_classes",
-        "cls_mode": "pool_scenes",
-        "conditions": "conditions",
-        "context_channels": "context_channels",
-        "zero_init": "zero_init",
-        "norm_decouple": "norm_decouple",
-        "norm_adaptive": "norm_adaptive",
-        "norm_affine": "norm_affine",
-    }
-    settings = {names[key]: value for key, value in official.items() if key in names}
-    if official["type"] == "SpUNet-v1m3":
-        return PromptedSparseUNetConfig.model_validate({"norm_affine": False, **settings})
-    if official["type"] == "SpUNet-v1m2":
-        settings |= {"norm_eps": 1e-5, "norm_momentum": official.get("bn_momentum", 0.1)}
-        settings |= {"unit_norm_momentum": 0.02, "pad": 1}
-    return SparseUNetConfig.model_validate(settings)
-
-
 @pytest.fixture(scope="module")
 def model(case: Case) -> SparseUNet:
-    return build_encoder(unet_config(case.config))
+    return build_encoder(encoder_config(case.config))
 
 
 def run(case: Case, model: SparseUNet, mode: str) -> tuple[Tensor, Tensor]:
