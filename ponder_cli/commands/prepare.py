@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ponder_cli.options import JsonOption, SetOption
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from ponder_cli.layers import Override
     from ponderv2.workflows.prepare import SceneOutcome
+
+
+def _recording(name: str, text: str) -> Any:
+    return typer.Option(name, help=text, rich_help_panel="Recordings (rgbd)")
+
+
+def _generated(name: str, text: str) -> Any:
+    return typer.Option(name, help=text, rich_help_panel="Generated rooms (synthetic)")
 
 
 def prepare(  # noqa: PLR0913 - one argument per option
@@ -28,14 +39,29 @@ def prepare(  # noqa: PLR0913 - one argument per option
         bool, typer.Option("--check", help="Only check the scenes that are prepared already.")
     ] = False,
     layout: Annotated[
-        str | None, typer.Option("--layout", help="Layout of the recording, where the guess is wrong.")
+        str | None, _recording("--layout", "Layout of the recording, where the guess is wrong.")
     ] = None,
-    stride: Annotated[int | None, typer.Option("--stride", help="Take every N-th frame.")] = None,
+    stride: Annotated[int | None, _recording("--stride", "Take every N-th frame.")] = None,
+    max_frames: Annotated[
+        int | None, _recording("--max-frames", "At most so many frames, evenly spread.")
+    ] = None,
     holdout: Annotated[
-        int | None, typer.Option("--holdout", help="Keep every N-th frame for validation, out of training.")
+        int | None, _recording("--holdout", "Keep every N-th frame for validation, out of training.")
     ] = None,
-    rooms: Annotated[int | None, typer.Option("--rooms", help="Number of generated rooms.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of generated rooms.")] = None,
+    depth_min: Annotated[float | None, _recording("--depth-min", "Drop nearer depth, metres.")] = None,
+    depth_max: Annotated[float | None, _recording("--depth-max", "Drop farther depth, metres.")] = None,
+    color_intrinsics: Annotated[
+        Path | None, _recording("--color-intrinsics", "File of the colour camera, where it is another one.")
+    ] = None,
+    depth_to_color: Annotated[
+        Path | None, _recording("--depth-to-color", "File of 4x4 numbers: x_color = M x_depth, metres.")
+    ] = None,
+    up: Annotated[
+        str | None, _recording("--up", "Axis of the recording that points up: x, -x, y, -y, z, -z.")
+    ] = None,
+    voxel: Annotated[float | None, _recording("--voxel", "Cell of the fused surface, metres.")] = None,
+    rooms: Annotated[int | None, _generated("--rooms", "Number of rooms.")] = None,
+    seed: Annotated[int | None, _generated("--seed", "Room i follows from seed and i.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail when one scene cannot be prepared.")] = False,
     workers: Annotated[
         int | None, typer.Option("--workers", help="Processes; by default one per core.")
@@ -57,12 +83,20 @@ def prepare(  # noqa: PLR0913 - one argument per option
         *option("PATH", "source.path", path),
         *option("--layout", "source.layout", layout),
         *option("--stride", "source.stride", stride),
+        *option("--max-frames", "source.max_frames", max_frames),
         *option("--holdout", "source.holdout", holdout),
+        *option("--depth-min", "source.depth_min", depth_min),
+        *option("--depth-max", "source.depth_max", depth_max),
+        *option("--color-intrinsics", "source.color_intrinsics", color_intrinsics),
+        *option("--depth-to-color", "source.depth_to_color", depth_to_color),
+        *option("--up", "source.up", up),
+        *option("--voxel", "source.fusion.voxel_size", voxel),
         *option("--rooms", "source.rooms", rooms),
         *option("--seed", "source.seed", seed),
         *option("--workers", "workers", workers),
         *option("--out", "out", out),
     )
+    _refuse_foreign(load_preset("prepare", source, set_, PrepareConfig).source, options)
     config = load_preset("prepare", source, set_, PrepareConfig, options)
 
     from ponderv2.workflows import prepare as workflow
@@ -77,6 +111,19 @@ def prepare(  # noqa: PLR0913 - one argument per option
     )
     console.write_json(result, json)
     console.next_command("pretrain", "--data", config.out)
+
+
+def _refuse_foreign(source: BaseModel, options: tuple[Override, ...]) -> None:
+    """Options that mean nothing to this kind of source. Raises PresetError."""
+    from ponder_cli.kinds import kind_of
+    from ponderv2.errors import PresetError
+
+    kind = kind_of(type(source))
+    for item in options:
+        if item.path[0] == "source" and item.path[1] not in type(source).model_fields:
+            raise PresetError(
+                f"{item.origin} means nothing to the source '{kind}'", fix=f"leave {item.origin} out"
+            )
 
 
 def _row(scene: SceneOutcome) -> tuple[object, ...]:

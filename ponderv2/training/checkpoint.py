@@ -25,6 +25,9 @@ from ponderv2.errors import CheckpointError, OutputError
 FORMAT = "ponder"
 FORMAT_VERSION = 1
 
+_OURS = "give the folder of a run, or a .pth file in its checkpoints/"
+_ANOTHER = "give another checkpoint of the run (previous.pth, best.pth), or copy the file again"
+
 _MARK = b"ponder-sha256:"
 _COMMENT_LENGTH = len(_MARK) + 64
 
@@ -91,38 +94,43 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Reads one of our checkpoints. Raises CheckpointError: missing, damaged, unsafe, of another program."""
     contents = read_archive(path)
     if contents.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not a checkpoint of this program")
+        raise CheckpointError(f"{path} is not a checkpoint of this program", fix=_OURS)
     if not verified(path):
-        raise CheckpointError(f"{path} is damaged: its checksum is missing")
+        raise CheckpointError(f"{path} is damaged: its checksum is missing", fix=_ANOTHER)
     version = contents.get("format_version")
     if version != FORMAT_VERSION:
-        raise CheckpointError(f"{path} has format version {version}; this program reads {FORMAT_VERSION}")
+        message = f"{path} has format version {version}; this program reads {FORMAT_VERSION}"
+        raise CheckpointError(message, fix="use the version of the program that wrote it")
     known = {entry.name for entry in fields(Checkpoint)}
     missing = {"kind", "config", "model", "step"} - set(contents)
     if missing:
-        raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}")
+        raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}", fix=_OURS)
     return Checkpoint(**{name: value for name, value in contents.items() if name in known})
 
 
 def read_archive(path: Path) -> dict[str, Any]:
     """The dict in a torch file, ours or not, without running code. Raises CheckpointError."""
     if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}")
+        raise CheckpointError(f"no checkpoint at {path}", fix=_OURS)
     try:
         if verified(path) is False:
-            raise CheckpointError(f"{path} is damaged: its contents do not match its checksum")
+            message = f"{path} is damaged: its contents do not match its checksum"
+            raise CheckpointError(message, fix=_ANOTHER)
         _refuse_bombs(path)
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise CheckpointError(
-            f"{path} holds more than plain data and was not opened: {_reason(error)}"
+            f"{path} holds more than plain data and was not opened: {_reason(error)}",
+            fix="get a file of plain tensors; nothing in this one was run",
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged or not a checkpoint: {_reason(error)}") from error
+        message = f"{path} is damaged or not a checkpoint: {_reason(error)}"
+        raise CheckpointError(message, fix=_ANOTHER) from error
     except (IndexError, MemoryError, struct.error, AssertionError) as error:
-        raise CheckpointError(f"{path} is damaged: {_reason(error)}") from error
+        raise CheckpointError(f"{path} is damaged: {_reason(error)}", fix=_ANOTHER) from error
     if not isinstance(contents, dict):
-        raise CheckpointError(f"{path} does not hold a checkpoint but a {type(contents).__name__}")
+        kind = type(contents).__name__
+        raise CheckpointError(f"{path} does not hold a checkpoint but a {kind}", fix=_OURS)
     return contents
 
 

@@ -64,7 +64,8 @@ def load_weights(
         names = [name for name in wanted if name.startswith(prefix)]
         n_matched = sum(name in matched for name in names)
         if not names or n_matched < least_share * len(names):
-            raise CheckpointError(_refusal(source, prefix, n_matched, len(names), report))
+            message = _refusal(source, prefix, n_matched, len(names), report)
+            raise CheckpointError(message, fix="give a checkpoint of this very model")
     model.load_state_dict({name: stored[name] for name in report.matched}, strict=False)
     return report
 

@@ -113,7 +113,7 @@ def load_encoder(model: SegmentationModel, path: Path) -> MatchReport:
         return load_weights(model, kept, source=str(path), required_prefixes=("backbone.",), least_share=1.0)
     except CheckpointError as error:
         fix = "--set model.encoder=null takes the encoder of the checkpoint"
-        raise CheckpointError(error.message, fix=error.fix or fix) from error
+        raise CheckpointError(error.message, fix=fix) from error
 
 
 def make_job(request: RunRequest, resumed: bool) -> Job:

@@ -83,7 +83,8 @@ def run(config: PrepareConfig, report: Reporter | None = None, strict: bool = Fa
     finished = _prepare_all(pending, config.out, config.check, n_workers)
     for outcome in report.track(finished, "scenes", total=len(pending)):
         outcomes[outcome.key] = outcome
-        _tell(outcome, report)
+        if outcome.status != "failed" or len(plan.jobs) > 1:  # else it is what is raised below
+            _tell(outcome, report)
         _write_report(config.out, {**before, **_plain(outcomes, config.check)})
     _write_report(config.out, {**before, **_plain(outcomes, config.check)})
     result = _result(config.out, outcomes)

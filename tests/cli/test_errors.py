@@ -72,7 +72,7 @@ def test_a_mistake_in_a_file_is_named_with_its_line(run, tmp_path):
 def test_an_option_that_the_source_does_not_have_is_named_as_typed(run):
     result = run("prepare", "synthetic", "--layout", "tum")
     assert result.exit_code == 2
-    assert "--layout" in result.stderr
+    assert "--layout means nothing to the source 'synthetic'" in result.stderr
 
 
 def test_wrong_usage_has_exit_status_2(run):

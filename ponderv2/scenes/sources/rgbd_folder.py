@@ -55,7 +55,8 @@ def find(config: RgbdConfig) -> SourcePlan:
     root = config.path
     if not root.exists():
         near = _similar(root)
-        raise SceneError(f"no file or folder {root}", fix=f"did you mean {near}?" if near else None)
+        raise SceneError(f"no file or folder {root}", fix=f"give {near or 'the path of a recording'}")
+    _refuse_missing_files(config)
     recordings = _recordings(root, config.layout)
     if not recordings:
         raise SceneError(_nothing_found(root, config.layout), fix=_known_layouts(config.layout))
@@ -69,6 +70,14 @@ def find(config: RgbdConfig) -> SourcePlan:
     notes = (f"layout {', '.join(layouts)} ({how}), recordings: {len(jobs)} in {root}",)
     splits = tuple(dict.fromkeys((config.split, *(job.split for job in jobs))))
     return SourcePlan(DatasetInfo(config.dataset, splits=splits), jobs, notes)
+
+
+def _refuse_missing_files(config: RgbdConfig) -> None:
+    """Files of cameras that the settings name: one message in place of one per recording."""
+    for name in ("intrinsics", "color_intrinsics", "depth_to_color"):
+        file: Path | None = getattr(config, name)
+        if file is not None and not file.is_file():
+            raise SceneError(f"no file {file}, which source.{name} names", fix="give the path of the file")
 
 
 def _recordings(root: Path, layout: str) -> list[tuple[Path, str]]:

@@ -103,7 +103,9 @@ def _with_valid_poses(capture: Capture, path: Path, found: _Findings) -> Capture
         found.notes.append(f"{clean.n_rounded} rotations, rounded in the file, were made orthonormal")
     if not clean.valid.any():
         reasons = ", ".join(sorted(set(clean.reasons)))
-        raise SceneError(f"no frame in {path} has a valid pose ({reasons})")
+        raise SceneError(
+            f"no frame in {path} has a valid pose ({reasons})", fix="check the files of the poses"
+        )
     frames = tuple(
         replace(frame, camera_to_world=pose)
         for frame, pose, valid in zip(capture.frames, clean.camera_to_world, clean.valid, strict=True)
