@@ -21,6 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 ENVIRONMENT = ROOT / ".venv"
 ROOMS, RUNS = Path("data/rooms"), Path("runs")
+FRAMES, MESH = Path("frames"), Path("meshes/room.ply")
+SHEET = FRAMES / "overview.png"
 DONE = ROOT / RUNS / ".demo-done.json"
 TESTED = ((3, 11), (3, 12))
 
@@ -105,16 +107,70 @@ def run_demo(python: Path, again: bool) -> None:
     """The six commands, one after the other. Each is skipped if it was done before in the same words."""
     done = {} if again or not DONE.exists() else json.loads(DONE.read_text())
     steps = Steps(python, done)
-    pretrained, finetuned = RUNS / "pretrain-demo", RUNS / "finetune-demo"
-    steps.ponder("prepare", "synthetic", "--out", ROOMS)
-    steps.ponder("pretrain", "--preset", "demo", "--data", ROOMS, "--resume")
-    steps.ponder("finetune", "--preset", "demo", "--from", pretrained, "--data", ROOMS, "--resume")
-    steps.ponder("eval", finetuned, "--data", ROOMS)
+    for command in training_commands():
+        steps.ponder(command)
     room = sorted(path.name for path in (ROOT / ROOMS / "val").iterdir() if path.is_dir())[0]
-    steps.ponder("render", pretrained, "--scene", room, "--data", ROOMS, "--out", "frames", "--side-by-side")
-    steps.ponder("reconstruct", pretrained, "--scene", room, "--data", ROOMS, "--out", "meshes/room.ply")
-    print("\nLook at: frames/ (rendered beside real pictures), meshes/room.ply (open it with any viewer),")
-    print(f"{pretrained}/previews/ (pictures during training), {finetuned} (the segmentation model).")
+    for command in picture_commands(room):
+        steps.ponder(command)
+    sheet = make_contact_sheet(python)
+    print("\nLook at:")
+    for place, what in results(sheet):
+        print(f"  {place}: {what}")
+
+
+def training_commands() -> list[list[str]]:
+    """Rooms, encoder, segmentation model, and how good both are."""
+    pretrained, finetuned = str(RUNS / "pretrain-demo"), str(RUNS / "finetune-demo")
+    rooms = ["--data", str(ROOMS)]
+    return [
+        ["prepare", "synthetic", "--out", str(ROOMS)],
+        ["pretrain", "--preset", "demo", *rooms, "--resume"],
+        ["eval", pretrained, *rooms],
+        ["finetune", "--preset", "demo", "--from", pretrained, *rooms, "--resume"],
+        ["eval", finetuned, *rooms],
+    ]
+
+
+def picture_commands(room: str) -> list[list[str]]:
+    """Views and the mesh of a room."""
+    chosen = [str(RUNS / "pretrain-demo"), "--scene", room, "--data", str(ROOMS)]
+    return [
+        ["render", *chosen, "--out", str(FRAMES), "--side-by-side"],
+        ["reconstruct", *chosen, "--out", str(MESH)],
+    ]
+
+
+def make_contact_sheet(python: Path) -> Path | None:
+    """The side-by-side pictures below each other, as one picture; None where there are none."""
+    pictures = sorted((ROOT / FRAMES / "side_by_side").glob("*.png"))
+    if not pictures:
+        return None
+    chosen = [str(path) for path in pictures[:: max(len(pictures) // 6, 1)][:6]]
+    subprocess.run([str(python), "-c", CONTACT_SHEET, str(SHEET), *chosen], check=True)
+    return SHEET
+
+
+CONTACT_SHEET = """
+import sys
+import numpy as np
+from PIL import Image
+rows = [np.asarray(Image.open(path).convert("RGB")) for path in sys.argv[2:]]
+Image.fromarray(np.concatenate(rows)).save(sys.argv[1])
+"""
+
+
+def results(sheet: Path | None) -> list[tuple[Path, str]]:
+    """What the demonstration left, and where."""
+    pretrained, finetuned = RUNS / "pretrain-demo", RUNS / "finetune-demo"
+    places = [
+        (FRAMES / "side_by_side", "real frame, then what the model renders: colour, depth, normals"),
+        (FRAMES / "depth", "rendered depth, millimetres in 16 bits"),
+        (MESH, "the mesh of the room; any viewer opens it"),
+        (pretrained / "previews", "held-out views during pre-training"),
+        (pretrained / "evaluation-val", "views of all validation rooms beside the real ones"),
+        (finetuned / "evaluation-val" / "confusion.png", "which class is taken for which"),
+    ]
+    return places if sheet is None else [(sheet, "some of them in one picture"), *places]
 
 
 class Steps:
@@ -123,9 +179,8 @@ class Steps:
     def __init__(self, python: Path, done: dict[str, float]) -> None:
         self.python, self.done = python, done
 
-    def ponder(self, *words: str | Path) -> None:
+    def ponder(self, command: list[str]) -> None:
         """One command, unless it is done already."""
-        command = [str(word) for word in words]
         key = shlex.join(command)
         if key in self.done:
             print(f"\n$ ponder {key}\n  done before in {self.done[key]:.0f} s")
