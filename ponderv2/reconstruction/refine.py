@@ -89,6 +89,17 @@ def initial_scene(
     return scene
 
 
+@torch.no_grad()
+def misfit(scene: RefinedScene, recording: Recording, config: RefineConfig) -> float:
+    """Total loss of the scene as it is, on one batch of rays: which of two starts is nearer to the frames."""
+    generator = torch.Generator().manual_seed(config.seed)
+    targets = recording.random_pixels(config.n_rays, generator)
+    starts = training_samples(scene, targets, config, generator)
+    frames = torch.nonzero(scene.fitted)[:, 0]
+    losses = refine_losses(scene, scene.shade(targets.rays, starts), starts, targets, frames[targets.frame])
+    return float(losses.total())
+
+
 def refine(
     scene: RefinedScene,
     recording: Recording,
@@ -198,6 +209,7 @@ def _take_over(scene: RefinedScene, start: SceneField, chunk: int = 65536) -> No
     for level, table in enumerate(scene.distances):
         points = scene.grids[level].points()
         values = torch.cat([start.signed_distance(part) for part in points.split(chunk)])
+        values = values.clamp(-EMPTY, EMPTY)  # what is wrong can be put right in few steps
         known = _within(points, start)
         below = scene.signed_distance(points)
         if level == 0:

@@ -141,6 +141,8 @@ class ReconstructConfig(PresetConfig):
     """Colour per vertex."""
     threshold: PositiveFloat = 0.05
     """Metres: the distance of precision, recall and F-score against a reference mesh."""
+    compared_points: PositiveInt = 200_000
+    """Points on either surface that are compared."""
     crop_reference: bool = True
     """Compare only with what the frames saw of the reference."""
     device: str = "auto"

@@ -168,4 +168,4 @@ def _measured(
     if config.crop_reference and scene.frames:
         truth = _observed(truth, scene, scene.frames, config.crop_margin, report)
     generator = torch.Generator().manual_seed(0)
-    return compare_meshes(mesh, truth, generator, config.threshold)
+    return compare_meshes(mesh, truth, generator, config.threshold, config.compared_points)

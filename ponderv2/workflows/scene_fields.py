@@ -18,7 +18,7 @@ from ponderv2.models.pretext import PretextModel
 from ponderv2.reconstruction.config import RefineConfig
 from ponderv2.reconstruction.fields import SceneField
 from ponderv2.reconstruction.recording import Recording, thinned
-from ponderv2.reconstruction.refine import RefineStep, initial_scene, refine
+from ponderv2.reconstruction.refine import RefineStep, initial_scene, misfit, refine
 from ponderv2.reconstruction.refined import RefinedScene, scene_of_state
 from ponderv2.scenes.scene import Frame, Scene
 from ponderv2.training.checkpoint import (
@@ -90,7 +90,9 @@ def fit_scene(scene: Scene, config: RefineConfig, start: SceneField | None, repo
     recording = Recording.read(frames, report.track(frames, "read frames", len(frames)))
     chosen = {frame.id for frame in frames}
     fitted = torch.tensor([frame.id in chosen for frame in scene.frames])
-    field = initial_scene(recording, tuple(frame.id for frame in scene.frames), fitted, config, start)
+    field = _nearest_start(
+        recording, tuple(frame.id for frame in scene.frames), fitted, config, start, report
+    )
     last: dict[str, float] = {}
     with report.progress("refine", config.steps) as display:
 
@@ -100,6 +102,28 @@ def fit_scene(scene: Scene, config: RefineConfig, start: SceneField | None, repo
 
         steps = refine(field, recording, config, listen)
     return FittedScene(field, steps, time.perf_counter() - started, last)
+
+
+def _nearest_start(
+    recording: Recording,
+    frame_ids: tuple[str, ...],
+    fitted: Tensor,
+    config: RefineConfig,
+    start: SceneField | None,
+    report: Reporter,
+) -> RefinedScene:
+    """From the model, unless empty space explains the frames better: a poor model would only cost time."""
+    empty = initial_scene(recording, frame_ids, fitted, config, None)
+    if start is None:
+        return empty
+    given = initial_scene(recording, frame_ids, fitted, config, start)
+    losses = [misfit(field, recording, config) for field in (given, empty)]
+    text = f"loss of the model's volume {losses[0]:.3f}, of empty space {losses[1]:.3f}"
+    if losses[0] <= losses[1]:
+        report.note(f"refinement starts from the model: {text}")
+        return given
+    report.warn(f"refinement starts from empty space, not from the model: {text}")
+    return empty
 
 
 def save_refined(path: Path, fitted: FittedScene, scene_name: str, scenes: Path) -> None:

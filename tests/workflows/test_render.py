@@ -1,0 +1,168 @@
+"""Rendering a small room through the workflow: files, metrics, films, refined scenes, mistakes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ponderv2.errors import CheckpointError, SceneError
+from ponderv2.models.pretext import PretextModel
+from ponderv2.scenes.pictures import read_color, read_integers
+from ponderv2.scenes.storage import SceneStore
+from ponderv2.training.checkpoint import Checkpoint, save_checkpoint
+from ponderv2.workflows import render
+from ponderv2.workflows.configs import RenderConfig
+from tests.workflows.tiny import pretrain_config, rooms
+
+REFINE = {
+    "steps": 120,
+    "n_rays": 512,
+    "cell": 0.1,
+    "coarse_factor": 3,
+    "detail_cell": None,
+    "truncation": 0.15,
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    return rooms(tmp_path_factory.mktemp("rooms"))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """An untrained model: what it renders is meaningless, but it renders."""
+    torch.manual_seed(0)
+    config = pretrain_config()
+    path = tmp_path_factory.mktemp("run") / "model.pth"
+    model = PretextModel(config.model)
+    save_checkpoint(path, Checkpoint("pretext", config.model_dump(mode="json"), model.state_dict()))
+    return path
+
+
+def config(**values) -> RenderConfig:
+    return RenderConfig.model_validate(values)
+
+
+def test_every_kind_of_picture_is_written_for_every_camera(store, checkpoint, tmp_path):
+    result = render.run(
+        config(side_by_side=True, video="gif"), checkpoint, scene="room0", out=tmp_path / "f", scenes=store
+    )
+    names = [f"{index:04d}.png" for index in range(6)]
+    for kind in ("color", "depth", "depth_color", "normal", "side_by_side"):
+        assert sorted(path.name for path in (tmp_path / "f" / kind).iterdir()) == names
+    assert not (tmp_path / "f" / "semantic").exists()
+    assert read_color(tmp_path / "f" / "side_by_side" / "0000.png").shape == (24, 4 * 32, 3)
+    assert read_integers(tmp_path / "f" / "depth" / "0000.png").shape == (24, 32)
+    assert result.video is not None and result.video.is_file()
+    assert set(result.metrics) == {"held_out", "seen"}
+    assert [row["held_out"] for row in result.views] == [False] * 4 + [True] * 2
+    assert asdict(result)["n_pictures"] == 6
+
+
+def test_the_real_picture_stands_first_in_side_by_side(store, checkpoint, tmp_path):
+    frame = SceneStore.open(store).read("room0").frames[0]
+    cameras = {"kind": "own", "stride": 6}
+    render.run(
+        config(side_by_side=True, cameras=cameras), checkpoint, scene="room0", out=tmp_path, scenes=store
+    )
+    beside = read_color(tmp_path / "side_by_side" / "0000.png")
+    assert np.array_equal(beside[:, :32], frame.read_color().numpy())
+
+
+def test_refined_views_come_near_the_photographs_and_the_file_renders_the_same(store, checkpoint, tmp_path):
+    cameras = {"kind": "own", "stride": 2}
+    first = render.run(
+        config(refine=REFINE, cameras=cameras), checkpoint, scene="room0", out=tmp_path / "a", scenes=store
+    )
+    assert first.refined is not None and first.refine_steps == 120
+    assert first.metrics["seen"]["psnr"] > 20.0
+    assert first.metrics["seen"]["depth_l1"] < 0.05
+    assert first.metrics["seen"]["normal_error"] < 15.0
+    again = render.run(
+        config(cameras=cameras), first.refined, scene="room0", out=tmp_path / "b", scenes=store
+    )
+    assert again.metrics == first.metrics
+
+
+def test_held_out_frames_alone_and_smaller(store, checkpoint, tmp_path):
+    cameras = {"kind": "own", "only": "held_out"}
+    result = render.run(
+        config(cameras=cameras, width=16, pictures=["color"]),
+        checkpoint,
+        scene="room0",
+        out=tmp_path,
+        scenes=store,
+    )
+    assert set(result.metrics) == {"held_out"}
+    assert read_color(tmp_path / "color" / "0004.png").shape == (12, 16, 3)
+    assert not (tmp_path / "depth").exists()
+
+
+@pytest.mark.parametrize("kind", ["interpolated", "orbit"])
+def test_paths_without_photographs_have_no_metrics(store, checkpoint, tmp_path, kind):
+    result = render.run(
+        config(cameras={"kind": kind, "n_frames": 3}, pictures=["depth"], side_by_side=True),
+        checkpoint,
+        scene="room0",
+        out=tmp_path,
+        scenes=store,
+    )
+    assert result.n_pictures == 3 and not result.views and not result.metrics
+    file = {"kind": "file", "path": str(tmp_path / "cameras.json")}
+    again = render.run(
+        config(cameras=file, pictures=["depth"]),
+        checkpoint,
+        scene="room0",
+        out=tmp_path / "again",
+        scenes=store,
+    )
+    assert again.n_pictures == 3
+    for name in ("0000", "0001", "0002"):
+        first, second = (
+            read_integers(folder / "depth" / f"{name}.png") for folder in (tmp_path, tmp_path / "again")
+        )
+        assert np.abs(first.astype(int) - second.astype(int)).max() <= 1
+
+
+def test_a_refined_scene_of_another_room_is_refused(store, checkpoint, tmp_path):
+    short = {**REFINE, "steps": 1}
+    first = render.run(
+        config(refine=short, cameras={"kind": "own", "stride": 6}),
+        checkpoint,
+        scene="room0",
+        out=tmp_path,
+        scenes=store,
+    )
+    assert first.refined is not None
+    with pytest.raises(CheckpointError, match="room0"):
+        render.run(config(), first.refined, scene="room1", out=tmp_path, scenes=store)
+
+
+def test_unknown_scenes_and_checkpoints_are_named(store, checkpoint, tmp_path):
+    with pytest.raises(SceneError, match="no scene 'attic'"):
+        render.run(config(), checkpoint, scene="attic", out=tmp_path, scenes=store)
+    with pytest.raises(CheckpointError, match=r"none\.pth"):
+        render.run(config(), tmp_path / "none.pth", scene="room0", out=tmp_path, scenes=store)
+
+
+def test_pictures_are_the_same_when_memory_is_scarce(store, checkpoint, tmp_path, monkeypatch):
+    from ponderv2.renderer.renderer import Renderer
+
+    cameras = {"kind": "own", "stride": 6}
+    render.run(config(cameras=cameras), checkpoint, scene="room0", out=tmp_path / "a", scenes=store)
+    plain = Renderer._render
+
+    def scarce(self, prepared, rays, *rest):
+        if len(rays) > 200:
+            raise MemoryError
+        return plain(self, prepared, rays, *rest)
+
+    monkeypatch.setattr(Renderer, "_render", scarce)
+    render.run(config(cameras=cameras), checkpoint, scene="room0", out=tmp_path / "b", scenes=store)
+    pair = [read_color(tmp_path / folder / "color" / "0000.png").astype(int) for folder in ("a", "b")]
+    assert np.abs(pair[0] - pair[1]).max() <= 1
