@@ -53,9 +53,7 @@ class PretrainSettings:
     n_pieces: int = 2
     rate: float = 5e-3
     n_targets: int = 0
-    """Rendered channels: scores of classes, or statistics of the surroundings."""
-    statistic: float = 0.0
-    """Weight of the rendered statistics."""
+    """Rendered classes, given or found; 0: colour, depth and distance only."""
     mask: MaskConfig | None = None
     losses: RenderLossConfig = field(
         default_factory=lambda: RenderLossConfig(semantic=0.0, semantic_target=ClassesConfig())
@@ -90,15 +88,6 @@ def one_cycle(
     )
 
 
-def statistic_loss(
-    rendered: Float[Tensor, "ray channel"] | None, target: Float[Tensor, "ray statistic"]
-) -> Float[Tensor, ""]:
-    """Smooth absolute difference of rendered and true statistics; zero where there are none."""
-    if rendered is None or target.shape[1] == 0:
-        return torch.zeros((), device=target.device)
-    return F.smooth_l1_loss(rendered, target)
-
-
 def pretrain(
     rooms: list[Room],
     settings: PretrainSettings,
@@ -118,16 +107,15 @@ def pretrain(
     totals: dict[str, float] = {}
     for step in range(1, steps + 1):
         picked = torch.randint(len(rooms), (settings.n_pieces,), generator=generator).tolist()
-        piece = training_batch([training_piece(rooms[i], settings.crop, generator) for i in picked], device)
-        result = model(piece.batch, torch.Generator().manual_seed(seed * 1000003 + step))
-        statistic = statistic_loss(result.output.semantic, piece.statistic)
-        loss = result.losses.total() + settings.statistic * statistic
+        pieces = [training_piece(rooms[i], settings.crop, generator) for i in picked]
+        result = model(training_batch(pieces, device), torch.Generator().manual_seed(seed * 1000003 + step))
+        loss = result.losses.total()
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimiser.step()
         schedule.step()
-        for name, value in {**vars(result.losses), "statistic": statistic, "psnr": result.psnr}.items():
+        for name, value in {**vars(result.losses), "psnr": result.psnr}.items():
             totals[name] = totals.get(name, 0.0) + float(value.detach())
         if step % 50 == 0:
             shown = "  ".join(f"{k} {v / 50:.3f}" for k, v in totals.items() if v)
@@ -168,11 +156,25 @@ def calibrate(encoder: nn.Module, rooms: list[Room], voxel: float, device: str) 
         norm.momentum = ENCODER.norm_momentum
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """Frozen features of a room."""
+
+    feature: Float[Tensor, "voxel channel"]
+    inverse: Int[Tensor, " point"]
+    """Voxel of every point."""
+
+    def at(self, points: Int[Tensor, " some"]) -> Float[Tensor, "some channel"]:
+        """Feature of the voxels of some points."""
+        return self.feature[self.inverse[points]]
+
+
 @torch.no_grad()
-def room_features(encoder: nn.Module, room: Room, voxel: float, device: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Features of the voxels, the voxel of every point, and the truth of every point."""
+def encode_room(encoder: nn.Module, room: Room, voxel: float, device: str) -> Encoded:
+    """Features of all voxels of a room; the encoder is put into evaluation."""
+    encoder.eval()
     batch, inverse = whole_room(room, voxel)
-    return encode(encoder, on_device(batch, device)).cpu(), inverse, room.segment
+    return Encoded(encode(encoder, on_device(batch, device)).cpu(), inverse)
 
 
 def fit_linear(
@@ -193,33 +195,33 @@ def fit_linear(
     return weight.detach(), bias.detach()
 
 
-def probe(
-    encoder: nn.Module,
-    labelled: list[Room],
-    held_out: list[Room],
-    n_classes: int,
-    voxel: float,
-    device: str,
-    most: int = 12000,
-) -> float:
-    """Mean IoU of a linear classifier on frozen features; rooms bring the labels that they have."""
-    encoder.eval()
-    features, labels = [], []
-    for room in labelled:
-        feature, inverse, segment = room_features(encoder, room, voxel, device)
-        known = (segment >= 0).nonzero()[:, 0]
-        features.append(feature[inverse[known]])
-        labels.append(segment[known])
-    feature, label = torch.cat(features), torch.cat(labels)
+@dataclass(frozen=True)
+class Linear:
+    """Scores = feature @ weight.T + bias."""
+
+    weight: Float[Tensor, "class channel"]
+    bias: Float[Tensor, " class"]
+
+
+def fit_probe(encoded: list[Encoded], rooms: list[Room], n_classes: int, most: int = 12000) -> Linear:
+    """A linear classifier of frozen features, from the labels that the rooms have."""
+    known = [(room.segment >= 0).nonzero()[:, 0] for room in rooms]
+    feature = torch.cat([one.at(points) for one, points in zip(encoded, known, strict=True)])
+    label = torch.cat([room.segment[points] for room, points in zip(rooms, known, strict=True)])
     chosen = torch.randperm(len(label), generator=torch.Generator().manual_seed(0))[:most]
     feature, label = feature[chosen], label[chosen]
     mean, deviation = feature.mean(0), feature.std(0) + 1e-6
     weight, bias = fit_linear((feature - mean) / deviation, label, n_classes, 1e-4)
+    return Linear(weight / deviation, bias - (weight / deviation) @ mean)
+
+
+def score_probe(probe: Linear, encoded: list[Encoded], rooms: list[Room]) -> float:
+    """Mean IoU of a linear classifier over the points of rooms."""
+    n_classes = len(probe.bias)
     confusion = torch.zeros(n_classes, n_classes, dtype=torch.long)
-    for room in held_out:
-        feature, inverse, segment = room_features(encoder, room, voxel, device)
-        found = (((feature - mean) / deviation) @ weight.T + bias).argmax(1)
-        confusion += confusion_matrix(found[inverse], segment, n_classes)
+    for one, room in zip(encoded, rooms, strict=True):
+        found = (one.feature @ probe.weight.T + probe.bias).argmax(1)
+        confusion += confusion_matrix(found[one.inverse], room.segment, n_classes)
     return segmentation_metrics(confusion, skip_absent=True).mean_iou
 
 
@@ -230,7 +232,8 @@ class FinetuneSettings:
     steps: int = 150
     n_pieces: int = 2
     rate: float = 1e-2
-    encoder_factor: float = 1.0
+    probe_first: bool = False
+    """The head starts as the linear probe of the encoder as it is (Kumar et al. 2022), not at random."""
     crop: CropSettings = field(default_factory=lambda: CropSettings(n_rays=0))
 
 
@@ -263,15 +266,15 @@ def finetune(
     """Train encoder and head on the labels of some rooms."""
     generator = torch.Generator().manual_seed(seed)
     model = Segmenter(new_encoder(state, seed, device), n_classes).to(device).train()
-    rates = [settings.rate * settings.encoder_factor, settings.rate]
-    groups = [{"params": model.backbone.parameters()}, {"params": model.head.parameters()}]
-    optimiser = torch.optim.AdamW(groups, lr=settings.rate, weight_decay=0.02)
-    schedule = one_cycle(optimiser, rates, settings.steps)
+    if settings.probe_first:
+        _start_from_probe(model, labelled[:40], settings.crop.voxel, device, calibrated=state is not None)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=settings.rate, weight_decay=0.02)
+    schedule = one_cycle(optimiser, [settings.rate], settings.steps)
     order = room_order(len(labelled), generator)
     for _ in range(settings.steps):
         rooms = [labelled[next(order)] for _ in range(settings.n_pieces)]
         pieces = [training_piece(room, settings.crop, generator, around=room.segment >= 0) for room in rooms]
-        batch = training_batch(pieces, device).batch
+        batch = training_batch(pieces, device)
         loss = F.cross_entropy(model(batch), batch.segment, ignore_index=-1)
         optimiser.zero_grad()
         loss.backward()
@@ -279,6 +282,19 @@ def finetune(
         optimiser.step()
         schedule.step()
     return model
+
+
+def _start_from_probe(
+    model: Segmenter, rooms: list[Room], voxel: float, device: str, calibrated: bool
+) -> None:
+    if not calibrated:
+        calibrate(model.backbone, rooms[:8], voxel, device)
+    encoded = [encode_room(model.backbone, room, voxel, device) for room in rooms]
+    fitted = fit_probe(encoded, rooms, model.head.out_features)
+    with torch.no_grad():
+        model.head.weight.copy_(fitted.weight)
+        model.head.bias.copy_(fitted.bias)
+    model.train()
 
 
 @torch.no_grad()

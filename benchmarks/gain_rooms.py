@@ -39,8 +39,6 @@ class Room:
     label: Int[Tensor, " pixel"]
     hit: Float[Tensor, "pixel 3"]
     """The surface point that each pixel shows."""
-    statistic: Float[Tensor, "pixel channel"]
-    """What is rendered beside colour and depth, made without labels; no channels where nothing is."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,6 @@ def read_room(scene: Scene, label_field: str, n_pixels: int) -> Room:
         depth=depth,
         label=label,
         hit=surface_points(pixel, depth, intrinsics[view], world_to_camera[view]),
-        statistic=torch.zeros(len(depth), 0),
     )
 
 
@@ -138,17 +135,9 @@ def moved(room: Room, transform: Float[Tensor, "4 4"]) -> Room:
     )
 
 
-@dataclass(frozen=True)
-class Piece:
-    """A training piece, and what its rays should show beside colours."""
-
-    batch: SceneBatch
-    statistic: Float[Tensor, "ray channel"]
-
-
 def training_piece(
     room: Room, settings: CropSettings, generator: torch.Generator, around: Tensor | None = None
-) -> Piece:
+) -> SceneBatch:
     """A random column of the room, turned and scaled. `around` (a mask) says where it may be centred."""
     room = moved(room, random_turn(generator, settings.scale))
     candidates = torch.arange(len(room.coord)) if around is None else around.nonzero()[:, 0]
@@ -161,10 +150,10 @@ def training_piece(
         color = torch.zeros_like(color)
     batch = _batch(replace(room, color=color), inside, settings.voxel, generator)
     if settings.n_rays == 0:
-        return Piece(batch, room.statistic[:0])
+        return batch
     seen = ((room.hit[:, :2] - middle).abs() < settings.half_side).all(1).nonzero()[:, 0]
     chosen = seen[torch.randperm(len(seen), generator=generator)[: settings.n_rays]].sort().values
-    return Piece(replace(batch, pixels=_pixels(room, chosen)), room.statistic[chosen])
+    return replace(batch, pixels=_pixels(room, chosen))
 
 
 def whole_room(room: Room, voxel: float) -> tuple[SceneBatch, Int[Tensor, " point"]]:
@@ -208,10 +197,9 @@ def _pixels(room: Room, chosen: Tensor) -> PixelBatch:
     )
 
 
-def training_batch(pieces: list[Piece], device: str) -> Piece:
+def training_batch(pieces: list[SceneBatch], device: str) -> SceneBatch:
     """Several pieces as one batch on a device."""
-    batch = on_device(collate([piece.batch for piece in pieces]), device)
-    return Piece(batch, torch.cat([piece.statistic for piece in pieces]).to(device))
+    return on_device(collate(pieces), device)
 
 
 def on_device(batch: SceneBatch, device: str) -> SceneBatch:

@@ -1,4 +1,4 @@
-"""What surrounds each point, in numbers made without labels: targets that can be rendered beside colours.
+"""Classes made without labels, by what surrounds each point: targets that can be rendered beside colours.
 
 Statistics of colour, orientation and occupancy in boxes of several sizes around every voxel of the fused
 cloud. They are invariant under turns about the vertical by right angles and under mirror images.
@@ -57,7 +57,7 @@ def _around(
 ) -> Float[Tensor, "voxel statistic"]:
     half = size // 2
     volume = float(size**3)
-    box = F.avg_pool3d(grid, size, 1, half, count_include_pad=True)[0]
+    box = _pooled(grid, size)[0]
     x, y, z = cells.unbind(1)
     sums = box[:, x, y, z].T * volume
     count = sums[:, :1]
@@ -66,7 +66,7 @@ def _around(
     spread = (square - color.square()).clamp(min=0).sqrt()
     shift = middle - coord
     # Occupancy of the boxes above and below: pooled once, read half a box away.
-    tall = F.pad(F.avg_pool3d(grid[:, :1], size, 1, half), (half, half))[0, 0] * volume
+    tall = F.pad(box[:1], (half, half))[0] * volume
     above, below = tall[x, y, z + 2 * half], tall[x, y, z]
     return torch.cat(
         [
@@ -86,21 +86,40 @@ def _around(
     )
 
 
-def pixel_targets(rooms: list[Room], n_channels: int) -> list[Float[Tensor, "pixel channel"]]:
-    """Whitened statistics at the surface point of each pixel, the main directions over all rooms."""
+def _pooled(grid: Float[Tensor, "1 n x y z"], size: int) -> Float[Tensor, "1 n x y z"]:
+    """Mean over boxes, cells outside counting as zero; one axis after the other."""
+    half = size // 2
+    for axis in range(3):
+        kernel = tuple(size if a == axis else 1 for a in range(3))
+        padding = tuple(half if a == axis else 0 for a in range(3))
+        grid = F.avg_pool3d(grid, kernel, 1, padding)
+    return grid
+
+
+def found_classes(rooms: list[Room], n_classes: int, iterations: int = 15) -> list[Int[Tensor, " pixel"]]:
+    """Group the points of all rooms by their surroundings (k-means); the group that each pixel shows."""
     found = [surroundings(room) for room in rooms]
-    sample = torch.cat([statistic for statistic, _ in found])
-    mean, deviation = sample.mean(0), sample.std(0) + 1e-6
-    _, _, directions = torch.linalg.svd(
-        ((sample - mean) / deviation)[:: max(1, len(sample) // 20000)], full_matrices=False
-    )
-    main = directions[:n_channels].T
-    scale = (((sample - mean) / deviation) @ main).std(0)
-    targets = []
-    for room, (statistic, cell) in zip(rooms, found, strict=True):
-        at_points = (((statistic - mean) / deviation) @ main / scale).clamp(-4, 4)[cell]
-        targets.append(at_points[nearest(room.coord, room.hit)])
-    return targets
+    every = torch.cat([statistic for statistic, _ in found])
+    mean, deviation = every.mean(0), every.std(0) + 1e-6
+    scaled = [((statistic - mean) / deviation).clamp(-4, 4) for statistic, _ in found]
+    centres = _k_means(torch.cat(scaled), n_classes, iterations)
+    groups = []
+    for room, values, (_, cell) in zip(rooms, scaled, found, strict=True):
+        at_points = torch.cdist(values, centres).argmin(1)[cell]
+        groups.append(at_points[nearest(room.coord, room.hit)])
+    return groups
+
+
+def _k_means(values: Float[Tensor, "point n"], n_groups: int, iterations: int) -> Float[Tensor, "group n"]:
+    generator = torch.Generator().manual_seed(0)
+    sample = values[torch.randperm(len(values), generator=generator)[:20000]]
+    centres = sample[:n_groups].clone()
+    for _ in range(iterations):
+        group = torch.cdist(sample, centres).argmin(1)
+        counts = torch.bincount(group, minlength=len(centres))[:, None]
+        sums = torch.zeros_like(centres).index_add_(0, group, sample)
+        centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
+    return centres
 
 
 def nearest(points: Float[Tensor, "point 3"], queries: Float[Tensor, "query 3"]) -> Int[Tensor, " query"]:

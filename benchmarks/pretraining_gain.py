@@ -18,27 +18,31 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.gain_learning import (
+    Encoded,
     FinetuneSettings,
     PretrainSettings,
     calibrate,
+    encode_room,
     evaluate,
     finetune,
+    fit_probe,
     new_encoder,
     pretrain,
-    probe,
+    score_probe,
     with_few_points,
 )
 from benchmarks.gain_rooms import Room, read_rooms
-from benchmarks.gain_targets import pixel_targets
+from benchmarks.gain_targets import found_classes
 from ponderv2.encoder.config import MaskConfig
 from ponderv2.models.pretext import PretextModel
 from ponderv2.renderer.config import ClassesConfig, RenderLossConfig
 from ponderv2.scenes.storage import SceneStore
 
 State = dict[str, Tensor]
-N_STATISTICS = 32
+N_FOUND = 48
 STARTS = ("random", "plain", "surroundings", "semantic", "control")
-"""Where an encoder starts: not trained; colour, depth and distance; these and statistics of the surroundings;
+"""Where an encoder starts: not trained; colour, depth and distance; these and classes that were found
+without labels, from the surroundings of points;
 these and rendered 2D classes; ordinary training with the 3D labels of all rooms."""
 
 
@@ -66,9 +70,9 @@ class GainSettings:
     voxel: float = 0.15
     pretrain_steps: int = 1500
     control_steps: int = 800
-    finetune_steps: int = 150
-    rates: tuple[float, ...] = (4e-3, 1.2e-2)
-    encoder_factors: tuple[float, ...] = (1.0, 0.1)
+    finetune_steps: int = 120
+    rates: tuple[tuple[float, bool], ...] = ((1.2e-2, False), (3e-3, True), (1e-3, True))
+    """Learning rate, and whether the head starts as a linear probe."""
     rooms_budgets: tuple[int, ...] = (1, 2, 4, 8)
     points_budgets: tuple[int, ...] = (20, 50, 100, 200)
     choice: dict[str, int] = field(default_factory=lambda: {"rooms": 2, "points": 20})
@@ -123,15 +127,15 @@ class Bench:
 
 def pretrain_settings(start: str, n_classes: int) -> PretrainSettings:
     """What each kind of pre-training renders."""
-    mask = MaskConfig(block_size=4, ratio=0.4)
+    mask = MaskConfig(block_size=4, ratio=0.3)
+    classes = RenderLossConfig(semantic=3.0, semantic_target=ClassesConfig())
     match start:
         case "plain":
             return PretrainSettings(rate=6e-3, mask=mask)
         case "surroundings":
-            return PretrainSettings(rate=6e-3, mask=mask, n_targets=N_STATISTICS, statistic=10.0)
+            return PretrainSettings(rate=6e-3, mask=mask, n_targets=N_FOUND, losses=classes)
         case "semantic":
-            losses = RenderLossConfig(semantic=3.0, semantic_target=ClassesConfig())
-            return PretrainSettings(rate=6e-3, n_targets=n_classes, losses=losses)
+            return PretrainSettings(rate=6e-3, n_targets=n_classes, losses=classes)
         case _:
             raise ValueError(f"no pre-training of kind '{start}'")
 
@@ -158,37 +162,46 @@ def weights(bench: Bench, start: str) -> State | None:
 def _pretrained(bench: Bench, start: str) -> State:
     rooms = bench.train
     if start == "surroundings":
-        targets = pixel_targets(rooms, N_STATISTICS)
-        rooms = [replace(room, statistic=one) for room, one in zip(rooms, targets, strict=True)]
+        labels = found_classes(rooms, N_FOUND)
+        rooms = [replace(room, label=label) for room, label in zip(rooms, labels, strict=True)]
 
     def gate(step: int, model: PretextModel, seconds: float) -> None:
-        found = _probe(bench, model.backbone, Budget("points", 20), bench.validation, 0)
-        bench.results.put(f"gate {start} {step}", found)
+        labelled = bench.labelled(Budget("points", 20), 0)[:60]
+        encoded = list(_encoded(bench, model.backbone, labelled).values())
+        held_out = list(_encoded(bench, model.backbone, bench.validation).values())
+        fitted = fit_probe(encoded, labelled, bench.n_classes)
+        bench.results.put(f"gate {start} {step}", score_probe(fitted, held_out, bench.validation))
 
     steps = bench.settings.pretrain_steps
     gates = tuple(steps * part // 6 for part in (1, 2, 3, 4, 5))
     return pretrain(rooms, pretrain_settings(start, bench.n_classes), steps, 0, bench.device, gate, gates)
 
 
-def _probe(bench: Bench, encoder: nn.Module, budget: Budget, held_out: list[Room], seed: int) -> float:
-    labelled = bench.labelled(budget, seed)[:60]
-    return probe(encoder, labelled, held_out, bench.n_classes, bench.settings.voxel, bench.device)
-
-
-def probe_stage(bench: Bench, starts: list[str]) -> None:
+def probe_stage(bench: Bench, starts: list[str], budgets: list[Budget]) -> None:
     """Frozen linear probes on the test rooms; seeds choose the labels and the random encoder."""
     for start in starts:
-        for budget in (Budget("rooms", 4), Budget("points", 20)):
-            name = f"probe {start} {budget.name}"
-            if name in bench.results.figures:
-                continue
-            found = []
-            for seed in bench.settings.seeds:
-                encoder = new_encoder(weights(bench, start), seed, bench.device)
+        names = [f"probe {start} {budget.name}" for budget in budgets]
+        if all(name in bench.results.figures for name in names):
+            continue
+        found: dict[str, list[float]] = {name: [] for name in names}
+        state = weights(bench, start)
+        for seed in bench.settings.seeds:
+            if seed == bench.settings.seeds[0] or start == "random":
+                encoder = new_encoder(state, seed, bench.device)
                 if start == "random":
                     calibrate(encoder, bench.train[:10], bench.settings.voxel, bench.device)
-                found.append(_probe(bench, encoder, budget, bench.test, seed))
-            bench.results.put(name, found)
+                encoded = _encoded(bench, encoder, bench.train)
+                test = _encoded(bench, encoder, bench.test)
+            for name, budget in zip(names, budgets, strict=True):
+                labelled = bench.labelled(budget, seed)
+                fitted = fit_probe([encoded[room.name] for room in labelled], labelled, bench.n_classes)
+                found[name].append(score_probe(fitted, list(test.values()), bench.test))
+        for name, values in found.items():
+            bench.results.put(name, values)
+
+
+def _encoded(bench: Bench, encoder: nn.Module, rooms: list[Room]) -> dict[str, Encoded]:
+    return {room.name: encode_room(encoder, room, bench.settings.voxel, bench.device) for room in rooms}
 
 
 def finetune_once(
@@ -204,13 +217,13 @@ def chosen_settings(bench: Bench, start: str, kind: str) -> FinetuneSettings:
     """The best learning rates of a start, by the validation rooms with seed 0."""
     budget = Budget(kind, bench.settings.choice[kind])
     grid = [
-        FinetuneSettings(steps=bench.settings.finetune_steps, rate=rate, encoder_factor=factor)
-        for rate in bench.settings.rates
-        for factor in bench.settings.encoder_factors
+        FinetuneSettings(steps=bench.settings.finetune_steps, rate=rate, probe_first=first)
+        for rate, first in bench.settings.rates
     ]
     scores = []
     for settings in grid:
-        name = f"choice {start} {kind} rate {settings.rate:g} encoder x{settings.encoder_factor:g}"
+        head = "probe" if settings.probe_first else "random"
+        name = f"choice {start} {kind} rate {settings.rate:g} head {head}"
         if name not in bench.results.figures:
             bench.results.put(name, finetune_once(bench, start, budget, settings, 0, bench.validation))
         scores.append(float(bench.results.figures[name]))  # pyright: ignore[reportArgumentType]
@@ -304,7 +317,7 @@ def main() -> None:
     bench = load(arguments, settings)
     (arguments.out / "settings.json").write_text(json.dumps(asdict(settings), indent=1))
     if arguments.stage in ("probe", "all"):
-        probe_stage(bench, arguments.starts)
+        probe_stage(bench, arguments.starts, budgets)
     if arguments.stage in ("finetune", "all"):
         finetune_stage(bench, arguments.starts, budgets)
     print(table(Results.open(bench.results.path).figures, budgets))

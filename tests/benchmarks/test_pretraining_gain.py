@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from benchmarks.gain_learning import (
     FinetuneSettings,
@@ -16,13 +15,13 @@ from benchmarks.gain_learning import (
     finetune,
     fit_linear,
     pretrain,
-    statistic_loss,
     with_few_points,
 )
 from benchmarks.gain_rooms import CropSettings, Room, moved, random_turn, surface_points, training_piece
-from benchmarks.gain_targets import pixel_targets, surroundings
+from benchmarks.gain_targets import found_classes, surroundings
 from benchmarks.pretraining_gain import Budget, shown, table
 from ponderv2.geometry.cameras import project
+from ponderv2.renderer.config import ClassesConfig, RenderLossConfig
 
 RAYS = CropSettings(n_rays=40)
 
@@ -56,7 +55,6 @@ def room() -> Room:
         depth=depth,
         label=torch.zeros(200, dtype=torch.long),
         hit=hit,
-        statistic=torch.zeros(200, 0),
     )
 
 
@@ -79,9 +77,9 @@ def test_turned_room_shows_the_same_pixels(room: Room) -> None:
 def test_rays_of_a_piece_end_within_it(room: Room) -> None:
     settings = replace(RAYS, half_side=0.5, scale=0.0)
     piece = training_piece(room, settings, torch.Generator().manual_seed(0))
-    assert piece.batch.pixels is not None
-    assert 0 < len(piece.batch.pixels.view) < 40
-    extent = piece.batch.coord[:, :2].amax(0) - piece.batch.coord[:, :2].amin(0)
+    assert piece.pixels is not None
+    assert 0 < len(piece.pixels.view) < 40
+    extent = piece.coord[:, :2].amax(0) - piece.coord[:, :2].amin(0)
     assert float(extent.max()) <= 1.0
 
 
@@ -94,10 +92,11 @@ def test_statistics_ignore_mirrors_and_quarter_turns(room: Room) -> None:
     torch.testing.assert_close(before[cell], after[turned_cell], atol=1e-3, rtol=1e-3)
 
 
-def test_pixel_targets_are_whitened_and_tell_floor_from_wall(room: Room) -> None:
-    (target,) = pixel_targets([room], 4)
-    assert target.shape == (200, 4)
-    assert bool(target.isfinite().all())
+def test_floor_and_wall_are_found_as_different_classes(room: Room) -> None:
+    on_wall = replace(room, hit=room.coord[1500:1700] + torch.tensor([0.0, 0.0, 0.5]))
+    floor, wall = found_classes([room, on_wall], 2)
+    assert float((floor == floor.mode().values).float().mean()) > 0.7
+    assert float((wall == floor.mode().values).float().mean()) < 0.3
 
 
 def test_linear_classifier_separates_two_clusters() -> None:
@@ -115,17 +114,10 @@ def test_few_points_keep_their_labels_and_more_contain_fewer(room: Room) -> None
     assert torch.equal(few.segment[few.segment >= 0], room.segment[few.segment >= 0])
 
 
-def test_statistic_loss_is_zero_where_nothing_is_rendered() -> None:
-    assert float(statistic_loss(None, torch.zeros(3, 0))) == 0.0
-    target = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
-    assert float(statistic_loss(target, target)) == 0.0
-    expected = F.smooth_l1_loss(target + 1, target)
-    assert float(statistic_loss(target + 1, target)) == float(expected)
-
-
 def test_a_few_steps_of_everything(room: Room) -> None:
-    with_targets = replace(room, statistic=pixel_targets([room], 4)[0])
-    settings = PretrainSettings(crop=RAYS, n_pieces=1, n_targets=4, statistic=1.0, grid_shape=(8, 8, 8))
+    with_targets = replace(room, label=found_classes([room], 4)[0])
+    losses = RenderLossConfig(semantic=1.0, semantic_target=ClassesConfig())
+    settings = PretrainSettings(crop=RAYS, n_pieces=1, n_targets=4, losses=losses, grid_shape=(8, 8, 8))
     gates = []
     state = pretrain([with_targets], settings, 2, 0, "cpu", lambda step, *_: gates.append(step), (1,))
     assert gates == [1, 2]
