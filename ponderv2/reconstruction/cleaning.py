@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera, project, transform_points
-from ponderv2.geometry.meshes import Mesh, vertex_normals
+from ponderv2.geometry.meshes import Mesh, SurfacePoints, vertex_normals
 from ponderv2.scenes.scene import PointCloud
 
 
@@ -26,23 +26,27 @@ class DepthView:
 
 
 def seen_vertices(mesh: Mesh, views: Iterable[DepthView], margin: float) -> Bool[Tensor, " vertex"]:
-    """Vertices that face a camera which measured a depth within `margin` metres of theirs.
+    """Vertices that face a camera which measured a depth within `margin` metres of theirs."""
+    return seen_points(SurfacePoints(mesh.vertices, vertex_normals(mesh)), views, margin)
+
+
+def seen_points(surface: SurfacePoints, views: Iterable[DepthView], margin: float) -> Bool[Tensor, " point"]:
+    """Points that face a camera which measured a depth within `margin` metres of theirs.
 
     The test uses the depth along the optical axis, so that what lies behind a camera never counts.
     """
-    normals = vertex_normals(mesh)
-    seen = torch.zeros(len(mesh.vertices), dtype=torch.bool)
+    seen = torch.zeros(len(surface.points), dtype=torch.bool)
     for view in views:
         rest = torch.nonzero(~seen)[:, 0]
         if len(rest) == 0:
             break
-        points = mesh.vertices[rest]
+        points = surface.points[rest]
         pixel, depth = project(transform_points(view.camera.world_to_camera, points), view.camera.intrinsics)
         column, row = pixel.nan_to_num(-1.0).clamp(-1, 1e6).round().long().unbind(dim=-1)
         inside = (depth > 0) & (column >= 0) & (column < view.camera.width)
         inside &= (row >= 0) & (row < view.camera.height)
         measured = view.depth[row.clamp(0, view.camera.height - 1), column.clamp(0, view.camera.width - 1)]
-        facing = ((view.camera.centre - points) * normals[rest]).sum(-1) > 0
+        facing = ((view.camera.centre - points) * surface.normals[rest]).sum(-1) > 0
         hit = inside & facing & (measured > 0) & ((measured - depth).abs() < margin)
         seen[rest[hit]] = True
     return seen

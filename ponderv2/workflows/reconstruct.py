@@ -12,9 +12,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ponderv2.errors import CheckpointError, SceneError
-from ponderv2.evaluation.surfaces import SurfaceMetrics, compare_meshes
-from ponderv2.geometry.meshes import Mesh
-from ponderv2.reconstruction.cleaning import DepthView, cropped, near_cloud, seen_vertices, without_crumbs
+from ponderv2.evaluation.surfaces import SurfaceMetrics, compare_surfaces
+from ponderv2.geometry.meshes import Mesh, SurfacePoints, sample_surface
+from ponderv2.reconstruction.cleaning import (
+    DepthView,
+    cropped,
+    near_cloud,
+    seen_points,
+    seen_vertices,
+    without_crumbs,
+)
 from ponderv2.reconstruction.coloring import colored
 from ponderv2.reconstruction.export import check_mesh_path, read_mesh, write_mesh
 from ponderv2.reconstruction.extract import Lattice, extract_surface
@@ -165,7 +172,16 @@ def _views(frames: Iterable[Frame]) -> Iterator[DepthView]:
 def _measured(
     mesh: Mesh, truth: Mesh, scene: Scene, config: ReconstructConfig, report: Reporter
 ) -> SurfaceMetrics:
-    if config.crop_reference and scene.frames:
-        truth = _observed(truth, scene, scene.frames, config.crop_margin, report)
+    """Against points of the reference, not its faces: a wall may be two triangles, and half of it seen."""
     generator = torch.Generator().manual_seed(0)
-    return compare_meshes(mesh, truth, generator, config.threshold, config.compared_points)
+    made, true = (sample_surface(one, config.compared_points, generator) for one in (mesh, truth))
+    if config.crop_reference and scene.frames:
+        views = _views(report.track(scene.frames, "compare", len(scene.frames)))
+        seen = seen_points(true, views, config.threshold)
+        if not bool(seen.any()):
+            raise SceneError(
+                f"no frame of scene '{scene.name}' sees the reference mesh",
+                fix="a reference in the frame of the scene, or --set crop_reference=false",
+            )
+        true = SurfacePoints(true.points[seen], true.normals[seen])
+    return compare_surfaces(made, true, config.threshold)
