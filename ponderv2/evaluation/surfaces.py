@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from ponderv2.geometry.meshes import Mesh, SurfacePoints, sample_surface
 
@@ -38,22 +40,41 @@ def compare_meshes(
     generator: torch.Generator,
     threshold: float = 0.05,
     n_points: int = 200_000,
+    expected: Callable[[SurfacePoints], Bool[Tensor, " point"]] | None = None,
 ) -> SurfaceMetrics:
-    """Metrics from points spread evenly over both surfaces. ValueError: one has no area."""
-    first, second = sample_surface(mesh, n_points, generator), sample_surface(reference, n_points, generator)
-    return compare_surfaces(first, second, threshold)
+    """Metrics from points spread evenly over either surface to the other surface, not to points on it.
+
+    `expected` says which points of the reference the mesh is asked to have (those that were observed): only
+    there is completeness measured. To be near any part of the reference is accurate.
+
+    Raises:
+        ValueError: one has no area, or nothing is expected.
+    """
+    points, wanted = sample_surface(mesh, n_points, generator), sample_surface(reference, n_points, generator)
+    if expected is not None:
+        wanted = wanted.part(expected(wanted))
+    if len(wanted.points) == 0:
+        raise ValueError("no point of the reference is expected")
+    forth = _distance_and_cosine(points, reference)
+    back = _distance_and_cosine(wanted, mesh)
+    return _metrics(forth, back, threshold)
 
 
 def compare_surfaces(points: SurfacePoints, reference: SurfacePoints, threshold: float) -> SurfaceMetrics:
-    """Metrics of two sets of points that cover their surfaces evenly."""
+    """Metrics of two sets of points that cover their surfaces evenly (and densely, beside the threshold)."""
     to_reference, partner = _nearest(points.points, reference.points)
     to_surface, other = _nearest(reference.points, points.points)
-    precision = float((to_reference < threshold).double().mean())
-    recall = float((to_surface < threshold).double().mean())
+    forth = (points.normals * reference.normals[partner]).sum(-1).abs()
+    back = (reference.normals * points.normals[other]).sum(-1).abs()
+    return _metrics((to_reference, forth), (to_surface, back), threshold)
+
+
+def _metrics(forth: tuple[Tensor, Tensor], back: tuple[Tensor, Tensor], threshold: float) -> SurfaceMetrics:
+    """From distances and cosines of the surface's points to the reference, and of the reference's to it."""
+    precision = float((forth[0] < threshold).double().mean())
+    recall = float((back[0] < threshold).double().mean())
     both = precision + recall
-    accuracy, completeness = float(to_reference.mean()), float(to_surface.mean())
-    agree_1 = (points.normals * reference.normals[partner]).sum(-1).abs().mean()
-    agree_2 = (reference.normals * points.normals[other]).sum(-1).abs().mean()
+    accuracy, completeness = float(forth[0].double().mean()), float(back[0].double().mean())
     return SurfaceMetrics(
         accuracy=accuracy,
         completeness=completeness,
@@ -61,9 +82,26 @@ def compare_surfaces(points: SurfacePoints, reference: SurfacePoints, threshold:
         precision=precision,
         recall=recall,
         f_score=2 * precision * recall / both if both > 0 else 0.0,
-        normal_consistency=float((agree_1 + agree_2) / 2),
+        normal_consistency=float((forth[1].double().mean() + back[1].double().mean()) / 2),
         threshold=threshold,
     )
+
+
+def _distance_and_cosine(
+    points: SurfacePoints, mesh: Mesh
+) -> tuple[Float[Tensor, " point"], Float[Tensor, " point"]]:
+    """Exact distance to a mesh, and |cosine| between the normals there."""
+    import numpy as np
+    import open3d
+
+    scene = open3d.t.geometry.RaycastingScene()
+    corners = open3d.core.Tensor(np.ascontiguousarray(mesh.vertices.numpy(), np.float32))
+    scene.add_triangles(corners, open3d.core.Tensor(np.ascontiguousarray(mesh.faces.numpy(), np.uint32)))
+    asked = np.ascontiguousarray(points.points.numpy(), np.float32)
+    found = scene.compute_closest_points(open3d.core.Tensor(asked))
+    distance = torch.from_numpy(np.linalg.norm(found["points"].numpy() - asked, axis=1))
+    normal = torch.from_numpy(found["primitive_normals"].numpy().copy())
+    return distance, (F.normalize(normal, dim=-1) * points.normals).sum(-1).abs()
 
 
 def _nearest(

@@ -44,6 +44,10 @@ class SurfacePoints:
     normals: Float[Tensor, "point 3"]
     """Unit length, outward."""
 
+    def part(self, keep: Bool[Tensor, " point"]) -> SurfacePoints:
+        """Some of the points."""
+        return SurfacePoints(self.points[keep], self.normals[keep])
+
 
 def face_cross_products(mesh: Mesh) -> Float[Tensor, "face 3"]:
     """Outward vectors of twice each face's area."""

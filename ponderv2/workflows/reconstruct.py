@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ponderv2.errors import CheckpointError, SceneError
-from ponderv2.evaluation.surfaces import SurfaceMetrics, compare_surfaces
-from ponderv2.geometry.meshes import Mesh, SurfacePoints, sample_surface
+from ponderv2.evaluation.surfaces import SurfaceMetrics, compare_meshes
+from ponderv2.geometry.meshes import Mesh, SurfacePoints
 from ponderv2.reconstruction.cleaning import (
     DepthView,
     cropped,
@@ -172,16 +172,18 @@ def _views(frames: Iterable[Frame]) -> Iterator[DepthView]:
 def _measured(
     mesh: Mesh, truth: Mesh, scene: Scene, config: ReconstructConfig, report: Reporter
 ) -> SurfaceMetrics:
-    """Against points of the reference, not its faces: a wall may be two triangles, and half of it seen."""
-    generator = torch.Generator().manual_seed(0)
-    made, true = (sample_surface(one, config.compared_points, generator) for one in (mesh, truth))
-    if config.crop_reference and scene.frames:
+    """Completeness is asked of the points of the reference that a frame saw, not of its whole faces."""
+
+    def observed(surface: SurfacePoints) -> Bool[Tensor, " point"]:
         views = _views(report.track(scene.frames, "compare", len(scene.frames)))
-        seen = seen_points(true, views, config.threshold)
+        seen = seen_points(surface, views, config.threshold)
         if not bool(seen.any()):
             raise SceneError(
                 f"no frame of scene '{scene.name}' sees the reference mesh",
                 fix="a reference in the frame of the scene, or --set crop_reference=false",
             )
-        true = SurfacePoints(true.points[seen], true.normals[seen])
-    return compare_surfaces(made, true, config.threshold)
+        return seen
+
+    generator = torch.Generator().manual_seed(0)
+    expected = observed if config.crop_reference and scene.frames else None
+    return compare_meshes(mesh, truth, generator, config.threshold, config.compared_points, expected)
