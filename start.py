@@ -132,20 +132,22 @@ def training_commands() -> list[list[str]]:
 
 
 def picture_commands(room: str) -> list[list[str]]:
-    """Views and the mesh of a room."""
-    chosen = [str(RUNS / "pretrain-demo"), "--scene", room, "--data", str(ROOMS)]
+    """Views of a room as the model sees it, its mesh, and views after refinement on the room's own frames."""
+    pretrained, refined = str(RUNS / "pretrain-demo"), str(MESH.with_suffix(".refined.pth"))
+    chosen = ["--scene", room, "--data", str(ROOMS)]
     return [
-        ["render", *chosen, "--out", str(FRAMES), "--side-by-side"],
-        ["reconstruct", *chosen, "--out", str(MESH)],
+        ["render", pretrained, *chosen, "--preset", "demo", "--out", str(FRAMES / "model"), "--side-by-side"],
+        ["reconstruct", pretrained, *chosen, "--preset", "demo", "--refine", "400", "--out", str(MESH)],
+        ["render", refined, *chosen, "--preset", "demo", "--out", str(FRAMES / "refined"), "--side-by-side"],
     ]
 
 
 def make_contact_sheet(python: Path) -> Path | None:
-    """The side-by-side pictures below each other, as one picture; None where there are none."""
-    pictures = sorted((ROOT / FRAMES / "side_by_side").glob("*.png"))
-    if not pictures:
+    """Side-by-side pictures without and with refinement, below each other; None where there are none."""
+    folders = [ROOT / FRAMES / kind / "side_by_side" for kind in ("model", "refined")]
+    chosen = [str(path) for folder in folders for path in sorted(folder.glob("*.png"))[:3]]
+    if not chosen:
         return None
-    chosen = [str(path) for path in pictures[:: max(len(pictures) // 6, 1)][:6]]
     subprocess.run([str(python), "-c", CONTACT_SHEET, str(SHEET), *chosen], check=True)
     return SHEET
 
@@ -163,8 +165,12 @@ def results(sheet: Path | None) -> list[tuple[Path, str]]:
     """What the demonstration left, and where."""
     pretrained, finetuned = RUNS / "pretrain-demo", RUNS / "finetune-demo"
     places = [
-        (FRAMES / "side_by_side", "real frame, then what the model renders: colour, depth, normals"),
-        (FRAMES / "depth", "rendered depth, millimetres in 16 bits"),
+        (
+            FRAMES / "model" / "side_by_side",
+            "real frame, then what the model renders",
+        ),
+        (FRAMES / "refined" / "side_by_side", "the same after refinement on frames of this room"),
+        (FRAMES / "refined" / "depth", "rendered depth, millimetres in 16 bits"),
         (MESH, "the mesh of the room; any viewer opens it"),
         (pretrained / "previews", "held-out views during pre-training"),
         (pretrained / "evaluation-val", "views of all validation rooms beside the real ones"),
