@@ -71,7 +71,7 @@ class GainSettings:
     pretrain_steps: int = 1500
     control_steps: int = 800
     finetune_steps: int = 120
-    rates: tuple[tuple[float, bool], ...] = ((1.2e-2, False), (3e-3, True), (1e-3, True))
+    rates: tuple[tuple[float, bool], ...] = ((1.2e-2, False), (3e-2, False), (3e-3, True), (1e-3, True))
     """Learning rate, and whether the head starts as a linear probe."""
     rooms_budgets: tuple[int, ...] = (1, 2, 4, 8)
     points_budgets: tuple[int, ...] = (20, 50, 100, 200)
@@ -173,7 +173,7 @@ def _pretrained(bench: Bench, start: str) -> State:
         bench.results.put(f"gate {start} {step}", score_probe(fitted, held_out, bench.validation))
 
     steps = bench.settings.pretrain_steps
-    gates = tuple(steps * part // 6 for part in (1, 2, 3, 4, 5))
+    gates = tuple(steps * part // 6 for part in (2, 4))
     return pretrain(rooms, pretrain_settings(start, bench.n_classes), steps, 0, bench.device, gate, gates)
 
 
