@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,14 @@ SUFFIXES = (".ply", ".obj", ".glb")
 
 
 def check_mesh_path(path: Path) -> None:
-    """Refuses a file ending that cannot be written, before hours are spent on its contents."""
+    """Refuses a file that cannot be written, before hours are spent on its contents. Raises OutputError."""
     if path.suffix.lower() not in SUFFIXES:
         raise OutputError(f"cannot write a mesh as '{path.name}'", fix=f"--out {path.with_suffix('.ply')}")
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder, a file is needed", fix=f"--out {path / 'mesh.ply'}")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise OutputError(f"cannot write into {folder}", fix="choose another place with --out")
 
 
 def write_mesh(path: Path, mesh: Mesh) -> None:
@@ -47,7 +53,7 @@ def read_mesh(path: Path) -> Mesh:
     try:
         loaded: Any = trimesh.load_mesh(path, process=False)
         return _checked(path, np.asarray(loaded.vertices), np.asarray(loaded.faces), None)
-    except (OSError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
+    except (OSError, ValueError, LookupError, AttributeError, TypeError, NotImplementedError) as error:
         raise SceneError(f"{path} is not a readable mesh ({error})") from error
 
 
@@ -64,7 +70,8 @@ def write_whole(path: Path, data: bytes) -> None:
             fix="free space or choose another place with --out",
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _checked(path: Path, vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray | None) -> Mesh:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -57,7 +58,8 @@ def write_bytes(path: Path, data: bytes) -> None:
     except OSError as error:
         raise output_error(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what went wrong was said above
+            temporary.unlink(missing_ok=True)
 
 
 def output_error(path: Path, error: OSError) -> OutputError:

@@ -6,6 +6,7 @@ in the archive's comment, so that a flipped byte anywhere is noticed before anyt
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -105,6 +106,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     missing = {"kind", "config", "model", "step"} - set(contents)
     if missing:
         raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}", fix=_OURS)
+    for name, kind in (("config", dict), ("model", dict), ("step", int)):
+        if not isinstance(contents[name], kind):
+            raise CheckpointError(
+                f"{path} is not a checkpoint of this program: '{name}' is no {kind.__name__}"
+            )
     return Checkpoint(**{name: value for name, value in contents.items() if name in known})
 
 
@@ -204,7 +210,9 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
+    """Cleans up; that it cannot be done must not hide why a save failed."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _refuse_bombs(path: Path) -> None:

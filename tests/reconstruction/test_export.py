@@ -9,7 +9,7 @@ import trimesh
 
 from ponderv2.errors import OutputError, SceneError
 from ponderv2.geometry.meshes import Mesh
-from ponderv2.reconstruction.export import check_mesh_path, read_mesh, write_mesh
+from ponderv2.reconstruction.export import check_mesh_path, read_mesh, write_mesh, write_whole
 
 
 @pytest.fixture
@@ -51,6 +51,17 @@ def test_an_unknown_ending_is_refused_early(tmp_path):
     with pytest.raises(OutputError) as caught:
         check_mesh_path(tmp_path / "mesh.stl")
     assert caught.value.fix is not None and "mesh.ply" in caught.value.fix
+
+
+def test_a_place_that_cannot_be_written_is_refused_early_and_late(tmp_path, mesh):
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "folder.ply").mkdir()
+    for path in (tmp_path / "file" / "mesh.ply", tmp_path / "folder.ply"):
+        with pytest.raises(OutputError):
+            check_mesh_path(path)
+    with pytest.raises(OutputError, match="cannot write"):
+        write_whole(tmp_path / "file" / "mesh.ply", b"")
+    assert (tmp_path / "file").read_text() == "kept"
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, mesh, monkeypatch):
