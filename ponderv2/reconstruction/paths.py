@@ -30,6 +30,7 @@ from ponderv2.reconstruction.config import (
     OrbitPathConfig,
     OwnCamerasConfig,
 )
+from ponderv2.scenes.pictures import LARGEST_SIDE
 from ponderv2.scenes.scene import Frame, Scene
 
 TURN = 0.5
@@ -117,7 +118,7 @@ def read_path(path: Path) -> tuple[Viewpoint, ...]:
         made = tuple(_of_entry(contents, frame, index) for index, frame in enumerate(frames))
     except OSError as error:
         raise SceneError(f"cannot read the camera path {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         reason = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)
         raise SceneError(
             f"{path} is not a camera path: {reason}",
@@ -155,8 +156,10 @@ def _of_entry(contents: dict[str, Any], frame: dict[str, Any], index: int) -> Vi
     if not (np.isfinite(pose).all() and np.isfinite(intrinsics).all()) or abs(np.linalg.det(pose)) < 1e-9:
         raise ValueError(f"the pose of frame {index} is not an invertible matrix of finite numbers")
     width, height = int(entry("width")), int(entry("height"))
-    if width < 1 or height < 1:
+    if not (1 <= width <= LARGEST_SIDE and 1 <= height <= LARGEST_SIDE):
         raise ValueError(f"frame {index} has {width} x {height} pixels")
+    if intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0:
+        raise ValueError(f"frame {index} has focal lengths {intrinsics[0, 0]:g} and {intrinsics[1, 1]:g}")
     camera = Camera(torch.from_numpy(intrinsics).float(), _inverse(pose), width, height)
     name = str(frame.get("name", f"{index:04d}"))
     return Viewpoint(Path(name).name or f"{index:04d}", camera)

@@ -130,6 +130,13 @@ def test_shared_intrinsics_hold_for_frames_without_own(tmp_path):
     assert [view.camera.width for view in read_path(tmp_path / "path.json")] == [8, 4]
 
 
+def one_camera(width: str = "8", intrinsics: str = "[[8, 0, 4], [0, 8, 3], [0, 0, 1]]") -> str:
+    """A camera-path file as text, so that numbers can be wrong."""
+    pose = "[[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]"
+    frames = f'[{{"camera_to_world": {pose}}}]'
+    return f'{{"width": {width}, "height": 6, "intrinsics": {intrinsics}, "frames": {frames}}}'
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -137,6 +144,10 @@ def test_shared_intrinsics_hold_for_frames_without_own(tmp_path):
         ('{"frames": [{}]}', "'camera_to_world' is missing"),
         ('{"frames": []}', "no cameras"),
         ('{"frames": [{"camera_to_world": [[1]]}], "intrinsics": [[1]], "width": 1, "height": 1}', "frame 0"),
+        ("[" * 100000, "not a camera path"),
+        (one_camera(width="1e999"), "not a camera path"),
+        (one_camera(width="1000000000"), "pixels"),
+        (one_camera(intrinsics="[[0, 0, 1], [0, 0, 1], [0, 0, 1]]"), "focal lengths"),
     ],
 )
 def test_a_wrong_path_file_is_explained(tmp_path, text, reason):
