@@ -100,9 +100,10 @@ class SceneStore:
     def record(self, name: str, split: str) -> dict[str, Any]:
         """What was noted when the scene was prepared (fingerprint, notes, repairs); empty if nothing was."""
         try:
-            return json.loads((self.root / split / name / "prepared.json").read_text())
+            values = json.loads((self.root / split / name / "prepared.json").read_text())
         except (OSError, ValueError):
             return {}
+        return values if isinstance(values, dict) else {}
 
     def write(self, split: str, name: str, contents: PreparedScene, fingerprint: str = "") -> None:
         """Write a scene, replacing one of that name; after a crash either the old or the new one is there."""

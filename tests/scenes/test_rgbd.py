@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.sources.capture import Lens
+from ponderv2.scenes.sources.capture import Lens, pinhole
 from ponderv2.scenes.sources.config import RgbdConfig
 from ponderv2.scenes.sources.layouts import LAYOUTS, detect_layout
 from ponderv2.scenes.sources.poses import clean_poses
@@ -79,6 +79,12 @@ def test_a_damaged_file_of_a_recording_is_named(tmp_path: Path, layout: str, fil
     (tmp_path / file).write_text(text)
     with pytest.raises(SceneError, match=Path(file).name):
         LAYOUTS[layout].read(tmp_path)
+
+
+@pytest.mark.parametrize(("size", "focal"), [((0, 480), 525.0), ((640, 480), float("nan"))])
+def test_a_camera_that_cannot_be_is_a_mistake_in_the_files(size: tuple[int, int], focal: float):
+    with pytest.raises(SceneError, match="camera"):
+        Lens(pinhole(focal, focal, 320.0, 240.0), size)
 
 
 def test_poses_are_sorted_into_valid_rounded_and_wrong():

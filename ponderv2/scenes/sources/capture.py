@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8, UInt16
 from numpy import ndarray
 
+from ponderv2.errors import SceneError
 from ponderv2.scenes.pictures import read_color, read_integers
 
 
@@ -68,6 +69,16 @@ class Lens:
     """Width and height that the intrinsics belong to; None = those of the pictures."""
     distortion: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
     """k1 k2 p1 p2 k3."""
+
+    def __post_init__(self) -> None:
+        """Raises SceneError for numbers that no camera has."""
+        if not (np.isfinite(self.intrinsics).all() and np.isfinite(self.distortion).all()):
+            raise SceneError("the numbers of a camera are not finite", fix="check the files of the cameras")
+        if self.size is not None and min(self.size) < 1:
+            raise SceneError(
+                f"a camera has pictures of {self.size[0]} x {self.size[1]} pixels",
+                fix="check the files of the cameras",
+            )
 
     def at_size(self, width: int, height: int) -> Float[ndarray, "3 3"]:
         """Intrinsics of the same camera for pictures of another size."""

@@ -38,8 +38,8 @@ class RgbdJob:
         parts += [path.read_text(errors="replace") for path in named if path is not None and path.is_file()]
         files = sorted(self.path.rglob("*")) if self.path.is_dir() else [self.path]
         for path in files:
-            state = path.stat()
-            if path.is_file():
+            if path.is_file():  # a link into nowhere is not
+                state = path.stat()
                 parts.append(f"{path.relative_to(self.path)} {state.st_size} {state.st_mtime_ns}")
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

@@ -101,5 +101,5 @@ def _open3d_lens(path: Path) -> Lens:
     try:
         matrix = np.array(values["intrinsic_matrix"], np.float64).reshape(3, 3).T
         return Lens(checked_intrinsics(matrix, path), (int(values["width"]), int(values["height"])))
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise SceneError(f"{path} is not an Open3D camera ({error})") from error

@@ -131,7 +131,7 @@ def _lens(values: dict[str, Any], color: Path) -> Lens:
         center = float(values.get("cx", size[0] / 2)) - 0.5, float(values.get("cy", size[1] / 2)) - 0.5
         k1, k2, p1, p2, k3 = (float(values.get(name, 0.0)) for name in ("k1", "k2", "p1", "p2", "k3"))
         distortion = (k1, k2, p1, p2, k3)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise SceneError(f"transforms.json lacks the camera of {color.name} ({error})") from error
     model = str(values.get("camera_model", "OPENCV"))
     if model.upper() not in ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE"):

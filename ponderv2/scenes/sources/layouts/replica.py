@@ -54,7 +54,7 @@ def _camera(path: Path) -> tuple[Lens, float, str]:
                 matrix = pinhole(*(float(values[name]) for name in ("fx", "fy", "cx", "cy")))
                 size = (int(values["w"]), int(values["h"]))
                 return Lens(matrix, size), 1.0 / float(values["scale"]), f"camera from {candidate.name}"
-            except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            except (KeyError, TypeError, ValueError, ArithmeticError) as error:
                 raise SceneError(f"{candidate} is not a camera file ({error})") from error
     lens = Lens(pinhole(600.0, 600.0, 599.5, 339.5), (1200, 680))
     return lens, 1.0 / 6553.5, "camera: the published f=600, c=(599.5, 339.5)"

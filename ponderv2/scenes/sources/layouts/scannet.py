@@ -62,7 +62,7 @@ def _lenses(root: Path) -> tuple[Lens, Lens]:
     depth, color = _intrinsic_file(root, "intrinsic_depth.txt"), _intrinsic_file(root, "intrinsic_color.txt")
     if depth is None:
         raise SceneError(
-            f"no intrinsic/intrinsic_depth.txt in {root}", fix="give the camera with --intrinsics"
+            f"no intrinsic/intrinsic_depth.txt in {root}", fix="write its 4x4 numbers into that file"
         )
     lenses = [
         Lens(checked_intrinsics(read_matrix(one, (4, 4), (3, 3))[:3, :3], one))
