@@ -93,6 +93,9 @@ def _interpreter() -> Finding:
 
 def _part(part: Part) -> Finding:
     name, required = part.distribution[0], part.extra is None
+    if name.startswith("open3d") and sys.version_info >= (3, 13) and _version(part.distribution) is None:
+        fix = "use Python 3.11 or 3.12"
+        return Finding(name, "missing", f"{part.purpose}; none for this Python", fix=fix, required=False)
     version = _version(part.distribution)
     if version is None or util.find_spec(part.module.split(".")[0]) is None:
         fix = f'pip install "ponder[{part.extra}]"' if part.extra else "pip install ponder"

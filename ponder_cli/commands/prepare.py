@@ -50,6 +50,12 @@ def prepare(  # noqa: PLR0913 - one argument per option
     ] = None,
     depth_min: Annotated[float | None, _recording("--depth-min", "Drop nearer depth, metres.")] = None,
     depth_max: Annotated[float | None, _recording("--depth-max", "Drop farther depth, metres.")] = None,
+    depth_scale: Annotated[
+        float | None, _recording("--depth-scale", "Metres per unit of the depth pictures, e.g. 0.001.")
+    ] = None,
+    intrinsics: Annotated[
+        Path | None, _recording("--intrinsics", "File of the depth camera: 3x3 numbers or fx fy cx cy.")
+    ] = None,
     color_intrinsics: Annotated[
         Path | None, _recording("--color-intrinsics", "File of the colour camera, where it is another one.")
     ] = None,
@@ -87,6 +93,8 @@ def prepare(  # noqa: PLR0913 - one argument per option
         *option("--holdout", "source.holdout", holdout),
         *option("--depth-min", "source.depth_min", depth_min),
         *option("--depth-max", "source.depth_max", depth_max),
+        *option("--depth-scale", "source.depth_scale", depth_scale),
+        *option("--intrinsics", "source.intrinsics", intrinsics),
         *option("--color-intrinsics", "source.color_intrinsics", color_intrinsics),
         *option("--depth-to-color", "source.depth_to_color", depth_to_color),
         *option("--up", "source.up", up),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,8 +20,17 @@ FileArgument = Annotated[str | None, typer.Argument(metavar="[FILE]", help="A YA
 @presets_app.callback(invoke_without_command=True)
 def list_presets(ctx: typer.Context, json: JsonOption = None) -> None:
     """List the presets that are shipped, with what they need and cost."""
-    if ctx.invoked_subcommand is not None:
-        return
+    if ctx.invoked_subcommand is None:
+        _list(json)
+
+
+@presets_app.command("list")
+def list_again(json: JsonOption = None) -> None:
+    """List the presets that are shipped; `ponder presets` alone does the same."""
+    _list(json)
+
+
+def _list(json: Path | None) -> None:
     from ponder_cli import console
     from ponder_cli.presets import checked, read_layer, shipped_presets
     from ponderv2.workflows.configs import CONFIG_OF_COMMAND

@@ -18,6 +18,10 @@ def test_the_list_names_every_shipped_preset(run, tmp_path):
     assert listed == {f"{preset.command}/{preset.name}" for preset in shipped_presets()}
 
 
+def test_list_is_understood_as_a_word_too(run):
+    assert run("presets", "list").stdout == run("presets").stdout
+
+
 def test_what_is_shown_can_be_used_as_a_preset(run, tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(run("presets", "show", "pretrain/scannet-official").stdout)
