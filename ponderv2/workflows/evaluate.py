@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-import torch
 from jaxtyping import Int
+from pydantic import ValidationError
 from torch import Tensor
 
+from ponderv2.config import StrictConfig
 from ponderv2.errors import CheckpointError, SceneError
 from ponderv2.evaluation.semantic import segmentation_metrics
 from ponderv2.models.finetuned import SegmentationModel
@@ -22,8 +23,11 @@ from ponderv2.training.stored_models import StoredModel, load_stored
 from ponderv2.workflows.class_metrics import confusion_of_scenes
 from ponderv2.workflows.previews import confusion_picture, preview, write_png
 from ponderv2.workflows.report import Reporter, SilentReporter
+from ponderv2.workflows.scene_fields import chosen_device
 from ponderv2.workflows.scene_folders import open_scenes
 from ponderv2.workflows.view_metrics import compare_views, mean_metrics
+
+Config = TypeVar("Config", bound=StrictConfig)
 
 TestTime = Literal["one", "fragments", "4", "10", "13"]
 """one: one pass over each scene. fragments: every point is seen once. 4, 10, 13: and from so many sides."""
@@ -74,10 +78,11 @@ def run(
     Raises:
         CheckpointError: it cannot be read, or is a published one and says nothing of its data.
         SceneError: no scenes in the split, or none with labels.
+        ResourceError: there is no such device.
     """
     report = report or SilentReporter()
     stored = load_stored(Path(checkpoint))
-    stored.model.to(_device(device))
+    stored.model.to(chosen_device(device))
     if "data" not in stored.config:
         raise CheckpointError(
             f"{checkpoint} does not say how its data is prepared",
@@ -103,8 +108,7 @@ def _segmentation(
 ) -> EvaluationResult:
     model = stored.model
     assert isinstance(model, SegmentationModel)
-    settings = SegmentationDataConfig.model_validate({**stored.config["data"], "budget": {}})
-    data = SegmentationDataset(store, split, settings)
+    data = SegmentationDataset(store, split, _settings(stored, SegmentationDataConfig, budget={}))
     indices = report.track(range(len(data)), f"segmenting {split}", len(data))
     confusion = confusion_of_scenes(model, data, indices, views).cpu()
     metrics = segmentation_metrics(confusion, skip_absent=True)
@@ -130,7 +134,7 @@ def _rendering(
 ) -> EvaluationResult:
     model = stored.model
     assert isinstance(model, PretextModel)
-    data = PretrainDataset(store, split, PretrainDataConfig.model_validate(stored.config["data"]))
+    data = PretrainDataset(store, split, _settings(stored, PretrainDataConfig))
     rows: list[dict[str, Any]] = []
     metrics: list[dict[str, float]] = []
     pictures: list[Path] = []
@@ -171,11 +175,16 @@ def _class_names(stored: StoredModel, n_classes: int) -> list[str]:
     return names if len(names) == n_classes else [f"class {number}" for number in range(n_classes)]
 
 
+def _settings(stored: StoredModel, kind: type[Config], **changes: Any) -> Config:
+    """How the data was prepared in training. Raises CheckpointError: another version wrote the file."""
+    try:
+        return kind.model_validate({**stored.config["data"], **changes})
+    except (ValidationError, TypeError) as error:
+        raise CheckpointError(
+            f"{stored.path} has settings of data that this program does not know",
+            fix="use the version of the program that wrote it",
+        ) from error
+
+
 def _run_folder(checkpoint: Path) -> Path:
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
-
-
-def _device(name: str) -> torch.device:
-    return torch.device(
-        "cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name
-    )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from pydantic import ValidationError
 from torch import Tensor
 
 from ponderv2.errors import CheckpointError
@@ -138,5 +139,11 @@ def load(path: Path) -> LoadedModel:
 def _point_settings(stored: StoredModel) -> PointDataConfig:
     """Voxels and features as in training; those of the published models where the file does not say."""
     known = PointDataConfig.model_fields
-    values = {name: value for name, value in stored.config.get("data", {}).items() if name in known}
-    return PointDataConfig.model_validate(values)
+    data = stored.config.get("data", {})
+    try:
+        return PointDataConfig.model_validate({name: data[name] for name in known if name in data})
+    except (ValidationError, TypeError) as error:
+        raise CheckpointError(
+            f"{stored.path} has point settings that this program does not know",
+            fix="use the version of the program that wrote it",
+        ) from error

@@ -83,16 +83,17 @@ def run(
     read = store.read(scene, split)
     reference = reference or store.mesh_path(scene, split)
     truth = None if reference is None else read_mesh(reference)
-    fitted = None
+    fitted, refined = None, out.with_suffix(".refined.pth")
     if config.method == "tsdf":
+        if config.refine.steps > 0:
+            report.warn("--refine is for models: fusion of depth frames has nothing to refine")
         cell, mesh = config.tsdf.voxel_size, _fused(read, config, report)
     else:
         field, fitted = _field(read, config, checkpoint, report)
+        if fitted is not None:  # before anything else can fail: refinement takes longest
+            save_refined(refined, fitted, scene, store.root)
         cell, mesh = _extracted(field, read, config, report)
     write_mesh(out, mesh)
-    refined = out.with_suffix(".refined.pth")
-    if fitted is not None:
-        save_refined(refined, fitted, scene, store.root)
     return ReconstructResult(
         mesh=out,
         n_vertices=len(mesh.vertices),
