@@ -23,7 +23,7 @@ def text_embeddings(config: TextTargetConfig) -> Float[Tensor, "class channel"]:
     path = config.embeddings
     try:
         rows = torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, AttributeError) as error:  # AttributeError: an archive .npz
         raise PresetError(
             f"cannot read class embeddings from {path}: {error}", fix="a .npy of [class, channel]"
         ) from error

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from ponderv2.errors import CheckpointError
-from ponderv2.models.config import PretextConfig
+from ponderv2.models.config import PretextConfig, TextTargetConfig
 from ponderv2.models.finetuned import SegmentationModel
 from ponderv2.models.pretext import PretextModel
 from ponderv2.models.segmentation_config import SegmentationModelConfig
@@ -45,9 +45,13 @@ def load_stored(path: Path) -> StoredModel:
     contents = read_archive(path)
     if is_official(contents):
         state = official_state(contents)
-        model = _build(path, "pretext", pretext_settings(state))
+        try:
+            settings, epoch = pretext_settings(state), int(contents.get("epoch", 0) or 0)
+        except (LookupError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{path} is not one of the published files: {error}") from error
+        model = _build(path, "pretext", settings)
         load_weights(model, state, source=str(path), least_share=1.0)
-        return StoredModel(model.eval(), path, {}, {}, int(contents.get("epoch", 0) or 0))
+        return StoredModel(model.eval(), path, {}, {}, epoch)
     return stored_from(load_checkpoint(path), path)
 
 
@@ -69,7 +73,7 @@ def _build(path: Path, kind: str, settings: Mapping[str, Any]) -> PretextModel |
     try:
         match kind:
             case "pretext":
-                return PretextModel(PretextConfig.model_validate(settings))
+                return PretextModel(_without_files(PretextConfig.model_validate(settings)))
             case "segmentation":
                 return SegmentationModel(SegmentationModelConfig.model_validate(settings))
     except ValidationError as error:
@@ -79,3 +83,11 @@ def _build(path: Path, kind: str, settings: Mapping[str, Any]) -> PretextModel |
             f"{path} has settings that this program does not know: {place}: {first['msg']}"
         ) from error
     raise CheckpointError(f"{path} holds a model of unknown kind '{kind}'")
+
+
+def _without_files(config: PretextConfig) -> PretextConfig:
+    """Class embeddings stand among the weights: the file that they once came from may be gone."""
+    if not isinstance(config.semantic, TextTargetConfig):
+        return config
+    semantic = config.semantic.model_copy(update={"embeddings": "orthogonal"})
+    return config.model_copy(update={"semantic": semantic})

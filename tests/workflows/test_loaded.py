@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,3 +89,34 @@ def test_the_chunk_size_does_not_change_the_picture(checkpoint, cloud, camera):
 def test_a_missing_checkpoint_is_said_so(tmp_path):
     with pytest.raises(CheckpointError, match="nothing"):
         ponderv2.load(tmp_path / "nothing.pth")
+
+
+def test_class_embeddings_are_those_of_the_checkpoint_when_their_file_is_gone(tmp_path):
+    file = tmp_path / "rows.npy"
+    np.save(file, np.arange(12, dtype=np.float32).reshape(3, 4) + 1)
+    text = {"kind": "text", "n_classes": 3, "n_channels": 4, "embeddings": str(file)}
+    losses = {"semantic_target": {"kind": "contrastive"}}
+    config = PretextConfig.model_validate({**MODEL, "semantic": text, "losses": losses})
+    model = PretextModel(config)
+    settings = {"model": config.model_dump(mode="json"), "data": DATA}
+    save_checkpoint(tmp_path / "model.pth", Checkpoint("pretext", settings, model.state_dict()))
+    file.unlink()
+    loaded = ponderv2.load(tmp_path / "model.pth").model
+    assert torch.equal(loaded.class_embedding, model.class_embedding)
+
+
+def test_a_published_file_without_its_embeddings_is_refused(tmp_path):
+    names = ("backbone.conv_input.0.weight", "renderer.field.x", "proj_net.encoders.x")
+    torch.save({"state_dict": {name: torch.zeros(1, 2) for name in names}}, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match=r"model\.pth"):
+        ponderv2.load(tmp_path / "model.pth")
+
+
+def test_point_settings_of_another_version_are_said_so(tmp_path):
+    config = PretextConfig.model_validate(MODEL)
+    settings = {"model": config.model_dump(mode="json"), "data": {"voxel": "large"}}
+    save_checkpoint(
+        tmp_path / "model.pth", Checkpoint("pretext", settings, PretextModel(config).state_dict())
+    )
+    with pytest.raises(CheckpointError, match="point settings"):
+        ponderv2.load(tmp_path / "model.pth")
