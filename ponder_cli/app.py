@@ -101,7 +101,7 @@ def _report_interrupt(stop: KeyboardInterrupt) -> int:
 
 def _report(problem: Exception, debug: bool) -> int:
     from ponder_cli import console
-    from ponderv2.errors import Interrupted, PonderError
+    from ponderv2.errors import Interrupted, PonderError, ResourceError
 
     if isinstance(problem, Interrupted):
         console.stopped(problem)
@@ -109,11 +109,19 @@ def _report(problem: Exception, debug: bool) -> int:
     text = "".join(traceback.format_exception(problem))
     if debug:
         console.err.print(text, markup=False, highlight=False)
+    if _misses_a_library(problem):
+        problem = ResourceError(f"a library is not installed: {problem}", fix="ponder doctor")
     if isinstance(problem, PonderError):
         console.error(problem)
         return USER_MISTAKE
     console.defect(problem, _write_log(text))
     return OUR_MISTAKE
+
+
+def _misses_a_library(problem: Exception) -> bool:
+    """Somebody else's: a module of ours that is not found is our mistake."""
+    name = getattr(problem, "name", None) if isinstance(problem, ModuleNotFoundError) else None
+    return bool(name) and not str(name).startswith("ponder")
 
 
 def _write_log(text: str) -> Path:

@@ -118,7 +118,8 @@ def prepare(  # noqa: PLR0913 - one argument per option
         f"{result.n_suspect} suspect, in {result.out}"
     )
     console.write_json(result, json)
-    console.next_command("pretrain", "--data", config.out)
+    usual = () if config.source.kind == "synthetic" else ("--preset", "capture")
+    console.next_command("pretrain", *usual, "--data", config.out)
 
 
 def _refuse_foreign(source: BaseModel, options: tuple[Override, ...]) -> None:

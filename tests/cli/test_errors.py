@@ -24,7 +24,8 @@ def test_a_misspelt_source_suggests_the_command(run):
 
 
 def test_an_unknown_preset_lists_what_there_is(run):
-    assert "there are: demo" in run("pretrain", "--preset", "zzzzzz").stderr
+    message = run("pretrain", "--preset", "zzzzzz").stderr
+    assert "there are:" in message and " demo, " in message
 
 
 @pytest.mark.parametrize(
@@ -102,6 +103,13 @@ def test_a_users_mistake_is_two_lines_without_traceback(run, failing):
         "error: no prepared scenes in runs[/x]",
         "  try: ponder prepare synthetic --out runs[/x]",
     ]
+
+
+def test_a_library_that_is_missing_is_named_with_the_command_that_examines(run, failing):
+    failing(ModuleNotFoundError("No module named 'open3d'", name="open3d"))
+    result = run("doctor")
+    assert result.exit_code == 2
+    assert "open3d" in result.stderr.splitlines()[-2] and "ponder doctor" in result.stderr.splitlines()[-1]
 
 
 def test_our_mistake_is_one_line_with_the_log(run, failing, tmp_path, monkeypatch):
