@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,6 +155,17 @@ def test_a_wrong_path_file_is_explained(tmp_path, text, reason):
     (tmp_path / "path.json").write_text(text)
     with pytest.raises(SceneError, match=reason):
         read_path(tmp_path / "path.json")
+
+
+def test_the_documented_path_looks_where_the_text_says(tmp_path):
+    text = (Path(__file__).resolve().parents[2] / "docs" / "formats.md").read_text()
+    (tmp_path / "path.json").write_text(text.split("```json")[1].split("```")[0])
+    door, desk = read_path(tmp_path / "path.json")
+    assert (door.name, desk.name) == ("door", "desk")
+    for view, place, forward in ((door, [2, 0.5, 1.5], [0, 1, 0]), (desk, [0.5, 2, 1.5], [1, 0, 0])):
+        assert np.allclose(view.camera.centre.numpy(), place)
+        assert np.allclose(view.camera.world_to_camera[2, :3].numpy(), forward)
+        assert np.isclose(np.linalg.det(view.camera.world_to_camera.numpy()), 1.0)
 
 
 def test_a_missing_path_file_is_named(tmp_path):
