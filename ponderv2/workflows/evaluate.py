@@ -77,7 +77,7 @@ def run(
 
     Raises:
         CheckpointError: it cannot be read, or is a published one and says nothing of its data.
-        SceneError: no scenes in the split, or none with labels.
+        SceneError: no scenes in the split, none with labels, or classes that the model does not know.
         ResourceError: there is no such device.
     """
     report = report or SilentReporter()
@@ -109,6 +109,7 @@ def _segmentation(
     model = stored.model
     assert isinstance(model, SegmentationModel)
     data = SegmentationDataset(store, split, _settings(stored, SegmentationDataConfig, budget={}))
+    _check_classes(model, data)
     indices = report.track(range(len(data)), f"segmenting {split}", len(data))
     confusion = confusion_of_scenes(model, data, indices, views).cpu()
     metrics = segmentation_metrics(confusion, skip_absent=True)
@@ -173,6 +174,17 @@ def _class_table(
 def _class_names(stored: StoredModel, n_classes: int) -> list[str]:
     names = [str(name) for name in stored.classes.get("names", [])]
     return names if len(names) == n_classes else [f"class {number}" for number in range(n_classes)]
+
+
+def _check_classes(model: SegmentationModel, data: SegmentationDataset) -> None:
+    """Raises SceneError where the first scene has classes that the model does not know."""
+    largest = int(data.labelled_scene(0).cloud.labels[data.label_field].max())
+    if largest >= model.n_classes:
+        raise SceneError(
+            f"scene '{data.names[0]}' of {data.store.root} has class {largest}, "
+            f"the model knows 0 to {model.n_classes - 1}",
+            fix="--data DIR with scenes of the classes that the model was trained on",
+        )
 
 
 def _settings(stored: StoredModel, kind: type[Config], **changes: Any) -> Config:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ponderv2.collectives import n_processes, process_number, sum_over_processes
-from ponderv2.errors import CheckpointError, SceneError
+from ponderv2.errors import CheckpointError, PresetError, SceneError
 from ponderv2.evaluation.semantic import segmentation_metrics
 from ponderv2.models.finetuned import SegmentationModel, calibrate_normalisation
 from ponderv2.scenes.dataset import SegmentationDataset
@@ -71,7 +71,7 @@ def run(  # noqa: PLR0913 - one argument per option of the command
         SceneError: there is nothing to train on, or it has no labels. Without `scenes` the folder is the one
             that the checkpoint was trained on, else that of the settings.
         CheckpointError: the checkpoint cannot be read or its encoder is another one.
-        PresetError: the number of classes is not that of the data.
+        PresetError: the number of classes is not that of the data, or the encoder knows other datasets.
         OutputError, Interrupted, TrainingError: as for pre-training.
     """
     started = time.perf_counter()
@@ -160,12 +160,30 @@ def _datasets(config: FinetuneConfig) -> tuple[SegmentationDataset, Segmentation
             fix=f"--set train_split={store.info.splits[0]}",
         )
     training = SegmentationDataset(store, config.train_split, config.data, config.seed)
-    training.labelled_scene(0)
+    _check_classes(training, config)
     if not store.scene_names(config.val_split):
         return training, None
     # A budget of labels is for training; all scenes and labels of the other split are evaluated.
     everything = config.data.model_copy(update={"budget": type(config.data.budget)()})
     return training, SegmentationDataset(store, config.val_split, everything, config.seed)
+
+
+def _check_classes(training: SegmentationDataset, config: FinetuneConfig) -> None:
+    """Labels and datasets that the model does not know are said before the work, by the first scene."""
+    segment = training.labelled_scene(0).cloud.labels[training.label_field]
+    largest, n_classes = int(segment.max()), config.model.head.n_classes
+    if n_classes is not None and largest >= n_classes:
+        raise PresetError(
+            f"scene '{training.names[0]}' has class {largest} in '{training.label_field}', "
+            f"the model classes 0 to {n_classes - 1}",
+            fix="--set model.head.n_classes=N or --set data.label_field=NAME",
+        )
+    known = getattr(config.model.encoder, "conditions", ())
+    if known and (config.model.condition or training.condition) not in known:
+        raise PresetError(
+            f"the encoder knows the datasets {', '.join(known)}, not '{training.condition}'",
+            fix=f"--set model.condition={known[0]}",
+        )
 
 
 class _Validation:

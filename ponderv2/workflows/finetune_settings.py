@@ -74,10 +74,12 @@ def _encoder(path: Path, values: Any) -> EncoderConfig:
 
 
 def _n_classes(config: FinetuneConfig, store: SceneStore) -> int:
-    wanted, known = config.model.head.n_classes, len(store.info.class_names)
+    field = config.data.label_field or store.info.label_field
+    wanted = config.model.head.n_classes
+    known = len(store.info.class_names) if field == store.info.label_field else 0
     if wanted is None and not known:
         raise PresetError(
-            f"{store.root} does not say how many classes it has", fix="--set model.head.n_classes=N"
+            f"{store.root} does not say how many classes '{field}' has", fix="--set model.head.n_classes=N"
         )
     if wanted is not None and known and wanted != known:
         raise PresetError(

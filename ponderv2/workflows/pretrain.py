@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ponderv2.collectives import n_processes, process_number
-from ponderv2.errors import SceneError
+from ponderv2.errors import PresetError, SceneError
+from ponderv2.models.config import PretextConfig
 from ponderv2.models.pretext import PretextModel
 from ponderv2.scenes.dataset import PretrainDataset
+from ponderv2.scenes.scene import Scene
 from ponderv2.scenes.storage import SceneStore
 from ponderv2.training.logbook import Logbook
 from ponderv2.training.loop import Job
@@ -59,7 +61,8 @@ def run(
     `scenes` replaces the folder that the settings name. `devices`: processes on this machine.
 
     Raises:
-        SceneError: there is nothing to train on.
+        SceneError: there is nothing to train on, or it has no labels and the model renders classes.
+        PresetError: the scenes are of another dataset or have other classes than the model.
         OutputError: the folder holds another run, or cannot be written.
         CheckpointError: `resume` found nothing readable, or another model.
         Interrupted: after Ctrl-C or SIGTERM, once everything is saved.
@@ -116,7 +119,32 @@ def _training_scenes(config: PretrainConfig) -> tuple[SceneStore, tuple[str, ...
             f"{config.scenes} has no scenes in '{config.train_split}'",
             fix=f"--set train_split={store.info.splits[0]}",
         )
+    _check_targets(config.model, store, store.read(names[0], config.train_split))
     return store, names
+
+
+def _check_targets(model: PretextConfig, store: SceneStore, first: Scene) -> None:
+    """What the model is to learn has to be in the scenes. Raises PresetError and SceneError."""
+    if model.conditions and store.info.name not in model.conditions:
+        known = ", ".join(model.conditions)
+        raise PresetError(
+            f"{store.root} holds scenes of '{store.info.name}', the model knows the datasets: {known}",
+            fix=f"--set model.conditions=[{store.info.name}]",
+        )
+    if model.semantic is None:
+        return
+    if first.frames and all(frame.semantic_path is None for frame in first.frames):
+        raise SceneError(
+            f"the photographs of scene '{first.name}' have no labels, and the model renders classes",
+            fix="--preset indoor, which needs no labels",
+        )
+    rows = getattr(model.semantic, "valid_index", None)
+    wanted, there = model.semantic.n_classes if rows is None else len(rows), len(store.info.class_names)
+    if there and wanted != there:
+        raise PresetError(
+            f"the model renders {wanted} classes and {store.root} has {there}",
+            fix=f"--set model.semantic.n_classes={there}",
+        )
 
 
 class _Validation:

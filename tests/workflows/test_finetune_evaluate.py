@@ -5,15 +5,18 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from ponderv2.errors import CheckpointError, PresetError, SceneError
 from ponderv2.models.finetuned import SegmentationModel
+from ponderv2.scenes.storage import SceneStore
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.stored_models import load_model
 from ponderv2.workflows import evaluate, finetune, pretrain, reconstruct, render
 from ponderv2.workflows.configs import FinetuneConfig, ReconstructConfig, RenderConfig
+from ponderv2.workflows.finetune_settings import completed
 from tests.workflows.tiny import finetune_config, pretrain_config, rooms
 
 
@@ -88,6 +91,27 @@ def test_another_number_of_classes_names_the_right_one(tmp_path: Path) -> None:
     with pytest.raises(PresetError) as caught:
         finetune.run(FinetuneConfig.model_validate(values), scenes=rooms(tmp_path / "rooms"), out=tmp_path)
     assert caught.value.fix == "--set model.head.n_classes=3"
+
+
+def test_classes_beyond_those_of_the_model_are_said_before_the_work(tmp_path: Path) -> None:
+    scenes = rooms(tmp_path / "rooms")
+    for path in scenes.rglob("segment.npy"):
+        np.save(path.with_name("segment200.npy"), np.full(len(np.load(path)), 150, np.int16))
+    values = finetune_config().model_dump()
+    values["data"]["label_field"] = "segment200"
+    with pytest.raises(PresetError, match="class 150 in 'segment200'"):
+        finetune.run(FinetuneConfig.model_validate(values), scenes=scenes, out=tmp_path)
+    values["model"]["head"]["n_classes"] = 200  # not the number of the store, whose names are of 'segment'
+    assert completed(FinetuneConfig.model_validate(values), SceneStore.open(scenes), None)
+
+
+def test_scenes_of_other_classes_are_not_evaluated(tmp_path: Path) -> None:
+    scenes = rooms(tmp_path / "rooms")
+    run = finetune.run(finetune_config(steps=1, evaluate_every=0), scenes=scenes, out=tmp_path, name="run")
+    for path in scenes.rglob("segment.npy"):
+        np.save(path, np.full(len(np.load(path)), 9, np.int16))
+    with pytest.raises(SceneError, match="has class 9, the model knows 0 to 2"):
+        evaluate.run(run.folder, scenes=scenes)
 
 
 def test_a_pretraining_checkpoint_is_measured_by_what_it_renders(tmp_path: Path, encoder: Path) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from ponderv2.errors import CheckpointError, OutputError, PresetError, SceneError
+from ponderv2.errors import CheckpointError, OutputError, PonderError, PresetError, SceneError
 from ponderv2.models.pretext import PretextModel
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.distributed import Member, free_port
 from ponderv2.training.stored_models import load_model
 from ponderv2.workflows import pretrain
+from ponderv2.workflows.configs import PretrainConfig
 from ponderv2.workflows.training_runs import RunRequest, _train_as_member
 from tests.training.processes import run_ranks
 from tests.workflows.tiny import pretrain_config, rooms
@@ -119,3 +120,28 @@ def test_a_batch_that_devices_cannot_share_names_one_that_they_can(tmp_path: Pat
 def test_names_that_leave_the_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="not a name"):
         pretrain.run(pretrain_config(), scenes=tmp_path, out=tmp_path, name="../elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "fix"),
+    [
+        ({"conditions": ["ScanNet"]}, PresetError, "--set model.conditions="),
+        (
+            {
+                "semantic": {"kind": "classes", "n_classes": 7},
+                "losses": {"semantic_target": {"kind": "classes"}},
+            },
+            PonderError,
+            "--",
+        ),
+    ],
+)
+def test_targets_that_the_scenes_do_not_have_are_said_before_the_work(
+    tmp_path: Path, model: dict[str, Any], error: type[Exception], fix: str
+) -> None:
+    values = pretrain_config().model_dump(mode="json")
+    config = PretrainConfig.model_validate({**values, "model": {**values["model"], **model}})
+    with pytest.raises(error) as caught:
+        pretrain.run(config, scenes=rooms(tmp_path / "rooms"), out=tmp_path, name="run")
+    assert isinstance(caught.value, PonderError) and fix in str(caught.value.fix)
+    assert not (tmp_path / "run").exists()
