@@ -87,6 +87,24 @@ def test_a_camera_that_cannot_be_is_a_mistake_in_the_files(size: tuple[int, int]
         Lens(pinhole(focal, focal, 320.0, 240.0), size)
 
 
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(tmp_path / "private"))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(SceneError, match=r"private: Permission denied"):
+        find(RgbdConfig(path=tmp_path))
+
+
+@pytest.mark.parametrize("number", ["nan", "0"])
+def test_a_depth_to_colour_matrix_that_is_none_is_named(tmp_path: Path, number: str):
+    box_room.WRITERS["7scenes"](tmp_path / "room", box_room.shots(1))
+    (tmp_path / "matrix.txt").write_text(" ".join([number] * 16))
+    (job,) = find(RgbdConfig(path=tmp_path / "room", depth_to_color=tmp_path / "matrix.txt")).jobs
+    with pytest.raises(SceneError, match=r"matrix\.txt"):
+        job.prepare()
+
+
 def test_poses_are_sorted_into_valid_rounded_and_wrong():
     exact = box_room.poses(1)[0]
     rounded, sheared, mirrored = exact.round(3), exact.copy(), exact @ np.diag([-1.0, 1, 1, 1])

@@ -57,7 +57,12 @@ def find(config: RgbdConfig) -> SourcePlan:
         near = _similar(root)
         raise SceneError(f"no file or folder {root}", fix=f"give {near or 'the path of a recording'}")
     _refuse_missing_files(config)
-    recordings = _recordings(root, config.layout)
+    try:
+        recordings = _recordings(root, config.layout)
+    except OSError as error:
+        raise SceneError(
+            f"cannot read {error.filename or root}: {error.strerror}", fix="give the folder of one recording"
+        ) from error
     if not recordings:
         raise SceneError(_nothing_found(root, config.layout), fix=_known_layouts(config.layout))
     names = _names(root, [path for path, _ in recordings], config.name)

@@ -87,7 +87,10 @@ def _with_own_files(capture: Capture, config: RgbdConfig, found: _Findings) -> C
         found.notes.append(f"colour camera from {config.color_intrinsics.name}")
     capture = replace(capture, frames=frames)
     if config.depth_to_color is not None:
-        capture = replace(capture, depth_to_color=read_matrix(config.depth_to_color, (4, 4)))
+        matrix = read_matrix(config.depth_to_color, (4, 4))
+        if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-9:
+            raise SceneError(f"{config.depth_to_color} is not an invertible matrix of finite numbers")
+        capture = replace(capture, depth_to_color=matrix)
         found.notes.append(f"depth-to-colour from {config.depth_to_color.name}")
     return capture if config.depth_scale is None else replace(capture, depth_scale=config.depth_scale)
 
