@@ -50,4 +50,4 @@ def pretrain(  # noqa: PLR0913 - one argument per option
     )
     console.show_result(result)
     console.write_json(result, json)
-    console.next_command("finetune", "--from", result.folder)
+    console.next_command("eval", result.folder)
