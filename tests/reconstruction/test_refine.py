@@ -22,7 +22,7 @@ from ponderv2.reconstruction.refine import (
 )
 from tests.scenes.photographed_room import HEIGHT, SIZE, WIDTH, photograph, write_store
 
-CONFIG = RefineConfig(steps=100, n_rays=512, cell=0.1, coarse_factor=3, detail_cell=None, truncation=0.15)
+CONFIG = RefineConfig(steps=150, n_rays=512, cell=0.1, coarse_factor=3, detail_cell=None, truncation=0.15)
 
 
 @pytest.fixture(scope="module")
