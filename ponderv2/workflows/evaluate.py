@@ -66,7 +66,7 @@ def run(
     split: str = "val",
     out: Path | None = None,
     test_time: TestTime = "one",
-    width: int = 160,
+    width: int = 96,
     device: str = "auto",
     report: Reporter | None = None,
 ) -> EvaluationResult:
