@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from ponderv2.config import StrictConfig
 
+
+def _joined(value: Any) -> Any:
+    return "+".join(str(part) for part in value) if isinstance(value, list | tuple) else value
+
+
+SplitName = Annotated[str, BeforeValidator(_joined), Field(min_length=1)]
+"""One split of a scene store, or several joined by `+`: `Area_1+Area_2`, in YAML also `[Area_1, Area_2]`."""
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 FeatureName = Literal["color", "normal", "coord", "height", "offset", "ones"]
 

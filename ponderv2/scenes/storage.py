@@ -10,6 +10,7 @@ Folders of Pointcept (arrays only, no dataset.yaml) are read in place.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,15 @@ LABEL_FIELDS = ("segment", "segment20", "segment200")
 
 
 @dataclass(frozen=True)
+class LabelSet:
+    """The classes that one label array holds."""
+
+    class_names: tuple[str, ...] = ()
+    class_colors: tuple[tuple[int, int, int], ...] = ()
+    """RGB 0..255 per class."""
+
+
+@dataclass(frozen=True)
 class DatasetInfo:
     """What is common to all scenes of a store."""
 
@@ -40,6 +50,14 @@ class DatasetInfo:
     splits: tuple[str, ...] = ("train", "val")
     version: str = field(default=__version__)
     """Of the tool that wrote the store."""
+    other_labels: Mapping[str, LabelSet] = field(default_factory=dict)
+    """Further label arrays by name, each with classes of its own: segment200 beside segment20."""
+
+    def label_set(self, label_field: str) -> LabelSet:
+        """The classes of a label array; an empty set where nothing is known of it."""
+        if label_field == self.label_field:
+            return LabelSet(self.class_names, self.class_colors)
+        return self.other_labels.get(label_field, LabelSet())
 
 
 @dataclass(frozen=True)
@@ -75,13 +93,33 @@ class SceneStore:
         return _read_info(self.root)
 
     def scene_names(self, split: str) -> tuple[str, ...]:
-        """Names of the scenes of one split, sorted; empty when the split does not exist."""
-        return _scene_names(self.root / split)
+        """Names of the scenes of a split, sorted; empty when the split does not exist.
+
+        `Area_1+Area_2` is both splits, one after the other, the names with their split before them:
+        `Area_1/office_1`. Raises SceneError when one of several splits has no scenes.
+        """
+        parts = split_parts(split)
+        if len(parts) == 1:
+            return _scene_names(self.root / parts[0])
+        named = {part: _scene_names(self.root / part) for part in parts}
+        for part, names in named.items():
+            if not names:
+                known = ", ".join(one for one in self.info.splits if _scene_names(self.root / one))
+                raise SceneError(
+                    f"{self.root} has no scenes in '{part}' of '{split}'", fix=f"choose of: {known}"
+                )
+        return tuple(f"{part}/{name}" for part, names in named.items() for name in names)
+
+    def _folder(self, name: str, split: str) -> Path:
+        """Where a name of `scene_names(split)` is."""
+        parts = split_parts(split)
+        return self.root / parts[0] / name if len(parts) == 1 else self.root / name
 
     def folder(self, name: str, split: str | None = None) -> Path:
-        """Folder of a scene. Raises SceneError when there is none of that name."""
-        for candidate in (split,) if split is not None else self.info.splits:
-            folder = self.root / candidate / name
+        """Folder of a scene; the name may have its split before it. Raises SceneError when there is none."""
+        splits = (split,) if split is not None else self.info.splits
+        folders = [self._folder(name, one) for one in splits]
+        for folder in folders if split is not None else [*folders, self.root / name]:
             if (folder / "coord.npy").is_file():
                 return folder
         known = sum((self.scene_names(one) for one in self.info.splits), ())
@@ -100,7 +138,7 @@ class SceneStore:
     def record(self, name: str, split: str) -> dict[str, Any]:
         """What was noted when the scene was prepared (fingerprint, notes, repairs); empty if nothing was."""
         try:
-            values = json.loads((self.root / split / name / "prepared.json").read_text())
+            values = json.loads((self._folder(name, split) / "prepared.json").read_text())
         except (OSError, ValueError):
             return {}
         return values if isinstance(values, dict) else {}
@@ -108,6 +146,11 @@ class SceneStore:
     def write(self, split: str, name: str, contents: PreparedScene, fingerprint: str = "") -> None:
         """Write a scene, replacing one of that name; after a crash either the old or the new one is there."""
         write_scene(self.root / split / name, contents, fingerprint)
+
+
+def split_parts(split: str) -> tuple[str, ...]:
+    """The splits that `Area_1+Area_2` joins, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in split.split("+")))
 
 
 def _scene_names(folder: Path) -> tuple[str, ...]:
@@ -123,17 +166,23 @@ def _read_info(root: Path) -> DatasetInfo:
         return _guess_info(root)
     try:
         values = yaml.safe_load(path.read_text())
-        colors = tuple((int(r), int(g), int(b)) for r, g, b in values.get("class_colors", ()))
+        main = _label_set(values)
         return DatasetInfo(
             name=str(values["name"]),
-            class_names=tuple(str(name) for name in values.get("class_names", ())),
-            class_colors=colors,
+            class_names=main.class_names,
+            class_colors=main.class_colors,
             label_field=str(values.get("label_field", "segment")),
+            other_labels={str(key): _label_set(one) for key, one in values.get("other_labels", {}).items()},
             splits=tuple(str(split) for split in values["splits"]),
             version=str(values.get("version", "")),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise SceneError(f"{path} is damaged ({error})", fix="prepare the scenes again") from error
+
+
+def _label_set(values: Mapping[str, Any]) -> LabelSet:
+    colors = tuple((int(r), int(g), int(b)) for r, g, b in values.get("class_colors", ()))
+    return LabelSet(tuple(str(name) for name in values.get("class_names", ())), colors)
 
 
 def _guess_info(root: Path) -> DatasetInfo:

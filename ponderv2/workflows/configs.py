@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from ponderv2.config import StrictConfig
 from ponderv2.models.config import PretextConfig
 from ponderv2.models.segmentation_config import SegmentationModelConfig
+from ponderv2.models.task_config import TaskModelConfig
 from ponderv2.reconstruction.config import (
     CameraPathConfig,
     OwnCamerasConfig,
@@ -17,7 +18,7 @@ from ponderv2.reconstruction.config import (
     RefineConfig,
     TsdfConfig,
 )
-from ponderv2.scenes.config import PointDataConfig, PretrainDataConfig, SegmentationDataConfig
+from ponderv2.scenes.config import PointDataConfig, PretrainDataConfig, SegmentationDataConfig, SplitName
 from ponderv2.scenes.sources.config import CheckConfig, RgbdConfig
 from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
 from ponderv2.training.config import TrainingConfig
@@ -54,8 +55,8 @@ class PretrainConfig(PresetConfig):
 
     scenes: Path = Path("data/rooms")
     """Folder of prepared scenes, unless `--data` names another."""
-    train_split: str = "train"
-    val_split: str = "val"
+    train_split: SplitName = "train"
+    val_split: SplitName = "val"
     """Scenes whose held-out views are rendered for validation."""
     seed: NonNegativeInt = 0
     """Of the weights, the order of the scenes, the augmentations and the rays."""
@@ -74,12 +75,13 @@ class FinetuneConfig(PresetConfig):
 
     scenes: Path = Path("data/rooms")
     """Folder of prepared scenes with labels, unless `--data` names another."""
-    train_split: str = "train"
-    val_split: str = "val"
+    train_split: SplitName = "train"
+    val_split: SplitName = "val"
     seed: NonNegativeInt = 0
     """Of the new weights, the order of the scenes and the augmentations."""
     data: SegmentationDataConfig = SegmentationDataConfig()
-    model: SegmentationModelConfig = SegmentationModelConfig()
+    model: TaskModelConfig = SegmentationModelConfig()
+    """What is learned, by its `kind`: segmentation or instances."""
     training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")

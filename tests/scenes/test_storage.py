@@ -168,3 +168,32 @@ def test_a_full_disk_is_said_in_one_sentence_and_keeps_the_old_scene(
 def test_frame_ids_that_are_no_file_names_are_refused(store: SceneStore, name: str):
     with pytest.raises(SceneError, match="frame id"):
         store.write("train", "one", PreparedScene.of(cloud(), [frame(name)]))
+
+
+def test_joined_splits_name_each_scene_with_its_split(tmp_path: Path):
+    store = SceneStore.create(tmp_path, DatasetInfo("areas", splits=("Area_1", "Area_2", "Area_3")))
+    for split, name, n_points in (
+        ("Area_1", "office_1", 3),
+        ("Area_2", "office_1", 4),
+        ("Area_2", "wc/1", 5),
+    ):
+        store.write(split, name, PreparedScene.of(cloud(n_points)), fingerprint=f"{split} {name}")
+    names = store.scene_names("Area_2+Area_1 + Area_2")
+    assert names == ("Area_2/office_1", "Area_2/wc/1", "Area_1/office_1")
+    sizes = [len(store.read(name, "Area_2+Area_1").cloud) for name in names]
+    assert sizes == [4, 5, 3]
+    assert store.read(names[1], "Area_2+Area_1").name == "Area_2/wc/1"
+    assert store.record(names[2], "Area_2+Area_1")["fingerprint"] == "Area_1 office_1"
+    assert store.folder("Area_2/office_1") == tmp_path / "Area_2" / "office_1"
+    assert store.scene_names("Area_9") == ()
+    with pytest.raises(SceneError, match=r"no scenes in 'Area_3' of 'Area_1\+Area_3'") as caught:
+        store.scene_names("Area_1+Area_3")
+    assert caught.value.fix == "choose of: Area_1, Area_2"
+
+
+def test_a_list_of_splits_is_the_joined_split():
+    from ponderv2.workflows.configs import FinetuneConfig
+
+    config = FinetuneConfig.model_validate({"train_split": ["Area_1", "Area_2"]})
+    assert config.train_split == "Area_1+Area_2" and config.val_split == "val"
+    assert FinetuneConfig.model_validate(config.model_dump(mode="json")) == config
