@@ -79,6 +79,7 @@ def batch_of_points(
         units_per_metre=torch.tensor([scene.units_per_metre], dtype=torch.float32),
         condition=condition,
         names=(scene.name,),
+        instance=chosen.cloud.labels.get("instance", unlabelled).long(),
     )
     return batch, chosen, shift
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+_NOT_GIVEN: Any = None
 
 
 @dataclass(frozen=True)
@@ -49,3 +53,9 @@ class SceneBatch:
     pixels: PixelBatch | None = None
     mix: float = 1.0
     """A number evenly drawn from 0..1 that decides whether this scene is merged with the next one."""
+    instance: Int[Tensor, " point"] = _NOT_GIVEN
+    """Object that the point is part of, -1 = none (also when left out); scenes of a batch share no number."""
+
+    def __post_init__(self) -> None:
+        if self.instance is None:
+            object.__setattr__(self, "instance", torch.full_like(self.segment, -1))

@@ -30,7 +30,15 @@ def collate(batches: Sequence[SceneBatch]) -> SceneBatch:
         condition=batches[0].condition,
         names=tuple(name for batch in batches for name in batch.names),
         pixels=_collate_pixels(batches),
+        instance=_distinct_instances([batch.instance for batch in batches]),
     )
+
+
+def _distinct_instances(parts: Sequence[Int[Tensor, " _"]]) -> Int[Tensor, " point"]:
+    """Numbers of objects, those of each scene after those of the scene before; -1 stays -1."""
+    above = [int(part.max()) + 1 if len(part) else 0 for part in parts]
+    first = _exclusive_sum(above)
+    return torch.cat([torch.where(part < 0, -1, part + n) for part, n in zip(parts, first, strict=True)])
 
 
 def _collate_pixels(batches: Sequence[SceneBatch]) -> PixelBatch | None:
@@ -98,6 +106,7 @@ def merge_scenes(first: SceneBatch, second: SceneBatch, voxel_size: float) -> Sc
         grid_coord=cells[kept],
         feature=both.feature[kept],
         segment=both.segment[kept],
+        instance=both.instance[kept],
         offset=torch.tensor([len(kept)]),
         units_per_metre=both.units_per_metre[:1],
         names=("+".join(both.names),),

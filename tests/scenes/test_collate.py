@@ -91,6 +91,28 @@ def test_nothing_is_mixed_with_probability_zero() -> None:
     assert len(MixingCollate(0.0, SIZE)([scene(0, mix=0.0), scene(1, mix=0.0)]).offset) == 2
 
 
+def test_objects_of_different_scenes_keep_apart() -> None:
+    """Equal pairs (scene, number) before are equal numbers after, also when scenes merge, and only those."""
+    generator = torch.Generator().manual_seed(7)
+    parts = [scene(i) for i in range(3)]
+    parts = [
+        replace(part, instance=torch.randint(-1, 4, part.segment.shape, generator=generator))
+        for part in parts
+    ]
+    true = [(i, int(n)) if n >= 0 else None for i, part in enumerate(parts) for n in part.instance]
+    numbers = collate(parts).instance.tolist()
+    assert all((number < 0) == (pair is None) for number, pair in zip(numbers, true, strict=True))
+    assert len(set(zip(numbers, true, strict=True))) == len(set(true)) == len(set(numbers))
+    both, merged = collate(parts[:2]), merge_scenes(parts[0], parts[1], SIZE)
+    row = {float(value): i for i, value in enumerate(both.feature[:, 0])}
+    rows = torch.tensor([row[float(value)] for value in merged.feature[:, 0]])
+    assert torch.equal(merged.instance, both.instance[rows])
+
+
+def test_scenes_without_objects_have_none() -> None:
+    assert (collate([scene(0), scene(1)]).instance == -1).all()
+
+
 def test_datasets_do_not_meet_in_a_batch() -> None:
     with pytest.raises(ValueError, match="one dataset"):
         collate([scene(0), replace(scene(1), condition="other")])
