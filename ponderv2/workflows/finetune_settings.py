@@ -9,6 +9,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from ponderv2.encoder.config import EncoderConfig
 from ponderv2.errors import CheckpointError, PresetError
+from ponderv2.models.instances_config import InstancesModelConfig
+from ponderv2.models.segmentation_config import SegmentationModelConfig
 from ponderv2.scenes.config import PointDataConfig, SegmentationDataConfig
 from ponderv2.scenes.storage import SceneStore
 from ponderv2.training.checkpoint import checkpoint_file, read_archive
@@ -41,8 +43,7 @@ def completed(config: FinetuneConfig, store: SceneStore, checkpoint: Path | None
                 f"but the encoder of {checkpoint} takes {encoder.in_channels}",
                 fix="leave data.features out: they follow from the checkpoint",
             )
-    head = config.model.head.model_copy(update={"n_classes": _n_classes(config, store)})
-    model = config.model.model_copy(update={"encoder": encoder, "head": head})
+    model = with_classes(config.model, _n_classes(config, store)).model_copy(update={"encoder": encoder})
     return config.model_copy(update={"data": data, "model": model, "scenes": store.root})
 
 
@@ -73,17 +74,30 @@ def _encoder(path: Path, values: Any) -> EncoderConfig:
         ) from error
 
 
+def n_classes_of(model: SegmentationModelConfig | InstancesModelConfig) -> int | None:
+    """Classes of the model; None where the scenes are to say."""
+    return model.n_classes if isinstance(model, InstancesModelConfig) else model.head.n_classes
+
+
+def with_classes(
+    model: SegmentationModelConfig | InstancesModelConfig, n_classes: int
+) -> SegmentationModelConfig | InstancesModelConfig:
+    """The same model for a number of classes."""
+    if isinstance(model, InstancesModelConfig):
+        return model.model_copy(update={"n_classes": n_classes})
+    return model.model_copy(update={"head": model.head.model_copy(update={"n_classes": n_classes})})
+
+
 def _n_classes(config: FinetuneConfig, store: SceneStore) -> int:
     field = config.data.label_field or store.info.label_field
-    wanted = config.model.head.n_classes
-    known = len(store.info.class_names) if field == store.info.label_field else 0
+    wanted = n_classes_of(config.model)
+    known = len(store.info.label_set(field).class_names)
+    key = "model.n_classes" if isinstance(config.model, InstancesModelConfig) else "model.head.n_classes"
     if wanted is None and not known:
-        raise PresetError(
-            f"{store.root} does not say how many classes '{field}' has", fix="--set model.head.n_classes=N"
-        )
+        raise PresetError(f"{store.root} does not say how many classes '{field}' has", fix=f"--set {key}=N")
     if wanted is not None and known and wanted != known:
         raise PresetError(
             f"the model has {wanted} classes and {store.root} has {known}",
-            fix=f"--set model.head.n_classes={known}",
+            fix=f"--set {key}={known}",
         )
     return wanted or known

@@ -130,7 +130,7 @@ def test_a_split_without_scenes_is_named(tmp_path: Path, encoder: Path) -> None:
 def _from_checkpoint(**data: object) -> FinetuneConfig:
     """A preset that leaves encoder, voxels, features and classes open."""
     values = finetune_config(steps=1, evaluate_every=0).model_dump(exclude_unset=True)
-    values["model"] = {}
+    values["model"] = {"kind": "segmentation"}
     values["data"] = {key: item for key, item in values["data"].items() if key != "voxel"} | data
     return FinetuneConfig.model_validate(values)
 

@@ -64,7 +64,7 @@ def finetune_config(**training: Any) -> FinetuneConfig:
     return FinetuneConfig.model_validate(
         {
             "data": {**DATA, "sphere_crop": None, "mix_probability": 0.5},
-            "model": {"encoder": ENCODER, "head": {"kind": "linear", "n_classes": 3}},
+            "model": {"kind": "segmentation", "encoder": ENCODER, "head": {"kind": "linear", "n_classes": 3}},
             "training": TRAINING | training,
         }
     )

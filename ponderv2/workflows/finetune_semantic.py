@@ -1,0 +1,77 @@
+"""Fine-tuning for semantic segmentation: data, checks and validation."""
+
+from __future__ import annotations
+
+from ponderv2.collectives import n_processes, process_number, sum_over_processes
+from ponderv2.errors import PresetError, SceneError
+from ponderv2.evaluation.semantic import segmentation_metrics
+from ponderv2.models.finetuned import SegmentationModel
+from ponderv2.models.segmentation_config import SegmentationModelConfig
+from ponderv2.scenes.dataset import SegmentationDataset
+from ponderv2.scenes.storage import SceneStore
+from ponderv2.training.logbook import Logbook
+from ponderv2.workflows.class_metrics import confusion_of_scenes
+from ponderv2.workflows.configs import FinetuneConfig
+from ponderv2.workflows.finetune_task import Task
+
+
+def datasets(config: FinetuneConfig) -> tuple[SegmentationDataset, SegmentationDataset | None]:
+    """Scenes to train on and, where the other split has any, to validate."""
+    store = SceneStore.open(config.scenes)
+    if not store.scene_names(config.train_split):
+        raise SceneError(
+            f"{config.scenes} has no scenes in '{config.train_split}'",
+            fix=f"--set train_split={store.info.splits[0]}",
+        )
+    training = SegmentationDataset(store, config.train_split, config.data, config.seed)
+    check_classes(training, config)
+    if not store.scene_names(config.val_split):
+        return training, None
+    # A budget of labels is for training; all scenes and labels of the other split are evaluated.
+    everything = config.data.model_copy(update={"budget": type(config.data.budget)()})
+    return training, SegmentationDataset(store, config.val_split, everything, config.seed)
+
+
+def check_classes(training: SegmentationDataset, config: FinetuneConfig) -> None:
+    """Labels and datasets that the model does not know are said before the work, by the first scene."""
+    assert isinstance(config.model, SegmentationModelConfig)
+    segment = training.labelled_scene(0).cloud.labels[training.label_field]
+    largest, n_classes = int(segment.max()), config.model.head.n_classes
+    if n_classes is not None and largest >= n_classes:
+        raise PresetError(
+            f"scene '{training.names[0]}' has class {largest} in '{training.label_field}', "
+            f"the model classes 0 to {n_classes - 1}",
+            fix="--set model.head.n_classes=N or --set data.label_field=NAME",
+        )
+    check_condition(training.condition, config)
+
+
+def check_condition(condition: str, config: FinetuneConfig) -> None:
+    """Raises PresetError where a prompted encoder does not know the dataset."""
+    known = getattr(config.model.encoder, "conditions", ())
+    if known and (config.model.condition or condition) not in known:
+        raise PresetError(
+            f"the encoder knows the datasets {', '.join(known)}, not '{condition}'",
+            fix=f"--set model.condition={known[0]}",
+        )
+
+
+class Validation:
+    """Classes of whole scenes without augmentation; the scenes are shared by the processes."""
+
+    def __init__(self, model: SegmentationModel, data: SegmentationDataset) -> None:
+        self._model, self._data = model, data
+
+    def __call__(self, step: int, logbook: Logbook | None) -> dict[str, float]:
+        """Mean IoU, mean accuracy and overall accuracy; classes that no scene has are left out."""
+        indices = range(process_number(), len(self._data), n_processes())
+        confusion = confusion_of_scenes(self._model, self._data, indices)
+        metrics = segmentation_metrics(sum_over_processes(confusion), skip_absent=True)
+        return {
+            "miou": metrics.mean_iou,
+            "macc": metrics.mean_accuracy,
+            "allacc": metrics.overall_accuracy,
+        }
+
+
+TASK = Task("segmentation", SegmentationModel, datasets, Validation, best_metric="miou")
