@@ -38,7 +38,7 @@ from ponderv2.scenes.batch import SceneBatch
 ENCODER = SparseUNetConfig(
     in_channels=7,
     base_channels=16,
-    channels=(24, 32, 48, 32, 24, 24),
+    channels=(24, 32, 48, 48, 48, 48),
     layers=(1,) * 6,
     norm_momentum=0.1,
 )
@@ -234,6 +234,8 @@ class FinetuneSettings:
     rate: float = 1e-2
     probe_first: bool = False
     """The head starts as the linear probe of the encoder as it is (Kumar et al. 2022), not at random."""
+    encoder_share: float = 1.0
+    """Learning rate of the encoder as a share of that of the head."""
     crop: CropSettings = field(default_factory=lambda: CropSettings(n_rays=0))
 
 
@@ -268,8 +270,13 @@ def finetune(
     model = Segmenter(new_encoder(state, seed, device), n_classes).to(device).train()
     if settings.probe_first:
         _start_from_probe(model, labelled[:40], settings.crop.voxel, device, calibrated=state is not None)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=settings.rate, weight_decay=0.02)
-    schedule = one_cycle(optimiser, [settings.rate], settings.steps)
+    rates = [settings.rate * settings.encoder_share, settings.rate]
+    groups = [
+        {"params": list(part.parameters()), "lr": rate}
+        for part, rate in zip((model.backbone, model.head), rates, strict=True)
+    ]
+    optimiser = torch.optim.AdamW(groups, weight_decay=0.02)
+    schedule = one_cycle(optimiser, rates, settings.steps)
     order = room_order(len(labelled), generator)
     for _ in range(settings.steps):
         rooms = [labelled[next(order)] for _ in range(settings.n_pieces)]

@@ -70,9 +70,15 @@ class GainSettings:
     voxel: float = 0.15
     pretrain_steps: int = 1500
     control_steps: int = 800
-    finetune_steps: int = 120
-    rates: tuple[tuple[float, bool], ...] = ((1.2e-2, False), (3e-2, False), (3e-3, True), (1e-3, True))
-    """Learning rate, and whether the head starts as a linear probe."""
+    finetune_steps: int = 300
+    rates: tuple[tuple[float, bool, float], ...] = (
+        (1.2e-2, False, 1.0),
+        (3e-2, False, 1.0),
+        (3e-3, True, 1.0),
+        (1e-3, True, 1.0),
+        (3e-3, True, 0.3),
+    )
+    """Learning rate, whether the head starts as a linear probe, and the encoder's share of the rate."""
     rooms_budgets: tuple[int, ...] = (1, 2, 4, 8)
     points_budgets: tuple[int, ...] = (20, 50, 100, 200)
     choice: dict[str, int] = field(default_factory=lambda: {"rooms": 2, "points": 20})
@@ -217,13 +223,13 @@ def chosen_settings(bench: Bench, start: str, kind: str) -> FinetuneSettings:
     """The best learning rates of a start, by the validation rooms with seed 0."""
     budget = Budget(kind, bench.settings.choice[kind])
     grid = [
-        FinetuneSettings(steps=bench.settings.finetune_steps, rate=rate, probe_first=first)
-        for rate, first in bench.settings.rates
+        FinetuneSettings(bench.settings.finetune_steps, rate=rate, probe_first=first, encoder_share=share)
+        for rate, first, share in bench.settings.rates
     ]
     scores = []
     for settings in grid:
         head = "probe" if settings.probe_first else "random"
-        name = f"choice {start} {kind} rate {settings.rate:g} head {head}"
+        name = f"choice {start} {kind} rate {settings.rate:g} head {head} encoder {settings.encoder_share:g}"
         if name not in bench.results.figures:
             bench.results.put(name, finetune_once(bench, start, budget, settings, 0, bench.validation))
         scores.append(float(bench.results.figures[name]))  # pyright: ignore[reportArgumentType]
@@ -305,13 +311,18 @@ def main() -> None:
     parser.add_argument("--stage", choices=("probe", "finetune", "all"), default="all")
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
     parser.add_argument("--steps", type=int, default=GainSettings.pretrain_steps, help="of pre-training")
+    parser.add_argument("--finetune-steps", type=int, default=GainSettings.finetune_steps)
     parser.add_argument("--budgets", nargs="+", help="such as 2rooms 20points; all when not given")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    settings = GainSettings(pretrain_steps=arguments.steps, seeds=tuple(range(arguments.seeds)))
+    settings = GainSettings(
+        pretrain_steps=arguments.steps,
+        finetune_steps=arguments.finetune_steps,
+        seeds=tuple(range(arguments.seeds)),
+    )
     wanted = arguments.budgets
     budgets = [b for b in settings.budgets() if wanted is None or f"{b.amount}{b.kind}" in wanted]
     bench = load(arguments, settings)
