@@ -80,7 +80,7 @@ def collate(batches: list[SceneBatch]) -> SceneBatch:
     ends = torch.cumsum(torch.cat([batch.offset for batch in batches]), dim=0)
     joined = {
         name: torch.cat([getattr(batch, name) for batch in batches])
-        for name in ("coord", "grid_coord", "feature", "segment", "units_per_metre")
+        for name in ("coord", "grid_coord", "feature", "segment", "units_per_metre", "instance")
     }
     return replace(first, offset=ends, names=tuple(n for b in batches for n in b.names), **joined)
 
