@@ -15,6 +15,11 @@ def seed_of(*parts: int | str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
+def seed_of_dataset(seed: int, number: int) -> int:
+    """The seed of the n-th of several datasets; the first one has the seed of the run."""
+    return seed if number == 0 else seed_of("dataset", seed, number)
+
+
 def generator_of(*parts: int | str, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator that starts at `seed_of(parts)`."""
     return torch.Generator(device).manual_seed(seed_of(*parts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ponderv2.errors import ResourceError
 from ponderv2.scenes.batch import SceneBatch
-from ponderv2.training.order import Order, Place
+from ponderv2.training.order import Cycle, Order, Place
 
 Collate = Callable[[list[SceneBatch]], SceneBatch]
 
@@ -29,10 +30,29 @@ class SceneSource(Protocol):
         ...
 
 
-def feed(scenes: SceneSource, collate: Collate, order: Order, workers: int) -> Iterator[SceneBatch]:
+@dataclass(frozen=True)
+class Datasets:
+    """One or several datasets that take turns."""
+
+    sources: tuple[SceneSource, ...]
+    ratios: tuple[int, ...] = (1,)
+    """Consecutive steps of each."""
+
+    @staticmethod
+    def of(scenes: SceneSource | Datasets) -> Datasets:
+        """Itself, or a single dataset as the only one."""
+        return scenes if isinstance(scenes, Datasets) else Datasets((scenes,))
+
+    @property
+    def cycle(self) -> Cycle:
+        """Which of them is used in which step."""
+        return Cycle(tuple(len(source) for source in self.sources), self.ratios)
+
+
+def feed(datasets: Datasets, collate: Collate, order: Order, workers: int) -> Iterator[SceneBatch]:
     """One batch per part. Raises ResourceError when a worker is killed."""
     loader = DataLoader(
-        _Places(scenes),
+        _Places(datasets.sources),
         batch_sampler=order,
         collate_fn=collate,
         num_workers=workers,
@@ -52,13 +72,13 @@ def feed(scenes: SceneSource, collate: Collate, order: Order, workers: int) -> I
 
 
 class _Places(Dataset[SceneBatch]):
-    """The dataset, indexed by place."""
+    """The datasets, indexed by place. One set of workers serves them all."""
 
-    def __init__(self, scenes: SceneSource) -> None:
-        self._scenes = scenes
+    def __init__(self, sources: tuple[SceneSource, ...]) -> None:
+        self._sources = sources
 
     def __getitem__(self, place: Place) -> SceneBatch:
-        return self._scenes.sample(place.index, place.draw)
+        return self._sources[place.dataset].sample(place.index, place.draw)
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:

@@ -18,7 +18,7 @@ from ponderv2.randomness import generator_of, seed_of
 from ponderv2.scenes.batch import SceneBatch
 from ponderv2.training.checkpoint import Checkpoint, software_versions
 from ponderv2.training.config import TrainingConfig
-from ponderv2.training.feed import Collate, SceneSource, feed
+from ponderv2.training.feed import Collate, Datasets, SceneSource, feed
 from ponderv2.training.finite import BufferCopy, first_bad_number
 from ponderv2.training.interruption import Interruption
 from ponderv2.training.logbook import Logbook
@@ -62,7 +62,8 @@ class Job:
     """pretext | segmentation."""
     model: nn.Module
     """`model(batch, generator)` gives a step with `.losses`: named scalars with `.total()`."""
-    scenes: SceneSource
+    scenes: SceneSource | Datasets
+    """What is trained on; of several datasets each batch comes from one."""
     collate: Collate
     training: TrainingConfig
     seed: int
@@ -287,8 +288,9 @@ class _Training:
         self.shelf.put(checkpoint, is_best)
 
     def _parts(self) -> Iterator[SceneBatch]:
-        order = Order(len(self.job.scenes), self.job.seed, self.share, self.step, self.settings.steps)
-        return feed(self.job.scenes, self.job.collate, order, self.settings.workers)
+        datasets = Datasets.of(self.job.scenes)
+        order = Order(datasets.cycle, self.job.seed, self.share, self.step, self.settings.steps)
+        return feed(datasets, self.job.collate, order, self.settings.workers)
 
     def _open_logbook(self) -> Logbook | None:
         if process_number() != 0:

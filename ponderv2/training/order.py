@@ -1,14 +1,14 @@
-"""Which scene is seen when, and with which random numbers: a pure function of seed and step."""
+"""Which scene of which dataset is seen when, with which random numbers: a pure function of seed and step."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 
-from ponderv2.randomness import generator_of
+from ponderv2.randomness import generator_of, seed_of_dataset
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,51 @@ class Place:
     """Number of the scene in the dataset."""
     draw: int
     """How often the dataset was gone through before: another draw, another augmentation."""
+    dataset: int = 0
+    """Number of the dataset, where there are several."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Whose turn a step is."""
+
+    dataset: int
+    earlier: int
+    """Steps before this one that were of the same dataset."""
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """Datasets that take turns: with ratios 4, 2, 1 four steps, two steps, one step.
+
+    As published (Pointcept's multi-dataset loader): every batch comes from one dataset, the same in all
+    processes. Steps are absolute and every dataset is an endless stream of permutations; the published loader
+    counts passes that end with the first dataset (`steps_of_pass`), which changes the order at their ends.
+    """
+
+    sizes: tuple[int, ...]
+    """Scenes of each dataset."""
+    ratios: tuple[int, ...] = (1,)
+    """Consecutive steps of each dataset."""
+
+    def __post_init__(self) -> None:
+        if len(self.sizes) != len(self.ratios) or min(self.sizes + self.ratios) < 1:
+            raise ValueError(f"expected a positive ratio for each of {self.sizes} scenes, got {self.ratios}")
+
+    def turn(self, step: int) -> Turn:
+        """The dataset of a step."""
+        rounds, within = divmod(step, sum(self.ratios))
+        for dataset, ratio in enumerate(self.ratios):
+            if within < ratio:
+                return Turn(dataset, rounds * ratio + within)
+            within -= ratio
+        raise AssertionError("a step lies within its round")
+
+
+def steps_of_pass(n_batches: int, ratios: tuple[int, ...]) -> int:
+    """Steps of a published pass, which ends when the `n_batches` of the first dataset are used up."""
+    rounds, rest = divmod(n_batches, ratios[0])
+    return rounds * sum(ratios) + rest
 
 
 def place_of(position: int, n_scenes: int, seed: int) -> Place:
@@ -27,7 +72,7 @@ def place_of(position: int, n_scenes: int, seed: int) -> Place:
     return Place(_permutation(seed, draw, n_scenes)[within], draw)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def _permutation(seed: int, draw: int, n_scenes: int) -> tuple[int, ...]:
     return tuple(torch.randperm(n_scenes, generator=generator_of("order", seed, draw)).tolist())
 
@@ -62,7 +107,7 @@ class Share:
 class Order:
     """The stream of parts from one step to another, for a torch DataLoader's `batch_sampler`."""
 
-    n_scenes: int
+    cycle: Cycle
     seed: int
     share: Share
     first_step: int
@@ -73,8 +118,9 @@ class Order:
 
     def __iter__(self) -> Iterator[list[Place]]:
         for step in range(self.first_step, self.last_step):
+            turn = self.cycle.turn(step)
+            seed, n_scenes = seed_of_dataset(self.seed, turn.dataset), self.cycle.sizes[turn.dataset]
             for part in range(self.share.n_parts):
-                first = step * self.share.batch_size + self.share.first_slot(part)
-                yield [
-                    place_of(first + slot, self.n_scenes, self.seed) for slot in range(self.share.part_size)
-                ]
+                first = turn.earlier * self.share.batch_size + self.share.first_slot(part)
+                places = (place_of(first + slot, n_scenes, seed) for slot in range(self.share.part_size))
+                yield [replace(place, dataset=turn.dataset) for place in places]

@@ -19,6 +19,7 @@ from ponderv2.reconstruction.config import (
     TsdfConfig,
 )
 from ponderv2.scenes.config import PointDataConfig, PretrainDataConfig, SegmentationDataConfig, SplitName
+from ponderv2.scenes.part_config import DatasetPartConfig, Part, parts_of
 from ponderv2.scenes.sources.config import CheckConfig, RgbdConfig
 from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
 from ponderv2.training.config import TrainingConfig
@@ -55,6 +56,8 @@ class PretrainConfig(PresetConfig):
 
     scenes: Path = Path("data/rooms")
     """Folder of prepared scenes, unless `--data` names another."""
+    datasets: tuple[DatasetPartConfig, ...] = ()
+    """Several datasets that take turns, in place of `scenes`; `--data` names the folder that holds theirs."""
     train_split: SplitName = "train"
     val_split: SplitName = "val"
     """Scenes whose held-out views are rendered for validation."""
@@ -63,6 +66,17 @@ class PretrainConfig(PresetConfig):
     data: PretrainDataConfig = PretrainDataConfig()
     model: PretextConfig
     training: TrainingConfig = TrainingConfig()
+
+    @property
+    def parts(self) -> tuple[Part[PretrainDataConfig], ...]:
+        """The datasets of the run: `datasets`, or `scenes` as the only one."""
+        whole = Part(self.scenes, 1, self.train_split, self.val_split, self.data)
+        return parts_of(whole, self.datasets)
+
+    @model_validator(mode="after")
+    def _datasets_are_complete(self) -> PretrainConfig:
+        assert self.parts
+        return self
 
     @model_validator(mode="after")
     def _channels_agree(self) -> PretrainConfig:
@@ -75,6 +89,8 @@ class FinetuneConfig(PresetConfig):
 
     scenes: Path = Path("data/rooms")
     """Folder of prepared scenes with labels, unless `--data` names another."""
+    datasets: tuple[DatasetPartConfig, ...] = ()
+    """Several datasets that take turns, in place of `scenes`; `--data` names the folder that holds theirs."""
     train_split: SplitName = "train"
     val_split: SplitName = "val"
     seed: NonNegativeInt = 0
@@ -83,6 +99,17 @@ class FinetuneConfig(PresetConfig):
     model: TaskModelConfig = SegmentationModelConfig()
     """What is learned, by its `kind`: segmentation or instances."""
     training: TrainingConfig = TrainingConfig()
+
+    @property
+    def parts(self) -> tuple[Part[SegmentationDataConfig], ...]:
+        """The datasets of the run: `datasets`, or `scenes` as the only one."""
+        whole = Part(self.scenes, 1, self.train_split, self.val_split, self.data)
+        return parts_of(whole, self.datasets)
+
+    @model_validator(mode="after")
+    def _datasets_are_complete(self) -> FinetuneConfig:
+        assert self.parts
+        return self
 
     @model_validator(mode="after")
     def _channels_agree(self) -> FinetuneConfig:

@@ -17,7 +17,7 @@ from ponderv2.training.config import (
     TrainingConfig,
 )
 from ponderv2.training.optimiser import build_optimiser, pace_at, set_pace
-from ponderv2.training.order import Order, Share, place_of
+from ponderv2.training.order import Cycle, Order, Share, place_of
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(10, 0.3), (97, 0.05), (400, 0.4), (33, 0.5)])
@@ -83,10 +83,10 @@ def test_every_pass_sees_every_scene_once() -> None:
 
 
 def test_two_processes_share_what_one_process_sees() -> None:
-    alone = list(Order(5, 0, Share(4, 1, 0), 3, 9))
-    ranks = [list(Order(5, 0, Share(4, 2, rank), 3, 9)) for rank in range(2)]
+    alone = list(Order(Cycle((5,)), 0, Share(4, 1, 0), 3, 9))
+    ranks = [list(Order(Cycle((5,)), 0, Share(4, 2, rank), 3, 9)) for rank in range(2)]
     assert [first + second for first, second in zip(*ranks, strict=True)] == alone
-    parts = list(Order(5, 0, Share(4, 1, 0, n_parts=2), 3, 9))
+    parts = list(Order(Cycle((5,)), 0, Share(4, 1, 0, n_parts=2), 3, 9))
     assert [parts[2 * i] + parts[2 * i + 1] for i in range(6)] == alone
 
 
