@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from ponder_cli.commands.doctor import doctor
 from ponder_cli.commands.eval import evaluate
+from ponder_cli.commands.features import features
 from ponder_cli.commands.finetune import finetune
 from ponder_cli.commands.prepare import prepare
 from ponder_cli.commands.presets import presets_app
@@ -51,7 +52,7 @@ app = typer.Typer(
 for command in (prepare, pretrain, finetune):
     app.command()(command)
 app.command("eval")(evaluate)
-for command in (render, reconstruct, doctor):
+for command in (features, render, reconstruct, doctor):
     app.command()(command)
 app.add_typer(presets_app)
 

@@ -1,6 +1,8 @@
 """3D pre-training by neural rendering: encoder, renderer, heads, and the workflows around them.
 
-    model = ponderv2.load(Path("runs/pretrain-demo"))            # a checkpoint or a run folder
+    model = ponderv2.load(Path("runs/pretrain-demo"))            # a checkpoint, also a published one
+    feature = model.features(ponderv2.read_cloud(Path("x.ply"))) # [point, channel]
+
     encoded = model.encode(cloud)                                # cloud: ponderv2.PointCloud
     encoded.feature                                              # [point, channel]
     view = encoded.render(camera)                                # camera: ponderv2.Camera
@@ -21,11 +23,14 @@ if TYPE_CHECKING:
     from ponderv2.geometry.cameras import Camera
     from ponderv2.geometry.meshes import Mesh
     from ponderv2.reconstruction.export import read_mesh, write_mesh
+    from ponderv2.scenes.point_files import read_cloud
     from ponderv2.scenes.scene import Frame, PointCloud, Scene
     from ponderv2.scenes.storage import SceneStore
+    from ponderv2.workflows.encoding import BlockSettings, VoxelFeatures
     from ponderv2.workflows.loaded import EncodedCloud, LoadedModel, View, load
 
 _HOME = {
+    "BlockSettings": "workflows.encoding",
     "Camera": "geometry.cameras",
     "EncodedCloud": "workflows.loaded",
     "Frame": "scenes.scene",
@@ -36,12 +41,15 @@ _HOME = {
     "Scene": "scenes.scene",
     "SceneStore": "scenes.storage",
     "View": "workflows.loaded",
+    "VoxelFeatures": "workflows.encoding",
     "load": "workflows.loaded",
+    "read_cloud": "scenes.point_files",
     "read_mesh": "reconstruction.export",
     "write_mesh": "reconstruction.export",
 }
 
 __all__ = [
+    "BlockSettings",
     "Camera",
     "EncodedCloud",
     "Frame",
@@ -52,8 +60,10 @@ __all__ = [
     "Scene",
     "SceneStore",
     "View",
+    "VoxelFeatures",
     "__version__",
     "load",
+    "read_cloud",
     "read_mesh",
     "write_mesh",
 ]

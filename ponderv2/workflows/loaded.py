@@ -25,6 +25,7 @@ from ponderv2.scenes.augment_geometry import centre_shift_matrix
 from ponderv2.scenes.config import PointDataConfig
 from ponderv2.scenes.scene import PointCloud, Scene
 from ponderv2.training.stored_models import StoredModel, load_stored
+from ponderv2.workflows.encoding import BlockSettings, VoxelFeatures, chosen_condition, encode_voxels
 
 
 @dataclass(frozen=True)
@@ -107,23 +108,44 @@ class LoadedModel:
     model: PretextModel | SegmentationModel
     data: PointDataConfig
 
+    def features(
+        self, cloud: PointCloud, condition: str | None = None, blocks: BlockSettings = BlockSettings()
+    ) -> Float[Tensor, "point channel"]:
+        """Features of all points, without the volume that rendering needs. Metres, z up.
+
+        Args:
+            cloud: Of any size: what does not fit into memory is encoded in overlapping blocks.
+            condition: Dataset that a prompted encoder is told; None: ScanNet, or the first that it knows.
+            blocks: When and how the cloud is cut.
+
+        Raises:
+            CheckpointError: the encoder takes other features, or does not know the condition.
+            ResourceError: not even small blocks fit into memory.
+        """
+        return self.voxel_features(cloud, condition, blocks).of_points()
+
+    def voxel_features(
+        self, cloud: PointCloud, condition: str | None = None, blocks: BlockSettings = BlockSettings()
+    ) -> VoxelFeatures:
+        """As `features`, one for every occupied voxel, with the way back to the points."""
+        name = chosen_condition(self.model, condition)
+        return encode_voxels(self.model, cloud, self.data, name, blocks)
+
     @torch.no_grad()
-    def encode(self, cloud: PointCloud) -> EncodedCloud:
-        """Features of all points, and a volume that can be rendered. Metres, z up."""
+    def encode(self, cloud: PointCloud, condition: str | None = None) -> EncodedCloud:
+        """Features of all points, and a volume that can be rendered. Metres, z up.
+
+        `condition`: as for `features`.
+        """
+        if not isinstance(self.model, PretextModel):
+            return EncodedCloud(cloud, self.features(cloud, condition), None)
         shift = centre_shift_matrix(cloud.coord, apply_z=True)
         scene = Scene("cloud", cloud).moved(shift)
-        done = assemble(scene, self.data, self._condition(), "segment")
-        if isinstance(self.model, SegmentationModel):
-            return EncodedCloud(cloud, self.model.encode(done.batch)[done.voxels.inverse], None)
+        done = assemble(scene, self.data, chosen_condition(self.model, condition), "segment")
         encoded = self.model.build_volume(done.batch)
         to_cube = encoded.frames.to_cube[0].double() @ done.shift.double() @ shift.double()
         field = ModelField(self.model.renderer, encoded.volume, to_cube)
         return EncodedCloud(cloud, encoded.feature[done.voxels.inverse], field)
-
-    def _condition(self) -> str:
-        config = self.model.config
-        names = getattr(config, "conditions", ()) or getattr(config.encoder, "conditions", ())
-        return getattr(config, "condition", None) or (names[0] if names else "")
 
 
 def load(path: Path) -> LoadedModel:

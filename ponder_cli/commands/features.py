@@ -1,0 +1,87 @@
+"""`ponder features`: a trained encoder -> one feature for every point."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ponder_cli.options import CheckpointArgument, DataOption, JsonOption, SplitOption
+
+UP_AXES = ("z", "y", "x", "-z", "-y", "-x")
+
+
+def features(  # noqa: PLR0913 - one argument per option
+    checkpoint: CheckpointArgument,
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="FILE|DIR", help="The .npy file; a folder for a whole split."),
+    ],
+    file: Annotated[
+        Path | None,
+        typer.Option("--ply", "--cloud", metavar="FILE", help="A cloud: PLY, PCD, NPY, XYZ, TXT, CSV, PTS."),
+    ] = None,
+    scene: Annotated[
+        str | None, typer.Option("--scene", help="A prepared scene, in place of a file.")
+    ] = None,
+    data: DataOption = None,
+    split: SplitOption = None,
+    level: Annotated[
+        str,
+        typer.Option(
+            "--level", metavar="point|voxel", help="A row per point, or an .npz of occupied voxels."
+        ),
+    ] = "point",
+    half: Annotated[bool, typer.Option("--half", help="Write 16-bit floats.")] = False,
+    condition: Annotated[
+        str | None,
+        typer.Option("--condition", metavar="NAME", help="Dataset that a prompted encoder is told."),
+    ] = None,
+    scale: Annotated[
+        float, typer.Option("--scale", metavar="METRES", help="Metres per unit of the file: 0.001 for mm.")
+    ] = 1.0,
+    up: Annotated[
+        str, typer.Option("--up", metavar="z|y|x|-z|-y|-x", help="Axis of the file that points up.")
+    ] = "z",
+    block_voxels: Annotated[
+        int | None, typer.Option("--block-voxels", min=1000, help="Most voxels encoded at once.")
+    ] = None,
+    overlap: Annotated[
+        float, typer.Option("--overlap", min=0.0, metavar="METRES", help="What a block sees around itself.")
+    ] = 2.0,
+    json: JsonOption = None,
+) -> None:
+    """Write the features of all points: of a file, of a prepared scene, or of every scene of a split."""
+    if file is not None and scene is not None:
+        raise typer.BadParameter("give either --ply FILE or --scene NAME", param_hint="--scene")
+    if level not in ("point", "voxel"):
+        raise typer.BadParameter("one of point, voxel", param_hint="--level")
+    if up not in UP_AXES:
+        raise typer.BadParameter(f"one of {', '.join(UP_AXES)}", param_hint="--up")
+
+    from ponder_cli import console
+    from ponder_cli.progress import ConsoleReporter
+    from ponderv2.workflows import features as workflow
+    from ponderv2.workflows.encoding import BlockSettings
+
+    settings = workflow.FeatureSettings(
+        level="voxel" if level == "voxel" else "point",
+        half=half,
+        condition=condition,
+        scale=scale,
+        up=up,
+        blocks=BlockSettings(block_voxels, overlap),
+    )
+    result = workflow.run(
+        checkpoint,
+        out=out,
+        file=file,
+        scene=scene,
+        scenes=data,
+        split=split,
+        settings=settings,
+        report=ConsoleReporter(),
+    )
+    console.show_result(result)
+    console.write_json(result, json)

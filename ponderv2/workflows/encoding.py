@@ -1,0 +1,204 @@
+"""Features of the voxels of a cloud by a trained encoder, block by block where memory asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ponderv2.errors import CheckpointError, ResourceError
+from ponderv2.reconstruction.memory import is_out_of_memory
+from ponderv2.scenes.assemble import assemble
+from ponderv2.scenes.augment_geometry import centre_shift_matrix
+from ponderv2.scenes.batch import SceneBatch
+from ponderv2.scenes.blocks import Block, batch_of_block, overlapping_blocks
+from ponderv2.scenes.config import PointDataConfig
+from ponderv2.scenes.scene import PointCloud, Scene
+from ponderv2.training.distributed import to_device
+
+BYTES_PER_VOXEL = 8000
+"""Memory that a voxel needs in the full-size encoder, with a reserve: 5400 to 5900 were measured."""
+MOST_VOXELS = 2_000_000
+FEWEST_VOXELS = 20_000
+OVERLAP = 2.0
+"""Metres that a block sees around itself."""
+FALLBACK_CONDITION = "ScanNet"
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """What every model of ours can do."""
+
+    def encode(self, batch: SceneBatch) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class BlockSettings:
+    """When and how a cloud is cut."""
+
+    voxels: int | None = None
+    """Most voxels at once; None: what fits into half of the free memory."""
+    overlap: float = OVERLAP
+    """Metres around each block that the encoder sees beside it."""
+
+
+@dataclass(frozen=True)
+class VoxelFeatures:
+    """One feature for every occupied voxel, and the way back to the points."""
+
+    coord: Float[Tensor, "voxel 3"]
+    """The point that represents the voxel, in the frame of the cloud."""
+    feature: Float[Tensor, "voxel channel"]
+    inverse: Int[Tensor, " point"]
+    """Voxel of every point."""
+    n_blocks: int
+
+    def of_points(self) -> Float[Tensor, "point channel"]:
+        """The feature of every point of the cloud."""
+        return self.feature[self.inverse]
+
+
+@torch.no_grad()
+def encode_voxels(
+    model: Encoder,
+    cloud: PointCloud,
+    data: PointDataConfig,
+    condition: str,
+    blocks: BlockSettings = BlockSettings(),
+    each_block: Callable[[float], None] | None = None,
+) -> VoxelFeatures:
+    """Encoder features of a cloud, metres, z up. The model is in evaluation mode; results are on the CPU.
+
+    `each_block` is told the share of the cloud that it finished, 0..1.
+
+    Raises:
+        ResourceError: not even small blocks fit into memory.
+        CheckpointError: the encoder takes other features than the settings give.
+    """
+    scene = Scene("cloud", cloud).moved(centre_shift_matrix(cloud.coord, apply_z=True))
+    done = assemble(scene, data, condition, "none")
+    wanted = _in_channels(model)
+    if wanted is not None and wanted != done.batch.feature.shape[1]:
+        raise CheckpointError(
+            f"the encoder takes {wanted} numbers per point, {', '.join(data.features)} "
+            f"are {done.batch.feature.shape[1]}",
+            fix="give a checkpoint of an indoor encoder",
+        )
+    device = next(model.parameters()).device  # type: ignore[attr-defined]
+    limit = blocks.voxels or _fitting_voxels(device, model)
+    margin = max(round(blocks.overlap / data.voxel.size), 0)
+    feature, n_blocks = _in_blocks(model, done.batch, (limit, margin), device, each_block)
+    coord = cloud.coord[done.voxels.index]
+    return VoxelFeatures(coord, feature, done.voxels.inverse, n_blocks)
+
+
+def _in_blocks(
+    model: Encoder,
+    batch: SceneBatch,
+    size: tuple[int, int],
+    device: torch.device,
+    each_block: Callable[[float], None] | None,
+) -> tuple[Tensor, int]:
+    """Block by block; with smaller blocks where memory runs out."""
+    limit, margin = size
+    alignment = 2 ** _n_halvings(model)
+    result: Tensor | None = None
+    waiting: list[Block] = overlapping_blocks(batch.grid_coord, limit, margin)
+    n_blocks = 0
+    while waiting:
+        block = waiting[-1]
+        part = batch if len(block.seen) == len(batch.grid_coord) else batch_of_block(batch, block, alignment)
+        try:
+            feature = model.encode(to_device(part, device)).float().cpu()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            waiting.pop()
+            waiting += _smaller(batch, block, margin, error)
+            continue
+        waiting.pop()
+        if result is None:
+            result = feature.new_empty(len(batch.grid_coord), feature.shape[1])
+        result[block.core] = feature[torch.searchsorted(block.seen, block.core)]
+        n_blocks += 1
+        if each_block is not None:
+            each_block(len(block.core) / len(batch.grid_coord))
+    assert result is not None
+    return result, n_blocks
+
+
+def _smaller(batch: SceneBatch, block: Block, margin: int, error: BaseException) -> list[Block]:
+    """The block in parts that see at most half of it. Raises ResourceError where that is impossible."""
+    limit = len(block.seen) // 2
+    cells = batch.grid_coord[block.core]
+    parts = overlapping_blocks(cells, limit, margin) if limit >= FEWEST_VOXELS else []
+    if len(parts) < 2:
+        raise ResourceError(
+            f"not enough memory to encode {len(block.seen)} voxels at once",
+            fix="--overlap 0.5, --scale if the units are not metres, or a machine with more memory",
+        ) from error
+    seen = batch.grid_coord[block.seen]
+    return [Block(block.core[part.core], block.seen[_near(seen, cells[part.core], margin)]) for part in parts]
+
+
+def _near(cells: Tensor, core: Tensor, margin: int) -> Tensor:
+    lower, upper = core.amin(dim=0) - margin, core.amax(dim=0) + margin
+    return ((cells >= lower) & (cells <= upper)).all(dim=1)
+
+
+def chosen_condition(model: object, wanted: str | None, dataset: str | None = None) -> str:
+    """The dataset that a prompted encoder is told: the one asked for, that of the data, else ScanNet.
+
+    Raises:
+        CheckpointError: the encoder does not know the one that was asked for.
+    """
+    known = _conditions(model)
+    if not known:
+        return wanted or dataset or ""
+    if wanted is not None and wanted not in known:
+        raise CheckpointError(
+            f"the encoder knows the datasets {', '.join(known)}, not '{wanted}'",
+            fix=f"--condition {known[0]}",
+        )
+    own = getattr(model.config, "condition", None)  # type: ignore[attr-defined]
+    for name in (wanted, own, dataset, FALLBACK_CONDITION):
+        if name in known:
+            return str(name)
+    return known[0]
+
+
+def _conditions(model: object) -> Sequence[str]:
+    config = getattr(model, "config", None)
+    encoder = getattr(config, "encoder", None)
+    return getattr(encoder, "conditions", ()) or getattr(config, "conditions", ())
+
+
+def _in_channels(model: object) -> int | None:
+    return getattr(getattr(getattr(model, "config", None), "encoder", None), "in_channels", None)
+
+
+def _n_halvings(model: object) -> int:
+    return int(getattr(getattr(getattr(model, "config", None), "encoder", None), "n_stages", 4))
+
+
+def _fitting_voxels(device: torch.device, model: object) -> int:
+    """Voxels that fit into half of the free memory."""
+    encoder = getattr(getattr(model, "config", None), "encoder", None)
+    width = max(getattr(encoder, "out_channels", 96) / 96.0, 0.1)
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory()
+    return int(min(max(free / 2 / (BYTES_PER_VOXEL * width), FEWEST_VOXELS), MOST_VOXELS))
+
+
+def _free_memory() -> float:
+    """Bytes; 8 GiB where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = {line.split(":")[0]: float(line.split()[1]) for line in lines if line.endswith("kB")}
+        return free["MemAvailable"] * 1024
+    except (OSError, KeyError, ValueError):
+        return 8 * 2.0**30

@@ -1,0 +1,299 @@
+"""A trained encoder -> features of the points of a file, of a scene, or of all scenes of a split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy import ndarray
+
+from ponderv2.errors import OutputError, SceneError
+from ponderv2.scenes.point_files import read_cloud_with_notes
+from ponderv2.scenes.scene import PointCloud
+from ponderv2.scenes.storage import SceneStore
+from ponderv2.scenes.storage_writer import output_error, write_bytes
+from ponderv2.workflows.encoding import BlockSettings, VoxelFeatures, chosen_condition, encode_voxels
+from ponderv2.workflows.loaded import LoadedModel, load
+from ponderv2.workflows.report import Reporter, SilentReporter
+from ponderv2.workflows.scene_fields import chosen_device
+from ponderv2.workflows.scene_folders import open_scenes
+
+Level = Literal["point", "voxel"]
+SETTINGS_FILE = "features.json"
+_ROWS = 65536
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """How features are computed and written."""
+
+    level: Level = "point"
+    """point: an array [point, channel]. voxel: an archive of `coord`, `feature` and `inverse`."""
+    half: bool = False
+    """16-bit floats."""
+    condition: str | None = None
+    """Dataset that a prompted encoder is told. None: that of the scenes, else ScanNet, else its first."""
+    scale: float = 1.0
+    """Metres per unit of a file."""
+    up: str = "z"
+    """Axis of a file that points up."""
+    blocks: BlockSettings = field(default_factory=BlockSettings)
+
+
+@dataclass(frozen=True)
+class FeaturesResult:
+    """What was written."""
+
+    checkpoint: Path
+    out: Path
+    """The file, or the folder of a whole split."""
+    level: str
+    dtype: str
+    channels: int
+    """0 when everything was there already."""
+    voxel_size: float
+    condition: str
+    n_points: int
+    n_voxels: int
+    skipped: int = 0
+    """Scenes whose features were there already."""
+    seconds: float = 0.0
+    clouds: list[dict[str, Any]] = field(default_factory=list)
+    """Per cloud: name, points, voxels, blocks and file."""
+    notes: list[str] = field(default_factory=list)
+    """What the file lacked and what stands in its place."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    name: str
+    out: Path
+    cloud: PointCloud
+    finite: ndarray
+    """Which points of the file the cloud holds."""
+    notes: tuple[str, ...] = ()
+
+
+def run(  # noqa: PLR0913 - one argument per option of the command
+    checkpoint: Path,
+    *,
+    out: Path,
+    file: Path | None = None,
+    scene: str | None = None,
+    scenes: Path | None = None,
+    split: str | None = None,
+    settings: FeatureSettings = FeatureSettings(),
+    device: str = "auto",
+    report: Reporter | None = None,
+) -> FeaturesResult:
+    """Writes features of `file`, of `scene`, or of every scene of `split` (then `out` is a folder).
+
+    Every point of the input has a row, in the order of the input; points without a finite position get NaN.
+    A split that was interrupted goes on where it stopped.
+
+    Raises:
+        CheckpointError: it cannot be read, or its encoder takes other features or knows other datasets.
+        SceneError: no such scene, or a file that cannot be read.
+        OutputError: it cannot be written, or the folder holds features of other settings.
+        ResourceError: no such device, or too little memory.
+    """
+    started = time.perf_counter()
+    report = report or SilentReporter()
+    loaded = load(Path(checkpoint))
+    loaded.model.to(chosen_device(device))
+    store = None if file is not None else open_scenes(scenes, Path(checkpoint), Path("data/rooms"))
+    dataset = None if store is None else store.info.name
+    condition = chosen_condition(loaded.model, settings.condition, dataset)
+    done: list[dict[str, Any]] = []
+    notes: list[str] = []
+    skipped = channels = 0
+    if store is not None and scene is None:
+        record = _record(Path(checkpoint), loaded, condition, settings)
+        jobs, skipped = _split_jobs(store, split or "val", Path(out), settings, record, report)
+    else:
+        _check_ending(Path(out), settings.level)
+        jobs = iter([_single_job(Path(out), file, scene, store, split, settings)])
+    for job in jobs:
+        for note in job.notes:
+            report.note(f"{job.name}: {note}")
+        voxels = _encode(loaded, job, condition, settings, report)
+        _write(job, voxels, settings)
+        channels = voxels.feature.shape[1]
+        notes += job.notes
+        done.append(
+            {
+                "name": job.name,
+                "points": len(job.finite),
+                "voxels": len(voxels.feature),
+                "blocks": voxels.n_blocks,
+                "file": job.out,
+            }
+        )
+    return FeaturesResult(
+        checkpoint=Path(checkpoint),
+        out=Path(out),
+        level=settings.level,
+        dtype="float16" if settings.half else "float32",
+        channels=channels,
+        voxel_size=loaded.data.voxel.size,
+        condition=condition,
+        n_points=sum(entry["points"] for entry in done),
+        n_voxels=sum(entry["voxels"] for entry in done),
+        skipped=skipped,
+        seconds=time.perf_counter() - started,
+        clouds=done,
+        notes=notes,
+    )
+
+
+def _single_job(
+    out: Path,
+    file: Path | None,
+    scene: str | None,
+    store: SceneStore | None,
+    split: str | None,
+    settings: FeatureSettings,
+) -> _Job:
+    if file is not None:
+        read = read_cloud_with_notes(Path(file), settings.scale, settings.up)
+        return _Job(Path(file).name, out, read.cloud, read.finite, read.notes)
+    assert store is not None and scene is not None
+    cloud = store.read(scene, split).cloud
+    return _Job(scene, out, cloud, np.ones(len(cloud), bool))
+
+
+def _split_jobs(
+    store: SceneStore,
+    split: str,
+    out: Path,
+    settings: FeatureSettings,
+    record: dict[str, Any],
+    report: Reporter,
+) -> tuple[Iterator[_Job], int]:
+    """The scenes that have no features in the folder yet, and the number of those that have."""
+    names = store.scene_names(split)
+    if not names:
+        raise SceneError(f"{store.root} has no scenes in '{split}'", fix=f"--split {store.info.splits[0]}")
+    if out.suffix in (".npy", ".npz"):
+        raise OutputError(
+            f"a whole split goes into a folder, not into {out}", fix="--scene NAME or --out DIR"
+        )
+    _claim(out, record)
+    files = {name: out / f"{name}{_ending(settings.level)}" for name in names}
+    open_names = [name for name in names if not files[name].is_file()]
+    n_skipped = len(names) - len(open_names)
+    if n_skipped:
+        report.note(f"{n_skipped} of {len(names)} scenes of '{split}' have features in {out} already")
+
+    def jobs() -> Iterator[_Job]:
+        for name in report.track(open_names, f"features of {split}", len(open_names)):
+            cloud = store.read(name, split).cloud
+            yield _Job(name, files[name], cloud, np.ones(len(cloud), bool))
+
+    return jobs(), n_skipped
+
+
+def _encode(
+    loaded: LoadedModel, job: _Job, condition: str, settings: FeatureSettings, report: Reporter
+) -> VoxelFeatures:
+    """Large clouds show how far they are; small ones are quicker than a display."""
+    if settings.blocks.voxels is None and len(job.cloud) < _ROWS:
+        return encode_voxels(loaded.model, job.cloud, loaded.data, condition, settings.blocks)
+    with report.progress(f"encode {job.name}", len(job.cloud)) as display:
+
+        def listen(share: float) -> None:
+            display.advance(round(share * len(job.cloud)))
+
+        return encode_voxels(loaded.model, job.cloud, loaded.data, condition, settings.blocks, listen)
+
+
+def _write(job: _Job, voxels: VoxelFeatures, settings: FeatureSettings) -> None:
+    """Whole or not at all. Raises OutputError."""
+    kind = np.dtype(np.float16 if settings.half else np.float32)
+    temporary = job.out.with_name(f".{job.out.name}.{os.getpid()}.partial{_ending(settings.level)}")
+    try:
+        job.out.parent.mkdir(parents=True, exist_ok=True)
+        if settings.level == "voxel":
+            feature = voxels.feature.numpy().astype(kind)
+            inverse = np.full(len(job.finite), -1, np.int64)
+            inverse[job.finite] = voxels.inverse.numpy()
+            np.savez(temporary, coord=voxels.coord.numpy(), feature=feature, inverse=inverse)
+        else:
+            _write_points(temporary, voxels, job.finite, kind)
+        os.replace(temporary, job.out)
+    except OSError as error:
+        raise output_error(job.out, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_points(path: Path, voxels: VoxelFeatures, finite: ndarray, kind: np.dtype) -> None:
+    """A row for every point of the input, some rows at a time: the array may be larger than the memory."""
+    shape = (len(finite), voxels.feature.shape[1])
+    rows = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
+    place = np.flatnonzero(finite)
+    if len(place) < len(finite):
+        rows[~finite] = np.nan
+    for start in range(0, len(place), _ROWS):
+        part = slice(start, start + _ROWS)
+        rows[place[part]] = voxels.feature[voxels.inverse[part]].numpy().astype(kind)
+    rows.flush()
+
+
+def _ending(level: Level) -> str:
+    return ".npz" if level == "voxel" else ".npy"
+
+
+def _check_ending(out: Path, level: Level) -> None:
+    if out.suffix != _ending(level) or out.is_dir():
+        fix = f"--out {out.with_suffix(_ending(level)).name}"
+        raise OutputError(f"features of each {level} go into a file {_ending(level)}, not {out}", fix=fix)
+
+
+def _record(
+    checkpoint: Path, loaded: LoadedModel, condition: str, settings: FeatureSettings
+) -> dict[str, Any]:
+    """What must be alike for features to stand in one folder."""
+    digest = hashlib.sha256()
+    for name, value in sorted(loaded.model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return {
+        "weights": digest.hexdigest(),
+        "checkpoint": str(checkpoint),
+        "level": settings.level,
+        "half": settings.half,
+        "condition": condition,
+        "voxel_size": loaded.data.voxel.size,
+        "features": list(loaded.data.features),
+    }
+
+
+def _claim(out: Path, record: dict[str, Any]) -> None:
+    """Marks the folder; raises OutputError when it holds features of other weights or settings."""
+    path = out / SETTINGS_FILE
+    if path.is_file():
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            known = None
+        changed = [
+            name
+            for name in record
+            if name != "checkpoint" and (not isinstance(known, dict) or known.get(name) != record[name])
+        ]
+        if changed:
+            raise OutputError(
+                f"{out} holds features of another run: {', '.join(changed)} differ",
+                fix="choose another --out",
+            )
+        return
+    write_bytes(path, (json.dumps(record, indent=2) + "\n").encode())

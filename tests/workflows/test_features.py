@@ -1,0 +1,192 @@
+"""`ponder features`: rows in the order of the input, blocks equal to the whole, folders that go on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import ponderv2
+from ponder_cli.app import app
+from ponderv2.errors import CheckpointError, OutputError
+from ponderv2.models.config import PretextConfig
+from ponderv2.models.pretext import PretextModel
+from ponderv2.scenes.ply import encode_ply
+from ponderv2.scenes.storage import DatasetInfo, SceneStore
+from ponderv2.training.checkpoint import Checkpoint, save_checkpoint
+from ponderv2.workflows import features as workflow
+from ponderv2.workflows.encoding import BlockSettings
+from ponderv2.workflows.features import FeatureSettings
+
+ENCODER = {"kind": "sparse_unet", "base_channels": 8, "channels": [8, 8], "layers": [1, 1]}
+MODEL = {
+    "encoder": ENCODER,
+    "projection": {"kind": "conv3d", "out_channels": 8},
+    "renderer": {
+        "field": {"sdf": {"hidden": 8}, "color": {"hidden": 8, "n_blocks": 0}, "share_volume": True}
+    },
+}
+DATA = {"voxel": {"size": 0.1}, "features": ["color", "normal"]}
+PROMPTED = {**ENCODER, "kind": "prompted_sparse_unet", "conditions": ["A", "ScanNet"]}
+
+
+def save(path: Path, **changes: object) -> Path:
+    """A small model with random weights and statistics."""
+    torch.manual_seed(0)
+    config = PretextConfig.model_validate({**MODEL, **changes})
+    model = PretextModel(config)
+    for name, value in model.state_dict().items():
+        if name.endswith("running_mean"):
+            value.normal_()
+    settings = {"model": config.model_dump(mode="json"), "data": DATA}
+    save_checkpoint(path, Checkpoint("pretext", settings, model.state_dict()))
+    return path
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return save(tmp_path / "model.pth")
+
+
+@pytest.fixture
+def cloud(rng: torch.Generator) -> ponderv2.PointCloud:
+    """A bumpy floor of 6 m x 4 m."""
+    coord = torch.rand(3000, 3, generator=rng) * torch.tensor([6.0, 4.0, 0.3])
+    color = (torch.rand(3000, 3, generator=rng) * 255).round()
+    return ponderv2.PointCloud(coord, color, torch.tensor([0.0, 0.0, 1.0]).expand(3000, 3).contiguous())
+
+
+def write(path: Path, cloud: ponderv2.PointCloud) -> Path:
+    color = cloud.color.byte().numpy()
+    path.write_bytes(encode_ply(cloud.coord.numpy(), cloud.normal.numpy(), colors=color))
+    return path
+
+
+def test_three_lines_of_python_and_the_command_give_the_same_rows(tmp_path, checkpoint, cloud):
+    file = write(tmp_path / "room.ply", cloud)
+    model = ponderv2.load(checkpoint)
+    expected = model.features(ponderv2.read_cloud(file))
+    assert torch.equal(expected, model.encode(cloud).feature)
+    words = ["features", str(checkpoint), "--ply", str(file), "--out", str(tmp_path / "f.npy")]
+    ran = CliRunner().invoke(app, [*words, "--json", str(tmp_path / "r.json")])
+    assert ran.exit_code == 0, ran.output
+    rows = np.load(tmp_path / "f.npy")
+    assert rows.dtype == np.float32 and np.array_equal(rows, expected.numpy())
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert (result["n_points"], result["channels"], result["notes"]) == (3000, 8, [])
+
+
+def test_blocks_that_see_enough_give_what_the_whole_cloud_gives(checkpoint, cloud):
+    model = ponderv2.load(checkpoint)
+    whole = model.voxel_features(cloud, blocks=BlockSettings(voxels=10**6))
+    # Stem 2, one halving 1, two convolutions there 4, two here 2: the encoder sees 9 cells of 10 cm far.
+    parts = model.voxel_features(cloud, blocks=BlockSettings(voxels=1300, overlap=1.0))
+    assert whole.n_blocks == 1 and parts.n_blocks > 1
+    torch.testing.assert_close(parts.feature, whole.feature, atol=1e-5, rtol=1e-5)
+
+
+def test_blocks_that_see_nothing_beside_them_differ_at_their_borders(checkpoint, cloud):
+    model = ponderv2.load(checkpoint)
+    whole = model.features(cloud)
+    parts = model.features(cloud, blocks=BlockSettings(voxels=1500, overlap=0.0))
+    assert not torch.allclose(parts, whole, atol=1e-3)
+
+
+def test_memory_that_runs_out_makes_smaller_blocks(checkpoint, cloud, monkeypatch):
+    from ponderv2.workflows import encoding
+
+    monkeypatch.setattr(encoding, "FEWEST_VOXELS", 100)
+    loaded = ponderv2.load(checkpoint)
+    whole = loaded.features(cloud)
+    encode = loaded.model.encode
+
+    def limited(batch):
+        if len(batch.coord) > 1800:
+            raise MemoryError
+        return encode(batch)
+
+    monkeypatch.setattr(loaded.model, "encode", limited)
+    parts = loaded.voxel_features(cloud, blocks=BlockSettings(voxels=10**6, overlap=1.0))
+    assert parts.n_blocks > 1
+    torch.testing.assert_close(parts.of_points(), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_voxel_level_leads_back_to_the_points(tmp_path, checkpoint, cloud):
+    file = write(tmp_path / "room.ply", cloud)
+    settings = FeatureSettings(level="voxel", half=True)
+    result = workflow.run(checkpoint, out=tmp_path / "v.npz", file=file, settings=settings)
+    archive = np.load(tmp_path / "v.npz")
+    assert archive["feature"].dtype == np.float16 and len(archive["coord"]) == result.n_voxels
+    distance = np.abs(archive["coord"][archive["inverse"]] - cloud.coord.numpy()).max()
+    assert distance <= 0.1 + 1e-6
+    expected = ponderv2.load(checkpoint).features(cloud).numpy().astype(np.float16)
+    assert np.array_equal(archive["feature"][archive["inverse"]], expected)
+
+
+def test_points_without_a_position_have_rows_of_nothing(tmp_path, checkpoint):
+    table = np.random.default_rng(0).random((200, 3))
+    table[7] = np.nan
+    np.save(tmp_path / "cloud.npy", table)
+    result = workflow.run(checkpoint, out=tmp_path / "f.npy", file=tmp_path / "cloud.npy")
+    rows = np.load(tmp_path / "f.npy")
+    assert rows.shape == (200, 8) and np.isnan(rows[7]).all() and np.isfinite(np.delete(rows, 7, 0)).all()
+    assert len(result.notes) == 3
+
+
+def make_store(root: Path, cloud: ponderv2.PointCloud, names: tuple[str, ...]) -> SceneStore:
+    store = SceneStore.create(root, DatasetInfo("rooms", splits=("val",)))
+    for i, name in enumerate(names):
+        folder = root / "val" / name
+        folder.mkdir(parents=True)
+        part = cloud.take(torch.arange(500 * (i + 1)))
+        for field in ("coord", "color", "normal"):
+            np.save(folder / f"{field}.npy", getattr(part, field).numpy())
+    return store
+
+
+def test_a_split_goes_on_where_it_stopped_and_other_weights_are_refused(tmp_path, checkpoint, cloud):
+    make_store(tmp_path / "data", cloud, ("a", "group/b"))
+    out = tmp_path / "out"
+    first = workflow.run(checkpoint, out=out, scenes=tmp_path / "data", split="val")
+    assert (len(first.clouds), first.n_points) == (2, 1500)
+    before = np.load(out / "group" / "b.npy")
+    (out / "group" / "b.npy").unlink()
+    second = workflow.run(checkpoint, out=out, scenes=tmp_path / "data", split="val")
+    assert (second.skipped, [entry["name"] for entry in second.clouds]) == (1, ["group/b"])
+    assert np.array_equal(np.load(out / "group" / "b.npy"), before)
+    other = save(tmp_path / "other.pth", encoder={**ENCODER, "layers": [2, 1]})
+    with pytest.raises(OutputError, match="weights differ"):
+        workflow.run(other, out=out, scenes=tmp_path / "data", split="val")
+
+
+def test_a_scene_of_the_store_equals_its_cloud(tmp_path, checkpoint, cloud):
+    make_store(tmp_path / "data", cloud, ("a",))
+    workflow.run(checkpoint, out=tmp_path / "a.npy", scenes=tmp_path / "data", scene="a")
+    expected = ponderv2.load(checkpoint).features(cloud.take(torch.arange(500)))
+    assert np.array_equal(np.load(tmp_path / "a.npy"), expected.numpy())
+
+
+def test_a_prompted_encoder_is_told_the_dataset_and_unknown_ones_are_refused(tmp_path, cloud):
+    path = save(tmp_path / "p.pth", encoder=PROMPTED, conditions=["ScanNet", "A"])
+    model = ponderv2.load(path)
+    usual, named, other = (model.features(cloud, name) for name in (None, "ScanNet", "A"))
+    assert torch.equal(usual, named) and not torch.allclose(usual, other)
+    with pytest.raises(CheckpointError, match="knows the datasets A, ScanNet, not 'B'"):
+        model.features(cloud, "B")
+
+
+def test_an_encoder_of_other_features_is_refused(tmp_path, cloud):
+    path = save(tmp_path / "p.pth", encoder={**ENCODER, "in_channels": 4})
+    with pytest.raises(CheckpointError, match="takes 4 numbers per point"):
+        ponderv2.load(path).features(cloud)
+
+
+def test_a_wrong_ending_names_the_right_one(tmp_path, checkpoint, cloud):
+    file = write(tmp_path / "room.ply", cloud)
+    with pytest.raises(OutputError, match=r"go into a file \.npy") as problem:
+        workflow.run(checkpoint, out=tmp_path / "f.txt", file=file)
+    assert problem.value.fix == "--out f.npy"
