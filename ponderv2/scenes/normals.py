@@ -1,9 +1,9 @@
-"""Normals of a point cloud that has none: the thinnest direction of the neighbourhood."""
+"""Normals: of a mesh from its faces, of a bare point cloud from the thinnest direction of a neighbourhood."""
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Integer
 from numpy import ndarray
 
 
@@ -29,3 +29,19 @@ def estimate_normals(
     away = ((towards[eye] - coord) * normals).sum(axis=1) < 0
     normals[away] *= -1
     return normals.astype(np.float32)
+
+
+def vertex_normals(
+    coord: Float64[ndarray, "point 3"], faces: Integer[ndarray, "face 3"]
+) -> Float64[ndarray, "point 3"]:
+    """Sum of the normals of the faces around a vertex, weighted by their area; zero where there is no face.
+
+    Not of unit length: twice the area.
+    """
+    corner = coord[faces]
+    face = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+    normal = np.empty(coord.shape, np.float64)
+    for axis in range(3):
+        weights = np.repeat(face[:, axis], 3)
+        normal[:, axis] = np.bincount(faces.reshape(-1), weights=weights, minlength=len(coord))
+    return normal

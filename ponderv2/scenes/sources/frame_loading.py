@@ -9,8 +9,8 @@ from jaxtyping import Float, UInt8, UInt16
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.pictures import decode_color
-from ponderv2.scenes.sources.capture import Capture, Lens, RawFrame, scaled_intrinsics
+from ponderv2.scenes.pictures import decode_color, encoded_size
+from ponderv2.scenes.sources.capture import Capture, Lens, Picture, RawFrame, scaled_intrinsics
 from ponderv2.scenes.sources.registration import (
     rays_of,
     same_camera,
@@ -47,28 +47,66 @@ class LoadedFrame:
     """Depth measurements outside of the limits."""
 
 
+@dataclass(frozen=True)
+class _Color:
+    """A colour picture of which the size is known before it is decoded."""
+
+    picture: Picture
+    jpeg: bytes | None
+    decoded: UInt8[ndarray, "row column 3"] | None
+    size: tuple[int, int]
+
+    @staticmethod
+    def of(picture: Picture) -> _Color:
+        jpeg = picture.jpeg()
+        if jpeg is not None:
+            return _Color(picture, jpeg, None, encoded_size(jpeg, picture.name))
+        decoded = picture.color()
+        return _Color(picture, None, decoded, (decoded.shape[1], decoded.shape[0]))
+
+    def pixels(self, at_least: tuple[int, int] | None = None) -> UInt8[ndarray, "row column 3"]:
+        """RGB; with `at_least` perhaps at half the size or less, but not below that width and height."""
+        if self.jpeg is not None:
+            return decode_color(self.jpeg, self.picture.name, at_least)
+        assert self.decoded is not None
+        return self.decoded
+
+
 def load_frame(raw: RawFrame, capture: Capture, limits: Limits) -> LoadedFrame:
     """Decode and register. Raises SceneError naming the file that cannot be used."""
     depth, n_dropped, intrinsics = load_depth(raw, capture, limits)
     height, width = depth.shape
-    jpeg = raw.color.jpeg()
-    color = decode_color(jpeg, raw.color.name) if jpeg is not None else raw.color.color()
-    size = (color.shape[1], color.shape[0])
-    target = Lens(intrinsics)
-    if capture.depth_to_color is None and same_camera(raw.color_lens, size, target, (width, height)):
-        untouched = size == (width, height)
-        resized = color if untouched else _resized(color, width, height)
-        return LoadedFrame(intrinsics, resized, depth, jpeg if untouched else None, 0.0, n_dropped)
-    color_lens = Lens(raw.color_lens.at_size(*size), None, raw.color_lens.distortion)
+    color = _Color.of(raw.color)
     if capture.depth_to_color is None:
-        # Both look from one point: where a ray is seen does not depend on depth.
-        pixel = seen_at(rays_of(intrinsics, width, height), color_lens, *size)
-        outside = ((pixel < -0.5) | (pixel > np.array(size) - 0.5)).any(axis=-1)
-        color = sample_bilinear(color, pixel)
-        return LoadedFrame(intrinsics, color, depth, None, float(outside.mean()), n_dropped)
+        pixel = seen_pixels(raw.color_lens, color.size, intrinsics, (width, height))
+        if pixel is None:
+            untouched = color.size == (width, height)
+            pixels = color.pixels((width, height))
+            resized = pixels if untouched else _resized(pixels, width, height)
+            return LoadedFrame(intrinsics, resized, depth, color.jpeg if untouched else None, 0.0, n_dropped)
+        outside = ((pixel < -0.5) | (pixel > np.array(color.size) - 0.5)).any(axis=-1)
+        sampled = sample_bilinear(color.pixels(), pixel)
+        return LoadedFrame(intrinsics, sampled, depth, None, float(outside.mean()), n_dropped)
+    color_lens = Lens(raw.color_lens.at_size(*color.size), None, raw.color_lens.distortion)
     metres = depth.astype(np.float64) * capture.depth_scale
-    warped, guessed = warp_color(color, color_lens, metres, intrinsics, capture.depth_to_color)
+    warped, guessed = warp_color(color.pixels(), color_lens, metres, intrinsics, capture.depth_to_color)
     return LoadedFrame(intrinsics, warped, depth, None, guessed, n_dropped)
+
+
+def seen_pixels(
+    color_lens: Lens,
+    color_size: tuple[int, int],
+    intrinsics: Float[ndarray, "3 3"],
+    size: tuple[int, int],
+) -> Float[ndarray, "row column 2"] | None:
+    """Where the colour camera sees the rays of a pinhole camera of the same place; None = resizing will do.
+
+    Both look from one point: where a ray is seen does not depend on depth. Sizes are width and height.
+    """
+    if same_camera(color_lens, color_size, Lens(intrinsics), size):
+        return None
+    lens = Lens(color_lens.at_size(*color_size), None, color_lens.distortion)
+    return seen_at(rays_of(intrinsics, *size), lens, *color_size)
 
 
 def load_depth(

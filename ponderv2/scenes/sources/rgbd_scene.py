@@ -13,7 +13,7 @@ from numpy import ndarray
 
 from ponderv2.errors import SceneError
 from ponderv2.scenes.fusion import FusionSettings, TsdfFusion
-from ponderv2.scenes.normals import estimate_normals
+from ponderv2.scenes.normals import estimate_normals, vertex_normals
 from ponderv2.scenes.ply import read_ply
 from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedMesh, PreparedScene, Surface
 from ponderv2.scenes.sources.capture import Capture, RawFrame
@@ -239,7 +239,7 @@ def _own_surface(path: Path, turn: Float[ndarray, "4 4"]) -> tuple[PreparedCloud
     if normal is not None:
         normal = normal.astype(np.float64) @ turn[:3, :3].T
     elif len(ply.faces):
-        normal = _vertex_normals(coord, ply.faces)
+        normal = vertex_normals(coord, ply.faces)
     else:
         normal = estimate_normals(coord, towards=coord.mean(axis=0)[None]).astype(np.float64)
     length = np.linalg.norm(normal, axis=1)
@@ -248,13 +248,3 @@ def _own_surface(path: Path, turn: Float[ndarray, "4 4"]) -> tuple[PreparedCloud
     cloud = PreparedCloud(coord[usable].astype(np.float32), bytes_[usable], unit)
     mesh = PreparedMesh(coord.astype(np.float32), ply.faces, bytes_) if len(ply.faces) else None
     return cloud, mesh
-
-
-def _vertex_normals(coord: Float[ndarray, "point 3"], faces: ndarray) -> Float[ndarray, "point 3"]:
-    """Sum of the normals of the faces around a vertex, weighted by their area."""
-    corner = coord[faces]
-    face = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
-    normal = np.zeros_like(coord)
-    for index in range(3):
-        np.add.at(normal, faces[:, index], face)
-    return normal
