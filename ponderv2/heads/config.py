@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ponderv2.config import StrictConfig
+from ponderv2.heads.text_config import EmbeddingsConfig, OrthogonalEmbeddingsConfig
+from ponderv2.scenes.labels.vocabulary import CLASS_NAMES
 
 
 class SegmentationLossConfig(StrictConfig):
@@ -17,6 +20,11 @@ class SegmentationLossConfig(StrictConfig):
     lovasz: NonNegativeFloat = 1.0
     """Weight of the Lovász-softmax term, which aims at intersection over union."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the cross-entropy's target that is spread evenly over all classes."""
+    class_weights: tuple[NonNegativeFloat, ...] | Path | None = None
+    """Weight of each class in the cross-entropy: numbers, or a file of numbers (`.npy` or text).
+
+    The mean is then over the weights of the labelled points, as torch does it."""
 
 
 class LinearHeadConfig(StrictConfig):
@@ -28,6 +36,100 @@ class LinearHeadConfig(StrictConfig):
     normalise: bool = False
     """Batch normalisation of the features first: a fair linear probe of encoders whose scales differ."""
 
+    def classes_of(self, condition: str) -> int | None:
+        """Classes of every dataset; None where the scenes are to say."""
+        return self.n_classes
 
-HeadConfig = LinearHeadConfig
-"""The kinds of heads; a discriminated union by `kind` as soon as there are two."""
+    def with_classes(self, condition: str, n_classes: int) -> LinearHeadConfig:
+        """The same head for a number of classes."""
+        return self.model_copy(update={"n_classes": n_classes})
+
+
+class FinalHeadConfig(StrictConfig):
+    """A class per point by a 1x1x1 sparse convolution: the last layer of the published networks.
+
+    It computes what a linear layer does; its weight is stored the way the published files store it.
+    """
+
+    kind: Literal["final"] = "final"
+    n_classes: PositiveInt | None = None
+    """None: as many as the scenes have."""
+
+    def classes_of(self, condition: str) -> int | None:
+        """Classes of every dataset; None where the scenes are to say."""
+        return self.n_classes
+
+    def with_classes(self, condition: str, n_classes: int) -> FinalHeadConfig:
+        """The same head for a number of classes."""
+        return self.model_copy(update={"n_classes": n_classes})
+
+
+class LanguageHeadConfig(StrictConfig):
+    """Points are compared with text embeddings of class names, which several datasets share (PPT-v1m1)."""
+
+    kind: Literal["language"] = "language"
+    n_texts: PositiveInt | None = None
+    """Rows of the text embeddings: 36 published. None: one per class of the only dataset."""
+    n_channels: PositiveInt = 512
+    embeddings: EmbeddingsConfig = OrthogonalEmbeddingsConfig()
+    """Of the texts: by a CLIP model, from a file, or orthogonal directions. A checkpoint brings its own."""
+    class_names: tuple[str, ...] | None = None
+    """The texts, for CLIP. None: the shared vocabulary where n_texts is 36, else the names of the dataset."""
+    valid_index: dict[str, tuple[NonNegativeInt, ...]] = Field(default_factory=dict)
+    """For each dataset the text of each of its labels. A dataset that is not named uses all, in order."""
+
+    @model_validator(mode="after")
+    def _texts_exist(self) -> LanguageHeadConfig:
+        for condition, rows in self.valid_index.items():
+            if self.n_texts is None:
+                raise ValueError("valid_index chooses among n_texts texts: give their number")
+            if not rows or max(rows) >= self.n_texts:
+                raise ValueError(f"valid_index of {condition} must name rows 0 to {self.n_texts - 1}")
+        if self.class_names is not None and len(self.class_names) != self.n_texts:
+            raise ValueError(f"{len(self.class_names)} class_names, but n_texts is {self.n_texts}")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The texts, where they are known."""
+        shared = CLASS_NAMES if self.n_texts == len(CLASS_NAMES) else None
+        return self.class_names or shared
+
+    def classes_of(self, condition: str) -> int | None:
+        """Classes of a dataset; None where the scenes are to say."""
+        return len(self.valid_index[condition]) if condition in self.valid_index else self.n_texts
+
+    def with_classes(self, condition: str, n_classes: int) -> LanguageHeadConfig:
+        """The same head, with one text per class where nothing else was said."""
+        return self if self.n_texts is not None else self.model_copy(update={"n_texts": n_classes})
+
+
+class DecoupledHeadConfig(StrictConfig):
+    """A linear layer of its own for each dataset (PPT-v1m2)."""
+
+    kind: Literal["decoupled"] = "decoupled"
+    n_classes: dict[str, PositiveInt] = Field(
+        default_factory=lambda: {"Structured3D": 25, "ScanNet": 20, "S3DIS": 13}
+    )
+    """Classes of each dataset, in the order of the layers `seg_heads.0`, `seg_heads.1`, ..."""
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> DecoupledHeadConfig:
+        if not self.n_classes:
+            raise ValueError("n_classes names no dataset")
+        return self
+
+    def classes_of(self, condition: str) -> int | None:
+        """Classes of a dataset; None where it has no layer."""
+        return self.n_classes.get(condition)
+
+    def with_classes(self, condition: str, n_classes: int) -> DecoupledHeadConfig:
+        """The same head, with a layer for a dataset that was not named."""
+        return self.model_copy(update={"n_classes": {condition: n_classes, **self.n_classes}})
+
+
+HeadConfig = Annotated[
+    LinearHeadConfig | FinalHeadConfig | LanguageHeadConfig | DecoupledHeadConfig,
+    Field(discriminator="kind"),
+]
+"""The kinds of heads, chosen by `kind`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
@@ -10,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ponderv2.collectives import global_mean
-from ponderv2.heads.config import LinearHeadConfig, SegmentationLossConfig
+from ponderv2.errors import PresetError
+from ponderv2.heads.config import FinalHeadConfig, LinearHeadConfig, SegmentationLossConfig
 from ponderv2.heads.lovasz import lovasz_softmax
 from ponderv2.normalisation import BatchNorm
+from ponderv2.sparse.layers import SubmanifoldConvolution
 
 
 @dataclass(frozen=True)
@@ -37,28 +40,94 @@ class LinearHead(nn.Module):
         self.norm = BatchNorm(in_channels, affine=False) if config.normalise else nn.Identity()
         self.linear = nn.Linear(in_channels, config.n_classes)
 
-    def forward(self, feature: Float[Tensor, "point channel"]) -> Float[Tensor, "point class"]:
-        """Scores (logits) of every class."""
+    def forward(
+        self, feature: Float[Tensor, "point channel"], condition: str = ""
+    ) -> Float[Tensor, "point class"]:
+        """Scores (logits) of every class, the same for every dataset."""
         return self.linear(self.norm(feature))
 
 
+class FinalHead(nn.Module):
+    """The last layer of the published networks, `final.weight` [class, 1, 1, 1, channel] and `final.bias`."""
+
+    def __init__(self, config: FinalHeadConfig, in_channels: int) -> None:
+        super().__init__()
+        if config.n_classes is None:
+            raise ValueError("the number of classes is not known yet")
+        self.final = SubmanifoldConvolution(in_channels, config.n_classes, 1, bias=True)
+        nn.init.trunc_normal_(self.final.weight, std=0.02)
+        assert self.final.bias is not None
+        nn.init.zeros_(self.final.bias)
+
+    def forward(
+        self, feature: Float[Tensor, "point channel"], condition: str = ""
+    ) -> Float[Tensor, "point class"]:
+        """Scores (logits): the memory of the weight is read as [channel, class], see `pointwise_matrix`."""
+        bias = self.final.bias
+        assert bias is not None
+        return feature @ self.final.pointwise_matrix() + bias.to(feature.dtype)
+
+
 def segmentation_losses(
-    logits: Float[Tensor, "point class"], segment: Int[Tensor, " point"], config: SegmentationLossConfig
+    logits: Float[Tensor, "point class"],
+    segment: Int[Tensor, " point"],
+    config: SegmentationLossConfig,
+    class_weights: Float[Tensor, " weight"] | None = None,
 ) -> SegmentationLosses:
     """Cross-entropy over all labelled points of all processes, and Lovász-softmax.
 
     `segment` is -1 where a point is to be ignored; where all are, every term is 0 and so are its gradients.
+    With `class_weights` the mean of the cross-entropy is over the weights of the labelled points.
 
     Raises:
-        ValueError: a label that the head has no score for.
+        ValueError: a label that the head has no score for, or weights of another number of classes.
     """
-    if len(segment) and int(segment.max()) >= logits.shape[1]:
-        raise ValueError(f"label {int(segment.max())} found, but the head has {logits.shape[1]} classes")
+    n_classes = logits.shape[1]
+    if len(segment) and int(segment.max()) >= n_classes:
+        raise ValueError(f"label {int(segment.max())} found, but the head has {n_classes} classes")
+    if class_weights is not None and len(class_weights) != n_classes:
+        raise ValueError(f"{len(class_weights)} class weights given, but the head has {n_classes} classes")
     logits = logits.float()
     # Written as a sum over points of zero weight, not as a mean, so that nothing divides by zero.
     total = F.cross_entropy(
-        logits, segment, ignore_index=-1, reduction="sum", label_smoothing=config.label_smoothing
+        logits,
+        segment,
+        weight=class_weights,
+        ignore_index=-1,
+        reduction="sum",
+        label_smoothing=config.label_smoothing,
     )
-    cross_entropy = global_mean(total, (segment >= 0).sum().to(logits.dtype))
+    cross_entropy = global_mean(total, _weight_of(segment, class_weights).to(logits.dtype))
     lovasz = lovasz_softmax(logits, segment) if config.lovasz > 0 else logits.sum() * 0.0
     return SegmentationLosses(config.cross_entropy * cross_entropy, config.lovasz * lovasz)
+
+
+def _weight_of(
+    segment: Int[Tensor, " point"], class_weights: Float[Tensor, " weight"] | None
+) -> Float[Tensor, ""] | Int[Tensor, ""]:
+    """What the sum of the cross-entropy is divided by: the weights of the labelled points."""
+    labelled = segment[segment >= 0]
+    return (segment >= 0).sum() if class_weights is None else class_weights[labelled].sum()
+
+
+def read_class_weights(config: SegmentationLossConfig) -> Float[Tensor, " class"] | None:
+    """The weights of the classes that the settings give or name; None where all count alike.
+
+    Raises PresetError where the file cannot be read or holds anything but weights.
+    """
+    if not isinstance(config.class_weights, Path):
+        return None if config.class_weights is None else torch.tensor(config.class_weights)
+    import numpy as np
+
+    path = config.class_weights
+    try:
+        array = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
+        weights = torch.from_numpy(np.asarray(array, dtype=np.float32)).flatten()
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        raise PresetError(
+            f"cannot read class weights from {path}: {error}",
+            fix="a .npy or text file of one number per class",
+        ) from error
+    if not len(weights) or not torch.isfinite(weights).all() or float(weights.min()) < 0:
+        raise PresetError(f"{path} holds class weights that are not numbers from 0 upwards")
+    return weights

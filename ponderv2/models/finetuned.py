@@ -14,7 +14,7 @@ from ponderv2.encoder.build import build_encoder
 from ponderv2.encoder.config import PromptedSparseUNetConfig
 from ponderv2.geometry.voxels import SparseVoxels, scene_of_each
 from ponderv2.heads.build import build_head
-from ponderv2.heads.semantic import SegmentationLosses, segmentation_losses
+from ponderv2.heads.semantic import SegmentationLosses, read_class_weights, segmentation_losses
 from ponderv2.models.segmentation_config import SegmentationModelConfig
 from ponderv2.normalisation import BatchNorm
 from ponderv2.scenes.batch import SceneBatch
@@ -39,18 +39,21 @@ class SegmentationModel(nn.Module):
         self.backbone = build_encoder(config.encoder)
         self.head = build_head(config.head, config.encoder.out_channels)
         if isinstance(config.encoder, PromptedSparseUNetConfig):
-            self.embedding_table = nn.Embedding(
-                len(config.encoder.conditions), config.encoder.context_channels
-            )
+            self.conditions = config.conditions or config.encoder.conditions
+            self.embedding_table = nn.Embedding(len(self.conditions), config.encoder.context_channels)
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", read_class_weights(config.losses), persistent=False)
         if config.freeze_encoder:
-            self.requires_grad_(False)
-            self.head.requires_grad_(True)
+            for name, parameter in self.named_parameters():
+                parameter.requires_grad_(parameter.requires_grad and name.startswith("head."))
             self.train(self.training)
 
-    @property
-    def n_classes(self) -> int:
-        """Scores per point."""
-        return self.head.linear.out_features
+    def classes_of(self, condition: str) -> int:
+        """Scores per point of a dataset. Raises ValueError for a dataset that the head does not know."""
+        n_classes = self.config.head.classes_of(self.config.condition or condition)
+        if n_classes is None:
+            raise ValueError(f"the head has no classes for {condition!r}")
+        return n_classes
 
     def train(self, mode: bool = True) -> SegmentationModel:
         """Switch between training and evaluation; a frozen encoder stays in evaluation."""
@@ -70,18 +73,18 @@ class SegmentationModel(nn.Module):
 
     def logits(self, batch: SceneBatch) -> Float[Tensor, "point class"]:
         """Score of every class for every point."""
-        return self.head(self.encode(batch))
+        return self.head(self.encode(batch), self.config.condition or batch.condition)
 
     def forward(self, batch: SceneBatch, generator: torch.Generator | None = None) -> SegmentationStep:
         """One training step. Nothing in it is random; the generator is there because every model gets one."""
         logits = self.logits(batch)
-        return SegmentationStep(segmentation_losses(logits, batch.segment, self.config.losses), logits)
+        losses = segmentation_losses(logits, batch.segment, self.config.losses, self.class_weights)
+        return SegmentationStep(losses, logits)
 
     def _context(self, condition: str) -> Float[Tensor, "1 context"]:
-        known = self.backbone.config.conditions  # type: ignore[union-attr]
-        if condition not in known:
-            raise ValueError(f"expected a condition out of {known}, got {condition!r}")
-        return self.embedding_table.weight[known.index(condition)][None]
+        if condition not in self.conditions:
+            raise ValueError(f"expected a condition out of {self.conditions}, got {condition!r}")
+        return self.embedding_table.weight[self.conditions.index(condition)][None]
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from ponderv2.errors import CheckpointError
+from ponderv2.heads.text_config import OrthogonalEmbeddingsConfig
 from ponderv2.models.config import PretextConfig, TextTargetConfig
 from ponderv2.models.finetuned import SegmentationModel
 from ponderv2.models.pretext import PretextModel
@@ -75,7 +76,7 @@ def _build(path: Path, kind: str, settings: Mapping[str, Any]) -> PretextModel |
             case "pretext":
                 return PretextModel(_without_files(PretextConfig.model_validate(settings)))
             case "segmentation":
-                return SegmentationModel(SegmentationModelConfig.model_validate(settings))
+                return SegmentationModel(SegmentationModelConfig.model_validate(settings).without_files())
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
@@ -89,5 +90,5 @@ def _without_files(config: PretextConfig) -> PretextConfig:
     """Class embeddings stand among the weights: the file that they once came from may be gone."""
     if not isinstance(config.semantic, TextTargetConfig):
         return config
-    semantic = config.semantic.model_copy(update={"embeddings": "orthogonal"})
+    semantic = config.semantic.model_copy(update={"embeddings": OrthogonalEmbeddingsConfig()})
     return config.model_copy(update={"semantic": semantic})

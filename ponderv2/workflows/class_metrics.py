@@ -29,7 +29,7 @@ def confusion_of_scenes(
     The model must be in evaluation mode. On the model's device, so that processes can add them up.
     """
     device = next(model.parameters()).device
-    n_classes = model.n_classes
+    n_classes = model.classes_of(data.condition)
     total = torch.zeros(n_classes, n_classes, dtype=torch.int64)
 
     def predict(batch: SceneBatch) -> Tensor:

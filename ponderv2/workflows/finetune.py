@@ -33,6 +33,9 @@ from ponderv2.workflows.training_runs import (
 CALIBRATION_SCENES = 16
 """Scenes from which a frozen random encoder gets the statistics of its normalisations."""
 
+LANGUAGE_PARTS = ("class_embedding", "logit_scale", "proj_head.")
+"""What a pre-trained model has in common with a language head."""
+
 
 def task_of(config: FinetuneConfig) -> Task:
     """What is trained, by the kind of the model."""
@@ -100,7 +103,8 @@ def run(  # noqa: PLR0913 - one argument per option of the command
         seeded_weights(config.seed)
         matched = load_encoder(task.build(config.model), Path(checkpoint))
         report.note(f"encoder from {checkpoint}: {matched.summary()}")
-    report.note(f"{len(training)} training scenes of {store.root}, {n_classes_of(config.model)} classes")
+    n_classes = n_classes_of(config.model, store.info.name)
+    report.note(f"{len(training)} training scenes of {store.root}, {n_classes} classes")
     outcome = run_training(request, make_job, report)
     history = [dict(entry) for entry in outcome.history]
     return FinetuneResult(
@@ -116,11 +120,17 @@ def run(  # noqa: PLR0913 - one argument per option of the command
 
 
 def load_encoder(model: nn.Module, path: Path) -> MatchReport:
-    """Copies encoder and, where the model has them, prompts. Raises CheckpointError if one is missing."""
+    """Copies encoder and, where the model has them, prompts and text embeddings with their projection.
+
+    Raises CheckpointError if a part of the encoder is missing.
+    """
     stored = encoder_weights(path)
     kept = {
         name: value for name, value in stored.items() if name.startswith(("backbone.", "embedding_table."))
     }
+    shared = {f"head.{name}": value for name, value in stored.items() if name.startswith(LANGUAGE_PARTS)}
+    own = model.state_dict()
+    kept |= {name: value for name, value in shared.items() if name in own and own[name].shape == value.shape}
     try:
         return load_weights(model, kept, source=str(path), required_prefixes=("backbone.",), least_share=1.0)
     except CheckpointError as error:

@@ -12,6 +12,7 @@ from ponderv2.scenes.storage import SceneStore
 from ponderv2.training.logbook import Logbook
 from ponderv2.workflows.class_metrics import confusion_of_scenes
 from ponderv2.workflows.configs import FinetuneConfig
+from ponderv2.workflows.finetune_settings import n_classes_of
 from ponderv2.workflows.finetune_task import Task
 
 
@@ -34,25 +35,29 @@ def datasets(config: FinetuneConfig) -> tuple[SegmentationDataset, SegmentationD
 
 def check_classes(training: SegmentationDataset, config: FinetuneConfig) -> None:
     """Labels and datasets that the model does not know are said before the work, by the first scene."""
-    assert isinstance(config.model, SegmentationModelConfig)
+    check_condition(training.condition, config)
     segment = training.labelled_scene(0).cloud.labels[training.label_field]
-    largest, n_classes = int(segment.max()), config.model.head.n_classes
+    largest, n_classes = int(segment.max()), n_classes_of(config.model, training.condition)
     if n_classes is not None and largest >= n_classes:
         raise PresetError(
             f"scene '{training.names[0]}' has class {largest} in '{training.label_field}', "
             f"the model classes 0 to {n_classes - 1}",
             fix="--set model.head.n_classes=N or --set data.label_field=NAME",
         )
-    check_condition(training.condition, config)
 
 
 def check_condition(condition: str, config: FinetuneConfig) -> None:
-    """Raises PresetError where a prompted encoder does not know the dataset."""
+    """Raises PresetError where a prompted encoder, or a head with parts per dataset, does not know it."""
     known = getattr(config.model.encoder, "conditions", ())
     if known and (config.model.condition or condition) not in known:
         raise PresetError(
             f"the encoder knows the datasets {', '.join(known)}, not '{condition}'",
             fix=f"--set model.condition={known[0]}",
+        )
+    if isinstance(config.model, SegmentationModelConfig) and not config.model.knows(condition):
+        raise PresetError(
+            f"the model has no classes or prompt for the dataset '{condition}'",
+            fix="--set model.condition=NAME with a dataset that it knows",
         )
 
 

@@ -9,12 +9,18 @@ from pydantic import TypeAdapter, ValidationError
 
 from ponderv2.encoder.config import EncoderConfig
 from ponderv2.errors import CheckpointError, PresetError
+from ponderv2.heads.config import LanguageHeadConfig
 from ponderv2.models.instances_config import InstancesModelConfig
-from ponderv2.models.segmentation_config import SegmentationModelConfig
+from ponderv2.models.task_config import TaskModelConfig
 from ponderv2.scenes.config import PointDataConfig, SegmentationDataConfig
 from ponderv2.scenes.storage import SceneStore
 from ponderv2.training.checkpoint import checkpoint_file, read_archive
-from ponderv2.training.official_checkpoints import encoder_settings, is_official, official_state
+from ponderv2.training.official_checkpoints import (
+    JOINT_EMBEDDINGS,
+    encoder_settings,
+    is_official,
+    official_state,
+)
 from ponderv2.workflows.configs import FinetuneConfig
 
 
@@ -43,7 +49,12 @@ def completed(config: FinetuneConfig, store: SceneStore, checkpoint: Path | None
                 f"but the encoder of {checkpoint} takes {encoder.in_channels}",
                 fix="leave data.features out: they follow from the checkpoint",
             )
-    model = with_classes(config.model, _n_classes(config, store)).model_copy(update={"encoder": encoder})
+    update: dict[str, Any] = {"encoder": encoder}
+    if checkpoint is not None and getattr(config.model, "conditions", None) == ():
+        update["conditions"] = conditions_of(checkpoint)
+    names = store.info.label_set(data.label_field or store.info.label_field).class_names
+    n_classes = _n_classes(config, store)
+    model = with_classes(config.model, store.info.name, n_classes, names).model_copy(update=update)
     return config.model_copy(update={"data": data, "model": model, "scenes": store.root})
 
 
@@ -64,6 +75,20 @@ def _encoder_of(path: Path, data: SegmentationDataConfig) -> tuple[EncoderConfig
     return encoder, data.model_copy(update={name: getattr(points, name) for name in wanted})
 
 
+def conditions_of(path: Path) -> tuple[str, ...]:
+    """Datasets in the order of the rows of a file's `embedding_table`; empty where it is the encoder's.
+
+    Raises CheckpointError: it cannot be read.
+    """
+    contents = read_archive(checkpoint_file(path))
+    if is_official(contents):
+        table = official_state(contents).get("embedding_table.weight")
+        return JOINT_EMBEDDINGS if table is not None and len(table) == len(JOINT_EMBEDDINGS) else ()
+    config = contents.get("config")
+    model = config.get("model", {}) if isinstance(config, dict) else {}
+    return tuple(str(name) for name in model.get("conditions", ()))
+
+
 def _encoder(path: Path, values: Any) -> EncoderConfig:
     try:
         return TypeAdapter(EncoderConfig).validate_python(values)
@@ -74,23 +99,28 @@ def _encoder(path: Path, values: Any) -> EncoderConfig:
         ) from error
 
 
-def n_classes_of(model: SegmentationModelConfig | InstancesModelConfig) -> int | None:
-    """Classes of the model; None where the scenes are to say."""
-    return model.n_classes if isinstance(model, InstancesModelConfig) else model.head.n_classes
+def n_classes_of(model: TaskModelConfig, condition: str) -> int | None:
+    """Classes of the model for a dataset; None where the scenes are to say."""
+    if isinstance(model, InstancesModelConfig):
+        return model.n_classes
+    return model.head.classes_of(model.condition or condition)
 
 
 def with_classes(
-    model: SegmentationModelConfig | InstancesModelConfig, n_classes: int
-) -> SegmentationModelConfig | InstancesModelConfig:
-    """The same model for a number of classes."""
+    model: TaskModelConfig, condition: str, n_classes: int, names: tuple[str, ...] = ()
+) -> TaskModelConfig:
+    """The same model for a number of classes, which a language head calls by their names."""
     if isinstance(model, InstancesModelConfig):
         return model.model_copy(update={"n_classes": n_classes})
-    return model.model_copy(update={"head": model.head.model_copy(update={"n_classes": n_classes})})
+    head = model.head.with_classes(model.condition or condition, n_classes)
+    if isinstance(head, LanguageHeadConfig) and head.names is None and len(names) == head.n_texts:
+        head = head.model_copy(update={"class_names": names})
+    return model.model_copy(update={"head": head})
 
 
 def _n_classes(config: FinetuneConfig, store: SceneStore) -> int:
     field = config.data.label_field or store.info.label_field
-    wanted = n_classes_of(config.model)
+    wanted = n_classes_of(config.model, store.info.name)
     known = len(store.info.label_set(field).class_names)
     key = "model.n_classes" if isinstance(config.model, InstancesModelConfig) else "model.head.n_classes"
     if wanted is None and not known:

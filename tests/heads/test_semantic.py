@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ponderv2.errors import PresetError
 from ponderv2.heads.build import build_head
 from ponderv2.heads.config import LinearHeadConfig, SegmentationLossConfig
 from ponderv2.heads.lovasz import lovasz_gradient, lovasz_softmax
-from ponderv2.heads.semantic import SegmentationLosses, segmentation_losses
+from ponderv2.heads.semantic import SegmentationLosses, read_class_weights, segmentation_losses
 
 BOTH = SegmentationLossConfig()
 
@@ -55,6 +58,87 @@ def test_lovasz_matches_the_textbook_loop(rng: torch.Generator) -> None:
         assert float(lovasz_softmax(logits, segment)) == pytest.approx(
             textbook_lovasz(logits, segment), abs=1e-5
         )
+
+
+def sorted_lovasz(logits: Tensor, segment: Tensor) -> float:
+    """A second way: by errors in rising order.
+
+    With the points sorted by error, e_1 <= ... <= e_n, the extension is sum_i (e_i - e_(i-1)) times the
+    Jaccard loss of the set {i, ..., n}: an integral over thresholds, without any gradient.
+    """
+    kept = (segment >= 0).nonzero()[:, 0].tolist()
+    probability = torch.softmax(logits.double(), dim=1)
+    present = sorted({int(segment[i]) for i in kept})
+    losses = []
+    for c in present:
+        truth = [int(segment[i] == c) for i in kept]
+        error = [abs(t - float(probability[i, c])) for t, i in zip(truth, kept, strict=True)]
+        order = sorted(range(len(kept)), key=error.__getitem__)
+        below, total = 0.0, 0.0
+        for place, i in enumerate(order):
+            total += (error[i] - below) * jaccard_loss(set(order[place:]), truth)
+            below = error[i]
+        losses.append(total)
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize(
+    ("n_points", "n_classes", "n_present"), [(30, 5, 5), (30, 8, 2), (12, 4, 1), (2, 3, 1)]
+)
+def test_lovasz_is_an_integral_over_thresholds(
+    rng: torch.Generator, n_points: int, n_classes: int, n_present: int
+) -> None:
+    """With ignored points, and with classes that do not occur."""
+    logits = 2.0 * torch.randn(n_points, n_classes, generator=rng)
+    segment = torch.randint(-1, n_present, (n_points,), generator=rng)
+    segment[0] = 0
+    assert float(lovasz_softmax(logits, segment)) == pytest.approx(sorted_lovasz(logits, segment), abs=1e-5)
+
+
+def test_ignored_points_and_scores_of_absent_classes_do_not_move_lovasz(rng: torch.Generator) -> None:
+    logits = torch.randn(20, 4, generator=rng)
+    segment = torch.randint(0, 4, (20,), generator=rng)
+    more = torch.cat([logits, 50.0 * torch.randn(5, 4, generator=rng)])
+    ignored = torch.cat([segment, torch.full((5,), -1)])
+    torch.testing.assert_close(lovasz_softmax(more, ignored), lovasz_softmax(logits, segment))
+
+
+def test_weighted_cross_entropy_is_that_of_torch(rng: torch.Generator) -> None:
+    logits = torch.randn(40, 5, generator=rng)
+    segment = torch.randint(-1, 5, (40,), generator=rng)
+    weights = torch.tensor([1.0, 0.0, 2.5, 0.3, 4.0])
+    for smoothing in (0.0, 0.1):
+        config = SegmentationLossConfig(lovasz=0.0, label_smoothing=smoothing)
+        own = segmentation_losses(logits, segment, config, weights).total()
+        expected = F.cross_entropy(
+            logits, segment, weight=weights, ignore_index=-1, label_smoothing=smoothing
+        )
+        torch.testing.assert_close(own, expected)
+
+
+def test_smoothed_cross_entropy_written_out(rng: torch.Generator) -> None:
+    """(1 - s) of the target's own term and s / K of every class."""
+    logits, segment = torch.randn(3, 4, generator=rng), torch.tensor([2, -1, 0])
+    config = SegmentationLossConfig(lovasz=0.0, label_smoothing=0.2)
+    log_p = torch.log_softmax(logits.double(), dim=1)
+    expected = -sum(0.8 * float(log_p[i, segment[i]]) + 0.05 * float(log_p[i].sum()) for i in (0, 2))
+    own = float(segmentation_losses(logits, segment, config).total())
+    assert own == pytest.approx(expected / 2, rel=1e-5)
+
+
+def test_class_weights_come_from_numbers_or_files(tmp_path: Path) -> None:
+    np.save(tmp_path / "weights.npy", np.array([1.0, 2.0]))
+    (tmp_path / "weights.txt").write_text("1\n2\n")
+    for given in ((1.0, 2.0), tmp_path / "weights.npy", tmp_path / "weights.txt"):
+        read = read_class_weights(SegmentationLossConfig(class_weights=given))
+        assert read is not None and read.tolist() == [1.0, 2.0]
+    assert read_class_weights(BOTH) is None
+    (tmp_path / "bad.txt").write_text("1\n-2\n")
+    for bad in ("bad.txt", "missing.txt"):
+        with pytest.raises(PresetError, match="class weights"):
+            read_class_weights(SegmentationLossConfig(class_weights=tmp_path / bad))
+    with pytest.raises(ValueError, match="2 class weights given"):
+        segmentation_losses(torch.zeros(1, 3), torch.zeros(1, dtype=torch.long), BOTH, torch.ones(2))
 
 
 def test_lovasz_of_hard_predictions_is_one_minus_the_mean_overlap() -> None:
