@@ -1,0 +1,128 @@
+"""Quality of predicted objects: average precision as the ScanNet benchmark defines it.
+
+A scene is first reduced to its overlaps (`object_overlaps.compare_objects`); those of many scenes, also of
+several processes, are then pooled into numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ponderv2.evaluation.object_overlaps import MIN_POINTS, ObjectOverlaps
+
+THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
+"""Of intersection over union; AP is the mean over these."""
+LENIENT = 0.25
+"""Threshold of AP25."""
+
+
+@dataclass(frozen=True)
+class InstanceMetrics:
+    """Average precision, 0..1. NaN for classes without true objects; they are left out of the means."""
+
+    ap: Float[Tensor, " class"]
+    """Mean over the thresholds 0.5, 0.55, ..., 0.9."""
+    ap50: Float[Tensor, " class"]
+    ap25: Float[Tensor, " class"]
+    n_true: Int[Tensor, " class"]
+    """True objects of at least 100 points."""
+
+    def means(self) -> dict[str, float]:
+        """ap, ap50 and ap25 over the classes that have true objects; NaN where none has."""
+        return {name: float(getattr(self, name).nanmean()) for name in ("ap", "ap50", "ap25")}
+
+
+def instance_metrics(scenes: Sequence[ObjectOverlaps], n_classes: int) -> InstanceMetrics:
+    """Average precision of all scenes together.
+
+    Per class and threshold, each true object in turn takes the predictions that overlap it by more than the
+    threshold: the one of the highest score is right, the others are wrong. A prediction that overlaps no true
+    object that much is wrong too, unless a greater share of it than the threshold lies on void or on true
+    objects that are too small.
+    """
+    table = torch.full((n_classes, len(THRESHOLDS) + 1), torch.nan, dtype=torch.float64)
+    n_true = torch.zeros(n_classes, dtype=torch.int64)
+    for category in range(n_classes):
+        parts = [scene.of_category(category) for scene in scenes]
+        n_true[category] = sum(int((part.true_size >= MIN_POINTS).sum()) for part in parts)
+        if not n_true[category]:
+            continue
+        for column, threshold in enumerate((*THRESHOLDS, LENIENT)):
+            scored = [scores_of_class(part, threshold) for part in parts]
+            right = torch.cat([one.right for one in scored])
+            score = torch.cat([one.score for one in scored])
+            table[category, column] = average_precision(right, score, sum(one.missed for one in scored))
+    return InstanceMetrics(table[:, :-1].mean(dim=1), table[:, 0], table[:, -1], n_true)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Predictions that count, at one threshold."""
+
+    right: Bool[Tensor, " counted"]
+    score: Float[Tensor, " counted"]
+    missed: int
+    """True objects without a prediction."""
+
+
+def scores_of_class(scene: ObjectOverlaps, threshold: float) -> Scored:
+    """Predictions of one class in one scene as right or wrong; true objects of under 100 points do not count.
+
+    True objects come in their order, predictions in theirs. The first prediction that overlaps a true
+    object by more than the threshold is spent; of those that follow, the one of the highest score is right
+    in its place, and the others are wrong. A true object whose candidates were spent on earlier ones is
+    missed.
+    """
+    union = scene.predicted_size[:, None] + scene.true_size[None] - scene.shared
+    enough = (scene.shared.double() / union.double()) > threshold
+    counts = scene.true_size >= MIN_POINTS
+    right: list[float] = []
+    wrong: list[float] = []
+    missed = 0
+    spent: set[int] = set()
+    for true in torch.nonzero(counts)[:, 0].tolist():
+        candidates = [one for one in torch.nonzero(enough[:, true])[:, 0].tolist() if one not in spent]
+        if not candidates:
+            missed += 1
+            continue
+        spent.add(candidates[0])
+        scores = sorted(scene.predicted_score[candidates].tolist(), reverse=True)
+        right.append(scores[0])
+        wrong += scores[1:]
+    excused = scene.predicted_void + (scene.shared * ~counts).sum(dim=1)
+    share = excused.double() / scene.predicted_size.double()
+    wrong += scene.predicted_score[~enough.any(dim=1) & (share <= threshold)].tolist()
+    return Scored(
+        torch.tensor([True] * len(right) + [False] * len(wrong), dtype=torch.bool),
+        torch.tensor(right + wrong, dtype=torch.float64),
+        missed,
+    )
+
+
+def average_precision(
+    right: Bool[Tensor, " counted"], score: Float[Tensor, " counted"], missed: int
+) -> float:
+    """Area under precision over recall, as ScanNet integrates it; 0 without predictions.
+
+    One point of the curve for each distinct score, taken as the least that is accepted, then the end point of
+    precision 1 and recall 0. The width of a point is half the difference of the recalls of its neighbours;
+    the first point neighbours itself, behind the last comes recall 0.
+    """
+    n_true = int(right.sum()) + missed
+    if not n_true or not len(right):
+        return 0.0
+    order = torch.argsort(score, descending=True, stable=True)
+    last_of_score = torch.cat([torch.diff(score[order]) != 0, torch.ones(1, dtype=torch.bool)])
+    hits = torch.cumsum(right[order], 0)[last_of_score].double()
+    accepted = torch.arange(1, len(score) + 1)[last_of_score].double()
+    # From the least strict point to the strictest, then the end point.
+    precision = torch.cat([(hits / accepted).flip(0), hits.new_ones(1)])
+    recall = torch.cat([(hits / n_true).flip(0), hits.new_zeros(1)])
+    padded = torch.cat([recall[:1], recall, hits.new_zeros(1)])
+    width = (padded[:-2] - padded[2:]) / 2
+    return float((precision * width).sum())
