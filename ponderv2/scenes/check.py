@@ -58,6 +58,8 @@ class CheckResult:
     """Empty when nothing is wrong."""
     alternatives: dict[str, float]
     """Agreement under other readings, the best five."""
+    mirrored: bool = False
+    """Cameras of determinant -1: the scene is a mirror image of the place, which does no harm by itself."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from ponderv2.reconstruction.config import (
 from ponderv2.scenes.config import PointDataConfig, PretrainDataConfig, SegmentationDataConfig, SplitName
 from ponderv2.scenes.part_config import DatasetPartConfig, Part, parts_of
 from ponderv2.scenes.sources.config import CheckConfig, RgbdConfig
+from ponderv2.scenes.sources.scannet_config import ScannetConfig
+from ponderv2.scenes.sources.structured3d_config import Structured3dConfig
 from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
 from ponderv2.training.config import TrainingConfig
 
@@ -36,7 +38,9 @@ class PresetConfig(StrictConfig):
     """Time and disk space that the run takes, and where that was measured."""
 
 
-SourceConfig = Annotated[RgbdConfig | SyntheticConfig, Field(discriminator="kind")]
+SourceConfig = Annotated[
+    RgbdConfig | ScannetConfig | Structured3dConfig | SyntheticConfig, Field(discriminator="kind")
+]
 
 
 class PrepareConfig(PresetConfig):
@@ -47,7 +51,11 @@ class PrepareConfig(PresetConfig):
     out: Path = Path("data/scenes")
     """Folder of the prepared scenes."""
     workers: PositiveInt | None = None
-    """Scenes that are prepared at the same time; by default one per core."""
+    """Scenes that are prepared at the same time; by default one per core, with a scheduler all of its own."""
+    scheduler: str | None = None
+    """A cluster that prepares the scenes: dask://host:port or ray://host:port. It must see the same folders."""
+    check_space: bool = True
+    """Stop before the work starts when the scenes will not fit on the disk, by a rough estimate."""
     check: CheckConfig = CheckConfig()
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +19,14 @@ from ponderv2.scenes.sources.source import SceneJob, SourcePlan
 from ponderv2.scenes.storage import INFO_FILE, DatasetInfo, SceneStore
 from ponderv2.scenes.storage_writer import write_bytes
 from ponderv2.workflows.configs import PrepareConfig
+from ponderv2.workflows.prepare_space import estimate_space, refuse_if_too_large
+from ponderv2.workflows.prepare_summary import ReasonCount, summarise
+from ponderv2.workflows.prepare_workers import check_scheduler, run_all
 from ponderv2.workflows.report import Reporter, SilentReporter
 
 REPORT_FILE = "prepare_report.json"
+REPORT_EVERY = 5.0
+"""Seconds between two states of the report on disk, at least: of many scenes it is a large file."""
 Status = Literal["done", "repaired", "skipped", "failed", "checked"]
 
 
@@ -54,6 +60,10 @@ class PrepareResult:
     n_skipped: int
     n_failed: int
     n_suspect: int
+    warnings: tuple[str, ...] = ()
+    """What could not be read at all, an archive for instance."""
+    summary: tuple[ReasonCount, ...] = ()
+    """Scenes counted by status and kind of reason."""
 
 
 def run(config: PrepareConfig, report: Reporter | None = None, strict: bool = False) -> PrepareResult:
@@ -63,12 +73,38 @@ def run(config: PrepareConfig, report: Reporter | None = None, strict: bool = Fa
     prepared or, with `strict`, when one could not.
     """
     report = report or SilentReporter()
+    if config.scheduler is not None:
+        check_scheduler(config.scheduler)
     plan = SOURCES[config.source.kind](config.source)
     for note in plan.notes:
         report.note(note)
+    for warning in plan.warnings:
+        report.warn(warning)
     _refuse_double_names(plan)
-    store = SceneStore.create(config.out, _joined_info(config.out, plan.info))
-    before = _read_report(config.out)
+    store = SceneStore(config.out, _joined_info(config.out, plan.info))
+    written = _ReportFile(config.out, config.check)
+    outcomes, pending = _divide(store, plan, written.before, config, report)
+    _refuse_full_disk(pending, config, report)
+    SceneStore.create(config.out, store.info)
+    try:
+        for outcome in report.track(_prepared(pending, config), "scenes", total=len(pending)):
+            outcomes[outcome.key] = outcome
+            if outcome.status != "failed" or len(plan.jobs) > 1:  # else it is what is raised below
+                _tell(outcome, report)
+            written.update(outcomes)
+    finally:
+        written.update(outcomes, now=True)
+    result = replace(_result(config.out, outcomes), warnings=plan.warnings)
+    if result.scenes and (result.n_failed == len(result.scenes) or (strict and result.n_failed)):
+        first = next(one for one in result.scenes if one.status == "failed")
+        raise SceneError(f"{first.key}: {first.why[0]}", fix=first.why[1] if len(first.why) > 1 else None)
+    return result
+
+
+def _divide(
+    store: SceneStore, plan: SourcePlan, before: dict[str, Any], config: PrepareConfig, report: Reporter
+) -> tuple[dict[str, SceneOutcome], list[SceneJob]]:
+    """Scenes that are there with the same settings, and jobs that are still to be done."""
     outcomes: dict[str, SceneOutcome] = {}
     pending: list[SceneJob] = []
     for job in plan.jobs:
@@ -79,19 +115,24 @@ def run(config: PrepareConfig, report: Reporter | None = None, strict: bool = Fa
             outcomes[known.key] = known
     if outcomes:
         report.note(f"{len(outcomes)} scenes are prepared already and were skipped")
-    n_workers = min(config.workers or os.cpu_count() or 1, max(len(pending), 1))
-    finished = _prepare_all(pending, config.out, config.check, n_workers)
-    for outcome in report.track(finished, "scenes", total=len(pending)):
-        outcomes[outcome.key] = outcome
-        if outcome.status != "failed" or len(plan.jobs) > 1:  # else it is what is raised below
-            _tell(outcome, report)
-        _write_report(config.out, {**before, **_plain(outcomes, config.check)})
-    _write_report(config.out, {**before, **_plain(outcomes, config.check)})
-    result = _result(config.out, outcomes)
-    if result.scenes and (result.n_failed == len(result.scenes) or (strict and result.n_failed)):
-        first = next(one for one in result.scenes if one.status == "failed")
-        raise SceneError(f"{first.key}: {first.why[0]}", fix=first.why[1] if len(first.why) > 1 else None)
-    return result
+    return outcomes, pending
+
+
+def _refuse_full_disk(pending: list[SceneJob], config: PrepareConfig, report: Reporter) -> None:
+    if not pending:
+        return
+    estimate = estimate_space(pending, config.out)
+    if estimate.needed:
+        report.note(f"{estimate}")
+    if config.check_space:
+        refuse_if_too_large(estimate, config.out)
+
+
+def _prepared(pending: list[SceneJob], config: PrepareConfig) -> Iterator[SceneOutcome]:
+    n_workers = config.workers
+    if config.scheduler is None:
+        n_workers = min(n_workers or os.cpu_count() or 1, max(len(pending), 1))
+    return _prepare_all(pending, config.out, config.check, n_workers, config.scheduler)
 
 
 def check(config: PrepareConfig, report: Reporter | None = None) -> PrepareResult:
@@ -107,12 +148,12 @@ def check(config: PrepareConfig, report: Reporter | None = None) -> PrepareResul
     return _result(config.out, outcomes)
 
 
-def prepare_one(job: SceneJob, root: Path, settings: CheckConfig) -> SceneOutcome:
+def prepare_one(job: SceneJob, root: Path, check: CheckConfig) -> SceneOutcome:
     """Prepare and check one scene; what is wrong with its input becomes the outcome."""
     store = SceneStore(root, DatasetInfo(root.name, splits=(job.split,)))
     try:
         store.write(job.split, job.name, job.prepare(), job.fingerprint())
-        checked = _check_one(store, job.split, job.name, settings)
+        checked = _check_one(store, job.split, job.name, check)
     except SceneError as error:
         why = (error.message, error.fix) if error.fix else (error.message,)
         return SceneOutcome(job.split, job.name, "failed", why)
@@ -134,40 +175,21 @@ def _check_one(store: SceneStore, split: str, name: str, settings: CheckConfig) 
 
 
 def _prepare_all(
-    jobs: list[SceneJob], root: Path, settings: CheckConfig, n_workers: int
+    jobs: list[SceneJob],
+    root: Path,
+    settings: CheckConfig,
+    n_workers: int | None,
+    scheduler: str | None = None,
 ) -> Iterator[SceneOutcome]:
-    """Outcomes as they come. When a worker dies, what is unfinished runs again, one scene at a time."""
-    if n_workers == 1:
-        yield from (prepare_one(job, root, settings) for job in jobs)
+    """Outcomes as they come. Workers of a cluster may run in another folder: they get the whole path."""
+    if not jobs:
         return
-    left = {f"{job.split}/{job.name}": job for job in jobs}
-    try:
-        for outcome in _in_workers(jobs, root, settings, n_workers):
-            del left[outcome.key]
-            yield outcome
-    except BrokenProcessPool:
-        for job in list(left.values()):
-            yield _alone(job, root, settings)
+    root = root.absolute() if scheduler is not None else root
+    work = partial(prepare_one, root=root, check=settings)
+    yield from run_all(jobs, work, _lost, n_workers, scheduler)
 
 
-def _in_workers(
-    jobs: list[SceneJob], root: Path, settings: CheckConfig, n_workers: int
-) -> Iterator[SceneOutcome]:
-    from joblib import Parallel, delayed
-
-    parallel = Parallel(n_jobs=n_workers, backend="loky", return_as="generator_unordered")
-    found: Any = parallel(delayed(prepare_one)(job, root, settings) for job in jobs)
-    yield from found
-
-
-def _alone(job: SceneJob, root: Path, settings: CheckConfig) -> SceneOutcome:
-    """A process of its own, twice if need be: the first death may have been another scene's."""
-    for _ in range(2):
-        try:
-            return next(_in_workers([job], root, settings, 2))
-        except BrokenProcessPool:
-            continue
-    why = ("its worker process died twice", "out of memory? try --workers 1 or a coarser fusion.voxel_size")
+def _lost(job: SceneJob, why: tuple[str, str]) -> SceneOutcome:
     return SceneOutcome(job.split, job.name, "failed", why)
 
 
@@ -210,7 +232,8 @@ def _joined_info(root: Path, info: DatasetInfo) -> DatasetInfo:
     if not (root / INFO_FILE).is_file():
         return info
     known = SceneStore(root, info).known_info()
-    if (known.name, known.class_names, known.label_field) != (info.name, info.class_names, info.label_field):
+    same = known.label_field == info.label_field and known.other_labels == info.other_labels
+    if not same or (known.name, known.class_names) != (info.name, info.class_names):
         raise SceneError(
             f"{root} holds scenes of '{known.name}', not of '{info.name}'", fix="choose another --out"
         )
@@ -225,14 +248,25 @@ def _read_report(root: Path) -> dict[str, Any]:
         return {}
 
 
-def _write_report(root: Path, scenes: dict[str, Any]) -> None:
-    text = json.dumps({"scenes": dict(sorted(scenes.items()))}, indent=1)
-    write_bytes(root / REPORT_FILE, text.encode())
+class _ReportFile:
+    """prepare_report.json: the scenes of former runs and of this one, written now and then."""
 
+    def __init__(self, root: Path, settings: CheckConfig) -> None:
+        self.path = root / REPORT_FILE
+        self.settings = {"check_settings": settings.model_dump()}
+        self.before = _read_report(root)
+        self.due = 0.0
 
-def _plain(outcomes: dict[str, SceneOutcome], settings: CheckConfig) -> dict[str, Any]:
-    used = {"check_settings": settings.model_dump()}
-    return {key: {**asdict(outcome), **used} for key, outcome in outcomes.items()}
+    def update(self, outcomes: dict[str, SceneOutcome], now: bool = False) -> None:
+        """Write the state; unless `now`, not more often than it is worth."""
+        start = time.monotonic()
+        if not now and start < self.due:
+            return
+        scenes = {key: {**asdict(outcome), **self.settings} for key, outcome in outcomes.items()}
+        text = json.dumps({"scenes": dict(sorted({**self.before, **scenes}.items()))}, indent=1)
+        write_bytes(self.path, text.encode())
+        end = time.monotonic()
+        self.due = end + max(REPORT_EVERY, 20.0 * (end - start))
 
 
 def _tell(outcome: SceneOutcome, report: Reporter) -> None:
@@ -249,7 +283,8 @@ def _tell(outcome: SceneOutcome, report: Reporter) -> None:
     if found.suspect:
         report.warn(f"{outcome.key}: {figures}; {found.likely_cause}")
     else:
-        report.note(f"{outcome.key}: {figures}")
+        mirrored = "; a mirror image of the place, points and cameras alike" if found.mirrored else ""
+        report.note(f"{outcome.key}: {figures}{mirrored}")
 
 
 def _result(out: Path, outcomes: dict[str, SceneOutcome]) -> PrepareResult:
@@ -262,4 +297,5 @@ def _result(out: Path, outcomes: dict[str, SceneOutcome]) -> PrepareResult:
         n_skipped=count.count("skipped"),
         n_failed=count.count("failed"),
         n_suspect=sum(one.check is not None and one.check.suspect for one in scenes),
+        summary=summarise(scenes),
     )

@@ -7,12 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ponderv2.scenes.sources.config import RgbdConfig
+    from ponderv2.scenes.sources.scannet_config import ScannetConfig
     from ponderv2.scenes.sources.source import SourcePlan
+    from ponderv2.scenes.sources.structured3d_config import Structured3dConfig
     from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
 
 
 def _rgbd(config: RgbdConfig) -> SourcePlan:
     from ponderv2.scenes.sources.rgbd_folder import find
+
+    return find(config)
+
+
+def _structured3d(config: Structured3dConfig) -> SourcePlan:
+    from ponderv2.scenes.sources.structured3d import find
+
+    return find(config)
+
+
+def _scannet(config: ScannetConfig) -> SourcePlan:
+    from ponderv2.scenes.sources.scannet import find
 
     return find(config)
 
@@ -23,5 +37,10 @@ def _synthetic(config: SyntheticConfig) -> SourcePlan:
     return find(config)
 
 
-SOURCES: dict[str, Callable[[Any], SourcePlan]] = {"rgbd": _rgbd, "synthetic": _synthetic}
+SOURCES: dict[str, Callable[[Any], SourcePlan]] = {
+    "rgbd": _rgbd,
+    "scannet": _scannet,
+    "structured3d": _structured3d,
+    "synthetic": _synthetic,
+}
 """`kind` of the source's settings -> what finds its scenes."""

@@ -14,7 +14,6 @@ from ponderv2.scenes.storage import DatasetInfo
 
 
 @runtime_checkable
-@runtime_checkable
 class SceneJob(Protocol):
     """One scene to be prepared. A frozen dataclass of plain values does."""
 
@@ -37,6 +36,15 @@ class SceneJob(Protocol):
         ...
 
 
+@runtime_checkable
+class SizedJob(Protocol):
+    """A job that can tell roughly how much it will write; jobs need not."""
+
+    def estimated_bytes(self) -> int:
+        """Of the prepared scene on disk, from what is known without doing the work."""
+        ...
+
+
 @dataclass(frozen=True)
 class SourcePlan:
     """What a source found."""
@@ -45,3 +53,5 @@ class SourcePlan:
     jobs: tuple[SceneJob, ...]
     notes: tuple[str, ...] = ()
     """For the user, before the work starts: the layout that was recognised, for instance."""
+    warnings: tuple[str, ...] = ()
+    """What could not be read at all, an archive for instance; the user should not miss it."""

@@ -1,0 +1,70 @@
+"""Will the scenes fit on the disk? A rough estimate, before any work is done."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ponderv2.errors import OutputError
+from ponderv2.scenes.sources.source import SceneJob, SizedJob
+
+RESERVE = 64 * 2**20
+"""Bytes that stay free: a disk filled to the last byte breaks other programs."""
+
+
+@dataclass(frozen=True)
+class SpaceEstimate:
+    """Bytes that the jobs will write and that the disk has."""
+
+    needed: int
+    free: int
+    n_scenes: int
+    n_unknown: int
+    """Jobs that cannot tell; they count as the mean of the others."""
+
+    @property
+    def suffices(self) -> bool:
+        """Whether the scenes fit."""
+        return self.needed == 0 or self.needed + RESERVE <= self.free
+
+    def __str__(self) -> str:
+        guess = f" ({self.n_unknown} of them of unknown size)" if self.n_unknown else ""
+        return f"{self.n_scenes} scenes{guess} need about {readable(self.needed)}, {readable(self.free)} are free"
+
+
+def estimate_space(jobs: Sequence[SceneJob], out: Path) -> SpaceEstimate:
+    """Of the jobs that are still to be done, on the disk of the output folder."""
+    sizes = [job.estimated_bytes() for job in jobs if isinstance(job, SizedJob)]
+    n_unknown = len(jobs) - len(sizes)
+    mean = sum(sizes) / len(sizes) if sizes else 0.0
+    free = shutil.disk_usage(_existing(out)).free
+    return SpaceEstimate(int(sum(sizes) + n_unknown * mean), free, len(jobs), n_unknown)
+
+
+def refuse_if_too_large(estimate: SpaceEstimate, out: Path) -> None:
+    """Raises OutputError when the disk is too small for what will be written."""
+    if not estimate.suffices:
+        raise OutputError(
+            f"not enough space in {out}: {estimate}",
+            fix="free some space, choose another --out, or --set check_space=false to start all the same",
+        )
+
+
+def readable(n_bytes: int) -> str:
+    """12.3 GB: decimal units, as disks are sold and `df -H` counts."""
+    size = float(n_bytes)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000.0:
+            return f"{size:.0f} {unit}" if size >= 100 or unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000.0
+    return f"{size:.1f} TB"
+
+
+def _existing(path: Path) -> Path:
+    """The folder itself or the nearest one above that exists."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
