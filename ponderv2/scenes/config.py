@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -24,6 +25,8 @@ def _joined(value: Any) -> Any:
 SplitName = Annotated[str, BeforeValidator(_joined), Field(min_length=1)]
 """One split of a scene store, or several joined by `+`: `Area_1+Area_2`, in YAML also `[Area_1, Area_2]`."""
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+FrameChoice = Literal["all", "published"]
+"""published: as PonderV2 chose from exported recordings, frames 40 to -60 in steps of 10."""
 FeatureName = Literal["color", "normal", "coord", "height", "offset", "ones"]
 
 FEATURE_CHANNELS: dict[str, int] = {"color": 3, "normal": 3, "coord": 3, "height": 1, "offset": 3, "ones": 1}
@@ -229,8 +232,24 @@ class LabelBudgetConfig(StrictConfig):
     """Labelled points in every scene (limited annotation)."""
     scenes: PositiveInt | tuple[str, ...] | None = None
     """Labelled scenes, by number or by name (limited reconstruction); other scenes are left out."""
+    points_file: Path | None = None
+    """The labelled points of every scene as a published list: ScanNet's tasks/points/points20."""
+    scenes_file: Path | None = None
+    """The labelled scenes as a published list: ScanNet's tasks/scenes/1.txt."""
     seed: NonNegativeInt = 0
-    """Chooses scenes and points, independently of the seed of training."""
+    """Chooses scenes and points where no list does, independently of the seed of training."""
+
+    @model_validator(mode="after")
+    def _one_rule_each(self) -> LabelBudgetConfig:
+        for number, file in (("points_per_scene", "points_file"), ("scenes", "scenes_file")):
+            if getattr(self, number) is not None and getattr(self, file) is not None:
+                raise ValueError(f"give either {number} or {file}")
+        return self
+
+    @property
+    def counts_points(self) -> bool:
+        """Whether labels are single points of the cloud, so that pictures have none."""
+        return self.points_per_scene is not None or self.points_file is not None
 
 
 class PointDataConfig(StrictConfig):
@@ -257,9 +276,14 @@ class PretrainDataConfig(PointDataConfig):
 
     augment: tuple[AugmentConfig, ...] = Field(default_factory=published_pretraining_augmentations)
     views: ViewSamplingConfig = ViewSamplingConfig()
+    frames: FrameChoice = "all"
+    """Photographs of exported recordings that are read in place; prepared scenes hold their choice already."""
     crop: LocalCropConfig | None = None
     validation_views: PositiveInt = 4
     """Held-out photographs per scene that validation renders."""
+    budget: LabelBudgetConfig = LabelBudgetConfig()
+    """Of pre-training that renders classes. Scenes outside it stay, without labels; where points are counted,
+    photographs have none."""
 
     @model_validator(mode="after")
     def _cameras_follow(self) -> PretrainDataConfig:

@@ -1,10 +1,15 @@
-"""Few labels: which scenes and which points keep theirs."""
+"""Few labels: which scenes and which points keep theirs, by chance or by the lists of a benchmark."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
 
+import numpy as np
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from ponderv2.errors import SceneError
 from ponderv2.randomness import generator_of
@@ -18,6 +23,8 @@ def budget_scenes(names: tuple[str, ...], config: LabelBudgetConfig) -> tuple[st
     Raises:
         SceneError: a named scene does not exist, or there are fewer scenes than asked for.
     """
+    if config.scenes_file is not None:
+        return _named_scenes(names, _read_names(config.scenes_file), str(config.scenes_file))
     match config.scenes:
         case None:
             return names
@@ -29,28 +36,93 @@ def budget_scenes(names: tuple[str, ...], config: LabelBudgetConfig) -> tuple[st
             order = torch.randperm(len(names), generator=generator_of("labelled scenes", config.seed))
             return tuple(names[i] for i in sorted(order[:number].tolist()))
         case chosen:
-            missing = [name for name in chosen if name not in names]
-            if missing:
-                raise SceneError(
-                    f"no scene '{missing[0]}' in this split", fix=f"one of: {', '.join(names[:5])}"
-                )
-            return tuple(name for name in names if name in chosen)
+            return _named_scenes(names, chosen, "the budget")
+
+
+def _named_scenes(names: tuple[str, ...], chosen: tuple[str, ...], source: str) -> tuple[str, ...]:
+    known, wanted = set(names), set(chosen)
+    missing = [name for name in chosen if name not in known]
+    if missing:
+        raise SceneError(
+            f"no scene '{missing[0]}' in this split, and {source} names it ({len(missing)} are missing)",
+            fix=f"prepare it too; there are: {', '.join(names[:5])}, ...",
+        )
+    return tuple(name for name in names if name in wanted)
+
+
+def _read_names(path: Path) -> tuple[str, ...]:
+    try:
+        names = tuple(path.read_text(encoding="utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SceneError(f"cannot read {path} ({error})", fix="give a list, one scene a line") from error
+    if not names:
+        raise SceneError(f"{path} names no scenes", fix="give a list, one scene a line")
+    return names
 
 
 def spend_label_budget(scene: Scene, config: LabelBudgetConfig, label_field: str) -> Scene:
-    """All labels but those of `points_per_scene` random labelled points become -1.
+    """All labels but those of the chosen points become -1, in every label array.
 
-    The choice depends on the seed of the budget and the name of the scene only; more points are a superset of
-    fewer. The field `labelled` (1 or 0) marks the chosen points for every later step that drops points.
+    Chosen are the points that the list names and that have a class, or `points_per_scene` random labelled
+    points: by the seed of the budget and the name of the scene only, more points a superset of fewer.
+    The field `labelled` (1 or 0) marks them for every later step that drops points.
+
+    Raises:
+        SceneError: the list does not know the scene, or names points that it does not have.
     """
-    if config.points_per_scene is None:
+    if not config.counts_points:
         return scene
     segment = scene.cloud.labels[label_field]
-    candidates = torch.nonzero(segment >= 0)[:, 0]
-    generator = generator_of("labelled points", config.seed, scene.name)
-    chosen = candidates[torch.randperm(len(candidates), generator=generator)[: config.points_per_scene]]
+    if config.points_file is not None:
+        listed = _listed_points(scene, config.points_file)
+        chosen = listed[segment[listed] >= 0]
+    else:
+        candidates = torch.nonzero(segment >= 0)[:, 0]
+        generator = generator_of("labelled points", config.seed, scene.name)
+        chosen = candidates[torch.randperm(len(candidates), generator=generator)[: config.points_per_scene]]
     labelled = torch.zeros(len(segment), dtype=torch.long)
     labelled[chosen] = 1
-    kept = torch.where(labelled > 0, segment, torch.full_like(segment, -1))
-    labels = {**scene.cloud.labels, label_field: kept, "labelled": labelled}
-    return replace(scene, cloud=replace(scene.cloud, labels=labels))
+    labels = {
+        name: torch.where(labelled > 0, values, torch.full_like(values, -1))
+        for name, values in scene.cloud.labels.items()
+    }
+    return replace(scene, cloud=replace(scene.cloud, labels={**labels, "labelled": labelled}))
+
+
+def _listed_points(scene: Scene, path: Path) -> Int[Tensor, " listed"]:
+    try:
+        stamp = path.stat().st_mtime_ns
+    except OSError as error:
+        raise SceneError(
+            f"cannot read {path}: {error.strerror or error}", fix="set data.budget.points_file to the list"
+        ) from error
+    points = _read_points(path, stamp)
+    if scene.name not in points:
+        raise SceneError(
+            f"{path} lists no points of scene '{scene.name}', only of {len(points)} others",
+            fix="train on the scenes of the list",
+        )
+    listed = points[scene.name]
+    if len(listed) and (listed.min() < 0 or listed.max() >= len(scene.cloud)):
+        raise SceneError(
+            f"{path} names point {int(listed.max())} of scene '{scene.name}', which has {len(scene.cloud)}",
+            fix="its numbers are vertices of the mesh: prepare the scene with all of them",
+        )
+    return torch.from_numpy(listed)
+
+
+@lru_cache(maxsize=4)
+def _read_points(path: Path, stamp: int) -> dict[str, Int[np.ndarray, " listed"]]:
+    """Points by scene; nothing in the file is run. `stamp` is its time: a changed file is read again."""
+    from ponderv2.scenes.safe_pickle.files import read_pickled
+
+    found: dict[str, Int[np.ndarray, " listed"]] = {}
+    for name, values in read_pickled(path).items():
+        try:
+            points = np.asarray(values)
+        except ValueError as error:
+            raise SceneError(f"{path} holds no list of points for '{name}'") from error
+        if points.dtype.kind not in "iu" and points.size:
+            raise SceneError(f"{path} holds no list of point numbers for '{name}' but {points.dtype}")
+        found[name] = np.unique(points.astype(np.int64))
+    return found
