@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ponderv2.config import StrictConfig
 from ponderv2.encoder.config import (
@@ -15,7 +14,12 @@ from ponderv2.encoder.config import (
     ProjectionConfig,
     SceneFrameConfig,
 )
+from ponderv2.heads.text_config import EmbeddingsConfig, OrthogonalEmbeddingsConfig
 from ponderv2.renderer.config import RendererConfig, RenderLossConfig
+from ponderv2.scenes.labels import vocabulary
+
+Rows = tuple[NonNegativeInt, ...]
+"""Row of the embeddings for each label of a dataset."""
 
 
 class ClassTargetConfig(StrictConfig):
@@ -31,16 +35,45 @@ class TextTargetConfig(StrictConfig):
     kind: Literal["text"] = "text"
     n_classes: PositiveInt
     n_channels: PositiveInt = 512
-    embeddings: Path | Literal["orthogonal"] = "orthogonal"
-    """A `.npy` file [class, channel] of text embeddings, or mutually orthogonal directions instead of text.
-    A checkpoint that is loaded brings its own."""
-    valid_index: tuple[int, ...] | None = None
-    """Row of the embeddings for each label of the dataset; all rows in order when not given."""
+    embeddings: EmbeddingsConfig = OrthogonalEmbeddingsConfig()
+    """Text by a CLIP model, from a file, or orthogonal directions; `orthogonal` and the path of a file are
+    accepted as short forms. A checkpoint that is loaded brings its own."""
+    class_names: tuple[str, ...] | None = None
+    """Name of each row, for `kind: clip`. None: the shared vocabulary where n_classes is 36, else the names
+    that the dataset gives its classes."""
+    valid_index: dict[str, Rows] | Rows | None = None
+    """Row of the embeddings for each label of a dataset, by the name of the dataset; or of the only dataset;
+    all rows in order when not given."""
     point_head: bool = False
     """Also classify each point by its own feature, against the same embeddings."""
     point_loss_weight: float = Field(default=1.0, ge=0.0)
     include_point_loss: bool = True
     """False: the point loss is reported and not trained, as in the published code."""
+
+    @model_validator(mode="after")
+    def _rows_exist(self) -> TextTargetConfig:
+        index = self.valid_index
+        for rows in index.values() if isinstance(index, dict) else [index or ()]:
+            if rows and max(rows) >= self.n_classes:
+                raise ValueError(f"valid_index names row {max(rows)}, there are {self.n_classes}")
+        if self.class_names is not None and len(self.class_names) != self.n_classes:
+            raise ValueError(f"{len(self.class_names)} class_names for {self.n_classes} classes")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Name of each row, where it is known."""
+        shared = vocabulary.CLASS_NAMES if self.n_classes == len(vocabulary.CLASS_NAMES) else None
+        return self.class_names or shared
+
+    def rows_of(self, condition: str) -> Rows | None:
+        """Row of each label of a dataset; None: all rows in order. Raises ValueError for unknown datasets."""
+        if not isinstance(self.valid_index, dict):
+            return self.valid_index
+        if condition not in self.valid_index:
+            known = ", ".join(self.valid_index)
+            raise ValueError(f"valid_index knows the datasets {known}, not '{condition}'")
+        return self.valid_index[condition]
 
 
 SemanticTargetConfig = Annotated[ClassTargetConfig | TextTargetConfig, Field(discriminator="kind")]
@@ -70,6 +103,10 @@ class PretextConfig(StrictConfig):
     def _semantic_target_and_loss_agree(self) -> PretextConfig:
         if self.semantic is None:
             return self
+        if isinstance(self.semantic, TextTargetConfig) and isinstance(self.semantic.valid_index, dict):
+            missing = [name for name in self.conditions if name not in self.semantic.valid_index]
+            if missing:
+                raise ValueError(f"semantic.valid_index has no rows for the dataset '{missing[0]}'")
         loss = self.losses.semantic_target.kind
         if (self.semantic.kind, loss) not in {("classes", "classes"), ("text", "contrastive")}:
             raise ValueError(

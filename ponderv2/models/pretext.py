@@ -131,7 +131,7 @@ class PretextModel(nn.Module):
         assert batch.pixels is not None
         label = torch.where(rays.hit, batch.pixels.label, -1)
         targets = RayTargets(rays.color, rays.distance, label, rays.hit)
-        rendered = render_losses(output, targets, self._class_rows(), self.config.losses)
+        rendered = render_losses(output, targets, self.class_rows(batch.condition), self.config.losses)
         point = self._point_loss(encoded.feature, batch)
         losses = PretextLosses(
             **{term.name: getattr(rendered, term.name) for term in fields(rendered)},
@@ -153,16 +153,16 @@ class PretextModel(nn.Module):
             raise ValueError(f"the model knows the datasets {known}, not '{condition}'")
         return self.embedding_table.weight[[self.config.conditions.index(condition)]]
 
-    def _class_rows(self) -> Float[Tensor, "class channel"] | None:
-        """Text embedding of each label of the dataset."""
+    def class_rows(self, condition: str) -> Float[Tensor, "class channel"] | None:
+        """Text embedding of each label of a dataset; None where the model renders none."""
         semantic = self.config.semantic
         if not isinstance(semantic, TextTargetConfig):
             return None
-        rows = self.class_embedding
-        return rows if semantic.valid_index is None else rows[list(semantic.valid_index)]
+        rows = semantic.rows_of(condition)
+        return self.class_embedding if rows is None else self.class_embedding[list(rows)]
 
     def _point_loss(self, feature: Float[Tensor, "point channel"], batch: SceneBatch) -> Float[Tensor, ""]:
-        rows = self._class_rows()
+        rows = self.class_rows(batch.condition)
         if rows is None or not hasattr(self, "proj_head"):
             return feature.new_zeros(())
         trained = self._point_weight() > 0

@@ -1,35 +1,19 @@
-"""Text embeddings of classes as targets, and the classification of points against them."""
+"""Embeddings of class names as targets, and the classification of points against them."""
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ponderv2.errors import PresetError
+from ponderv2.collectives import global_mean
+from ponderv2.heads.text_embeddings import embedding_rows
 from ponderv2.models.config import TextTargetConfig
 
 
 def text_embeddings(config: TextTargetConfig) -> Float[Tensor, "class channel"]:
-    """One unit row per class name: read from a `.npy` file, or mutually orthogonal directions."""
-    shape = (config.n_classes, config.n_channels)
-    if config.embeddings == "orthogonal":
-        seeded = torch.Generator().manual_seed(0)
-        directions, _ = torch.linalg.qr(torch.randn(max(shape), min(shape), generator=seeded))
-        return (directions.T if shape[0] <= shape[1] else directions).contiguous()
-    import numpy as np
-
-    path = config.embeddings
-    try:
-        rows = torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32))
-    except (OSError, ValueError, EOFError, AttributeError) as error:  # AttributeError: an archive .npz
-        raise PresetError(
-            f"cannot read class embeddings from {path}: {error}", fix="a .npy of [class, channel]"
-        ) from error
-    if tuple(rows.shape) != shape or not torch.isfinite(rows).all():
-        raise PresetError(f"{path} holds {tuple(rows.shape)} numbers, expected {shape}, all finite")
-    return F.normalize(rows, dim=1)
+    """One unit row per class. Raises PresetError and ResourceError as `embedding_rows`."""
+    return embedding_rows(config.embeddings, (config.n_classes, config.n_channels), config.names)
 
 
 def point_loss(
@@ -38,7 +22,10 @@ def point_loss(
     class_rows: Float[Tensor, "class channel"],
     logit_scale: Float[Tensor, ""],
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of cosine similarities with the class rows (point prompt training); 0 without labels."""
+    """Cross-entropy of cosine similarities with the class rows (point prompt training).
+
+    Over the labelled points of all processes; 0 without labels.
+    """
     logits = F.normalize(embedded, dim=1) @ class_rows.T * logit_scale.exp()
-    known = (segment >= 0).sum().clamp(min=1)
-    return F.cross_entropy(logits, segment, ignore_index=-1, reduction="sum") / known
+    total = F.cross_entropy(logits, segment, ignore_index=-1, reduction="sum")
+    return global_mean(total, (segment >= 0).sum().to(total.dtype))

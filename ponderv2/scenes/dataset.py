@@ -43,12 +43,20 @@ class _Read:
 class _Scenes(Dataset[SceneBatch]):
     """The scenes of one split, kept in memory up to a limit."""
 
-    def __init__(self, store: SceneStore, split: str, config: PointDataConfig, names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        store: SceneStore,
+        split: str,
+        config: PointDataConfig,
+        names: Sequence[str],
+        with_labels: bool = True,
+    ) -> None:
         if not names:
             raise SceneError(
                 f"no prepared scenes in split '{split}' of {store.root}", fix="ponder prepare --help"
             )
         self.store, self.split, self.names = store, split, tuple(names)
+        self.with_labels = with_labels
         self.label_field = config.label_field or store.info.label_field
         self._memory: RecentlyUsed[_Read] = RecentlyUsed(config.cache_megabytes / 2)
 
@@ -63,12 +71,14 @@ class _Scenes(Dataset[SceneBatch]):
     @property
     def n_classes(self) -> int:
         """Classes of the label field."""
-        return len(self.store.info.class_names)
+        return len(self.store.info.label_set(self.label_field).class_names)
 
     def scene(self, index: int) -> Scene:
         """A scene as it was prepared."""
         name = self.names[index]
-        return self._memory.get(name, lambda: _Read(self.store.read(name, self.split))).scene
+        return self._memory.get(
+            name, lambda: _Read(self.store.read(name, self.split, self.with_labels))
+        ).scene
 
     def sample(self, index: int, draw: int) -> SceneBatch:
         """One scene for one training step."""
@@ -95,12 +105,32 @@ class ValidationScene:
 class PretrainDataset(_Scenes):
     """Scenes with the pixels to be rendered."""
 
-    def __init__(self, store: SceneStore, split: str, config: PretrainDataConfig, seed: int = 0) -> None:
-        super().__init__(store, split, config, store.scene_names(split))
+    def __init__(
+        self,
+        store: SceneStore,
+        split: str,
+        config: PretrainDataConfig,
+        seed: int = 0,
+        with_labels: bool = False,
+    ) -> None:
+        """Without labels (the default) no file of them is opened; with them, those of the budget are seen."""
+        super().__init__(store, split, config, store.scene_names(split), with_labels)
         self.config, self.seed = config, seed
+        self.labelled = frozenset(budget_scenes(self.names, config.budget)) if with_labels else frozenset()
         self.decode = FrameDecoder(config.cache_megabytes / 2)
 
     collate = staticmethod(collate)
+
+    def scene(self, index: int) -> Scene:
+        """A scene with the labels that the budget leaves; where points are counted, photographs have none."""
+        scene = super().scene(index)
+        if not self.with_labels:
+            return scene
+        if scene.name not in self.labelled:
+            return _without_picture_labels(replace(scene, cloud=replace(scene.cloud, labels={})))
+        if self.label_field in scene.cloud.labels:
+            scene = spend_label_budget(scene, self.config.budget, self.label_field)
+        return _without_picture_labels(scene) if self.config.budget.counts_points else scene
 
     def sample(self, index: int, draw: int) -> SceneBatch:
         """One augmented scene with pixels of its training photographs.
@@ -163,6 +193,10 @@ class PretrainDataset(_Scenes):
         column, row = chosen.pixel[0].long()
         decoded = self.decode(frame)
         return surface_points(frame, decoded, (row * decoded.depth.shape[1] + column)[None])[0]
+
+
+def _without_picture_labels(scene: Scene) -> Scene:
+    return replace(scene, frames=tuple(replace(frame, semantic_path=None) for frame in scene.frames))
 
 
 def validation_frames(scene: Scene) -> tuple[Frame, ...]:

@@ -1,11 +1,12 @@
-"""Published `.pth` files: what model they hold, and the settings under which ours reads them.
+"""Published `.pth` files: what model they hold, by the names and shapes of their entries alone.
 
 The container is `{epoch, state_dict, optimizer, scheduler, scaler, best_metric_value}`; names and layouts of
-the entries are ours, so that only prefixes are to be removed. The rest follows from names and shapes.
+the encoder, the projection and the renderer are ours.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,32 +19,30 @@ from ponderv2.training.weights import strip_wrappers
 JOINT_CONDITIONS = ("ScanNet", "S3DIS", "Structured3D")
 """Order of the normalisations inside the published backbone."""
 JOINT_EMBEDDINGS = ("Structured3D", "ScanNet", "S3DIS")
-"""Order of the rows of the published `embedding_table`."""
+"""Order of the rows of the published `embedding_table`, and of the layers of decoupled heads."""
 
-VALID_INDEX: dict[str, tuple[int, ...]] = {
-    "Structured3D": (*range(9), 11, *range(13, 22), 23, 25, 26, 33, 34, 35),
-    "ScanNet": (*range(10), 11, 12, 13, 15, 20, 22, 24, 25, 27, 34),
-    "S3DIS": (0, 1, 4, 5, 6, 7, 8, 10, 19, 29, 30, 31, 32),
-}
-"""Row of the 36 published class embeddings for each label of a dataset. The pairing for S3DIS is wrong in the
-published code, and its weights were trained with it."""
-N_JOINT_CLASSES = 36
+Task = Literal["pretext", "segmentation", "instances", "outdoor", "encoder"]
+Head = Literal["language", "decoupled", "final", "pointgroup", "none"]
 
 
 @dataclass(frozen=True)
 class OfficialVariant:
-    """What the shapes in a published file tell."""
+    """What the names and shapes in a published file tell."""
 
-    task: Literal["pretext", "segmentation", "instances", "outdoor"]
+    task: Task
+    """encoder: no head at all."""
     generation: Literal["2024", "2023", "none"]
     """Of the decoders. 2024: separate halves of the volume, no positions; 2023: shared volume, positions."""
     prompted: bool
-    """SpUNet-v1m3: one normalisation per dataset."""
+    """SpUNet-v1m3: one normalisation per dataset. Otherwise v1m1 or v1m2, whose files look alike."""
+    head: Head
     in_channels: int
     n_conditions: int
     n_classes: int
     """Rows of the class embedding, or outputs of the last layer; 0 where there are none."""
     has_point_head: bool
+    pooled: bool = False
+    """`cls_mode`: an encoder without decoder, which classifies whole scenes."""
 
 
 def is_official(contents: Mapping[str, Any]) -> bool:
@@ -55,7 +54,10 @@ def is_official(contents: Mapping[str, Any]) -> bool:
 
 
 def official_state(contents: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights, under our names. Raises CheckpointError for another container."""
+    """The weights without wrappers: `backbone.*` beside `renderer.*`, `proj_head.*`, ...
+
+    Raises CheckpointError for another container.
+    """
     if not is_official(contents):
         raise CheckpointError("the file has no 'state_dict' of tensors")
     return strip_wrappers(contents["state_dict"])
@@ -66,91 +68,121 @@ def variant_of(state: Mapping[str, Tensor]) -> OfficialVariant:
     stem = state.get("backbone.conv_input.conv.weight", state.get("backbone.conv_input.0.weight"))
     if stem is None:
         raise CheckpointError("the file holds no sparse U-Net: 'backbone.conv_input' is missing")
-    embedding = state.get("class_embedding")
     table = state.get("embedding_table.weight")
-    final = state.get("backbone.final.weight", state.get("seg_head.weight"))
-    classes = embedding if embedding is not None else final
+    head = _head(state)
     return OfficialVariant(
-        task=_task(state),
+        task=_task(state, head),
         generation=_generation(state),
-        prompted=any(name.startswith("backbone.conv_input.bn.bns.") for name in state),
+        prompted="backbone.conv_input.conv.weight" in state,
+        head=head,
         in_channels=int(stem.shape[-1]),
         n_conditions=0 if table is None else int(table.shape[0]),
-        n_classes=0 if classes is None else int(classes.shape[0]),
+        n_classes=_n_classes(state),
         has_point_head="proj_head.weight" in state,
+        pooled=_is_pooled(state),
     )
 
 
-def _task(state: Mapping[str, Tensor]) -> Literal["pretext", "segmentation", "instances", "outdoor"]:
+def _task(state: Mapping[str, Tensor], head: Head) -> Task:
     if any(name.startswith("renderer.") for name in state):
         return "pretext" if any(name.startswith("proj_net.encoders.") for name in state) else "outdoor"
-    return "instances" if any(name.startswith("bias_head.") for name in state) else "segmentation"
+    if head == "none":
+        return "encoder"
+    return "instances" if head == "pointgroup" else "segmentation"
+
+
+def _head(state: Mapping[str, Tensor]) -> Head:
+    if any(name.startswith("bias_head.") for name in state):
+        return "pointgroup"
+    if "seg_heads.0.weight" in state:
+        return "decoupled"
+    if "class_embedding" in state and "proj_head.weight" in state:
+        return "language"
+    return "final" if "backbone.final.weight" in state else "none"
+
+
+def _n_classes(state: Mapping[str, Tensor]) -> int:
+    for name in ("class_embedding", "backbone.final.weight", "seg_head.weight"):
+        if name in state:
+            return int(state[name].shape[0])
+    return 0
+
+
+def _is_pooled(state: Mapping[str, Tensor]) -> bool:
+    deep = any(name.startswith("backbone.enc.") for name in state)
+    return deep and not any(name.startswith("backbone.dec.") for name in state)
 
 
 def _generation(state: Mapping[str, Tensor]) -> Literal["2024", "2023", "none"]:
     reader = state.get("renderer.field.sdf_decoder.fc_c.0.weight")
-    if reader is None:
+    if reader is None or not any(name.startswith("proj_net.encoders.") for name in state):
         return "none"
     last = state.get("proj_net.final_conv.conv.weight", state.get("proj_net.final_conv.weight"))
     n_volume = 128 if last is None else int(last.shape[0])
     return "2023" if int(reader.shape[1]) == n_volume else "2024"
 
 
-def pretext_settings(state: Mapping[str, Tensor], dataset: str = "ScanNet") -> dict[str, Any]:
-    """`PretextConfig` as plain values under which a published indoor pre-training file loads and renders.
-
-    `dataset` chooses the classes that are rendered, where the file knows those of several datasets.
-    Raises CheckpointError for the other published models: their encoder can be loaded for fine-tuning.
-    """
-    variant = variant_of(state)
-    if variant.task != "pretext":
-        raise CheckpointError(
-            f"the file holds a published {variant.task} model, not indoor pre-training",
-            fix="ponder finetune --from FILE takes its encoder",
-        )
-    old = variant.generation == "2023"
-    decoder = {"points_factor": 1.0 if old else 0.0}
-    embeddings = state["class_embedding"]
-    return {
-        "encoder": _encoder(variant),
-        "densify": {"align_with_sampling": False, "box": "cube"},
-        "projection": {"kind": "unet3d", "out_channels": 128},
-        "renderer": {
-            "limits": {"kind": "box"},
-            "clip_distance_per_scene": True,
-            "field": {
-                "sdf": {"n_blocks": 1, **decoder},
-                "color": {"n_blocks": 0, **decoder},
-                "semantic": {"n_blocks": 0, **decoder},
-                "share_volume": old,
-                "gradient_in_volume_units": True,
-                "clamp_points": not old,
-            },
-            "sampler": {"kind": "neus", "normalise_points": False},
-        },
-        "losses": {"color_of_misses": True, "supervise_class_zero": False},
-        "semantic": {
-            "kind": "text",
-            "n_classes": int(embeddings.shape[0]),
-            "n_channels": int(embeddings.shape[1]),
-            "valid_index": VALID_INDEX[dataset] if len(embeddings) == N_JOINT_CLASSES else None,
-            "point_head": variant.has_point_head,
-            "include_point_loss": False,
-        },
-        "conditions": list(JOINT_EMBEDDINGS[: variant.n_conditions] if variant.prompted else ("ScanNet",)),
-    }
+def conditions_of_state(state: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Datasets in the order of the rows of the embedding table; made-up names where there are not three."""
+    n_rows = variant_of(state).n_conditions
+    if n_rows == len(JOINT_EMBEDDINGS):
+        return JOINT_EMBEDDINGS
+    return ("ScanNet",) if n_rows == 1 else tuple(f"dataset {i}" for i in range(n_rows))
 
 
 def encoder_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """`EncoderConfig` as plain values of any published file. Raises CheckpointError if it has none."""
-    return _encoder(variant_of(state))
+    """`EncoderConfig` as plain values of any published file, widths and depths read from its shapes.
 
-
-def _encoder(variant: OfficialVariant) -> dict[str, Any]:
+    SpUNet-v1m2 cannot be told from v1m1 and is read as such. Raises CheckpointError if there is no encoder.
+    """
+    variant = variant_of(state)
+    settings: dict[str, Any] = {"in_channels": variant.in_channels, **_widths(state)}
+    if variant.pooled:
+        settings["pool_scenes"] = True
     if not variant.prompted:
-        return {"kind": "sparse_unet", "in_channels": variant.in_channels}
+        return {"kind": "sparse_unet", **settings}
+    adaptive = state.get("backbone.conv_input.bn.modulation.1.weight")
+    norms = _count(state, r"backbone\.conv_input\.bn\.bns\.(\d+)\.")
+    decoupled = norms > 0
+    names = JOINT_CONDITIONS if norms == len(JOINT_CONDITIONS) else tuple(sorted(conditions_of_state(state)))
+    first = "backbone.conv_input.bn.bns.0.weight" if decoupled else "backbone.conv_input.bn.bn.weight"
     return {
         "kind": "prompted_sparse_unet",
-        "in_channels": variant.in_channels,
-        "conditions": list(JOINT_CONDITIONS[: variant.n_conditions]),
+        **settings,
+        "conditions": list(names),
+        "context_channels": 256 if adaptive is None else int(adaptive.shape[1]),
+        "norm_decouple": decoupled,
+        "norm_adaptive": adaptive is not None,
+        "norm_affine": first in state,
     }
+
+
+def _widths(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Channels and blocks of every stage; empty where the file holds only a stem."""
+    n_stages = _count(state, r"backbone\.enc\.(\d+)\.")
+    if not n_stages:
+        return {}
+    stem = state.get("backbone.conv_input.conv.weight", state.get("backbone.conv_input.0.weight"))
+    assert stem is not None
+    down = [_stage(state, "enc", s) for s in range(n_stages)]
+    up = [_stage(state, "dec", s) for s in reversed(range(n_stages))] if not _is_pooled(state) else down[::-1]
+    return {
+        "base_channels": int(stem.shape[0]),
+        "channels": [width for width, _ in (*down, *up)],
+        "layers": [depth for _, depth in (*down, *up)],
+    }
+
+
+def _stage(state: Mapping[str, Tensor], side: str, number: int) -> tuple[int, int]:
+    """Channels and blocks. Raises CheckpointError where a stage is missing."""
+    weight = state.get(f"backbone.{side}.{number}.block0.conv1.weight")
+    if weight is None:
+        raise CheckpointError(f"the encoder in the file is not whole: '{side}.{number}' is missing")
+    return int(weight.shape[0]), _count(state, rf"backbone\.{side}\.{number}\.block(\d+)\.")
+
+
+def _count(state: Mapping[str, Tensor], pattern: str) -> int:
+    """One more than the largest number in the names that fit; 0 where none does."""
+    compiled = re.compile(pattern)
+    found = [int(match[1]) for match in map(compiled.match, state) if match is not None]
+    return max(found) + 1 if found else 0

@@ -8,20 +8,30 @@ from pathlib import Path
 
 from ponderv2.collectives import n_processes, process_number
 from ponderv2.errors import PresetError, SceneError
-from ponderv2.models.config import PretextConfig
+from ponderv2.models.config import SemanticTargetConfig, TextTargetConfig
 from ponderv2.models.pretext import PretextModel
+from ponderv2.scenes.collate import collate
+from ponderv2.scenes.config import PretrainDataConfig
 from ponderv2.scenes.dataset import PretrainDataset
-from ponderv2.scenes.scene import Scene
 from ponderv2.scenes.storage import SceneStore
+from ponderv2.training.feed import Datasets
 from ponderv2.training.logbook import Logbook
 from ponderv2.training.loop import Job
 from ponderv2.workflows.configs import PretrainConfig
+from ponderv2.workflows.dataset_parts import (
+    OpenPart,
+    check_known,
+    distinct_names,
+    fingerprints,
+    joint_metrics,
+    open_parts,
+    with_scenes,
+)
 from ponderv2.workflows.gathering import gathered
 from ponderv2.workflows.previews import preview, write_png
 from ponderv2.workflows.report import Reporter, SilentReporter
 from ponderv2.workflows.training_runs import (
     RunRequest,
-    fingerprint,
     run_folder,
     run_training,
     seeded_weights,
@@ -58,7 +68,8 @@ def run(
 ) -> PretrainResult:
     """Trains an encoder and a renderer on the scenes' photographs, into `out/name`.
 
-    `scenes` replaces the folder that the settings name. `devices`: processes on this machine.
+    `scenes` replaces the folder that the settings name; of several datasets, the one that holds theirs.
+    `devices`: processes on this machine. No file with labels is opened unless the model renders classes.
 
     Raises:
         SceneError: there is nothing to train on, or it has no labels and the model renders classes.
@@ -69,7 +80,7 @@ def run(
         TrainingError: the numbers stayed not finite.
     """
     started = time.perf_counter()
-    config = config.model_copy(update={"scenes": Path(scenes or config.scenes)})
+    config = _with_class_names(with_scenes(config, scenes))
     folder = run_folder(Path(out), name)
     request = RunRequest(config, folder, resume=resume, devices=devices, nodes=nodes)
     _training_scenes(config)
@@ -91,55 +102,59 @@ def make_job(request: RunRequest, resumed: bool) -> Job:
     """Model, data and validation of a pre-training run. `resumed` changes nothing: weights are replaced."""
     config = request.config
     assert isinstance(config, PretrainConfig)
-    store, names = _training_scenes(config)
+    parts = _training_scenes(config)
     seeded_weights(config.seed)
     model = PretextModel(config.model)
-    training = PretrainDataset(store, config.train_split, config.data, config.seed)
-    validation = _Validation(config, store, model, request.folder)
+    with_labels = config.model.semantic is not None
+    training = [
+        PretrainDataset(one.store, one.part.train_split, one.part.data, one.seed, with_labels)
+        for one in parts
+    ]
+    validation = _Validation(config, parts, model, request.folder)
     return Job(
         kind="pretext",
         model=model,
-        scenes=training,
-        collate=training.collate,
+        scenes=Datasets(tuple(training), tuple(one.part.ratio for one in parts)),
+        collate=collate,
         training=config.training,
         seed=config.seed,
         folder=request.folder,
         resolved=config.model_dump(mode="json"),
-        data=fingerprint(store, config.train_split, names),
+        data=fingerprints(parts),
         evaluate=validation if validation.n_scenes else None,
         best_metric="psnr",
     )
 
 
-def _training_scenes(config: PretrainConfig) -> tuple[SceneStore, tuple[str, ...]]:
-    store = SceneStore.open(config.scenes)
-    names = store.scene_names(config.train_split)
-    if not names:
-        raise SceneError(
-            f"{config.scenes} has no scenes in '{config.train_split}'",
-            fix=f"--set train_split={store.info.splits[0]}",
-        )
-    _check_targets(config.model, store, store.read(names[0], config.train_split))
-    return store, names
+def _training_scenes(config: PretrainConfig) -> tuple[OpenPart[PretrainDataConfig], ...]:
+    parts = open_parts(config.parts, config.seed)
+    for one in parts:
+        check_known(one.store.info.name, one.store.root, config.model.conditions)
+        if config.model.semantic is not None:
+            _check_targets(config.model.semantic, one)
+    return parts
 
 
-def _check_targets(model: PretextConfig, store: SceneStore, first: Scene) -> None:
-    """What the model is to learn has to be in the scenes. Raises PresetError and SceneError."""
-    if model.conditions and store.info.name not in model.conditions:
-        known = ", ".join(model.conditions)
-        raise PresetError(
-            f"{store.root} holds scenes of '{store.info.name}', the model knows the datasets: {known}",
-            fix=f"--set model.conditions=[{store.info.name}]",
-        )
-    if model.semantic is None:
-        return
+def _check_targets(semantic: SemanticTargetConfig, one: OpenPart[PretrainDataConfig]) -> None:
+    """The classes to be rendered have to be in the scenes. Raises PresetError and SceneError."""
+    store, name = one.store, one.store.info.name
+    first = store.read(one.names[0], one.part.train_split)
     if first.frames and all(frame.semantic_path is None for frame in first.frames):
         raise SceneError(
             f"the photographs of scene '{first.name}' have no labels, and the model renders classes",
             fix="--preset indoor, which needs no labels",
         )
-    rows = getattr(model.semantic, "valid_index", None)
-    wanted, there = model.semantic.n_classes if rows is None else len(rows), len(store.info.class_names)
+    rows = None
+    if isinstance(semantic, TextTargetConfig):
+        if isinstance(semantic.valid_index, dict) and name not in semantic.valid_index:
+            known = ", ".join(semantic.valid_index)
+            raise PresetError(
+                f"{store.root} holds scenes of '{name}', the model knows the classes of {known}",
+                fix=f"--set model.semantic.valid_index.{name}=[...]",
+            )
+        rows = semantic.rows_of(name)
+    wanted = semantic.n_classes if rows is None else len(rows)
+    there = len(store.info.label_set(one.part.data.label_field or store.info.label_field).class_names)
     if there and wanted != there:
         raise PresetError(
             f"the model renders {wanted} classes and {store.root} has {there}",
@@ -147,26 +162,58 @@ def _check_targets(model: PretextConfig, store: SceneStore, first: Scene) -> Non
         )
 
 
-class _Validation:
-    """Renders held-out views of a few scenes; the scenes are shared by the processes."""
+def _with_class_names(config: PretrainConfig) -> PretrainConfig:
+    """Names that a text encoder needs and the settings leave out are those of the only dataset."""
+    semantic = config.model.semantic
+    if not isinstance(semantic, TextTargetConfig) or semantic.names or len(config.parts) > 1:
+        return config
+    store, data = SceneStore.open(config.scenes), config.data
+    names = store.info.label_set(data.label_field or store.info.label_field).class_names
+    if len(names) != semantic.n_classes:
+        return config
+    semantic = semantic.model_copy(update={"class_names": names})
+    return config.model_copy(update={"model": config.model.model_copy(update={"semantic": semantic})})
 
-    def __init__(self, config: PretrainConfig, store: SceneStore, model: PretextModel, folder: Path) -> None:
+
+class _Validation:
+    """Renders held-out views of a few scenes of each dataset; the scenes are shared by the processes."""
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        parts: tuple[OpenPart[PretrainDataConfig], ...],
+        model: PretextModel,
+        folder: Path,
+    ) -> None:
         # Captures of one place have no scenes to spare: their held-out photographs are validated.
-        split = config.val_split if store.scene_names(config.val_split) else config.train_split
-        self._data = PretrainDataset(store, split, config.data, config.seed)
+        self._data = [
+            PretrainDataset(one.store, one.val_split or one.part.train_split, one.part.data, one.seed)
+            for one in parts
+        ]
         self._model, self._folder, self._settings = model, folder, config.training
-        self.n_scenes = min(config.training.evaluate_scenes, len(self._data))
+        self._counts = [min(config.training.evaluate_scenes, len(data)) for data in self._data]
+        self.n_scenes = sum(self._counts)
 
     def __call__(self, step: int, logbook: Logbook | None) -> dict[str, float]:
-        """Mean metrics over views; the first view of each scene is kept as a picture."""
+        """Mean metrics over views; of several datasets their means, and each as `metric/dataset`."""
+        pairs = zip(self._data, self._counts, strict=True)
+        names = distinct_names([data.condition for data in self._data])
+        metrics = [self._of_dataset(data, count, step, logbook) for data, count in pairs]
+        return joint_metrics(dict(zip(names, metrics, strict=True)))
+
+    def _of_dataset(
+        self, data: PretrainDataset, count: int, step: int, logbook: Logbook | None
+    ) -> dict[str, float]:
+        """The first view of each scene is kept as a picture."""
+        several = len(self._data) > 1
         rows: list[dict[str, float]] = []
-        for index in range(process_number(), self.n_scenes, n_processes()):
-            scene = self._data.validation(index)
-            pairs = compare_views(self._model, scene, self._settings.evaluate_width)
-            for number, pair in enumerate(pairs):
+        for index in range(process_number(), count, n_processes()):
+            scene = data.validation(index)
+            for number, pair in enumerate(compare_views(self._model, scene, self._settings.evaluate_width)):
                 rows.append(pair.metrics())
                 if number == 0:
                     name = scene.batch.names[0].replace("/", "_")
+                    name = f"{data.condition}-{name}" if several else name
                     picture = preview(pair)
                     write_png(self._folder / "previews" / f"step-{step:06d}-{name}.png", picture)
                     if logbook:

@@ -89,7 +89,7 @@ def run(
             report.warn("--refine is for models: fusion of depth frames has nothing to refine")
         cell, mesh = config.tsdf.voxel_size, _fused(read, config, report)
     else:
-        field, fitted = _field(read, config, checkpoint, report)
+        field, fitted = _field((read, store.info.name), config, checkpoint, report)
         if fitted is not None:  # before anything else can fail: refinement takes longest
             save_refined(refined, fitted, scene, store.root)
         cell, mesh = _extracted(field, read, config, report)
@@ -118,11 +118,13 @@ def _fused(scene: Scene, config: ReconstructConfig, report: Reporter) -> Mesh:
 
 
 def _field(
-    scene: Scene, config: ReconstructConfig, checkpoint: Path | None, report: Reporter
+    source: tuple[Scene, str], config: ReconstructConfig, checkpoint: Path | None, report: Reporter
 ) -> tuple[SceneField, FittedScene | None]:
+    """The field of a scene of a dataset, fitted to its frames where that is asked for."""
     if checkpoint is None:
         raise CheckpointError("a model is needed", fix="ponder pretrain, or --method tsdf")
-    field = open_field(checkpoint, scene, config.device)
+    scene, dataset = source
+    field = open_field(checkpoint, scene, config.device, dataset)
     if config.refine.steps == 0:
         return field, None
     fitted = fit_scene(scene, config.refine, field, report)

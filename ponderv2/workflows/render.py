@@ -96,7 +96,7 @@ def run(
     views = viewpoints(read, config.cameras)
     if config.width is not None:
         views = tuple(view.resized(config.width) for view in views)
-    field = open_field(checkpoint, read, config.device)
+    field = open_field(checkpoint, read, config.device, store.info.name)
     fitted = None
     if config.refine.steps > 0:
         fitted = fit_scene(read, config.refine, field, report)

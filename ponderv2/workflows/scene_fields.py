@@ -29,6 +29,7 @@ from ponderv2.training.checkpoint import (
     save_checkpoint,
     software_versions,
 )
+from ponderv2.workflows.encoding import chosen_condition
 from ponderv2.workflows.loaded import load
 from ponderv2.workflows.report import Reporter
 
@@ -46,8 +47,10 @@ class FittedScene:
     """Of the last step."""
 
 
-def open_field(path: Path, scene: Scene, device: str = "auto") -> SceneField:
+def open_field(path: Path, scene: Scene, device: str = "auto", dataset: str | None = None) -> SceneField:
     """What a checkpoint says of a scene: a pre-trained model's volume, or a scene that was refined before.
+
+    `dataset` is the name of the scene's dataset, for models that tell datasets apart.
 
     Raises:
         CheckpointError: no checkpoint, not one that renders, or refined for another scene.
@@ -62,7 +65,8 @@ def open_field(path: Path, scene: Scene, device: str = "auto") -> SceneField:
             f"{path} holds a segmentation model, which cannot render", fix="give the pre-trained checkpoint"
         )
     where = chosen_device(device)
-    field = loaded.encode(scene.cloud).field
+    condition = chosen_condition(loaded.model, None, dataset)
+    field = loaded.encode(scene.cloud, condition if loaded.model.config.conditions else None).field
     assert field is not None
     volume = replace(
         field.volume,
@@ -70,7 +74,7 @@ def open_field(path: Path, scene: Scene, device: str = "auto") -> SceneField:
         lower=field.volume.lower.to(where),
         upper=field.volume.upper.to(where),
     )
-    rows = _class_rows(loaded.model)
+    rows = _class_rows(loaded.model, condition)
     return replace(field, renderer=field.renderer.to(where), volume=volume, class_rows=rows)
 
 
@@ -174,10 +178,12 @@ def frames_seen(frames: Sequence[Frame]) -> tuple[Frame, ...]:
     return tuple(frame for frame in frames if not frame.held_out) or tuple(frames)
 
 
-def _class_rows(model: PretextModel) -> Float[Tensor, "class channel"] | None:
-    """Text embedding of each class, where the model renders features in place of scores."""
+def _class_rows(model: PretextModel, condition: str) -> Float[Tensor, "class channel"] | None:
+    """Text embedding of each class, where the model renders features in place of scores.
+
+    A scene of a dataset that the classes are not known of is shown with those of the first one.
+    """
     semantic = model.config.semantic
-    if not isinstance(semantic, TextTargetConfig):
-        return None
-    rows = model.class_embedding
-    return rows if semantic.valid_index is None else rows[list(semantic.valid_index)]
+    index = semantic.valid_index if isinstance(semantic, TextTargetConfig) else None
+    known = tuple(index) if isinstance(index, dict) else ()
+    return model.class_rows(condition if condition in known or not known else known[0])

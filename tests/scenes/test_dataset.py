@@ -74,7 +74,7 @@ def test_pixels_lie_on_the_augmented_points(store: SceneStore) -> None:
 def test_pixel_colors_are_those_of_their_place(store: SceneStore) -> None:
     """Without augmentation a pixel shows the colour that its unprojected position has."""
     config = PRETRAIN.model_copy(update={"augment": ()})
-    batch = PretrainDataset(store, "train", config).sample(0, 0)
+    batch = PretrainDataset(store, "train", config, with_labels=True).sample(0, 0)
     assert batch.pixels is not None
     scene = PretrainDataset(store, "train", config).scene(0)
     shift = (scene.cloud.coord.amin(dim=0) + scene.cloud.coord.amax(dim=0)) / 2
@@ -118,7 +118,7 @@ def test_training_never_sees_held_out_photographs(store: SceneStore) -> None:
 
 def test_validation_cameras_see_the_validation_points(store: SceneStore) -> None:
     """Floor pixels of the moved cameras lie on the floor of the batch, z = 0."""
-    dataset = PretrainDataset(store, "train", PRETRAIN)
+    dataset = PretrainDataset(store, "train", PRETRAIN, with_labels=True)
     shown = dataset.validation(0)
     frame = shown.frames[0]
     decoded = dataset.decode(frame)

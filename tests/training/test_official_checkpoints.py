@@ -10,7 +10,8 @@ import torch
 from ponderv2.errors import CheckpointError
 from ponderv2.models.config import PretextConfig
 from ponderv2.models.pretext import PretextModel
-from ponderv2.training.official_checkpoints import official_state, pretext_settings, variant_of
+from ponderv2.training.official_checkpoints import official_state, variant_of
+from ponderv2.training.official_models import pretext_settings
 from ponderv2.training.stored_models import encoder_weights, load_model
 
 
@@ -60,7 +61,7 @@ def test_a_published_segmentor_gives_its_encoder_and_is_no_pretraining(tmp_path:
         load_model(tmp_path / "m.pth")
 
 
-def test_joint_pretraining_renders_the_classes_of_one_dataset() -> None:
+def test_joint_pretraining_renders_the_classes_of_each_dataset_as_published() -> None:
     state = {
         "backbone.conv_input.conv.weight": torch.zeros(32, 5, 5, 5, 6),
         "backbone.conv_input.bn.bns.0.weight": torch.zeros(32),
@@ -69,9 +70,15 @@ def test_joint_pretraining_renders_the_classes_of_one_dataset() -> None:
         "class_embedding": torch.zeros(36, 512),
         "embedding_table.weight": torch.zeros(3, 256),
     }
-    config = PretextConfig.model_validate(pretext_settings(state, "S3DIS"))
+    config = PretextConfig.model_validate(pretext_settings(state))
     assert config.semantic is not None and config.encoder.kind == "prompted_sparse_unet"
-    assert len(config.semantic.valid_index) == 13  # type: ignore[union-attr]
+    rows = {name: config.semantic.rows_of(name) for name in config.conditions}  # type: ignore[union-attr]
+    assert {name: len(index) for name, index in rows.items()} == {
+        "Structured3D": 25,
+        "ScanNet": 20,
+        "S3DIS": 13,
+    }
+    assert rows["S3DIS"] == (0, 1, 4, 5, 6, 7, 8, 10, 19, 29, 30, 31, 32)
 
 
 def test_files_without_an_encoder_are_refused(tmp_path: Path) -> None:

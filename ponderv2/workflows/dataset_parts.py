@@ -1,0 +1,106 @@
+"""The datasets of a run: where they lie, what is in them, and how they take turns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from ponderv2.errors import PresetError, SceneError
+from ponderv2.randomness import seed_of_dataset
+from ponderv2.scenes.config import PointDataConfig
+from ponderv2.scenes.part_config import Part
+from ponderv2.scenes.storage import SceneStore
+from ponderv2.workflows.configs import FinetuneConfig, PretrainConfig
+from ponderv2.workflows.training_runs import fingerprint
+
+Data = TypeVar("Data", bound=PointDataConfig)
+Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
+
+
+@dataclass(frozen=True)
+class OpenPart(Generic[Data]):
+    """A dataset of a run that has scenes to train on."""
+
+    store: SceneStore
+    part: Part[Data]
+    seed: int
+    """Of its order, augmentations and rays."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The training scenes."""
+        return self.store.scene_names(self.part.train_split)
+
+    @property
+    def val_split(self) -> str | None:
+        """The split to validate on; None where it has no scenes."""
+        return self.part.val_split if self.store.scene_names(self.part.val_split) else None
+
+
+def with_scenes(config: Config, scenes: Path | None) -> Config:
+    """The settings with the folders that `--data` means.
+
+    One dataset: that folder. Several: the folders in it that are called like those of the preset. `scenes`
+    then becomes the first of them, which is where other commands look when they are given the checkpoint.
+    """
+    if not config.datasets:
+        return config.model_copy(update={"scenes": Path(scenes or config.scenes)})
+    datasets = config.datasets
+    if scenes is not None:
+        moved = {part.scenes: Path(scenes) / part.scenes.name for part in datasets}
+        datasets = tuple(part.model_copy(update={"scenes": moved[part.scenes]}) for part in datasets)
+    return config.model_copy(update={"datasets": datasets, "scenes": datasets[0].scenes})
+
+
+def open_parts(parts: tuple[Part[Data], ...], seed: int) -> tuple[OpenPart[Data], ...]:
+    """All datasets of a run.
+
+    Raises:
+        SceneError: a folder is missing, or has no scenes to train on.
+    """
+    opened = []
+    for number, part in enumerate(parts):
+        store = SceneStore.open(part.scenes)
+        if not store.scene_names(part.train_split):
+            key = f"datasets.{number}.train_split" if len(parts) > 1 else "train_split"
+            raise SceneError(
+                f"{part.scenes} has no scenes in '{part.train_split}'",
+                fix=f"--set {key}={store.info.splits[0]}",
+            )
+        opened.append(OpenPart(store, part, seed_of_dataset(seed, number)))
+    return tuple(opened)
+
+
+def check_known(condition: str, root: Path, conditions: tuple[str, ...]) -> None:
+    """Raises PresetError where a model that tells datasets apart does not know one."""
+    if conditions and condition not in conditions:
+        raise PresetError(
+            f"{root} holds scenes of '{condition}', the model knows the datasets: {', '.join(conditions)}",
+            fix=f"--set model.conditions=[{condition}]",
+        )
+
+
+def fingerprints(opened: tuple[OpenPart[Any], ...]) -> dict[str, Any]:
+    """Tells whether two runs saw the same scenes."""
+    each = [fingerprint(one.store, one.part.train_split, one.names) for one in opened]
+    return each[0] if len(each) == 1 else {"name": "+".join(one["name"] for one in each), "datasets": each}
+
+
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """The same names, with a number where one occurs again."""
+    return [
+        name if names.index(name) == place else f"{name}-{names[: place + 1].count(name)}"
+        for place, name in enumerate(names)
+    ]
+
+
+def joint_metrics(per_dataset: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Metrics of one dataset as they are; of several the means, then each as `metric/dataset`."""
+    every = list(per_dataset.values())
+    if len(every) == 1:
+        return every[0]
+    shared = [name for name in every[0] if all(name in one for one in every)]
+    means = {name: sum(one[name] for one in every) / len(every) for name in shared}
+    return means | {f"{name}/{key}": one[name] for key, one in per_dataset.items() for name in one}
