@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from ponderv2.encoder.build import build_encoder
-from ponderv2.encoder.config import PromptedSparseUNetConfig
-from ponderv2.geometry.voxels import SparseVoxels, scene_of_each
 from ponderv2.heads.build import build_head
 from ponderv2.heads.semantic import SegmentationLosses, read_class_weights, segmentation_losses
 from ponderv2.models.segmentation_config import SegmentationModelConfig
+from ponderv2.models.task_model import TaskModel
 from ponderv2.normalisation import BatchNorm
 from ponderv2.scenes.batch import SceneBatch
 
@@ -28,25 +25,16 @@ class SegmentationStep:
     logits: Float[Tensor, "point class"]
 
 
-class SegmentationModel(nn.Module):
-    """The encoder is mounted as `backbone`, as in pre-training, so that its weights fit by name."""
+class SegmentationModel(TaskModel):
+    """A class for every point."""
 
     def __init__(self, config: SegmentationModelConfig) -> None:
-        super().__init__()
-        if config.encoder is None:
-            raise ValueError("the encoder is not known yet")
+        super().__init__(config)
         self.config = config
-        self.backbone = build_encoder(config.encoder)
-        self.head = build_head(config.head, config.encoder.out_channels)
-        if isinstance(config.encoder, PromptedSparseUNetConfig):
-            self.conditions = config.conditions or config.encoder.conditions
-            self.embedding_table = nn.Embedding(len(self.conditions), config.encoder.context_channels)
+        self.head = build_head(config.head, self.n_channels)
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", read_class_weights(config.losses), persistent=False)
-        if config.freeze_encoder:
-            for name, parameter in self.named_parameters():
-                parameter.requires_grad_(parameter.requires_grad and name.startswith("head."))
-            self.train(self.training)
+        self.freeze()
 
     def classes_of(self, condition: str) -> int:
         """Scores per point of a dataset. Raises ValueError for a dataset that the head does not know."""
@@ -54,22 +42,6 @@ class SegmentationModel(nn.Module):
         if n_classes is None:
             raise ValueError(f"the head has no classes for {condition!r}")
         return n_classes
-
-    def train(self, mode: bool = True) -> SegmentationModel:
-        """Switch between training and evaluation; a frozen encoder stays in evaluation."""
-        super().train(mode)
-        if self.config.freeze_encoder:
-            self.backbone.eval()
-        return self
-
-    def encode(self, batch: SceneBatch) -> Float[Tensor, "point channel"]:
-        """Feature of every point; without gradient where the encoder is frozen."""
-        voxels = SparseVoxels(batch.feature, batch.grid_coord, scene_of_each(batch.offset), len(batch.offset))
-        with torch.no_grad() if self.config.freeze_encoder else nullcontext():
-            if not isinstance(self.config.encoder, PromptedSparseUNetConfig):
-                return self.backbone(voxels)
-            condition = self.config.condition or batch.condition
-            return self.backbone(voxels, self._context(condition), condition)
 
     def logits(self, batch: SceneBatch) -> Float[Tensor, "point class"]:
         """Score of every class for every point."""
@@ -81,14 +53,9 @@ class SegmentationModel(nn.Module):
         losses = segmentation_losses(logits, batch.segment, self.config.losses, self.class_weights)
         return SegmentationStep(losses, logits)
 
-    def _context(self, condition: str) -> Float[Tensor, "1 context"]:
-        if condition not in self.conditions:
-            raise ValueError(f"expected a condition out of {self.conditions}, got {condition!r}")
-        return self.embedding_table.weight[self.conditions.index(condition)][None]
-
 
 @torch.no_grad()
-def calibrate_normalisation(model: SegmentationModel, batches: Iterable[SceneBatch]) -> None:
+def calibrate_normalisation(model: TaskModel, batches: Iterable[SceneBatch]) -> None:
     """Replace the stored statistics of the encoder's normalisations by their average over some batches.
 
     For a frozen encoder whose own statistics mean nothing, such as a random one, or come from other data.

@@ -1,0 +1,67 @@
+"""What the models of all tasks share: the encoder, its prompts, and whether it is frozen."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ponderv2.encoder.build import build_encoder
+from ponderv2.encoder.config import PromptedSparseUNetConfig
+from ponderv2.geometry.voxels import SparseVoxels, scene_of_each
+from ponderv2.models.instances_config import InstancesModelConfig
+from ponderv2.models.segmentation_config import SegmentationModelConfig
+from ponderv2.scenes.batch import SceneBatch
+
+
+class TaskModel(nn.Module):
+    """The encoder is mounted as `backbone`, as in pre-training, so that its weights fit by name.
+
+    Subclasses add their heads and then call `freeze`.
+    """
+
+    def __init__(self, settings: SegmentationModelConfig | InstancesModelConfig) -> None:
+        super().__init__()
+        if settings.encoder is None:
+            raise ValueError("the encoder is not known yet")
+        self.settings = settings
+        self.n_channels = settings.encoder.out_channels
+        self.backbone = build_encoder(settings.encoder)
+        if isinstance(settings.encoder, PromptedSparseUNetConfig):
+            self.conditions = settings.conditions or settings.encoder.conditions
+            self.embedding_table = nn.Embedding(len(self.conditions), settings.encoder.context_channels)
+
+    def freeze(self) -> None:
+        """Leave encoder and prompts as they are, where the settings say so."""
+        if self.settings.freeze_encoder:
+            for name, parameter in self.named_parameters():
+                if name.startswith(("backbone.", "embedding_table.")):
+                    parameter.requires_grad_(False)
+            self.train(self.training)
+
+    def train(self, mode: bool = True) -> TaskModel:
+        """Switch between training and evaluation; a frozen encoder stays in evaluation."""
+        super().train(mode)
+        if self.settings.freeze_encoder:
+            self.backbone.eval()
+        return self
+
+    def encode(self, batch: SceneBatch) -> Float[Tensor, "point channel"]:
+        """Feature of every point; without gradient where the encoder is frozen.
+
+        Raises:
+            ValueError: a dataset that a prompted encoder does not know.
+        """
+        voxels = SparseVoxels(batch.feature, batch.grid_coord, scene_of_each(batch.offset), len(batch.offset))
+        with torch.no_grad() if self.settings.freeze_encoder else nullcontext():
+            if not isinstance(self.settings.encoder, PromptedSparseUNetConfig):
+                return self.backbone(voxels)
+            condition = self.settings.condition or batch.condition
+            return self.backbone(voxels, self._context(condition), condition)
+
+    def _context(self, condition: str) -> Float[Tensor, "1 context"]:
+        if condition not in self.conditions:
+            raise ValueError(f"expected a condition out of {self.conditions}, got {condition!r}")
+        return self.embedding_table.weight[self.conditions.index(condition)][None]
