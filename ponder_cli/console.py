@@ -7,6 +7,7 @@ import json
 import math
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ponderv2.errors import OutputError, PonderError
+from ponderv2.errors import MismatchError, OutputError, PonderError
 
 WIDTH_OF_FILES = 160
 """Columns of a table that goes into a file or another program."""
+MISMATCHES_SHOWN = 8
+"""Entries of a checkpoint that are named for each kind of trouble."""
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -62,6 +65,28 @@ def error(problem: PonderError) -> None:
     err.print(f"[red]error:[/red] {escape(problem.message)}")
     if problem.fix:
         err.print(f"[green]  try:[/green] {escape(problem.fix)}")
+    if isinstance(problem, MismatchError):
+        _mismatches(problem.rows)
+
+
+def _mismatches(rows: Sequence[Mapping[str, str]]) -> None:
+    """The entries of a checkpoint that do not fit, on stderr; the kinds of trouble first, then examples."""
+    counts = Counter(_trouble(row) for row in rows)
+    grid = Table(title="entries that do not fit", title_justify="left", header_style="bold")
+    for name in ("entry", "trouble"):
+        grid.add_column(name, overflow="fold")
+    for trouble, count in counts.items():
+        chosen = [row for row in rows if _trouble(row) == trouble][:MISMATCHES_SHOWN]
+        for row in chosen:
+            grid.add_row(escape(row["entry"]), escape(row["trouble"]))
+        if count > len(chosen):
+            grid.add_row(f"... and {count - len(chosen)} more", trouble)
+    target = err if err.is_terminal else Console(file=err.file, width=WIDTH_OF_FILES)
+    target.print(grid)
+
+
+def _trouble(row: Mapping[str, str]) -> str:
+    return "other shape" if "file (" in row["trouble"] else row["trouble"]
 
 
 def stopped(problem: PonderError) -> None:

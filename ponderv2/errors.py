@@ -24,6 +24,15 @@ class CheckpointError(PonderError):
     """A checkpoint that is missing, damaged, unsafe or of another model."""
 
 
+class MismatchError(CheckpointError):
+    """A checkpoint whose entries do not fit the model that they are for."""
+
+    def __init__(self, message: str, rows: list[dict[str, str]], fix: str | None = None) -> None:
+        super().__init__(message, fix)
+        self.rows = rows
+        """`entry` and `trouble` of everything that does not fit."""
+
+
 class OutputError(PonderError):
     """A result that cannot be written: disk full, no permission, already there."""
 

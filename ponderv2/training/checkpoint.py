@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ponderv2.errors import CheckpointError, OutputError
+from ponderv2.training.plain_numbers import STAND_INS
 
 FORMAT = "ponder"
 FORMAT_VERSION = 1
@@ -123,7 +124,8 @@ def read_archive(path: Path) -> dict[str, Any]:
             message = f"{path} is damaged: its contents do not match its checksum"
             raise CheckpointError(message, fix=_ANOTHER)
         _refuse_bombs(path)
-        contents = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(STAND_INS):
+            contents = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise CheckpointError(
             f"{path} holds more than plain data and was not opened: {_reason(error)}",

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ponderv2.errors import CheckpointError
+from ponderv2.errors import MismatchError
+
+WRAPPERS = ("module.", "_orig_mod.")
+ENCODER_PARTS = ("conv_input.", "down.", "enc.", "up.", "dec.", "final.")
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,14 @@ class MatchReport:
     mismatched: tuple[str, ...]
     """In both, with different shapes: `name: file (1, 256), model (3, 256)`."""
 
+    def rows(self) -> list[dict[str, str]]:
+        """What does not fit, one record per entry, for a table."""
+        return [
+            *({"entry": text.split(": ")[0], "trouble": text.split(": ", 1)[1]} for text in self.mismatched),
+            *({"entry": name, "trouble": "missing in the file"} for name in self.missing),
+            *({"entry": name, "trouble": "unexpected in the file"} for name in self.unexpected),
+        ]
+
     def summary(self) -> str:
         """One line."""
         wanted = len(self.matched) + len(self.missing) + len(self.mismatched)
@@ -34,13 +45,25 @@ class MatchReport:
 def strip_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state without the names that wrappers put in front.
 
-    `module.` of distributed training goes. `backbone.backbone.x` and `backbone.embedding_table.x` of the
-    wrapped fine-tuned models become `backbone.x` and `embedding_table.x`; other keys beside them stay.
+    `module.` of distributed training and `_orig_mod.` of compiled models go. `backbone.backbone.x` and
+    `backbone.embedding_table.x` of the wrapped fine-tuned models become `backbone.x` and `embedding_table.x`;
+    other keys beside them stay. The entries of a bare encoder get `backbone.` in front.
     """
-    plain = {name.removeprefix("module."): value for name, value in state.items()}
+    plain = {_unwrapped(name): value for name, value in state.items()}
     if any(name.startswith("backbone.backbone.") for name in plain):
         plain = {name.removeprefix("backbone."): value for name, value in plain.items()}
+    if any(name.startswith("conv_input.") for name in plain):
+        plain = {
+            f"backbone.{name}" if name.startswith(ENCODER_PARTS) else name: value
+            for name, value in plain.items()
+        }
     return plain
+
+
+def _unwrapped(name: str) -> str:
+    while name.startswith(WRAPPERS):
+        name = name.partition(".")[2]
+    return name
 
 
 def load_weights(
@@ -54,7 +77,7 @@ def load_weights(
     """Copies every entry whose name and shape fit. Nothing is copied when too little fits.
 
     Of the model's entries under each required prefix at least `least_share` must fit (1.0: all).
-    Raises CheckpointError in one sentence.
+    Raises MismatchError: a CheckpointError of one sentence, with a table of what does not fit.
     """
     stored = strip_wrappers(state)
     wanted = model.state_dict()
@@ -65,7 +88,7 @@ def load_weights(
         n_matched = sum(name in matched for name in names)
         if not names or n_matched < least_share * len(names):
             message = _refusal(source, prefix, n_matched, len(names), report)
-            raise CheckpointError(message, fix="give a checkpoint of this very model")
+            raise MismatchError(message, report.rows(), fix="give a checkpoint of this very model")
     model.load_state_dict({name: stored[name] for name in report.matched}, strict=False)
     return report
 

@@ -44,7 +44,7 @@ def test_the_generation_and_all_weights_of_a_published_file_are_recognised(
     assert all(torch.equal(loaded.state_dict()[name], value) for name, value in source.state_dict().items())
 
 
-def test_a_published_segmentor_gives_its_encoder_and_is_no_pretraining(tmp_path: Path) -> None:
+def test_a_published_model_gives_its_encoder_and_is_refused_where_parts_are_missing(tmp_path: Path) -> None:
     state = {
         "module.backbone.backbone.conv_input.conv.weight": torch.zeros(32, 5, 5, 5, 6),
         "module.backbone.backbone.conv_input.bn.bns.0.weight": torch.zeros(32),
@@ -57,7 +57,7 @@ def test_a_published_segmentor_gives_its_encoder_and_is_no_pretraining(tmp_path:
     assert {"backbone.conv_input.conv.weight", "embedding_table.weight"} <= set(weights)
     variant = variant_of(weights)
     assert (variant.task, variant.prompted, variant.n_classes) == ("instances", True, 20)
-    with pytest.raises(CheckpointError, match="published instances model"):
+    with pytest.raises(CheckpointError, match="entries of the model fit"):
         load_model(tmp_path / "m.pth")
 
 
