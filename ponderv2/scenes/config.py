@@ -25,7 +25,7 @@ def _joined(value: Any) -> Any:
 SplitName = Annotated[str, BeforeValidator(_joined), Field(min_length=1)]
 """One split of a scene store, or several joined by `+`: `Area_1+Area_2`, in YAML also `[Area_1, Area_2]`."""
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-FrameChoice = Literal["all", "published"]
+FrameChoice = Literal["all", "published", "none"]
 """published: as PonderV2 chose from exported recordings, frames 40 to -60 in steps of 10."""
 FeatureName = Literal["color", "normal", "coord", "height", "offset", "ones"]
 
@@ -276,8 +276,8 @@ class PretrainDataConfig(PointDataConfig):
 
     augment: tuple[AugmentConfig, ...] = Field(default_factory=published_pretraining_augmentations)
     views: ViewSamplingConfig = ViewSamplingConfig()
-    frames: FrameChoice = "all"
-    """Photographs of exported recordings that are read in place; prepared scenes hold their choice already."""
+    frames: Literal["all", "published"] = "all"
+    """Photographs of exported recordings that are read in place; prepared ones hold their choice already."""
     crop: LocalCropConfig | None = None
     validation_views: PositiveInt = 4
     """Held-out photographs per scene that validation renders."""

@@ -21,6 +21,7 @@ from ponderv2.scenes.config import PointDataConfig, PretrainDataConfig, Segmenta
 from ponderv2.scenes.crops import ATTEMPTS, Region, crop_points, random_region, region_around
 from ponderv2.scenes.decoding import FrameDecoder
 from ponderv2.scenes.label_budget import budget_scenes, spend_label_budget
+from ponderv2.scenes.processed.layout import FrameChoice
 from ponderv2.scenes.recently_used import RecentlyUsed
 from ponderv2.scenes.sampling import ChosenPixels, choose_pixels, surface_points
 from ponderv2.scenes.scene import Frame, Scene
@@ -57,6 +58,7 @@ class _Scenes(Dataset[SceneBatch]):
             )
         self.store, self.split, self.names = store, split, tuple(names)
         self.with_labels = with_labels
+        self._frames: FrameChoice = config.frames if isinstance(config, PretrainDataConfig) else "none"
         self.label_field = config.label_field or store.info.label_field
         self._memory: RecentlyUsed[_Read] = RecentlyUsed(config.cache_megabytes / 2)
 
@@ -76,8 +78,9 @@ class _Scenes(Dataset[SceneBatch]):
     def scene(self, index: int) -> Scene:
         """A scene as it was prepared."""
         name = self.names[index]
+        frames = self._frames
         return self._memory.get(
-            name, lambda: _Read(self.store.read(name, self.split, self.with_labels))
+            name, lambda: _Read(self.store.read(name, self.split, self.with_labels, frames))
         ).scene
 
     def sample(self, index: int, draw: int) -> SceneBatch:
@@ -114,7 +117,7 @@ class PretrainDataset(_Scenes):
         with_labels: bool = False,
     ) -> None:
         """Without labels (the default) no file of them is opened; with them, those of the budget are seen."""
-        super().__init__(store, split, config, store.scene_names(split), with_labels)
+        super().__init__(store, split, config, store.photographed(split), with_labels)
         self.config, self.seed = config, seed
         self.labelled = frozenset(budget_scenes(self.names, config.budget)) if with_labels else frozenset()
         self.decode = FrameDecoder(config.cache_megabytes / 2)

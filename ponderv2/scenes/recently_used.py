@@ -42,6 +42,9 @@ class RecentlyUsed(Generic[Value]):
             self.n_bytes -= oldest.n_bytes
         return value
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
     def __len__(self) -> int:
         return len(self._values)
 

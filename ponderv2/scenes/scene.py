@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera, transform_points
-from ponderv2.scenes.pictures import read_color, read_integers
+from ponderv2.scenes.frame_pictures import PREPARED_PICTURES, FramePictures
 
 
 @dataclass(frozen=True)
@@ -52,26 +52,32 @@ class Frame:
 
     held_out: bool = False
     """Kept for validation: never trained on, not part of the point cloud."""
+    pictures: FramePictures = PREPARED_PICTURES
+    """How the files are to be read; several pictures may share one file."""
 
     def read_color(self) -> UInt8[Tensor, "row column 3"]:
         """Colour 0..255. SceneError when the file is missing, damaged or of another size."""
-        color = read_color(self.color_path)
+        color = self.pictures.color(self.color_path, self._size)
         self._check_size(self.color_path, color.shape)
-        return torch.from_numpy(color.copy())
+        return torch.from_numpy(np.array(color))
 
     def read_depth(self) -> Float[Tensor, "row column"]:
         """Depth along the optical axis, metres; 0 = no measurement."""
-        depth = read_integers(self.depth_path)
+        depth = self.pictures.depth(self.depth_path, self._size)
         self._check_size(self.depth_path, depth.shape)
-        return torch.from_numpy(depth.astype(np.float32)) * self.depth_scale
+        return torch.from_numpy(depth) * self.depth_scale
 
     def read_semantic(self) -> Int[Tensor, "row column"]:
         """Class per pixel, -1 = unlabelled; -1 everywhere when the frame has no labels."""
         if self.semantic_path is None:
             return torch.full((self.camera.height, self.camera.width), -1, dtype=torch.int64)
-        values = read_integers(self.semantic_path)
+        values = self.pictures.semantic(self.semantic_path, self._size)
         self._check_size(self.semantic_path, values.shape)
-        return torch.from_numpy(values.astype(np.int64)) - 1
+        return torch.from_numpy(values)
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.camera.width, self.camera.height
 
     def _check_size(self, path: Path, shape: tuple[int, ...]) -> None:
         expected = (self.camera.height, self.camera.width)

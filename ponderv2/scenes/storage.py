@@ -4,7 +4,7 @@
     ROOT/<split>/<scene>/coord.npy color.npy normal.npy segment.npy instance.npy mesh.ply prepared.json
     ROOT/<split>/<scene>/frames/cameras.npz color/<id>.jpg depth/<id>.png semantic/<id>.png
 
-Folders of Pointcept (arrays only, no dataset.yaml) are read in place.
+Folders that other programs processed (no dataset.yaml) are read in place: see `processed/`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import yaml
 
 from ponderv2.errors import SceneError
 from ponderv2.scenes.prepared import PreparedScene
+from ponderv2.scenes.processed.layout import FrameChoice, SceneLayout
 from ponderv2.scenes.scene import Scene
-from ponderv2.scenes.storage_reader import read_scene
+from ponderv2.scenes.storage_reader import PREPARED
 from ponderv2.scenes.storage_writer import write_scene
 from ponderv2.version import __version__
 
 INFO_FILE = "dataset.yaml"
-LABEL_FIELDS = ("segment", "segment20", "segment200")
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,20 @@ class SceneStore:
 
     root: Path
     info: DatasetInfo
+    layout: SceneLayout = PREPARED
+    """How its scenes are stored: in our way or in that of another program."""
 
     @staticmethod
     def open(root: Path) -> SceneStore:
-        """The store in a folder that has at least one scene. Raises SceneError with what to type."""
+        """The store in a folder that has at least one scene, prepared here or processed by another program.
+
+        Raises SceneError with what to type.
+        """
         root = Path(root)
         if not root.is_dir():
             raise SceneError(f"no folder {root}", fix=f"ponder prepare synthetic --out {root}")
-        store = SceneStore(root, _read_info(root))
-        if not any(store.scene_names(split) for split in store.info.splits):
+        store = SceneStore(root, _read_info(root)) if (root / INFO_FILE).is_file() else _recognised(root)
+        if store is None or not any(store.scene_names(split) for split in store.info.splits):
             raise SceneError(f"no prepared scenes in {root}", fix=f"ponder prepare synthetic --out {root}")
         return store
 
@@ -100,11 +105,11 @@ class SceneStore:
         """
         parts = split_parts(split)
         if len(parts) == 1:
-            return _scene_names(self.root / parts[0])
-        named = {part: _scene_names(self.root / part) for part in parts}
+            return self.layout.scene_names(self.root / parts[0])
+        named = {part: self.layout.scene_names(self.root / part) for part in parts}
         for part, names in named.items():
             if not names:
-                known = ", ".join(one for one in self.info.splits if _scene_names(self.root / one))
+                known = ", ".join(one for one in self.info.splits if self.layout.scene_names(self.root / one))
                 raise SceneError(
                     f"{self.root} has no scenes in '{part}' of '{split}'", fix=f"choose of: {known}"
                 )
@@ -116,19 +121,36 @@ class SceneStore:
         return self.root / parts[0] / name if len(parts) == 1 else self.root / name
 
     def folder(self, name: str, split: str | None = None) -> Path:
-        """Folder of a scene; the name may have its split before it. Raises SceneError when there is none."""
+        """Folder of a scene; the name may have its split before it. Raises SceneError when there is none.
+
+        Where scenes are files, the name of the file without its ending.
+        """
         splits = (split,) if split is not None else self.info.splits
         folders = [self._folder(name, one) for one in splits]
         for folder in folders if split is not None else [*folders, self.root / name]:
-            if (folder / "coord.npy").is_file():
+            if self.layout.is_scene(folder):
                 return folder
         known = sum((self.scene_names(one) for one in self.info.splits), ())
         listed = ", ".join(known[:5]) + (", ..." if len(known) > 5 else "")
         raise SceneError(f"no scene '{name}' in {self.root}", fix=f"choose one of: {listed}")
 
-    def read(self, name: str, split: str | None = None) -> Scene:
-        """A scene; arrays are memory-mapped, pictures read when asked for."""
-        return read_scene(self.folder(name, split), name)
+    def photographed(self, split: str) -> tuple[str, ...]:
+        """Names of the scenes of a split that have photographs; all where none has."""
+        names = self.scene_names(split)
+        return tuple(one for one in names if self.layout.has_frames(self._folder(one, split))) or names
+
+    def read(
+        self,
+        name: str,
+        split: str | None = None,
+        labels: bool = True,
+        frames: FrameChoice = "all",
+    ) -> Scene:
+        """A scene; arrays are memory-mapped, pictures read when asked for.
+
+        Without `labels` no file with classes or objects is opened, whether there is one or not.
+        """
+        return self.layout.read(self.folder(name, split), name, labels, frames)
 
     def mesh_path(self, name: str, split: str | None = None) -> Path | None:
         """The reference mesh of a scene, when there is one."""
@@ -136,7 +158,12 @@ class SceneStore:
         return path if path.is_file() else None
 
     def record(self, name: str, split: str) -> dict[str, Any]:
-        """What was noted when the scene was prepared (fingerprint, notes, repairs); empty if nothing was."""
+        """What was noted when the scene was prepared (fingerprint, notes, repairs); empty if nothing was.
+
+        Of scenes of other programs: what was guessed, computed or left out in reading. Raises SceneError.
+        """
+        if self.layout is not PREPARED:
+            return {"notes": list(self.layout.notes(self._folder(name, split)))}
         try:
             values = json.loads((self._folder(name, split) / "prepared.json").read_text())
         except (OSError, ValueError):
@@ -153,17 +180,15 @@ def split_parts(split: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in split.split("+")))
 
 
-def _scene_names(folder: Path) -> tuple[str, ...]:
-    """Folders with coord.npy at most two levels down."""
-    found = [path.parent for pattern in ("*/coord.npy", "*/*/coord.npy") for path in folder.glob(pattern)]
-    names = (path.relative_to(folder).as_posix() for path in found)
-    return tuple(sorted(name for name in names if not name.startswith(".")))
+def _recognised(root: Path) -> SceneStore | None:
+    from ponderv2.scenes.processed.recognise import recognise
+
+    found = recognise(root)
+    return None if found is None else SceneStore(root, *found)
 
 
 def _read_info(root: Path) -> DatasetInfo:
     path = root / INFO_FILE
-    if not path.is_file():
-        return _guess_info(root)
     try:
         values = yaml.safe_load(path.read_text())
         main = _label_set(values)
@@ -183,16 +208,6 @@ def _read_info(root: Path) -> DatasetInfo:
 def _label_set(values: Mapping[str, Any]) -> LabelSet:
     colors = tuple((int(r), int(g), int(b)) for r, g, b in values.get("class_colors", ()))
     return LabelSet(tuple(str(name) for name in values.get("class_names", ())), colors)
-
-
-def _guess_info(root: Path) -> DatasetInfo:
-    """For a Pointcept folder: every sub-folder with scenes is a split."""
-    splits = tuple(path.name for path in sorted(root.iterdir()) if path.is_dir() and _scene_names(path))
-    if not splits:
-        return DatasetInfo(name=root.name, splits=())
-    scene = root / splits[0] / _scene_names(root / splits[0])[0]
-    present = [name for name in LABEL_FIELDS if (scene / f"{name}.npy").is_file()]
-    return DatasetInfo(name=root.name, label_field=(present or ["segment"])[0], splits=splits, version="")
 
 
 def _plain(value: Any) -> Any:

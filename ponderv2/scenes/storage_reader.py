@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,54 @@ from torch import Tensor
 
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera
+from ponderv2.scenes.processed.layout import FrameChoice
+from ponderv2.scenes.processed.normals import kept_normals
 from ponderv2.scenes.scene import Frame, PointCloud, Scene
 
 AGAIN = "prepare the scene again"
 
 
-def read_scene(folder: Path, name: str) -> Scene:
-    """Points memory-mapped (copy on write), cameras read, pictures left on disk."""
-    return Scene(name=name, cloud=_read_cloud(folder), frames=_read_frames(folder / "frames"))
+class PreparedScenes:
+    """Our own layout: a folder per scene."""
+
+    def scene_names(self, folder: Path) -> tuple[str, ...]:
+        """Folders with coord.npy at most two levels down."""
+        found = [path.parent for pattern in ("*/coord.npy", "*/*/coord.npy") for path in folder.glob(pattern)]
+        names = (path.relative_to(folder).as_posix() for path in found)
+        return tuple(sorted(name for name in names if not name.startswith(".")))
+
+    def is_scene(self, place: Path) -> bool:
+        """Whether there are points."""
+        return (place / "coord.npy").is_file()
+
+    def has_frames(self, place: Path) -> bool:
+        """Whether there are photographs."""
+        return (place / "frames" / "cameras.npz").is_file()
+
+    def read(self, place: Path, name: str, labels: bool, frames: FrameChoice) -> Scene:
+        """A scene with all its photographs. Raises SceneError."""
+        return read_scene(place, name, labels)
+
+    def notes(self, place: Path) -> tuple[str, ...]:
+        """Nothing: what is noted stands in the record of the scene."""
+        return ()
 
 
-def _read_cloud(folder: Path) -> PointCloud:
+PREPARED = PreparedScenes()
+
+
+def read_scene(folder: Path, name: str, with_labels: bool = True) -> Scene:
+    """Points memory-mapped (copy on write), cameras read, pictures left on disk.
+
+    Without labels no file of them is touched, and frames have no `semantic_path`.
+    """
+    frames = _read_frames(folder / "frames")
+    if not with_labels:
+        frames = tuple(replace(frame, semantic_path=None) for frame in frames)
+    return Scene(name=name, cloud=_read_cloud(folder, with_labels), frames=frames)
+
+
+def _read_cloud(folder: Path, with_labels: bool) -> PointCloud:
     coord = _float_rows(folder / "coord.npy", 3)
     n_points = len(coord)
     if n_points == 0:
@@ -30,15 +68,20 @@ def _read_cloud(folder: Path) -> PointCloud:
     grey = torch.full((1, 3), 127.5).expand(n_points, 3)
     color = _float_rows(folder / "color.npy", 3) if (folder / "color.npy").is_file() else grey
     has_normals = (folder / "normal.npy").is_file()
-    normal = _float_rows(folder / "normal.npy", 3) if has_normals else _estimated_normals(coord)
-    labels = {path.stem: _label_column(path) for path in sorted(folder.glob("segment*.npy"))}
-    if (folder / "instance.npy").is_file():
-        labels["instance"] = _label_column(folder / "instance.npy")
+    normal = (
+        _float_rows(folder / "normal.npy", 3) if has_normals else kept_normals(coord, folder / "coord.npy")
+    )
+    labels = _labels(folder) if with_labels else {}
     for field, values in {"color": color, "normal": normal, **labels}.items():
         if len(values) != n_points:
             path = folder / f"{field}.npy"
             raise SceneError(f"{path} has {len(values)} rows, coord.npy {n_points}", fix=AGAIN)
     return PointCloud(coord, color, normal, labels)
+
+
+def _labels(folder: Path) -> dict[str, Tensor]:
+    paths = [*sorted(folder.glob("segment*.npy")), *folder.glob("instance.npy")]
+    return {path.stem: _label_column(path) for path in paths}
 
 
 def _array(path: Path) -> ndarray:
@@ -63,13 +106,6 @@ def _label_column(path: Path) -> Tensor:
     if values.dtype.kind not in "iu" or values.ndim not in (1, 2):
         raise SceneError(f"{path} is {values.dtype} {values.shape}, expected whole numbers (N,)", fix=AGAIN)
     return torch.from_numpy((values if values.ndim == 1 else values[:, 0]).astype(np.int64))
-
-
-def _estimated_normals(coord: Tensor) -> Tensor:
-    from ponderv2.scenes.normals import estimate_normals
-
-    points = coord.numpy().astype(np.float64)
-    return torch.from_numpy(estimate_normals(points, towards=points.mean(axis=0)[None]))
 
 
 def _read_frames(folder: Path) -> tuple[Frame, ...]:

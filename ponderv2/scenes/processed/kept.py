@@ -1,0 +1,102 @@
+"""Results that cost time, kept in the user's folder for such things and never beside the data.
+
+The folder is $PONDER_CACHE, or ponder/ in $XDG_CACHE_HOME or ~/.cache. Where nothing can be written, the
+results stay in memory as long as the program runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy import ndarray
+
+from ponderv2.scenes.recently_used import RecentlyUsed
+
+FORMAT = "1"
+"""Changes whenever what is kept changes its meaning."""
+
+
+@dataclass(frozen=True)
+class _Arrays:
+    """Named arrays with their size."""
+
+    values: Mapping[str, ndarray]
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(array.nbytes for array in self.values.values())
+
+
+_in_memory: RecentlyUsed[_Arrays] = RecentlyUsed(512.0)
+"""Used only where no file can be written."""
+
+
+def kept(
+    kind: str, sources: Iterable[Path], make: Callable[[], Mapping[str, ndarray]]
+) -> Mapping[str, ndarray]:
+    """What `make` gives for these files and folders, from an earlier time when they are unchanged since.
+
+    Unchanged: same path, size and time of change. `make` may raise; then nothing is kept.
+    """
+    key = _digest(kind, sources)
+    path = _folder() / kind / f"{key}.npz"
+    found = _read(path)
+    if found is not None:
+        return found
+    if key in _in_memory:
+        return _in_memory.get(key, lambda: _Arrays(make())).values
+    values = dict(make())
+    if not _written(path, values):
+        _in_memory.get(key, lambda: _Arrays(values))
+    return values
+
+
+def _folder() -> Path:
+    named = os.environ.get("PONDER_CACHE")
+    if named:
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path(os.path.expanduser("~")) / ".cache") / "ponder"
+
+
+def _digest(kind: str, sources: Iterable[Path]) -> str:
+    digest = hashlib.sha256(f"{FORMAT} {kind}".encode())
+    for source in sources:
+        try:
+            known = source.stat()
+            state = f"{known.st_size} {known.st_mtime_ns}"
+        except OSError:
+            state = "absent"
+        digest.update(f"{source.absolute()}\0{state}\0".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:40]
+
+
+def _read(path: Path) -> Mapping[str, ndarray] | None:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        return None
+
+
+def _written(path: Path, values: Mapping[str, ndarray]) -> bool:
+    """Whole or not at all: several processes may do so at once."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            np.savez(stream, allow_pickle=False, **dict(values))
+        temporary.replace(path)
+        return True
+    except OSError:
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

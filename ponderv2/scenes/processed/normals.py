@@ -1,0 +1,31 @@
+"""Normals for clouds that come without, estimated once and kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ponderv2.scenes.normals import estimate_normals
+from ponderv2.scenes.processed.kept import kept
+
+NOTE = "the scene has no normals: they were estimated from the points around each point"
+
+
+def kept_normals(coord: Float[Tensor, "point 3"], source: Path) -> Float[Tensor, "point 3"]:
+    """Unit normals by principal components of 16 neighbours, turned towards the middle of the scene.
+
+    `source` is the file that the points come from; while it does not change, nothing is computed again.
+    """
+
+    def make() -> dict[str, np.ndarray]:
+        points = coord.numpy().astype(np.float64)
+        return {"normal": estimate_normals(points, towards=points.mean(axis=0)[None])}
+
+    found = kept("normals", [source], make).get("normal")
+    if found is None or found.shape != tuple(coord.shape) or found.dtype != np.float32:
+        found = make()["normal"]
+    return torch.from_numpy(found)

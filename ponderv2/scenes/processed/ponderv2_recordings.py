@@ -1,0 +1,197 @@
+"""PonderV2's photographs of ScanNet: rgbd/SCENE/{color,depth,pose,intrinsic,label}, skip.lst, SPLIT.json."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64, UInt8
+from numpy import ndarray
+
+from ponderv2.errors import SceneError
+from ponderv2.geometry.cameras import Camera
+from ponderv2.scenes.frame_pictures import PreparedPictures
+from ponderv2.scenes.labels.scannet20 import CLASS_OF_NYU40
+from ponderv2.scenes.pictures import decode_color, picture_size, read_integers
+from ponderv2.scenes.processed.kept import kept
+from ponderv2.scenes.processed.layout import FrameChoice
+from ponderv2.scenes.scene import Frame
+from ponderv2.scenes.sources.text_files import read_matrix, read_pose, read_text
+
+FOLDER = "rgbd"
+SKIPPED = "skip.lst"
+FIRST, LAST, STEP = 40, -60, 10
+"""Part of a recording that PonderV2 takes; of val and test only each tenth frame is there to begin with."""
+_NYU40_TO_CLASS = np.full(65536, -1, np.int64)
+_NYU40_TO_CLASS[list(CLASS_OF_NYU40)] = list(CLASS_OF_NYU40.values())
+
+
+@dataclass(frozen=True)
+class RecordingPictures(PreparedPictures):
+    """Colour and classes are larger than depth and are brought to its size; classes are NYU40 ids."""
+
+    def color(self, path: Path, size: tuple[int, int]) -> UInt8[ndarray, "row column 3"]:
+        """RGB 0..255, resized."""
+        from PIL import Image
+
+        try:
+            color = decode_color(path.read_bytes(), str(path), at_least=size)
+        except OSError as error:
+            raise SceneError(f"cannot read {path}: {error.strerror or error}") from error
+        if (color.shape[1], color.shape[0]) == size:
+            return color
+        return np.asarray(Image.fromarray(color).resize(size, Image.Resampling.BILINEAR))
+
+    def depth(self, path: Path, size: tuple[int, int]) -> Float32[ndarray, "row column"]:
+        """Millimetres; 0 = no measurement."""
+        depth = read_integers(path)
+        return np.where(depth < 65535, depth, 0).astype(np.float32)
+
+    def semantic(self, path: Path, size: tuple[int, int]) -> Int64[ndarray, "row column"]:
+        """One of the 20 classes, of the pixel that is nearest."""
+        values = read_integers(path)
+        row, column = (
+            np.floor((np.arange(wanted) + 0.5) * there / wanted).astype(np.int64)
+            for wanted, there in zip((size[1], size[0]), values.shape, strict=True)
+        )
+        return _NYU40_TO_CLASS[values[row[:, None], column]]
+
+
+def has_recording(root: Path, scene: str) -> bool:
+    """Whether there are photographs of a scene."""
+    return (root / FOLDER / scene / "color").is_dir() and (root / FOLDER / scene / "depth").is_dir()
+
+
+def read_recording(
+    root: Path, split: str, scene: str, choice: FrameChoice
+) -> tuple[tuple[Frame, ...], tuple[str, ...]]:
+    """The frames that are chosen and can be used, found by their ids, and what was left out.
+
+    Chosen are all, or those that `SPLIT.json` lists for the scene; of these none that `skip.lst` names.
+    """
+    if not has_recording(root, scene):
+        return (), ()
+    folder = root / FOLDER / scene
+    parts = [folder / name for name in ("color", "depth", "pose", "label", "intrinsic/intrinsic_depth.txt")]
+    found = kept("recordings", parts, lambda: _index(folder))
+    row_of = {int(one): row for row, one in enumerate(found["ids"])}
+    chosen, notes = _chosen(root, split, scene, choice, list(row_of))
+    lens = torch.from_numpy(found["K"]).float()
+    width, height = (int(side) for side in found["size"])
+    pictures = RecordingPictures()
+    names = found["names"]
+    frames = []
+    for one in chosen:
+        pose = torch.from_numpy(np.linalg.inv(found["camera_to_world"][row_of[one]])).float()
+        color, depth, label = (str(name) for name in names[row_of[one]])
+        frames.append(
+            Frame(
+                id=str(one),
+                camera=Camera(lens, pose, width, height),
+                depth_scale=0.001,
+                color_path=folder / "color" / color,
+                depth_path=folder / "depth" / depth,
+                semantic_path=folder / "label" / label if label else None,
+                pictures=pictures,
+            )
+        )
+    return tuple(frames), (*found["notes"].tolist(), *notes)
+
+
+def _chosen(
+    root: Path, split: str, scene: str, choice: FrameChoice, there: list[int]
+) -> tuple[list[int], list[str]]:
+    notes: list[str] = []
+    listed = _listed(root / f"{split}.json").get(scene)
+    skipped = _skip_list(root / SKIPPED).get(scene, frozenset())
+    if listed is not None:
+        known = set(there)
+        absent = [one for one in listed if one not in known]
+        if absent:
+            notes.append(f"{len(absent)} frames of {split}.json are not there: {absent[0]}")
+        there = [one for one in listed if one in known]
+    elif choice == "published":
+        thinned = there[::10] if split in ("val", "test") else there
+        there = thinned[FIRST:LAST:STEP] or there
+    taken = [one for one in there if one not in skipped]
+    if len(taken) < len(there):
+        notes.append(f"{len(there) - len(taken)} frames left out that {SKIPPED} names")
+    return taken, notes
+
+
+def _index(folder: Path) -> dict[str, ndarray]:
+    """Ids, poses and file names of all frames with colour, depth and a finite pose."""
+    colors, depths, labels = (_numbered(folder / name) for name in ("color", "depth", "label"))
+    intrinsics = read_matrix(folder / "intrinsic" / "intrinsic_depth.txt", (4, 4), (3, 3))[:3, :3]
+    ids, poses, bad = [], [], []
+    for one in sorted(colors.keys() & depths.keys()):
+        pose = read_pose(folder / "pose" / f"{Path(colors[one]).stem}.txt")
+        if pose.shape == (4, 4) and np.isfinite(pose).all() and abs(np.linalg.det(pose[:3, :3])) > 1e-6:
+            ids.append(one)
+            poses.append(pose)
+        else:
+            bad.append(one)
+    notes = [f"{len(bad)} frames left out whose pose is missing or not finite: {bad[0]}"] if bad else []
+    unpaired = colors.keys() ^ depths.keys()
+    if unpaired:
+        notes.append(f"{len(unpaired)} frames left out with colour or depth alone: {min(unpaired)}")
+    size = picture_size(folder / "depth" / depths[ids[0]]) if ids else (0, 0)
+    return {
+        "ids": np.array(ids, np.int64),
+        "names": np.array([(colors[one], depths[one], labels.get(one, "")) for one in ids], np.str_),
+        "K": intrinsics,
+        "camera_to_world": np.array(poses, np.float64).reshape(-1, 4, 4),
+        "size": np.array(size, np.int64),
+        "notes": np.array(notes, np.str_),
+    }
+
+
+def _numbered(folder: Path) -> dict[int, str]:
+    """File names by the number that they are."""
+    if not folder.is_dir():
+        return {}
+    paths = (path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    return {int(path.stem): path.name for path in paths if path.stem.isdigit() and len(path.stem) < 16}
+
+
+def _skip_list(path: Path) -> Mapping[str, frozenset[int]]:
+    """Frames per scene that are not to be used; empty where there is no such list."""
+    return _parsed_skip_list(path, path.stat().st_mtime_ns) if path.is_file() else {}
+
+
+def _listed(path: Path) -> Mapping[str, tuple[int, ...]]:
+    """Frames per scene that are to be used; empty where there is no such list."""
+    return _parsed_frame_list(path, path.stat().st_mtime_ns) if path.is_file() else {}
+
+
+@functools.lru_cache(maxsize=4)
+def _parsed_skip_list(path: Path, changed: int) -> Mapping[str, frozenset[int]]:
+    found: dict[str, set[int]] = {}
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        words = line.split()
+        if words and (len(words) != 2 or not words[1].isdigit()):
+            raise SceneError(
+                f"{path}, line {number}: expected a scene and a frame number", fix="mend the line"
+            )
+        if words:
+            found.setdefault(words[0], set()).add(int(words[1]))
+    return {scene: frozenset(frames) for scene, frames in found.items()}
+
+
+@functools.lru_cache(maxsize=4)
+def _parsed_frame_list(path: Path, changed: int) -> Mapping[str, tuple[int, ...]]:
+    import json
+
+    found: dict[str, list[int]] = {}
+    try:
+        for entry in json.loads(read_text(path)):
+            found.setdefault(str(entry["scene"]), []).append(int(entry["frame"]))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise SceneError(
+            f"{path} is no list of {{scene, frame}} ({error})", fix="delete it: all frames are used then"
+        ) from error
+    return {scene: tuple(frames) for scene, frames in found.items()}
