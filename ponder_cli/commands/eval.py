@@ -7,43 +7,83 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from ponder_cli.options import CheckpointArgument, DataOption, JsonOption, SplitOption
+from ponder_cli.options import DataOption, JsonOption
 
-TEST_TIMES = ("one", "fragments", "4", "10", "13")
+TEST_SETS = ("none", "fragments", "scannet", "scannet200", "s3dis")
 
 
-def evaluate(
-    checkpoint: CheckpointArgument,
+def evaluate(  # noqa: PLR0913 - one argument per option
+    checkpoints: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="CKPT...",
+            help="A checkpoint or the folder of a run; with --pool several, or JSON results.",
+        ),
+    ],
     data: DataOption = None,
-    split: SplitOption = "val",
-    test_time: Annotated[
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="Part of the data. By default the one that training validated on."),
+    ] = None,
+    tta: Annotated[
         str,
         typer.Option(
-            "--test-time",
-            metavar="one|fragments|4|10|13",
-            help="Segmentation: one pass, every point once, or from so many sides.",
+            "--tta",
+            metavar="|".join(TEST_SETS),
+            help="Segmentation: one pass, every point once, or the published views of a dataset that vote.",
         ),
-    ] = "one",
+    ] = "none",
+    pool: Annotated[
+        bool,
+        typer.Option("--pool", help="Add up the counts of several models, each on its own split (6-fold)."),
+    ] = False,
+    submission: Annotated[
+        Path | None,
+        typer.Option("--submission", metavar="FILE.zip", help="Write the files of the ScanNet benchmarks."),
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Do not take over predictions of an earlier evaluation.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for tables and pictures.")
     ] = None,
     json: JsonOption = None,
 ) -> None:
-    """Measure a model: classes of points, or views rendered by a pre-trained encoder."""
-    if test_time not in TEST_TIMES:
-        raise typer.BadParameter(f"one of {', '.join(TEST_TIMES)}", param_hint="--test-time")
+    """Measure a model: classes of points, objects, or views rendered by a pre-trained encoder."""
+    if tta not in TEST_SETS:
+        raise typer.BadParameter(f"one of {', '.join(TEST_SETS)}", param_hint="--tta")
+    if len(checkpoints) > 1 and not pool:
+        raise typer.BadParameter("several results are added up with --pool", param_hint="CKPT")
+    if pool and submission is not None:
+        raise typer.BadParameter("a submission is of one model", param_hint="--submission")
 
     from ponder_cli import console
     from ponder_cli.progress import ConsoleReporter
     from ponderv2.workflows import evaluate as workflow
+    from ponderv2.workflows import pool as pooling
 
-    result = workflow.run(
-        checkpoint,
-        scenes=data,
-        split=split or "val",
-        test_time=cast(Any, test_time),
-        out=out,
-        report=ConsoleReporter(),
-    )
+    def measure(checkpoint: Path, folder: Path | None):
+        return workflow.run(
+            checkpoint,
+            scenes=data,
+            split=split,
+            tta=cast(Any, tta),
+            submission=submission,
+            reuse=not again,
+            out=folder,
+            report=ConsoleReporter(),
+        )
+
+    if pool:
+        result = pooling.pooled(
+            [
+                pooling.read_fold(path)
+                if path.suffix == ".json"
+                else pooling.fold_of(measure(path, out / f"fold{number}" if out else None))
+                for number, path in enumerate(checkpoints)
+            ]
+        )
+    else:
+        result = measure(checkpoints[0], out)
     console.show_result(result)
     console.write_json(result, json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,9 +54,19 @@ def segmentation_metrics(
     ScanNet server (`skip_absent` on): such a class is NaN and is left out of the means; NaN where no class is
     left.
     """
-    counts = confusion.double()
-    hit, truth, predicted = counts.diagonal(), counts.sum(dim=1), counts.sum(dim=0)
-    iou = hit / (truth + predicted - hit + TINY)
+    truth, hit = confusion.sum(dim=1), confusion.diagonal()
+    return segmentation_metrics_of_counts(hit, truth + confusion.sum(dim=0) - hit, truth, skip_absent)
+
+
+def segmentation_metrics_of_counts(
+    intersection: Int[Tensor, " class"],
+    union: Int[Tensor, " class"],
+    points: Int[Tensor, " class"],
+    skip_absent: bool = False,
+) -> SegmentationMetrics:
+    """The same from the points of each class that were found, found or true, and true."""
+    hit, truth = intersection.double(), points.double()
+    iou = hit / (union.double() + TINY)
     accuracy = hit / (truth + TINY)
     present = truth > 0
     if skip_absent:
@@ -69,3 +80,44 @@ def segmentation_metrics(
         float(hit.sum() / (truth.sum() + TINY)),
         tuple(present.tolist()),
     )
+
+
+def mean_over(values: Float[Tensor, " class"], classes: Sequence[int]) -> float:
+    """Mean over some classes; those that are NaN are left out, NaN where nothing is left."""
+    return float(values[list(classes)].nanmean()) if len(classes) else float("nan")
+
+
+def named_metrics(
+    confusion: Int[Tensor, "true_class predicted_class"],
+    groups: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, float]:
+    """The numbers that benchmarks state, see `metrics_of_counts`."""
+    truth, hit = confusion.sum(dim=1), confusion.diagonal()
+    return metrics_of_counts(hit, truth + confusion.sum(dim=0) - hit, truth, groups)
+
+
+def metrics_of_counts(
+    intersection: Int[Tensor, " class"],
+    union: Int[Tensor, " class"],
+    points: Int[Tensor, " class"],
+    groups: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, float]:
+    """The numbers that benchmarks state, 0..1.
+
+    miou, macc: over the classes that occur among the true points, as the ScanNet server does it. miou_all,
+    macc_all: over all classes, those that do not occur count 0, as published tables do it. allacc: share of
+    the points. For each group of classes `miou_<group>` and `miou_all_<group>`.
+    """
+    occurring = segmentation_metrics_of_counts(intersection, union, points, skip_absent=True)
+    everything = segmentation_metrics_of_counts(intersection, union, points)
+    found = {
+        "miou": occurring.mean_iou,
+        "macc": occurring.mean_accuracy,
+        "allacc": occurring.overall_accuracy,
+        "miou_all": everything.mean_iou,
+        "macc_all": everything.mean_accuracy,
+    }
+    for name, classes in (groups or {}).items():
+        found[f"miou_{name}"] = mean_over(occurring.iou, classes)
+        found[f"miou_all_{name}"] = mean_over(everything.iou, classes)
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from jaxtyping import Int
 from torch import Tensor
@@ -38,16 +39,27 @@ class TestView:
 
 PLAIN = (TestView(),)
 FOUR_TURNS = tuple(TestView(turn) for turn in (0.0, 0.5, 1.0, 1.5))
-"""Published for ScanNet200."""
 THIRTEEN_VIEWS = (
     *(TestView(turn, scale) for scale in (1.0, 0.95, 1.05) for turn in (0.0, 0.5, 1.0, 1.5)),
     TestView(flip=True),
 )
-"""Published for ScanNet, Structured3D and S3DIS after joint training."""
 TEN_VIEWS = tuple(
     TestView(0.0, scale, flip) for flip in (False, True) for scale in (0.9, 0.95, 1.0, 1.05, 1.1)
 )
-"""Published for S3DIS alone."""
+
+TestSet = Literal["none", "fragments", "scannet", "scannet200", "s3dis"]
+TEST_SETS: dict[TestSet, tuple[TestView, ...]] = {
+    "none": (),
+    "fragments": PLAIN,
+    "scannet": THIRTEEN_VIEWS,
+    "scannet200": FOUR_TURNS,
+    "s3dis": TEN_VIEWS,
+}
+"""How often a scene is segmented. none: one point per voxel, once. fragments: every point, once.
+
+The others are the published sets: scannet also for Structured3D and for S3DIS after joint training, s3dis for
+S3DIS alone.
+"""
 
 
 @dataclass(frozen=True)

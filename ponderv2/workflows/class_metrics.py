@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Int
@@ -11,6 +12,8 @@ from torch import Tensor
 from ponderv2.evaluation.semantic import confusion_matrix
 from ponderv2.evaluation.voting import vote
 from ponderv2.models.finetuned import SegmentationModel
+from ponderv2.scenes.assemble import assemble
+from ponderv2.scenes.augment_geometry import centre_shift
 from ponderv2.scenes.batch import SceneBatch
 from ponderv2.scenes.dataset import SegmentationDataset
 from ponderv2.scenes.fragments import TestView
@@ -18,32 +21,43 @@ from ponderv2.training.distributed import to_device
 
 
 @torch.no_grad()
+def predicted_classes(
+    model: SegmentationModel,
+    data: SegmentationDataset,
+    index: int,
+    views: Sequence[TestView] = (),
+    seen: Callable[[], None] = lambda: None,
+) -> Int[Tensor, " point"]:
+    """Class of every point of a scene, which needs no labels. The model must be in evaluation mode.
+
+    One pass over one point per voxel; with `views` every fragment of every view votes, and `seen` is called
+    after each view.
+    """
+    device = next(model.parameters()).device
+    scene = replace(data.scene(index), frames=())
+
+    def predict(batch: SceneBatch) -> Tensor:
+        return model.logits(to_device(batch, device))
+
+    if views:
+        return vote(scene, predict, data.config, data.condition, views, seen=seen).argmax(dim=1)
+    done = assemble(centre_shift(scene, apply_z=True), data.config, data.condition, data.label_field)
+    return predict(done.batch).argmax(dim=1).cpu()[done.voxels.inverse]
+
+
 def confusion_of_scenes(
     model: SegmentationModel,
     data: SegmentationDataset,
     indices: Iterable[int],
     views: Sequence[TestView] = (),
 ) -> Int[Tensor, "true_class predicted_class"]:
-    """Over all points of the scenes. One pass per scene; with `views` every fragment of every view votes.
+    """Over all points of the scenes. On the model's device, so that processes can add them up.
 
-    The model must be in evaluation mode. On the model's device, so that processes can add them up.
+    Raises SceneError for scenes without labels.
     """
-    device = next(model.parameters()).device
     n_classes = model.classes_of(data.condition)
     total = torch.zeros(n_classes, n_classes, dtype=torch.int64)
-
-    def predict(batch: SceneBatch) -> Tensor:
-        return model.logits(to_device(batch, device))
-
     for index in indices:
-        if views:
-            scene = data.labelled_scene(index)
-            votes = vote(scene, predict, data.config, data.condition, views)
-            total += confusion_matrix(
-                votes.argmax(dim=1), scene.cloud.labels[data.label_field].long(), n_classes
-            )
-        else:
-            scene = data.evaluation(index)
-            predicted = predict(scene.batch).argmax(dim=1).cpu()[scene.inverse]
-            total += confusion_matrix(predicted, scene.segment.long(), n_classes)
-    return total.to(device)
+        truth = data.labelled_scene(index).cloud.labels[data.label_field].long()
+        total += confusion_matrix(predicted_classes(model, data, index, views), truth, n_classes)
+    return total.to(next(model.parameters()).device)

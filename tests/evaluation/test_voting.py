@@ -59,7 +59,7 @@ def test_prediction_sees_scenes_that_are_turned_and_scaled(scene: Scene) -> None
 
     def watch(batch: SceneBatch) -> torch.Tensor:
         extent = batch.coord.amax(dim=0) - batch.coord.amin(dim=0)
-        seen.append((float(extent[0] / extent[1]), float(batch.units_per_metre)))
+        seen.append((float(extent[0] / extent[1]), float(batch.units_per_metre[0])))
         return torch.zeros(len(batch.coord), 2)
 
     vote(scene, watch, CONFIG, "room", (TestView(0.5, 0.95),))

@@ -11,6 +11,7 @@ import torch
 
 from ponderv2.errors import CheckpointError, PresetError, SceneError
 from ponderv2.models.finetuned import SegmentationModel
+from ponderv2.models.segmentation_config import SegmentationModelConfig
 from ponderv2.scenes.storage import SceneStore
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.stored_models import load_model
@@ -44,7 +45,7 @@ def test_classes_that_follow_from_normals_are_learned_from_scratch(tmp_path: Pat
     assert numbers.metrics["miou"] == pytest.approx(sum(row["iou"] for row in numbers.classes) / 3)
     assert sum(row["points"] for row in numbers.classes) == 2 * 1500
     assert numbers.pictures[0].is_file()
-    turned = evaluate.run(tmp_path / "scratch", scenes=scenes, test_time="4")
+    turned = evaluate.run(tmp_path / "scratch", scenes=scenes, tta="scannet200")
     assert 0 < turned.metrics["miou"] <= 1
 
 
@@ -67,7 +68,9 @@ def test_a_probe_of_a_random_encoder_has_statistics_of_the_data(tmp_path: Path) 
 
 
 def test_fine_tuning_starts_from_the_pretrained_encoder(tmp_path: Path, encoder: Path) -> None:
-    model = SegmentationModel(finetune_config().model)
+    settings = finetune_config().model
+    assert isinstance(settings, SegmentationModelConfig)
+    model = SegmentationModel(settings)
     report = finetune.load_encoder(model, encoder)
     stored = load_checkpoint(encoder / "checkpoints" / "last.pth").model
     assert not report.mismatched and not report.unexpected

@@ -1,0 +1,189 @@
+"""Semantic segmentation of a split: metrics, tables, and files for a benchmark's server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ponderv2.errors import OutputError, SceneError
+from ponderv2.evaluation.semantic import confusion_matrix, named_metrics, segmentation_metrics
+from ponderv2.evaluation.submission import check_submission, write_submission
+from ponderv2.models.finetuned import SegmentationModel
+from ponderv2.scenes.config import SegmentationDataConfig
+from ponderv2.scenes.dataset import SegmentationDataset
+from ponderv2.scenes.fragments import TEST_SETS
+from ponderv2.scenes.labels.benchmarks import Benchmark, benchmark_of
+from ponderv2.scenes.scene import PointCloud
+from ponderv2.training.stored_models import StoredModel
+from ponderv2.workflows.class_metrics import predicted_classes
+from ponderv2.workflows.evaluation_request import EvaluationRequest, EvaluationResult
+from ponderv2.workflows.export_predictions import SceneExport, export_scene
+from ponderv2.workflows.prediction_cache import PredictionCache
+from ponderv2.workflows.previews import confusion_picture, write_png
+from ponderv2.workflows.report import Reporter
+
+MOST_CLASSES_IN_A_PICTURE = 64
+
+
+def run(request: EvaluationRequest, model: SegmentationModel, report: Reporter) -> EvaluationResult:
+    """Segments every scene of the split. Scenes without labels are segmented and not counted.
+
+    Raises:
+        SceneError: classes that the model does not know; no benchmark takes its classes; nothing to do, as
+            there are neither labels nor a file to write.
+        OutputError: something cannot be written, or a written submission is not as the benchmark wants it.
+    """
+    settings = request.settings(SegmentationDataConfig, budget={})
+    data = SegmentationDataset(request.store, request.split, settings)
+    names = class_names(request.stored, model.classes_of(data.condition))
+    benchmark = benchmark_of(names)
+    if request.submission is not None and benchmark is None:
+        raise SceneError(
+            "there is a submission format for the 20 and 200 classes of ScanNet, not for those of this model",
+            fix="leave --submission out",
+        )
+    _check_labels(data, len(names), request)
+    confusion, n_reused, predictions = _segment(request, model, data, report)
+    counted = int(confusion.sum()) > 0
+    if request.submission is not None and benchmark is not None:
+        _submit(request, benchmark, data, predictions)
+    pictures = []
+    if counted and len(names) <= MOST_CLASSES_IN_A_PICTURE:
+        pictures = [write_png(request.folder / "confusion.png", confusion_picture(confusion, names))]
+    return EvaluationResult(
+        kind="segmentation",
+        checkpoint=request.stored.path,
+        split=request.split,
+        n_scenes=len(data),
+        metrics=named_metrics(confusion, benchmark.groups if benchmark else None) if counted else {},
+        tta=request.tta,
+        classes=class_table(confusion, names) if counted else [],
+        pictures=pictures,
+        submission=request.submission,
+        n_reused=n_reused,
+    )
+
+
+@dataclass(frozen=True)
+class _Predictions:
+    """Where the classes of each scene are kept."""
+
+    cache: PredictionCache
+
+    def read(self, name: str, cloud: PointCloud) -> Int[Tensor, " point"]:
+        """Class of every point of a scene that was segmented."""
+        classes = self.cache.read(name, cloud)
+        if classes is None:
+            raise OutputError(f"the predictions of '{name}' in {self.cache.folder} were removed meanwhile")
+        return classes
+
+
+def _segment(
+    request: EvaluationRequest, model: SegmentationModel, data: SegmentationDataset, report: Reporter
+) -> tuple[Int[Tensor, "true_class predicted_class"], int, _Predictions]:
+    """Confusion matrix of the scenes with labels, and how many were taken over from before."""
+    views = TEST_SETS[request.tta]
+    n_classes = model.classes_of(data.condition)
+    cache = PredictionCache.of(
+        request.folder / "predictions", request.stored.path, _conditions(request, data)
+    )
+    total, n_reused, steps = torch.zeros(n_classes, n_classes, dtype=torch.int64), 0, max(1, len(views))
+    with report.progress(f"segmenting {request.split}", len(data) * steps) as display:
+        for index, name in enumerate(data.names):
+            cloud = data.scene(index).cloud
+            classes = cache.read(name, cloud) if request.reuse else None
+            if classes is None:
+                classes = predicted_classes(model, data, index, views, display.advance)
+                cache.write(name, cloud, classes)
+                display.advance(0 if views else 1)
+            else:
+                n_reused += 1
+                display.advance(steps)
+            if request.export is not None:
+                export_scene(request.export, data, index, SceneExport(classes))
+            truth = cloud.labels.get(data.label_field)
+            if truth is not None:
+                total += confusion_matrix(classes, truth.long(), n_classes)
+    return total, n_reused, _Predictions(cache)
+
+
+def _conditions(request: EvaluationRequest, data: SegmentationDataset) -> dict[str, Any]:
+    """What beside weights and points decides about the predictions."""
+    seen = data.config.model_dump(mode="json", include={"voxel", "features"})
+    return {"tta": request.tta, "condition": data.condition, **seen}
+
+
+def _submit(
+    request: EvaluationRequest, benchmark: Benchmark, data: SegmentationDataset, predictions: _Predictions
+) -> None:
+    """Writes the archive, and reads it again as the benchmark's server would."""
+    assert request.submission is not None
+    ids = torch.tensor(benchmark.label_ids)
+
+    def scenes():
+        for index, name in enumerate(data.names):
+            yield name, ids[predictions.read(name, data.scene(index).cloud)]
+
+    write_submission(request.submission, scenes())
+    n_vertices = {name: _n_vertices(data, index) for index, name in enumerate(data.names)}
+    problems = check_submission(request.submission, n_vertices, benchmark.label_ids)
+    if problems:
+        raise OutputError(
+            f"{request.submission} is not what {benchmark.name} wants: {problems[0]}",
+            fix="prepare the scenes from the benchmark's own meshes",
+        )
+
+
+def _n_vertices(data: SegmentationDataset, index: int) -> int:
+    """Of the mesh where the store has it, else the number of points."""
+    mesh = data.store.mesh_path(data.names[index], data.split)
+    n_vertices = None if mesh is None else vertices_in_header(mesh.read_bytes()[:4096])
+    return len(data.scene(index).cloud) if n_vertices is None else n_vertices
+
+
+def vertices_in_header(start: bytes) -> int | None:
+    """What a PLY file says of its number of vertices; None where it does not."""
+    for line in start.split(b"end_header")[0].splitlines():
+        words = line.split()
+        if words[:2] == [b"element", b"vertex"] and len(words) == 3 and words[2].isdigit():
+            return int(words[2])
+    return None
+
+
+def class_table(
+    confusion: Int[Tensor, "true_class predicted_class"], names: list[str]
+) -> list[dict[str, Any]]:
+    """One row per class; `iou` and `accuracy` are nan for classes that do not occur."""
+    metrics = segmentation_metrics(confusion, skip_absent=True)
+    truth, hit = confusion.sum(dim=1), confusion.diagonal()
+    union = truth + confusion.sum(dim=0) - hit
+    columns = (names, metrics.iou, metrics.accuracy, truth, hit, union)
+    keys = ("class", "iou", "accuracy", "points", "intersection", "union")
+    lists = [column if isinstance(column, list) else column.tolist() for column in columns]
+    return [dict(zip(keys, row, strict=True)) for row in zip(*lists, strict=True)]
+
+
+def class_names(stored: StoredModel, n_classes: int) -> list[str]:
+    """The names that the checkpoint knows, or numbers."""
+    names = [str(name) for name in stored.classes.get("names", [])]
+    return names if len(names) == n_classes else [f"class {number}" for number in range(n_classes)]
+
+
+def _check_labels(data: SegmentationDataset, n_classes: int, request: EvaluationRequest) -> None:
+    """Raises SceneError where there is nothing to do, or the first scene has classes that are not known."""
+    labels = data.scene(0).cloud.labels.get(data.label_field)
+    if labels is None:
+        if request.submission is None:
+            data.labelled_scene(0)
+        return
+    largest = int(labels.max())
+    if largest >= n_classes:
+        raise SceneError(
+            f"scene '{data.names[0]}' of {data.store.root} has class {largest}, "
+            f"the model knows 0 to {n_classes - 1}",
+            fix="--data DIR with scenes of the classes that the model was trained on",
+        )

@@ -1,0 +1,71 @@
+"""What an evaluation is asked for and what it yields, whatever the model is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from ponderv2.config import StrictConfig
+from ponderv2.errors import CheckpointError
+from ponderv2.scenes.fragments import TestSet
+from ponderv2.scenes.storage import SceneStore
+from ponderv2.training.stored_models import StoredModel
+
+Config = TypeVar("Config", bound=StrictConfig)
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """A model, scenes, and how they are to be compared."""
+
+    stored: StoredModel
+    store: SceneStore
+    split: str
+    folder: Path
+    """For tables, pictures and what is kept of an evaluation that is interrupted."""
+    tta: TestSet = "none"
+    width: int = 96
+    """Of rendered views, pixels."""
+    submission: Path | None = None
+    """Archive for the benchmark's server."""
+    export: Path | None = None
+    """Folder for the predictions as coloured point clouds."""
+    reuse: bool = True
+    """Take over predictions of an earlier evaluation under the very same conditions."""
+
+    def settings(self, kind: type[Config], **changes: Any) -> Config:
+        """How the data was prepared in training. Raises CheckpointError: another version wrote the file."""
+        try:
+            return kind.model_validate({**self.stored.config["data"], **changes})
+        except (ValidationError, TypeError) as error:
+            raise CheckpointError(
+                f"{self.stored.path} has settings of data that this program does not know",
+                fix="use the version of the program that wrote it",
+            ) from error
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Numbers of a model on one split."""
+
+    kind: str
+    """pretext | segmentation | instances."""
+    checkpoint: Path
+    split: str
+    n_scenes: int
+    metrics: dict[str, float]
+    """segmentation: see `named_metrics`; empty where the scenes have no labels. pretext: psnr (decibel),
+    ssim, depth_l1, depth_median (m). instances: ap, ap50, ap25, and miou of the classes."""
+    tta: str = "none"
+    classes: list[dict[str, Any]] = field(default_factory=list)
+    """Per class. segmentation: class, iou, accuracy, points (true ones), intersection, union. instances:
+    class, ap, ap50, ap25 and number of true objects."""
+    views: list[dict[str, Any]] = field(default_factory=list)
+    """Per rendered view: scene, frame and metrics."""
+    pictures: list[Path] = field(default_factory=list)
+    submission: Path | None = None
+    n_reused: int = 0
+    """Scenes whose predictions an earlier evaluation had left."""
