@@ -66,6 +66,15 @@ def prepare(  # noqa: PLR0913 - one argument per option
         str | None, _recording("--up", "Axis of the recording that points up: x, -x, y, -y, z, -z.")
     ] = None,
     voxel: Annotated[float | None, _recording("--voxel", "Cell of the fused surface, metres.")] = None,
+    noxyz: Annotated[
+        Path | None,
+        typer.Option(
+            "--noxyz",
+            metavar="DIR",
+            help="Folder with area_1 .. area_6 of 2D-3D-S: photographs and normals for s3dis.",
+            rich_help_panel="Datasets",
+        ),
+    ] = None,
     rooms: Annotated[int | None, _generated("--rooms", "Number of rooms.")] = None,
     seed: Annotated[int | None, _generated("--seed", "Room i follows from seed and i.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail when one scene cannot be prepared.")] = False,
@@ -99,6 +108,7 @@ def prepare(  # noqa: PLR0913 - one argument per option
         *option("--depth-to-color", "source.depth_to_color", depth_to_color),
         *option("--up", "source.up", up),
         *option("--voxel", "source.fusion.voxel_size", voxel),
+        *option("--noxyz", "source.noxyz", noxyz),
         *option("--rooms", "source.rooms", rooms),
         *option("--seed", "source.seed", seed),
         *option("--workers", "workers", workers),

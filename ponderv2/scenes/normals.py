@@ -18,11 +18,11 @@ def estimate_normals(
 
     if len(coord) < 3:
         return np.tile(np.array([0.0, 0.0, 1.0], np.float32), (len(coord), 1))
-    neighbour = np.asarray(KDTree(coord).query(coord, k=min(n_neighbours, len(coord)))[1])
+    tree = KDTree(coord)
     normals = np.empty(coord.shape, np.float64)
-    for start in range(0, len(coord), 65536):
+    for start in range(0, len(coord), 65536):  # all neighbours at once take gigabytes for a scanned hallway
         part = slice(start, start + 65536)
-        patch = coord[neighbour[part]]
+        patch = coord[np.asarray(tree.query(coord[part], k=min(n_neighbours, len(coord)))[1])]
         patch = patch - patch.mean(axis=1, keepdims=True)
         normals[part] = np.linalg.eigh(patch.transpose(0, 2, 1) @ patch)[1][:, :, 0]
     eye = np.asarray(KDTree(towards).query(coord)[1])

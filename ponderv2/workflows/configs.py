@@ -21,6 +21,7 @@ from ponderv2.reconstruction.config import (
 from ponderv2.scenes.config import PointDataConfig, PretrainDataConfig, SegmentationDataConfig, SplitName
 from ponderv2.scenes.part_config import DatasetPartConfig, Part, parts_of
 from ponderv2.scenes.sources.config import CheckConfig, RgbdConfig
+from ponderv2.scenes.sources.s3dis_config import S3disConfig
 from ponderv2.scenes.sources.scannet_config import ScannetConfig
 from ponderv2.scenes.sources.structured3d_config import Structured3dConfig
 from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
@@ -39,7 +40,8 @@ class PresetConfig(StrictConfig):
 
 
 SourceConfig = Annotated[
-    RgbdConfig | ScannetConfig | Structured3dConfig | SyntheticConfig, Field(discriminator="kind")
+    RgbdConfig | S3disConfig | ScannetConfig | Structured3dConfig | SyntheticConfig,
+    Field(discriminator="kind"),
 ]
 
 

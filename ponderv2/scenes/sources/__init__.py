@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ponderv2.scenes.sources.config import RgbdConfig
+    from ponderv2.scenes.sources.s3dis_config import S3disConfig
     from ponderv2.scenes.sources.scannet_config import ScannetConfig
     from ponderv2.scenes.sources.source import SourcePlan
     from ponderv2.scenes.sources.structured3d_config import Structured3dConfig
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
 
 def _rgbd(config: RgbdConfig) -> SourcePlan:
     from ponderv2.scenes.sources.rgbd_folder import find
+
+    return find(config)
+
+
+def _s3dis(config: S3disConfig) -> SourcePlan:
+    from ponderv2.scenes.sources.s3dis import find
 
     return find(config)
 
@@ -39,6 +46,7 @@ def _synthetic(config: SyntheticConfig) -> SourcePlan:
 
 SOURCES: dict[str, Callable[[Any], SourcePlan]] = {
     "rgbd": _rgbd,
+    "s3dis": _s3dis,
     "scannet": _scannet,
     "structured3d": _structured3d,
     "synthetic": _synthetic,
