@@ -68,7 +68,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
-        raise SceneError(f"{path} is not readable JSON ({error})") from error
+        raise SceneError(f"{path} is not readable JSON ({error})", fix="copy the file again") from error
     if not isinstance(values, dict):
         raise SceneError(f"{path} is not a JSON object")
     return values
