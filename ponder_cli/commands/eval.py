@@ -41,6 +41,12 @@ def evaluate(  # noqa: PLR0913 - one argument per option
         Path | None,
         typer.Option("--submission", metavar="FILE.zip", help="Write the files of the ScanNet benchmarks."),
     ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            "--export", metavar="DIR", help="Write predictions as coloured point clouds (PLY) to look at."
+        ),
+    ] = None,
     again: Annotated[
         bool, typer.Option("--again", help="Do not take over predictions of an earlier evaluation.")
     ] = False,
@@ -69,6 +75,7 @@ def evaluate(  # noqa: PLR0913 - one argument per option
             split=split,
             tta=cast(Any, tta),
             submission=submission,
+            export=export,
             reuse=not again,
             out=folder,
             report=ConsoleReporter(),

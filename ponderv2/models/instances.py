@@ -45,9 +45,8 @@ class InstancesModel(TaskModel):
         self.seg_head = nn.Linear(self.n_channels, config.n_classes)
         self.freeze()
 
-    @property
-    def n_classes(self) -> int:
-        """Scores per point."""
+    def classes_of(self, condition: str) -> int:
+        """Scores per point; the same for every dataset."""
         return self.seg_head.out_features
 
     def predict(self, batch: SceneBatch) -> tuple[Float[Tensor, "point class"], Float[Tensor, "point 3"]]:
@@ -68,9 +67,15 @@ class InstancesModel(TaskModel):
         return InstanceStep(losses, logits, offset)
 
     @torch.no_grad()
-    def find_objects(self, batch: SceneBatch, voxel_size: float) -> FoundObjects:
-        """Objects of all scenes of a batch. `voxel_size` is that of the batch, scene units."""
+    def find_objects(
+        self, batch: SceneBatch, voxel_size: float
+    ) -> tuple[FoundObjects, Float[Tensor, "point class"]]:
+        """Objects of all scenes of a batch, and the score of every class for every point.
+
+        `voxel_size` is that of the batch, scene units.
+        """
         logits, offset = self.predict(batch)
         position = (batch.coord + offset.float()) / voxel_size
         scene = scene_of_each(batch.offset)
-        return group_points(position, logits, scene, self.config.ignored_classes, self.config.grouping)
+        config = self.config
+        return group_points(position, logits, scene, config.ignored_classes, config.grouping), logits

@@ -134,11 +134,17 @@ def _class_table(
     metrics: InstanceMetrics, names: list[str], ignored: tuple[int, ...]
 ) -> list[dict[str, Any]]:
     """One row per class with objects; nan where the scenes have none of at least 100 points."""
-    columns = (names, metrics.ap, metrics.ap50, metrics.ap25, metrics.n_true)
-    lists = [column if isinstance(column, list) else column.tolist() for column in columns]
-    keys = ("class", "ap", "ap50", "ap25", "objects")
-    rows = [dict(zip(keys, row, strict=True)) for row in zip(*lists, strict=True)]
-    return [row for category, row in enumerate(rows) if category not in ignored]
+    return [
+        {
+            "class": name,
+            "ap": float(metrics.ap[category]),
+            "ap50": float(metrics.ap50[category]),
+            "ap25": float(metrics.ap25[category]),
+            "objects": int(metrics.n_true[category]),
+        }
+        for category, name in enumerate(names)
+        if category not in ignored
+    ]
 
 
 def _check_labels(data: SegmentationDataset, n_classes: int, request: EvaluationRequest) -> None:

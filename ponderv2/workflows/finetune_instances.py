@@ -2,14 +2,59 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
-
+from ponderv2.collectives import n_processes, process_number
 from ponderv2.errors import PresetError
+from ponderv2.evaluation.instances import instance_metrics
+from ponderv2.models.instances import InstancesModel
+from ponderv2.models.instances_config import InstancesModelConfig
+from ponderv2.scenes.dataset import SegmentationDataset
+from ponderv2.training.logbook import Logbook
+from ponderv2.workflows import finetune_semantic
+from ponderv2.workflows.configs import FinetuneConfig
 from ponderv2.workflows.finetune_task import Task
+from ponderv2.workflows.gathering import gathered
+from ponderv2.workflows.instance_metrics import found_objects, overlaps_of_scene, require_objects
 
 
-def _not_there(*_: Any) -> NoReturn:
-    raise PresetError("instance segmentation cannot be trained yet", fix="--set model.kind=segmentation")
+def datasets(config: FinetuneConfig) -> tuple[SegmentationDataset, SegmentationDataset | None]:
+    """Scenes to train on and, where the other split has any, to validate; all must know their objects.
+
+    Raises:
+        PresetError: a class is ignored that the model does not have.
+        SceneError: there are no scenes, no classes or no objects.
+    """
+    model = config.model
+    assert isinstance(model, InstancesModelConfig)
+    unknown = [one for one in model.ignored_classes if model.n_classes is not None and one >= model.n_classes]
+    if unknown:
+        raise PresetError(
+            f"model.ignored_classes names class {unknown[0]}, the model has {model.n_classes} classes",
+            fix="--set model.ignored_classes=[...]",
+        )
+    training, validation = finetune_semantic.datasets(config)
+    for data in (training, validation):
+        if data is not None:
+            require_objects(data)
+    return training, validation
 
 
-TASK = Task("instances", _not_there, _not_there, _not_there, best_metric="ap50")
+class Validation:
+    """Average precision on whole scenes without augmentation; the scenes are shared by the processes."""
+
+    def __init__(self, model: InstancesModel, data: SegmentationDataset) -> None:
+        self._model, self._data = model, data
+
+    def __call__(self, step: int, logbook: Logbook | None) -> dict[str, float]:
+        """ap, ap50 and ap25; 0 where no scene has an object that counts."""
+        model, data = self._model, self._data
+        overlaps = []
+        for index in range(process_number(), len(data), n_processes()):
+            found = found_objects(model, data, index)
+            cloud = data.labelled_scene(index).cloud
+            one = overlaps_of_scene(found, cloud, data.label_field, model.config.ignored_classes)
+            overlaps += [] if one is None else [one]
+        metrics = instance_metrics(gathered(overlaps), model.classes_of(data.condition)).means()
+        return {name: value if value == value else 0.0 for name, value in metrics.items()}
+
+
+TASK = Task("instances", InstancesModel, datasets, Validation, best_metric="ap50")
