@@ -22,6 +22,7 @@ from ponderv2.heads.text_config import ClipEmbeddingsConfig
 
 BATCH = 256
 """Sentences that are embedded at once."""
+WANTED = "a folder with config.json, weights and tokenizer, or openai/clip-vit-base-patch16"
 INSTALL = 'pip install "ponder[text]"'
 
 
@@ -91,24 +92,30 @@ def _embed(model: str, texts: list[str]) -> Float[Tensor, "sentence channel"]:
         )
     except ImportError as error:
         raise ResourceError("text embeddings by CLIP need the package transformers", fix=INSTALL) from error
-    folder = Path(model).expanduser()
-    is_folder = folder.is_dir()
-    source = str(folder) if is_folder else model
+    is_folder = _is_folder(model)
+    source = str(Path(model).expanduser()) if is_folder else model
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=is_folder)
         encoder = CLIPTextModelWithProjection.from_pretrained(source, local_files_only=is_folder)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise PresetError(
-            f"no CLIP text model in '{model}': {reason}",
-            fix="a folder with config.json, weights and tokenizer, or openai/clip-vit-base-patch16",
-        ) from error
+        raise PresetError(f"no CLIP text model in '{model}': {reason}", fix=WANTED) from error
     encoder = encoder.float().eval()
     rows = []
     for first in range(0, len(texts), BATCH):
         tokens = tokenizer(texts[first : first + BATCH], padding=True, truncation=True, return_tensors="pt")
         rows.append(encoder(**{name: tokens[name] for name in ("input_ids", "attention_mask")}).text_embeds)
     return torch.cat(rows)
+
+
+def _is_folder(model: str) -> bool:
+    """Whether files are meant and not a name on the hub. Raises PresetError where they are missing."""
+    folder = Path(model).expanduser()
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise PresetError(f"no CLIP text model in '{model}': config.json is missing", fix=WANTED)
+    if not folder.is_dir() and (model.startswith((".", "/", "~")) or model.count("/") != 1):
+        raise PresetError(f"no folder '{model}'", fix=WANTED)
+    return folder.is_dir()
 
 
 def read_embeddings(path: Path) -> Float[Tensor, "class channel"]:

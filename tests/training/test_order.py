@@ -1,0 +1,103 @@
+"""Several datasets in turn, against a loop that counts, and against a loader as it was published."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import pytest
+
+from ponderv2.training.order import Cycle, Order, Place, Share, place_of, steps_of_pass
+
+SIZES, RATIOS = (11, 5, 3), (4, 2, 1)
+
+
+def counted(n_steps: int) -> list[tuple[int, int]]:
+    """(dataset, earlier steps of it) by going through the cycle."""
+    used, found = [0, 0, 0], []
+    while True:
+        for dataset, ratio in enumerate(RATIOS):
+            for _ in range(ratio):
+                found.append((dataset, used[dataset]))
+                used[dataset] += 1
+                if len(found) == n_steps:
+                    return found
+
+
+def steps_of(order: Order) -> list[list[Place]]:
+    """The parts of one process."""
+    return list(order)
+
+
+def test_turns_over_three_passes_equal_counting() -> None:
+    cycle = Cycle(SIZES, RATIOS)
+    n_steps = 3 * steps_of_pass(11, RATIOS)
+    turns = [cycle.turn(step) for step in range(n_steps)]
+    assert [(turn.dataset, turn.earlier) for turn in turns] == counted(n_steps)
+    assert [turn.dataset for turn in turns[:14]] == [0, 0, 0, 0, 1, 1, 2, 0, 0, 0, 0, 1, 1, 2]
+
+
+def test_every_batch_is_of_one_dataset_and_every_pass_shows_each_scene_once() -> None:
+    batches = steps_of(Order(Cycle(SIZES, RATIOS), 0, Share(2, 1, 0), 0, 7 * 11))
+    seen: dict[int, list[Place]] = {0: [], 1: [], 2: []}
+    for batch in batches:
+        assert len({place.dataset for place in batch}) == 1
+        seen[batch[0].dataset] += batch
+    for dataset, size in enumerate(SIZES):
+        passes = len(seen[dataset]) // size
+        for number in range(passes):
+            places = seen[dataset][number * size : (number + 1) * size]
+            assert sorted(place.index for place in places) == list(range(size))
+            assert {place.draw for place in places} == {number}
+
+
+@pytest.mark.parametrize("n_processes", [2, 4])
+def test_processes_share_each_batch_and_agree_on_its_dataset(n_processes: int) -> None:
+    cycle = Cycle(SIZES, RATIOS)
+    alone = steps_of(Order(cycle, 5, Share(4, 1, 0), 0, 21))
+    ranks = [steps_of(Order(cycle, 5, Share(4, n_processes, rank), 0, 21)) for rank in range(n_processes)]
+    assert [list(chain(*parts)) for parts in zip(*ranks, strict=True)] == alone
+    for parts in zip(*ranks, strict=True):
+        assert len({place.dataset for part in parts for place in part}) == 1
+
+
+def test_the_stream_continues_after_any_step_as_if_it_had_not_stopped() -> None:
+    cycle = Cycle(SIZES, RATIOS)
+    whole = steps_of(Order(cycle, 1, Share(2, 1, 0), 0, 40))
+    for step in range(40):
+        assert steps_of(Order(cycle, 1, Share(2, 1, 0), step, 40)) == whole[step:]
+
+
+def test_one_dataset_is_the_plain_stream() -> None:
+    batches = steps_of(Order(Cycle((7,)), 9, Share(3, 1, 0), 0, 10))
+    assert list(chain(*batches)) == [place_of(position, 7, 9) for position in range(30)]
+
+
+def test_datasets_of_one_size_have_orders_of_their_own() -> None:
+    places = list(chain(*steps_of(Order(Cycle((50, 50), (1, 1)), 0, Share(50, 1, 0), 0, 2))))
+    first, second = ([p.index for p in places if p.dataset == number] for number in (0, 1))
+    assert sorted(first) == sorted(second) and first != second
+
+
+@pytest.mark.parametrize(("n_batches", "ratios"), [(11, (4, 2, 1)), (3, (4, 2, 1)), (8, (2, 1)), (5, (1,))])
+def test_steps_of_a_pass_equal_a_loader_that_stops_with_its_first_dataset(
+    n_batches: int, ratios: tuple[int, ...]
+) -> None:
+    steps, left = 0, n_batches
+    while left:
+        for dataset, ratio in enumerate(ratios):
+            taken = min(ratio, left) if dataset == 0 else ratio
+            left -= taken if dataset == 0 else 0
+            steps += taken
+            if dataset == 0 and taken < ratio:
+                break
+        if dataset == 0 and taken < ratio:
+            break
+    assert steps_of_pass(n_batches, ratios) == steps
+
+
+@pytest.mark.parametrize(("sizes", "ratios"), [((3, 0), (1, 1)), ((3, 4), (1,)), ((3,), (0,))])
+def test_datasets_without_scenes_or_turns_are_refused(
+    sizes: tuple[int, ...], ratios: tuple[int, ...]
+) -> None:
+    with pytest.raises(ValueError, match="positive ratio"):
+        Cycle(sizes, ratios)
