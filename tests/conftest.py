@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def seed() -> None:
     """Nothing should read the global generator; what does is at least repeatable."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is kept between runs (normals, lists of frames) goes into a folder of the tests."""
+    os.environ["PONDER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture
