@@ -17,16 +17,17 @@ from ponderv2.scenes.storage import DatasetInfo, SceneStore
 from tests.scenes.photographed_room import write_store
 from tests.scenes.processed import writers
 
+SPLITS = ("train", "val", "test")
 LAYOUTS: dict[str, tuple[Callable[[Path], None], str, tuple[str, ...], str, int, str]] = {
-    "ScanNet .pth": (writers.scannet_pth, "ScanNet", ("train", "val", "test"), "segment20", 20, "scene0000_00"),
+    "ScanNet .pth": (writers.scannet_pth, "ScanNet", SPLITS, "segment20", 20, "scene0000_00"),
     "S3DIS .pth": (writers.s3dis_pth, "S3DIS", ("Area_1", "Area_5"), "segment", 13, "office_1"),
     "Structured3D .pth": (
-        writers.structured3d_pth, "Structured3D", ("train", "val", "test"), "segment", 25, "scene_00000/room_12"
+        writers.structured3d_pth, "Structured3D", SPLITS, "segment", 25, "scene_00000/room_12"
     ),
-    "ScanNet .npy": (writers.scannet_npy, "ScanNet", ("train", "val", "test"), "segment20", 20, "scene0000_00"),
+    "ScanNet .npy": (writers.scannet_npy, "ScanNet", SPLITS, "segment20", 20, "scene0000_00"),
     "S3DIS .npy": (writers.s3dis_npy, "S3DIS", ("Area_1", "Area_5"), "segment", 13, "office_1"),
     "Structured3D .npy": (
-        writers.structured3d_npy, "Structured3D", ("train", "val", "test"), "segment", 25, "scene_00000/room_12"
+        writers.structured3d_npy, "Structured3D", SPLITS, "segment", 25, "scene_00000/room_12"
     ),
     "ScanNet++ .npy": (writers.scannetpp_npy, "ScanNet++", ("train", "val"), "segment", 3, "00caf0b9f5"),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Folders as the scripts of PonderV2 and Pointcept write them, of the room that is photographed in closed form."""
+"""Folders as the scripts of PonderV2 and Pointcept write them, of a room photographed in closed form."""
 
 from __future__ import annotations
 
