@@ -14,8 +14,10 @@ from typer.core import TyperGroup
 
 from ponder_cli.commands.doctor import doctor
 from ponder_cli.commands.eval import evaluate
+from ponder_cli.commands.export import export
 from ponder_cli.commands.features import features
 from ponder_cli.commands.finetune import finetune
+from ponder_cli.commands.inspect import inspect
 from ponder_cli.commands.prepare import prepare
 from ponder_cli.commands.presets import presets_app
 from ponder_cli.commands.pretrain import pretrain
@@ -52,7 +54,7 @@ app = typer.Typer(
 for command in (prepare, pretrain, finetune):
     app.command()(command)
 app.command("eval")(evaluate)
-for command in (features, render, reconstruct, doctor):
+for command in (features, render, reconstruct, inspect, export, doctor):
     app.command()(command)
 app.add_typer(presets_app)
 

@@ -69,8 +69,17 @@ def error(problem: PonderError) -> None:
         _mismatches(problem.rows)
 
 
-def _mismatches(rows: Sequence[Mapping[str, str]]) -> None:
-    """The entries of a checkpoint that do not fit, on stderr; the kinds of trouble first, then examples."""
+def show_checkpoint(result: object) -> None:
+    """What a checkpoint holds on stdout, with some of the entries that do not fit."""
+    values = plain(result)
+    rows = values.pop("differences")
+    numbers({name: value for name, value in values.items() if value not in ("none", [], None)})
+    if rows:
+        _mismatches(rows, out)
+
+
+def _mismatches(rows: Sequence[Mapping[str, str]], stream: Console = err) -> None:
+    """The entries of a checkpoint that do not fit: of every kind of trouble some, and how many there are."""
     counts = Counter(_trouble(row) for row in rows)
     grid = Table(title="entries that do not fit", title_justify="left", header_style="bold")
     for name in ("entry", "trouble"):
@@ -81,7 +90,7 @@ def _mismatches(rows: Sequence[Mapping[str, str]]) -> None:
             grid.add_row(escape(row["entry"]), escape(row["trouble"]))
         if count > len(chosen):
             grid.add_row(f"... and {count - len(chosen)} more", trouble)
-    target = err if err.is_terminal else Console(file=err.file, width=WIDTH_OF_FILES)
+    target = stream if stream.is_terminal else Console(file=stream.file, width=WIDTH_OF_FILES)
     target.print(grid)
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ponderv2.errors import CheckpointError, OutputError
 from ponderv2.training.plain_numbers import STAND_INS
+from ponderv2.training.safetensors_files import ENDING, read_safetensors
 
 FORMAT = "ponder"
 FORMAT_VERSION = 1
@@ -97,7 +98,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     contents = read_archive(path)
     if contents.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of this program", fix=_OURS)
-    if not verified(path):
+    if path.suffix != ENDING and not verified(path):
         raise CheckpointError(f"{path} is damaged: its checksum is missing", fix=_ANOTHER)
     version = contents.get("format_version")
     if version != FORMAT_VERSION:
@@ -119,6 +120,8 @@ def read_archive(path: Path) -> dict[str, Any]:
     """The dict in a torch file, ours or not, without running code. Raises CheckpointError."""
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}", fix=_OURS)
+    if path.suffix == ENDING:
+        return read_safetensors(path)
     try:
         if verified(path) is False:
             message = f"{path} is damaged: its contents do not match its checksum"

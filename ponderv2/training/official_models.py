@@ -83,7 +83,7 @@ def pretext_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
         raise CheckpointError(f"the file holds a published {variant.task} model, not indoor pre-training")
     old = variant.generation == "2023"
     decoder = {"points_factor": 1.0 if old else 0.0}
-    conditions = conditions_of_state(state)
+    conditions, table = conditions_of_state(state), state.get("embedding_table.weight")
     return {
         "kind": "pretext",
         "encoder": encoder_settings(state),
@@ -105,6 +105,7 @@ def pretext_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "losses": {"color_of_misses": True, "supervise_class_zero": False},
         "semantic": _semantic(state, variant, conditions),
         "conditions": list(conditions),
+        **({} if table is None else {"context_channels": int(table.shape[1])}),
     }
 
 

@@ -62,7 +62,7 @@ def _published(contents: Mapping[str, Any], path: Path) -> StoredModel:
         raise CheckpointError(f"{path}: {error.message}", fix=error.fix) from error
     except (LookupError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} is not one of the published files: {error}") from error
-    model = _build(path, settings["kind"], settings)
+    model = build_model(path, settings["kind"], settings)
     load_weights(model, our_names(state), source=str(path), least_share=1.0)
     config = {"model": settings, **({"data": data} if data else {})}
     return StoredModel(model.eval(), path, config, _published_classes(settings), epoch)
@@ -80,7 +80,7 @@ def _published_classes(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def stored_from(checkpoint: Checkpoint, path: Path) -> StoredModel:
     """The model of a checkpoint that was read already."""
-    model = _build(path, checkpoint.kind, checkpoint.config.get("model", {}))
+    model = build_model(path, checkpoint.kind, checkpoint.config.get("model", {}))
     load_weights(model, checkpoint.model, source=str(path), least_share=1.0)
     return StoredModel(model.eval(), path, checkpoint.config, checkpoint.classes, checkpoint.step)
 
@@ -92,7 +92,10 @@ def encoder_weights(path: Path) -> dict[str, Tensor]:
     return official_state(contents) if is_official(contents) else load_checkpoint(path).model
 
 
-def _build(path: Path, kind: str, settings: Mapping[str, Any]) -> PretextModel | SegmentationModel | InstancesModel:
+def build_model(
+    path: Path, kind: str, settings: Mapping[str, Any]
+) -> PretextModel | SegmentationModel | InstancesModel:
+    """A model of some settings as they stand in a file. Raises CheckpointError for what is not known."""
     try:
         match kind:
             case "pretext":

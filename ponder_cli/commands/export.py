@@ -1,0 +1,41 @@
+"""`ponder export`: a checkpoint -> a file for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, cast
+
+import typer
+
+from ponder_cli.options import CheckpointArgument, JsonOption
+
+FORMATS = ("official", "safetensors")
+
+
+def export(
+    checkpoint: CheckpointArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="out.pth, or out.safetensors.")],
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="official|safetensors",
+            help="Container and names of the published files, or safetensors. By default by the ending.",
+        ),
+    ] = None,
+    encoder_only: Annotated[
+        bool, typer.Option("--encoder-only", help="Leave heads and renderer away.")
+    ] = False,
+    json: JsonOption = None,
+) -> None:
+    """Write a model in the published container and names, or as safetensors."""
+    if form is not None and form not in FORMATS:
+        raise typer.BadParameter(f"one of {', '.join(FORMATS)}", param_hint="--format")
+
+    from ponder_cli import console
+    from ponderv2.workflows import export as workflow
+
+    chosen = cast(Literal["official", "safetensors"] | None, form)
+    result = workflow.run(checkpoint, out, chosen, encoder_only)
+    console.show_result(result)
+    console.write_json(result, json)
