@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ponderv2.config import StrictConfig
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if type(value) is int else value
+
+
+Precision = Annotated[Literal["32", "bf16", "fp16"], BeforeValidator(_as_text)]
+"""In YAML also the number 32."""
 
 
 class SgdConfig(StrictConfig):
@@ -87,7 +95,7 @@ class TrainingConfig(StrictConfig):
     """Factor on the learning rate of parameters whose name starts with the key; the longest key wins."""
     frozen: tuple[str, ...] = ()
     """Parameters whose name starts so are not trained."""
-    precision: Literal["32", "bf16", "fp16"] = "32"
+    precision: Precision = "32"
     """Of the encoder and its convolutions; what needs more asks for it itself."""
     tf32: bool = True
     """Allow 19-bit products on graphics cards that have them. Means nothing on a CPU."""
