@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from ponderv2.workflows.prepare import SceneOutcome
 
 
+MOST_LINES = 60
+"""Scenes in the table; of more only those that went wrong."""
+
+
 def _recording(name: str, text: str) -> Any:
     return typer.Option(name, help=text, rich_help_panel="Recordings (rgbd)")
 
@@ -81,6 +85,12 @@ def prepare(  # noqa: PLR0913 - one argument per option
     workers: Annotated[
         int | None, typer.Option("--workers", help="Processes; by default one per core.")
     ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            "--scheduler", metavar="ADDRESS", help="A cluster: dask://HOST:8786 or ray://HOST:10001."
+        ),
+    ] = None,
     set_: SetOption = None,
     json: JsonOption = None,
 ) -> None:
@@ -112,6 +122,7 @@ def prepare(  # noqa: PLR0913 - one argument per option
         *option("--rooms", "source.rooms", rooms),
         *option("--seed", "source.seed", seed),
         *option("--workers", "workers", workers),
+        *option("--scheduler", "scheduler", scheduler),
         *option("--out", "out", out),
     )
     _refuse_foreign(load_preset("prepare", source, set_, PrepareConfig).source, options)
@@ -122,7 +133,12 @@ def prepare(  # noqa: PLR0913 - one argument per option
     report = ConsoleReporter()
     result = workflow.check(config, report) if check else workflow.run(config, report, strict=strict)
     columns = ("scene", "status", "frames", "points", "error cm", "agree %", "suspicion")
-    console.table(columns, [_row(scene) for scene in result.scenes])
+    shown = _worth_a_line(result.scenes)
+    console.table(columns, [_row(scene) for scene in shown])
+    if len(shown) < len(result.scenes):
+        console.say(f"{len(result.scenes) - len(shown)} more scenes are in {workflow.REPORT_FILE}")
+    rows = [(one.status, one.scenes, one.reason, one.example) for one in result.summary]
+    console.table(("status", "scenes", "reason", "for instance"), rows)
     console.say(
         f"{result.n_prepared} prepared, {result.n_skipped} skipped, {result.n_failed} failed, "
         f"{result.n_suspect} suspect, in {result.out}"
@@ -143,6 +159,14 @@ def _refuse_foreign(source: BaseModel, options: tuple[Override, ...]) -> None:
             raise PresetError(
                 f"{item.origin} means nothing to the source '{kind}'", fix=f"leave {item.origin} out"
             )
+
+
+def _worth_a_line(scenes: tuple[SceneOutcome, ...]) -> list[SceneOutcome]:
+    """All scenes, or of very many those that went wrong, at most as many as one reads."""
+    if len(scenes) <= MOST_LINES:
+        return list(scenes)
+    wrong = [one for one in scenes if one.status == "failed" or (one.check is not None and one.check.suspect)]
+    return wrong[:MOST_LINES]
 
 
 def _row(scene: SceneOutcome) -> tuple[object, ...]:

@@ -1,7 +1,8 @@
-"""Are poses, depth and cameras of a scene consistent? Depth is reprojected between frames and into the cloud.
+"""Are poses, depth, cameras and points of a scene consistent? Frames are compared with each other and them.
 
-When it is not, other readings of the same files are tried (inverse poses, mirrored axes, other depth scales,
-other focal lengths); the one under which the frames agree names the likely cause. Metres.
+When they are not, other readings of the same files are tried (inverse poses, mirrored axes, other scales and
+focal lengths), then pictures of other frames, then motions of the points that the cameras did not make;
+the one under which all agrees names the likely cause. Metres.
 """
 
 from __future__ import annotations
@@ -9,23 +10,35 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Float64, UInt8
-from numpy import ndarray
 
 from ponderv2.errors import SceneError
+from ponderv2.scenes.check_agreement import (
+    FEWEST,
+    Samples,
+    agreement,
+    frame_pairs,
+    sample_frame,
+)
+from ponderv2.scenes.check_cloud import CloudMap, motion_of_cloud, reading_of_cloud, seen_points
+from ponderv2.scenes.check_order import OrderCheck
 from ponderv2.scenes.check_readings import Reading, readings
 from ponderv2.scenes.scene import Frame, Scene
 
-GAPS = (1, 2, 3, 5, 8)
-"""Steps between the frames of a pair, in the chosen frames."""
 CLEARLY_BETTER = 0.04
 """Share of agreeing pixels by which another reading must win to be named."""
 HALVED = 0.6
 """Another reading must leave less than this part of the disagreeing pixels."""
 MIN_CLOUD_SHARE = 0.3
 """Share of depth pixels near a point of the cloud, below which the cloud cannot be that of the frames."""
-RELATIVE = 0.02
-"""Part of the depth that is tolerated on top of the fixed tolerance."""
+GOOD_CLOUD_SHARE = 0.8
+"""The share from which on nobody asks whether points and cameras were moved apart."""
+FEW_SEEN_AGAIN = 0.3
+"""Part of the pixels seen again, below which frames look at different things and the points decide."""
+CONVINCING = 0.85
+"""Agreement under another reading from which on no further explanation is looked for."""
+UNEXPLAINED = "frames disagree, and none of the usual mistakes explains it: inaccurate poses, motion, noise"
+UNRELATED_COLORS = 0.5
+"""Correlation of brightness below which colours may be those of other frames."""
 
 
 @dataclass(frozen=True)
@@ -57,105 +70,125 @@ class CheckResult:
     likely_cause: str
     """Empty when nothing is wrong."""
     alternatives: dict[str, float]
-    """Agreement under other readings, the best five."""
+    """Agreement under other readings, the best five; empty where frames agree so well that none was tried."""
     mirrored: bool = False
     """Cameras of determinant -1: the scene is a mirror image of the place, which does no harm by itself."""
 
 
-@dataclass(frozen=True)
-class Samples:
-    """One frame as the check sees it."""
-
-    depth: Float64[ndarray, "row column"]
-    grey: Float64[ndarray, "row column"]
-    pixel: Float64[ndarray, "point 2"]
-    """Pixels with a measurement."""
-    intrinsics: Float64[ndarray, "3 3"]
-    camera_to_world: Float64[ndarray, "4 4"]
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Residuals of all pairs under one reading."""
-
-    error: Float64[ndarray, " point"]
-    """Difference of depths where a pixel was seen again, metres."""
-    depth: Float64[ndarray, " point"]
-    first: Float64[ndarray, " point"]
-    """Brightness in the one frame."""
-    second: Float64[ndarray, " point"]
-    """Brightness in the other."""
-    n_tried: int
-
-    def share(self, tolerance: float) -> float:
-        """Agreeing part of the pixels that were seen again; few pixels seen again lower it."""
-        seen = max(len(self.error), 0.15 * self.n_tried, 1.0)
-        return float((np.abs(self.error) < tolerance + RELATIVE * self.depth).sum() / seen)
-
-
 def check_scene(scene: Scene, settings: CheckSettings = CheckSettings()) -> CheckResult:
-    """Reproject depth between frames and into the cloud; try other readings when they disagree."""
-    chosen = _chosen(scene.frames, settings.max_frames)
-    samples = [_samples(frame, settings.n_pixels) for frame in chosen]
-    samples = [one for one in samples if len(one.pixel) >= 20]
-    pairs = _pairs(samples)
-    if not pairs:
-        return _unchecked(len(samples), "fewer than two frames with depth: nothing to compare")
-    base = agreement(samples, pairs, Reading(""))
-    share = base.share(settings.tolerance)
-    cloud_error = _distance_to_cloud(scene, samples)
-    cloud_share = float((cloud_error < settings.tolerance).mean()) if len(cloud_error) else None
-    scores, better = _other_readings(samples, pairs, settings.tolerance)
-    cause = better or _cause_without_reading(samples, share, cloud_share, settings)
-    return CheckResult(
-        n_frames=len(samples),
-        n_pairs=len(pairs),
-        median_error=_rounded(np.median(np.abs(base.error)) if len(base.error) else None),
-        inlier_share=_rounded(share),
-        cloud_median_error=_rounded(np.median(cloud_error) if len(cloud_error) else None),
-        cloud_inlier_share=_rounded(cloud_share),
-        color_correlation=_correlation(base, settings.tolerance),
-        suspect=bool(cause),
-        likely_cause=cause,
-        alternatives=scores,
-    )
+    """Compare frames with each other and with the cloud; name the likely cause where they disagree."""
+    samples = [sample_frame(frame, settings.n_pixels) for frame in _chosen(scene.frames, settings.max_frames)]
+    samples = [one for one in samples if len(one.pixel) >= FEWEST]
+    if not samples:
+        return _unchecked(0, "no frames with depth: nothing to compare")
+    return _Check(scene, settings, samples).result()
 
 
-def agreement(samples: list[Samples], pairs: list[tuple[int, int]], reading: Reading) -> Agreement:
-    """Reproject the pixels of each pair's first frame into the second."""
-    parts: list[tuple[ndarray, ndarray, ndarray, ndarray]] = []
-    n_tried = 0
-    for first, second in pairs:
-        parts.append(_reproject(samples[first], samples[second], reading))
-        n_tried += len(samples[first].pixel)
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    return Agreement(columns[0], columns[1], columns[2], columns[3], n_tried)
+class _Check:
+    """One scene under examination. What costs is done when it is asked for."""
 
+    def __init__(self, scene: Scene, settings: CheckSettings, samples: list[Samples]) -> None:
+        self.scene, self.settings, self.samples = scene, settings, samples
+        self.pairs = frame_pairs(len(samples))
+        self.base = agreement(samples, self.pairs, Reading(""))
+        self.cloud = CloudMap(scene.cloud.coord.numpy(), settings.tolerance)
+        self.cloud_error = self.cloud.distance(seen_points(samples, Reading("")))
+        self.cloud_share = float((self.cloud_error < settings.tolerance).mean())
+        self.scores: dict[str, float] = {}
 
-def _reproject(
-    first: Samples, second: Samples, reading: Reading
-) -> tuple[ndarray, ndarray, ndarray, ndarray]:
-    """Depth difference, depth, and the brightness in both frames, of the pixels that are seen again."""
-    source, target = reading.intrinsics(first.intrinsics), reading.intrinsics(second.intrinsics)
-    column, row = first.pixel[:, 0].astype(np.int64), first.pixel[:, 1].astype(np.int64)
-    depth = first.depth[row, column] * reading.depth_factor
-    ray = (first.pixel - source[:2, 2]) / np.array([source[0, 0], source[1, 1]])
-    points = np.concatenate([ray, np.ones((len(ray), 1))], axis=1) * depth[:, None]
-    pose = np.linalg.inv(reading.pose(second.camera_to_world)) @ reading.pose(first.camera_to_world)
-    moved = points @ pose[:3, :3].T + pose[:3, 3]
-    front = moved[:, 2] > 0.05
-    pixel = moved[front, :2] / moved[front, 2:] * (target[0, 0], target[1, 1]) + target[:2, 2]
-    x, y = np.rint(pixel[:, 0]), np.rint(pixel[:, 1])
-    height, width = second.depth.shape
-    inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
-    x, y = x[inside].astype(np.int64), y[inside].astype(np.int64)
-    measured = second.depth[y, x] * reading.depth_factor
-    z = moved[front, 2][inside]
-    known = measured > 0
-    # What lies far behind the second frame's surface is hidden from it, which is no disagreement.
-    known &= z < measured * 1.25 + 0.1
-    start = first.grey[row, column][front][inside]
-    return (z - measured)[known], z[known], start[known], second.grey[y, x][known]
+    def result(self) -> CheckResult:
+        """Figures and cause."""
+        cause = self._cause()
+        share = self._share() if self.pairs else None
+        known = bool(len(self.base.error))
+        correlation = self.base.correlation(self.settings.tolerance)
+        words = cause
+        if not self.pairs and not cause:
+            words = "fewer than two frames with depth: nothing to compare but frame and points"
+        return CheckResult(
+            n_frames=len(self.samples),
+            n_pairs=len(self.pairs),
+            median_error=_rounded(np.median(np.abs(self.base.error)) if known else None),
+            inlier_share=_rounded(share),
+            cloud_median_error=_rounded(np.median(self.cloud_error)),
+            cloud_inlier_share=_rounded(self.cloud_share),
+            color_correlation=_rounded(correlation),
+            suspect=bool(cause),
+            likely_cause=words,
+            alternatives=self.scores,
+            mirrored=any(np.linalg.det(one.camera_to_world[:3, :3]) < 0 for one in self.samples),
+        )
+
+    def _share(self) -> float | None:
+        """Agreement of the frames; of what is seen again alone, where the points vouch for the poses."""
+        if self._points_decide() and self.cloud_share >= self.settings.min_inliers:
+            return self.base.share_of_seen(self.settings.tolerance)
+        return self.base.share(self.settings.tolerance)
+
+    def _points_decide(self) -> bool:
+        return self.base.overlap < FEW_SEEN_AGAIN
+
+    def _cause(self) -> str:
+        """What is wrong; empty when nothing is."""
+        if not self.pairs or self._points_decide():
+            cause = self._cause_by_points()
+            if cause is not None:
+                return cause
+        return self._cause_by_frames()
+
+    def _cause_by_points(self) -> str | None:
+        """Of frames that see different things; None where the points cannot tell."""
+        seen = self.base.share_of_seen(self.settings.tolerance)
+        if self.cloud_share >= self.settings.min_inliers and (seen or 1.0) >= self.settings.min_inliers:
+            return ""
+        first = self.samples[0]
+        others = readings(first.intrinsics, first.depth.shape)
+        cause, best = reading_of_cloud(self.samples, self.cloud, others, self.cloud_share)
+        if cause and best > CONVINCING:
+            return cause
+        moved, share = motion_of_cloud(self.samples, self.cloud, self.cloud_share)
+        if moved and share > best:
+            return moved
+        if cause or self.pairs:
+            return cause or None
+        return self._by_share_of_cloud()
+
+    def _cause_by_frames(self) -> str:
+        settings = self.settings
+        share = self.base.share(settings.tolerance)
+        self.scores, better = _other_readings(self.samples, self.pairs, settings.tolerance)
+        if better and self.scores[better] > CONVINCING:
+            return better
+        if better or share < settings.min_inliers:
+            order, found = OrderCheck(
+                self.scene.frames, min(settings.n_pixels, 300), settings.tolerance
+            ).of_poses()
+            if order and found > self.scores.get(better, 0.0):
+                return order
+        if better:
+            return better
+        if share < settings.min_inliers:
+            return UNEXPLAINED
+        if self.cloud_share < GOOD_CLOUD_SHARE:
+            moved, _ = motion_of_cloud(self.samples, self.cloud, self.cloud_share)
+            if moved or self.cloud_share < MIN_CLOUD_SHARE:
+                return moved or self._by_share_of_cloud()
+        return self._colors_of_other_frames()
+
+    def _by_share_of_cloud(self) -> str:
+        if self.cloud_share < MIN_CLOUD_SHARE:
+            return (
+                "the points do not lie where the frames see surfaces: they are in another frame or too sparse"
+            )
+        return ""
+
+    def _colors_of_other_frames(self) -> str:
+        """Depth and poses agree; do the colours?"""
+        correlation = self.base.correlation(self.settings.tolerance)
+        if correlation is None or correlation >= UNRELATED_COLORS:
+            return ""
+        frames, n_pixels = self.scene.frames, min(self.settings.n_pixels, 600)
+        return OrderCheck(frames, n_pixels, self.settings.tolerance).of_colors()
 
 
 def _other_readings(
@@ -163,8 +196,11 @@ def _other_readings(
 ) -> tuple[dict[str, float], str]:
     """Agreement of the best other readings, and the name of one that halves the disagreement, if one does."""
     few = [replace(one, pixel=one.pixel[:: max(len(one.pixel) // 300, 1)]) for one in samples]
+    pairs = pairs[:: max(len(pairs) // 40, 1)]
     share = agreement(few, pairs, Reading("")).share(tolerance)
     scores: dict[str, float] = {}
+    if share > 1.0 - CLEARLY_BETTER:
+        return scores, ""  # no reading can be clearly better
     for reading in readings(samples[0].intrinsics, samples[0].depth.shape):
         # Errors shrink with a scale below one: the tolerance has to shrink with it.
         scaled = tolerance * min(max(reading.depth_factor, 0.02), 1.0)
@@ -172,19 +208,6 @@ def _other_readings(
     best = sorted(scores.items(), key=lambda item: -item[1])[:5]
     clearly = best[0][1] > share + CLEARLY_BETTER and 1.0 - best[0][1] < HALVED * (1.0 - share)
     return dict(best), best[0][0] if clearly else ""
-
-
-def _cause_without_reading(
-    samples: list[Samples], share: float, cloud_share: float | None, settings: CheckSettings
-) -> str:
-    """What is wrong although no other reading is better; empty when nothing is."""
-    if any(np.linalg.det(one.camera_to_world[:3, :3]) < 0 for one in samples):
-        return "poses are mirrored: frames agree, but the scene is a mirror image of the place"
-    if share < settings.min_inliers:
-        return "frames disagree, and none of the usual mistakes explains it: inaccurate poses, motion, noise"
-    if cloud_share is not None and cloud_share < MIN_CLOUD_SHARE:
-        return "the points do not lie where the frames see surfaces: they are in another frame or too sparse"
-    return ""
 
 
 def _chosen(frames: tuple[Frame, ...], most: int) -> list[Frame]:
@@ -198,59 +221,6 @@ def _chosen(frames: tuple[Frame, ...], most: int) -> list[Frame]:
     starts = [run * span for run in range(n_runs)]
     picked = sorted({start + index * step for start in starts for index in range(length)})
     return [frames[index] for index in picked if index < len(frames)]
-
-
-def _pairs(samples: list[Samples]) -> list[tuple[int, int]]:
-    """Both directions of frames a few steps apart, at most 120 pairs."""
-    pairs = [(one, one + gap) for gap in GAPS for one in range(len(samples) - gap)]
-    pairs = pairs[:: max(len(pairs) // 60, 1)]
-    return pairs + [(second, first) for first, second in pairs]
-
-
-def _samples(frame: Frame, n_pixels: int) -> Samples:
-    depth = frame.read_depth().numpy().astype(np.float64)
-    color = frame.read_color().numpy()
-    row, column = np.nonzero(depth > 0)
-    keep = np.linspace(0, max(len(row) - 1, 0), min(n_pixels, len(row))).astype(np.int64)
-    # Evenly spaced in reading order would give stripes where the row length divides the step: jitter by hash.
-    keep = np.clip(keep + (np.arange(len(keep)) * 7919) % 53, 0, max(len(row) - 1, 0))
-    pixel = np.stack([column[keep], row[keep]], axis=1).astype(np.float64)
-    return Samples(
-        depth=depth,
-        grey=_grey(color),
-        pixel=pixel,
-        intrinsics=frame.camera.intrinsics.numpy().astype(np.float64),
-        camera_to_world=np.linalg.inv(frame.camera.world_to_camera.numpy().astype(np.float64)),
-    )
-
-
-def _grey(color: UInt8[ndarray, "row column 3"]) -> Float64[ndarray, "row column"]:
-    return color.astype(np.float64).mean(axis=2)
-
-
-def _distance_to_cloud(scene: Scene, samples: list[Samples]) -> Float[ndarray, " point"]:
-    from scipy.spatial import KDTree
-
-    coord = scene.cloud.coord.numpy().astype(np.float64)
-    tree = KDTree(coord[:: max(len(coord) // 400_000, 1)])
-    found: list[ndarray] = [np.zeros(0)]
-    for one in samples[:: max(len(samples) // 8, 1)]:
-        pixel = one.pixel[:: max(len(one.pixel) // 300, 1)]
-        depth = one.depth[pixel[:, 1].astype(np.int64), pixel[:, 0].astype(np.int64)]
-        ray = (pixel - one.intrinsics[:2, 2]) / np.array([one.intrinsics[0, 0], one.intrinsics[1, 1]])
-        points = np.concatenate([ray, np.ones((len(ray), 1))], axis=1) * depth[:, None]
-        found.append(
-            np.asarray(tree.query(points @ one.camera_to_world[:3, :3].T + one.camera_to_world[:3, 3])[0])
-        )
-    return np.concatenate(found)
-
-
-def _correlation(base: Agreement, tolerance: float) -> float | None:
-    agreeing = np.abs(base.error) < tolerance
-    first, second = base.first[agreeing], base.second[agreeing]
-    if len(first) < 50 or first.std() < 1e-6 or second.std() < 1e-6:
-        return None
-    return _rounded(np.corrcoef(first, second)[0, 1])
 
 
 def _rounded(value: float | np.floating | None) -> float | None:

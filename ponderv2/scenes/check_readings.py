@@ -26,6 +26,8 @@ DEPTH_FACTORS = (
     1000.0,
     5000.0,
 )
+FORWARD_UP_RIGHT = np.array([[0.0, 0, 1, 0], [0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
+"""From OpenCV's axes to those in which Structured3D writes its cameras."""
 FOCAL_FACTORS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.1, 1.25, 1.4, 1.65, 2.0)
 
 
@@ -67,6 +69,15 @@ def readings(intrinsics: Float64[ndarray, "3 3"], shape: tuple[int, ...]) -> lis
         Reading("poses are mirrored along y", before=np.diag([1.0, -1.0, 1.0, 1.0])),
         Reading("poses are mirrored along z", before=np.diag([1.0, 1.0, -1.0, 1.0])),
         Reading("poses have x and y swapped", before=np.eye(4)[[1, 0, 2, 3]]),
+        Reading(
+            "poses have the axes of Structured3D's files (forward, up, right): they were not corrected",
+            before=FORWARD_UP_RIGHT,
+        ),
+        Reading(
+            "poses are world-to-camera with the axes of Structured3D's files (forward, up, right)",
+            inverse=True,
+            before=FORWARD_UP_RIGHT,
+        ),
     ]
     for factor in DEPTH_FACTORS:
         found.append(Reading(f"depth scale is wrong: multiply it by about {factor:g}", depth_factor=factor))

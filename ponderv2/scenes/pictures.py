@@ -42,7 +42,7 @@ def read_integers(path: Path) -> UInt16[ndarray, "row column"]:
 
 
 def decode_integers(data: bytes, name: str, indexed: bool = False) -> UInt16[ndarray, "row column"]:
-    """Whole numbers of an encoded picture of one channel; `indexed`: those of a palette are meant as numbers."""
+    """Whole numbers of an encoded picture of one channel; `indexed`: places in a palette are numbers."""
     with _open(data, name) as image:
         mode = image.mode
         values = np.asarray(_load(image, name))
@@ -80,12 +80,19 @@ def encode_jpeg(color: UInt8[ndarray, "row column 3"], quality: int = 95) -> byt
 
 
 def encode_png16(values: UInt16[ndarray, "row column"]) -> bytes:
-    """A 16-bit PNG file: no row filters and fast compression, since depth noise does not compress well."""
+    """A 16-bit PNG file, made for depth: differences of neighbours, and matches of equal bytes only.
+
+    Half the time of searching for longer matches, and noisy depth hardly has any.
+    """
     height, width = values.shape
-    rows = np.zeros((height, 1 + 2 * width), np.uint8)  # every row starts with its filter, 0 = none
-    rows[:, 1:] = np.ascontiguousarray(values, ">u2").view(np.uint8).reshape(height, 2 * width)
+    pixels = np.ascontiguousarray(values, ">u2").view(np.uint8).reshape(height, 2 * width)
+    rows = np.empty((height, 1 + 2 * width), np.uint8)
+    rows[:, 0] = 1  # every row starts with its filter: minus the pixel to the left
+    rows[:, 1:3] = pixels[:, :2]
+    np.subtract(pixels[:, 2:], pixels[:, :-2], out=rows[:, 3:])
+    packer = zlib.compressobj(1, strategy=zlib.Z_RLE)
+    body = packer.compress(rows) + packer.flush()
     header = struct.pack(">2I5B", width, height, 16, 0, 0, 0, 0)
-    body = zlib.compress(rows.tobytes(), level=1)
     parts = ((b"IHDR", header), (b"IDAT", body), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(_png_part(kind, data) for kind, data in parts)
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from ponderv2.errors import SceneError
 from ponderv2.scenes.check import CheckResult, CheckSettings, check_or_reason
+from ponderv2.scenes.processed.recognise import recognise
 from ponderv2.scenes.sources import SOURCES
 from ponderv2.scenes.sources.config import CheckConfig
 from ponderv2.scenes.sources.source import SceneJob, SourcePlan
@@ -230,6 +231,7 @@ def _refuse_double_names(plan: SourcePlan) -> None:
 def _joined_info(root: Path, info: DatasetInfo) -> DatasetInfo:
     """A store may grow by several runs, as long as its scenes have the same classes."""
     if not (root / INFO_FILE).is_file():
+        _refuse_folder_of_others(root)
         return info
     known = SceneStore(root, info).known_info()
     same = known.label_field == info.label_field and known.other_labels == info.other_labels
@@ -238,6 +240,15 @@ def _joined_info(root: Path, info: DatasetInfo) -> DatasetInfo:
             f"{root} holds scenes of '{known.name}', not of '{info.name}'", fix="choose another --out"
         )
     return replace(info, splits=tuple(dict.fromkeys((*known.splits, *info.splits))))
+
+
+def _refuse_folder_of_others(root: Path) -> None:
+    """Our files among those of another program would hide them."""
+    if root.is_dir() and recognise(root) is not None:
+        raise SceneError(
+            f"{root} holds scenes that another program processed, and they can be used as they are",
+            fix=f"ponder pretrain --data {root}, or choose another --out",
+        )
 
 
 def _read_report(root: Path) -> dict[str, Any]:

@@ -31,7 +31,8 @@ class SpaceEstimate:
 
     def __str__(self) -> str:
         guess = f" ({self.n_unknown} of them of unknown size)" if self.n_unknown else ""
-        return f"{self.n_scenes} scenes{guess} need about {readable(self.needed)}, {readable(self.free)} are free"
+        needed, free = readable(self.needed), readable(self.free)
+        return f"{self.n_scenes} scenes{guess} need about {needed}, {free} are free"
 
 
 def estimate_space(jobs: Sequence[SceneJob], out: Path) -> SpaceEstimate:

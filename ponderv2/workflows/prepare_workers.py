@@ -37,7 +37,7 @@ def run_all(
 
 
 def check_scheduler(scheduler: str) -> None:
-    """Raises ResourceError when the address is not one or its package is not installed; connects to nothing."""
+    """Raises ResourceError when this is no address or its package is not installed; connects to nothing."""
     _cluster_kind(scheduler)
 
 

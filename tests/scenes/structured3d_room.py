@@ -1,6 +1,6 @@
 """A room as Structured3D would store it: pictures solved in closed form, zip archives written byte by byte.
 
-The room is not its own mirror image: facing the far wall (+y), a door is on the right and a picture on the left.
+The room is not its own mirror image: facing the far wall (+y), a door is right and a picture left.
 """
 
 from __future__ import annotations

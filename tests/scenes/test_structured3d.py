@@ -1,4 +1,4 @@
-"""Structured3D from zip archives: the room that was photographed, never its mirror image; damage is survived."""
+"""Structured3D from zip archives: the room that was photographed, never its mirror; damage is survived."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_the_published_fusion_is_reproduced(tmp_path: Path, archives: Path):
     assert np.median(nearest) < 1e-5 and (nearest < 1e-4).mean() > 0.8
     for frame, view in zip(scene.frames, truth.VIEWS, strict=True):
         pose = np.linalg.inv(frame.camera.world_to_camera.numpy().astype(float))
-        right, up, forward = view.basis()
+        _, up, forward = view.basis()
         basis = np.stack([forward, up, np.cross(forward, up)], axis=1)[[1, 2, 0]]
         from_opencv = np.array([[0.0, 0, 1], [0, -1, 0], [1, 0, 0]])
         assert np.allclose(pose[:3, :3], (basis @ from_opencv)[[0, 2, 1]], atol=1e-5)

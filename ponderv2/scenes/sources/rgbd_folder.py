@@ -18,6 +18,9 @@ from ponderv2.scenes.storage import DatasetInfo
 
 DEEPEST = 2
 """Levels below the given folder at which recordings are looked for."""
+PICTURES = (".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".tif", ".tiff", ".sens")
+CLOUD_BYTES = 8_000_000
+"""Of a room's cloud at the usual cell, for the estimate of disk space."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,15 @@ class RgbdJob:
                 state = path.stat()
                 parts.append(f"{path.relative_to(self.path)} {state.st_size} {state.st_mtime_ns}")
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def estimated_bytes(self) -> int:
+        """About the size of the pictures that are taken, and of a fused cloud."""
+        files = self.path.rglob("*") if self.path.is_dir() else [self.path]
+        sizes = [one.stat().st_size for one in files if one.suffix.lower() in PICTURES and one.is_file()]
+        share = 1.0 / self.config.stride
+        if self.config.max_frames is not None and len(sizes) > 2:  # a colour and a depth picture per frame
+            share = min(share, 2 * self.config.max_frames / len(sizes))
+        return int(sum(sizes) * share) + CLOUD_BYTES
 
     def prepare(self) -> PreparedScene:
         """Read the recording and register, fuse and turn it."""

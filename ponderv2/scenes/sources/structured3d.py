@@ -26,7 +26,7 @@ ROOM = re.compile(r"\w[\w.-]*")
 OTHER_ARCHIVES = re.compile(r"annotation_3d|bbox")
 EXPECTED = "expected Structured3D_panorama_NN.zip and Structured3D_perspective_full_NN.zip, or their contents"
 POINT_BYTES = 12 + 12 + 3 + 2
-POINTS_OF_PANORAMA, POINTS_OF_VIEW = 360_000, 100_000
+POINTS_OF_PANORAMA, POINTS_OF_VIEW = 360_000, 130_000
 """Rough numbers at one point per centimetre, for the estimate of disk space."""
 
 

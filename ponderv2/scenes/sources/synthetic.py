@@ -16,6 +16,11 @@ from ponderv2.scenes.storage import DatasetInfo
 GENERATOR_VERSION = 1
 """Raised whenever the same settings give other rooms, so that stored ones are made anew."""
 
+PIXEL_BYTES, POINT_BYTES, MESH_BYTES = 1.8, 33, 300_000
+"""On disk: colour, depth and class of a pixel; the arrays of a point; the mesh of a room."""
+SURFACE = 4.5
+"""Scanned surface per floor area."""
+
 
 @dataclass(frozen=True)
 class RoomJob:
@@ -34,6 +39,12 @@ class RoomJob:
         """The generator, the number of the room and the settings that shape it."""
         settings = self.config.model_dump_json(exclude={"rooms", "val_rooms", "test_rooms"})
         return hashlib.sha256(f"{GENERATOR_VERSION} {self.index} {settings}".encode()).hexdigest()[:16]
+
+    def estimated_bytes(self) -> int:
+        """Pictures, points and mesh, by the size of rooms that were prepared."""
+        pixels = self.config.frames * self.config.width * self.config.height
+        floor = self.config.room_size[0] * self.config.room_size[1]
+        return int(PIXEL_BYTES * pixels + SURFACE * floor / self.config.voxel**2 * POINT_BYTES) + MESH_BYTES
 
     def prepare(self) -> PreparedScene:
         """Generate, photograph and scan the room."""
