@@ -24,6 +24,11 @@ KIND_OF_TYPE = {
     "VolSDFModel": "renderer",
     "PonderIndoor-v2": "ponder_indoor",
     "PonderOutdoor-v2": "ponder_outdoor",
+    "PPT-v1m1": "segmentation",
+    "PPT-v1m2": "segmentation",
+    "DefaultSegmentor": "segmentation",
+    "CrossEntropyLoss": "segmentation_losses",
+    "LovaszLoss": "segmentation_losses",
 }
 
 
@@ -58,6 +63,8 @@ class Case:
             return KIND_OF_TYPE.get(self.config["type"], self.config["type"])
         with np.load(self.path, allow_pickle=False) as archive:
             names = set(archive.files)
+        if "criteria" in self.config and "backbone" not in self.config:
+            return "segmentation_losses"
         if "out_cube_coord" in names:
             return "unit_cube"
         if "out_center_shift_z_coord" in names or any(name.startswith("out_grid_fnv") for name in names):

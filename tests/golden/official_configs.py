@@ -13,7 +13,14 @@ from ponderv2.encoder.config import (
     SparseUNetConfig,
     UNet3DConfig,
 )
+from ponderv2.heads.config import (
+    DecoupledHeadConfig,
+    FinalHeadConfig,
+    LanguageHeadConfig,
+    SegmentationLossConfig,
+)
 from ponderv2.models.config import PretextConfig, TextTargetConfig
+from ponderv2.models.segmentation_config import SegmentationModelConfig
 from ponderv2.renderer.config import ContrastiveConfig, RendererConfig, RenderLossConfig
 
 Official = dict[str, Any]
@@ -94,6 +101,43 @@ def pretext_config(official: Official) -> PretextConfig:
         context_channels=official["context_channels"],
         ray_box=0.5 + official.get("padding", 0.1) / 2,
     )
+
+
+def segmentation_config(official: Official) -> SegmentationModelConfig:
+    """`PPT-v1m1`, `PPT-v1m2` and `DefaultSegmentor` with everything as published."""
+    backbone = official["backbone"]
+    if "backbone" in backbone:  # a segmentor around PPT in backbone mode: the classes are those of `final`
+        return segmentation_config(backbone | {"criteria": official.get("criteria", [])})
+    encoder = encoder_config(backbone).model_copy(update={"n_classes": 0})
+    losses = loss_settings(official.get("criteria") or [])
+    conditions = tuple(official.get("conditions", ()))
+    if backbone.get("num_classes"):
+        head: Any = FinalHeadConfig(n_classes=backbone["num_classes"])
+    elif official["type"] == "PPT-v1m2":
+        counts = official.get("num_classes", (25, 20, 13))
+        head = DecoupledHeadConfig(n_classes=dict(zip(conditions, counts, strict=True)))
+    else:
+        rows = dict(zip(conditions, map(tuple, official["valid_index"]), strict=True))
+        head = LanguageHeadConfig(n_texts=len(official["class_name"]), valid_index=rows)
+    return SegmentationModelConfig(encoder=encoder, head=head, losses=losses, conditions=conditions)
+
+
+def loss_settings(criteria: list[Official]) -> SegmentationLossConfig:
+    """The list of criteria, of which each may occur once."""
+    found = {"cross_entropy": 0.0, "lovasz": 0.0}
+    for one in criteria:
+        assert one.get("ignore_index", -1) == -1, "only -1 is ignored here"
+        match one["type"]:
+            case "CrossEntropyLoss":
+                found["cross_entropy"] = one.get("loss_weight", 1.0)
+                found["label_smoothing"] = one.get("label_smoothing", 0.0)
+                found["class_weights"] = one.get("weight")
+            case "LovaszLoss":
+                assert one.get("mode", "multiclass") == "multiclass"
+                found["lovasz"] = one.get("loss_weight", 1.0)
+            case other:
+                raise AssertionError(f"no criterion '{other}'")
+    return SegmentationLossConfig.model_validate(found)
 
 
 def _contrastive(official: Official) -> ContrastiveConfig:
