@@ -82,7 +82,14 @@ def test_the_official_preset_has_the_published_hyper_parameters():
     assert config.data.features == ("color", "normal")
 
 
-@pytest.mark.parametrize("name", ["indoor", "scannet", "demo"])
+CORRECTED = [
+    preset.name
+    for preset in shipped_presets("pretrain")
+    if not preset.name.endswith("-official") and preset.name != "capture"
+]
+
+
+@pytest.mark.parametrize("name", CORRECTED)
 def test_plain_presets_use_the_corrected_behaviour(name):
     model = load_preset("pretrain", name, None, PretrainConfig).model
     assert model.densify.align_with_sampling
@@ -92,6 +99,53 @@ def test_plain_presets_use_the_corrected_behaviour(name):
     assert model.losses.supervise_class_zero and not model.losses.color_of_misses
 
 
-@pytest.mark.parametrize("name", ["indoor", "demo"])
-def test_presets_without_labels_render_no_classes(name):
-    assert load_preset("pretrain", name, None, PretrainConfig).model.semantic is None
+@pytest.mark.parametrize("preset", shipped_presets("pretrain"), ids=lambda preset: preset.name)
+def test_pretraining_reads_labels_only_where_the_preset_says_so(preset: Preset):
+    semantic = load_preset("pretrain", preset.name, None, PretrainConfig).model.semantic
+    assert (semantic is not None) == preset.name.endswith(("_semantic", "-official"))
+
+
+JOINT = ("joint", "joint_semantic", "joint-official")
+
+
+@pytest.mark.parametrize("name", JOINT)
+def test_joint_presets_have_the_published_cycle_length_and_rates(name):
+    from ponderv2.training.order import steps_of_pass
+
+    config = load_preset("pretrain", name, None, PretrainConfig)
+    datasets = [(part.scenes.name, part.ratio) for part in config.parts]
+    assert datasets == [("structured3d", 4), ("scannet", 2), ("s3dis", 1)]
+    assert config.parts[2].train_split == "Area_1+Area_2+Area_3+Area_4+Area_6"
+    training, model = config.training, config.model
+    rooms = 18348  # of Structured3D's training split
+    assert training.steps == steps_of_pass(rooms * 400 // 64, (4, 2, 1))
+    assert (training.batch_size, training.optimiser.rate) == (64, 0.0001 * 64 / 8)
+    assert model.encoder.kind == "prompted_sparse_unet"
+    assert model.encoder.conditions == ("ScanNet", "S3DIS", "Structured3D")
+    assert model.encoder.norm_decouple and model.encoder.norm_adaptive and model.encoder.norm_affine
+    assert not model.encoder.zero_init
+    assert model.conditions == ("Structured3D", "ScanNet", "S3DIS") and model.context_channels == 256
+
+
+def test_only_the_official_joint_preset_has_the_published_mistakes():
+    from ponderv2.scenes.labels.vocabulary import PUBLISHED_ROWS, ROWS
+
+    ours, theirs = (load_preset("pretrain", name, None, PretrainConfig) for name in JOINT[1:])
+    assert ours.model.semantic.valid_index == ROWS and theirs.model.semantic.valid_index == PUBLISHED_ROWS
+    assert ours.model.semantic.point_head and ours.model.semantic.include_point_loss
+    assert theirs.model.semantic.point_head and not theirs.model.semantic.include_point_loss
+    assert theirs.training.precision == "32" and theirs.training.clip_gradient is None
+    assert not theirs.model.densify.align_with_sampling and not theirs.model.renderer.sampler.normalise_points
+    assert not theirs.model.losses.supervise_class_zero and theirs.model.semantic.n_classes == 36
+
+
+@pytest.mark.parametrize(("name", "n_classes"), [("s3dis", 13), ("structured3d", 25)])
+def test_presets_of_one_dataset_share_batch_rate_and_classes(name, n_classes):
+    configs = [
+        load_preset("pretrain", name + kind, None, PretrainConfig) for kind in ("", "_semantic", "-official")
+    ]
+    assert {config.training.batch_size for config in configs} == {64}
+    assert {config.training.optimiser.rate for config in configs} == {0.0001 * 64 / 8}
+    assert len({config.training.steps for config in configs}) == 1
+    assert {config.model.semantic.n_classes for config in configs[1:]} == {n_classes}
+    assert len({(config.scenes, config.train_split, config.val_split) for config in configs}) == 1
