@@ -91,7 +91,7 @@ def encode_png16(values: UInt16[ndarray, "row column"]) -> bytes:
     rows[:, 1:3] = pixels[:, :2]
     np.subtract(pixels[:, 2:], pixels[:, :-2], out=rows[:, 3:])
     packer = zlib.compressobj(1, strategy=zlib.Z_RLE)
-    body = packer.compress(rows) + packer.flush()
+    body = packer.compress(rows.tobytes()) + packer.flush()
     header = struct.pack(">2I5B", width, height, 16, 0, 0, 0, 0)
     parts = ((b"IHDR", header), (b"IDAT", body), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(_png_part(kind, data) for kind, data in parts)

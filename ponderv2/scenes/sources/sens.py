@@ -18,7 +18,8 @@ from numpy import ndarray
 from ponderv2.errors import SceneError
 from ponderv2.scenes.pictures import LARGEST_SIDE, decode_color
 
-_FRAME_HEAD = struct.Struct("<16f4Q")
+_FRAME_HEAD = np.dtype([("pose", "<f4", 16), ("timestamps", "<u8", 2), ("n_bytes", "<u8", 2)])
+_LENGTHS = struct.Struct("<2Q")
 _HEAD = struct.Struct("<64f2i4IfQ")
 COLOR_KINDS = {0: "raw", 1: "png", 2: "jpeg"}
 DEPTH_KINDS = {0: "raw", 1: "zlib", 2: "occi"}
@@ -139,7 +140,7 @@ def open_sens(path: Path) -> SensFile:
     """Read header and index. Raises SceneError for anything that is not a whole recording."""
     try:
         size = path.stat().st_size
-        with path.open("rb", buffering=4096) as file:
+        with path.open("rb", buffering=0) as file:
             header = _read_header(file, path, size)
             return _read_index(file, path, size, header)
     except OSError as error:
@@ -157,7 +158,7 @@ def _read_header(file: BinaryIO, path: Path, size: int) -> SensHeader:
     matrices = np.array(values[:64], np.float64).reshape(4, 4, 4)
     color_kind, depth_kind, *sizes = values[64:70]
     depth_shift, n_frames = values[70:]
-    room = (size - file.tell()) // _FRAME_HEAD.size
+    room = (size - file.tell()) // _FRAME_HEAD.itemsize
     if n_frames > room:
         raise SceneError(
             f"{path} claims {n_frames} frames but has room for {room}", fix="copy the file again"
@@ -178,20 +179,26 @@ def _read_header(file: BinaryIO, path: Path, size: int) -> SensHeader:
 
 
 def _read_index(file: BinaryIO, path: Path, size: int, header: SensHeader) -> SensFile:
-    poses = np.empty((header.n_frames, 16))
-    table = np.empty((header.n_frames, 5), np.int64)
+    """Hops from frame to frame; the numbers before each picture are taken apart together at the end."""
+    heads: list[bytes] = []
+    offset = np.empty(header.n_frames, np.int64)
+    position = file.tell()
     for index in range(header.n_frames):
-        values = _FRAME_HEAD.unpack(_exactly(file, _FRAME_HEAD.size, path, index))
-        start = file.tell()
-        color_bytes, depth_bytes = values[18], values[19]
+        file.seek(position)
+        head = _exactly(file, _FRAME_HEAD.itemsize, path, index)
+        start = position + len(head)
+        color_bytes, depth_bytes = _LENGTHS.unpack_from(head, _FRAME_HEAD.itemsize - _LENGTHS.size)
         if color_bytes + depth_bytes > size - start:
             raise SceneError(
                 f"{path} is cut off at frame {index} of {header.n_frames}", fix="copy the file again"
             )
-        poses[index] = values[:16]
-        table[index] = (values[16] % 2**63, values[17] % 2**63, start, color_bytes, depth_bytes)
-        file.seek(start + color_bytes + depth_bytes)
-    return SensFile(path, header, poses.reshape(-1, 4, 4), table[:, :2], table[:, 2], table[:, 3:])
+        heads.append(head)
+        offset[index] = start
+        position = start + color_bytes + depth_bytes
+    table = np.frombuffer(b"".join(heads), _FRAME_HEAD)
+    poses = table["pose"].astype(np.float64).reshape(-1, 4, 4)
+    timestamps = (table["timestamps"] & np.uint64(2**63 - 1)).astype(np.int64)
+    return SensFile(path, header, poses, timestamps, offset, table["n_bytes"].astype(np.int64))
 
 
 def _exactly(file: BinaryIO, count: int, path: Path, frame: int | None = None) -> bytes:
