@@ -20,6 +20,8 @@ SAME_POINTS = 0.95
 """Share of a copy's points that are in the original, above which it is left out."""
 EYE_SPACING = 0.5
 """Metres between the places from which the inside of a room is looked at."""
+EYE_HEIGHTS = (1.2, 1.5, 1.8)
+"""Metres above the floor: over tables, under ceilings."""
 EYE_CLEARANCE = 0.3
 """Metres that such a place keeps from all points."""
 N_NEAR_EYES = 60_000
@@ -182,12 +184,13 @@ def inner_places(coord: Float64[ndarray, "point 3"]) -> Float64[ndarray, "eye 3"
     lower, upper = coord.min(axis=0), coord.max(axis=0)
     middle = (lower + upper) / 2
     cells = np.unique(np.floor(coord[:, :2] / EYE_SPACING).astype(np.int64), axis=0)
-    height = lower[2] + np.array([0.4, 0.6, 0.8]) * (upper[2] - lower[2])
+    height = lower[2] + np.minimum(EYE_HEIGHTS, max(0.8 * (upper[2] - lower[2]), EYE_HEIGHTS[0]))
     places = np.concatenate(
-        [np.tile((cells + 0.5) * EYE_SPACING, (3, 1)), np.repeat(height, len(cells))[:, None]], 1
+        [np.tile((cells + 0.5) * EYE_SPACING, (len(height), 1)), np.repeat(height, len(cells))[:, None]],
+        axis=1,
     )
     looked_at = coord[:: max(len(coord) // N_NEAR_EYES, 1)]
     clear = np.asarray(KDTree(looked_at).query(places)[0]) > EYE_CLEARANCE
-    inside = ((places > lower) & (places < upper)).all(axis=1)
+    inside = ((places > lower) & (places < upper))[:, :2].all(axis=1)
     found = places[clear & inside]
     return found if len(found) else middle[None]

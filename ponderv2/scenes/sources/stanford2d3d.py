@@ -137,7 +137,7 @@ class ViewFindings:
     """What became of the photographs of a room; grows while they pass by."""
 
     n_frames: int = 0
-    unreadable: list[str] = field(default_factory=list)
+    unusable: list[str] = field(default_factory=list)
     poor: list[str] = field(default_factory=list)
     """Ids of those with too little depth of the room."""
 
@@ -152,9 +152,9 @@ class ViewFindings:
 
     def repairs(self) -> tuple[str, ...]:
         """For the report."""
-        if not self.unreadable:
+        if not self.unusable:
             return ()
-        return (f"{len(self.unreadable)} unreadable photographs were dropped ({self.unreadable[0]})",)
+        return (f"{len(self.unusable)} unusable photographs were dropped ({self.unusable[0]})",)
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def room_frames(
         try:
             pose, loaded = _load(view, limits)
         except SceneError as error:
-            found.unreadable.append(f"{view.id}: {error.message}")
+            found.unusable.append(f"{view.id}: {error.message}")
             continue
         depth, semantic = only_room(loaded, pose, room, config.near)
         if np.count_nonzero(depth) < config.min_valid * depth.size:
@@ -200,7 +200,9 @@ def view_pose(view: RawView) -> Float64[ndarray, "4 4"]:
     """Camera-to-area. Raises SceneError for a pose that is none."""
     clean = clean_poses(read_pose(view.pose)[None])
     if not clean.valid[0]:
-        raise SceneError(f"{view.pose} is not a pose ({clean.reasons[0]})")
+        raise SceneError(f"{view.pose.name} is not a pose ({clean.reasons[0]})")
+    if np.linalg.det(clean.camera_to_world[0]) < 0:
+        raise SceneError(f"{view.pose.name} is mirrored, which no camera is")
     return view.to_area() @ clean.camera_to_world[0]
 
 
