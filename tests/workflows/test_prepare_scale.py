@@ -1,0 +1,208 @@
+"""Many scenes: the disk is asked first, a cluster may do the work, the end counts what happened."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ponderv2.errors import OutputError, ResourceError, SceneError
+from ponderv2.scenes.prepared import PreparedCloud, PreparedScene, Surface
+from ponderv2.scenes.sources import SOURCES
+from ponderv2.scenes.sources.config import CheckConfig
+from ponderv2.scenes.sources.source import SourcePlan
+from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
+from ponderv2.scenes.storage import DatasetInfo, SceneStore
+from ponderv2.workflows import prepare, prepare_space, prepare_workers
+from ponderv2.workflows.configs import PrepareConfig
+from ponderv2.workflows.prepare_space import SpaceEstimate, estimate_space, readable
+from ponderv2.workflows.prepare_summary import ReasonCount, kind_of
+
+WITH_DASK = importlib.util.find_spec("distributed") is not None
+
+
+@dataclass(frozen=True)
+class PointsJob:
+    """Four points, or what is wrong with them."""
+
+    name: str
+    wrong: str = ""
+    repair: str = ""
+    split: str = "train"
+
+    def fingerprint(self) -> str:
+        return self.name
+
+    def prepare(self) -> PreparedScene:
+        if self.wrong:
+            raise SceneError(self.wrong, fix="look elsewhere")
+        points = np.zeros((4, 3), np.float32)
+        cloud = PreparedCloud(points, points.astype(np.uint8), points + 1)
+        repairs = (self.repair,) if self.repair else ()
+        return PreparedScene((), lambda: Surface(cloud, None, (), repairs))
+
+
+@dataclass(frozen=True)
+class LargeJob(PointsJob):
+    """Says that it needs a gigabyte."""
+
+    def estimated_bytes(self) -> int:
+        return 10**9
+
+
+def config(out: Path, **settings) -> PrepareConfig:
+    return PrepareConfig(source=SyntheticConfig(), out=out, workers=1, **settings)
+
+
+@pytest.fixture
+def plan(monkeypatch: pytest.MonkeyPatch):
+    """Puts jobs in the place of a source."""
+
+    def offer(*jobs: PointsJob, warnings: tuple[str, ...] = ()) -> None:
+        found = SourcePlan(DatasetInfo("points"), jobs, (), warnings)
+        monkeypatch.setitem(SOURCES, "synthetic", lambda _: found)
+
+    return offer
+
+
+@pytest.fixture
+def free(monkeypatch: pytest.MonkeyPatch):
+    """A disk with so many bytes left."""
+
+    def has(n_bytes: int) -> None:
+        monkeypatch.setattr(prepare_space.shutil, "disk_usage", lambda _: SimpleNamespace(free=n_bytes))
+
+    return has
+
+
+# Space ------------------------------------------------------------------------------------------------------
+
+
+def test_a_disk_that_is_too_small_stops_the_run_before_it_starts(tmp_path: Path, plan, free):
+    plan(LargeJob("a"), LargeJob("b"))
+    free(1_500_000_000)
+    with pytest.raises(OutputError, match=r"2 scenes need about 2\.0 GB, 1\.5 GB are free") as caught:
+        prepare.run(config(tmp_path / "out"))
+    assert "check_space=false" in (caught.value.fix or "") and not (tmp_path / "out").exists()
+    assert prepare.run(config(tmp_path / "out", check_space=False)).n_prepared == 2
+    assert prepare.run(config(tmp_path / "out")).n_skipped == 2  # nothing is left to be written
+
+
+def test_jobs_that_cannot_tell_count_as_the_mean_of_the_others(tmp_path: Path, free):
+    free(10**12)
+    found = estimate_space([LargeJob("a"), PointsJob("b"), PointsJob("c")], tmp_path / "not" / "there")
+    assert found == SpaceEstimate(3 * 10**9, 10**12, 3, 2) and found.suffices
+    assert estimate_space([PointsJob("a")], tmp_path).needed == 0
+
+
+def test_sizes_are_written_as_df_does():
+    assert [readable(one) for one in (12, 999_400, 1_500_000, 2_340_000_000_000)] == [
+        "12 bytes",
+        "999 kB",
+        "1.5 MB",
+        "2.3 TB",
+    ]
+
+
+# The end ----------------------------------------------------------------------------------------------------
+
+
+def test_reasons_are_counted_by_kind(tmp_path: Path, plan):
+    archive = "Structured3D_panorama_0{}.zip: a/b/depth.png is damaged"
+    plan(
+        PointsJob("a"),
+        PointsJob("b", repair="view 3 was left out: " + archive.format(1)),
+        PointsJob("c", repair="view 7 was left out: " + archive.format(2)),
+        PointsJob("d", wrong="no points in scene_00001/room_5"),
+        warnings=("one archive is broken",),
+    )
+    result = prepare.run(config(tmp_path))
+    assert result.summary == (
+        ReasonCount("done", "", 1, "train/a"),
+        ReasonCount("repaired", "view … was left out: … is damaged", 2, "train/b"),
+        ReasonCount("failed", "no points in …", 1, "train/d"),
+    )
+    assert result.warnings == ("one archive is broken",)
+    again = prepare.run(config(tmp_path))
+    assert [(one.status, one.scenes) for one in again.summary] == [("skipped", 3), ("failed", 1)]
+
+
+def test_kinds_of_reasons_leave_out_numbers_and_names():
+    assert kind_of("scene_00001/room_7 has 12 rows, 13.5 wanted") == "… has … rows, … wanted"
+
+
+def test_the_report_is_complete_although_it_is_not_written_after_every_scene(
+    tmp_path: Path, plan, monkeypatch: pytest.MonkeyPatch
+):
+    plan(*(PointsJob(f"room{index}") for index in range(12)))
+    written: list[Path] = []
+    real = prepare.write_bytes
+    monkeypatch.setattr(prepare, "write_bytes", lambda path, data: (written.append(path), real(path, data)))
+    prepare.run(config(tmp_path))
+    scenes = json.loads((tmp_path / prepare.REPORT_FILE).read_text())["scenes"]
+    assert len(scenes) == 12 and 2 <= len(written) < 12
+
+
+# Clusters ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", ["host:8786", "spark://host:1", "dask://host", "dask:host:1", ""])
+def test_an_address_that_is_none_is_refused(tmp_path: Path, plan, address: str):
+    plan(PointsJob("a"))
+    with pytest.raises(ResourceError, match="not the address of a cluster") as caught:
+        prepare.run(config(tmp_path / "out", scheduler=address))
+    assert "dask://HOST:8786" in (caught.value.fix or "") and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("kind", "package"), [("dask", "distributed"), ("ray", "ray")])
+def test_a_missing_package_is_named_with_what_installs_it(
+    tmp_path: Path, plan, monkeypatch: pytest.MonkeyPatch, kind: str, package: str
+):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    plan(PointsJob("a"))
+    with pytest.raises(ResourceError, match=f"needs the package '{package}'") as caught:
+        prepare.run(config(tmp_path / "out", scheduler=f"{kind}://localhost:8786"))
+    assert caught.value.fix == f'pip install "ponder[{kind}]"'
+
+
+@pytest.mark.skipif(not WITH_DASK, reason="the package distributed is not installed")
+def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path, plan, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(prepare_workers, "CONNECT_SECONDS", 1)
+    plan(PointsJob("a"))
+    with pytest.raises(ResourceError, match="no cluster answers at dask"):
+        prepare.run(config(tmp_path, scheduler="dask://127.0.0.1:9"))
+
+
+@pytest.fixture
+def dask_address() -> Iterator[str]:
+    from distributed import LocalCluster  # pyright: ignore[reportMissingImports]
+
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=None
+    ) as cluster:
+        address = cluster.scheduler.address
+        if not address.startswith("tcp://"):  # workers of threads talk without a socket
+            pytest.fail(f"expected an address of a socket, got {address}")
+        yield address.replace("tcp://", "dask://")
+
+
+@pytest.mark.skipif(not WITH_DASK, reason="the package distributed is not installed")
+def test_a_dask_cluster_prepares_what_this_machine_does(tmp_path: Path, plan, dask_address: str):
+    from ponderv2.scenes.sources.synthetic import find
+
+    rooms = find(SyntheticConfig(rooms=2, frames=2, width=32, height=24, voxel=0.2))
+    jobs = (*rooms.jobs, PointsJob("wrong", wrong="nothing there"))
+    plan(*jobs)
+    check = CheckConfig(n_pixels=100)
+    there = prepare.run(config(tmp_path / "a", scheduler=dask_address, check=check))
+    here = prepare.run(config(tmp_path / "b", check=check))
+    assert there.scenes == here.scenes and there.n_prepared == 2 and there.n_failed == 1
+    name, split = rooms.jobs[0].name, rooms.jobs[0].split
+    one, two = (SceneStore.open(tmp_path / store).read(name, split).cloud.coord for store in ("a", "b"))
+    assert (one == two).all()
