@@ -92,6 +92,8 @@ def _task(state: Mapping[str, Tensor], head: Head) -> Task:
 
 
 def _head(state: Mapping[str, Tensor]) -> Head:
+    if any(name.startswith("renderer.") for name in state):
+        return "none"
     if any(name.startswith("bias_head.") for name in state):
         return "pointgroup"
     if "seg_heads.0.weight" in state:
