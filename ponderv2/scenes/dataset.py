@@ -27,6 +27,9 @@ from ponderv2.scenes.sampling import ChosenPixels, choose_pixels, surface_points
 from ponderv2.scenes.scene import Frame, Scene
 from ponderv2.scenes.storage import SceneStore
 
+FRAME_BYTES = 4096
+"""Of a camera with the names of its files, about: scenes of thousands of photographs are not small."""
+
 
 @dataclass(frozen=True)
 class _Read:
@@ -38,7 +41,8 @@ class _Read:
     def n_bytes(self) -> int:
         cloud = self.scene.cloud
         arrays = (cloud.coord, cloud.color, cloud.normal, *cloud.labels.values())
-        return sum(array.numel() * array.element_size() for array in arrays)
+        points = sum(array.numel() * array.element_size() for array in arrays)
+        return points + FRAME_BYTES * len(self.scene.frames)
 
 
 class _Scenes(Dataset[SceneBatch]):

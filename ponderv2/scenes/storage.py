@@ -157,6 +157,17 @@ class SceneStore:
         path = self.folder(name, split) / "mesh.ply"
         return path if path.is_file() else None
 
+    def remarks(self, split: str) -> tuple[str, ...]:
+        """What to know of a folder of another program: what it is, and what its first scene lacks."""
+        names = () if self.layout is PREPARED else self.photographed(split)
+        if not names:
+            return ()
+        found = self.layout.notes(self._folder(names[0], split))
+        return (
+            f"{self.root}: scenes of '{self.info.name}' read in place",
+            *(f"{names[0]}: {one}" for one in found),
+        )
+
     def record(self, name: str, split: str) -> dict[str, Any]:
         """What was noted when the scene was prepared (fingerprint, notes, repairs); empty if nothing was.
 

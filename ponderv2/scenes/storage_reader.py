@@ -18,6 +18,8 @@ from ponderv2.scenes.processed.normals import kept_normals
 from ponderv2.scenes.scene import Frame, PointCloud, Scene
 
 AGAIN = "prepare the scene again"
+MAPPED_FROM = 8 * 2**20
+"""Bytes. A mapped array is an open file, of which a process has but a thousand: smaller ones are read."""
 
 
 class PreparedScenes:
@@ -50,7 +52,7 @@ PREPARED = PreparedScenes()
 
 
 def read_scene(folder: Path, name: str, with_labels: bool = True) -> Scene:
-    """Points memory-mapped (copy on write), cameras read, pictures left on disk.
+    """Large arrays memory-mapped (copy on write), cameras read, pictures left on disk.
 
     Without labels no file of them is touched, and frames have no `semantic_path`.
     """
@@ -97,7 +99,9 @@ def _float_rows(path: Path, width: int) -> Tensor:
         raise SceneError(
             f"{path} is {values.dtype} {values.shape}, expected numbers of shape (N, {width})", fix=AGAIN
         )
-    return torch.from_numpy(values if values.dtype == np.float32 else values.astype(np.float32))
+    if values.dtype == np.float32 and values.nbytes >= MAPPED_FROM:
+        return torch.from_numpy(values)
+    return torch.from_numpy(np.array(values, np.float32))
 
 
 def _label_column(path: Path) -> Tensor:
