@@ -23,6 +23,7 @@ from ponderv2.scenes.part_config import DatasetPartConfig, Part, parts_of
 from ponderv2.scenes.sources.config import CheckConfig, RgbdConfig
 from ponderv2.scenes.sources.s3dis_config import S3disConfig
 from ponderv2.scenes.sources.scannet_config import ScannetConfig
+from ponderv2.scenes.sources.scannetpp_config import ScannetppConfig
 from ponderv2.scenes.sources.structured3d_config import Structured3dConfig
 from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
 from ponderv2.training.config import TrainingConfig
@@ -40,7 +41,7 @@ class PresetConfig(StrictConfig):
 
 
 SourceConfig = Annotated[
-    RgbdConfig | S3disConfig | ScannetConfig | Structured3dConfig | SyntheticConfig,
+    RgbdConfig | S3disConfig | ScannetConfig | ScannetppConfig | Structured3dConfig | SyntheticConfig,
     Field(discriminator="kind"),
 ]
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ponderv2.scenes.sources.config import RgbdConfig
     from ponderv2.scenes.sources.s3dis_config import S3disConfig
     from ponderv2.scenes.sources.scannet_config import ScannetConfig
+    from ponderv2.scenes.sources.scannetpp_config import ScannetppConfig
     from ponderv2.scenes.sources.source import SourcePlan
     from ponderv2.scenes.sources.structured3d_config import Structured3dConfig
     from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
@@ -38,6 +39,12 @@ def _scannet(config: ScannetConfig) -> SourcePlan:
     return find(config)
 
 
+def _scannetpp(config: ScannetppConfig) -> SourcePlan:
+    from ponderv2.scenes.sources.scannetpp import find
+
+    return find(config)
+
+
 def _synthetic(config: SyntheticConfig) -> SourcePlan:
     from ponderv2.scenes.sources.synthetic import find
 
@@ -48,6 +55,7 @@ SOURCES: dict[str, Callable[[Any], SourcePlan]] = {
     "rgbd": _rgbd,
     "s3dis": _s3dis,
     "scannet": _scannet,
+    "scannetpp": _scannetpp,
     "structured3d": _structured3d,
     "synthetic": _synthetic,
 }

@@ -104,23 +104,23 @@ def read_segments(path: Path, n_vertices: int) -> Int[ndarray, " point"]:
     if segments.shape != (n_vertices,):
         raise SceneError(
             f"{path} has {len(values)} segment numbers for the {n_vertices} vertices of the mesh",
-            fix="use the mesh and the segments of one download: both are called ..._vh_clean_2",
+            fix="use the mesh and the segments of one download",
         )
     return segments
 
 
-def read_groups(path: Path) -> tuple[SegmentGroup, ...]:
-    """The annotated objects, in the order of the file."""
+def read_groups(path: Path, number: str = "id") -> tuple[SegmentGroup, ...]:
+    """The annotated objects, in the order of the file; `number` is the key that numbers them."""
     try:
-        return tuple(_group(one) for one in _list(read_json(path), "segGroups", path))
+        return tuple(_group(one, number) for one in _list(read_json(path), "segGroups", path))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise SceneError(
             f"{path} is damaged: a group lacks its id, label or segments", fix=COPY_AGAIN
         ) from error
 
 
-def _group(values: dict[str, Any]) -> SegmentGroup:
-    number = int(values["id"])
+def _group(values: dict[str, Any], key: str) -> SegmentGroup:
+    number = int(values[key])
     if not 0 <= number < 2**31:
         raise ValueError(number)
     return SegmentGroup(number, str(values["label"]), np.array(values["segments"], np.int64).reshape(-1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -93,9 +93,9 @@ def prepare_scene(
         )
     table = read_label_table(table_path) if table_path is not None and not test else None
     transform = _alignment(files) if config.axis_align and not test else np.eye(4)
-    ply = read_ply(files.mesh)
-    labels = VertexLabels({}) if table is None else _vertex_labels(files, len(ply.vertex["x"]), table)
-    cloud, mesh, notes = _surface(ply, files.mesh, transform, labels)
+    bare, mesh, notes = read_surface(files.mesh, transform)
+    labels = VertexLabels({}) if table is None else _vertex_labels(files, len(bare.coord), table)
+    cloud = replace(bare, labels=labels.arrays)
     found = FrameFindings()
     capture = find_capture(files.folder, files.name) if config.frames else None
     if capture is None:
@@ -144,9 +144,14 @@ def _vertex_labels(files: SceneFiles, n_vertices: int, table: LabelTable) -> Ver
     return VertexLabels(labels.arrays, labels.notes, (repair,))
 
 
-def _surface(
-    ply: PlyFile, path: Path, transform: Float[ndarray, "4 4"], labels: VertexLabels
+def read_surface(
+    path: Path, transform: Float[ndarray, "4 4"]
 ) -> tuple[PreparedCloud, PreparedMesh | None, list[str]]:
+    """All vertices of a mesh, in their order, after x' = transform x; the mesh, and what there is to say.
+
+    Normals are those of the faces around a vertex, weighted by area. Raises SceneError for a damaged file.
+    """
+    ply = read_ply(path)
     coord = np.stack([ply.vertex[axis] for axis in "xyz"], axis=1).astype(np.float64)
     strange = np.flatnonzero(~(np.abs(coord) < FAR_AWAY).all(axis=1))
     if len(coord) == 0 or len(strange):
@@ -161,7 +166,7 @@ def _surface(
     colors, notes = _colors(ply), []
     if lonely.any():
         notes.append(f"{int(lonely.sum())} vertices without a face around them: their normals point up")
-    cloud = PreparedCloud(coord.astype(np.float32), colors, unit.astype(np.float32), labels.arrays)
+    cloud = PreparedCloud(coord.astype(np.float32), colors, unit.astype(np.float32))
     mesh = PreparedMesh(cloud.coord, ply.faces, colors) if len(ply.faces) else None
     return cloud, mesh, notes
 

@@ -1,0 +1,24 @@
+"""Settings of the ScanNet++ reader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import NonNegativeInt
+
+from ponderv2.config import StrictConfig
+
+
+class ScannetppConfig(StrictConfig):
+    """ScanNet++ as it is downloaded: laser scans with the 100 classes of its benchmark; no photographs."""
+
+    kind: Literal["scannetpp"] = "scannetpp"
+    path: Path = Path("data/raw/scannetpp")
+    """Folder with data/, splits/ and metadata/."""
+    scenes: tuple[str, ...] = ()
+    """Names or patterns of the scenes to prepare; by default all that are there."""
+    surface_points: NonNegativeInt = 0
+    """Points drawn evenly on the surface, as the authors advise; 0 = the vertices of the mesh."""
+    seed: NonNegativeInt = 0
+    """Of those points; each scene has its own."""

@@ -1,0 +1,194 @@
+"""The published lists of few labels: what is outside of them may be anything, and changes nothing."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from ponderv2.errors import SceneError
+from ponderv2.scenes.batch import SceneBatch
+from ponderv2.scenes.config import LabelBudgetConfig, PretrainDataConfig, SegmentationDataConfig
+from ponderv2.scenes.dataset import PretrainDataset, SegmentationDataset
+from ponderv2.scenes.label_budget import budget_scenes
+from ponderv2.scenes.storage import SceneStore
+from tests.scenes.photographed_room import write_store
+
+DATA = {"voxel": {"size": 0.05}, "cache_megabytes": 64}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SceneStore:
+    """Two training scenes with 20 and 200 classes and pictures of classes."""
+    write_store(tmp_path / "store", n_scenes=2, n_points=1500, splits=("train", "val"))
+    for path in (tmp_path / "store").glob("*/*/segment.npy"):
+        np.save(path.with_name("segment200.npy"), np.load(path) * 7 + 3)
+        np.save(path.with_name("instance.npy"), np.load(path))
+    return SceneStore.open(tmp_path / "store")
+
+
+def folders(store: SceneStore) -> list[Path]:
+    return [store.folder(name, "train") for name in store.scene_names("train")]
+
+
+def listed(store: SceneStore) -> dict[str, list[int]]:
+    rng = np.random.default_rng(5)
+    return {name: sorted(rng.choice(1400, 20, replace=False).tolist()) for name in store.scene_names("train")}
+
+
+def points_file(store: SceneStore, path: Path) -> Path:
+    torch.save(listed(store), path)
+    return path
+
+
+def poison(store: SceneStore, keep: dict[str, list[int]]) -> None:
+    """Every label that is not in the list becomes another class; pictures lose theirs."""
+    for folder in folders(store):
+        for name in ("segment", "segment200", "instance"):
+            values = np.load(folder / f"{name}.npy")
+            wrong = (values + 5) % 11
+            wrong[keep.get(folder.name, [])] = values[keep.get(folder.name, [])]
+            np.save(folder / f"{name}.npy", wrong.astype(values.dtype))
+        if (folder / "frames/semantic").is_dir():
+            shutil.rmtree(folder / "frames/semantic")
+
+
+def same(first: SceneBatch, second: SceneBatch) -> None:
+    for field in fields(first):
+        one, other = getattr(first, field.name), getattr(second, field.name)
+        if isinstance(one, torch.Tensor):
+            assert torch.equal(one, other), field.name
+        elif field.name == "pixels" and one is not None:
+            assert torch.equal(one.label, other.label) and torch.equal(one.color, other.color)
+
+
+@pytest.mark.parametrize("field", ["segment", "segment200"])
+def test_poisoned_labels_outside_the_points_change_no_sample(store: SceneStore, tmp_path: Path, field: str):
+    budget = {"points_file": points_file(store, tmp_path / "points20")}
+    config = SegmentationDataConfig.model_validate({**DATA, "budget": budget, "label_field": field})
+    before = [SegmentationDataset(store, "train", config).sample(i, 3) for i in range(2)]
+    poison(store, listed(store))
+    for index in range(2):
+        same(before[index], SegmentationDataset(store, "train", config).sample(index, 3))
+
+
+@pytest.mark.parametrize("field", ["segment", "segment200"])
+def test_listed_points_survive_dropout_voxels_and_crops(store: SceneStore, tmp_path: Path, field: str):
+    augment = [{"kind": "dropout", "ratio": 0.9, "probability": 1.0}]
+    settings = {"augment": augment, "sphere_crop": {"n_points": 40}, "label_field": field}
+    budget = {"points_file": points_file(store, tmp_path / "points20")}
+    config = SegmentationDataConfig.model_validate({**DATA, **settings, "budget": budget, "shuffle": False})
+    data = SegmentationDataset(store, "train", config)
+    points = listed(store)[data.names[0]]
+    cloud = data.labelled_scene(0).cloud
+    segment = cloud.labels[field][points]
+    cells = torch.unique(torch.floor((cloud.coord[points] - cloud.coord.amin(0)) / 0.05), dim=0)
+    for draw in range(3):
+        batch = data.sample(0, draw)
+        labels = batch.segment[batch.segment >= 0]
+        n_voxels = len(torch.unique(batch.grid_coord[batch.segment >= 0], dim=0))
+        assert n_voxels >= len(cells) - 3 and set(labels.tolist()) <= set(segment[segment >= 0].tolist())
+        assert len(labels) >= int((segment >= 0).sum()) - 3
+
+
+def test_pre_training_with_points_sees_no_picture_labels(store: SceneStore, tmp_path: Path):
+    budget = {"points_file": points_file(store, tmp_path / "points20")}
+    config = PretrainDataConfig.model_validate({**DATA, "budget": budget})
+    before = [PretrainDataset(store, "train", config, with_labels=True).sample(i, 1) for i in range(2)]
+    assert all(one.pixels is not None and bool((one.pixels.label == -1).all()) for one in before)
+    assert any(bool((one.segment >= 0).any()) for one in before)
+    poison(store, listed(store))
+    for index in range(2):
+        same(before[index], PretrainDataset(store, "train", config, with_labels=True).sample(index, 1))
+
+
+def test_pre_training_with_scenes_sees_labels_of_these_only(store: SceneStore, tmp_path: Path):
+    first, second = store.scene_names("train")
+    (tmp_path / "1.txt").write_text(f"{second}\n")
+    config = PretrainDataConfig.model_validate({**DATA, "budget": {"scenes_file": tmp_path / "1.txt"}})
+    before = [PretrainDataset(store, "train", config, with_labels=True).sample(i, 1) for i in range(2)]
+    assert bool((before[0].segment == -1).all()) and bool((before[1].segment >= 0).any())
+    assert before[0].pixels is not None and bool((before[0].pixels.label == -1).all())
+    assert before[1].pixels is not None and bool((before[1].pixels.label >= 0).any())
+    folder = store.folder(first, "train")
+    shutil.rmtree(folder / "frames/semantic")
+    for path in [*folder.glob("segment*.npy"), folder / "instance.npy"]:
+        path.unlink()
+    for index in range(2):
+        same(before[index], PretrainDataset(store, "train", config, with_labels=True).sample(index, 1))
+
+
+def test_fine_tuning_with_scenes_uses_these_only(store: SceneStore, tmp_path: Path):
+    second = store.scene_names("train")[1]
+    (tmp_path / "1.txt").write_text(f"{second}\n")
+    config = SegmentationDataConfig.model_validate({**DATA, "budget": {"scenes_file": tmp_path / "1.txt"}})
+    assert SegmentationDataset(store, "train", config).names == (second,)
+    (tmp_path / "1.txt").write_text(f"{second}\nscene0815_00\n")
+    with pytest.raises(SceneError, match="scene0815_00"):
+        SegmentationDataset(store, "train", config)
+    with pytest.raises(SceneError, match="cannot read"):
+        budget_scenes((second,), LabelBudgetConfig(scenes_file=tmp_path / "2.txt"))
+
+
+@pytest.mark.parametrize("kind", ["lists", "old torch", "arrays", "pickle", "tensors"])
+def test_lists_of_points_are_read_however_they_were_saved(store: SceneStore, tmp_path: Path, kind: str):
+    path, values = tmp_path / "points20", listed(store)
+    if kind == "lists":
+        torch.save(values, path)
+    elif kind == "old torch":
+        torch.save(values, path, _use_new_zipfile_serialization=False)
+    elif kind == "arrays":
+        torch.save({name: np.array(one) for name, one in values.items()}, path)
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps({name: np.array(one) for name, one in values.items()}))
+    else:
+        torch.save({name: torch.tensor(one) for name, one in values.items()}, path)
+    config = SegmentationDataConfig.model_validate({**DATA, "budget": {"points_file": path}})
+    data = SegmentationDataset(store, "train", config)
+    assert bool((data.sample(0, 0).segment >= 0).any())
+
+
+class _Evil:
+    def __reduce__(self):
+        return (print, ("run",))
+
+
+def test_a_file_that_would_run_something_is_refused(store: SceneStore, tmp_path: Path, capsys):
+    path = tmp_path / "points20"
+    path.write_bytes(pickle.dumps({store.scene_names("train")[0]: _Evil()}))
+    config = SegmentationDataConfig.model_validate({**DATA, "budget": {"points_file": path}})
+    with pytest.raises(SceneError, match="points20"):
+        SegmentationDataset(store, "train", config).sample(0, 0)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"other": [1]}, "lists no points of scene"),
+        ({"NAME": [1, 10**6]}, "names point 1000000"),
+        ({"NAME": ["a"]}, "no list of point numbers"),
+        ([1, 2], "points20"),
+    ],
+)
+def test_lists_that_do_not_fit_are_named(store: SceneStore, tmp_path: Path, values, message: str):
+    name = store.scene_names("train")[0]
+    if isinstance(values, dict):
+        values = {name if key == "NAME" else key: one for key, one in values.items()}
+    torch.save(values, tmp_path / "points20")
+    config = SegmentationDataConfig.model_validate({**DATA, "budget": {"points_file": tmp_path / "points20"}})
+    with pytest.raises(SceneError, match=message):
+        SegmentationDataset(store, "train", config).sample(0, 0)
+
+
+def test_a_number_and_a_list_exclude_each_other(tmp_path: Path):
+    with pytest.raises(ValidationError, match="points_per_scene or points_file"):
+        LabelBudgetConfig(points_per_scene=20, points_file=tmp_path / "points20")
+    with pytest.raises(ValidationError, match="scenes or scenes_file"):
+        LabelBudgetConfig(scenes=2, scenes_file=tmp_path / "1.txt")
