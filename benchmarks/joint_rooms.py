@@ -1,8 +1,8 @@
 """Does it help to learn from three datasets at once? Prompted joint training against one dataset at a time.
 
 Run from the project's root: `python -m benchmarks.joint_rooms --rooms DIR`. Three datasets are made of
-generated rooms: other rooms, another look, other classes (`joint_datasets`). Every dataset gets the same number
-of its own steps in a joint run as alone, so that three single runs cost what one joint run costs. Pre-training
+generated rooms: other rooms, another look, other classes (`joint_datasets`). Every dataset gets as many steps
+of its own in a joint run as alone, so that three single runs cost what one joint run costs. Pre-training
 uses no labels. What is finished is kept in `--out` and is not done again.
 """
 

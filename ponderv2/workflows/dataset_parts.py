@@ -13,7 +13,6 @@ from ponderv2.scenes.config import PointDataConfig
 from ponderv2.scenes.part_config import Part
 from ponderv2.scenes.storage import SceneStore
 from ponderv2.workflows.configs import FinetuneConfig, PretrainConfig
-from ponderv2.workflows.training_runs import fingerprint
 
 Data = TypeVar("Data", bound=PointDataConfig)
 Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
@@ -54,6 +53,25 @@ def with_scenes(config: Config, scenes: Path | None) -> Config:
     return config.model_copy(update={"datasets": datasets, "scenes": datasets[0].scenes})
 
 
+def singles(config: FinetuneConfig) -> tuple[FinetuneConfig, ...]:
+    """The settings as of runs on one dataset each; a run with one dataset is its own."""
+    if not config.datasets:
+        return (config,)
+    return tuple(
+        config.model_copy(
+            update={
+                "datasets": (),
+                "scenes": part.scenes,
+                "train_split": part.train_split,
+                "val_split": part.val_split,
+                "data": part.data,
+                "seed": seed_of_dataset(config.seed, number),
+            }
+        )
+        for number, part in enumerate(config.parts)
+    )
+
+
 def open_parts(parts: tuple[Part[Data], ...], seed: int) -> tuple[OpenPart[Data], ...]:
     """All datasets of a run.
 
@@ -82,9 +100,8 @@ def check_known(condition: str, root: Path, conditions: tuple[str, ...]) -> None
         )
 
 
-def fingerprints(opened: tuple[OpenPart[Any], ...]) -> dict[str, Any]:
-    """Tells whether two runs saw the same scenes."""
-    each = [fingerprint(one.store, one.part.train_split, one.names) for one in opened]
+def fingerprints(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Tells whether two runs saw the same scenes, from the fingerprint of each dataset."""
     return each[0] if len(each) == 1 else {"name": "+".join(one["name"] for one in each), "datasets": each}
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 from torch import nn
 
@@ -13,13 +14,25 @@ from ponderv2.errors import CheckpointError
 from ponderv2.models.finetuned import calibrate_normalisation
 from ponderv2.models.instances_config import InstancesModelConfig
 from ponderv2.models.segmentation_config import SegmentationModelConfig
+from ponderv2.scenes.batch import SceneBatch
+from ponderv2.scenes.dataset import SegmentationDataset
+from ponderv2.scenes.storage import SceneStore
+from ponderv2.training.feed import Datasets
+from ponderv2.training.logbook import Logbook
 from ponderv2.training.loop import Job
 from ponderv2.training.stored_models import encoder_weights
 from ponderv2.training.weights import MatchReport, load_weights
 from ponderv2.workflows import finetune_instances, finetune_semantic
 from ponderv2.workflows.configs import FinetuneConfig
+from ponderv2.workflows.dataset_parts import (
+    distinct_names,
+    fingerprints,
+    joint_metrics,
+    singles,
+    with_scenes,
+)
 from ponderv2.workflows.finetune_settings import completed, n_classes_of
-from ponderv2.workflows.finetune_task import Task
+from ponderv2.workflows.finetune_task import Task, Validate
 from ponderv2.workflows.report import Reporter, SilentReporter
 from ponderv2.workflows.scene_folders import open_scenes
 from ponderv2.workflows.training_runs import (
@@ -91,20 +104,15 @@ def run(  # noqa: PLR0913 - one argument per option of the command
     """
     started = time.perf_counter()
     report = report or SilentReporter()
-    store = open_scenes(scenes, checkpoint, config.scenes)
-    config = completed(config, store, checkpoint)
+    config = _completed(config, scenes, checkpoint)
     folder = run_folder(Path(out), name)
     request = RunRequest(config, folder, checkpoint, resume, devices, nodes)
     task = task_of(config)
-    training, validation = task.datasets(config)
-    if validation is None:
-        report.warn(f"{store.root} has no scenes in '{config.val_split}': nothing is validated")
+    _describe(config, task, report)
     if checkpoint is not None and not resume:
         seeded_weights(config.seed)
         matched = load_encoder(task.build(config.model), Path(checkpoint))
         report.note(f"encoder from {checkpoint}: {matched.summary()}")
-    n_classes = n_classes_of(config.model, store.info.name)
-    report.note(f"{len(training)} training scenes of {store.root}, {n_classes} classes")
     outcome = run_training(request, make_job, report)
     history = [dict(entry) for entry in outcome.history]
     return FinetuneResult(
@@ -117,6 +125,34 @@ def run(  # noqa: PLR0913 - one argument per option of the command
         skipped_steps=outcome.skipped_steps,
         seconds=time.perf_counter() - started,
     )
+
+
+def _completed(config: FinetuneConfig, scenes: Path | None, checkpoint: Path | None) -> FinetuneConfig:
+    """The settings with everything that checkpoint and scenes say; of several datasets, of all of them."""
+    if not config.datasets:
+        return completed(config, open_scenes(scenes, checkpoint, config.scenes), checkpoint)
+    config = with_scenes(config, scenes)
+    first, label_field = config.scenes, config.data.label_field
+    for part in config.parts:
+        data = config.data.model_copy(update={"label_field": part.data.label_field})
+        alone = config.model_copy(update={"data": data})
+        done = completed(alone, SceneStore.open(part.scenes), checkpoint)
+        data = done.data.model_copy(update={"label_field": label_field})
+        config = done.model_copy(update={"data": data, "scenes": first})
+    return config
+
+
+def _describe(config: FinetuneConfig, task: Task, report: Reporter) -> None:
+    """Says what will be trained on. Raises what `task.datasets` raises, before the work."""
+    for single in singles(config):
+        training, validation = task.datasets(single)
+        store = training.store
+        if validation is None:
+            report.warn(f"{store.root} has no scenes in '{single.val_split}': nothing is validated")
+        for remark in store.remarks(single.train_split):
+            report.note(remark)
+        n_classes = n_classes_of(config.model, store.info.name)
+        report.note(f"{len(training)} training scenes of {store.root}, {n_classes} classes")
 
 
 def load_encoder(model: nn.Module, path: Path) -> MatchReport:
@@ -143,33 +179,60 @@ def make_job(request: RunRequest, resumed: bool) -> Job:
     config = request.config
     assert isinstance(config, FinetuneConfig)
     task = task_of(config)
-    training, validation = task.datasets(config)
+    pairs = [task.datasets(single) for single in singles(config)]
+    trainings = tuple(training for training, _ in pairs)
     seeded_weights(config.seed)
     model = task.build(config.model)
     if not resumed:
         if request.start is not None:
             load_encoder(model, request.start)
         elif config.model.freeze_encoder:
-            n_scenes = min(CALIBRATION_SCENES, len(training))
-            calibrate_normalisation(model, (training.sample(index, 0) for index in range(n_scenes)))
-    info = training.store.info
-    classes = info.label_set(training.label_field)
+            calibrate_normalisation(model, _first_scenes(trainings))
     return Job(
         kind=task.kind,
         model=model,
-        scenes=training,
-        collate=training.collate,
+        scenes=Datasets(trainings, tuple(part.ratio for part in config.parts)),
+        collate=trainings[0].collate,
         training=config.training,
         seed=config.seed,
         folder=request.folder,
         resolved=config.model_dump(mode="json"),
-        data=fingerprint(training.store, config.train_split, training.names),
-        classes={
-            "names": list(classes.class_names),
-            "colors": [list(color) for color in classes.class_colors],
-            "label_field": training.label_field,
-            "condition": info.name,
-        },
-        evaluate=task.validation(model, validation) if validation is not None else None,
+        data=fingerprints([fingerprint(one.store, one.split, one.names) for one in trainings]),
+        classes=_classes(trainings),
+        evaluate=_validation(task, model, [validation for _, validation in pairs if validation is not None]),
         best_metric=task.best_metric,
     )
+
+
+def _first_scenes(trainings: Sequence[SegmentationDataset]) -> Iterator[SceneBatch]:
+    for training in trainings:
+        for index in range(min(CALIBRATION_SCENES, len(training))):
+            yield training.sample(index, 0)
+
+
+def _classes(trainings: Sequence[SegmentationDataset]) -> dict[str, Any]:
+    """Names and colours of the first dataset; of several, under `datasets` those of each by its name."""
+    each: dict[str, dict[str, Any]] = {}
+    for training in trainings:
+        labels = training.store.info.label_set(training.label_field)
+        each[training.condition] = {
+            "names": list(labels.class_names),
+            "colors": [list(color) for color in labels.class_colors],
+            "label_field": training.label_field,
+            "condition": training.condition,
+        }
+    first = each[trainings[0].condition]
+    return first if len(each) == 1 else {**first, "datasets": each}
+
+
+def _validation(task: Task, model: nn.Module, data: Sequence[SegmentationDataset]) -> Validate | None:
+    """Metrics of every dataset that has scenes to validate, and their means; None where none has."""
+    names = distinct_names([one.condition for one in data])
+    each = {name: task.validation(model, one) for name, one in zip(names, data, strict=True)}
+    if not each:
+        return None
+
+    def validate(step: int, logbook: Logbook | None) -> dict[str, float]:
+        return joint_metrics({name: one(step, logbook) for name, one in each.items()})
+
+    return validate

@@ -32,6 +32,7 @@ from ponderv2.workflows.previews import preview, write_png
 from ponderv2.workflows.report import Reporter, SilentReporter
 from ponderv2.workflows.training_runs import (
     RunRequest,
+    fingerprint,
     run_folder,
     run_training,
     seeded_weights,
@@ -83,8 +84,11 @@ def run(
     config = _with_class_names(with_scenes(config, scenes))
     folder = run_folder(Path(out), name)
     request = RunRequest(config, folder, resume=resume, devices=devices, nodes=nodes)
-    _training_scenes(config)
-    outcome = run_training(request, make_job, report or SilentReporter())
+    report = report or SilentReporter()
+    for part in _training_scenes(config):
+        for remark in part.store.remarks(part.part.train_split):
+            report.note(remark)
+    outcome = run_training(request, make_job, report)
     metrics = dict(outcome.history[-1]) if outcome.history else {}
     metrics.pop("step", None)
     return PretrainResult(
@@ -120,7 +124,7 @@ def make_job(request: RunRequest, resumed: bool) -> Job:
         seed=config.seed,
         folder=request.folder,
         resolved=config.model_dump(mode="json"),
-        data=fingerprints(parts),
+        data=fingerprints([fingerprint(one.store, one.part.train_split, one.names) for one in parts]),
         evaluate=validation if validation.n_scenes else None,
         best_metric="psnr",
     )

@@ -14,13 +14,13 @@ from ponderv2.errors import PresetError, SceneError
 from ponderv2.scenes.storage import SceneStore
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.distributed import Member, free_port
-from ponderv2.workflows import pretrain
-from ponderv2.workflows.configs import PretrainConfig
+from ponderv2.workflows import evaluate, finetune, pretrain
+from ponderv2.workflows.configs import FinetuneConfig, PretrainConfig
 from ponderv2.workflows.dataset_parts import distinct_names, joint_metrics
 from ponderv2.workflows.training_runs import RunRequest, _train_as_member
 from tests.scenes.photographed_room import write_store
 from tests.training.processes import run_ranks
-from tests.workflows.tiny import pretrain_config
+from tests.workflows.tiny import finetune_config, pretrain_config
 
 CLOCKS = {"seconds", "waited", "points_per_second", "rays_per_second", "memory_gib"}
 RATIOS = {"Structured3D": 2, "ScanNet": 1, "S3DIS": 1}
@@ -179,3 +179,32 @@ def test_metrics_of_several_datasets_are_means_and_each() -> None:
     both = joint_metrics({"A": {"psnr": 1.0}, "B": {"psnr": 3.0}})
     assert both == {"psnr": 2.0, "psnr/A": 1.0, "psnr/B": 3.0}
     assert distinct_names(["A", "B", "A"]) == ["A", "B", "A-2"]
+
+
+def test_a_joint_encoder_is_fine_tuned_and_judged_on_every_dataset(folder: Path, tmp_path: Path) -> None:
+    pretrained = pretrain.run(joint_config(folder, steps=1), out=tmp_path, name="pretrained").checkpoint
+    values = finetune_config(steps=4, evaluate_every=0).model_dump(mode="json")
+    values["model"] |= {
+        "encoder": None,
+        "head": {"kind": "language", "n_texts": 4, "n_channels": 8, "valid_index": ROWS},
+    }
+    values["datasets"] = joint_config(folder).model_dump(mode="json")["datasets"]
+    config = FinetuneConfig.model_validate(values)
+    result = finetune.run(config, checkpoint=pretrained, out=tmp_path, name="run")
+    each = [result.metrics[f"miou/{name}"] for name in RATIOS]
+    assert result.metrics["miou"] == pytest.approx(sum(each) / 3)
+    stored = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pth")
+    assert stored.config["model"]["conditions"] == list(RATIOS)
+    counts = [stored.model[f"backbone.conv_input.bn.bns.{i}.num_batches_tracked"] for i in range(3)]
+    before = [
+        load_checkpoint(pretrained).model[f"backbone.conv_input.bn.bns.{i}.num_batches_tracked"]
+        for i in range(3)
+    ]
+    assert [int(a - b) for a, b in zip(counts, before, strict=True)] == [
+        1,
+        1,
+        2,
+    ]  # S3DIS, ScanNet, Structured3D
+    assert set(stored.classes["datasets"]) == set(RATIOS)
+    judged = evaluate.run(tmp_path / "run", scenes=folder / "s3dis", out=tmp_path / "judged")
+    assert judged.metrics["miou"] == pytest.approx(result.metrics["miou/S3DIS"], abs=1e-6)
