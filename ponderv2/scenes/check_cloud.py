@@ -58,9 +58,9 @@ class CloudMap:
         """To the nearest point of the cloud."""
         return np.asarray(self.tree.query(points)[0], np.float64)
 
-    def share(self, points: Float[ndarray, "point 3"]) -> float:
-        """Of the points that are near the cloud."""
-        return float((self.distance(points) < self.tolerance).mean()) if len(points) else 0.0
+    def share(self, points: Float[ndarray, "point 3"], scale: float = 1.0) -> float:
+        """Of the points that are near the cloud; `scale` shrinks what counts as near."""
+        return float((self.distance(points) < scale * self.tolerance).mean()) if len(points) else 0.0
 
 
 def seen_points(samples: list[Samples], reading: Reading, at_most: int = 2400) -> Float64[ndarray, "point 3"]:
@@ -73,7 +73,11 @@ def reading_of_cloud(
     samples: list[Samples], cloud: CloudMap, readings: list[Reading], share: float
 ) -> tuple[str, float]:
     """The reading of poses and depths under which the frames lie on the points, if one clearly does."""
-    scores = [(cloud.share(seen_points(samples, reading, 600)), reading.name) for reading in readings]
+    scores = []
+    for reading in readings:
+        # Errors shrink with a scale below one: the tolerance has to shrink with it.
+        scale = min(max(reading.depth_factor, 0.02), 1.0)
+        scores.append((cloud.share(seen_points(samples, reading, 600), scale), reading.name))
     best, name = max(scores)
     clearly = best > CLEAR and 1.0 - best < 0.6 * (1.0 - share)
     return (name, best) if clearly else ("", best)
@@ -137,7 +141,7 @@ def _fits(seen: Float64[ndarray, "point 3"], cloud: CloudMap) -> list[tuple[str,
     upright = [turn for turn in exchanges if np.allclose(turn[2], (0, 0, 1)) and np.linalg.det(turn) > 0]
     kinds = (
         ("shift", [np.eye(3)]),
-        ("turn", [_about_z(angle) for angle in range(TURN_STEP, 360, TURN_STEP)]),
+        ("turn", [_about_z(float(angle)) for angle in range(TURN_STEP, 360, TURN_STEP)]),
         ("axes", [turn for turn in exchanges if np.linalg.det(turn) > 0 and not _among(turn, upright)]),
         ("mirror", [turn for turn in exchanges if np.linalg.det(turn) < 0]),
     )
