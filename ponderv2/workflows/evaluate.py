@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ponderv2.errors import CheckpointError, SceneError
 from ponderv2.models.finetuned import SegmentationModel
@@ -53,9 +55,11 @@ def run(  # noqa: PLR0913 - one argument per option of the command
             fix="ponder finetune --from it, then ponder eval",
         )
     store = open_scenes(scenes, stored.path, Path(str(stored.config.get("scenes", "data/rooms"))))
-    split = split or str(stored.config.get("val_split", "val"))
+    split = split or validated_split(stored.config, store.root)
     if not store.scene_names(split):
         raise SceneError(f"{store.root} has no scenes in '{split}'", fix=f"--split {store.info.splits[0]}")
+    for remark in store.remarks(split):
+        report.note(remark)
     folder = out or _run_folder(stored.path) / f"evaluation-{split}"
     request = EvaluationRequest(stored, store, split, folder, tta, width, submission, export, reuse)
     match stored.model:
@@ -65,6 +69,15 @@ def run(  # noqa: PLR0913 - one argument per option of the command
             return evaluate_views.run(request, model, report)
         case model:
             return evaluate_instances.run(request, model, report)
+
+
+def validated_split(config: Mapping[str, Any], root: Path) -> str:
+    """The split that training validated on; of several datasets that whose folder has the same name."""
+    usual = str(config.get("val_split", "val"))
+    for part in config.get("datasets") or ():
+        if Path(str(part.get("scenes", ""))).name == root.name:
+            return str(part.get("val_split") or usual)
+    return usual
 
 
 def _run_folder(checkpoint: Path) -> Path:

@@ -39,7 +39,7 @@ def run(request: EvaluationRequest, model: SegmentationModel, report: Reporter) 
     """
     settings = request.settings(SegmentationDataConfig, budget={})
     data = SegmentationDataset(request.store, request.split, settings)
-    names = class_names(request.stored, model.classes_of(data.condition))
+    names = class_names(request.stored, model.classes_of(data.condition), data)
     benchmark = benchmark_of(names)
     if request.submission is not None and benchmark is None:
         raise SceneError(
@@ -167,17 +167,23 @@ def class_table(
     return [dict(zip(keys, row, strict=True)) for row in zip(*lists, strict=True)]
 
 
-def class_names(stored: StoredModel, n_classes: int) -> list[str]:
-    """The names that the checkpoint knows, or numbers."""
-    names = [str(name) for name in stored.classes.get("names", [])]
-    return names if len(names) == n_classes else [f"class {number}" for number in range(n_classes)]
+def class_names(stored: StoredModel, n_classes: int, data: SegmentationDataset | None = None) -> list[str]:
+    """The names that the scenes give their classes, or that the checkpoint knows, or numbers.
+
+    A checkpoint of several datasets knows those of one of them only.
+    """
+    of_scenes = data.store.info.label_set(data.label_field).class_names if data is not None else ()
+    for names in (of_scenes, stored.classes.get("names", [])):
+        if len(names) == n_classes:
+            return [str(name) for name in names]
+    return [f"class {number}" for number in range(n_classes)]
 
 
 def _check_labels(data: SegmentationDataset, n_classes: int, request: EvaluationRequest) -> None:
     """Raises SceneError where there is nothing to do, or the first scene has classes that are not known."""
     labels = data.scene(0).cloud.labels.get(data.label_field)
     if labels is None:
-        if request.submission is None:
+        if request.submission is None and request.export is None:
             data.labelled_scene(0)
         return
     largest = int(labels.max())

@@ -147,3 +147,35 @@ def test_other_classes_have_no_submission(tmp_path: Path) -> None:
     run = finetune.run(finetune_config(steps=1, evaluate_every=0), scenes=scenes, out=tmp_path, name="run")
     with pytest.raises(SceneError, match="submission format"):
         evaluate.run(run.folder, scenes=scenes, submission=tmp_path / "out.zip")
+
+
+def test_predictions_are_written_as_coloured_points(trained: Path, tmp_path: Path) -> None:
+    evaluate.run(trained / "run", scenes=trained / "rooms", out=tmp_path, export=tmp_path / "ply")
+    names = sorted(path.name for path in (tmp_path / "ply").iterdir())
+    assert names == [f"room{i}_{what}.ply" for i in range(2) for what in ("prediction", "truth")]
+
+
+def test_a_joint_model_is_evaluated_on_the_split_and_the_classes_of_the_dataset() -> None:
+    parts = [{"scenes": "data/scannet"}, {"scenes": "data/s3dis", "val_split": "Area_5"}]
+    config = {"val_split": "val", "datasets": parts}
+    assert evaluate.validated_split(config, Path("elsewhere/s3dis")) == "Area_5"
+    assert evaluate.validated_split(config, Path("elsewhere/scannet")) == "val"
+    assert evaluate.validated_split({}, Path("rooms")) == "val"
+
+
+def test_a_model_of_two_datasets_keeps_their_classes_apart(tmp_path: Path) -> None:
+    """By text embeddings, and by a layer for each dataset."""
+    scenes = rooms(tmp_path / "rooms")
+    values = finetune_config(steps=1, evaluate_every=0).model_dump()
+    name = yaml.safe_load((scenes / "dataset.yaml").read_text())["name"]
+    heads = (
+        {"kind": "language", "n_texts": 5, "n_channels": 8, "valid_index": {name: [4, 0, 2], "other": [1]}},
+        {"kind": "decoupled", "n_classes": {"other": 7, name: 3}},
+    )
+    for head in heads:
+        values["model"]["head"] = head
+        run = finetune.run(
+            FinetuneConfig.model_validate(values), scenes=scenes, out=tmp_path, name=str(head["kind"])
+        )
+        result = evaluate.run(run.folder, scenes=scenes)
+        assert [row["class"] for row in result.classes] == ["wall", "floor", "ceiling"]
