@@ -23,6 +23,7 @@ from ponder_cli.commands.presets import presets_app
 from ponder_cli.commands.pretrain import pretrain
 from ponder_cli.commands.reconstruct import reconstruct
 from ponder_cli.commands.render import render
+from ponder_cli.commands.text_embeddings import text_embeddings
 from ponderv2.version import __version__
 
 USER_MISTAKE, OUR_MISTAKE, INTERRUPTED = 2, 1, 130
@@ -54,7 +55,7 @@ app = typer.Typer(
 for command in (prepare, pretrain, finetune):
     app.command()(command)
 app.command("eval")(evaluate)
-for command in (features, render, reconstruct, inspect, export, doctor):
+for command in (features, render, reconstruct, inspect, export, text_embeddings, doctor):
     app.command()(command)
 app.add_typer(presets_app)
 
