@@ -84,8 +84,8 @@ def test_photographed_folders_are_pretrained_on_evaluated_and_checked(tmp_path: 
     assert any("no normals" in note for note in report.notes) == folder.startswith("S3DIS")
     rooms = [one for one in checked.scenes if one.n_frames]
     assert checked.n_failed == 0 and len(rooms) == (2 if folder.startswith("S3DIS") else 3)
-    shares = [one.check.inlier_share for one in rooms if one.check is not None]
-    assert len(shares) == len(rooms) and min(share or 0.0 for share in shares) > 0.9
+    errors = [one.check.median_error for one in rooms if one.check is not None]
+    assert len(errors) == len(rooms) and all(error is not None and error < 0.02 for error in errors)
 
 
 @pytest.mark.parametrize("folder", [*FOLDERS, *POINTS])

@@ -174,7 +174,6 @@ def test_rooms_without_views_are_not_pretrained_on(tmp_path: Path):
 def test_the_check_finds_views_and_points_in_one_frame(tmp_path: Path):
     writers.s3dis_pth(tmp_path, ("Area_1",))
     result = check_scene(SceneStore.open(tmp_path).read("office_1"), CheckSettings(n_pixels=300))
-    assert result.inlier_share is not None and result.inlier_share > 0.9
     assert result.median_error is not None and result.median_error < 0.01
 
 
