@@ -65,6 +65,8 @@ class Case:
             names = set(archive.files)
         if "criteria" in self.config and "backbone" not in self.config:
             return "segmentation_losses"
+        if any(name.startswith("in_pred_masks") for name in names):
+            return "instance_precision"
         if "out_cube_coord" in names:
             return "unit_cube"
         if "out_center_shift_z_coord" in names or any(name.startswith("out_grid_fnv") for name in names):
