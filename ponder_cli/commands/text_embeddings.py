@@ -31,11 +31,10 @@ def text_embeddings(
 
     from ponder_cli import console
     from ponderv2.heads.text_config import ClipEmbeddingsConfig
-    from ponderv2.scenes.labels.vocabulary import CLASS_NAMES
+    from ponderv2.scenes.labels.vocabulary import CLASS_NAMES, TEMPLATES
 
-    chosen = {} if template is None else {"templates": tuple(template)}
     try:
-        config = ClipEmbeddingsConfig(model=model, **chosen)
+        config = ClipEmbeddingsConfig(model=model, templates=tuple(template or TEMPLATES))
     except ValidationError as error:
         raise typer.BadParameter(error.errors()[0]["msg"], param_hint="--template") from error
     wanted = (
