@@ -84,13 +84,17 @@ def reading_of_cloud(
 
 
 def motion_of_cloud(samples: list[Samples], cloud: CloudMap, share: float) -> tuple[str, float]:
-    """What was done to the points and not to the cameras, in words; empty when nothing usual was."""
+    """What was done to the points and not to the cameras, in words; empty when nothing usual was.
+
+    The simplest explanation wins, except with cameras of determinant -1: there a mirror is as likely.
+    """
+    mirrored = any(np.linalg.det(one.camera_to_world[:3, :3]) < 0 for one in samples)
     seen = seen_points(samples, Reading(""))
     fits = [fit for fit in _fits(seen, cloud) if fit[1].share > CLEAR]
     if not fits:
         return "", 0.0
     best = max(fit.share for _, fit in fits)
-    kind, fit = next((kind, fit) for kind, fit in fits if fit.share > best - SIMPLER)
+    kind, fit = next((kind, fit) for kind, fit in fits if fit.share >= best - (0.0 if mirrored else SIMPLER))
     if 1.0 - fit.share > 0.6 * (1.0 - share):
         return "", fit.share
     return describe(kind, fit, seen.mean(axis=0)), fit.share

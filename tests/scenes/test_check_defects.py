@@ -189,8 +189,8 @@ def test_camera_axes_of_the_files_are_named(rooms: dict[str, Scene]):
 # Mirrored poses ---------------------------------------------------------------------------------------------
 
 
-def test_a_mirrored_world_of_the_cameras_alone_is_named(walk: Scene):
-    found = checked(with_cameras(walk, lambda one: one @ MIRROR_X))
+def test_a_mirrored_world_of_the_cameras_alone_is_named(rooms: dict[str, Scene]):
+    found = checked(with_cameras(rooms["own"], lambda one: one @ MIRROR_X))
     assert found.suspect and "poses are mirrored" in found.likely_cause and found.mirrored
 
 
