@@ -57,6 +57,8 @@ def label_sets_of(benchmark: str, root: Path) -> Mapping[str, LabelSet]:
 
 def _scannetpp(root: Path) -> Mapping[str, LabelSet]:
     """The classes stand in a list of the dataset, which may have been copied beside the scenes."""
+    from ponderv2.scenes.labels import scannetpp
+
     for path in [base / name for base in (root, root.parent) for name in _TOP_CLASSES]:
         try:
             names = tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
@@ -64,5 +66,5 @@ def _scannetpp(root: Path) -> Mapping[str, LabelSet]:
             continue
         except (OSError, UnicodeDecodeError) as error:
             raise SceneError(f"cannot read {path}: {error}") from error
-        return {"segment": LabelSet(names)}
+        return {"segment": LabelSet(names, scannetpp.class_colors(len(names)))}
     return {}
