@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +14,16 @@ from ponderv2.errors import PresetError, SceneError
 from ponderv2.evaluation.instances import instance_metrics
 from ponderv2.evaluation.object_overlaps import PredictedObjects, compare_objects
 from ponderv2.models.instances import InstancesModel
+from ponderv2.scenes.config import SegmentationDataConfig
+from ponderv2.scenes.dataset import SegmentationDataset
+from ponderv2.scenes.labels import scannet20
 from ponderv2.scenes.ply import read_ply
 from ponderv2.scenes.prepared import PreparedCloud, PreparedScene
 from ponderv2.scenes.storage import DatasetInfo, SceneStore
 from ponderv2.training.stored_models import load_model
 from ponderv2.workflows import evaluate, finetune
 from ponderv2.workflows.configs import FinetuneConfig
-from ponderv2.workflows.export_predictions import distinct_color, object_colors
+from ponderv2.workflows.export_predictions import SceneExport, distinct_color, export_scene, object_colors
 from tests.workflows.tiny import ENCODER, TRAINING
 
 COLORS = ((10, 20, 30), (200, 0, 0))
@@ -129,6 +134,39 @@ def test_a_submission_of_other_classes_is_refused(tmp_path: Path, rooms: Path) -
     run = finetune.run(config(1), scenes=rooms, out=tmp_path, name="run").folder
     with pytest.raises(SceneError, match="20 and 200 classes"):
         evaluate.run(run, scenes=rooms, submission=tmp_path / "a.zip")
+
+
+def test_a_submission_has_a_file_per_scene_and_a_digit_per_point(tmp_path: Path) -> None:
+    """Of a model of the 20 classes that was hardly trained: whatever it finds is of the published form."""
+    info = DatasetInfo("ScanNet", scannet20.CLASS_NAMES, scannet20.COLORS, label_field="segment20")
+    store = SceneStore.create(tmp_path / "scannet", info)
+    for i, split in enumerate(("train", "train", "val")):
+        cloud = box_room(i)
+        labels = {"segment20": cloud.labels["segment"] + 2, "instance": cloud.labels["instance"]}
+        store.write(split, f"scene070{i}_00", PreparedScene.of(replace(cloud, labels=labels), []))
+    values = config(1, ignored_classes=[0, 1]).model_dump()
+    values["data"]["label_field"] = "segment20"
+    run = finetune.run(FinetuneConfig.model_validate(values), scenes=store.root, out=tmp_path, name="run")
+    numbers = evaluate.run(run.folder, scenes=store.root, submission=tmp_path / "out.zip")
+    assert numbers.submission == tmp_path / "out.zip" and len(numbers.classes) == 18
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        lines = archive.read("scene0702_00.txt").decode().splitlines()
+        assert {name for name in archive.namelist() if "/" not in name} == {"scene0702_00.txt"}
+        for line in lines:
+            file, label, confidence = line.split(" ")
+            assert int(label) in scannet20.NYU40_IDS[2:] and 0 < float(confidence) <= 1
+            mask = archive.read(file).decode().splitlines()
+            assert len(mask) == 1500 and mask.count("1") >= 100
+
+
+def test_classes_are_exported_without_objects(tmp_path: Path, rooms: Path) -> None:
+    """What is written for a model of classes."""
+    data = SegmentationDataset(SceneStore.open(rooms), "val", SegmentationDataConfig())
+    segment = torch.zeros(1500, dtype=torch.long)
+    paths = export_scene(tmp_path / "look", data, 0, SceneExport(segment))
+    assert [path.name for path in paths] == ["area_room2_prediction.ply", "area_room2_truth.ply"]
+    colors = read_ply(paths[0]).columns("red", "green", "blue")
+    assert colors is not None and (colors == COLORS[0]).all()
 
 
 def test_true_objects_as_prediction_have_average_precision_one() -> None:
