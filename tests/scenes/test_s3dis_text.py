@@ -29,7 +29,7 @@ FORMS = ("%.3f %.3f %.3f %d %d %d", "%f %f %f %f %f %f", "%g %g %g %d %d %d", "%
 def test_numbers_are_those_that_python_reads(form: str, rows: list[tuple[int, ...]]):
     lines = [form % (*(one / 1000 for one in row[:3]), *row[3:]) for row in rows]
     expected = np.array([[float(word) for word in line.split()] for line in lines])
-    found = parse_rows("".join(f"{line}\n" for line in lines).encode(), 6, 3)
+    found = parse_rows("".join(f"{line}\n" for line in lines).encode(), 6)
     if found is not None:  # it may decline, and the careful way is taken
         assert np.array_equal(found.T, expected)
     points = parse_points("\n".join(lines).encode(), FILE)
@@ -42,13 +42,13 @@ def test_the_usual_forms_are_read_the_quick_way():
     rng = np.random.default_rng(0)
     for form in FORMS[:3]:
         rows = [(*rng.integers(-99_000, 99_000, 3) / 1000, *rng.integers(0, 256, 3)) for _ in range(200)]
-        assert parse_rows("".join(form % row + "\n" for row in rows).encode(), 6, 3) is not None
+        assert parse_rows("".join(form % row + "\n" for row in rows).encode(), 6) is not None
 
 
 @given(st.text(alphabet="0123456789.-+e \n\t\x00\x16", max_size=60))
 @settings(max_examples=150, deadline=None)
 def test_the_quick_way_never_reads_what_python_does_not(text: str):
-    found = parse_rows(text.encode() + b"\n", 6, 3)
+    found = parse_rows(text.encode() + b"\n", 6)
     if found is not None:
         lines = text.split("\n")
         lines = lines[:-1] if lines[-1] == "" and len(lines) > found.shape[1] else lines

@@ -19,7 +19,7 @@ from numpy import ndarray
 from ponderv2.errors import SceneError
 from ponderv2.scenes.sources.number_rows import parse_rows
 
-BLOCK = 1 << 17
+BLOCK = 1 << 20
 """Bytes that are parsed at once; a damaged line slows down its own block only."""
 MOST_TOLD = 20
 """Lines of one file that are told one by one."""
@@ -59,8 +59,8 @@ def parse_points(text: bytes, path: Path) -> PointRows:
     told: list[str] = []
     n_lines, n_dropped = 0, 0
     for block in _blocks(text):
-        rows = parse_rows(block, 6, 3)
-        if rows is None or (rows[3:] > 255).any() or (rows[3:] < 0).any():
+        rows = parse_rows(block, 6)
+        if rows is None or not _are_colors(rows[3:]):
             rows, sentences, dropped = _careful_rows(block, n_lines, "/".join(path.parts[-4:]))
             told += sentences
             n_dropped += dropped
@@ -74,6 +74,10 @@ def parse_points(text: bytes, path: Path) -> PointRows:
     numbers = np.concatenate(parts, axis=1)
     color = np.ascontiguousarray(numbers[3:].T.astype(np.uint8))
     return PointRows(np.ascontiguousarray(numbers[:3].T), color, _shortened(told, path))
+
+
+def _are_colors(values: Float64[ndarray, "3 row"]) -> bool:
+    return bool((values >= 0).all() and (values <= 255).all())
 
 
 def _blocks(text: bytes) -> Iterator[bytes]:
