@@ -139,7 +139,8 @@ class _Check:
     def _cause_by_points(self) -> str | None:
         """Of frames that see different things; None where the points cannot tell."""
         seen = self.base.share_of_seen(self.settings.tolerance)
-        if self.cloud_share >= self.settings.min_inliers and (seen or 1.0) >= self.settings.min_inliers:
+        agree = seen is None or seen >= self.settings.min_inliers
+        if agree and self.cloud_share >= self.settings.min_inliers:
             return ""
         first = self.samples[0]
         others = readings(first.intrinsics, first.depth.shape)

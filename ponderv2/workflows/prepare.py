@@ -236,9 +236,10 @@ def _joined_info(root: Path, info: DatasetInfo) -> DatasetInfo:
     known = SceneStore(root, info).known_info()
     same = known.label_field == info.label_field and known.other_labels == info.other_labels
     if not same or (known.name, known.class_names) != (info.name, info.class_names):
-        raise SceneError(
-            f"{root} holds scenes of '{known.name}', not of '{info.name}'", fix="choose another --out"
-        )
+        other = f"of '{known.name}', not of '{info.name}'"
+        if known.name == info.name:
+            other = f"of '{known.name}' with other classes ('{known.label_field}', not '{info.label_field}')"
+        raise SceneError(f"{root} holds scenes {other}", fix="choose another --out")
     return replace(info, splits=tuple(dict.fromkeys((*known.splits, *info.splits))))
 
 
@@ -288,7 +289,11 @@ def _tell(outcome: SceneOutcome, report: Reporter) -> None:
         report.note(f"{outcome.key}: {reason}")
     found = outcome.check
     if found is None or found.median_error is None or found.inlier_share is None:
-        report.note(f"{outcome.key}: not checked: {found.likely_cause if found else ''}")
+        cause = found.likely_cause if found else ""
+        if found is not None and found.suspect:
+            report.warn(f"{outcome.key}: {cause}")
+        else:
+            report.note(f"{outcome.key}: not checked: {cause}")
         return
     figures = f"median error {100 * found.median_error:.1f} cm, {found.inlier_share:.0%} agree"
     if found.suspect:

@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ponderv2.scenes.check import CheckSettings, check_or_reason, check_scene
+from ponderv2.scenes.check import CheckSettings, _Check, check_or_reason, check_scene
+from ponderv2.scenes.check_agreement import sample_frame
+from ponderv2.scenes.check_readings import Reading
 from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene
 from ponderv2.scenes.scene import Scene
 from ponderv2.scenes.storage import DatasetInfo, SceneStore
@@ -91,10 +93,30 @@ def test_each_usual_mistake_is_named(scene: Scene, change: dict, cause: str):
     assert cause in found.likely_cause
 
 
-def test_a_cloud_in_another_frame_is_flagged(scene: Scene):
+def test_a_cloud_that_was_shifted_alone_is_flagged_with_the_shift(scene: Scene):
     moved = replace(scene, cloud=replace(scene.cloud, coord=scene.cloud.coord + 5.0))
     found = check_scene(moved, SETTINGS)
+    assert found.suspect and "shifted by (+5.00, +5.00, +5.00) m" in found.likely_cause
+
+
+def test_a_cloud_that_no_motion_explains_is_flagged_as_that_of_another_frame(scene: Scene):
+    """Feet in place of metres: no shift, turn or mirror lays it on what the cameras see."""
+    feet = replace(scene, cloud=replace(scene.cloud, coord=scene.cloud.coord / 0.3048 + 5.0))
+    found = check_scene(feet, SETTINGS)
     assert found.suspect and "another frame" in found.likely_cause
+
+
+def test_frames_of_which_nothing_that_is_seen_again_agrees_are_suspect(scene: Scene):
+    """Points on the surfaces that both frames claim do not vouch for two depths of one place."""
+    one, other = scene.frames[0], replace(scene.frames[0], id="halved", depth_scale=0.0005)
+    seen = [sample_frame(frame, 2000).world_points(Reading(""), 2000) for frame in (one, other)]
+    coord = torch.from_numpy(np.concatenate(seen)).float()
+    cloud = replace(scene.cloud, coord=coord, color=torch.zeros_like(coord), normal=torch.ones_like(coord))
+    examined = _Check(replace(scene, cloud=cloud), SETTINGS, [sample_frame(f, 400) for f in (one, other)])
+    examined.base = replace(examined.base, n_tried=100 * len(examined.base.error))
+    assert examined._points_decide() and examined.base.share_of_seen(0.05) == 0.0
+    assert examined.cloud_share > 0.8
+    assert examined.result().suspect
 
 
 def test_one_frame_cannot_be_checked_and_is_not_suspect(scene: Scene):

@@ -13,6 +13,7 @@ from ponderv2.scenes.labels import scannet20, scannet200
 from ponderv2.scenes.prepared import PreparedFrame, Surface
 from ponderv2.scenes.sources.scannet import find
 from ponderv2.scenes.sources.scannet_config import ScannetConfig
+from ponderv2.scenes.sources.source import SizedJob
 from ponderv2.scenes.storage import SceneStore
 from ponderv2.workflows import prepare
 from ponderv2.workflows.configs import PrepareConfig
@@ -200,3 +201,23 @@ def test_prepared_scenes_are_stored_checked_and_skipped_the_second_time(scene: P
     assert prepare.run(config).n_skipped == 1
     report = json.loads((tmp_path / "out/prepare_report.json").read_text())
     assert any("without tracking" in one for one in report["scenes"][f"train/{raw.NAME}"]["why"])
+
+
+def test_the_estimate_counts_the_frames_that_are_taken(scene: Path):
+    def estimate(**settings) -> int:
+        (job,) = find(ScannetConfig.model_validate({"path": scene, "stride": 1, **settings})).jobs
+        assert isinstance(job, SizedJob)
+        return job.estimated_bytes()
+
+    points = 2 * (scene / f"{raw.NAME}_vh_clean_2.ply").stat().st_size
+    assert estimate() == estimate(frames=False) == points
+    folder = scene / "frames" / "depth"
+    folder.mkdir(parents=True)
+    for number in range(0, 100, 2):
+        (folder / f"{number}.png").touch()
+    assert estimate(frames=False) == points
+    one = estimate(max_frames=1) - points
+    assert one > 0 and estimate() == points + 50 * one
+    assert estimate(stride=20) == points + 5 * one and estimate(stride=20, max_frames=3) == points + 3 * one
+    path = write_sens(scene)
+    assert estimate() == points + path.stat().st_size and estimate(frames=False) == points

@@ -12,6 +12,7 @@ from ponderv2.errors import SceneError
 from ponderv2.scenes.prepared import Surface
 from ponderv2.scenes.sources.scannetpp import find, smallest_objects
 from ponderv2.scenes.sources.scannetpp_config import ScannetppConfig
+from ponderv2.scenes.sources.source import SizedJob
 from tests.scenes import scannet_files as raw
 
 GROUPS = [
@@ -123,3 +124,24 @@ def test_missing_files_are_named(root: Path, path: str, message: str):
     (root / path).unlink()
     with pytest.raises(SceneError, match=message):
         surface(root)
+
+
+def test_the_estimate_grows_with_the_mesh_and_the_points_that_are_asked_for(root: Path):
+    def estimate(**settings) -> int:
+        job = find(ScannetppConfig.model_validate({"path": root, **settings})).jobs[0]
+        assert isinstance(job, SizedJob)
+        return job.estimated_bytes()
+
+    mesh = (root / "data/aa00/scans/mesh_aligned_0.05.ply").stat().st_size
+    assert mesh < estimate() < 2 * mesh
+    assert estimate(surface_points=1000) == mesh + 31 * 1000
+    (root / "data/aa00/scans/mesh_aligned_0.05.ply").unlink()
+    assert estimate() == 0
+
+
+def test_a_list_cannot_lead_out_of_the_data(root: Path):
+    (root / "scans").mkdir()
+    (root / "splits/nvs_sem_train.txt").write_text("..\naa00\n../../aa00\n.\n")
+    assert {job.folder for job in find(ScannetppConfig(path=root)).jobs} == {
+        root / "data" / name for name in ("aa00", "bb11", "cc22")
+    }

@@ -244,3 +244,12 @@ def test_normals_can_be_asked_for(areas: tuple[Path, Path], tmp_path: Path):
         find(S3disConfig(path=areas[0], normals="mesh"))
     with pytest.raises(SceneError, match="has no folders area_1"):
         find(S3disConfig(path=areas[0], noxyz=tmp_path))
+
+
+def test_another_lens_prepares_the_room_anew(tmp_path: Path):
+    archive, noxyz = write_areas(tmp_path, real.poses()[:1])
+    before = {job.name: job.fingerprint() for job in find(S3disConfig(path=archive, noxyz=noxyz)).jobs}
+    (view,) = find_views(noxyz, "Area_1")["office_1"]
+    view.intrinsics.write_text(view.intrinsics.read_text() + "\n")
+    after = {job.name: job.fingerprint() for job in find(S3disConfig(path=archive, noxyz=noxyz)).jobs}
+    assert after["office_1"] != before["office_1"] and after["office_2"] == before["office_2"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ponderv2.errors import OutputError, ResourceError, SceneError
+from ponderv2.scenes.check import CheckResult
 from ponderv2.scenes.prepared import PreparedCloud, PreparedScene, Surface
 from ponderv2.scenes.sources import SOURCES
 from ponderv2.scenes.sources.source import SourcePlan
@@ -22,6 +23,7 @@ from ponderv2.workflows import prepare, prepare_space, prepare_workers
 from ponderv2.workflows.configs import PrepareConfig
 from ponderv2.workflows.prepare_space import SpaceEstimate, estimate_space, readable
 from ponderv2.workflows.prepare_summary import ReasonCount, kind_of
+from ponderv2.workflows.report import SilentReporter
 
 WITH_DASK = importlib.util.find_spec("distributed") is not None
 
@@ -53,6 +55,20 @@ class LargeJob(PointsJob):
 
     def estimated_bytes(self) -> int:
         return 10**9
+
+
+class Heard(SilentReporter):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.noted: list[str] = []
+        self.warned: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.noted.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warned.append(text)
 
 
 def config(out: Path, **settings) -> PrepareConfig:
@@ -199,3 +215,25 @@ def test_a_dask_cluster_prepares_what_this_machine_does(tmp_path: Path, plan, da
     assert there.scenes == here.scenes and there.n_prepared == 5 and there.n_failed == 1
     one, two = (SceneStore.open(tmp_path / store).read("room3").cloud.coord for store in ("a", "b"))
     assert (one == two).all()
+
+
+# What the user is told --------------------------------------------------------------------------------------
+
+
+def test_a_suspicion_without_figures_is_a_warning(tmp_path: Path):
+    heard = Heard()
+    check = CheckResult(0, 0, None, None, None, None, None, True, "depth/3.png is damaged", {})
+    prepare._tell(prepare.SceneOutcome("train", "a", "done", (), check=check), heard)
+    harmless = replace(check, suspect=False, likely_cause="no frames with depth")
+    prepare._tell(prepare.SceneOutcome("train", "b", "done", (), check=harmless), heard)
+    assert heard.warned == ["train/a: depth/3.png is damaged"]
+    assert heard.noted == ["train/b: not checked: no frames with depth"]
+
+
+def test_other_classes_of_the_same_dataset_are_called_that(tmp_path: Path, plan, monkeypatch):
+    plan(PointsJob("a"))
+    prepare.run(config(tmp_path))
+    found = SourcePlan(DatasetInfo("points", label_field="segment200"), (PointsJob("b"),), (), ())
+    monkeypatch.setitem(SOURCES, "synthetic", lambda _: found)
+    with pytest.raises(SceneError, match="of 'points' with other classes \\('segment', not 'segment200'\\)"):
+        prepare.run(config(tmp_path))

@@ -74,7 +74,9 @@ class S3disJob:
     def fingerprint(self) -> str:
         """Settings, angle, and name, size and time of the files."""
         kept = self.config.model_dump(mode="json", exclude={"path", "noxyz", "areas"})
-        pictures = [path for view in self.views for path in (view.color, view.depth, view.pose)]
+        pictures = [
+            path for view in self.views for path in (view.color, view.depth, view.pose, view.intrinsics)
+        ]
         files = (*point_files(self.folder), *self.meshes, *pictures)
         parts = [f"{READER_VERSION} {self.angle} {kept}"]
         for path in files:

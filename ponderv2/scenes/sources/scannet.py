@@ -20,6 +20,8 @@ from ponderv2.scenes.sources.text_files import read_text
 from ponderv2.scenes.storage import DatasetInfo, LabelSet
 
 SPLITS = ("train", "val", "test")
+BYTES_PER_FRAME = 450_000
+"""Rather too many than too few: colour, depth and classes of 640 x 480 pixels."""
 _SCENE_NAME = re.compile(r"scene\d{4}_\d{2}")
 
 
@@ -48,9 +50,27 @@ class ScannetJob:
 
     def estimated_bytes(self) -> int:
         """About twice the mesh, and as much per frame as the recording takes."""
-        sizes = {path.suffix: path.stat().st_size for path in SceneFiles(self.folder, self.name).all()}
-        recording = sizes.get(".sens", 0) // self.config.stride if self.config.frames else 0
-        return 2 * sizes.get(".ply", 0) + recording
+        mesh = SceneFiles(self.folder, self.name).mesh
+        points = 2 * mesh.stat().st_size if mesh.is_file() else 0
+        return points + (self._bytes_of_frames() if self.config.frames else 0)
+
+    def _bytes_of_frames(self) -> int:
+        recording = self.folder / f"{self.name}.sens"
+        if recording.is_file():
+            total = recording.stat().st_size // self.config.stride
+        else:
+            total = self._n_exported() * BYTES_PER_FRAME
+        most = self.config.max_frames
+        return total if most is None else min(total, most * BYTES_PER_FRAME)
+
+    def _n_exported(self) -> int:
+        """Exported frames that are taken, by the names of the files: a look at each would take long."""
+        for folder in (self.folder / "depth", self.folder / "frames" / "depth"):
+            if folder.is_dir():
+                numbers = [int(path.stem) for path in folder.iterdir() if path.stem.isdecimal()]
+                span = max(numbers, default=0) - min(numbers, default=0)
+                return min(len(numbers), span // self.config.stride + 1)
+        return 0
 
     def prepare(self) -> PreparedScene:
         """Read mesh, labels and frames."""

@@ -33,6 +33,10 @@ LISTS = {
     "test": ("sem_test.txt", "nvs_test.txt"),
 }
 """Lists of scenes below splits/."""
+POINT_BYTES = 12 + 12 + 3 + 2 + 2
+"""Of the arrays in the store."""
+MESH_BYTES_PER_POINT = 40
+"""Of a vertex with its faces, in the dataset's mesh and about as many in the store."""
 MOST_LABELS = 3
 """Objects that one vertex may belong to; further ones are not counted."""
 
@@ -62,6 +66,12 @@ class ScannetppJob:
                 state = path.stat()
                 parts.append(f"{path.name} {state.st_size} {state.st_mtime_ns}")
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def estimated_bytes(self) -> int:
+        """From the size of the mesh, which is stored beside the points."""
+        mesh = self.files[0].stat().st_size if self.files[0].is_file() else 0
+        n_points = self.config.surface_points or mesh // MESH_BYTES_PER_POINT
+        return mesh + POINT_BYTES * n_points
 
     def prepare(self) -> PreparedScene:
         """Read mesh and labels. Raises SceneError naming the file that cannot be used."""
@@ -147,7 +157,7 @@ def find(config: ScannetppConfig) -> SourcePlan:
             if config.scenes and not any(fnmatch.fnmatch(name, pattern) for pattern in config.scenes):
                 continue
             folder = root / "data" / Path(name).name
-            if (folder / "scans").is_dir():
+            if folder.name != ".." and (folder / "scans").is_dir():
                 jobs.append(ScannetppJob(split, folder.name, folder, class_of_label, config))
             else:
                 missing += 1
