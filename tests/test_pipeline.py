@@ -72,7 +72,7 @@ def test_the_six_commands_follow_each_other(ponder: Ponder):
     assert tuned["steps"] == 3 and 0 <= tuned["metrics"]["miou"] <= 1
     classes = ponder("eval", tuned["folder"])
     assert classes["kind"] == "segmentation" and classes["metrics"]["miou"] is not None
-    assert {"class", "iou", "accuracy", "points"} == set(classes["classes"][0])
+    assert {"class", "iou", "accuracy", "points", "intersection", "union"} == set(classes["classes"][0])
 
     few = ("width=24", "cameras.stride=1", "pictures=[color, depth, normal]")
     rendered = ponder("render", encoder, "--scene", room, "--side-by-side", settings=few)

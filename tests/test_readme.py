@@ -19,7 +19,14 @@ from ponder_cli.app import app
 from ponder_cli.presets import find_preset
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "presets/README.md", "CONTRIBUTING.md", "docs/formats.md", "docs/checkpoints.md")
+DOCUMENTS = (
+    "README.md",
+    "presets/README.md",
+    "CONTRIBUTING.md",
+    "docs/formats.md",
+    "docs/checkpoints.md",
+    "docs/indoor.md",
+)
 
 
 def start_script() -> ModuleType:
