@@ -22,6 +22,9 @@ LOOKED_AT = 10
 FEWEST_FRAMES = 4
 LOWEST, BETTER = 0.6, 0.2
 """Share of agreeing pixels that an explanation must reach, and by how much it must win."""
+CONVINCING, HALVED = 0.85, 0.5
+"""Neighbouring frames that were all moved alike agree well in spite of it: there an explanation that is right
+for nearly all pixels must leave less than this part of the disagreement."""
 CORRELATED, LESS = 0.6, 0.3
 """The same for the correlation of colours."""
 
@@ -83,7 +86,7 @@ class OrderCheck:
             share = agreement(moved, pairs, Reading("")).share(self.tolerance)
             if share > max(LOWEST, best[1]):
                 before = agreement(own, pairs, Reading("")).share(self.tolerance)
-                if share > before + BETTER:
+                if share > before + BETTER or (share > CONVINCING and 1 - share < HALVED * (1 - before)):
                     best = (order.words, share)
         return best
 
