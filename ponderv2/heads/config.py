@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from ponderv2.config import StrictConfig
 from ponderv2.heads.text_config import EmbeddingsConfig, OrthogonalEmbeddingsConfig
@@ -72,7 +72,8 @@ class LanguageHeadConfig(StrictConfig):
     """Rows of the text embeddings: 36 published. None: one per class of the only dataset."""
     n_channels: PositiveInt = 512
     embeddings: EmbeddingsConfig = OrthogonalEmbeddingsConfig()
-    """Of the texts: by a CLIP model, from a file, or orthogonal directions. A checkpoint brings its own."""
+    """Of the texts: by a CLIP model, from a file, or orthogonal directions. A checkpoint that is fine-tuned
+    brings its own in place of the last."""
     class_names: tuple[str, ...] | None = None
     """The texts, for CLIP. None: the shared vocabulary where n_texts is 36, else the names of the dataset."""
     valid_index: dict[str, tuple[NonNegativeInt, ...]] = Field(default_factory=dict)
@@ -124,8 +125,10 @@ class DecoupledHeadConfig(StrictConfig):
         return self.n_classes.get(condition)
 
     def with_classes(self, condition: str, n_classes: int) -> DecoupledHeadConfig:
-        """The same head, with a layer for a dataset that was not named."""
-        return self.model_copy(update={"n_classes": {condition: n_classes, **self.n_classes}})
+        """The same head, with a layer behind the others for a dataset that was not named."""
+        if condition in self.n_classes:
+            return self
+        return self.model_copy(update={"n_classes": {**self.n_classes, condition: n_classes}})
 
 
 HeadConfig = Annotated[

@@ -10,7 +10,6 @@ from typing import Any, assert_never
 
 from torch import nn
 
-from ponderv2.errors import CheckpointError
 from ponderv2.models.finetuned import calibrate_normalisation
 from ponderv2.models.instances_config import InstancesModelConfig
 from ponderv2.models.segmentation_config import SegmentationModelConfig
@@ -20,8 +19,6 @@ from ponderv2.scenes.storage import SceneStore
 from ponderv2.training.feed import Datasets
 from ponderv2.training.logbook import Logbook
 from ponderv2.training.loop import Job
-from ponderv2.training.stored_models import encoder_weights
-from ponderv2.training.weights import MatchReport, load_weights
 from ponderv2.workflows import finetune_instances, finetune_semantic
 from ponderv2.workflows.configs import FinetuneConfig
 from ponderv2.workflows.dataset_parts import (
@@ -35,6 +32,7 @@ from ponderv2.workflows.finetune_settings import completed, n_classes_of
 from ponderv2.workflows.finetune_task import Task, Validate
 from ponderv2.workflows.report import Reporter, SilentReporter
 from ponderv2.workflows.scene_folders import open_scenes
+from ponderv2.workflows.start_weights import load_encoder
 from ponderv2.workflows.training_runs import (
     RunRequest,
     fingerprint,
@@ -45,9 +43,6 @@ from ponderv2.workflows.training_runs import (
 
 CALIBRATION_SCENES = 16
 """Scenes from which a frozen random encoder gets the statistics of its normalisations."""
-
-LANGUAGE_PARTS = ("class_embedding", "logit_scale", "proj_head.")
-"""What a pre-trained model has in common with a language head."""
 
 
 def task_of(config: FinetuneConfig) -> Task:
@@ -98,7 +93,8 @@ def run(  # noqa: PLR0913 - one argument per option of the command
     Raises:
         SceneError: there is nothing to train on, or it has no labels. Without `scenes` the folder is the one
             that the checkpoint was trained on, else that of the settings.
-        CheckpointError: the checkpoint cannot be read or its encoder is another one.
+        CheckpointError: the checkpoint cannot be read or its encoder is another one (MismatchError, with a
+            table of what does not fit).
         PresetError: the number of classes is not that of the data, or the encoder knows other datasets.
         OutputError, Interrupted, TrainingError: as for pre-training.
     """
@@ -153,25 +149,6 @@ def _describe(config: FinetuneConfig, task: Task, report: Reporter) -> None:
             report.note(remark)
         n_classes = n_classes_of(config.model, store.info.name)
         report.note(f"{len(training)} training scenes of {store.root}, {n_classes} classes")
-
-
-def load_encoder(model: nn.Module, path: Path) -> MatchReport:
-    """Copies encoder and, where the model has them, prompts and text embeddings with their projection.
-
-    Raises CheckpointError if a part of the encoder is missing.
-    """
-    stored = encoder_weights(path)
-    kept = {
-        name: value for name, value in stored.items() if name.startswith(("backbone.", "embedding_table."))
-    }
-    shared = {f"head.{name}": value for name, value in stored.items() if name.startswith(LANGUAGE_PARTS)}
-    own = model.state_dict()
-    kept |= {name: value for name, value in shared.items() if name in own and own[name].shape == value.shape}
-    try:
-        return load_weights(model, kept, source=str(path), required_prefixes=("backbone.",), least_share=1.0)
-    except CheckpointError as error:
-        fix = "--set model.encoder=null takes the encoder of the checkpoint"
-        raise CheckpointError(error.message, fix=fix) from error
 
 
 def make_job(request: RunRequest, resumed: bool) -> Job:

@@ -9,13 +9,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from ponderv2.encoder.config import EncoderConfig
 from ponderv2.errors import CheckpointError, PresetError
-from ponderv2.heads.config import LanguageHeadConfig
+from ponderv2.heads.config import DecoupledHeadConfig, LanguageHeadConfig
 from ponderv2.models.instances_config import InstancesModelConfig
 from ponderv2.models.task_config import TaskModelConfig
 from ponderv2.scenes.config import PointDataConfig, SegmentationDataConfig
 from ponderv2.scenes.storage import SceneStore
 from ponderv2.training.checkpoint import checkpoint_file, read_archive
 from ponderv2.training.official_checkpoints import (
+    JOINT_CONDITIONS,
     JOINT_EMBEDDINGS,
     encoder_settings,
     is_official,
@@ -89,6 +90,20 @@ def conditions_of(path: Path) -> tuple[str, ...]:
     return tuple(str(name) for name in model.get("conditions", ()))
 
 
+def encoder_conditions_of(path: Path) -> tuple[str, ...]:
+    """Datasets in the order of the normalisations of a file's encoder; empty where they have no names.
+
+    Raises CheckpointError: it cannot be read.
+    """
+    contents = read_archive(checkpoint_file(path))
+    if is_official(contents):
+        names = tuple(encoder_settings(official_state(contents)).get("conditions", ()))
+        return names if names == JOINT_CONDITIONS else ()
+    config = contents.get("config")
+    model = config.get("model", {}) if isinstance(config, dict) else {}
+    return tuple(str(name) for name in (model.get("encoder") or {}).get("conditions", ()))
+
+
 def _encoder(path: Path, values: Any) -> EncoderConfig:
     try:
         return TypeAdapter(EncoderConfig).validate_python(values)
@@ -128,6 +143,17 @@ def _n_classes(config: FinetuneConfig, store: SceneStore) -> int:
     if wanted is not None and known and wanted != known:
         raise PresetError(
             f"the model has {wanted} classes and {store.root} has {known}",
-            fix=f"--set {key}={known}",
+            fix=_fix_of_classes(config.model, store.info.name, known) or f"--set {key}={known}",
         )
     return wanted or known
+
+
+def _fix_of_classes(model: TaskModelConfig, condition: str, known: int) -> str | None:
+    """The setting of heads that count the classes of each dataset."""
+    head = getattr(model, "head", None)
+    name = model.condition or condition
+    if isinstance(head, LanguageHeadConfig):
+        return f"--set model.head.valid_index.{name}=[...] with the text of each of the {known} classes"
+    if isinstance(head, DecoupledHeadConfig):
+        return f"--set model.head.n_classes.{name}={known}"
+    return None
