@@ -1,4 +1,4 @@
-"""`ponder finetune`: encoder -> task model."""
+"""`ponder finetune`: encoder -> model of a task."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def finetune(  # noqa: PLR0913 - one argument per option
     ] = None,
     scratch: Annotated[bool, typer.Option("--scratch", help="Start from random weights.")] = False,
     linear_probe: Annotated[
-        bool, typer.Option("--linear-probe", help="Freeze the encoder and train the last layer alone.")
+        bool, typer.Option("--linear-probe", help="Classes: freeze the encoder, train the last layer.")
     ] = False,
     data: DataOption = None,
     out: RunsOption = Path("runs"),
@@ -39,7 +39,10 @@ def finetune(  # noqa: PLR0913 - one argument per option
     resume: ResumeOption = False,
     json: JsonOption = None,
 ) -> None:
-    """Train a semantic segmentation model on a pre-trained encoder, or from scratch to compare."""
+    """Train a model of a task on a pre-trained encoder, or from scratch to compare.
+
+    The preset says which: classes of points, or single objects (instances), of one dataset or of several.
+    """
     if (from_ is None) != scratch:
         raise typer.BadParameter("give either --from CKPT or --scratch", param_hint="--from")
 

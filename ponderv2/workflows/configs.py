@@ -56,7 +56,7 @@ class PrepareConfig(PresetConfig):
     workers: PositiveInt | None = None
     """Scenes that are prepared at the same time; by default one per core, with a scheduler all of its own."""
     scheduler: str | None = None
-    """A cluster that prepares the scenes: dask://host:port or ray://host:port. It must see the same folders."""
+    """A cluster that prepares the scenes: dask://host:port or ray://host:port; it must see the folders."""
     check_space: bool = True
     """Stop before the work starts when the scenes will not fit on the disk, by a rough estimate."""
     check: CheckConfig = CheckConfig()
