@@ -79,9 +79,12 @@ def compare_objects(
 ) -> ObjectOverlaps:
     """Overlaps of predicted with true objects in one scene; `segment` and `instance` are -1 where unknown.
 
-    A true object is all points of one class and one number. Classes that are `ignored` (wall, floor) and -1
-    are void: predictions there are not counted as wrong. Points of another class but without a number are
-    neither void nor in an object. Predictions of ignored classes or with fewer than 100 points are dropped.
+    A true object is all points of one class and one number, as in the files of the ScanNet benchmark, whose
+    points hold 1000 x class + number + 1: a number that spans two classes is two objects. (The evaluation
+    during training of the published code takes it for one, of the class of its first point.) Classes that
+    are `ignored` (wall, floor) and -1 are void: predictions there are not counted as wrong. Points of another
+    class but without a number are neither void nor in an object. Predictions of ignored classes or with
+    fewer than 100 points are dropped.
     """
     left_out = torch.tensor((-1, *ignored), device=segment.device)
     void = torch.isin(segment, left_out)

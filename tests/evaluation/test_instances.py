@@ -182,6 +182,19 @@ def test_predictions_on_void_and_on_small_objects_are_excused() -> None:
     assert ap50((segment, instance, [right, (mask(899, 799, 899), 1, 0.9)])) == 1.0
 
 
+def test_a_number_that_spans_two_classes_is_two_objects() -> None:
+    """As in the benchmark's files, whose points hold 1000 times the class plus the number.
+
+    Taken as one object of 500 points, its larger part would overlap the prediction by 2/5 only.
+    """
+    segment, instance = blocks((200, 1, 7), (300, 0, 7))
+    scene: Scene = (segment, instance, [(mask(500, 0, 200), 1, 0.9)])
+    on_disk = segment * 1000 + instance + 1
+    assert len(np.unique(on_disk)) == 2
+    metrics = instance_metrics([overlaps(scene, ())], 2)
+    assert metrics.n_true.tolist() == [1, 1] and metrics.ap50.tolist() == [0.0, 1.0]
+
+
 def test_scenes_are_pooled_not_averaged() -> None:
     """One object found among three in two scenes: area 1/3, not the mean 3/4 of scenes."""
     first: Scene = (*blocks((200, 1, 0)), [(mask(200, 0, 200), 1, 0.9)])
