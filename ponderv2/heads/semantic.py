@@ -88,6 +88,9 @@ def segmentation_losses(
     if class_weights is not None and len(class_weights) != n_classes:
         raise ValueError(f"{len(class_weights)} class weights given, but the head has {n_classes} classes")
     logits = logits.float()
+    if class_weights is not None and len(positive := class_weights[class_weights > 0]):
+        # The mean does not depend on their scale; from 1 upwards, one point suffices for a mean.
+        class_weights = class_weights / positive.min()
     # Written as a sum over points of zero weight, not as a mean, so that nothing divides by zero.
     total = F.cross_entropy(
         logits,
