@@ -68,29 +68,29 @@ def evaluate(  # noqa: PLR0913 - one argument per option
     from ponderv2.workflows import evaluate as workflow
     from ponderv2.workflows import pool as pooling
 
-    def measure(checkpoint: Path, folder: Path | None):
+    def measure(checkpoint: Path, number: int | None = None):
+        """One of several has folders of its own: scenes of other splits may have the same names."""
+        fold = "" if number is None else f"fold{number}"
         return workflow.run(
             checkpoint,
             scenes=data,
             split=split,
             tta=cast(Any, tta),
             submission=submission,
-            export=export,
+            export=export / fold if export else None,
             reuse=not again,
-            out=folder,
+            out=out / fold if out else None,
             report=ConsoleReporter(),
         )
 
     if pool:
         result = pooling.pooled(
             [
-                pooling.read_fold(path)
-                if path.suffix == ".json"
-                else pooling.fold_of(measure(path, out / f"fold{number}" if out else None))
+                pooling.read_fold(path) if path.suffix == ".json" else pooling.fold_of(measure(path, number))
                 for number, path in enumerate(checkpoints)
             ]
         )
     else:
-        result = measure(checkpoints[0], out)
+        result = measure(checkpoints[0])
     console.show_result(result)
     console.write_json(result, json)

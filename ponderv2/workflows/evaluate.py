@@ -12,7 +12,7 @@ from ponderv2.models.pretext import PretextModel
 from ponderv2.scenes.fragments import TestSet
 from ponderv2.training.stored_models import load_stored
 from ponderv2.workflows import evaluate_instances, evaluate_semantic, evaluate_views
-from ponderv2.workflows.evaluation_request import EvaluationRequest, EvaluationResult
+from ponderv2.workflows.evaluation_request import EvaluationRequest, EvaluationResult, part_of
 from ponderv2.workflows.report import Reporter, SilentReporter
 from ponderv2.workflows.scene_fields import chosen_device
 from ponderv2.workflows.scene_folders import open_scenes
@@ -73,11 +73,7 @@ def run(  # noqa: PLR0913 - one argument per option of the command
 
 def validated_split(config: Mapping[str, Any], root: Path) -> str:
     """The split that training validated on; of several datasets that whose folder has the same name."""
-    usual = str(config.get("val_split", "val"))
-    for part in config.get("datasets") or ():
-        if Path(str(part.get("scenes", ""))).name == root.name:
-            return str(part.get("val_split") or usual)
-    return usual
+    return str(part_of(config, root).get("val_split") or config.get("val_split", "val"))
 
 
 def _run_folder(checkpoint: Path) -> Path:

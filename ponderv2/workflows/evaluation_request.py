@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,14 @@ from ponderv2.scenes.storage import SceneStore
 from ponderv2.training.stored_models import StoredModel
 
 Config = TypeVar("Config", bound=StrictConfig)
+
+
+def part_of(config: Mapping[str, Any], root: Path) -> Mapping[str, Any]:
+    """What the settings of a run on several datasets say of the folder of that name; else nothing."""
+    for part in config.get("datasets") or ():
+        if Path(str(part.get("scenes", ""))).name == root.name:
+            return part
+    return {}
 
 
 @dataclass(frozen=True)
@@ -37,9 +46,16 @@ class EvaluationRequest:
     """Take over predictions of an earlier evaluation under the very same conditions."""
 
     def settings(self, kind: type[Config], **changes: Any) -> Config:
-        """How the data was prepared in training. Raises CheckpointError: another version wrote the file."""
+        """How the data was prepared in training; of several datasets, that whose folder has the same name.
+
+        Raises CheckpointError: another version wrote the file.
+        """
+        part = part_of(self.stored.config, self.store.root)
+        own = dict(part.get("data") or {})
+        if part.get("label_field"):
+            own["label_field"] = part["label_field"]
         try:
-            return kind.model_validate({**self.stored.config["data"], **changes})
+            return kind.model_validate({**self.stored.config["data"], **own, **changes})
         except (ValidationError, TypeError) as error:
             raise CheckpointError(
                 f"{self.stored.path} has settings of data that this program does not know",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,13 @@ import torch
 import yaml
 
 from ponderv2.errors import SceneError
+from ponderv2.scenes.config import SegmentationDataConfig
 from ponderv2.scenes.labels import scannet20
+from ponderv2.scenes.storage import SceneStore
+from ponderv2.training.stored_models import load_stored
 from ponderv2.workflows import class_metrics, evaluate, finetune
 from ponderv2.workflows.configs import FinetuneConfig
+from ponderv2.workflows.evaluation_request import EvaluationRequest
 from tests.workflows.tiny import finetune_config, rooms
 
 
@@ -161,6 +166,17 @@ def test_a_joint_model_is_evaluated_on_the_split_and_the_classes_of_the_dataset(
     assert evaluate.validated_split(config, Path("elsewhere/s3dis")) == "Area_5"
     assert evaluate.validated_split(config, Path("elsewhere/scannet")) == "val"
     assert evaluate.validated_split({}, Path("rooms")) == "val"
+
+
+def test_a_joint_model_is_evaluated_on_the_labels_of_the_dataset(trained: Path, tmp_path: Path) -> None:
+    stored = load_stored(trained / "run")
+    parts = [{"scenes": "data/rooms", "label_field": "finer", "data": {"shuffle": False}}]
+    for datasets, expected in (([], (None, True)), (parts, ("finer", False))):
+        config = {**stored.config, "datasets": datasets}
+        store = SceneStore.open(trained / "rooms")
+        request = EvaluationRequest(replace(stored, config=config), store, "val", tmp_path)
+        settings = request.settings(SegmentationDataConfig)
+        assert (settings.label_field, settings.shuffle) == expected
 
 
 def test_a_model_of_two_datasets_keeps_their_classes_apart(tmp_path: Path) -> None:

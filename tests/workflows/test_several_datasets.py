@@ -158,6 +158,24 @@ def test_settings_of_one_dataset_replace_those_of_the_run(folder: Path) -> None:
     assert parts[1].data.label_field == "segment20" and parts[1].data.voxel == parts[0].data.voxel
 
 
+@pytest.mark.parametrize(
+    ("head", "fix"),
+    [
+        ({"kind": "decoupled", "n_classes": {"Structured3D": 3, "S3DIS": 7}}, r"n_classes.S3DIS=3"),
+        ({"kind": "language", "n_channels": 8, "n_texts": 4, "valid_index": {"S3DIS": [0]}}, "valid_index"),
+    ],
+)
+def test_the_classes_of_a_dataset_that_do_not_fit_name_its_setting(
+    folder: Path, tmp_path: Path, head: dict[str, Any], fix: str
+) -> None:
+    values = finetune_config(steps=1).model_dump(mode="json")
+    values["model"]["head"] = head
+    config = FinetuneConfig.model_validate(values)
+    with pytest.raises(PresetError) as caught:
+        finetune.run(config, scenes=folder / "s3dis", out=tmp_path)
+    assert fix in str(caught.value.fix)
+
+
 def test_a_dataset_that_the_model_does_not_know_is_said_before_the_work(folder: Path, tmp_path: Path) -> None:
     store = SceneStore.open(folder / "scannet")
     SceneStore.create(store.root, replace(store.info, name="ScanNet++"))
@@ -181,12 +199,22 @@ def test_metrics_of_several_datasets_are_means_and_each() -> None:
     assert distinct_names(["A", "B", "A"]) == ["A", "B", "A-2"]
 
 
-def test_a_joint_encoder_is_fine_tuned_and_judged_on_every_dataset(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"kind": "language", "n_texts": 4, "n_channels": 8, "valid_index": ROWS},
+        {"kind": "decoupled", "n_classes": {"S3DIS": 3, "ScanNet": 3}},
+    ],
+    ids=["language", "decoupled"],
+)
+def test_a_joint_encoder_is_fine_tuned_and_judged_on_every_dataset(
+    folder: Path, tmp_path: Path, head: dict[str, Any]
+) -> None:
     pretrained = pretrain.run(joint_config(folder, steps=1), out=tmp_path, name="pretrained").checkpoint
     values = finetune_config(steps=4, evaluate_every=0).model_dump(mode="json")
     values["model"] |= {
         "encoder": None,
-        "head": {"kind": "language", "n_texts": 4, "n_channels": 8, "valid_index": ROWS},
+        "head": head,
     }
     values["datasets"] = joint_config(folder).model_dump(mode="json")["datasets"]
     config = FinetuneConfig.model_validate(values)
@@ -195,6 +223,8 @@ def test_a_joint_encoder_is_fine_tuned_and_judged_on_every_dataset(folder: Path,
     assert result.metrics["miou"] == pytest.approx(sum(each) / 3)
     stored = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pth")
     assert stored.config["model"]["conditions"] == list(RATIOS)
+    if head["kind"] == "decoupled":  # a dataset that was not named comes behind the others
+        assert list(stored.config["model"]["head"]["n_classes"]) == ["S3DIS", "ScanNet", "Structured3D"]
     counts = [stored.model[f"backbone.conv_input.bn.bns.{i}.num_batches_tracked"] for i in range(3)]
     before = [
         load_checkpoint(pretrained).model[f"backbone.conv_input.bn.bns.{i}.num_batches_tracked"]

@@ -1,0 +1,67 @@
+"""`ponder finetune` and `ponder eval` of tasks: what is refused, and several models taken together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from ponderv2.models.finetuned import SegmentationModel
+from ponderv2.models.segmentation_config import SegmentationModelConfig
+from ponderv2.workflows import finetune
+from tests.cli.conftest import Run
+from tests.workflows.tiny import ENCODER, finetune_config, rooms
+
+
+def test_a_checkpoint_of_another_encoder_is_refused_with_a_table(run: Run, tmp_path: Path) -> None:
+    wider = {**ENCODER, "channels": [8, 16, 16, 8]}
+    other = SegmentationModel(
+        SegmentationModelConfig.model_validate({"encoder": wider, "head": {"kind": "final", "n_classes": 3}})
+    )
+    state = {f"module.{name.removeprefix('head.')}": value for name, value in other.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "other.pth")
+    preset = tmp_path / "tiny.yaml"
+    preset.write_text(json.dumps(finetune_config(steps=1).model_dump(mode="json")))
+    words = (
+        "--from",
+        tmp_path / "other.pth",
+        "--data",
+        rooms(tmp_path / "rooms"),
+        "--out",
+        tmp_path / "runs",
+    )
+    result = run("finetune", "--preset", preset, *words)
+    assert result.exit_code == 2 and "Traceback" not in result.stderr
+    assert "of another model" in result.stderr and "entries that do not fit" in result.stderr
+    assert "file (16, 2, 2, 2, 8), model (8, 2, 2, 2, 8)" in result.stderr
+    assert not list(tmp_path.glob("runs/*/checkpoints/*"))
+
+
+def test_several_models_are_evaluated_and_pooled_by_one_command(run: Run, tmp_path: Path) -> None:
+    """Each on the split that its training left out, against the results of single evaluations."""
+    scenes = rooms(tmp_path / "rooms")
+    for name, split, other in (("a", "train", "val"), ("b", "val", "train")):
+        config = finetune_config(steps=1, evaluate_every=0)
+        config = config.model_copy(update={"train_split": split, "val_split": other})
+        finetune.run(config, scenes=scenes, out=tmp_path, name=name)
+    models = (tmp_path / "a", tmp_path / "b")
+    options = ("--export", tmp_path / "ply", "--out", tmp_path / "out", "--json", tmp_path / "pooled.json")
+    result = run("eval", *models, "--pool", "--tta", "fragments", *options)
+    assert result.exit_code == 0, result.stderr
+    pooled = json.loads((tmp_path / "pooled.json").read_text())
+    assert [fold["split"] for fold in pooled["folds"]] == ["val", "train"] and pooled["n_scenes"] == 4
+    assert [len(list((tmp_path / "ply" / f"fold{i}").glob("*_prediction.ply"))) for i in range(2)] == [2, 2]
+    singles = []
+    for path in models:
+        assert run("eval", path, "--tta", "fragments", "--json", f"{path}.json").exit_code == 0
+        singles.append(json.loads(Path(f"{path}.json").read_text()))
+    for number, row in enumerate(pooled["classes"]):
+        for key in ("points", "intersection", "union"):
+            assert row[key] == sum(one["classes"][number][key] for one in singles)
+    assert pooled["metrics"]["miou"] == pytest.approx(
+        sum(row["intersection"] / row["union"] for row in pooled["classes"]) / 3
+    )
+    from_files = run("eval", models[0], f"{models[1]}.json", "--pool", "--tta", "fragments", "--json", "-")
+    assert from_files.exit_code == 0 and json.dumps(pooled["metrics"]["miou"]) in from_files.stdout
