@@ -186,7 +186,7 @@ class _Grids:
         self.size = float(max((np.ptp(cloud, axis=0).max() + reach) / CELLS, 0.08))
         self.lower = cloud.min(axis=0)
         count = np.ceil((np.ptp(cloud, axis=0) + reach) / self.size).astype(int) + 3
-        self.shape = tuple(next_fast_len(int(one), real=True) for one in count)
+        self.shape: tuple[int, ...] = tuple(int(next_fast_len(int(one), real=True) or one) for one in count)
         self.farthest = np.ceil(np.ptp(cloud, axis=0) / self.size) + 1
         grid = self._occupied(cloud - self.lower)
         near = sum(np.roll(grid, step, axis) for axis in range(3) for step in (-1, 1))

@@ -42,7 +42,7 @@ def orders(ids: list[str]) -> Iterator[Order]:
     """Hypotheses in words, each with the frames it speaks of. Ids that are numbers count as frame numbers."""
     numeric = all(one.isdecimal() for one in ids) and len({int(one) for one in ids if one}) == len(ids)
     number = [int(one) for one in ids] if numeric else list(range(len(ids)))
-    place = {one: index for index, one in enumerate(number)}
+    place: dict[float, int] = {one: index for index, one in enumerate(number)}
     steps = np.diff(sorted(number))
     spacing = int(np.median(steps)) if len(steps) else 1
     rules: list[tuple[str, Callable[[int], float]]] = []

@@ -15,6 +15,7 @@ from ponderv2.geometry.cameras import Camera
 from ponderv2.geometry.meshes import Mesh
 from ponderv2.geometry.rays import rays_through_pixels
 from ponderv2.models.finetuned import SegmentationModel
+from ponderv2.models.instances import InstancesModel
 from ponderv2.models.pretext import PretextModel
 from ponderv2.reconstruction.cleaning import cropped, near_cloud
 from ponderv2.reconstruction.coloring import colored
@@ -105,7 +106,7 @@ class EncodedCloud:
 class LoadedModel:
     """A trained model with the settings that its points are prepared by."""
 
-    model: PretextModel | SegmentationModel
+    model: PretextModel | SegmentationModel | InstancesModel
     data: PointDataConfig
 
     def features(
