@@ -1,6 +1,6 @@
 """Points per second out of S3DIS text: our reader and np.loadtxt, the published way, in one run.
 
-Run: python benchmarks/s3dis_reading.py [--points 1000000] [--repeats 5] [--json FILE]
+Run: python -m benchmarks.s3dis_reading [--points 1000000] [--repeats 5] [--json FILE]
 
 Damaged text is the same with a control byte in one number of each of `--damaged` lines. np.loadtxt stops
 there, which is noted; the published way is a copy repaired by hand, so that its time is that of sound text.
@@ -11,14 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
+from benchmarks.timing import side_by_side
 from ponderv2.scenes.sources.s3dis_text import read_points
 
 FORMS = {"v1.2 (%f)": "%f %f %f %f %f %f\n", "aligned (%.3f, %d)": "%.3f %.3f %.3f %d %d %d\n"}
@@ -38,18 +37,6 @@ def damaged(text: bytes, n_lines: int) -> bytes:
     for at in np.linspace(0, len(lines) - 2, n_lines).astype(int):
         lines[at] = lines[at][:-1] + b"\x10" + lines[at][-1:]
     return b"\n".join(lines)
-
-
-def side_by_side(runs: list[Callable[[], Any]], repeats: int) -> list[list[float]]:
-    """Seconds of every run, alternating so that a busy moment hits all; the first round is not counted."""
-    found: list[list[float]] = [[] for _ in runs]
-    for turn in range(repeats + 1):
-        for seconds, run in zip(found, runs, strict=True):
-            start = time.perf_counter()
-            run()
-            if turn:
-                seconds.append(time.perf_counter() - start)
-    return found
 
 
 def compare(path: Path, broken: Path, n_points: int, repeats: int) -> dict[str, Any]:

@@ -6,14 +6,13 @@ Run: python benchmarks/sparse_convolution.py [--threads 2] [--repeats 5]
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 from importlib.util import find_spec
 from statistics import median
 
 import torch
 from torch import Tensor
 
+from benchmarks.timing import side_by_side
 from ponderv2.encoder.build import build_encoder
 from ponderv2.encoder.config import SparseUNetConfig
 from ponderv2.geometry.voxels import SparseVoxels
@@ -70,18 +69,6 @@ def naive(feature: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
         for entry, output, row in block.meetings:
             result = result.index_add(0, output, feature[row] @ entries[entry])
     return result
-
-
-def seconds(run: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def side_by_side(runs: list[Callable[[], None]], repeats: int) -> list[list[float]]:
-    """Seconds of every run, alternating so that a busy moment hits all; the first round is not counted."""
-    rounds = [[seconds(run) for run in runs] for _ in range(repeats + 1)][1:]
-    return [list(column) for column in zip(*rounds, strict=True)]
 
 
 def compare_layers(repeats: int) -> None:

@@ -1,21 +1,19 @@
 """Points per second of voxelisation: ours and the published way (FNV, np.argsort, np.unique), in one run.
 
-Run: python benchmarks/voxel_sampling.py [--points 100000 1000000] [--repeats 5] [--json FILE]
+Run: python -m benchmarks.voxel_sampling [--points 100000 1000000] [--repeats 5] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.timing import side_by_side
 from ponderv2.scenes.voxelise import grid_cells, group_cells, voxelise
 
 SIZE = 0.02
@@ -63,18 +61,6 @@ def published_test(coord: np.ndarray) -> list[np.ndarray]:
 def our_test(coord: torch.Tensor) -> list[torch.Tensor]:
     """What `fragments` does before it makes batches."""
     return group_cells(grid_cells(coord, SIZE)[0], "fnv").fragments()
-
-
-def side_by_side(runs: list[Callable[[], Any]], repeats: int) -> list[list[float]]:
-    """Seconds of every run, alternating so that a busy moment hits all; the first round is not counted."""
-    found: list[list[float]] = [[] for _ in runs]
-    for turn in range(repeats + 1):
-        for seconds, run in zip(found, runs, strict=True):
-            start = time.perf_counter()
-            run()
-            if turn:
-                seconds.append(time.perf_counter() - start)
-    return found
 
 
 def check_same(coord: np.ndarray) -> None:

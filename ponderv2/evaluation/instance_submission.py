@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ponderv2.errors import OutputError
 from ponderv2.evaluation.object_overlaps import PredictedObjects
+from ponderv2.evaluation.submission import open_submission
 from ponderv2.scenes.storage_writer import write_bytes
 
 MASKS = "predicted_masks"
@@ -67,12 +67,8 @@ def check_instance_submission(
 
     Raises OutputError where there is no archive.
     """
-    try:
-        archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise OutputError(f"{path} is not a zip archive: {error}") from error
     problems: list[str] = []
-    with archive:
+    with open_submission(path) as archive:
         names = archive.namelist()
         problems += [f"{name}: occurs twice" for name in sorted({n for n in names if names.count(n) > 1})]
         top = {name for name in names if "/" not in name}

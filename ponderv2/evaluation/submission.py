@@ -37,6 +37,14 @@ def write_submission(path: Path, scenes: Iterable[tuple[str, Int[Tensor, " point
     return path
 
 
+def open_submission(path: Path) -> zipfile.ZipFile:
+    """The archive, to be closed by the caller. Raises OutputError where there is none."""
+    try:
+        return zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise OutputError(f"{path} is not a zip archive: {error}") from error
+
+
 def check_submission(
     path: Path, n_vertices: Mapping[str, int], known_ids: Collection[int]
 ) -> tuple[str, ...]:
@@ -49,11 +57,7 @@ def check_submission(
 
     Raises OutputError where there is no archive.
     """
-    try:
-        archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise OutputError(f"{path} is not a zip archive: {error}") from error
-    with archive:
+    with open_submission(path) as archive:
         names = archive.namelist()
         problems = _names(names, n_vertices)
         for name in names:

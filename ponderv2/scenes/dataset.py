@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -45,7 +46,7 @@ class _Read:
         return points + FRAME_BYTES * len(self.scene.frames)
 
 
-class _Scenes(Dataset[SceneBatch]):
+class _Scenes(Dataset[SceneBatch], ABC):
     """The scenes of one split, kept in memory up to a limit."""
 
     def __init__(
@@ -87,9 +88,9 @@ class _Scenes(Dataset[SceneBatch]):
             name, lambda: _Read(self.store.read(name, self.split, self.with_labels, frames))
         ).scene
 
+    @abstractmethod
     def sample(self, index: int, draw: int) -> SceneBatch:
         """One scene for one training step."""
-        raise NotImplementedError
 
     def __getitem__(self, key: tuple[int, int] | int) -> SceneBatch:
         """The sample of (scene, draw); a bare number is draw 0 of that scene."""

@@ -20,9 +20,9 @@ from ponderv2.evaluation.semantic import confusion_matrix, segmentation_metrics
 from ponderv2.models.instances import InstancesModel
 from ponderv2.scenes.config import SegmentationDataConfig
 from ponderv2.scenes.dataset import SegmentationDataset
-from ponderv2.scenes.labels.benchmarks import Benchmark, benchmark_of
+from ponderv2.scenes.labels.benchmarks import Benchmark
 from ponderv2.workflows.evaluate_semantic import class_names
-from ponderv2.workflows.evaluation_request import EvaluationRequest, EvaluationResult
+from ponderv2.workflows.evaluation_request import EvaluationRequest, EvaluationResult, refuse_unknown_classes
 from ponderv2.workflows.export_predictions import SceneExport, export_scene
 from ponderv2.workflows.instance_metrics import SceneObjects, found_objects, has_objects, overlaps_of_scene
 from ponderv2.workflows.report import Reporter
@@ -44,12 +44,7 @@ def run(request: EvaluationRequest, model: InstancesModel, report: Reporter) -> 
     settings = request.settings(SegmentationDataConfig, budget={})
     data = SegmentationDataset(request.store, request.split, settings)
     names = class_names(request.stored, model.classes_of(data.condition))
-    benchmark = benchmark_of(names)
-    if request.submission is not None and benchmark is None:
-        raise SceneError(
-            "there is a submission format for the 20 and 200 classes of ScanNet, not for those of this model",
-            fix="leave --submission out",
-        )
+    benchmark = request.benchmark(names)
     _check_labels(data, len(names), request)
     tally = _Tally(torch.zeros(len(names), len(names), dtype=torch.int64))
     scenes = _scenes(request, model, data, tally, report)
@@ -157,10 +152,4 @@ def _check_labels(data: SegmentationDataset, n_classes: int, request: Evaluation
                 fix="--export DIR or --submission FILE.zip write the objects without comparing them",
             )
         return
-    largest = int(cloud.labels[data.label_field].max())
-    if largest >= n_classes:
-        raise SceneError(
-            f"scene '{data.names[0]}' of {data.store.root} has class {largest}, "
-            f"the model knows 0 to {n_classes - 1}",
-            fix="--data DIR with scenes of the classes that the model was trained on",
-        )
+    refuse_unknown_classes(data, int(cloud.labels[data.label_field].max()), n_classes)

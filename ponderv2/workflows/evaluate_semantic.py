@@ -9,18 +9,18 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ponderv2.errors import OutputError, SceneError
+from ponderv2.errors import OutputError
 from ponderv2.evaluation.semantic import confusion_matrix, named_metrics, segmentation_metrics
 from ponderv2.evaluation.submission import check_submission, write_submission
 from ponderv2.models.finetuned import SegmentationModel
 from ponderv2.scenes.config import SegmentationDataConfig
 from ponderv2.scenes.dataset import SegmentationDataset
 from ponderv2.scenes.fragments import TEST_SETS
-from ponderv2.scenes.labels.benchmarks import Benchmark, benchmark_of
+from ponderv2.scenes.labels.benchmarks import Benchmark
 from ponderv2.scenes.scene import PointCloud
 from ponderv2.training.stored_models import StoredModel
 from ponderv2.workflows.class_metrics import predicted_classes
-from ponderv2.workflows.evaluation_request import EvaluationRequest, EvaluationResult
+from ponderv2.workflows.evaluation_request import EvaluationRequest, EvaluationResult, refuse_unknown_classes
 from ponderv2.workflows.export_predictions import SceneExport, export_scene
 from ponderv2.workflows.prediction_cache import PredictionCache
 from ponderv2.workflows.previews import confusion_picture, write_png
@@ -40,12 +40,7 @@ def run(request: EvaluationRequest, model: SegmentationModel, report: Reporter) 
     settings = request.settings(SegmentationDataConfig, budget={})
     data = SegmentationDataset(request.store, request.split, settings)
     names = class_names(request.stored, model.classes_of(data.condition), data)
-    benchmark = benchmark_of(names)
-    if request.submission is not None and benchmark is None:
-        raise SceneError(
-            "there is a submission format for the 20 and 200 classes of ScanNet, not for those of this model",
-            fix="leave --submission out",
-        )
+    benchmark = request.benchmark(names)
     _check_labels(data, len(names), request)
     confusion, n_reused, predictions = _segment(request, model, data, report)
     counted = int(confusion.sum()) > 0
@@ -186,10 +181,4 @@ def _check_labels(data: SegmentationDataset, n_classes: int, request: Evaluation
         if request.submission is None and request.export is None:
             data.labelled_scene(0)
         return
-    largest = int(labels.max())
-    if largest >= n_classes:
-        raise SceneError(
-            f"scene '{data.names[0]}' of {data.store.root} has class {largest}, "
-            f"the model knows 0 to {n_classes - 1}",
-            fix="--data DIR with scenes of the classes that the model was trained on",
-        )
+    refuse_unknown_classes(data, int(labels.max()), n_classes)

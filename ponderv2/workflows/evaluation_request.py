@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from ponderv2.config import StrictConfig
-from ponderv2.errors import CheckpointError
+from ponderv2.errors import CheckpointError, SceneError
+from ponderv2.scenes.dataset import SegmentationDataset
 from ponderv2.scenes.fragments import TestSet
+from ponderv2.scenes.labels.benchmarks import Benchmark, benchmark_of
 from ponderv2.scenes.storage import SceneStore
 from ponderv2.training.stored_models import StoredModel
 
@@ -61,6 +63,30 @@ class EvaluationRequest:
                 f"{self.stored.path} has settings of data that this program does not know",
                 fix="use the version of the program that wrote it",
             ) from error
+
+    def benchmark(self, class_names: Sequence[str]) -> Benchmark | None:
+        """The benchmark with these classes.
+
+        Raises SceneError where a submission is wanted and no benchmark has them.
+        """
+        found = benchmark_of(class_names)
+        if self.submission is not None and found is None:
+            raise SceneError(
+                "there is a submission format for the 20 and 200 classes of ScanNet, "
+                "not for those of this model",
+                fix="leave --submission out",
+            )
+        return found
+
+
+def refuse_unknown_classes(data: SegmentationDataset, largest: int, n_classes: int) -> None:
+    """Raises SceneError where the largest label of the first scene is none of the model's classes."""
+    if largest >= n_classes:
+        raise SceneError(
+            f"scene '{data.names[0]}' of {data.store.root} has class {largest}, "
+            f"the model knows 0 to {n_classes - 1}",
+            fix="--data DIR with scenes of the classes that the model was trained on",
+        )
 
 
 @dataclass(frozen=True)

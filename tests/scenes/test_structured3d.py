@@ -11,7 +11,7 @@ import pytest
 
 from ponderv2.errors import SceneError
 from ponderv2.scenes.check import CheckResult
-from ponderv2.scenes.labels.structured3d import CLASS_COLORS, CLASS_NAMES, CLASS_OF_NYU40, NYU40_IDS
+from ponderv2.scenes.labels.structured3d import CLASS_NAMES, CLASS_OF_NYU40, COLORS, NYU40_IDS
 from ponderv2.scenes.scene import Scene
 from ponderv2.scenes.sources.config import CheckConfig
 from ponderv2.scenes.sources.structured3d import Structured3dJob, find, split_of
@@ -59,8 +59,8 @@ def points(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def test_the_classes_are_25_with_names_colours_and_ids():
-    assert len(CLASS_NAMES) == len(CLASS_COLORS) == len(NYU40_IDS) == 25
-    assert len(set(CLASS_COLORS)) == 25 and list(NYU40_IDS) == sorted(NYU40_IDS)
+    assert len(CLASS_NAMES) == len(COLORS) == len(NYU40_IDS) == 25
+    assert len(set(COLORS)) == 25 and list(NYU40_IDS) == sorted(NYU40_IDS)
     named = {CLASS_NAMES[number]: nyu40 for nyu40, number in CLASS_OF_NYU40.items()}
     assert (named["picture"], named["ceiling"], named["otherprop"]) == (11, 22, 40)
 

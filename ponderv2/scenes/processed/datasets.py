@@ -10,7 +10,7 @@ from typing import Literal
 from ponderv2.errors import SceneError
 from ponderv2.scenes.storage import LabelSet
 
-Benchmark = Literal["ScanNet", "S3DIS", "Structured3D", "ScanNet++", ""]
+DatasetName = Literal["ScanNet", "S3DIS", "Structured3D", "ScanNet++", ""]
 """Name of the condition in published models; empty where a folder is none of them."""
 
 MAIN_FIELD: dict[str, str] = {"ScanNet": "segment20"}
@@ -20,7 +20,7 @@ DEPTH_SCALE: dict[str, float] = {"S3DIS": 1.0 / 4000.0}
 _TOP_CLASSES = ("metadata/semantic_benchmark/top100.txt", "semantic_benchmark/top100.txt", "top100.txt")
 
 
-def benchmark_of(splits: Collection[str], scenes: Collection[str], fields: Collection[str]) -> Benchmark:
+def dataset_of(splits: Collection[str], scenes: Collection[str], fields: Collection[str]) -> DatasetName:
     """`scenes`: names of a few scenes, `fields`: label arrays of one of them."""
     if splits and all(re.fullmatch(r"Area_[1-6](_.*)?", split) for split in splits):
         return "S3DIS"
@@ -49,7 +49,7 @@ def label_sets_of(benchmark: str, root: Path) -> Mapping[str, LabelSet]:
     if benchmark == "Structured3D":
         from ponderv2.scenes.labels import structured3d
 
-        return {"segment": LabelSet(structured3d.CLASS_NAMES, structured3d.CLASS_COLORS)}
+        return {"segment": LabelSet(structured3d.CLASS_NAMES, structured3d.COLORS)}
     if benchmark == "ScanNet++":
         return _scannetpp(root)
     return {}

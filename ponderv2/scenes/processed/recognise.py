@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.processed.datasets import DEPTH_SCALE, MAIN_FIELD, benchmark_of, label_sets_of
+from ponderv2.scenes.processed.datasets import DEPTH_SCALE, MAIN_FIELD, dataset_of, label_sets_of
 from ponderv2.scenes.processed.layout import SceneLayout
 from ponderv2.scenes.processed.photographs import Photographs
 from ponderv2.scenes.processed.pointcept import ArrayScenes
@@ -31,7 +31,7 @@ def recognise(root: Path) -> tuple[DatasetInfo, SceneLayout] | None:
         first_split = next(iter(scenes))
         fields = _label_fields(root / first_split / scenes[first_split][0], layout)
         names = [name for names in scenes.values() for name in names[:LOOKED_AT]]
-        benchmark = benchmark_of(tuple(scenes), names, fields)
+        benchmark = dataset_of(tuple(scenes), names, fields)
         info = _info(root, benchmark, tuple(scenes), fields)
         return info, _complete(layout, benchmark, info)
     return None

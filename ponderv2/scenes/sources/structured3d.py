@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.labels.structured3d import CLASS_COLORS, CLASS_NAMES
+from ponderv2.scenes.labels.structured3d import CLASS_NAMES, COLORS
 from ponderv2.scenes.prepared import PreparedScene
 from ponderv2.scenes.sources.source import SourcePlan
 from ponderv2.scenes.sources.structured3d_config import Structured3dConfig
@@ -97,7 +97,7 @@ def find(config: Structured3dConfig) -> SourcePlan:
     info = DatasetInfo(
         name="Structured3D",
         class_names=CLASS_NAMES,
-        class_colors=CLASS_COLORS,
+        class_colors=COLORS,
         label_field="segment",
         splits=tuple(split for split in ("train", "val", "test") if any(job.split == split for job in jobs)),
     )
