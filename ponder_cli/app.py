@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import time
@@ -85,10 +86,20 @@ def main(arguments: list[str] | None = None) -> None:
     from ponder_cli.console import make_streams_tolerant
 
     make_streams_tolerant()
+    _let_waiting_threads_sleep()
     words = sys.argv[1:] if arguments is None else list(arguments)
     if "--debug" in words:  # understood in any place
         words = ["--debug", *(word for word in words if word != "--debug")]
     app(args=words, prog_name="ponder")
+
+
+def _let_waiting_threads_sleep() -> None:
+    """OpenMP's threads spin while they wait for each other, by default.
+
+    On a machine with other work a spinning thread keeps the core that the one it waits for needs: a training
+    step takes ten times as long and more. Has to be said before torch is loaded.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _belongs_to_typer(problem: Exception) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -46,6 +47,21 @@ def loaded(*arguments: str) -> tuple[int, list[str]]:
 )
 def test_no_heavy_library_is_loaded_for(arguments, status):
     assert loaded(*arguments) == (status, [])
+
+
+@pytest.mark.parametrize(("chosen", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_waiting_threads_sleep_unless_told_otherwise(chosen, policy):
+    code = """
+import os
+from ponder_cli.app import main
+try:
+    main(["--version"])
+except SystemExit:
+    print(os.environ["OMP_WAIT_POLICY"])
+"""
+    rest = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=rest | chosen)
+    assert done.stdout.split()[-1] == policy
 
 
 def test_help_names_every_command(run):
