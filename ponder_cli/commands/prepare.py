@@ -144,8 +144,19 @@ def prepare(  # noqa: PLR0913 - one argument per option
         f"{result.n_suspect} suspect, in {result.out}"
     )
     console.write_json(result, json)
-    usual = () if config.source.kind == "synthetic" else ("--preset", "capture")
-    console.next_command("pretrain", *usual, "--data", config.out)
+    photographed = any(scene.n_frames or scene.status == "skipped" for scene in result.scenes)
+    console.next_command(*_usual_next(config.source.kind, photographed), "--data", config.out)
+
+
+def _usual_next(kind: str, photographed: bool) -> tuple[str, ...]:
+    """The command and preset that suit the scenes; without photographs there is nothing to render."""
+    if kind == "synthetic":
+        return ("pretrain",)
+    if kind == "rgbd":
+        return ("pretrain", "--preset", "capture")
+    if not photographed:
+        return ("finetune", "--preset", f"{kind}_semantic_scratch", "--scratch")
+    return ("pretrain", "--preset", "indoor" if kind == "scannetpp" else kind)
 
 
 def _refuse_foreign(source: BaseModel, options: tuple[Override, ...]) -> None:
