@@ -29,12 +29,17 @@ class VoxelGroups:
     """Voxel of each point."""
 
     def pick(self, draw: Int[Tensor, "*#voxel"]) -> Int[Tensor, " voxel"]:
-        """The (draw mod count)-th point of every voxel."""
-        return self.order[self.start + draw % self.count]
+        """The (draw mod count)-th point of every voxel; draws are not negative."""
+        return self.order.index_select(0, self.start + torch.fmod(draw, self.count))
 
     def fragments(self) -> list[Int[Tensor, " voxel"]]:
         """Selections of one point a voxel that together contain every point."""
-        return [self.pick(torch.tensor(i)) for i in range(int(self.count.max()))]
+        at, end = self.start, self.start + self.count
+        found = []
+        for _ in range(int(self.count.max())):
+            found.append(self.order.index_select(0, at))
+            at = torch.where(at + 1 == end, self.start, at + 1)
+        return found
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,8 @@ def voxelise(
     index = groups.pick(draw)
     if preferred is not None and bool(preferred.any()):
         index = _prefer(index, groups, preferred, generator)
-    return Voxelisation(index, cells[index], groups.inverse, (minimum.double() * size).to(coord.dtype))
+    lower = (minimum.double() * size).to(coord.dtype)
+    return Voxelisation(index, cells.index_select(0, index), groups.inverse, lower)
 
 
 def _prefer(
