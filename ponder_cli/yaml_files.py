@@ -10,10 +10,9 @@ from typing import Any
 import yaml
 
 from ponderv2.errors import PresetError
+from ponderv2.plain_yaml import NotPlain, plain_values
 
 MAX_BYTES = 256 * 1024
-MAX_DEPTH = 24
-MAX_EVENTS = 20_000
 
 KeyPath = tuple[str, ...]
 
@@ -59,44 +58,10 @@ def parse_value(text: str) -> Any:
 
 def _parse(text: str, where: str) -> tuple[Any, yaml.Node | None]:
     try:
-        _refuse_bombs(text, where)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_repeated_keys(node, where)
-        return yaml.safe_load(text), node
-    except (yaml.YAMLError, ValueError, RecursionError) as problem:  # ValueError: a date such as 2024-99-99
-        mark = getattr(problem, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark is not None else ""
-        reason = getattr(problem, "problem", None) or str(problem).splitlines()[0]
-        raise PresetError(f"{where}{line} is not YAML that a preset may hold: {reason}") from problem
-
-
-def _refuse_bombs(text: str, where: str) -> None:
-    depth = 0
-    for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
-        if isinstance(event, yaml.AliasEvent):
-            line = event.start_mark.line + 1
-            raise PresetError(
-                f"{where}:{line} uses a YAML alias (*name)", fix="extends: NAME_OF_ANOTHER_PRESET"
-            )
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH or count > MAX_EVENTS:
-            raise PresetError(f"{where} is nested deeper than {MAX_DEPTH} levels or has too many values")
-
-
-def _refuse_repeated_keys(node: yaml.Node | None, where: str) -> None:
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_repeated_keys(item, where)
-    if not isinstance(node, yaml.MappingNode):
-        return
-    seen: set[str] = set()
-    for key, value in node.value:
-        name = str(key.value)
-        if name in seen:
-            raise PresetError(f"{where}:{key.start_mark.line + 1} sets '{name}' twice")
-        seen.add(name)
-        _refuse_repeated_keys(value, where)
+        return plain_values(text)
+    except NotPlain as problem:
+        line = f":{problem.line}" if problem.line is not None else ""
+        raise PresetError(f"{where}{line} {problem.reason}", fix=problem.fix) from problem
 
 
 def _lines(node: yaml.Node, path: KeyPath) -> Iterator[tuple[KeyPath, int]]:

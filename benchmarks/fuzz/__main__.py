@@ -5,9 +5,9 @@
     python -m benchmarks.fuzz --seconds 60            at most so long per target and engine
     python -m benchmarks.fuzz --json FILE             the table as a file
 
-Each target runs in a process of its own with a limit of memory (64 MiB and twice the input beyond what it needs for
-sound files) and of time (1 s of processor time an input); opening a file for writing outside of the target's folder,
-starting a process or a connection counts as a fault. Two engines take turns where atheris is installed
+Each target runs in a process of its own with a limit of memory (64 MiB and twice the input beyond what it
+needs for sound files) and of time (1 s of processor time an input); opening a file for writing outside of the
+target's folder, starting a process or a connection counts as a fault. Two engines take turns where atheris is installed
 (pip install atheris): `plain` damages sound files knowing their format, `guided` keeps what reaches new code.
 What goes wrong is kept in --out, one file per place; the exit status is 1 then.
 """
@@ -64,7 +64,9 @@ def main() -> int:
 def _target(name: str, wanted: argparse.Namespace) -> dict[str, Any]:
     """Both engines, one after the other."""
     with_guided = importlib.util.find_spec("atheris") is not None and wanted.engine != "plain"
-    n_guided = 0 if not with_guided else wanted.inputs // GUIDED_SHARE if wanted.engine == "both" else wanted.inputs
+    n_guided = (
+        0 if not with_guided else wanted.inputs // GUIDED_SHARE if wanted.engine == "both" else wanted.inputs
+    )
     row: dict[str, Any] = {"target": name, "inputs": 0, "guided": 0, "seconds": 0.0, "findings": []}
     for engine, count in (("plain", wanted.inputs - n_guided), ("guided", n_guided)):
         seed = wanted.seed
@@ -86,7 +88,16 @@ def _process(name: str, engine: str, count: int, seed: int, wanted: argparse.Nam
     out.mkdir(parents=True, exist_ok=True)
     state_file = out / "state.json"
     state_file.unlink(missing_ok=True)
-    words = [sys.executable, "-m", "benchmarks.fuzz.campaign", name, "--inputs", str(count), "--seed", str(seed)]
+    words = [
+        sys.executable,
+        "-m",
+        "benchmarks.fuzz.campaign",
+        name,
+        "--inputs",
+        str(count),
+        "--seed",
+        str(seed),
+    ]
     words += ["--seconds", str(wanted.seconds), "--engine", engine, "--out", str(out)]
     with (out / "log.txt").open("w") as log:
         child = subprocess.Popen(words, stdout=log, stderr=log)
@@ -99,7 +110,10 @@ def _process(name: str, engine: str, count: int, seed: int, wanted: argparse.Nam
         last = out / "current"
         data = last.read_bytes() if last.is_file() else b""
         (out / f"{'hung' if hung else 'died'}-{seed}.input").write_bytes(data)
-        state["findings"] = [*state["findings"], {"kind": "died", "where": where, "bytes": len(data), "text": ""}]
+        state["findings"] = [
+            *state["findings"],
+            {"kind": "died", "where": where, "bytes": len(data), "text": ""},
+        ]
         state["died"] = True
         state["inputs"] = max(state["inputs"], 1)
     return state

@@ -1,6 +1,6 @@
 """One target in this process: reads damaged inputs until told to stop, and keeps what goes wrong.
 
-    python -m benchmarks.fuzz.campaign TARGET --inputs N --seconds S --engine guided --out FOLDER
+python -m benchmarks.fuzz.campaign TARGET --inputs N --seconds S --engine guided --out FOLDER
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ class Campaign:
         from ponderv2.errors import PonderError
 
         self.name, self.out, self.most, self.seconds = name, out, inputs, seconds
-        self.folder = Path(tempfile.mkdtemp(prefix="fuzz-", dir=MEMORY_DISK if MEMORY_DISK.is_dir() else None))
+        self.folder = Path(
+            tempfile.mkdtemp(prefix="fuzz-", dir=MEMORY_DISK if MEMORY_DISK.is_dir() else None)
+        )
+        os.environ["PONDER_CACHE"] = str(self.folder / "cache")
         self.current = self.folder / "current.input"
         """What is being read, for whoever finds this process dead or hanging."""
         (out / "current").unlink(missing_ok=True)
@@ -165,11 +168,7 @@ def main() -> None:
 
 def import_readers() -> None:
     """Everything of ours that reads, so that its branches are counted."""
-    import pandas
-    import scipy.ndimage
-    import scipy.spatial
 
-    import ponder_cli.presets
     import ponderv2.heads.text_embeddings
     import ponderv2.reconstruction.paths
     import ponderv2.scenes.processed.recognise

@@ -88,7 +88,9 @@ def _swap_text(data: bytes, rng: random.Random) -> bytes:
     return _replaced(data, _TEXT, _TEXTS, rng)
 
 
-def _replaced(data: bytes, pattern: re.Pattern[bytes], values: tuple[bytes, ...], rng: random.Random) -> bytes:
+def _replaced(
+    data: bytes, pattern: re.Pattern[bytes], values: tuple[bytes, ...], rng: random.Random
+) -> bytes:
     found = list(pattern.finditer(data))
     if not found:
         return data
@@ -122,7 +124,15 @@ def _nest(data: bytes, rng: random.Random) -> bytes:
 
 
 _ANY: tuple[Mutation, ...] = (_flip, _byte, _number_of_bytes, _cut, _remove, _repeat, _insert)
-_OF_TEXT: tuple[Mutation, ...] = (_swap_number, _swap_number, _swap_number, _swap_text, _swap_text, _lines, _nest)
+_OF_TEXT: tuple[Mutation, ...] = (
+    _swap_number,
+    _swap_number,
+    _swap_number,
+    _swap_text,
+    _swap_text,
+    _lines,
+    _nest,
+)
 
 
 def _of_archive(data: bytes, rng: random.Random) -> bytes:
@@ -140,7 +150,10 @@ def _of_archive(data: bytes, rng: random.Random) -> bytes:
         case 0:
             del members[at]
         case 1:
-            members[at] = (rng.choice(("../x", "/x", name + "x", "a\\b", name.upper(), "x/" + name)), contents)
+            members[at] = (
+                rng.choice(("../x", "/x", name + "x", "a\\b", name.upper(), "x/" + name)),
+                contents,
+            )
         case 2:
             members[at] = (name, b"\0" * rng.choice((0, 1000, 1 << 20)))
         case _:

@@ -149,7 +149,8 @@ def npz(**values: Any) -> bytes:
 def cameras() -> list[bytes]:
     """frames/cameras.npz of a prepared scene."""
     two = {
-        "ids": np.array(["000000", "000001"]), "K": np.stack([K, K]), "camera_to_world": np.stack([POSE, POSE]),
+        "ids": np.array(["000000", "000001"]), "K": np.stack([K, K]),
+        "camera_to_world": np.stack([POSE, POSE]),
         "size": np.array([[WIDTH, HEIGHT]] * 2), "depth_scale": np.array([0.001, 0.001]),
         "held_out": np.array([False, True]),
     }  # fmt: skip
@@ -242,7 +243,9 @@ def view_lens() -> list[bytes]:
 
 def scannet_labels() -> list[bytes]:
     """Label table, segments, groups, facts of a scene, mesh with NYU40 ids."""
-    table = b"id\traw_category\tcategory\tcount\tnyu40id\n1\twall\twall\t5\t1\n24\tcoffee table\ttable\t5\t7\n"
+    table = (
+        b"id\traw_category\tcategory\tcount\tnyu40id\n1\twall\twall\t5\t1\n24\tcoffee table\ttable\t5\t7\n"
+    )
     segments = json.dumps({"segIndices": [7, 7, 9, 9, 9, 4]}).encode()
     group = {"id": 0, "objectId": 0, "label": "wall", "segments": [7, 9]}
     groups = json.dumps({"segGroups": [group, {**group, "id": 1, "objectId": 1, "segments": [4]}]}).encode()
@@ -254,7 +257,9 @@ def scannetpp() -> list[bytes]:
     """top100.txt, map_benchmark.csv, a list of scenes, segments_anno.json."""
     group = {"objectId": 3, "id": 3, "label": "wall", "segments": [1, 2]}
     groups = json.dumps({"segGroups": [group]}).encode()
-    return [together(b"wall\nfloor\n", b"class,semantic_map_to\nwall,\nrug,floor\nx,None\n", b"aa00\n", groups)]
+    return [
+        together(b"wall\nfloor\n", b"class,semantic_map_to\nwall,\nrug,floor\nx,None\n", b"aa00\n", groups)
+    ]
 
 
 def label_zip() -> list[bytes]:
@@ -274,7 +279,10 @@ def structured3d() -> list[bytes]:
 
     base = "Structured3D/scene_00007/2D_rendering/123"
     pose = b"100 200 1500 0 1 0 0 0 1 0.7 0.5 1"
-    files = {f"{base}/panorama/camera_xyz.txt": b"100 200 1500", f"{base}/perspective/full/0/camera_pose.txt": pose}
+    files = {
+        f"{base}/panorama/camera_xyz.txt": b"100 200 1500",
+        f"{base}/perspective/full/0/camera_pose.txt": pose,
+    }
     for place in (f"{base}/panorama/full", f"{base}/perspective/full/0"):
         files[f"{place}/rgb_rawlight.png"] = picture(color(), "PNG")
         files[f"{place}/depth.png"] = picture(depth(), "PNG")
@@ -339,8 +347,8 @@ def safetensors() -> list[bytes]:
 
 def dataset_yaml() -> list[bytes]:
     """Of a scene store, and the record of a scene and the report."""
-    info = b"name: rooms\nclass_names: [wall, floor]\nclass_colors: [[1, 2, 3], [4, 5, 6]]\nlabel_field: segment\n"
-    info += b"splits: [train, val]\nversion: '1'\nother_labels:\n  segment200:\n    class_names: [a]\n"
+    info = b"name: rooms\nclass_names: [wall, floor]\nclass_colors: [[1, 2, 3], [4, 5, 6]]\n"
+    info += b"label_field: segment\nsplits: [train, val]\nversion: '1'\nother_labels:\n  segment200:\n    class_names: [a]\n"
     record = b'{"fingerprint": "abc", "frames": 2, "points": 5, "notes": ["x"], "repairs": []}'
     return [together(info, record, b'{"scenes": {"train/room": {"check": {"n": 1}}}}')]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import struct
 from collections.abc import Callable
@@ -140,10 +141,8 @@ def _layout(name: str) -> Callable[[Path], Any]:
 def _seven_scenes(folder: Path) -> None:
     from ponderv2.errors import SceneError
 
-    try:
+    with contextlib.suppress(SceneError):
         _layout("bundlefusion")(folder)
-    except SceneError:
-        pass
     _layout("7scenes")(folder)
 
 
@@ -188,10 +187,8 @@ def _scannet_labels(folder: Path) -> None:
     from ponderv2.scenes.sources.scannet_scene import SceneFiles, _alignment
 
     files = SceneFiles(folder, "scene")
-    try:
+    with contextlib.suppress(SceneError):
         _alignment(files)
-    except SceneError:
-        pass
     table = scannet_labels.read_label_table(folder / "labels.tsv")
     segments = scannet_labels.read_segments(files.segments, 6)
     scannet_labels.label_vertices(segments, scannet_labels.read_groups(files.aggregation), table)
@@ -205,7 +202,9 @@ def _scannetpp(folder: Path) -> None:
     benchmark = folder / "metadata/semantic_benchmark"
     _, classes = read_classes(benchmark)
     find(ScannetppConfig(path=folder))
-    smallest_objects(np.arange(6), read_groups(folder / "data/aa00/scans/segments_anno.json", "objectId"), classes)
+    smallest_objects(
+        np.arange(6), read_groups(folder / "data/aa00/scans/segments_anno.json", "objectId"), classes
+    )
 
 
 def _label_zip(path: Path) -> None:
@@ -274,10 +273,8 @@ def _frame_lists(folder: Path) -> None:
 
     recordings._parsed_skip_list.cache_clear()
     recordings._parsed_frame_list.cache_clear()
-    try:
+    with contextlib.suppress(SceneError):
         recordings._parsed_skip_list(folder / "skip.lst", 0)
-    except SceneError:
-        pass
     recordings._parsed_frame_list(folder / "train.json", 0)
 
 
@@ -309,10 +306,8 @@ def _scene_arrays(folder: Path) -> Read:
     def run(data: bytes) -> None:
         for name in ("color", "normal", "segment", "coord"):
             (folder / f"{name}.npy").write_bytes(data)
-            try:
+            with contextlib.suppress(SceneError):
                 read_scene(folder, "room")
-            except SceneError:
-                pass
             if name != "coord":
                 (folder / f"{name}.npy").unlink()
             else:
@@ -341,12 +336,20 @@ def _preset(path: Path) -> None:
 
 
 def _override(folder: Path) -> Read:
-    from ponder_cli.presets import load_preset
+    from ponder_cli.layers import Layer, parse_override, with_override
+    from ponder_cli.presets import checked, find_preset, read_layer
     from ponderv2.workflows.configs import PretrainConfig
 
+    preset = read_layer(find_preset("pretrain", "demo"), "pretrain")
+
+    def written_out(layer: Layer) -> dict[str, Any]:
+        return checked(layer, PretrainConfig).model_dump(mode="json")
+
     def run(data: bytes) -> None:
-        text = data.decode("utf-8", "surrogateescape")
-        load_preset("pretrain", "demo", text.split("\n")[:3], PretrainConfig)
+        layer = preset
+        for text in data.decode("utf-8", "surrogateescape").split("\n")[:3]:
+            layer = with_override(layer, parse_override(text), written_out)
+        checked(layer, PretrainConfig)
 
     return run
 
@@ -396,8 +399,11 @@ def _embeddings(folder: Path) -> Read:
 _TUM_PICTURES = tuple(f"{kind}/{index}.png" for kind in ("rgb", "depth") for index in range(2))
 _SEVEN = ("frame-000000.pose.txt", "frame-000001.pose.txt", "camera-intrinsics.txt", "info.txt")
 _SEVEN_PICTURES = tuple(f"frame-00000{index}.{kind}.png" for kind in ("color", "depth") for index in range(2))
-_EXPORT = ("pose/0.txt", "intrinsic/intrinsic_depth.txt", "intrinsic/intrinsic_color.txt") + tuple(
-    f"intrinsic/extrinsic_{kind}.txt" for kind in ("color", "depth")
+_EXPORT = (
+    "pose/0.txt",
+    "intrinsic/intrinsic_depth.txt",
+    "intrinsic/intrinsic_color.txt",
+    *tuple(f"intrinsic/extrinsic_{kind}.txt" for kind in ("color", "depth")),
 )
 _LABELS = ("labels.tsv", "scene_vh_clean_2.0.010000.segs.json", "scene.aggregation.json", "scene.txt")
 _PLUS = (

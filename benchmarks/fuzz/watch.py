@@ -17,7 +17,16 @@ SECONDS = 1.0
 """Of processor time per input."""
 MEMORY = 64 << 20
 """Bytes beyond what the process had after reading sound files, and beyond twice the input."""
-_WRITES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.chmod", "os.truncate")
+_WRITES = (
+    "os.remove",
+    "os.rename",
+    "os.mkdir",
+    "os.rmdir",
+    "os.link",
+    "os.symlink",
+    "os.chmod",
+    "os.truncate",
+)
 _CALLS = (
     "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect",
     "socket.getaddrinfo", "shutil.unpack_archive",
@@ -90,9 +99,7 @@ class Watch:
             writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
             if writes and not self._inside(path):
                 self.deeds.append(f"open for writing {path!r} {mode}")
-        elif event in _CALLS:
-            self.deeds.append(f"{event} {str(arguments)[:200]}")
-        elif event in _WRITES and not self._inside(arguments[0]):
+        elif event in _CALLS or (event in _WRITES and not self._inside(arguments[0])):
             self.deeds.append(f"{event} {str(arguments)[:200]}")
 
     def _inside(self, path: Any) -> bool:

@@ -32,6 +32,7 @@ from ponderv2.reconstruction.config import (
 )
 from ponderv2.scenes.pictures import LARGEST_SIDE
 from ponderv2.scenes.scene import Frame, Scene
+from ponderv2.scenes.sources.text_files import read_text
 
 TURN = 0.5
 """Metres that count as much as a turn of one radian when the speed of a flight is kept constant."""
@@ -113,11 +114,9 @@ def _travelled(places: ndarray, rotations: Any) -> ndarray:
 def read_path(path: Path) -> tuple[Viewpoint, ...]:
     """The cameras of a camera-path file."""
     try:
-        contents = json.loads(Path(path).read_text())
+        contents = json.loads(read_text(Path(path)))
         frames = contents["frames"]
         made = tuple(_of_entry(contents, frame, index) for index, frame in enumerate(frames))
-    except OSError as error:
-        raise SceneError(f"cannot read the camera path {path}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         reason = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)
         raise SceneError(

@@ -15,6 +15,10 @@ from ponderv2.errors import SceneError
 
 LARGEST_SIDE = 32768
 """Pixels. A larger picture is a damaged header."""
+MOST_UNPACKED = 32 * 2**20
+"""Bytes that a file of any size may be unpacked to."""
+LARGEST_RATIO = 100
+"""Beyond that, bytes that may be made of each byte of a file. Photographs and depth have 2 to 20."""
 
 
 def read_color(path: Path) -> UInt8[ndarray, "row column 3"]:
@@ -105,8 +109,8 @@ def _png_part(kind: bytes, data: bytes) -> bytes:
 def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError as error:
-        raise SceneError(f"cannot read {path}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a list of pictures names one with a zero byte
+        raise SceneError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _open(data: bytes, name: str):
@@ -116,9 +120,20 @@ def _open(data: bytes, name: str):
         image = Image.open(io.BytesIO(data))
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise _damaged(name, error) from error
-    if max(image.size) > LARGEST_SIDE:
-        raise SceneError(f"{name} claims to have {image.size[0]} x {image.size[1]} pixels")
+    width, height = image.size
+    if max(width, height) > LARGEST_SIDE:
+        raise SceneError(f"{name} claims to have {width} x {height} pixels")
+    refuse_bomb(4 * width * height, len(data), name)
     return image
+
+
+def refuse_bomb(unpacked: int, packed: int, name: str) -> None:
+    """Raises SceneError for a file that would fill memory with next to nothing in it."""
+    if unpacked > max(MOST_UNPACKED, LARGEST_RATIO * packed):
+        raise SceneError(
+            f"{name} would unpack {packed} bytes to {unpacked / 2**20:.0f} MiB and was not opened",
+            fix="copy the file again or delete it",
+        )
 
 
 def _load(image, name: str):

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float64, Integer
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
+from ponderv2.scenes.array_files import map_array
 from ponderv2.scenes.normals import estimate_normals
 from ponderv2.scenes.pcd import read_pcd
 from ponderv2.scenes.ply import read_ply
@@ -72,7 +73,9 @@ def read_cloud_with_notes(path: Path, scale: float = 1.0, up: str = "z") -> Read
     columns = _read(path)
     turn = _turn_to_z(up)
     coord = columns.coord.astype(np.float64) * scale @ turn.T
-    finite = np.asarray(np.isfinite(coord).all(axis=1))
+    # Clouds are stored in single precision: what is infinite there is infinite here.
+    with np.errstate(over="ignore"):
+        finite = np.asarray(np.isfinite(coord.astype(np.float32)).all(axis=1))
     if not finite.any():
         raise SceneError(f"{path} holds no points of finite position", fix="give another file")
     notes = [] if finite.all() else [f"{int((~finite).sum())} points have no finite position"]
@@ -136,10 +139,10 @@ def _unpacked_color(fields: dict[str, ndarray]) -> dict[str, ndarray]:
 
 def _array(path: Path) -> ndarray:
     try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        values = map_array(path)
+    except (OSError, ValueError) as error:
         raise SceneError(f"{path} is not a readable array ({error})", fix="np.save of [N, 3..9]") from error
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
+    if values.dtype.kind not in "fiu":
         raise SceneError(f"{path} does not hold numbers", fix="np.save of [N, 3..9]")
     return values
 

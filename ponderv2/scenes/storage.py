@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from ponderv2.errors import SceneError
+from ponderv2.plain_yaml import plain_values
 from ponderv2.scenes.prepared import PreparedScene
 from ponderv2.scenes.processed.layout import FrameChoice, SceneLayout
 from ponderv2.scenes.scene import Scene
@@ -26,6 +27,8 @@ from ponderv2.scenes.storage_writer import write_scene
 from ponderv2.version import __version__
 
 INFO_FILE = "dataset.yaml"
+LARGEST_INFO = 4 * 2**20
+"""Bytes of it."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ class SceneStore:
             return {"notes": list(self.layout.notes(self._folder(name, split)))}
         try:
             values = json.loads((self._folder(name, split) / "prepared.json").read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return values if isinstance(values, dict) else {}
 
@@ -201,7 +204,9 @@ def _recognised(root: Path) -> SceneStore | None:
 def _read_info(root: Path) -> DatasetInfo:
     path = root / INFO_FILE
     try:
-        values = yaml.safe_load(path.read_text())
+        if path.stat().st_size > LARGEST_INFO:
+            raise SceneError(f"{path} is larger than {LARGEST_INFO // 2**20} MB, which no list of classes is")
+        values = plain_values(path.read_text(encoding="utf-8"), most_events=200_000)[0]
         main = _label_set(values)
         return DatasetInfo(
             name=str(values["name"]),
@@ -212,7 +217,7 @@ def _read_info(root: Path) -> DatasetInfo:
             splits=tuple(str(split) for split in values["splits"]),
             version=str(values.get("version", "")),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise SceneError(f"{path} is damaged ({error})", fix="prepare the scenes again") from error
 
 

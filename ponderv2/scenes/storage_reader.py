@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera
+from ponderv2.scenes.array_files import map_array, read_arrays
 from ponderv2.scenes.processed.layout import FrameChoice
 from ponderv2.scenes.processed.normals import kept_normals
 from ponderv2.scenes.scene import Frame, PointCloud, Scene
@@ -88,8 +88,8 @@ def _labels(folder: Path) -> dict[str, Tensor]:
 
 def _array(path: Path) -> ndarray:
     try:
-        return np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        return map_array(path, mode="c")
+    except (OSError, ValueError) as error:
         raise SceneError(f"{path} is not a readable array ({error})", fix=AGAIN) from error
 
 
@@ -99,9 +99,12 @@ def _float_rows(path: Path, width: int) -> Tensor:
         raise SceneError(
             f"{path} is {values.dtype} {values.shape}, expected numbers of shape (N, {width})", fix=AGAIN
         )
-    if values.dtype == np.float32 and values.nbytes >= MAPPED_FROM:
-        return torch.from_numpy(values)
-    return torch.from_numpy(np.array(values, np.float32))
+    mapped = values.dtype == np.float32 and values.nbytes >= MAPPED_FROM
+    with np.errstate(over="ignore"):
+        rows = torch.from_numpy(values if mapped else np.array(values, np.float32))
+    if not bool(torch.isfinite(rows).all()):
+        raise SceneError(f"{path} holds numbers that are not finite", fix=AGAIN)
+    return rows
 
 
 def _label_column(path: Path) -> Tensor:
@@ -117,12 +120,11 @@ def _read_frames(folder: Path) -> tuple[Frame, ...]:
     if not path.is_file():
         return ()
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            cameras = {name: archive[name] for name in archive.files}
+        cameras = read_arrays(path)
         ids = [str(one) for one in cameras["ids"]]
         _check_cameras(path, cameras, len(ids))
         return tuple(_frame(folder, one, cameras, index) for index, one in enumerate(ids))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise SceneError(f"{path} is damaged ({error})", fix=AGAIN) from error
 
 

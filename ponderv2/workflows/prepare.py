@@ -256,7 +256,7 @@ def _read_report(root: Path) -> dict[str, Any]:
     try:
         scenes = json.loads((root / REPORT_FILE).read_text())["scenes"]
         return scenes if isinstance(scenes, dict) else {}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 

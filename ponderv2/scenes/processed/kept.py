@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
+from ponderv2.scenes.array_files import read_arrays
 from ponderv2.scenes.recently_used import RecentlyUsed
 
 FORMAT = "1"
@@ -80,9 +80,8 @@ def _digest(kind: str, sources: Iterable[Path]) -> str:
 
 def _read(path: Path) -> Mapping[str, ndarray] | None:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        return read_arrays(path)
+    except (OSError, ValueError):
         return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +131,7 @@ def _index(folder: Path) -> dict[str, ndarray]:
     ids, poses, bad = [], [], []
     for one in sorted(colors.keys() & depths.keys()):
         pose = read_pose(folder / "pose" / f"{Path(colors[one]).stem}.txt")
-        if pose.shape == (4, 4) and np.isfinite(pose).all() and abs(np.linalg.det(pose[:3, :3])) > 1e-6:
+        if np.isfinite(pose).all() and abs(np.linalg.det(pose[:3, :3])) > 1e-6:
             ids.append(one)
             poses.append(pose)
         else:
@@ -173,7 +174,7 @@ def _parsed_skip_list(path: Path, changed: int) -> Mapping[str, frozenset[int]]:
     found: dict[str, set[int]] = {}
     for number, line in enumerate(read_text(path).splitlines(), 1):
         words = line.split()
-        if words and (len(words) != 2 or not words[1].isdigit()):
+        if words and (len(words) != 2 or not re.fullmatch(r"[0-9]{1,15}", words[1])):
             raise SceneError(
                 f"{path}, line {number}: expected a scene and a frame number", fix="mend the line"
             )
@@ -190,7 +191,7 @@ def _parsed_frame_list(path: Path, changed: int) -> Mapping[str, tuple[int, ...]
     try:
         for entry in json.loads(read_text(path)):
             found.setdefault(str(entry["scene"]), []).append(int(entry["frame"]))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise SceneError(
             f"{path} is no list of {{scene, frame}} ({error})", fix="delete it: all frames are used then"
         ) from error

@@ -74,6 +74,12 @@ class Lens:
         """Raises SceneError for numbers that no camera has."""
         if not (np.isfinite(self.intrinsics).all() and np.isfinite(self.distortion).all()):
             raise SceneError("the numbers of a camera are not finite", fix="check the files of the cameras")
+        with np.errstate(over="ignore"):
+            determinant = float(np.linalg.det(self.intrinsics))
+        if not 1e-9 < abs(determinant) < 1e18:
+            raise SceneError(
+                "the numbers of a camera are those of no lens", fix="check the files of the cameras"
+            )
         if self.size is not None and min(self.size) < 1:
             raise SceneError(
                 f"a camera has pictures of {self.size[0]} x {self.size[1]} pixels",

@@ -29,6 +29,8 @@ _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _UNPRINTABLE = re.compile(rb"[^\x20-\x7e]")
 MOST_UNPRINTABLE = 6
 """In one line; with more of them nothing is guessed."""
+MANY_DROPPED = 1000
+"""Lines without points, after which a file that has more of them than of others is given up."""
 
 Row = tuple[float, ...]
 
@@ -66,6 +68,8 @@ def parse_points(text: bytes, path: Path) -> PointRows:
             n_dropped += dropped
         parts.append(rows)
         n_lines += block.count(b"\n")
+        if n_dropped > max(MANY_DROPPED, MOST_DAMAGED * n_lines):
+            break
     if n_dropped > MOST_DAMAGED * max(n_lines, 1):
         raise SceneError(
             f"{path} is no list of points: {n_dropped} of {n_lines} lines are not `x y z r g b`",
@@ -135,12 +139,15 @@ def repaired(line: bytes) -> list[bytes] | None:
     n_gaps = len(pieces) - 1
     if n_gaps > MOST_UNPRINTABLE:
         return None
-    for joints in sorted(itertools.product((b"", b" "), repeat=n_gaps), key=lambda one: one.count(b" ")):
-        text = b"".join(itertools.chain(*zip(pieces, (*joints, b""), strict=True)))
-        fields = text.split()
-        if _row(fields) is not None:
-            return fields
-    return _rejoined(b"".join(pieces).split())
+    whole = b"".join(pieces).split()
+    # A blank makes at most one field more.
+    for n_blanks in range(max(6 - len(whole), 0), n_gaps + 1) if len(whole) <= 6 else ():
+        for blanks in itertools.combinations(range(n_gaps), n_blanks):
+            text = b"".join(piece + b" " * (at in blanks) for at, piece in enumerate(pieces))
+            fields = text.split()
+            if _row(fields) is not None:
+                return fields
+    return _rejoined(whole)
 
 
 def _rejoined(fields: list[bytes]) -> list[bytes] | None:

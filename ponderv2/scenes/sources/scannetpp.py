@@ -157,7 +157,7 @@ def find(config: ScannetppConfig) -> SourcePlan:
             if config.scenes and not any(fnmatch.fnmatch(name, pattern) for pattern in config.scenes):
                 continue
             folder = root / "data" / Path(name).name
-            if folder.name != ".." and (folder / "scans").is_dir():
+            if len(folder.name) < 256 and folder.name != ".." and (folder / "scans").is_dir():
                 jobs.append(ScannetppJob(split, folder.name, folder, class_of_label, config))
             else:
                 missing += 1

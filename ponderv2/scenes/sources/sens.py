@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64, UInt8, UInt16
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.pictures import LARGEST_SIDE, decode_color
+from ponderv2.scenes.pictures import LARGEST_SIDE, decode_color, refuse_bomb
 
 _FRAME_HEAD = np.dtype([("pose", "<f4", 16), ("timestamps", "<u8", 2), ("n_bytes", "<u8", 2)])
 _LENGTHS = struct.Struct("<2Q")
@@ -94,6 +94,7 @@ class SensFile:
         if self.header.depth_kind == "occi":
             raise SceneError(f"{name} uses the 'occi' compression, which only its recording software reads")
         if self.header.depth_kind == "zlib":
+            refuse_bomb(expected, len(data), name)
             data = _inflate(data, expected, name)
         if len(data) != expected:
             raise SceneError(f"{name} has {len(data)} bytes, expected {width} x {height} x 2")

@@ -124,7 +124,7 @@ def read_view_lens(path: Path) -> Lens:
     """Pinhole and distortion of a camera. Raises SceneError when the file does not hold eleven numbers."""
     values = read_matrix(path, (1, 11), (11, 1)).ravel()
     first, second, fx, fy, cx, cy, k1, k2, p1, p2, k3 = (float(one) for one in values)
-    if min(fx, fy) <= 0 or min(first, second) < 1:
+    if not (np.isfinite(values).all() and min(fx, fy) > 0 and min(first, second) >= 1):
         raise SceneError(f"{path} holds no camera: focal lengths {fx:g} and {fy:g}")
     # Width and height are met in both orders; the optical axis meets the picture near its middle.
     wide = abs(2 * cx - first) <= abs(2 * cx - second)

@@ -89,7 +89,8 @@ def archive_pieces(archive: Path) -> Iterator[tuple[str, Piece]]:
     try:
         with zipfile.ZipFile(archive) as file:
             members = file.infolist()
-    except (OSError, zipfile.BadZipFile, NotImplementedError, struct.error, ValueError) as error:
+        members = [member for member in members if member.filename]
+    except (OSError, zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, LookupError) as error:
         raise SceneError(
             f"{archive} is not a whole zip archive ({error})", fix="download it again or move it away"
         ) from error

@@ -39,14 +39,16 @@ def read_obj(path: Path) -> Float32[ndarray, "face 3 3"]:
                 n_vertices += len(vertices[-1])
             elif kind == b"f":
                 faces.append(_triangles(lines, n_vertices))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise SceneError(f"{path} is damaged ({error})", fix="unpack the archive again") from error
     if not vertices or not faces:
         raise SceneError(f"{path} holds no surface", fix="unpack the archive again")
-    corner = np.concatenate(faces)
-    if corner.min() < 0 or corner.max() >= n_vertices:
+    corner, place = np.concatenate(faces), np.concatenate(vertices).astype(np.float32)
+    if corner.min(initial=0) < 0 or corner.max(initial=-1) >= n_vertices:
         raise SceneError(f"{path} has faces without vertices", fix="unpack the archive again")
-    return np.concatenate(vertices).astype(np.float32)[corner]
+    if not np.isfinite(place).all():
+        raise SceneError(f"{path} has vertices that are nowhere", fix="unpack the archive again")
+    return place[corner]
 
 
 def _runs(text: bytes) -> list[tuple[bytes, bytes]]:
@@ -54,6 +56,8 @@ def _runs(text: bytes) -> list[tuple[bytes, bytes]]:
     characters = np.frombuffer(text, np.uint8)
     start = np.concatenate([[0], np.flatnonzero(characters == 10) + 1])
     start = start[start < len(characters) - 1]
+    if not len(start):
+        return []
     kind = characters[start].astype(np.int64) * 256 + characters[start + 1]
     first = start[np.flatnonzero(np.diff(kind, prepend=-1))]
     stop = np.append(first[1:], len(characters))

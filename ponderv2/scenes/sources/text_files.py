@@ -16,12 +16,14 @@ from ponderv2.scenes.sources.capture import Lens, pinhole
 
 LARGEST_FILE = 256 * 2**20
 """Bytes. A larger text file is not a list of poses."""
+LARGEST_MATRIX = 64 * 2**10
+"""Bytes of a file that holds one matrix."""
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, largest: int = LARGEST_FILE) -> str:
     """The file's text; SceneError when it cannot be read."""
     try:
-        if path.stat().st_size > LARGEST_FILE:
+        if path.stat().st_size > largest:
             raise SceneError(f"{path} is too large to be a text file of a recording")
         return path.read_text(errors="replace")
     except OSError as error:
@@ -36,7 +38,7 @@ def numbers(text: str) -> Float[ndarray, " number"]:
 def read_matrix(path: Path, *shapes: tuple[int, int]) -> Float[ndarray, "row column"]:
     """A matrix of one of the given shapes."""
     try:
-        values = numbers(read_text(path))
+        values = numbers(read_text(path, LARGEST_MATRIX))
     except ValueError as error:
         raise SceneError(f"{path} does not hold numbers ({error})") from error
     for rows, columns in shapes:
@@ -49,9 +51,10 @@ def read_matrix(path: Path, *shapes: tuple[int, int]) -> Float[ndarray, "row col
 def read_pose(path: Path) -> Float[ndarray, "4 4"]:
     """A 4x4 pose; not-a-number everywhere when the file is not one, so that the frame is dropped."""
     try:
-        return read_matrix(path, (4, 4), (3, 4)) if path.stat().st_size else np.full((4, 4), np.nan)
+        pose = read_matrix(path, (4, 4), (3, 4)) if path.stat().st_size else np.full((4, 4), np.nan)
     except (SceneError, OSError):
         return np.full((4, 4), np.nan)
+    return pose if len(pose) == 4 else np.concatenate([pose, [[0.0, 0.0, 0.0, 1.0]]])
 
 
 def read_lens(path: Path) -> Lens:

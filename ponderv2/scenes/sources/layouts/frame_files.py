@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from ponderv2.errors import SceneError
 from ponderv2.scenes.sources.capture import Capture, Lens, PictureFile, RawFrame, pinhole
 from ponderv2.scenes.sources.layouts.picture_lists import common_ids, frame_id
@@ -79,14 +77,10 @@ def _capture(
             depths[one].name.split(".")[0],
             PictureFile(colors[one]),
             PictureFile(depths[one]),
-            _square(read_pose(poses[one])),
+            read_pose(poses[one]),
             color_lens,
             depth_lens,
         )
         for one in ids
     )
     return Capture(layout, frames, depth_scale, notes=notes, repairs=repairs)
-
-
-def _square(pose: np.ndarray) -> np.ndarray:
-    return pose if pose.shape == (4, 4) else np.concatenate([pose, [[0.0, 0.0, 0.0, 1.0]]])

@@ -14,6 +14,8 @@ from ponderv2.scenes.sources.capture import Capture, Lens, PictureFile, RawFrame
 from ponderv2.scenes.sources.text_files import read_json
 
 EXPECTS = "transforms.json with depth_file_path (or depth/ beside images/)"
+LONGEST_STEM = 64
+"""Characters of a picture's name that its frame keeps."""
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
@@ -38,7 +40,7 @@ def read(path: Path) -> Capture:
             continue
         lens = _lens({**values, **entry}, color)
         pose = undo @ _pose(entry) @ OPENGL_TO_OPENCV
-        name = f"{index:06d}_{color.stem}"
+        name = f"{index:06d}_{color.stem[:LONGEST_STEM]}"
         frames.append(RawFrame(name, PictureFile(color), PictureFile(depth), pose, lens, lens))
     if not frames:
         raise SceneError(f"no frame of {path / 'transforms.json'} has a picture and a depth picture")
@@ -57,6 +59,8 @@ def _undo_applied(values: dict[str, Any]) -> tuple[np.ndarray, tuple[str, ...]]:
     if applied is not None:
         matrix = np.eye(4)
         matrix[:3] = _matrix(applied, "applied_transform")[:3]
+        if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-9:
+            raise SceneError("'applied_transform' of transforms.json cannot be undone")
         undo = np.linalg.inv(matrix)
         notes.append("applied_transform undone")
     scale = _number(values, "applied_scale", 1.0)
@@ -70,7 +74,7 @@ def _number(values: dict[str, Any], name: str, default: float) -> float:
     """A positive number of the file."""
     try:
         found = float(values.get(name, default))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise SceneError(f"'{name}' of transforms.json is not a number") from error
     if not (math.isfinite(found) and found > 0):
         raise SceneError(f"'{name}' of transforms.json is {found:g}, expected a positive number")
@@ -80,7 +84,7 @@ def _number(values: dict[str, Any], name: str, default: float) -> float:
 def _matrix(values: Any, name: str) -> np.ndarray:
     try:
         matrix = np.array(values, np.float64)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise SceneError(f"'{name}' of transforms.json is not a matrix") from error
     if matrix.shape not in ((4, 4), (3, 4)):
         raise SceneError(f"'{name}' of transforms.json has shape {matrix.shape}, expected 4x4")
@@ -109,7 +113,10 @@ def _picture_paths(path: Path, entry: dict[str, Any]) -> tuple[Path | None, Path
 
 
 def _existing(path: Path, endings: tuple[str, ...]) -> Path | None:
-    return next((one for one in (Path(f"{path}{ending}") for ending in endings) if one.is_file()), None)
+    try:
+        return next((one for one in (Path(f"{path}{ending}") for ending in endings) if one.is_file()), None)
+    except OSError:  # a name that no disk can hold
+        return None
 
 
 def _lens(values: dict[str, Any], color: Path) -> Lens:

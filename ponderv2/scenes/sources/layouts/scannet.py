@@ -30,7 +30,12 @@ def read(path: Path) -> Capture:
     depth_lens, color_lens = _lenses(root)
     frames = tuple(
         RawFrame(
-            one, PictureFile(colors[one]), PictureFile(depths[one]), _pose(poses[one]), color_lens, depth_lens
+            one,
+            PictureFile(colors[one]),
+            PictureFile(depths[one]),
+            read_pose(poses[one]),
+            color_lens,
+            depth_lens,
         )
         for one in ids
     )
@@ -46,11 +51,6 @@ def _root(path: Path) -> Path | None:
         if all((root / name).is_dir() for name in ("color", "depth", "pose")):
             return root
     return None
-
-
-def _pose(path: Path) -> np.ndarray:
-    pose = read_pose(path)
-    return pose if pose.shape == (4, 4) else np.concatenate([pose, [[0.0, 0.0, 0.0, 1.0]]])
 
 
 def _intrinsic_file(root: Path, name: str) -> Path | None:
