@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import time
@@ -25,8 +26,11 @@ from typing import Any
 
 from benchmarks.fuzz.targets import TARGETS
 
-SILENCE = 60.0
-"""Seconds without a new input, after which a process is taken for hanging."""
+MOST_WORK = 20.0
+"""Seconds of processor time on one input, after which a process is taken for hanging in compiled code."""
+SILENCE = 300.0
+"""The same in seconds of the clock, for a process that waits for ever."""
+MOST_DEATHS = 5
 GUIDED_SHARE = 3
 """One input of so many is left to the guided engine, which is slower."""
 
@@ -51,7 +55,10 @@ def main() -> int:
     for name in wanted.targets or TARGETS:
         row = _target(name, wanted)
         rows.append(row)
-        print(f"{name:24} {row['inputs']:9,} inputs {row['seconds']:7.1f} s {len(row['findings'])} findings")
+        print(
+            f"{name:24} {row['inputs']:9,} inputs {row['seconds']:7.1f} s {len(row['findings'])} findings",
+            flush=True,
+        )
         for finding in row["findings"]:
             print(f"    {finding['kind']}: {finding['where']} ({finding['bytes']} bytes)", flush=True)
         if wanted.json:
@@ -70,15 +77,17 @@ def _target(name: str, wanted: argparse.Namespace) -> dict[str, Any]:
     row: dict[str, Any] = {"target": name, "inputs": 0, "guided": 0, "seconds": 0.0, "findings": []}
     for engine, count in (("plain", wanted.inputs - n_guided), ("guided", n_guided)):
         seed = wanted.seed
-        while count > 0:
+        for _ in range(MOST_DEATHS if count else 0):
             state = _process(name, engine, count, seed, wanted)
             row["inputs"] += state["inputs"]
             row["guided"] += state["inputs"] if engine == "guided" else 0
             row["seconds"] = round(row["seconds"] + state["seconds"], 1)
             known = {(one["kind"], one["where"]) for one in row["findings"]}
             row["findings"] += [one for one in state["findings"] if (one["kind"], one["where"]) not in known]
-            count = count - state["inputs"] if state["died"] else 0
+            count -= state["inputs"]
             seed += 1000
+            if not state["died"] or count <= 0:
+                break
     return row
 
 
@@ -115,25 +124,33 @@ def _process(name: str, engine: str, count: int, seed: int, wanted: argparse.Nam
             {"kind": "died", "where": where, "bytes": len(data), "text": ""},
         ]
         state["died"] = True
-        state["inputs"] = max(state["inputs"], 1)
     return state
 
 
 def _ended(child: subprocess.Popen[bytes], current: Path) -> bool:
     """False for a process that had to be killed because it read one input without end."""
-    last, since = -1, time.monotonic()
+    last, since, work = -1, time.monotonic(), 0.0
     while True:
         try:
             child.wait(timeout=1.0)
             return True
         except subprocess.TimeoutExpired:
             seen = current.stat().st_mtime_ns if current.exists() else 0
-            if seen != last:
-                last, since = seen, time.monotonic()
-            elif time.monotonic() - since > SILENCE:
+            if seen != last or not seen:
+                last, since, work = seen, time.monotonic(), _work(child.pid)
+            elif time.monotonic() - since > SILENCE or _work(child.pid) - work > MOST_WORK:
                 child.kill()
                 child.wait()
                 return False
+
+
+def _work(process: int) -> float:
+    """Seconds of processor time that a process has used."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _write(path: Path, rows: list[dict[str, Any]], wanted: argparse.Namespace) -> None:

@@ -467,7 +467,7 @@ TARGETS: dict[str, Target] = {
     "scene arrays": Target(seeds.npys, _scene_arrays, "text"),
     "cameras.npz": Target(seeds.cameras, _cameras, "zip"),
     "preset": Target(seeds.presets, _file("tiny.yaml", _preset), "text"),
-    "--set": Target(seeds.overrides, _override, "text"),
+    "set option": Target(seeds.overrides, _override, "text"),
     "checkpoint": Target(seeds.checkpoints, _file("last.pth", _checkpoint), "zip"),
     "safetensors": Target(seeds.safetensors, _file("last.safetensors", _checkpoint), "text"),
     "camera path": Target(seeds.camera_path, _file("path.json", _camera_path), "text"),

@@ -86,7 +86,20 @@ def find(config: RgbdConfig) -> SourcePlan:
     how = "recognised" if config.layout == "auto" else "forced"
     notes = (f"layout {', '.join(layouts)} ({how}), recordings: {len(jobs)} in {root}",)
     splits = tuple(dict.fromkeys((config.split, *(job.split for job in jobs))))
-    return SourcePlan(DatasetInfo(config.dataset, splits=splits), jobs, notes)
+    warnings = _left_out(root, [path for path, _ in recordings])
+    return SourcePlan(DatasetInfo(config.dataset, splits=splits), jobs, notes, warnings)
+
+
+def _left_out(root: Path, recordings: list[Path]) -> tuple[str, ...]:
+    """Folders beside recordings that are none, as a recording without its poses is."""
+    if recordings == [root]:
+        return ()
+    beside = {one for path in recordings for one in path.parent.iterdir() if one.is_dir()}
+    others = sorted(one for one in beside.difference(recordings) if any(one.iterdir()))
+    if not others:
+        return ()
+    named = ", ".join(str(one.relative_to(root)) for one in others[:5]) + (", ..." if len(others) > 5 else "")
+    return (f"{len(others)} folders have no layout of a recording that is known and were left out: {named}",)
 
 
 def _refuse_missing_files(config: RgbdConfig) -> None:
