@@ -6,10 +6,10 @@
     python -m benchmarks.fuzz --json FILE             the table as a file
 
 Each target runs in a process of its own with a limit of memory (64 MiB and twice the input beyond what it
-needs for sound files) and of time (1 s of processor time an input); opening a file for writing outside of the
-target's folder, starting a process or a connection counts as a fault. Two engines take turns where atheris is installed
-(pip install atheris): `plain` damages sound files knowing their format, `guided` keeps what reaches new code.
-What goes wrong is kept in --out, one file per place; the exit status is 1 then.
+needs for sound files) and of time (1 s of processor time an input). Opening a file for writing outside of the
+target's folder, starting a process or a connection counts as a fault. Two engines take turns where atheris is
+installed (pip install atheris): `plain` damages sound files knowing their format, `guided` keeps what reaches
+new code. What goes wrong is kept in --out, one file per place; the exit status is 1 then.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Among broken scenes the sound one is prepared, each broken one is named with a reason, and nothing crashes."""
+"""Among broken scenes the sound one is prepared, and each broken one is named with a reason."""
 
 from __future__ import annotations
 
