@@ -140,6 +140,24 @@ def guided(campaign: Campaign, seed: int, atheris: Any) -> None:
     atheris.Fuzz()
 
 
+def run(target: str, engine: str, inputs: int, seconds: float, seed: int, out: Path) -> None:
+    """One campaign in this process, whose limits it changes."""
+    out.mkdir(parents=True, exist_ok=True)
+    warnings.simplefilter("ignore")
+    atheris: Any = None
+    if engine == "guided":
+        atheris = importlib.import_module("atheris")
+        with atheris.instrument_imports(include=["ponderv2", "ponder_cli"], enable_loader_override=False):
+            import_readers()
+    import_readers()
+    campaign = Campaign(target, out, inputs, seconds)
+    if atheris is None:
+        plain(campaign, seed)
+    else:
+        guided(campaign, seed, atheris)
+    campaign.close()
+
+
 def main() -> None:
     """Parse and run."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -150,21 +168,7 @@ def main() -> None:
     parser.add_argument("--engine", choices=("plain", "guided"), default="plain")
     parser.add_argument("--out", type=Path, required=True)
     wanted = parser.parse_args()
-    wanted.out.mkdir(parents=True, exist_ok=True)
-    warnings.simplefilter("ignore")
-    engine: Any = None
-    if wanted.engine == "guided":
-        import atheris as engine  # pyright: ignore[reportMissingImports]
-
-        with engine.instrument_imports(include=["ponderv2", "ponder_cli"], enable_loader_override=False):
-            import_readers()
-    import_readers()
-    campaign = Campaign(wanted.target, wanted.out, wanted.inputs, wanted.seconds)
-    if engine is None:
-        plain(campaign, wanted.seed)
-    else:
-        guided(campaign, wanted.seed, engine)
-    campaign.close()
+    run(wanted.target, wanted.engine, wanted.inputs, wanted.seconds, wanted.seed, wanted.out)
 
 
 READERS = (

@@ -349,7 +349,8 @@ def dataset_yaml() -> list[bytes]:
     """Of a scene store, and the record of a scene and the report."""
     info = b"name: rooms\n"
     info += b"class_names: [wall, floor]\nclass_colors: [[1, 2, 3], [4, 5, 6]]\n"
-    info += b"label_field: segment\nsplits: [train, val]\nversion: '1'\nother_labels:\n  segment200:\n    class_names: [a]\n"
+    info += b"label_field: segment\nsplits: [train, val]\nversion: '1'\n"
+    info += b"other_labels:\n  segment200:\n    class_names: [a]\n"
     record = b'{"fingerprint": "abc", "frames": 2, "points": 5, "notes": ["x"], "repairs": []}'
     return [together(info, record, b'{"scenes": {"train/room": {"check": {"n": 1}}}}')]
 
