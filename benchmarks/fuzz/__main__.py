@@ -17,13 +17,14 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import multiprocessing
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.fuzz.campaign import import_readers, run
 from benchmarks.fuzz.targets import TARGETS
 
 MOST_WORK = 20.0
@@ -51,6 +52,7 @@ def main() -> int:
     for name in wanted.targets:
         if name not in TARGETS:
             parser.error(f"no target '{name}'; there are: {', '.join(TARGETS)}")
+    import_readers()
     rows = []
     for name in wanted.targets or TARGETS:
         row = _target(name, wanted)
@@ -97,25 +99,17 @@ def _process(name: str, engine: str, count: int, seed: int, wanted: argparse.Nam
     out.mkdir(parents=True, exist_ok=True)
     state_file = out / "state.json"
     state_file.unlink(missing_ok=True)
-    words = [
-        sys.executable,
-        "-m",
-        "benchmarks.fuzz.campaign",
-        name,
-        "--inputs",
-        str(count),
-        "--seed",
-        str(seed),
-    ]
-    words += ["--seconds", str(wanted.seconds), "--engine", engine, "--out", str(out)]
-    with (out / "log.txt").open("w") as log:
-        child = subprocess.Popen(words, stdout=log, stderr=log)
-        hung = not _ended(child, out / "current")
+    options = (name, engine, count, wanted.seconds, seed, out)
+    # A copy of this process has the readers in memory; instrumented ones have to be imported anew.
+    kind = "fork" if engine == "plain" else "spawn"
+    child = multiprocessing.get_context(kind).Process(target=run, args=options)
+    child.start()
+    hung = not _ended(child, out / "current")
     state = {"inputs": 0, "seconds": 0.0, "findings": [], "died": False}
     if state_file.is_file():
         state |= json.loads(state_file.read_text())
-    if hung or child.returncode != 0:
-        where = "no answer" if hung else f"ended with {child.returncode}"
+    if hung or child.exitcode != 0:
+        where = "no answer" if hung else f"ended with {child.exitcode}"
         last = out / "current"
         data = last.read_bytes() if last.is_file() else b""
         (out / f"{'hung' if hung else 'died'}-{seed}.input").write_bytes(data)
@@ -127,21 +121,20 @@ def _process(name: str, engine: str, count: int, seed: int, wanted: argparse.Nam
     return state
 
 
-def _ended(child: subprocess.Popen[bytes], current: Path) -> bool:
+def _ended(child: Any, current: Path) -> bool:
     """False for a process that had to be killed because it read one input without end."""
     last, since, work = -1, time.monotonic(), 0.0
     while True:
-        try:
-            child.wait(timeout=1.0)
+        child.join(timeout=1.0)
+        if child.exitcode is not None:
             return True
-        except subprocess.TimeoutExpired:
-            seen = current.stat().st_mtime_ns if current.exists() else 0
-            if seen != last or not seen:
-                last, since, work = seen, time.monotonic(), _work(child.pid)
-            elif time.monotonic() - since > SILENCE or _work(child.pid) - work > MOST_WORK:
-                child.kill()
-                child.wait()
-                return False
+        seen = current.stat().st_mtime_ns if current.exists() else 0
+        if seen != last or not seen:
+            last, since, work = seen, time.monotonic(), _work(child.pid)
+        elif time.monotonic() - since > SILENCE or _work(child.pid) - work > MOST_WORK:
+            child.kill()
+            child.join()
+            return False
 
 
 def _work(process: int) -> float:

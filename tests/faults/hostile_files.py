@@ -1,4 +1,4 @@
-"""Files that were made to do harm: each would touch a flag, leave its folder or fill memory if it were trusted."""
+"""Files made to do harm: each would touch a flag, leave its folder or fill memory if it were trusted."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def jpeg_claiming(width: int, height: int) -> bytes:
 
 
 def sens_bomb() -> bytes:
-    """One frame whose depth unpacks to 2 GiB less a little, of zeros, 1000 : 1."""
+    """One frame whose depth of zeros unpacks to 69 MiB, 1000 : 1."""
     shot = box_room.shots(1)[0]
     width = height = 6000
     packed = zlib.compress(bytes(2 * width * height), 9)
@@ -200,6 +200,7 @@ def bombs(folder: Path) -> dict[str, Callable[[], Any]]:
     structured = file("s.zip", zip_with({f"{STRUCTURED}/depth.png": zeros}))
     labels = file("l.zip", zip_with({"label-filt/0.png": zeros}))
     labels_png = file("m.zip", zip_with({"label-filt/0.png": png_bomb(16000, 4000)}))
+    png, sens = file("a.png", png_bomb(16000, 4000)), file("a.sens", sens_bomb())
     return {
         "checkpoint": lambda: load_stored(file("a.pth", deflated_torch)),
         "pickled scene": lambda: PickledPictures().color(file("b.pth", deflated_torch), (8, 6)),
@@ -207,11 +208,11 @@ def bombs(folder: Path) -> dict[str, Callable[[], Any]]:
         "structured3d": lambda: [piece.read() for _, piece in archive_pieces(structured)],
         "scannet labels": lambda: LabelZip.open(labels).read(0),
         "scannet label picture": lambda: LabelZip.open(labels_png).read(0),
-        "png": lambda: read_integers(file("a.png", png_bomb(16000, 4000))),
+        "png": lambda: read_integers(png),
         "png header": lambda: read_integers(file("b.png", claimed_png(30000, 5000))),
         "jpeg header": lambda: read_color(file("c.jpg", jpeg_claiming(60000, 60000))),
         "jpeg header, smaller": lambda: read_color(file("d.jpg", jpeg_claiming(9000, 9000))),
-        "sens": lambda: open_sens(file("a.sens", sens_bomb())).depth(0),
+        "sens": lambda: open_sens(sens).depth(0),
     }
 
 

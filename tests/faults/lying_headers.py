@@ -170,7 +170,9 @@ def _labels(path: Path) -> Any:
 
 
 _XYZ = "property float x\nproperty float y\nproperty float z\n"
-_PCD = f"VERSION .7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH {HUGE}\nHEIGHT 1\nPOINTS {HUGE}\nDATA "
+_PCD = "VERSION .7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\n"
+_PCD += f"WIDTH {HUGE}\nHEIGHT 1\nPOINTS {HUGE}\nDATA "
+_LITTLE = "binary_little_endian"
 
 
 def _lying_zip(name: str) -> bytes:
@@ -189,9 +191,11 @@ CASES: dict[str, tuple[str, bytes | Callable[[Path], None], Callable[[Path], Any
     "sens: 2^60 bytes a picture": ("b.sens", _sens(_SENS_COUNT + 8 + 64 + 16, "<Q", 2**60), _open_sens),
     "sens: depth of 32768 x 32768": ("c.sens", _sens(_SENS_COUNT - 12, "<2I", 32768, 32768), _open_sens),
     "ply: 10^9 binary vertices": (
-        "a.ply", _ply("binary_little_endian", f"element vertex {10**9}\n{_XYZ}", bytes(120)), _cloud,
+        "a.ply", _ply(_LITTLE, f"element vertex {10**9}\n{_XYZ}", bytes(120)), _cloud,
     ),
-    "ply: 10^9 ascii vertices": ("b.ply", _ply("ascii", f"element vertex {10**9}\n{_XYZ}", b"0 0 0\n" * 9), _cloud),
+    "ply: 10^9 ascii vertices": (
+        "b.ply", _ply("ascii", f"element vertex {10**9}\n{_XYZ}", b"0 0 0\n" * 9), _cloud,
+    ),
     "ply: a face of 2^31 corners": (
         "c.ply",
         _ply(
@@ -203,7 +207,9 @@ CASES: dict[str, tuple[str, bytes | Callable[[Path], None], Callable[[Path], Any
     ),
     "pcd: 10^12 points": ("a.pcd", (_PCD + "binary\n").encode() + bytes(120), _cloud),
     "pcd: 10^12 compressed points": (
-        "b.pcd", (_PCD + "binary_compressed\n").encode() + struct.pack("<II", 100, 2**32 - 1) + bytes(120), _cloud,
+        "b.pcd",
+        (_PCD + "binary_compressed\n").encode() + struct.pack("<II", 100, 2**32 - 1) + bytes(120),
+        _cloud,
     ),
     "npy: 10^12 rows": ("a.npy", _npy((HUGE, 3)), _cloud),
     "npz: 10^12 poses": ("npz/cameras.npz", _npz(_npy((HUGE, 4, 4))), _cameras),

@@ -105,7 +105,8 @@ def test_decompression_bombs_are_not_unpacked(tmp_path: Path):
     code = (
         "import resource, sys; from pathlib import Path; from tests.faults import hostile_files as files\n"
         "from ponderv2.errors import PonderError\n"
-        f"cases = files.bombs(Path({str(tmp_path)!r})); pages = int(open('/proc/self/statm').read().split()[0])\n"
+        f"cases = files.bombs(Path({str(tmp_path)!r}))\n"
+        "pages = int(open('/proc/self/statm').read().split()[0])\n"
         "most = pages * resource.getpagesize() + (64 << 20)\n"
         "resource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
         "for name, read in cases.items():\n"
