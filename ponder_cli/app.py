@@ -116,7 +116,7 @@ def _report_interrupt(stop: KeyboardInterrupt) -> int:
 
 def _report(problem: Exception, debug: bool) -> int:
     from ponder_cli import console
-    from ponderv2.errors import Interrupted, PonderError, ResourceError
+    from ponderv2.errors import Interrupted, PonderError, ResourceError, is_out_of_memory
 
     if isinstance(problem, Interrupted):
         console.stopped(problem)
@@ -126,6 +126,11 @@ def _report(problem: Exception, debug: bool) -> int:
         console.err.print(text, markup=False, highlight=False)
     if _misses_a_library(problem):
         problem = ResourceError(f"a library is not installed: {problem}", fix="ponder doctor")
+    if is_out_of_memory(problem) and not isinstance(problem, PonderError):
+        reason = str(problem).splitlines()[0] if str(problem) else "no more to be had"
+        problem = ResourceError(
+            f"not enough memory: {reason}", fix="close other programs, or a smaller --set"
+        )
     if isinstance(problem, PonderError):
         console.error(problem)
         return USER_MISTAKE

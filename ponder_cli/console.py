@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -170,13 +171,21 @@ def write_json(result: object, path: Path | None) -> None:
     if str(path) == "-":
         sys.stdout.write(text + "\n")
         return
+    temporary = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n", encoding="utf-8")
+        if not path.is_file() and path.exists():  # a device or a pipe is written as it is
+            path.write_text(text + "\n", encoding="utf-8")
+            return
+        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.replace(path)
     except OSError as problem:
         raise OutputError(
             f"cannot write {path}: {problem.strerror}", fix="--json another/file.json"
         ) from problem
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def plain(value: Any) -> Any:

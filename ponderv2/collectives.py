@@ -1,12 +1,14 @@
-"""Sums over all processes of a run, with gradients; the identity when there is one process."""
+"""What all processes of a run know together: sums, with gradients, and lists. One process knows its own."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+Row = TypeVar("Row")
 
 
 def n_processes() -> int:
@@ -18,6 +20,15 @@ def n_processes() -> int:
 def process_number() -> int:
     """Which process this is, counted from 0."""
     return torch.distributed.get_rank() if n_processes() > 1 else 0
+
+
+def gathered(rows: list[Row]) -> list[Row]:
+    """The rows of all processes, in order of rank; the same list in each."""
+    if n_processes() == 1:
+        return rows
+    parts: list[list[Row]] = [[] for _ in range(n_processes())]
+    torch.distributed.all_gather_object(parts, rows)
+    return [row for part in parts for row in part]
 
 
 def sum_over_processes(value: Tensor) -> Tensor:

@@ -51,3 +51,10 @@ class Interrupted(PonderError):
     def __init__(self, message: str, fix: str | None = None, exit_status: int = 130) -> None:
         super().__init__(message, fix)
         self.exit_status = exit_status
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the allocator of Python, the CPU or the GPU gave up."""
+    text = str(error).lower()
+    told = any(words in text for words in ("out of memory", "not enough memory", "can't allocate memory"))
+    return told or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

@@ -9,6 +9,7 @@ import typer
 
 from ponder_cli.options import (
     DataOption,
+    DeterministicOption,
     DevicesOption,
     JsonOption,
     NameOption,
@@ -37,6 +38,7 @@ def finetune(  # noqa: PLR0913 - one argument per option
     devices: DevicesOption = None,
     nodes: NodesOption = None,
     resume: ResumeOption = False,
+    deterministic: DeterministicOption = False,
     json: JsonOption = None,
 ) -> None:
     """Train a model of a task on a pre-trained encoder, or from scratch to compare.
@@ -55,6 +57,7 @@ def finetune(  # noqa: PLR0913 - one argument per option
     options = (
         *option("--linear-probe", "model.freeze_encoder", linear_probe),
         *option("--linear-probe", "model.head.normalise", linear_probe),
+        *option("--deterministic", "training.deterministic", deterministic),
     )
     config = load_preset("finetune", preset, set_, FinetuneConfig, options)
     if data is None and any(item.startswith("scenes=") for item in set_ or ()):

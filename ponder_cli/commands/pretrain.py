@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ponder_cli.options import (
     DataOption,
+    DeterministicOption,
     DevicesOption,
     JsonOption,
     NameOption,
@@ -26,15 +27,18 @@ def pretrain(  # noqa: PLR0913 - one argument per option
     devices: DevicesOption = None,
     nodes: NodesOption = None,
     resume: ResumeOption = False,
+    deterministic: DeterministicOption = False,
     json: JsonOption = None,
 ) -> None:
     """Pre-train an encoder by rendering views of prepared scenes."""
     from ponder_cli import console
+    from ponder_cli.layers import option
     from ponder_cli.presets import load_preset
     from ponder_cli.progress import ConsoleReporter
     from ponderv2.workflows.configs import PretrainConfig
 
-    config = load_preset("pretrain", preset, set_, PretrainConfig)
+    options = option("--deterministic", "training.deterministic", deterministic)
+    config = load_preset("pretrain", preset, set_, PretrainConfig, options)
 
     from ponderv2.workflows import pretrain as workflow  # torch loads here, not for --help
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ponderv2.errors import ResourceError
+from ponderv2.errors import ResourceError, is_out_of_memory
 from ponderv2.scenes.batch import SceneBatch
 from ponderv2.scenes.collate import collate
 from ponderv2.scenes.config import PointDataConfig
@@ -77,13 +77,15 @@ def _one_pass(group: list[Fragment], predict: Predict) -> Iterator[tuple[Fragmen
         part = waiting.pop()
         try:
             scores = predict(collate([piece.batch for piece in part]))
-        except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
             if len(part) == 1:
                 raise ResourceError(
-                    f"the GPU has no memory for a fragment of {len(part[0].index)} voxels",
-                    fix="CUDA_VISIBLE_DEVICES= computes on the CPU",
+                    f"not enough memory for a fragment of {len(part[0].index)} voxels",
+                    fix="close other programs; CUDA_VISIBLE_DEVICES= computes on the CPU",
                 ) from error
+            torch.cuda.empty_cache()
             waiting += [part[len(part) // 2 :], part[: len(part) // 2]]
             continue
         yield from zip(part, scores.split([len(piece.index) for piece in part]), strict=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from ponderv2.errors import OutputError, SceneError
 from ponderv2.geometry.meshes import Mesh, vertex_normals
 from ponderv2.scenes.ply import read_ply
+from ponderv2.scenes.storage_writer import write_bytes
 
 SUFFIXES = (".ply", ".obj", ".glb")
 
@@ -35,7 +35,7 @@ def write_mesh(path: Path, mesh: Mesh) -> None:
     """
     check_mesh_path(path)
     data = _encoded(mesh, path.suffix.lower()[1:])
-    write_whole(path, data)
+    write_bytes(path, data)
 
 
 def read_mesh(path: Path) -> Mesh:
@@ -55,23 +55,6 @@ def read_mesh(path: Path) -> Mesh:
         return _checked(path, np.asarray(loaded.vertices), np.asarray(loaded.faces), None)
     except (OSError, ValueError, LookupError, AttributeError, TypeError, NotImplementedError) as error:
         raise SceneError(f"{path} is not a readable mesh ({error})") from error
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a temporary file beside `path` and renames it. Raises OutputError; what stood there stays."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}",
-            fix="free space or choose another place with --out",
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _checked(path: Path, vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray | None) -> Mesh:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-import torch
-
-from ponderv2.errors import ResourceError
+from ponderv2.errors import ResourceError, is_out_of_memory
 
 Part = TypeVar("Part")
 
@@ -36,10 +34,3 @@ def in_parts(work: Callable[[slice], Part], n_items: int, chunk: int) -> list[Pa
         parts.append(part)
         start += chunk
     return parts
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the allocator of Python, the CPU or the GPU gave up."""
-    text = str(error).lower()
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or "not enough memory" in text or "out of memory" in text

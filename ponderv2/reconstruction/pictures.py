@@ -17,9 +17,9 @@ from torch import Tensor
 from ponderv2.errors import OutputError, ResourceError
 from ponderv2.geometry.cameras import Camera
 from ponderv2.geometry.rays import rays_through_pixels
-from ponderv2.reconstruction.export import write_whole
 from ponderv2.reconstruction.fields import RenderedRays, SceneField
 from ponderv2.scenes.pictures import encode_png16
+from ponderv2.scenes.storage_writer import write_bytes
 
 RAYS_AT_A_TIME = 65536
 """Rays that are built together: memory does not grow with the picture."""
@@ -101,13 +101,13 @@ def write_rgb(path: Path, picture: UInt8[ndarray, "row column 3"]) -> None:
 
     target = io.BytesIO()
     Image.fromarray(picture).save(target, format="PNG")
-    write_whole(path, target.getvalue())
+    write_bytes(path, target.getvalue())
 
 
 def write_depth(path: Path, depth: Float[Tensor, "row column"]) -> None:
     """A 16-bit PNG in millimetres; 0 = nothing, 65535 = that far or farther. Raises OutputError."""
     millimetres = (depth.double() * 1000.0).round().clamp(0, 65535).numpy().astype(np.uint16)
-    write_whole(path, encode_png16(millimetres))
+    write_bytes(path, encode_png16(millimetres))
 
 
 def check_video(kind: Literal["none", "mp4", "gif"]) -> None:

@@ -46,6 +46,18 @@ class _Read:
         return points + FRAME_BYTES * len(self.scene.frames)
 
 
+def _checked(scene: Scene) -> Scene:
+    """The scene, which is looked at once. Raises SceneError where a number of its points is not finite."""
+    cloud = scene.cloud
+    for name, values in {"coord": cloud.coord, "color": cloud.color, "normal": cloud.normal}.items():
+        # The sum is finite if all are, and needs no array of its own.
+        if not torch.isfinite(values.sum()) and not bool(torch.isfinite(values).all()):
+            raise SceneError(
+                f"'{name}' of scene '{scene.name}' holds numbers that are not finite", fix="prepare it again"
+            )
+    return scene
+
+
 class _Scenes(Dataset[SceneBatch], ABC):
     """The scenes of one split, kept in memory up to a limit."""
 
@@ -85,7 +97,7 @@ class _Scenes(Dataset[SceneBatch], ABC):
         name = self.names[index]
         frames = self._frames
         return self._memory.get(
-            name, lambda: _Read(self.store.read(name, self.split, self.with_labels, frames))
+            name, lambda: _Read(_checked(self.store.read(name, self.split, self.with_labels, frames)))
         ).scene
 
     @abstractmethod

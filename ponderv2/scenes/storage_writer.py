@@ -56,21 +56,31 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise output_error(path, error) from error
+        raise output_error(path, error, len(data)) from error
     finally:
         with contextlib.suppress(OSError):  # what went wrong was said above
             temporary.unlink(missing_ok=True)
 
 
-def output_error(path: Path, error: OSError) -> OutputError:
-    """What the system said, in words a user can act on."""
+def output_error(path: Path, error: OSError, n_bytes: int | None = None) -> OutputError:
+    """What the system said, in words a user can act on; `n_bytes`: size of the file that did not fit."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     fix = (
         "free some space and run the command again; finished scenes are kept"
         if full
         else "choose another --out"
     )
-    return OutputError(f"cannot write {path}: {error.strerror or error}", fix=fix)
+    room = needed_and_free(path.parent, n_bytes) if full and n_bytes is not None else ""
+    return OutputError(f"cannot write {path}: {error.strerror or error}{room}", fix=fix)
+
+
+def needed_and_free(folder: Path, n_bytes: int) -> str:
+    """For messages: how much was to be written, and how much the disk takes."""
+    try:
+        free = f", {shutil.disk_usage(folder).free / 2**20:.2f} MiB free on the disk"
+    except OSError:
+        free = ""
+    return f" ({n_bytes / 2**20:.2f} MiB needed{free})"
 
 
 def _write_frames(folder: Path, contents: PreparedScene) -> int:

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import io
 import os
+import shutil
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ponderv2.errors import CheckpointError, OutputError
+from ponderv2.scenes.storage_writer import needed_and_free
 from ponderv2.training.plain_numbers import STAND_INS
 from ponderv2.training.safetensors_files import ENDING, read_safetensors
 
@@ -64,27 +66,56 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, keep: Path | None = None) -> None:
-    """Writes the file whole or not at all; the file that stood there becomes `keep`, if that is given.
+    """Writes the file whole or not at all; the file that stood there is also `keep` then, if that is given.
+
+    At every moment there is a whole file at `path`, if there was one before.
 
     Raises OutputError (disk full, no permission); what stood there is then untouched.
     """
     contents = {"format": FORMAT, "format_version": FORMAT_VERSION, **_shallow(checkpoint)}
     archive = _archive(contents)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_through(temporary, archive)
         if keep is not None and path.exists():
-            os.replace(path, keep)
+            share_file(path, keep)
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
         raise OutputError(
-            f"cannot write {path} ({len(archive) / 2**20:.1f} MiB): {error.strerror or error}",
+            f"cannot write {path}: {error.strerror or error}{needed_and_free(path.parent, len(archive))}",
             fix="free space or choose another folder with --out; what was saved before is intact",
         ) from error
     finally:
         _remove(temporary)
+
+
+def share_file(source: Path, target: Path) -> None:
+    """Gives a file a second name, whole or not at all; copies where the file system has no links.
+
+    Raises OutputError.
+    """
+    temporary = _temporary(target)
+    try:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {target}: {error.strerror or error}"
+            f"{needed_and_free(target.parent, source.stat().st_size)}",
+            fix="free space, then --resume",
+        ) from error
+    finally:
+        _remove(temporary)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def remove_leftovers(folder: Path) -> None:

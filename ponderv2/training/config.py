@@ -107,13 +107,27 @@ class TrainingConfig(StrictConfig):
     clip_gradient: PositiveFloat | None = None
     """Largest norm of the gradient of all parameters together."""
     max_bad_steps: PositiveInt = 10
-    """Steps in a row without finite numbers after which the run stops; single ones are skipped."""
+    """Steps in a row without finite numbers, or without enough memory, after which the run stops."""
+    keep_bad_batches: NonNegativeInt = 3
+    """Steps without finite numbers whose scenes are written into `bad_batches/`: the first ones of a run."""
+    max_bad_scenes: NonNegativeInt = 10
+    """Scenes that cannot be read and may be skipped, listed in `quarantine.json`; one more ends the run."""
     workers: NonNegativeInt = 0
     """Processes that prepare scenes, for each training process. The batches do not depend on it."""
+    threads: PositiveInt | None = None
+    """CPU threads of each training process, None = as torch likes. Another number gives other last bits."""
+    deterministic: bool = False
+    """Only operations that give the same bits every time, where there are any, even if they are slower."""
     save_every: PositiveInt = 200
     """Steps from one `last.pth` to the next."""
     keep_steps: tuple[PositiveInt, ...] = ()
-    """Steps whose checkpoint is kept as `step-N.pth`."""
+    """Steps whose checkpoint is kept as `step-N.pth`, for good."""
+    keep_every: NonNegativeInt = 0
+    """Every so many steps a `step-N.pth` is kept, until there are `keep_newest` later ones; 0 = never."""
+    keep_newest: PositiveInt = 5
+    """Checkpoints of `keep_every`, and validations with pictures in `previews/`, that a run folder holds."""
+    log_megabytes: PositiveFloat = 200.0
+    """Most that each of `metrics.jsonl`, `log.txt` and the curves grow to; what is older is dropped."""
     evaluate_every: NonNegativeInt = 200
     """Steps from one validation to the next; 0 = only after the last step."""
     evaluate_scenes: PositiveInt = 4

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import timedelta
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from ponderv2.errors import PonderError, ResourceError
+from ponderv2.errors import Interrupted, PonderError, ResourceError
 from ponderv2.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -39,32 +40,40 @@ class Member:
 def start_together(n_processes: int, work: Callable[..., Value], *arguments: Any, first: Any = None) -> Value:
     """Runs `work(member, *arguments, first)` in this process as rank 0 and in `n_processes - 1` new ones.
 
-    Returns what rank 0 returned. `work` and the arguments must be picklable; `first` stays in this process,
-    the others get None in its place. When a process dies the others end too: their next exchange fails.
+    Returns what rank 0 returned, and raises what it raised. `work` and the arguments must be picklable;
+    `first` stays in this process, the others get None in its place. When a process dies the others end too:
+    their next exchange fails.
     """
     if n_processes == 1 or under_launcher():
         return work(Member(), *arguments, first)
     context = torch.multiprocessing.get_context("spawn")
     with _steady_store():
         port = free_port()
+        complaints = context.SimpleQueue()
         others = [
             context.Process(
-                target=_run_other, args=(Member(rank, n_processes, port), work, arguments), daemon=True
+                target=_run_other,
+                args=(Member(rank, n_processes, port), work, arguments, complaints),
+                daemon=True,
             )
             for rank in range(1, n_processes)
         ]
         for process in others:
             process.start()
+        patience = 0.0
         try:
             result = work(Member(0, n_processes, port), *arguments, first)
-        except RuntimeError as error:
-            raise _explained(error, others) from error
+            patience = 30.0
+        except Interrupted:
+            patience = 30.0
+            raise
+        except ResourceError as error:
+            if complaints.empty():
+                raise
+            rank, message, fix = complaints.get()
+            raise ResourceError(f"training process {rank} of {n_processes}: {message}", fix=fix) from error
         finally:
-            _leave()
-            for process in others:
-                process.join(timeout=10)
-                if process.is_alive():
-                    process.kill()
+            _end(others, patience)
     return result
 
 
@@ -177,8 +186,8 @@ def _check_devices(config: TrainingConfig, devices: int, nodes: int) -> None:
         raise ResourceError("fp16 needs a CUDA device", fix="--set training.precision=bf16")
 
 
-def _run_other(member: Member, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """A process other than the first: says nothing, its exit status tells."""
+def _run_other(member: Member, work: Callable[..., Any], arguments: tuple[Any, ...], complaints: Any) -> None:
+    """A process other than the first: prints nothing, the first one says what was wrong."""
     import signal
 
     # Ctrl-C reaches all processes of a terminal: the first one decides and tells the others.
@@ -186,32 +195,47 @@ def _run_other(member: Member, work: Callable[..., Any], arguments: tuple[Any, .
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // member.n_processes))
     try:
         work(member, *arguments, None)
-    except PonderError:
+    except PonderError as error:
+        if not isinstance(error, Interrupted):
+            complaints.put((member.rank, error.message, error.fix))
         sys.exit(2)
     finally:
         _leave()
 
 
+def _end(others: list[Any], patience: float) -> None:
+    """Leaves the group, waits for the other processes, and ends those that are still there."""
+    end = time.monotonic() + patience
+    if patience:
+        _leave()
+    for process in others:
+        process.join(timeout=max(0.0, end - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+            process.join()
+    if not patience:
+        _leave()
+
+
+def restart_trouble() -> str | None:
+    """What keeps torchrun from restarting a run within its job; None where nothing does.
+
+    A store that is shared with torchrun itself still holds the addresses of the dead processes (pytorch issue
+    135712); it can only be chosen before torchrun starts.
+    """
+    restarts = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if restarts == "0" or not shared:
+        return None
+    return (
+        f"torchrun was asked for {restarts} restarts, which may hang: start it with "
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
+    )
+
+
 def _leave() -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def _explained(error: RuntimeError, others: list[Any]) -> Exception:
-    """What a failed exchange between processes means, where that can be told."""
-    for number, process in enumerate(others, start=1):
-        process.join(timeout=2)
-        if process.exitcode not in (None, 0):
-            return ResourceError(
-                f"training process {number} of {len(others) + 1} ended with status {process.exitcode}",
-                fix="run the same command with --resume",
-            )
-    if "timed out" in str(error).lower():
-        return ResourceError(
-            f"one of {len(others) + 1} training processes did not answer in time",
-            fix="run the same command with --resume; --set training.timeout=SECONDS waits longer",
-        )
-    return error
 
 
 @contextlib.contextmanager

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ponderv2.errors import ResourceError
+from ponderv2.errors import PonderError, ResourceError, SceneError, is_out_of_memory
 from ponderv2.scenes.batch import SceneBatch
 from ponderv2.training.order import Cycle, Order, Place
+from ponderv2.training.quarantine import BadScene, stand_ins, too_many
 
 Collate = Callable[[list[SceneBatch]], SceneBatch]
 
@@ -49,39 +51,116 @@ class Datasets:
         return Cycle(tuple(len(source) for source in self.sources), self.ratios)
 
 
-def feed(datasets: Datasets, collate: Collate, order: Order, workers: int) -> Iterator[SceneBatch]:
-    """One batch per part. Raises ResourceError when a worker is killed."""
+@dataclass(frozen=True)
+class Fed:
+    """A batch, and the scenes that others stand in for."""
+
+    batch: SceneBatch
+    bad: tuple[BadScene, ...] = ()
+
+
+def feed(
+    datasets: Datasets, collate: Collate, order: Order, workers: int, max_bad_scenes: int = 0
+) -> Iterator[Fed]:
+    """One batch per part. In place of a scene that cannot be read another one is taken.
+
+    Raises:
+        SceneError: a scene, and as many that were to stand in as are allowed, cannot be read.
+        ResourceError: memory does not suffice to prepare a scene. A worker that is killed raises a
+            RuntimeError in whatever the process is doing at that moment: see `worker_error`.
+    """
     loader = DataLoader(
-        _Places(datasets.sources),
+        _Places(datasets.sources, max_bad_scenes),
         batch_sampler=order,
-        collate_fn=collate,
+        collate_fn=_Together(collate),
         num_workers=workers,
         worker_init_fn=_leave_signals_to_the_parent if workers else None,
         generator=torch.Generator().manual_seed(order.seed),
         prefetch_factor=2 if workers else None,
     )
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise ResourceError(
-            f"a data worker ended unexpectedly: {str(error).splitlines()[0]}",
-            fix="--set training.workers=0, or free memory; then --resume",
-        ) from error
+    for part in loader:
+        if isinstance(part, PonderError):
+            raise part
+        yield part
 
 
-class _Places(Dataset[SceneBatch]):
-    """The datasets, indexed by place. One set of workers serves them all."""
+def worker_error(error: BaseException, step: int, workers: int) -> ResourceError | None:
+    """What the end of a data worker means; None for other errors. `step`: steps done."""
+    text = str(error).splitlines()[0] if str(error) else ""
+    if "DataLoader worker" not in text:
+        return None
+    found = re.search(r"pids?\(?s?\)? (\d+)", text)
+    process = f" (process {found[1]})" if found else ""
+    how = "was killed" if "killed" in text else "ended unexpectedly"
+    return ResourceError(
+        f"one of {workers} data workers{process} {how} while scenes of step {step + 1} and the next "
+        f"were prepared: {text}",
+        fix="free memory or --set training.workers=0; then --resume",
+    )
 
-    def __init__(self, sources: tuple[SceneSource, ...]) -> None:
-        self._sources = sources
 
-    def __getitem__(self, place: Place) -> SceneBatch:
-        return self._sources[place.dataset].sample(place.index, place.draw)
+class _Places(Dataset[Any]):
+    """The datasets, indexed by place. One set of workers serves them all.
+
+    Errors are values here: a loader would raise those of its workers again as their tracebacks.
+    """
+
+    def __init__(self, sources: tuple[SceneSource, ...], max_bad_scenes: int) -> None:
+        self._sources, self._most = sources, max_bad_scenes
+
+    def __getitem__(self, place: Place) -> Fed | PonderError:
+        try:
+            return self._readable(place)
+        except PonderError as error:
+            return error
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return ResourceError(
+                f"not enough memory to prepare {self._name(place)}: {error}".splitlines()[0],
+                fix="--set training.workers=0 --set data.cache_megabytes=64; then --resume",
+            )
+
+    def _readable(self, place: Place) -> Fed:
+        source = self._sources[place.dataset]
+        bad: list[BadScene] = []
+        for one in (place, *stand_ins(place, len(source))):
+            try:
+                return Fed(source.sample(one.index, one.draw), tuple(bad))
+            except (SceneError, OSError) as error:
+                bad.append(BadScene(self._name(one), *_reason(error)))
+            if len(bad) > self._most:
+                break
+        raise too_many(bad)
+
+    def _name(self, place: Place) -> str:
+        names = getattr(self._sources[place.dataset], "names", None)
+        return str(names[place.index]) if names is not None else f"scene {place.index}"
+
+
+class _Together:
+    """Collates what could be read; the first error takes the place of the batch."""
+
+    def __init__(self, collate: Collate) -> None:
+        self._collate = collate
+
+    def __call__(self, samples: list[Fed | PonderError]) -> Fed | PonderError:
+        errors = [sample for sample in samples if isinstance(sample, PonderError)]
+        if errors:
+            return errors[0]
+        read = [sample for sample in samples if isinstance(sample, Fed)]
+        return Fed(
+            self._collate([sample.batch for sample in read]), tuple(b for sample in read for b in sample.bad)
+        )
+
+
+def _reason(error: SceneError | OSError) -> tuple[str, str | None]:
+    return (error.message, error.fix) if isinstance(error, SceneError) else (str(error), None)
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
     """Ctrl-C reaches the whole process group; only the parent decides."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask the run to stop after the step; a second Ctrl-C stops it at once."""
+"""Ctrl-C, SIGTERM and SIGUSR1 ask the run to stop after the step; a second Ctrl-C stops it at once."""
 
 from __future__ import annotations
 
@@ -9,24 +9,22 @@ from types import FrameType
 
 from ponderv2.errors import Interrupted
 
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+"""SIGUSR1 is what SLURM sends before it takes a machine away (`--signal=USR1@60`)."""
+
 
 class Interruption:
     """While it is entered, signals are remembered instead of ending the process."""
 
     def __init__(self) -> None:
-        self.signal: int | None = None
+        self.signal = 0
+        """The first that came; 0 = none."""
         self._before: dict[int, object] = {}
         self._process = os.getpid()
 
-    @property
-    def requested(self) -> bool:
-        """Whether somebody asked the run to stop."""
-        return self.signal is not None
-
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            names = ("SIGINT", "SIGTERM", "SIGUSR1")
-            for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
+            for number in SIGNALS:
                 self._before[number] = signal.signal(number, self._remember)
         return self
 
@@ -37,15 +35,18 @@ class Interruption:
     def _remember(self, number: int, _: FrameType | None) -> None:
         if os.getpid() != self._process:
             return
-        if self.signal is not None and number == signal.SIGINT:
+        if self.signal and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
 
-    def error(self, step: int, saved: str) -> Interrupted:
-        """What to raise once everything is saved."""
-        status = 130 if self.signal in (None, signal.SIGINT) else 143
-        return Interrupted(
-            f"stopped after step {step}; everything is saved in {saved}",
-            fix="continue with the same command and --resume",
-            exit_status=status,
-        )
+
+def stopped(number: int, step: int, saved: str) -> Interrupted:
+    """What to raise once everything is saved: the exit status is 128 + the signal, as shells have it.
+
+    130 after Ctrl-C, 143 after SIGTERM, 138 after SIGUSR1.
+    """
+    return Interrupted(
+        f"stopped after step {step}; everything is saved in {saved}",
+        fix="continue with the same command and --resume",
+        exit_status=128 + number,
+    )

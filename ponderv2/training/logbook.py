@@ -1,4 +1,4 @@
-"""The folder of a run: who works in it, one JSON line per step, curves, log and environment."""
+"""What a run writes into its folder: one JSON line per step, curves, log and environment, all bounded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import math
 import os
 import platform
-import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -15,113 +14,95 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ponderv2.errors import OutputError
+from ponderv2.scenes.storage_writer import write_bytes
 from ponderv2.training.checkpoint import remove_leftovers, software_versions
 
+OLDER = ".older"
+"""Ending of the lines before those of a file, once that is half as large as it may get."""
 
-class RunLock:
-    """At most one process works in a run folder. Ends with the process, however that ends."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises OutputError where another run works in the folder or the folder cannot be written."""
-        self._path = folder / "run.lock"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._stream: TextIO | None = self._path.open("a+")
-        except OSError as error:
-            raise OutputError(
-                f"cannot write to {folder}: {error.strerror}", fix="choose another folder with --out"
-            ) from error
-        if not _lock(self._stream):
-            owner = self._owner()
+class BoundedFile:
+    """Lines at the end of a file. There are two of half the size: the older goes when the newer is full."""
+
+    def __init__(self, path: Path, megabytes: float) -> None:
+        self._path, self._most = path, megabytes * 1e6 / 2
+        self._stream: TextIO = path.open("a", encoding="utf-8")
+        self._size = path.stat().st_size
+
+    def line(self, text: str) -> None:
+        """Appends a line, at once. Raises OSError."""
+        if self._size > self._most:
             self._stream.close()
-            raise OutputError(
-                f"another run works in {folder} ({owner})",
-                fix="wait for it, stop it, or choose another --name",
-            )
-        self._stream.truncate(0)
-        json.dump({"pid": os.getpid(), "host": socket.gethostname()}, self._stream)
+            os.replace(self._path, self._path.with_name(self._path.name + OLDER))
+            self._stream, self._size = self._path.open("a", encoding="utf-8"), 0
+        self._size += len(text) + 1
+        self._stream.write(text + "\n")
         self._stream.flush()
 
-    def _owner(self) -> str:
-        assert self._stream is not None
-        self._stream.seek(0)
-        try:
-            owner = json.load(self._stream)
-            return f"process {owner['pid']} on {owner['host']}"
-        except (ValueError, KeyError, TypeError):
-            return "owner unknown"
-
-    def release(self) -> None:
-        """Lets the next run in."""
-        if self._stream is not None:
+    def close(self) -> None:
+        """What could not be written was said before."""
+        with contextlib.suppress(OSError):
             self._stream.close()
-            self._stream = None
-
-
-def _lock(stream: TextIO) -> bool:
-    """A record lock: the system drops it when the process dies, and forked workers do not inherit it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has none; there two runs in one folder are not noticed.
-        return True
-    try:
-        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 class Logbook:
     """Writes what a run does into its folder. Only the first process of a run has one."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], first_step: int, tensorboard: bool) -> None:
-        """`first_step`: steps that are already done; later lines of an interrupted run are dropped."""
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        first_step: int,
+        tensorboard: bool,
+        megabytes: float = math.inf,
+    ) -> None:
+        """`first_step`: steps that are already done; later lines of an interrupted run are dropped.
+
+        `megabytes`: most that each of metrics, log and curves may take.
+        """
         self.folder = folder
-        self._curves: Any = None
-        self._tensorboard = tensorboard
-        self._first_step = first_step
+        self._curves = Curves(folder / "tensorboard", first_step, megabytes) if tensorboard else None
         try:
             remove_leftovers(folder / "checkpoints")
-            _keep_until(folder / "metrics.jsonl", first_step)
-            self._metrics = (folder / "metrics.jsonl").open("a")
-            self._log = (folder / "log.txt").open("a")
+            for name in ("metrics.jsonl", f"metrics.jsonl{OLDER}"):
+                _keep_until(folder / name, first_step)
+            self._metrics = BoundedFile(folder / "metrics.jsonl", megabytes)
+            self._log = BoundedFile(folder / "log.txt", megabytes)
             write_yaml(folder / "config.yaml", config)
-            environment = json.dumps(_environment(), indent=2)
-            (folder / "environment.json").write_text(environment + "\n")
+            write_bytes(folder / "environment.json", (json.dumps(_environment(), indent=2) + "\n").encode())
         except OSError as error:
             raise OutputError(f"cannot write to {folder}: {error.strerror}") from error
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
         """One line of `metrics.jsonl`, and the same numbers as curves."""
         with _reported(self.folder):
-            self._metrics.write(json.dumps({"step": step, **_plain(values)}) + "\n")
-            self._metrics.flush()
+            self._metrics.line(json.dumps({"step": step, **_plain(values)}))
         for name, value in values.items():
             self.curve(f"train/{name}", value, step)
 
     def note(self, text: str) -> None:
         """One line of `log.txt`, with the time."""
         with _reported(self.folder):
-            self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
-            self._log.flush()
+            self._log.line(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
 
     def evaluation(self, step: int, values: Mapping[str, float]) -> None:
         """The numbers of one validation."""
         with _reported(self.folder):
-            self._metrics.write(json.dumps({"step": step, "evaluation": _plain(values)}) + "\n")
-            self._metrics.flush()
+            self._metrics.line(json.dumps({"step": step, "evaluation": _plain(values)}))
         for name, value in values.items():
             self.curve(f"evaluation/{name}", value, step)
 
     def curve(self, name: str, value: float, step: int) -> None:
         """One point of a TensorBoard curve."""
-        if self._writer is not None:
-            self._writer.add_scalar(name, value, step)
+        if self._curves is not None:
+            with _reported(self.folder):
+                self._curves.writer.add_scalar(name, value, step)
 
     def picture(self, name: str, pixels: Any, step: int) -> None:
         """An 8-bit picture [row, column, 3] for TensorBoard."""
-        if self._writer is not None:
-            self._writer.add_image(name, pixels, step, dataformats="HWC")
+        if self._curves is not None:
+            with _reported(self.folder):
+                self._curves.writer.add_image(name, pixels, step, dataformats="HWC")
 
     def close(self) -> None:
         """Flushes everything."""
@@ -130,20 +111,53 @@ class Logbook:
         if self._curves is not None:
             self._curves.close()
 
+
+class Curves:
+    """TensorBoard's files: a new one when the newest has half the size, and then only that one before it."""
+
+    def __init__(self, folder: Path, first_step: int, megabytes: float) -> None:
+        self._folder, self._most = folder, megabytes * 1e6 / 2
+        self._purge_step: int | None = first_step + 1
+        self._writer: Any = None
+        self._calls = 0
+
     @property
-    def _writer(self) -> Any:
-        if self._tensorboard and self._curves is None:
+    def writer(self) -> Any:
+        """A `SummaryWriter`; imported late, as that takes seconds."""
+        self._calls += 1
+        if self._writer is not None and self._calls % 1000 == 0 and self._size() > self._most:
+            self.close()
+            self._writer = None
+            for path in self._files()[:-1]:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._curves = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self._first_step + 1)
-        return self._curves
+            self._writer = SummaryWriter(str(self._folder), purge_step=self._purge_step)
+            self._purge_step = None  # a later file of this call continues this one
+        return self._writer
+
+    def close(self) -> None:
+        """Flushes; that it cannot must not hide why the run ends."""
+        if self._writer is not None:
+            with contextlib.suppress(OSError):
+                self._writer.close()
+
+    def _files(self) -> list[Path]:
+        """Oldest first: their names begin with the time, and those of one second with a number."""
+        return sorted(self._folder.glob("events*"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+    def _size(self) -> int:
+        files = self._files()
+        return files[-1].stat().st_size if files else 0
 
 
 def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
     """Plain values as YAML, keys in their own order."""
     import yaml
 
-    path.write_text(yaml.safe_dump(dict(values), sort_keys=False))
+    write_bytes(path, yaml.safe_dump(dict(values), sort_keys=False).encode())
 
 
 @contextlib.contextmanager

@@ -2,95 +2,39 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ponderv2.collectives import n_processes, process_number
+from ponderv2.collectives import gathered, n_processes, process_number
 from ponderv2.errors import TrainingError
-from ponderv2.randomness import generator_of, seed_of
 from ponderv2.scenes.batch import SceneBatch
+from ponderv2.training.backward import Backward, memory_error
 from ponderv2.training.checkpoint import Checkpoint, software_versions
-from ponderv2.training.config import TrainingConfig
-from ponderv2.training.feed import Collate, Datasets, SceneSource, feed
-from ponderv2.training.finite import BufferCopy, first_bad_number
-from ponderv2.training.interruption import Interruption
+from ponderv2.training.feed import Datasets, Fed, feed, worker_error
+from ponderv2.training.finite import (
+    BadNumber,
+    BufferCopy,
+    batches_path,
+    first_bad_number,
+    keep_batches,
+    of_all_processes,
+)
+from ponderv2.training.interruption import Interruption, stopped
+from ponderv2.training.job import Job, Listener, TrainingOutcome
 from ponderv2.training.logbook import Logbook
 from ponderv2.training.optimiser import build_optimiser, load_optimiser, pace_at, set_pace
 from ponderv2.training.order import Order, Share
-from ponderv2.training.shelf import Shelf
-from ponderv2.training.stepper import Stepper, Work
+from ponderv2.training.quarantine import BadScene, Quarantine
+from ponderv2.training.shelf import Kept, Shelf
+from ponderv2.training.stepper import Stepper
 
 if TYPE_CHECKING:
     import lightning_fabric
-
-
-@runtime_checkable
-class Advance(Protocol):
-    """A display of steps done."""
-
-    def advance(self, n: int = 1, **fields: float | str) -> None:
-        """`n` more steps; `fields` are numbers worth seeing."""
-
-
-@runtime_checkable
-class Listener(Protocol):
-    """Whoever watches the training."""
-
-    def note(self, text: str) -> None:
-        """One line of information."""
-
-    def warn(self, text: str) -> None:
-        """One line not to be missed."""
-
-    def progress(self, label: str, total: int, completed: int = 0) -> AbstractContextManager[Advance]:
-        """A display of steps done."""
-        ...
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is trained, on what, and how it is judged."""
-
-    kind: str
-    """pretext | segmentation."""
-    model: nn.Module
-    """`model(batch, generator)` gives a step with `.losses`: named scalars with `.total()`."""
-    scenes: SceneSource | Datasets
-    """What is trained on; of several datasets each batch comes from one."""
-    collate: Collate
-    training: TrainingConfig
-    seed: int
-    folder: Path
-    resolved: Mapping[str, Any]
-    """All settings of the run, as plain values."""
-    data: Mapping[str, Any] = field(default_factory=dict)
-    """Fingerprint of the data."""
-    classes: Mapping[str, Any] = field(default_factory=dict)
-    evaluate: Callable[[int, Logbook | None], dict[str, float]] | None = None
-    """Metrics after a step; runs in every process and must give the same in each."""
-    best_metric: str = ""
-    higher_is_better: bool = True
-
-
-@dataclass(frozen=True)
-class TrainingOutcome:
-    """What a run left behind."""
-
-    folder: Path
-    last: Path
-    best: Path | None
-    step: int
-    history: tuple[dict[str, float], ...]
-    losses: dict[str, float]
-    """Of the last step of this call; empty when there was nothing left to do."""
-    skipped_steps: int
 
 
 def train(
@@ -98,7 +42,8 @@ def train(
 ) -> TrainingOutcome:
     """Trains to the last step, from the first or from where `resume` stopped.
 
-    Raises Interrupted after a signal and TrainingError when numbers stay not finite; both after saving.
+    Raises, after saving, Interrupted on a signal, TrainingError when numbers stay not finite, SceneError when
+    too many scenes cannot be read, ResourceError when memory stays too small or a data worker died.
     """
     return _Training(job, fabric, listener, resume).run()
 
@@ -114,7 +59,9 @@ class _Training:
         self.step = resume.step if resume else 0
         self.history: list[dict[str, float]] = list(resume.history) if resume else []
         self.losses: dict[str, float] = {}
-        self.bad_in_a_row = self.n_skipped = 0
+        self.bad_in_a_row = self.n_skipped = self.asked_to_stop = 0
+        self.bad_scenes: list[BadScene] = []
+        self.quarantine = Quarantine(job.folder, self.settings.max_bad_scenes)
         self.share = Share(
             self.settings.batch_size, n_processes(), process_number(), self.settings.accumulate
         )
@@ -127,9 +74,11 @@ class _Training:
             load_optimiser(self.optimiser.optimizer, resume.optimiser)
         if resume and resume.scaler:
             self._precision.load_state_dict(resume.scaler)
-        self.shelf = Shelf(job.folder / "checkpoints", self.settings.keep_steps)
+        self.shelf = Shelf(job.folder / "checkpoints", Kept.of(self.settings))
         self.logbook = self._open_logbook()
         self.interruption = Interruption()
+        parameters = list(job.model.parameters())
+        self.backward = Backward(fabric, self.module, parameters, job.seed, self._warn)
 
     def run(self) -> TrainingOutcome:
         total = self.settings.steps
@@ -140,6 +89,11 @@ class _Training:
                     shown = self._one_step(parts)
                     display.advance(1, **shown)
                     self._after_step(shown)
+        except RuntimeError as error:
+            # Wherever the process happens to be when it learns of the death of a worker.
+            if dead := worker_error(error, self.step, self.settings.workers):
+                raise dead from error
+            raise
         finally:
             if self.logbook:
                 self.logbook.close()
@@ -151,73 +105,105 @@ class _Training:
             history=tuple(self.history),
             losses=self.losses,
             skipped_steps=self.n_skipped,
+            split_steps=self.backward.n_split,
+            bad_scenes=tuple(self.quarantine.scenes),
         )
 
-    def _one_step(self, parts: Iterator[SceneBatch]) -> dict[str, float]:
-        """Changes the weights once, or not at all when a number is not finite. Returns what to show."""
+    def _one_step(self, parts: Iterator[Fed]) -> dict[str, float]:
+        """Changes the weights once, or not at all when a number is not finite or memory does not suffice.
+
+        Returns what to show.
+        """
         started = time.perf_counter()
         rate = set_pace(
             self.optimiser.optimizer, pace_at(self.step, self.settings.steps, self.settings.schedule)
         )
         _set_training(self.job.model, self.settings.frozen)
         before = BufferCopy(self.job.model)
-        batches = [next(parts) for _ in range(self.share.n_parts)]
+        fed = [next(parts) for _ in range(self.share.n_parts)]
+        batches = [part.batch for part in fed]
+        self.bad_scenes += [scene for part in fed for scene in part.bad]
         waited = time.perf_counter() - started
-        self.optimiser.zero_grad(set_to_none=True)
-        values = torch.stack(
-            [self._forward_backward(part, batch) for part, batch in enumerate(batches)]
-        ).mean(0)
-        norm = self.fabric.clip_gradients(
-            self.module,
-            self.optimiser,
-            max_norm=self.settings.clip_gradient or float("inf"),
-            error_if_nonfinite=False,
-        )
-        self.losses = self._shared(values)
-        self._update(batches, before, float(norm))  # pyright: ignore[reportArgumentType]
+        norm = math.nan
+        if (values := self.backward(self.step, batches, before.restore)) is None:
+            self._skip_for_memory(batches)
+        else:
+            norm = float(self._clipped())
+            self.losses = self._shared(values)
+            self._update(batches, before, norm, values)
         self.step += 1
         seconds = time.perf_counter() - started
         return {
             **self.losses,
             "rate": rate,
-            "gradient_norm": float(norm),  # pyright: ignore[reportArgumentType]
+            "gradient_norm": norm,
             "seconds": seconds,
             "waited": waited,
             **_speed(batches, seconds),
             "memory_gib": _memory(self.fabric.device),
         }
 
-    def _forward_backward(self, part: int, batch: SceneBatch) -> Tensor:
-        """Adds the gradient of one part; returns its loss terms."""
-        place = (self.job.seed, self.step, part)
-        # Models draw from the generator they are given; what still reads the global one is repeatable too.
-        torch.manual_seed(seed_of("global", *place, process_number()))
-        generator = generator_of("step", *place)
-        exchange_later = part < self.share.n_parts - 1 and n_processes() > 1
-        quiet = self.fabric.no_backward_sync(self.module) if exchange_later else nullcontext()
-        with quiet:
-            total, values = self.module(Work(batch, generator, self.fabric.device))
-            self.fabric.backward(total / self.share.n_parts)
-        return values
+    def _clipped(self) -> Tensor | float:
+        """Norm of the gradient before it is clipped."""
+        return self.fabric.clip_gradients(  # pyright: ignore[reportReturnType]
+            self.module,
+            self.optimiser,
+            max_norm=self.settings.clip_gradient or float("inf"),
+            error_if_nonfinite=False,
+        )
+
+    def _skip_for_memory(self, batches: list[SceneBatch]) -> None:
+        """Counts a step that did not fit, and gives up after too many in a row."""
+        self.losses = {"loss": math.nan}
+        self.asked_to_stop = self.interruption.signal
+        self.n_skipped += 1
+        self.bad_in_a_row += 1
+        names = ", ".join(name for batch in batches for name in batch.names)
+        self._warn(f"step {self.step + 1} skipped: not enough memory for single scenes of {names}")
+        if self.bad_in_a_row >= self.settings.max_bad_steps:
+            self._save()
+            raise memory_error(batches, self.job.resolved)
 
     def _shared(self, values: Tensor) -> dict[str, float]:
-        """Loss terms averaged over the processes. Whether to stop travels with them: all decide alike."""
-        stop = values.new_tensor([float(self.interruption.requested)])
-        together = torch.cat([values, stop]).double()
-        if n_processes() > 1:
+        """Loss terms averaged over the processes. What must be decided by all alike travels with them."""
+        several = n_processes()
+        asked = values.new_zeros(several + 1)
+        asked[process_number()] = float(self.interruption.signal)
+        asked[-1] = float(len(self.bad_scenes))
+        together = torch.cat([values, asked]).double()
+        if several > 1:
             torch.distributed.all_reduce(together)
-        *terms, asked = (together / n_processes()).tolist()
-        self.stop_asked = asked > 0
+        terms = (together[: len(values)] / several).tolist()
+        *signals, n_bad = together[len(values) :].tolist()
+        self.asked_to_stop = int(max(signals))
+        if n_bad > 0:
+            self._exclude(gathered(self.bad_scenes))
         return dict(zip(self.stepper.names, terms, strict=True))
 
-    def _update(self, batches: list[SceneBatch], before: BufferCopy, norm: float) -> None:
+    def _exclude(self, found: list[BadScene]) -> None:
+        """Says once which scenes cannot be used; too many end the run."""
+        self.bad_scenes = []
+        new = self.quarantine.add(found)
+        if not new:
+            return
+        if self.logbook:
+            self.quarantine.write(new, self.step + 1)
+        for scene in new:
+            self._warn(f"step {self.step + 1}: another scene stands in for {scene.name}: {scene.reason}")
+        if self.quarantine.is_full:
+            self._save()
+            raise self.quarantine.error()
+
+    def _update(self, batches: list[SceneBatch], before: BufferCopy, norm: float, values: Tensor) -> None:
         """Lets the optimiser act if the numbers are finite; else counts, and gives up after too many."""
         loss_is_finite = abs(self.losses["loss"]) < float("inf")
         if loss_is_finite and norm < float("inf"):
             self.optimiser.step()
             self.bad_in_a_row = 0
             return
-        culprit = first_bad_number(batches, self.losses, self.job.model)
+        own = dict(zip(self.stepper.names, values.tolist(), strict=True))
+        bad = of_all_processes(first_bad_number(batches, own, self.job.model, process_number()))
+        culprit = f"{bad.text}{self._kept(bad, batches)}"
         scale = self._loss_scale()
         if scale is not None:
             self.optimiser.step()  # Skips by itself and halves the loss scale.
@@ -235,6 +221,15 @@ class _Training:
                 fix=f"--set training.optimiser.rate={self.settings.optimiser.rate / 3:.1e}",
             )
 
+    def _kept(self, bad: BadNumber, batches: list[SceneBatch]) -> str:
+        """The process that holds the bad scenes writes them; where they are, for the message."""
+        path = batches_path(self.job.folder, self.step + 1)
+        if bad.rank == process_number():
+            keep_batches(path, self.step + 1, bad, batches, self.settings.keep_bad_batches)
+        if n_processes() > 1:
+            torch.distributed.barrier()
+        return f" (kept in {path})" if path.exists() else ""
+
     def _after_step(self, shown: dict[str, float]) -> None:
         """Log, evaluate, save, and stop if asked."""
         settings, step = self.settings, self.step
@@ -247,9 +242,9 @@ class _Training:
             is_best = self._evaluate()
         if is_last or is_best or step % settings.save_every == 0 or step in settings.keep_steps:
             self._save(is_best)
-        if self.stop_asked and not is_last:
+        if self.asked_to_stop and not is_last:
             self._save()
-            raise self.interruption.error(step, str(self.job.folder))
+            raise stopped(self.asked_to_stop, step, str(self.job.folder))
 
     def _evaluate(self) -> bool:
         """Metrics of this step into the history; whether they are the best so far."""
@@ -283,19 +278,25 @@ class _Training:
             history=self.history,
             data=dict(self.job.data),
             classes=dict(self.job.classes),
-            versions=software_versions(),
+            versions=software_versions() | {"threads": str(torch.get_num_threads())},
         )
         self.shelf.put(checkpoint, is_best)
 
-    def _parts(self) -> Iterator[SceneBatch]:
+    def _parts(self) -> Iterator[Fed]:
         datasets = Datasets.of(self.job.scenes)
         order = Order(datasets.cycle, self.job.seed, self.share, self.step, self.settings.steps)
-        return feed(datasets, self.job.collate, order, self.settings.workers)
+        return feed(datasets, self.job.collate, order, self.settings.workers, self.settings.max_bad_scenes)
 
     def _open_logbook(self) -> Logbook | None:
         if process_number() != 0:
             return None
-        return Logbook(self.job.folder, self.job.resolved, self.step, self.settings.tensorboard)
+        return Logbook(
+            self.job.folder,
+            self.job.resolved,
+            self.step,
+            self.settings.tensorboard,
+            self.settings.log_megabytes,
+        )
 
     @property
     def _precision(self) -> Any:

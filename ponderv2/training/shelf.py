@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from ponderv2.errors import CheckpointError, OutputError
-from ponderv2.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ponderv2.errors import CheckpointError
+from ponderv2.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, share_file
+from ponderv2.training.config import TrainingConfig
+
+DAMAGED = ".damaged"
+"""Ending of a checkpoint that could not be read when the run was resumed."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,39 @@ class Resumed:
     path: Path
     problems: tuple[str, ...]
     """Why newer ones could not be read, one sentence each."""
+    damaged: tuple[Path, ...] = ()
+    """The newer ones."""
+
+    def set_aside(self) -> None:
+        """Renames the damaged ones, so that none of them takes the place of a good one at the next save."""
+        for path in self.damaged:
+            with contextlib.suppress(OSError):
+                os.replace(path, path.with_name(path.name + DAMAGED))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Which steps stay as `step-N.pth`."""
+
+    steps: tuple[int, ...] = ()
+    """For good."""
+    every: int = 0
+    """Until `newest` later ones are there; 0 = none."""
+    newest: int = 5
+
+    @staticmethod
+    def of(config: TrainingConfig) -> Kept:
+        """As the settings say."""
+        return Kept(config.keep_steps, config.keep_every, config.keep_newest)
+
+    def includes(self, step: int) -> bool:
+        """Whether a step is kept when it is done."""
+        return step in self.steps or bool(self.every and step % self.every == 0)
+
+    def surplus(self, steps: list[int]) -> list[int]:
+        """Those of the stored steps that may go."""
+        passing = sorted(step for step in steps if step not in self.steps)
+        return passing[: -self.newest] if self.every else []
 
 
 @dataclass(frozen=True)
@@ -28,7 +64,7 @@ class Shelf:
     """`runs/<name>/checkpoints`. Files are never changed in place, so that names may share one file."""
 
     folder: Path
-    keep_steps: tuple[int, ...] = ()
+    kept: Kept = Kept()
 
     @property
     def last(self) -> Path:
@@ -49,18 +85,23 @@ class Shelf:
         """Saves as last and, where it applies, as best and as step-N. Raises OutputError."""
         save_checkpoint(self.last, checkpoint, keep=self.previous)
         if is_best:
-            _share(self.last, self.best)
-        if checkpoint.step in self.keep_steps:
-            _share(self.last, self.folder / f"step-{checkpoint.step}.pth")
+            share_file(self.last, self.best)
+        if self.kept.includes(checkpoint.step):
+            share_file(self.last, self._of_step(checkpoint.step))
+            for step in self.kept.surplus([_step_in_name(path) for path in self._steps()]):
+                with contextlib.suppress(OSError):
+                    self._of_step(step).unlink()
 
     def newest(self) -> Resumed:
         """The newest readable checkpoint. Raises CheckpointError when there is none."""
         problems: list[str] = []
+        damaged: list[Path] = []
         for path in self._by_age():
             try:
-                return Resumed(load_checkpoint(path), path, tuple(problems))
+                return Resumed(load_checkpoint(path), path, tuple(problems), tuple(damaged))
             except CheckpointError as error:
                 problems.append(error.message)
+                damaged.append(path)
         reason = f": {problems[0]}" if problems else f" in {self.folder}"
         raise CheckpointError(f"no checkpoint to continue from{reason}", fix="start again without --resume")
 
@@ -70,28 +111,15 @@ class Shelf:
 
     def _by_age(self) -> list[Path]:
         """Existing checkpoints, newest first."""
-        steps = sorted(self.folder.glob("step-*.pth"), key=_step_in_name, reverse=True)
-        return [path for path in (self.last, self.previous, *steps, self.best) if path.exists()]
+        return [path for path in (self.last, self.previous, *self._steps(), self.best) if path.exists()]
+
+    def _steps(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*.pth"), key=_step_in_name, reverse=True)
+
+    def _of_step(self, step: int) -> Path:
+        return self.folder / f"step-{step}.pth"
 
 
 def _step_in_name(path: Path) -> int:
     found = re.fullmatch(r"step-(\d+)", path.stem)
     return int(found[1]) if found else -1
-
-
-def _share(source: Path, target: Path) -> None:
-    """Gives a file a second name; copies where the file system has no links."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(source, temporary)
-        except OSError:
-            shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise OutputError(
-            f"cannot write {target}: {error.strerror}", fix="free space, then --resume"
-        ) from error

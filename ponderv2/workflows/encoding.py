@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ponderv2.errors import CheckpointError, ResourceError
-from ponderv2.reconstruction.memory import is_out_of_memory
+from ponderv2.errors import CheckpointError, ResourceError, is_out_of_memory
 from ponderv2.scenes.assemble import assemble
 from ponderv2.scenes.augment_geometry import centre_shift_matrix
 from ponderv2.scenes.batch import SceneBatch

@@ -17,8 +17,8 @@ from ponderv2.scenes.batch import SceneBatch
 from ponderv2.scenes.dataset import SegmentationDataset
 from ponderv2.scenes.storage import SceneStore
 from ponderv2.training.feed import Datasets
+from ponderv2.training.job import Job
 from ponderv2.training.logbook import Logbook
-from ponderv2.training.loop import Job
 from ponderv2.workflows import finetune_instances, finetune_semantic
 from ponderv2.workflows.configs import FinetuneConfig
 from ponderv2.workflows.dataset_parts import (
@@ -70,6 +70,10 @@ class FinetuneResult:
     """Of the best validation, with its step."""
     losses: dict[str, float] = field(default_factory=dict)
     skipped_steps: int = 0
+    split_steps: int = 0
+    """Steps that were done in smaller parts, as memory ran out."""
+    bad_scenes: tuple[str, ...] = ()
+    """Scenes that could not be read, and that others stood in for."""
     seconds: float = 0.0
 
 
@@ -119,6 +123,8 @@ def run(  # noqa: PLR0913 - one argument per option of the command
         best=max(history, key=lambda entry: entry[task.best_metric]) if history else {},
         losses=outcome.losses,
         skipped_steps=outcome.skipped_steps,
+        split_steps=outcome.split_steps,
+        bad_scenes=outcome.bad_scenes,
         seconds=time.perf_counter() - started,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ponderv2.collectives import n_processes, process_number
+from ponderv2.collectives import gathered, n_processes, process_number
 from ponderv2.errors import PresetError
 from ponderv2.evaluation.instances import instance_metrics
 from ponderv2.models.instances import InstancesModel
@@ -12,7 +12,6 @@ from ponderv2.training.logbook import Logbook
 from ponderv2.workflows import finetune_semantic
 from ponderv2.workflows.configs import FinetuneConfig
 from ponderv2.workflows.finetune_task import Task
-from ponderv2.workflows.gathering import gathered
 from ponderv2.workflows.instance_metrics import found_objects, overlaps_of_scene, require_objects
 
 

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ponderv2.collectives import n_processes, process_number
+from ponderv2.collectives import gathered, n_processes, process_number
 from ponderv2.errors import PresetError, SceneError
 from ponderv2.models.config import SemanticTargetConfig, TextTargetConfig
 from ponderv2.models.pretext import PretextModel
@@ -15,8 +15,8 @@ from ponderv2.scenes.config import PretrainDataConfig
 from ponderv2.scenes.dataset import PretrainDataset
 from ponderv2.scenes.storage import SceneStore
 from ponderv2.training.feed import Datasets
+from ponderv2.training.job import Job
 from ponderv2.training.logbook import Logbook
-from ponderv2.training.loop import Job
 from ponderv2.workflows.configs import PretrainConfig
 from ponderv2.workflows.dataset_parts import (
     OpenPart,
@@ -27,8 +27,7 @@ from ponderv2.workflows.dataset_parts import (
     open_parts,
     with_scenes,
 )
-from ponderv2.workflows.gathering import gathered
-from ponderv2.workflows.previews import preview, write_png
+from ponderv2.workflows.previews import keep_newest, preview, write_png
 from ponderv2.workflows.report import Reporter, SilentReporter
 from ponderv2.workflows.training_runs import (
     RunRequest,
@@ -53,6 +52,10 @@ class PretrainResult:
     losses: dict[str, float] = field(default_factory=dict)
     """Of the last step."""
     skipped_steps: int = 0
+    split_steps: int = 0
+    """Steps that were done in smaller parts, as memory ran out."""
+    bad_scenes: tuple[str, ...] = ()
+    """Scenes that could not be read, and that others stood in for."""
     seconds: float = 0.0
 
 
@@ -77,8 +80,9 @@ def run(
         PresetError: the scenes are of another dataset or have other classes than the model.
         OutputError: the folder holds another run, or cannot be written.
         CheckpointError: `resume` found nothing readable, or another model.
-        Interrupted: after Ctrl-C or SIGTERM, once everything is saved.
+        Interrupted: after Ctrl-C, SIGTERM or SIGUSR1, once everything is saved.
         TrainingError: the numbers stayed not finite.
+        ResourceError: memory stayed too small, or a process of the run ended or does not answer.
     """
     started = time.perf_counter()
     config = _with_class_names(with_scenes(config, scenes))
@@ -98,6 +102,8 @@ def run(
         metrics=metrics,
         losses=outcome.losses,
         skipped_steps=outcome.skipped_steps,
+        split_steps=outcome.split_steps,
+        bad_scenes=outcome.bad_scenes,
         seconds=time.perf_counter() - started,
     )
 
@@ -203,6 +209,8 @@ class _Validation:
         pairs = zip(self._data, self._counts, strict=True)
         names = distinct_names([data.condition for data in self._data])
         metrics = [self._of_dataset(data, count, step, logbook) for data, count in pairs]
+        if process_number() == 0:
+            keep_newest(self._folder / "previews", self._settings.keep_newest)
         return joint_metrics(dict(zip(names, metrics, strict=True)))
 
     def _of_dataset(

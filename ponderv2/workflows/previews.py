@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from ponderv2.errors import OutputError
+from ponderv2.scenes.storage_writer import write_bytes
 from ponderv2.workflows.view_metrics import ViewPair
 
 Picture = UInt8[ndarray, "row column 3"]
@@ -81,15 +83,26 @@ def confusion_picture(confusion: Int[Tensor, "true_class predicted_class"], name
 
 
 def write_png(path: Path, picture: Picture) -> Path:
-    """Raises OutputError when it cannot be written."""
+    """Whole or not at all. Raises OutputError when it cannot be written."""
     from PIL import Image
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    target = io.BytesIO()
+    Image.fromarray(picture).save(target, format="PNG")
+    write_bytes(path, target.getvalue())
     return path
+
+
+def keep_newest(folder: Path, n_steps: int) -> None:
+    """Deletes the pictures `step-N-*.png` of all but the latest steps."""
+    steps: dict[int, list[Path]] = {}
+    for path in folder.glob("step-*-*.png"):
+        number = path.name.split("-")[1]
+        if number.isdigit():
+            steps.setdefault(int(number), []).append(path)
+    for step in sorted(steps)[:-n_steps]:
+        for path in steps[step]:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _bytes(values: Float[Tensor, "row column 3"]) -> Picture:

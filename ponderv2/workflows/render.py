@@ -15,7 +15,6 @@ from numpy import ndarray
 from torch import Tensor
 
 from ponderv2.evaluation.images import depth_errors, normal_error, normals_from_depth, psnr, ssim
-from ponderv2.reconstruction.export import write_whole
 from ponderv2.reconstruction.fields import SceneField
 from ponderv2.reconstruction.paths import Viewpoint, path_contents, viewpoints
 from ponderv2.reconstruction.pictures import (
@@ -30,6 +29,7 @@ from ponderv2.reconstruction.pictures import (
     write_video,
 )
 from ponderv2.scenes.scene import Scene
+from ponderv2.scenes.storage_writer import write_bytes
 from ponderv2.workflows.configs import RenderConfig
 from ponderv2.workflows.previews import colored
 from ponderv2.workflows.report import Reporter, SilentReporter
@@ -104,7 +104,7 @@ def run(
         field = fitted.field
     gallery = Gallery(config, out, field, _depth_range(config, read), store.info.class_colors)
     rows = [row for view in report.track(views, "render", len(views)) if (row := gallery.make(view))]
-    write_whole(out / "cameras.json", json.dumps(path_contents(views), indent=1).encode())
+    write_bytes(out / "cameras.json", json.dumps(path_contents(views), indent=1).encode())
     return RenderResult(
         folder=out,
         n_pictures=len(views),

@@ -13,12 +13,20 @@ import torch
 from ponderv2.errors import CheckpointError, OutputError, PresetError
 from ponderv2.randomness import seed_of
 from ponderv2.scenes.storage import SceneStore
-from ponderv2.training.checkpoint import Checkpoint
 from ponderv2.training.config import TrainingConfig
-from ponderv2.training.distributed import Member, make_fabric, start_together, under_launcher
-from ponderv2.training.logbook import RunLock
-from ponderv2.training.loop import Job, TrainingOutcome, train
-from ponderv2.training.shelf import Shelf
+from ponderv2.training.determinism import repeatable
+from ponderv2.training.distributed import (
+    Member,
+    make_fabric,
+    restart_trouble,
+    start_together,
+    under_launcher,
+)
+from ponderv2.training.job import Job, TrainingOutcome
+from ponderv2.training.loop import train
+from ponderv2.training.peers import Peers
+from ponderv2.training.run_lock import RunLock
+from ponderv2.training.shelf import Resumed, Shelf
 from ponderv2.workflows.configs import FinetuneConfig, PretrainConfig
 from ponderv2.workflows.report import Reporter, SilentReporter
 
@@ -79,22 +87,32 @@ def _train_as_member(
     fabric = make_fabric(config.training, member, request.devices, request.nodes)
     leads = fabric.global_rank == 0
     lock = RunLock(folder) if leads else None
+    peers = Peers.meet()
     try:
-        stored = _stored(request, shelf, report) if request.resume else None
-        if stored is None and not shelf.is_empty() and leads:
-            raise OutputError(
-                f"{folder} holds a run already", fix="--resume continues it; --name NAME starts another"
-            )
-        if fabric.world_size > 1:
-            fabric.barrier()
-        job = make_job(request, stored is not None)
-        return train(job, fabric, report, stored)
+        with repeatable(config.training, report.warn):
+            found = _stored(request, shelf, report) if request.resume else None
+            if found is None and not shelf.is_empty() and leads:
+                raise OutputError(
+                    f"{folder} holds a run already", fix="--resume continues it; --name NAME starts another"
+                )
+            if fabric.world_size > 1:
+                fabric.barrier()
+            if found and leads:
+                found.set_aside()
+            if leads and (trouble := restart_trouble()):
+                report.warn(trouble)
+            job = make_job(request, found is not None)
+            return train(job, fabric, report, found.checkpoint if found else None)
+    except RuntimeError as error:
+        if explained := peers.explained(error, config.training.timeout):
+            raise explained from error
+        raise
     finally:
         if lock:
             lock.release()
 
 
-def _stored(request: RunRequest, shelf: Shelf, report: Reporter) -> Checkpoint | None:
+def _stored(request: RunRequest, shelf: Shelf, report: Reporter) -> Resumed | None:
     """The checkpoint to continue from; None where nothing was saved yet."""
     if shelf.is_empty():
         report.note(f"nothing to resume in {request.folder}: starting from the first step")
@@ -111,8 +129,14 @@ def _stored(request: RunRequest, shelf: Shelf, report: Reporter) -> Checkpoint |
         )
     for key in changed:
         report.warn(f"{key} differs from the run that is continued: the result is not that of one run")
+    threads, before = str(torch.get_num_threads()), found.checkpoint.versions.get("threads")
+    if before is not None and before != threads:
+        report.note(
+            f"the run was begun with {before} CPU threads and goes on with {threads}: sums differ in "
+            f"their last bits (--set training.threads={before} goes on with the same)"
+        )
     report.note(f"continuing {request.folder} after step {found.checkpoint.step}")
-    return found.checkpoint
+    return found
 
 
 def _changed(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -134,7 +158,25 @@ _WITHOUT_EFFECT = {
     *("description", "needs", "cost", "scenes", "val_split"),
     *(
         f"training.{name}"
-        for name in ("save_every", "keep_steps", "evaluate_every", "workers", "tensorboard", "timeout")
+        for name in (
+            *(
+                "save_every",
+                "keep_steps",
+                "keep_every",
+                "keep_newest",
+                "evaluate_every",
+                "workers",
+                "threads",
+            ),
+            *(
+                "tensorboard",
+                "timeout",
+                "log_megabytes",
+                "keep_bad_batches",
+                "max_bad_scenes",
+                "deterministic",
+            ),
+        )
     ),
     *("data.validation_views", "data.cache_megabytes"),
 }

@@ -9,7 +9,8 @@ import trimesh
 
 from ponderv2.errors import OutputError, SceneError
 from ponderv2.geometry.meshes import Mesh
-from ponderv2.reconstruction.export import check_mesh_path, read_mesh, write_mesh, write_whole
+from ponderv2.reconstruction.export import check_mesh_path, read_mesh, write_mesh
+from ponderv2.scenes.storage_writer import write_bytes
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_a_place_that_cannot_be_written_is_refused_early_and_late(tmp_path, mesh
         with pytest.raises(OutputError):
             check_mesh_path(path)
     with pytest.raises(OutputError, match="cannot write"):
-        write_whole(tmp_path / "file" / "mesh.ply", b"")
+        write_bytes(tmp_path / "file" / "mesh.ply", b"")
     assert (tmp_path / "file").read_text() == "kept"
 
 
@@ -69,10 +70,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, mesh, monkeypatch):
     write_mesh(path, mesh)
     before = path.read_bytes()
 
-    def full(self, data):
+    def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OutputError, match="No space left"):
         write_mesh(path, mesh)
     assert path.read_bytes() == before

@@ -65,10 +65,10 @@ def test_mp4_without_its_package_is_refused_with_advice(monkeypatch):
 def test_a_full_disk_leaves_the_old_picture(tmp_path, monkeypatch):
     write_depth(tmp_path / "d.png", torch.ones(1, 1))
 
-    def full(self, data):
+    def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OutputError):
         write_depth(tmp_path / "d.png", torch.zeros(1, 1))
     assert read_integers(tmp_path / "d.png").tolist() == [[1000]]

@@ -17,7 +17,7 @@ import torch
 from ponderv2.errors import Interrupted, OutputError, TrainingError
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.distributed import Member, free_port, start_together
-from ponderv2.training.logbook import RunLock
+from ponderv2.training.run_lock import RunLock
 from tests.training.processes import run_ranks, start
 from tests.training.toy import ToyScenes, _die_inside_a_save, run_toy, toy_job, train_together
 

@@ -19,8 +19,8 @@ from ponderv2.scenes.batch import SceneBatch
 from ponderv2.training.checkpoint import Checkpoint
 from ponderv2.training.config import OneCycleConfig, SgdConfig, TrainingConfig
 from ponderv2.training.distributed import Member, make_fabric, start_together
-from ponderv2.training.logbook import RunLock
 from ponderv2.training.loop import Job, TrainingOutcome, train
+from ponderv2.training.run_lock import RunLock
 from ponderv2.training.shelf import Shelf
 from ponderv2.workflows.report import SilentReporter
 

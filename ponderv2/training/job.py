@@ -1,0 +1,82 @@
+"""What is trained, who watches it, and what it leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from torch import nn
+
+from ponderv2.training.config import TrainingConfig
+from ponderv2.training.feed import Collate, Datasets, SceneSource
+from ponderv2.training.logbook import Logbook
+
+
+@runtime_checkable
+class Advance(Protocol):
+    """A display of steps done."""
+
+    def advance(self, n: int = 1, **fields: float | str) -> None:
+        """`n` more steps; `fields` are numbers worth seeing."""
+
+
+@runtime_checkable
+class Listener(Protocol):
+    """Whoever watches the training."""
+
+    def note(self, text: str) -> None:
+        """One line of information."""
+
+    def warn(self, text: str) -> None:
+        """One line not to be missed."""
+
+    def progress(self, label: str, total: int, completed: int = 0) -> AbstractContextManager[Advance]:
+        """A display of steps done."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained, on what, and how it is judged."""
+
+    kind: str
+    """pretext | segmentation."""
+    model: nn.Module
+    """`model(batch, generator)` gives a step with `.losses`: named scalars with `.total()`."""
+    scenes: SceneSource | Datasets
+    """What is trained on; of several datasets each batch comes from one."""
+    collate: Collate
+    training: TrainingConfig
+    seed: int
+    folder: Path
+    resolved: Mapping[str, Any]
+    """All settings of the run, as plain values."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """Fingerprint of the data."""
+    classes: Mapping[str, Any] = field(default_factory=dict)
+    evaluate: Callable[[int, Logbook | None], dict[str, float]] | None = None
+    """Metrics after a step; runs in every process and must give the same in each."""
+    best_metric: str = ""
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """What a run left behind."""
+
+    folder: Path
+    last: Path
+    best: Path | None
+    step: int
+    history: tuple[dict[str, float], ...]
+    losses: dict[str, float]
+    """Of the last step of this call; empty when there was nothing left to do."""
+    skipped_steps: int
+    """Steps without finite numbers, or that not even single scenes left enough memory for."""
+    split_steps: int = 0
+    """Steps whose scenes went through the model in smaller parts, as memory ran out."""
+    bad_scenes: tuple[str, ...] = ()
+    """Scenes that could not be read, and that others stood in for."""

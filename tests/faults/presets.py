@@ -1,0 +1,32 @@
+"""Settings and scenes of runs that are small enough to be killed often."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.scenes.photographed_room import write_store
+from tests.workflows.tiny import finetune_config, pretrain_config
+
+COMMANDS = ("pretrain", "finetune")
+
+
+def store(folder: Path, n_scenes: int = 3) -> Path:
+    """Rooms to train on and as many to validate."""
+    write_store(folder, n_scenes=n_scenes, n_points=1000, splits=("train", "val"))
+    return folder
+
+
+def preset(path: Path, command: str, **training: Any) -> Path:
+    """A preset file for `ponder pretrain` or `ponder finetune`."""
+    make = pretrain_config if command == "pretrain" else finetune_config
+    path.write_text(json.dumps(make(**training).model_dump(mode="json")))
+    return path
+
+
+def words(command: str, file: Path, scenes: Path, out: Path, name: str, *more: object) -> list[object]:
+    """The command line of a run; the same line starts it and goes on with it."""
+    scratch = ["--scratch"] if command == "finetune" else []
+    run = ["--preset", file, "--data", scenes, "--out", out, "--name", name, "--resume"]
+    return [command, *scratch, *run, *more]
