@@ -19,6 +19,7 @@ import yaml
 
 from ponderv2.errors import SceneError
 from ponderv2.plain_yaml import plain_values
+from ponderv2.scenes.near_miss import near_neighbour
 from ponderv2.scenes.prepared import PreparedScene
 from ponderv2.scenes.processed.layout import FrameChoice, SceneLayout
 from ponderv2.scenes.scene import Scene
@@ -80,7 +81,9 @@ class SceneStore:
         """
         root = Path(root)
         if not root.is_dir():
-            raise SceneError(f"no folder {root}", fix=f"ponder prepare synthetic --out {root}")
+            near = near_neighbour(root, folders_only=True)
+            fix = f"--data {near}" if near is not None else f"ponder prepare synthetic --out {root}"
+            raise SceneError(f"no folder {root}", fix=fix)
         store = SceneStore(root, _read_info(root)) if (root / INFO_FILE).is_file() else _recognised(root)
         if store is None or not any(store.scene_names(split) for split in store.info.splits):
             raise SceneError(f"no prepared scenes in {root}", fix=f"ponder prepare synthetic --out {root}")

@@ -102,6 +102,16 @@ def test_an_empty_folder_names_the_command_that_fills_it(tmp_path: Path):
         assert "ponder prepare" in str(caught.value.fix)
 
 
+def test_a_misspelt_folder_is_answered_with_its_neighbour(tmp_path: Path):
+    (tmp_path / "kitchen").mkdir()
+    with pytest.raises(SceneError, match="no folder") as caught:
+        SceneStore.open(tmp_path / "kichen")
+    assert caught.value.fix == f"--data {tmp_path / 'kitchen'}"
+    with pytest.raises(SceneError, match="no folder") as caught:
+        SceneStore.open(tmp_path / "nothing" / "like it")
+    assert "ponder prepare" in str(caught.value.fix)
+
+
 def test_an_unknown_scene_lists_the_known(store: SceneStore):
     store.write("train", "one", PreparedScene.of(cloud()))
     with pytest.raises(SceneError, match="no scene 'two'") as caught:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import hashlib
 import re
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ponderv2.errors import SceneError
+from ponderv2.scenes.near_miss import near_neighbour
 from ponderv2.scenes.prepared import PreparedScene
 from ponderv2.scenes.sources.config import RgbdConfig
 from ponderv2.scenes.sources.layouts import LAYOUTS, detect_layout
@@ -66,7 +66,7 @@ def find(config: RgbdConfig) -> SourcePlan:
     """One job per recording. Raises SceneError when there is none, saying what was looked for."""
     root = config.path
     if not root.exists():
-        near = _similar(root)
+        near = near_neighbour(root)
         raise SceneError(f"no file or folder {root}", fix=f"give {near or 'the path of a recording'}")
     _refuse_missing_files(config)
     try:
@@ -149,14 +149,6 @@ def _clean(name: str) -> str:
 
 def _split(name: str, config: RgbdConfig) -> str:
     return "val" if any(fnmatch.fnmatch(name, pattern) for pattern in config.val_scenes) else config.split
-
-
-def _similar(root: Path) -> Path | None:
-    """A neighbour with nearly the same name."""
-    if not root.parent.is_dir():
-        return None
-    near = difflib.get_close_matches(root.name, [path.name for path in root.parent.iterdir()], n=1)
-    return root.parent / near[0] if near else None
 
 
 def _nothing_found(root: Path, layout: str) -> str:
