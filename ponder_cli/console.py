@@ -21,6 +21,8 @@ from ponderv2.errors import MismatchError, OutputError, PonderError
 
 WIDTH_OF_FILES = 160
 """Columns of a table that goes into a file or another program."""
+LIST_SHOWN = 6
+"""Longer lists of names are shown by their ends; JSON has them whole."""
 MISMATCHES_SHOWN = 8
 """Entries of a checkpoint that are named for each kind of trouble."""
 
@@ -228,6 +230,8 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.4g}" if math.isfinite(value) else "-"
+    if isinstance(value, list) and len(value) > LIST_SHOWN and isinstance(value[0], str):
+        return f"{_cell(value[0])}, ..., {_cell(value[-1])} ({len(value)} of them)"
     if isinstance(value, list):
         return ", ".join(_cell(item) for item in value)
     return str(value)

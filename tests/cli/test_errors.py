@@ -161,3 +161,12 @@ def test_a_path_that_the_terminal_cannot_show_does_not_end_the_program(tmp_path)
     )
     assert done.returncode == 2
     assert b"no preset file" in done.stderr and b"[/x]" in done.stderr
+
+
+def test_a_long_list_of_files_is_shown_by_its_ends(capsys):
+    from ponder_cli import console
+
+    console.show_result({"pictures": [f"view-{i}.png" for i in range(24)], "channels": list(range(8))})
+    shown = capsys.readouterr().out
+    assert "view-0.png, ..., view-23.png (24 of them)" in shown
+    assert "0, 1, 2, 3, 4, 5, 6, 7" in shown
