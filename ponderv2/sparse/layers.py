@@ -53,8 +53,8 @@ class SubmanifoldConvolution(_SparseConvolution):
         return self.weight.reshape(self.weight.shape[-1], self.weight.shape[0])
 
 
-class StridedConvolution(_SparseConvolution):
-    """Output voxel q meets input voxels `stride * q + k`; no padding."""
+class _ScalingConvolution(_SparseConvolution):
+    """Between a level and the coarser one; by default the stride is the kernel."""
 
     def __init__(
         self,
@@ -67,6 +67,10 @@ class StridedConvolution(_SparseConvolution):
         super().__init__(in_channels, out_channels, kernel, bias)
         self.kernel = triple(kernel)
         self.stride = triple(kernel if stride is None else stride)
+
+
+class StridedConvolution(_ScalingConvolution):
+    """Output voxel q meets input voxels `stride * q + k`; no padding."""
 
     def forward(
         self, feature: Float[Tensor, "voxel channel"], level: Level
@@ -75,20 +79,8 @@ class StridedConvolution(_SparseConvolution):
         return self._plus_bias(backend_for(feature).strided(feature, self.weight, self.stride, level)), coarse
 
 
-class InverseConvolution(_SparseConvolution):
+class InverseConvolution(_ScalingConvolution):
     """Back onto the voxels that a strided convolution of the same kernel and stride had as input."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: int | Sequence[int] = 2,
-        stride: int | Sequence[int] | None = None,
-        bias: bool = False,
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel, bias)
-        self.kernel = triple(kernel)
-        self.stride = triple(kernel if stride is None else stride)
 
     def forward(self, feature: Float[Tensor, "coarse channel"], level: Level) -> Float[Tensor, "voxel out"]:
         """`level` is the finer one: the voxels of the result."""
