@@ -18,6 +18,7 @@ from ponderv2.heads.text_config import (
     FileEmbeddingsConfig,
     OrthogonalEmbeddingsConfig,
 )
+from ponderv2.scenes.array_files import map_array
 
 
 def embedding_rows(
@@ -71,8 +72,11 @@ def _read(path: Path) -> Tensor:
     try:
         if path.suffix == ".safetensors":
             return read_embeddings(path)
-        return torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32))
-    except (OSError, ValueError, EOFError, AttributeError) as error:  # AttributeError: an archive .npz
+        rows = map_array(path)
+        if rows.dtype.kind not in "fiu":
+            raise ValueError(f"it holds {rows.dtype}, not numbers")
+        return torch.from_numpy(rows.astype(np.float32))
+    except (OSError, ValueError) as error:
         raise PresetError(
             f"cannot read class embeddings from {path}: {error}",
             fix="a .npy or .safetensors of [class, channel]",

@@ -24,7 +24,7 @@ from ponderv2.scenes.prepared import PreparedScene
 from ponderv2.scenes.processed.layout import FrameChoice, SceneLayout
 from ponderv2.scenes.scene import Scene
 from ponderv2.scenes.storage_reader import PREPARED
-from ponderv2.scenes.storage_writer import write_scene
+from ponderv2.scenes.storage_writer import put_back, write_scene
 from ponderv2.version import __version__
 
 INFO_FILE = "dataset.yaml"
@@ -186,6 +186,10 @@ class SceneStore:
         except (OSError, ValueError, RecursionError):
             return {}
         return values if isinstance(values, dict) else {}
+
+    def put_back(self, name: str, split: str) -> None:
+        """Undo half a replacement: a run that was killed between two renames left the old scene aside."""
+        put_back(self.root / split / name)
 
     def write(self, split: str, name: str, contents: PreparedScene, fingerprint: str = "") -> None:
         """Write a scene, replacing one of that name; after a crash either the old or the new one is there."""

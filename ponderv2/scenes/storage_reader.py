@@ -28,8 +28,9 @@ class PreparedScenes:
     def scene_names(self, folder: Path) -> tuple[str, ...]:
         """Folders with coord.npy at most two levels down."""
         found = [path.parent for pattern in ("*/coord.npy", "*/*/coord.npy") for path in folder.glob(pattern)]
-        names = (path.relative_to(folder).as_posix() for path in found)
-        return tuple(sorted(name for name in names if not name.startswith(".")))
+        names = [path.relative_to(folder).as_posix() for path in found]
+        hidden = {name for name in names if any(part.startswith(".") for part in name.split("/"))}
+        return tuple(sorted(set(names) - hidden))
 
     def is_scene(self, place: Path) -> bool:
         """Whether there are points."""
@@ -110,7 +111,7 @@ def _float_rows(path: Path, width: int) -> Tensor:
 def _label_column(path: Path) -> Tensor:
     """Any integer type; of several columns the first is the primary label (ScanNet++)."""
     values = _array(path)
-    if values.dtype.kind not in "iu" or values.ndim not in (1, 2):
+    if values.dtype.kind not in "iu" or values.ndim not in (1, 2) or 0 in values.shape[1:]:
         raise SceneError(f"{path} is {values.dtype} {values.shape}, expected whole numbers (N,)", fix=AGAIN)
     return torch.from_numpy((values if values.ndim == 1 else values[:, 0]).astype(np.int64))
 

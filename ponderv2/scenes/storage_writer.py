@@ -7,6 +7,8 @@ import errno
 import io
 import json
 import os
+import platform
+import re
 import shutil
 from pathlib import Path
 
@@ -21,8 +23,10 @@ from ponderv2.version import __version__
 
 def write_scene(folder: Path, contents: PreparedScene, fingerprint: str) -> Surface:
     """Write frames as they come, then the surface, then move the whole into place. Returns the surface."""
-    temporary = folder.parent / f".{folder.name}.partial"
+    # Of this process alone: a worker whose parent was killed may still write the same scene.
+    temporary = folder.parent / f".{folder.name}.{_machine()}-{os.getpid()}.partial"
     try:
+        _remove_leftovers(folder)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         frames = _write_frames(temporary / "frames", contents)
@@ -60,6 +64,14 @@ def write_bytes(path: Path, data: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):  # what went wrong was said above
             temporary.unlink(missing_ok=True)
+
+
+def put_back(folder: Path) -> None:
+    """The scene as it was before a replacement that was killed between its two renames."""
+    aside = _aside(folder)
+    if aside.is_dir() and not folder.exists():
+        with contextlib.suppress(OSError):
+            aside.rename(folder)
 
 
 def output_error(path: Path, error: OSError, n_bytes: int | None = None) -> OutputError:
@@ -178,10 +190,13 @@ def _cloud_arrays(cloud: PreparedCloud) -> dict[str, np.ndarray]:
 
 
 def _write_new(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with path.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise output_error(path, error, len(data)) from error
 
 
 def _sync_folder(folder: Path) -> None:
@@ -197,10 +212,39 @@ def _sync_folder(folder: Path) -> None:
 
 def _replace_folder(new: Path, target: Path) -> None:
     """A folder cannot be renamed onto a full one: the old one steps aside first."""
-    aside = target.parent / f".{target.name}.old"
-    shutil.rmtree(aside, ignore_errors=True)
+    aside = _aside(target)
     if target.exists():
+        shutil.rmtree(aside, ignore_errors=True)
         target.rename(aside)
     new.rename(target)
     _sync_folder(target.parent)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(target: Path) -> Path:
+    return target.parent / f".{target.name}.old"
+
+
+def _machine() -> str:
+    return re.sub(r"[^\w.]", "_", platform.node())[:40]
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """What processes of this machine that are no more have left of the scene."""
+    start, end = f".{folder.name}.", ".partial"
+    for path in folder.parent.iterdir() if folder.parent.is_dir() else ():
+        if not (path.name.startswith(start) and path.name.endswith(end)):
+            continue
+        machine, _, process = path.name[len(start) : -len(end)].rpartition("-")
+        if machine == _machine() and process.isdigit() and not _lives(int(process)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -198,6 +198,7 @@ def _already_there(
     store: SceneStore, job: SceneJob, before: dict[str, Any], settings: CheckConfig
 ) -> SceneOutcome | None:
     """The outcome of a scene that was prepared with the same settings from the same input."""
+    store.put_back(job.name, job.split)
     record = store.record(job.name, job.split)
     there = (store.root / job.split / job.name / "coord.npy").is_file()
     if not there or record.get("fingerprint") != job.fingerprint():

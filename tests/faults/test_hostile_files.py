@@ -93,7 +93,7 @@ def test_yaml_is_plain_data_wherever_it_is_read(tmp_path: Path, flag: Path, kind
     for words in (("--preset", preset), ("--set", f"training={value}")):
         result = ponder("pretrain", *words, "--data", tmp_path, "--out", tmp_path / "runs")
         assert result.exit_code == 2 and "Traceback" not in result.stderr, result.stderr
-    store = hostile_files.array_store(tmp_path / "store", "dataset.yaml/../x", b"")
+    store = hostile_files.array_store(tmp_path / "store", "notes.txt", b"")
     (store / "dataset.yaml").write_text(f"name: rooms\nsplits: [train]\n{text}class_names: *j\n"[: 1 << 16])
     with pytest.raises(PonderError, match=r"dataset\.yaml"):
         SceneStore.open(store)

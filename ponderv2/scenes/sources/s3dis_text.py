@@ -27,6 +27,7 @@ MOST_DAMAGED = 0.5
 """Share of lines without points, above which the file is something else."""
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _UNPRINTABLE = re.compile(rb"[^\x20-\x7e]")
+_RUN = re.compile(rb"[^\x20-\x7e]+")
 MOST_UNPRINTABLE = 6
 """In one line; with more of them nothing is guessed."""
 MANY_DROPPED = 1000
@@ -110,7 +111,8 @@ def _careful_rows(block: bytes, n_before: int, name: str) -> tuple[Float64[ndarr
     for number, line in enumerate(block.split(b"\n")[:-1], n_before + 1):
         row = _row(line.split())
         if row is None and line.strip():
-            fields = repaired(line)
+            hopeless = n_dropped > max(MANY_DROPPED, 2 * len(rows))
+            fields = None if hopeless else repaired(line)
             row = None if fields is None else _row(fields)
             after = "dropped" if fields is None else f"read as '{b' '.join(fields).decode()}'"
             told.append(f"{name} line {number}: '{_shown(line)}' {after}")
@@ -135,18 +137,17 @@ def repaired(line: bytes) -> list[bytes] | None:
     An unprintable byte is left out, or else separates two numbers: whichever gives six sound fields, with as
     few separations as possible. A blank that tore a number apart is closed where only one place is possible.
     """
-    pieces = _UNPRINTABLE.split(line)
-    n_gaps = len(pieces) - 1
-    if n_gaps > MOST_UNPRINTABLE:
+    if len(_UNPRINTABLE.findall(line)) > MOST_UNPRINTABLE:
         return None
+    pieces = _RUN.split(line)
     whole = b"".join(pieces).split()
-    # A blank makes at most one field more.
-    for n_blanks in range(max(6 - len(whole), 0), n_gaps + 1) if len(whole) <= 6 else ():
-        for blanks in itertools.combinations(range(n_gaps), n_blanks):
-            text = b"".join(piece + b" " * (at in blanks) for at, piece in enumerate(pieces))
-            fields = text.split()
-            if _row(fields) is not None:
-                return fields
+    gaps = [at for at in range(len(pieces) - 1) if pieces[at][-1:].strip() and pieces[at + 1][:1].strip()]
+    n_blanks = 6 - len(whole)  # each blank in a gap makes one field more
+    for blanks in itertools.combinations(gaps, n_blanks) if n_blanks >= 0 else ():
+        text = b"".join(piece + b" " * (at in blanks) for at, piece in enumerate(pieces))
+        fields = text.split()
+        if _row(fields) is not None:
+            return fields
     return _rejoined(whole)
 
 

@@ -157,7 +157,7 @@ def find(config: ScannetppConfig) -> SourcePlan:
             if config.scenes and not any(fnmatch.fnmatch(name, pattern) for pattern in config.scenes):
                 continue
             folder = root / "data" / Path(name).name
-            if len(folder.name) < 256 and folder.name != ".." and (folder / "scans").is_dir():
+            if folder.name != ".." and _is_folder(folder / "scans"):
                 jobs.append(ScannetppJob(split, folder.name, folder, class_of_label, config))
             else:
                 missing += 1
@@ -171,6 +171,14 @@ def find(config: ScannetppConfig) -> SourcePlan:
     notes += [f"{missing} listed scenes are not there"] if missing else []
     info = DatasetInfo("ScanNet++", names, class_colors(len(names)), "segment", splits=tuple(count))
     return SourcePlan(info, tuple(jobs), tuple(notes))
+
+
+def _is_folder(path: Path) -> bool:
+    """No for names that no disk can hold, too."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def read_classes(folder: Path) -> tuple[tuple[str, ...], dict[str, int]]:

@@ -69,7 +69,10 @@ def _numbers(lines: bytes, width: int) -> Float64[ndarray, "row width"]:
     """The first numbers of every line, after its word."""
     n_lines = len(lines.strip().splitlines())
     values = np.array(lines.replace(b"v", b" ").split(), np.float64)
-    return values.reshape(n_lines, -1)[:, :width]
+    rows = values.reshape(n_lines, -1)[:, :width]
+    if rows.shape[1] != width:
+        raise ValueError(f"rows of {rows.shape[1]} numbers")
+    return rows
 
 
 def _triangles(lines: bytes, n_vertices: int) -> Int64[ndarray, "face 3"]:
