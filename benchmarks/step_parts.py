@@ -1,0 +1,98 @@
+"""One pre-training step, part by part, with the time of each; the sum is what the training loop does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ponderv2.encoder.densify import densify
+from ponderv2.encoder.frames import scene_frames
+from ponderv2.geometry.volumes import FeatureVolume
+from ponderv2.models.pretext import EncodedScenes, PretextModel
+from ponderv2.randomness import generator_of, generators_of_scenes
+from ponderv2.renderer.sampling import draw_noise_of_scenes
+from ponderv2.scenes.batch import SceneBatch
+
+FORWARD = ("backbone", "rays", "to_dense", "projection", "renderer", "losses")
+BACKWARD = ("renderer and losses", "projection", "to_dense", "backbone")
+PARTS = (*(f"forward {name}" for name in FORWARD), *(f"backward {name}" for name in BACKWARD), "optimiser")
+
+
+class Clock:
+    """Seconds between marks: of the wall clock, and of all threads of this process."""
+
+    def __init__(self, watch: Callable[[str], None] | None = None) -> None:
+        self.seconds: dict[str, float] = {}
+        self.cpu_seconds: dict[str, float] = {}
+        self._watch = watch
+        self._last, self._last_cpu = time.perf_counter(), time.process_time()
+
+    def mark(self, name: str) -> None:
+        """What was done since the last mark was `name`."""
+        now, now_cpu = time.perf_counter(), time.process_time()
+        self.seconds[name] = now - self._last
+        self.cpu_seconds[name] = now_cpu - self._last_cpu
+        self._last, self._last_cpu = now, now_cpu
+        if self._watch is not None:
+            self._watch(name)
+
+    def mark_gradient(self, values: Tensor, name: str) -> None:
+        """Mark once the gradient of `values` is complete."""
+        values.register_hook(lambda _: self.mark(name))
+
+
+def one_step(
+    model: PretextModel,
+    optimiser: Optimizer,
+    batch: SceneBatch,
+    step: int = 0,
+    precision: AbstractContextManager[Any] | None = None,
+    watch: Callable[[str], None] | None = None,
+) -> tuple[Clock, float]:
+    """Forward, backward, update, as `PretextModel.forward` and the loop do. Times per part, and the loss.
+
+    `precision` is the autocast context of the forward pass; `watch` is told every part that is finished.
+    """
+    clock = Clock(watch)
+    with precision or nullcontext():
+        loss = forward(model, batch, generator_of("step", step), clock)
+    loss.backward()
+    clock.mark("backward backbone")
+    torch.nn.utils.clip_grad_norm_(model.parameters(), float("inf"))
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    clock.mark("optimiser")
+    return clock, float(loss.detach())
+
+
+def forward(model: PretextModel, batch: SceneBatch, generator: torch.Generator, clock: Clock) -> Tensor:
+    """`PretextModel.forward(batch, generator).losses.total()`, with the clock at the borders of the parts."""
+    feature = model.encode(batch, generator)
+    clock.mark_gradient(feature, "backward to_dense")
+    clock.mark("forward backbone")
+    frames = scene_frames(batch.coord, batch.offset, model.config.frame)
+    rays = model.rays(batch, frames)
+    counts = torch.bincount(rays.rays.scene, minlength=len(batch.offset)).tolist()
+    generators = generators_of_scenes(generator, len(counts))
+    noise = draw_noise_of_scenes(counts, generators, model.config.renderer, batch.feature.device)
+    clock.mark("forward rays")
+    volume = densify(feature, batch.coord, batch.offset, frames, model.config.densify)
+    clock.mark_gradient(volume.values, "backward projection")
+    clock.mark("forward to_dense")
+    projected = model.proj_net(volume.values)
+    clock.mark_gradient(projected, "backward renderer and losses")
+    clock.mark("forward projection")
+    encoded = EncodedScenes(
+        feature, FeatureVolume(projected, volume.lower, volume.upper, volume.corners_are_centres), frames
+    )
+    output = model.renderer(encoded.volume, rays.rays, noise, target_distance=rays.distance)
+    clock.mark("forward renderer")
+    loss = model.compare(batch, encoded, rays, output).losses.total()
+    clock.mark("forward losses")
+    return loss

@@ -1,0 +1,165 @@
+"""The CPU cost of one pre-training step of published width: time per part, memory, and the machine's limits.
+
+Run: python -m benchmarks.training_step [--json FILE] [--repeats 5] [--threads 2] [--precision 32 bf16]
+
+Two generated rooms of 60,000 voxels, 5 views x 256 rays each, 132 samples per ray, all losses. Each precision
+runs in a fresh process, whose largest resident memory is that of two training steps. Every step is followed by
+a product of two 2048x2048 float32 matrices, the yardstick between machines and moments: the published
+implementation took 850 such products for the step (66.2 s median, 60.5 s best, 9.6 GiB).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from benchmarks.operation_counts import OperationCounts, copy_rate, product_flops, product_seconds
+from benchmarks.step_parts import PARTS, Clock, one_step
+from benchmarks.step_workload import config, default_cache, make_batch, make_model
+from ponderv2.training.optimiser import build_optimiser
+
+PUBLISHED = {
+    "products": 850.0,
+    "step_median": 66.2,
+    "step_best": 60.5,
+    "product_best": 0.070,
+    "memory_gib": 9.6,
+    "forward backbone": 8.3,
+    "forward rays": 0.3,
+    "forward to_dense": 2.2,
+    "forward projection": 3.9,
+    "forward renderer": 11.0,
+    "forward losses": 0.4,
+    "backward renderer and losses": 17.4,
+    "backward projection": 7.1,
+    "backward to_dense": 4.7,
+    "backward backbone": 9.6,
+    "optimiser": 0.1,
+}
+"""Wall seconds of the published code on two threads of an AVX-512 machine with nothing else running."""
+
+
+def measure(repeats: int, precision: str, cache: Path) -> dict[str, Any]:
+    """Times, memory and counts in this process."""
+    settings = config()
+    batch = make_batch(settings, cache)
+    model = make_model(settings)
+    optimiser = build_optimiser(model, settings.training)
+    found: dict[str, Any] = {"memory_before_gib": _memory_gib()}
+    clocks: list[Clock] = []
+    products, products_cpu, losses = [], [], []
+    for turn in range(repeats + 1):
+        clock, loss = one_step(model, optimiser, batch, turn, _precision(precision))
+        if turn:  # the first step is the warm-up
+            clocks.append(clock)
+        if turn == 1:
+            found["memory_gib"] = _memory_gib()
+        losses.append(loss)
+        wall, cpu = product_seconds(repeats=3)
+        products, products_cpu = products + wall, products_cpu + cpu
+    found |= {"precision": precision, "losses": losses, "memory_gib_end": _memory_gib()}
+    for name, of, product in (("wall", "seconds", products), ("cpu", "cpu_seconds", products_cpu)):
+        parts = {part: [getattr(clock, of)[part] for clock in clocks] for part in PARTS}
+        steps = [sum(getattr(clock, of).values()) for clock in clocks]
+        found[name] = {"parts": parts, "step": steps, "product": product}
+        found[name]["products_per_step"] = min(steps) / min(product)
+    found["limits"] = _limits(model, batch, optimiser, precision, min(products))
+    return found
+
+
+def _limits(model: Any, batch: Any, optimiser: Any, precision: str, product: float) -> dict[str, Any]:
+    """Arithmetic over the rate of the product, traffic over the rate of a copy, per part."""
+    counts = OperationCounts()
+    with counts:
+        one_step(model, optimiser, batch, 0, _precision(precision), counts.finish)
+    gemm, copy = product_flops() / product, copy_rate()
+    parts = {
+        name: {
+            "gflop": counts.flops[name] / 1e9,
+            "gigabyte": counts.traffic[name] / 1e9,
+            "seconds": max(counts.flops[name] / gemm, counts.traffic[name] / copy),
+        }
+        for name in PARTS
+    }
+    return {"gflops_per_second": gemm / 1e9, "copy_gigabyte_per_second": copy / 1e9, "parts": parts}
+
+
+def _precision(name: str) -> AbstractContextManager[Any]:
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=name == "bf16")
+
+
+def _memory_gib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def _fresh(precision: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """`measure` in a new process."""
+    command = [sys.executable, "-m", "benchmarks.training_step", "--child", "--precision", precision]
+    command += ["--repeats", str(arguments.repeats), "--threads", str(arguments.threads)]
+    command += ["--cache", str(arguments.cache)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def show(found: dict[str, Any]) -> None:
+    """The table of one precision."""
+    print(f"\nprecision {found['precision']}")
+    print(f"{'part':30}{'median s':>9}{'best s':>9}{'CPU s':>9}{'limit s':>9}{'share':>7}{'published s':>13}")
+    limits = {name: part["seconds"] for name, part in found["limits"]["parts"].items()}
+    wall, cpu = found["wall"], found["cpu"]
+    for name, seconds in wall["parts"].items():
+        _line(name, seconds, cpu["parts"][name], limits[name], PUBLISHED[name])
+    _line("step", wall["step"], cpu["step"], sum(limits.values()), PUBLISHED["step_median"])
+    products = wall["products_per_step"]
+    print(
+        f"a step is {products:.0f} matrix products of {min(wall['product']) * 1e3:.0f} ms "
+        f"({cpu['products_per_step']:.0f} by CPU time); published {PUBLISHED['products']:.0f}: "
+        f"{PUBLISHED['products'] / products:.1f} times as fast"
+    )
+    print(f"largest resident memory {found['memory_gib']:.2f} GiB; published {PUBLISHED['memory_gib']} GiB")
+
+
+def _line(name: str, wall: list[float], cpu: list[float], limit: float, published: float) -> None:
+    share = limit / max(min(wall), 1e-9)
+    print(
+        f"{name:30}{median(wall):9.2f}{min(wall):9.2f}{min(cpu):9.2f}{limit:9.2f}{share:7.0%}{published:13.1f}"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measures, prints, and writes JSON if asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--json", type=Path, help="file for the results")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--precision", nargs="+", choices=("32", "bf16"), default=["32", "bf16"])
+    parser.add_argument("--cache", type=Path, default=default_cache(), help="folder of the generated rooms")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if arguments.child:
+        torch.set_num_threads(arguments.threads)
+        print(json.dumps(measure(arguments.repeats, arguments.precision[0], arguments.cache)))
+        return
+    results = [_fresh(precision, arguments) for precision in arguments.precision]
+    for found in results:
+        show(found)
+    if arguments.json:
+        about = {"threads": arguments.threads, "cores": os.cpu_count(), "machine": platform.machine()}
+        about |= {"torch": torch.__version__, "published": PUBLISHED}
+        arguments.json.write_text(json.dumps({"about": about, "runs": results}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
