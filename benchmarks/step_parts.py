@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ponderv2.encoder.densify import densify
+from ponderv2.encoder.densify import pool
 from ponderv2.encoder.frames import scene_frames
-from ponderv2.geometry.volumes import FeatureVolume
 from ponderv2.models.pretext import EncodedScenes, PretextModel
 from ponderv2.randomness import generator_of, generators_of_scenes
 from ponderv2.renderer.sampling import draw_noise_of_scenes
@@ -82,15 +81,13 @@ def forward(model: PretextModel, batch: SceneBatch, generator: torch.Generator, 
     generators = generators_of_scenes(generator, len(counts))
     noise = draw_noise_of_scenes(counts, generators, model.config.renderer, batch.feature.device)
     clock.mark("forward rays")
-    volume = densify(feature, batch.coord, batch.offset, frames, model.config.densify)
-    clock.mark_gradient(volume.values, "backward projection")
+    cells = pool(feature, batch.coord, batch.offset, frames, model.config.densify)
+    clock.mark_gradient(cells.rows, "backward projection")
     clock.mark("forward to_dense")
-    projected = model.proj_net(volume.values)
+    projected = model.proj_net(cells)
     clock.mark_gradient(projected, "backward renderer and losses")
     clock.mark("forward projection")
-    encoded = EncodedScenes(
-        feature, FeatureVolume(projected, volume.lower, volume.upper, volume.corners_are_centres), frames
-    )
+    encoded = EncodedScenes(feature, cells.with_values(projected), frames)
     output = model.renderer(encoded.volume, rays.rays, noise, target_distance=rays.distance)
     clock.mark("forward renderer")
     loss = model.compare(batch, encoded, rays, output).losses.total()

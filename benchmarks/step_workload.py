@@ -69,6 +69,4 @@ def _as_scannet(scene: SceneBatch) -> SceneBatch:
     assert scene.pixels is not None
     known = torch.where(scene.pixels.label < N_CLASSES, scene.pixels.label, -1)
     segment = torch.where(scene.segment < N_CLASSES, scene.segment, -1)
-    return replace(
-        scene, condition="ScanNet", segment=segment, pixels=replace(scene.pixels, label=known)
-    )
+    return replace(scene, condition="ScanNet", segment=segment, pixels=replace(scene.pixels, label=known))

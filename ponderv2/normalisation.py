@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ponderv2.collectives import n_processes
+from ponderv2.collectives import n_processes, sum_over_processes
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -43,6 +43,27 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
             shape = (1, -1) + (1,) * (input.dim() - 2)
             values = values * self.weight.view(shape) + self.bias.view(shape)
         return values.to(input.dtype)
+
+    def scale_and_shift(
+        self, rows: Float[Tensor, "row channel"], n_values: int
+    ) -> tuple[Float[Tensor, " channel"], Float[Tensor, " channel"]]:
+        """What the normalisation of `rows` and of `n_values - len(rows)` zeros multiplies with and adds.
+
+        Statistics and their updates are those of all `n_values`, of all processes together.
+        """
+        values = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        mean, variance = self.running_mean, self.running_var
+        count = sum_over_processes(values.new_tensor(float(n_values)))
+        if mean is None or variance is None or (self.training and n_values * n_processes() > 1):
+            mean = sum_over_processes(values.sum(0)) / count
+            zeros = mean.square() * (n_values - len(rows))
+            variance = sum_over_processes((values - mean).square().sum(0) + zeros) / count
+            if self.training:
+                self._update_running(mean.detach(), variance.detach(), count)
+        scale = torch.rsqrt(variance + self.eps)
+        scale = scale if self.weight is None else scale * self.weight
+        shift = -mean * scale
+        return scale, shift if self.bias is None else shift + self.bias
 
     @torch.no_grad()
     def _update_running(

@@ -7,12 +7,15 @@ covered a cube that is a tenth larger, so a point is stored up to six cells away
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from ponderv2.encoder.config import DensifyConfig
 from ponderv2.encoder.frames import WIDENING, SceneFrames, bounds_of_scenes
+from ponderv2.geometry.cells import CellVolume
 from ponderv2.geometry.volumes import FeatureVolume
 from ponderv2.geometry.voxels import scene_of_each
 
@@ -29,8 +32,22 @@ def densify(
 ) -> FeatureVolume:
     """The mean feature per cell, zero where there is no point; differentiable in `feature` only.
 
-    Values lie in memory with the channel last. Sums are in float32 or better and in a fixed order.
-    Points outside the volume (possible with a fixed frame edge) are left out.
+    Values lie in memory with the channel last.
+    """
+    return pool(feature, coord, offset, frames, config).volume()
+
+
+def pool(
+    feature: Float[Tensor, "point channel"],
+    coord: Float[Tensor, "point 3"],
+    offset: Int[Tensor, " scene"],
+    frames: SceneFrames,
+    config: DensifyConfig,
+) -> CellVolume:
+    """The mean feature per cell that holds a point; differentiable in `feature` only.
+
+    Sums are in float32 or better and in a fixed order. Points outside the volume (possible with a fixed
+    frame edge) are left out.
     """
     scene = scene_of_each(offset)
     with torch.no_grad():
@@ -42,7 +59,7 @@ def densify(
 
 def _aligned(
     feature: Tensor, position: Float[Tensor, "point 3"], scene: Tensor, n_scenes: int, config: DensifyConfig
-) -> FeatureVolume:
+) -> CellVolume:
     half = torch.full((n_scenes, 3), (1.0 + config.padding) / 2, dtype=position.dtype, device=position.device)
     lower, upper = -half, half
     if config.box == "bounds":
@@ -56,8 +73,8 @@ def _aligned(
     inside = ((fraction >= 0) & (fraction <= 1)).all(1)
     cell = torch.minimum((fraction * shape).floor().long(), shape - 1)
     keep = inside.nonzero()[:, 0]
-    values = _mean_volume(feature[keep], cell[keep], scene[keep], n_scenes, config.grid_shape)
-    return FeatureVolume(values, lower, upper)
+    cells = _mean_cells(feature[keep], cell[keep], scene[keep], n_scenes, config.grid_shape)
+    return replace(cells, lower=lower, upper=upper)
 
 
 def _published(
@@ -66,7 +83,7 @@ def _published(
     scene: Tensor,
     frames: SceneFrames,
     config: DensifyConfig,
-) -> FeatureVolume:
+) -> CellVolume:
     """Cells of `grid_size`, then groups of them per axis; small scenes are enlarged by interpolation."""
     n_scenes = len(frames.scale)
     limit = 0.5 - WIDENING
@@ -80,11 +97,13 @@ def _published(
     # A fixed frame edge can leave points that the cube does not hold; they were clipped onto its faces.
     cell = torch.minimum(cell, shape - 1)
     keep = (~small[scene]).nonzero()[:, 0]
-    values = _mean_volume(feature[keep], cell[keep], scene[keep], n_scenes, config.grid_shape)
+    cells = _mean_cells(feature[keep], cell[keep], scene[keep], n_scenes, config.grid_shape)
     if bool(small.any()):
-        values = values + _enlarged(feature, fine, scene, resolution, small, config.grid_shape)
+        values = cells.dense() + _enlarged(feature, fine, scene, resolution, small, config.grid_shape)
+        rows = values.permute(0, 2, 3, 4, 1).reshape(cells.n_cells, -1)
+        cells = replace(cells, rows=rows, number=torch.arange(cells.n_cells, device=rows.device))
     half = torch.full((n_scenes, 3), (1.0 + config.padding + PUBLISHED_EXTRA) / 2).to(position)
-    return FeatureVolume(values, -half, half, corners_are_centres=True)
+    return replace(cells, lower=-half, upper=half, corners_are_centres=True)
 
 
 def _published_resolution(
@@ -97,30 +116,30 @@ def _published_resolution(
     return (last - first).amax(1).long() + 2
 
 
-def _mean_volume(
+def _mean_cells(
     feature: Float[Tensor, "point channel"],
     cell: Int[Tensor, "point 3"],
     scene: Int[Tensor, " point"],
     n_scenes: int,
     shape: tuple[int, int, int],
-) -> Float[Tensor, "scene channel z y x"]:
+) -> CellVolume:
+    """The occupied cells, in boxes that are yet to be named."""
     x, y, z = cell.unbind(1)
-    number = ((scene * shape[2] + z) * shape[1] + y) * shape[0] + x
-    rows = mean_per_cell(feature, number, n_scenes * shape[0] * shape[1] * shape[2])
-    return rows.view(n_scenes, shape[2], shape[1], shape[0], -1).permute(0, 4, 1, 2, 3)
+    number, rows = mean_per_cell(feature, ((scene * shape[2] + z) * shape[1] + y) * shape[0] + x)
+    nowhere = torch.zeros(n_scenes, 3, device=feature.device)
+    return CellVolume(rows, number, (n_scenes, *reversed(shape)), nowhere, nowhere)
 
 
 def mean_per_cell(
-    feature: Float[Tensor, "point channel"], cell: Int[Tensor, " point"], n_cells: int
-) -> Float[Tensor, "cell channel"]:
-    """Mean of the features of each cell, zero for empty cells; the same bits at every run."""
+    feature: Float[Tensor, "point channel"], cell: Int[Tensor, " point"]
+) -> tuple[Int[Tensor, " cell"], Float[Tensor, "cell channel"]]:
+    """Number of each cell that occurs, ascending, and the mean of its features; the same bits at every run."""
     number, order = cell.sort(stable=True)
     occupied, counts = torch.unique_consecutive(number, return_counts=True)
     members = feature.index_select(0, order)
     wide = members.to(torch.promote_types(feature.dtype, torch.float32))
     means = torch.segment_reduce(wide, "mean", lengths=counts, axis=0, unsafe=True) if len(counts) else wide
-    empty = feature.new_zeros(n_cells, feature.shape[1])
-    return empty.index_copy(0, occupied, means.to(feature.dtype))
+    return occupied, means.to(feature.dtype)
 
 
 def _enlarged(
@@ -135,7 +154,7 @@ def _enlarged(
     largest = int(resolution[small].max())
     keep = small[scene].nonzero()[:, 0]
     cube = (largest, largest, largest)
-    grid = _mean_volume(feature[keep], fine[keep].clamp(max=largest - 1), scene[keep], len(small), cube)
+    grid = _mean_cells(feature[keep], fine[keep].clamp(max=largest - 1), scene[keep], len(small), cube).dense()
     weights = [_resizing(resolution, largest, size).to(feature.dtype) for size in shape]
     for axis, weight in zip((4, 3, 2), weights, strict=True):
         moved = grid.movedim(axis, -1)

@@ -7,8 +7,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ponderv2.encoder.cell_unit import is_mostly_empty, unit_of_cells
 from ponderv2.encoder.config import ConvBlock3DConfig, DoubleConvUNet3DConfig, UNet3DConfig
+from ponderv2.geometry.cells import CellVolume
 from ponderv2.normalisation import BatchNorm
+
+Volume = Float[Tensor, "scene in z y x"] | CellVolume
+"""Dense, or the occupied cells alone."""
 
 
 class _Unit(nn.Module):
@@ -19,7 +24,11 @@ class _Unit(nn.Module):
         self.batchnorm = BatchNorm(in_channels)
         self.conv = nn.Conv3d(in_channels, out_channels, 3, padding=1, bias=False)
 
-    def forward(self, x: Float[Tensor, "scene in z y x"]) -> Float[Tensor, "scene out z y x"]:
+    def forward(self, x: Volume) -> Float[Tensor, "scene out z y x"]:
+        if isinstance(x, CellVolume):
+            if is_mostly_empty(x):
+                return unit_of_cells(x, self.batchnorm, self.conv.weight)
+            x = x.dense()
         return torch.relu_(self.conv(self.batchnorm(x)))
 
 
@@ -31,9 +40,11 @@ class _Encoder(nn.Module):
         self.basic_module = basic_module
         self.pool = pool
 
-    def forward(self, x: Float[Tensor, "scene in z y x"]) -> Float[Tensor, "scene out z2 y2 x2"]:
-        # With an odd size the last plane would be lost; a size of 1 could not be halved at all.
-        return self.basic_module(functional.max_pool3d(x, 2, ceil_mode=True) if self.pool else x)
+    def forward(self, x: Volume) -> Float[Tensor, "scene out z2 y2 x2"]:
+        if self.pool and isinstance(x, Tensor):
+            # With an odd size the last plane would be lost; a size of 1 could not be halved at all.
+            x = functional.max_pool3d(x, 2, ceil_mode=True)
+        return self.basic_module(x)
 
 
 class _Upsampling(nn.Module):
@@ -78,7 +89,7 @@ class UNet3D(nn.Module):
         )
         self.final_conv = nn.Conv3d(widths[0], config.out_channels, 1)
 
-    def forward(self, x: Float[Tensor, "scene in z y x"]) -> Float[Tensor, "scene out z y x"]:
+    def forward(self, x: Volume) -> Float[Tensor, "scene out z y x"]:
         return self.final_conv(_through(self.encoders, self.decoders, x))
 
 
@@ -91,7 +102,7 @@ class _DoubleUnit(nn.Module):
         self.SingleConv1 = _Unit(in_channels, middle)
         self.SingleConv2 = _Unit(middle, out_channels)
 
-    def forward(self, x: Float[Tensor, "scene in z y x"]) -> Float[Tensor, "scene out z y x"]:
+    def forward(self, x: Volume) -> Float[Tensor, "scene out z y x"]:
         return self.SingleConv2(self.SingleConv1(x))
 
 
@@ -126,12 +137,12 @@ class DoubleConvUNet3D(nn.Module):
         )
         self.final_conv = nn.Conv3d(widths[0], config.out_channels, 1)
 
-    def forward(self, x: Float[Tensor, "scene in z y x"]) -> Float[Tensor, "scene out z y x"]:
+    def forward(self, x: Volume) -> Float[Tensor, "scene out z y x"]:
         return self.final_conv(_through(self.encoders, self.decoders, x))
 
 
-def _through(encoders: nn.ModuleList, decoders: nn.ModuleList, x: Tensor) -> Tensor:
-    skips = []
+def _through(encoders: nn.ModuleList, decoders: nn.ModuleList, x: Volume) -> Tensor:
+    skips: list[Tensor] = []
     for encoder in encoders:
         x = encoder(x)
         skips.append(x)
@@ -151,5 +162,5 @@ class ConvBlock3D(nn.Module):
             nn.ReLU(inplace=True),
         )
 
-    def forward(self, x: Float[Tensor, "scene in z y x"]) -> Float[Tensor, "scene out z y x"]:
-        return self.conv(x)
+    def forward(self, x: Volume) -> Float[Tensor, "scene out z y x"]:
+        return self.conv(x.dense() if isinstance(x, CellVolume) else x)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ponderv2.encoder.build import build_encoder, build_projection
-from ponderv2.encoder.densify import densify
+from ponderv2.encoder.densify import pool
 from ponderv2.encoder.frames import SceneFrames, scene_frames
 from ponderv2.encoder.masking import mask_blocks, new_mask_token
 from ponderv2.geometry.volumes import FeatureVolume
@@ -104,11 +104,8 @@ class PretextModel(nn.Module):
         """Encoder, pooling to a grid and projection."""
         feature = self.encode(batch, generator)
         frames = scene_frames(batch.coord, batch.offset, self.config.frame)
-        volume = densify(feature, batch.coord, batch.offset, frames, self.config.densify)
-        projected = self.proj_net(volume.values)
-        return EncodedScenes(
-            feature, FeatureVolume(projected, volume.lower, volume.upper, volume.corners_are_centres), frames
-        )
+        cells = pool(feature, batch.coord, batch.offset, frames, self.config.densify)
+        return EncodedScenes(feature, cells.with_values(self.proj_net(cells)), frames)
 
     def forward(self, batch: SceneBatch, generator: torch.Generator) -> PretextStep:
         """One training step: render the pixels of the batch and compare them.

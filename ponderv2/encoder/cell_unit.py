@@ -1,0 +1,91 @@
+"""Norm, 3x3x3 convolution and ReLU of a volume that is mostly empty, without touching the empty cells.
+
+After the norm an empty cell holds one value per channel, so the convolution is that of the occupied cells alone
+plus that of a constant volume, which only knows inner cells and borders. Equal to the dense way up to rounding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from ponderv2.geometry.cells import CellVolume
+from ponderv2.normalisation import BatchNorm
+from ponderv2.sparse.dilation import border_types, dilation
+from ponderv2.sparse.torch_backend import convolve
+
+DENSE_FROM = 0.25
+"""Share of occupied cells from which the dense way is taken."""
+
+
+def is_mostly_empty(cells: CellVolume) -> bool:
+    """Whether leaving out the empty cells pays."""
+    return len(cells.rows) < DENSE_FROM * cells.n_cells
+
+
+def unit_of_cells(
+    cells: CellVolume, norm: BatchNorm, weight: Float[Tensor, "out in 3 3 3"]
+) -> Float[Tensor, "scene out z y x"]:
+    """relu(conv(norm(volume))) with padding 1; the channel is last in memory."""
+    scale, shift = norm.scale_and_shift(cells.rows, cells.n_cells)
+    reach = dilation(cells.number, cells.shape)
+    occupied = convolve(cells.rows * scale, weight.permute(0, 2, 3, 4, 1), reach.kernel_map)
+    constant, kind = _constant_volume(shift, weight, cells.shape[1:])
+    inner = cells.n_cells // cells.shape[0]
+    rows = occupied + constant.index_select(0, kind.index_select(0, reach.number % inner))
+    result = _Assembled.apply(torch.relu(rows), torch.relu(constant), reach.number, kind, cells.shape)
+    return result.permute(0, 4, 1, 2, 3)
+
+
+def _constant_volume(
+    value: Float[Tensor, " in"], weight: Float[Tensor, "out in 3 3 3"], size: tuple[int, int, int]
+) -> tuple[Float[Tensor, "kind out"], Int[Tensor, " cell"]]:
+    """The convolution of a volume that is `value` throughout: one row per kind of cell, and each cell's kind."""
+    short = [min(s, 3) for s in size]
+    volume = value[:, None, None, None].expand(-1, *short)[None]
+    found = F.conv3d(volume, weight, padding=1)[0].flatten(1).T
+    z, y, x = (border_types(s, value.device) for s in size)
+    return found, ((z[:, None, None] * short[1] + y[:, None]) * short[2] + x).reshape(-1)
+
+
+class _Assembled(torch.autograd.Function):
+    """Rows that are named, and in all other cells the row of their kind: [scene, z, y, x, channel]."""
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, rows: Tensor, constant: Tensor, number: Tensor, kind: Tensor, shape: tuple[int, int, int, int]
+    ) -> Tensor:
+        ctx.save_for_backward(number, kind)
+        ctx.n_kinds = len(constant)
+        result = rows.new_empty(shape[0], len(kind), rows.shape[1])
+        torch.index_select(constant, 0, kind, out=result[0])
+        result[1:] = result[:1]
+        result.flatten(0, 1).index_copy_(0, number, rows)
+        return result.view(*shape, -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, gradient: Tensor
+    ) -> tuple[Tensor, Tensor, None, None, None]:
+        number, kind = ctx.saved_tensors
+        flat = gradient.reshape(-1, gradient.shape[-1])
+        of_rows = flat.index_select(0, number)
+        empty = flat.index_fill(0, number, 0.0).view(-1, len(kind), flat.shape[1])
+        return of_rows, _sum_by_kind(empty, kind, ctx.n_kinds), None, None, None
+
+
+def _sum_by_kind(values: Tensor, kind: Tensor, n_kinds: int) -> Tensor:
+    """Rows [scene, cell, channel] summed over scenes and the cells of each kind, in a fixed order."""
+    order = kind.argsort(stable=True)
+    ends = F.pad(torch.bincount(kind, minlength=n_kinds).cumsum(0), (1, 0))
+    sums = [
+        torch.segment_reduce(one.index_select(0, order), "sum", offsets=ends, axis=0, unsafe=True)
+        for one in values
+    ]
+    return torch.stack(sums).sum(0)
