@@ -1,4 +1,4 @@
-"""Arithmetic and memory traffic of everything that torch executes, to compare a time with what it must take."""
+"""Arithmetic and memory traffic of all that torch executes, to compare a time with what it must take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pre-training step that is measured: the published width on two generated rooms of 60,000 voxels each."""
+"""The pre-training step that is measured: published width, two generated rooms of 60,000 voxels each."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def config() -> PretrainConfig:
 
 
 def make_batch(settings: PretrainConfig, cache: Path) -> SceneBatch:
-    """Both rooms with 5 views of 640x480, 256 pixels each. Prepares the rooms where they are not there yet."""
+    """Both rooms with 5 views of 640x480, 256 pixels each. Prepares the rooms where they are missing."""
     source = SyntheticConfig(
         rooms=4, val_rooms=0, frames=12, width=640, height=480, room_size=(2.2, 2.6), voxel=0.016, noise=False
     )

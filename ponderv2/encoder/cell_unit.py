@@ -1,7 +1,8 @@
 """Norm, 3x3x3 convolution and ReLU of a volume that is mostly empty, without touching the empty cells.
 
-After the norm an empty cell holds one value per channel, so the convolution is that of the occupied cells alone
-plus that of a constant volume, which only knows inner cells and borders. Equal to the dense way up to rounding.
+After the norm an empty cell holds one value per channel, so the convolution is that of the occupied cells
+alone plus that of a constant volume, which only knows inner cells and borders. Equal to the dense way up to
+rounding.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def unit_of_cells(
 def _constant_volume(
     value: Float[Tensor, " in"], weight: Float[Tensor, "out in 3 3 3"], size: tuple[int, int, int]
 ) -> tuple[Float[Tensor, "kind out"], Int[Tensor, " cell"]]:
-    """The convolution of a volume that is `value` throughout: one row per kind of cell, and each cell's kind."""
+    """The convolution of a volume that is `value` throughout: a row per kind of cell, each cell's kind."""
     short = [min(s, 3) for s in size]
     volume = value[:, None, None, None].expand(-1, *short)[None]
     found = F.conv3d(volume, weight, padding=1)[0].flatten(1).T
@@ -58,7 +59,7 @@ class _Assembled(torch.autograd.Function):
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, rows: Tensor, constant: Tensor, number: Tensor, kind: Tensor, shape: tuple[int, int, int, int]
+        ctx: Any, rows: Tensor, constant: Tensor, number: Tensor, kind: Tensor, shape: tuple[int, ...]
     ) -> Tensor:
         ctx.save_for_backward(number, kind)
         ctx.n_kinds = len(constant)

@@ -133,7 +133,7 @@ def _mean_cells(
 def mean_per_cell(
     feature: Float[Tensor, "point channel"], cell: Int[Tensor, " point"]
 ) -> tuple[Int[Tensor, " cell"], Float[Tensor, "cell channel"]]:
-    """Number of each cell that occurs, ascending, and the mean of its features; the same bits at every run."""
+    """Number of each cell that occurs, ascending, and its mean feature; the same bits at every run."""
     number, order = cell.sort(stable=True)
     occupied, counts = torch.unique_consecutive(number, return_counts=True)
     members = feature.index_select(0, order)
@@ -154,7 +154,8 @@ def _enlarged(
     largest = int(resolution[small].max())
     keep = small[scene].nonzero()[:, 0]
     cube = (largest, largest, largest)
-    grid = _mean_cells(feature[keep], fine[keep].clamp(max=largest - 1), scene[keep], len(small), cube).dense()
+    cells = _mean_cells(feature[keep], fine[keep].clamp(max=largest - 1), scene[keep], len(small), cube)
+    grid = cells.dense()
     weights = [_resizing(resolution, largest, size).to(feature.dtype) for size in shape]
     for axis, weight in zip((4, 3, 2), weights, strict=True):
         moved = grid.movedim(axis, -1)

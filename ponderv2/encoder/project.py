@@ -10,6 +10,7 @@ from torch.nn import functional
 from ponderv2.encoder.cell_unit import is_mostly_empty, unit_of_cells
 from ponderv2.encoder.config import ConvBlock3DConfig, DoubleConvUNet3DConfig, UNet3DConfig
 from ponderv2.geometry.cells import CellVolume
+from ponderv2.geometry.volumes import ChannelMap
 from ponderv2.normalisation import BatchNorm
 
 Volume = Float[Tensor, "scene in z y x"] | CellVolume
@@ -92,6 +93,10 @@ class UNet3D(nn.Module):
     def forward(self, x: Volume) -> Float[Tensor, "scene out z y x"]:
         return self.final_conv(_through(self.encoders, self.decoders, x))
 
+    def before_last(self, x: Volume) -> tuple[Float[Tensor, "scene inner z y x"], ChannelMap | None]:
+        """The volume before the last, pointwise convolution, and that convolution."""
+        return _through(self.encoders, self.decoders, x), _channel_map(self.final_conv)
+
 
 class _DoubleUnit(nn.Module):
     """Two units; on the way down the first one widens to half of the result only."""
@@ -140,6 +145,10 @@ class DoubleConvUNet3D(nn.Module):
     def forward(self, x: Volume) -> Float[Tensor, "scene out z y x"]:
         return self.final_conv(_through(self.encoders, self.decoders, x))
 
+    def before_last(self, x: Volume) -> tuple[Float[Tensor, "scene inner z y x"], ChannelMap | None]:
+        """The volume before the last, pointwise convolution, and that convolution."""
+        return _through(self.encoders, self.decoders, x), _channel_map(self.final_conv)
+
 
 def _through(encoders: nn.ModuleList, decoders: nn.ModuleList, x: Volume) -> Tensor:
     skips: list[Tensor] = []
@@ -149,6 +158,11 @@ def _through(encoders: nn.ModuleList, decoders: nn.ModuleList, x: Volume) -> Ten
     for decoder, skip in zip(decoders, reversed(skips[:-1]), strict=True):
         x = decoder(skip, x)
     return x
+
+
+def _channel_map(pointwise: nn.Conv3d) -> ChannelMap:
+    assert pointwise.bias is not None
+    return ChannelMap(pointwise.weight.flatten(1), pointwise.bias)
 
 
 class ConvBlock3D(nn.Module):
@@ -164,3 +178,7 @@ class ConvBlock3D(nn.Module):
 
     def forward(self, x: Volume) -> Float[Tensor, "scene out z y x"]:
         return self.conv(x.dense() if isinstance(x, CellVolume) else x)
+
+    def before_last(self, x: Volume) -> tuple[Float[Tensor, "scene out z y x"], None]:
+        """Nothing here is pointwise."""
+        return self(x), None

@@ -13,7 +13,7 @@ from ponderv2.geometry.volumes import FeatureVolume
 
 @dataclass(frozen=True)
 class CellVolume:
-    """The occupied cells of one grid per scene; all other cells are zero. The box is that of the dense volume."""
+    """The occupied cells of one grid per scene; all others are zero. The boxes are those of the grids."""
 
     rows: Float[Tensor, "cell channel"]
     number: Int[Tensor, " cell"]

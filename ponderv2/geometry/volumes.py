@@ -8,8 +8,23 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from ponderv2.geometry.weighted_rows import RowIndex, weighted_sum
+
+
+@dataclass(frozen=True)
+class ChannelMap:
+    """A linear map of the channels that is the same in all cells: a 1x1x1 convolution."""
+
+    weight: Float[Tensor, "out channel"]
+    bias: Float[Tensor, " out"]
+
+    def __call__(
+        self, rows: Float[Tensor, "row channel"], part: slice = slice(None)
+    ) -> Float[Tensor, "row _"]:
+        """Of the results only those in `part`."""
+        return F.linear(rows, self.weight[part], self.bias[part])
 
 
 @dataclass(frozen=True)
@@ -22,6 +37,8 @@ class FeatureVolume:
     """Corners (x, y, z) of the box. With `corners_are_centres`, of the first and last cell *centres*."""
     corners_are_centres: bool = False
     """True: box corners are cell centres (align_corners), as published. False: box faces are cell faces."""
+    last: ChannelMap | None = None
+    """What is still to be applied to each cell that is read, so that the others never have their features."""
 
     @property
     def n_cells(self) -> int:
@@ -29,7 +46,13 @@ class FeatureVolume:
         return self.values.shape[0] * self.values[0, 0].numel()
 
     def rows(self, channels: slice = slice(None)) -> Float[Tensor, "cell channel"]:
-        """One row per cell in the order scene, z, y, x: a copy, unless the volume is stored channels-last."""
+        """The features, one row per cell in the order scene, z, y, x."""
+        if self.last is not None:
+            return self.last(self.value_rows(), channels)
+        return self.value_rows(channels)
+
+    def value_rows(self, channels: slice = slice(None)) -> Float[Tensor, "cell channel"]:
+        """`values`, one row per cell: a copy, unless they are stored channels-last."""
         picked = self.values[:, channels]
         if picked.is_contiguous(memory_format=torch.channels_last_3d) or not self.values.is_contiguous():
             return picked.permute(0, 2, 3, 4, 1).reshape(self.n_cells, picked.shape[1])
@@ -41,7 +64,7 @@ class FeatureVolume:
 def used_rows(
     values: Float[Tensor, "scene channel z y x"], rows: tuple[Tensor, ...], used: Int[Tensor, " used"]
 ) -> tuple[Float[Tensor, "used _"], ...]:
-    """`part[used]` for each part of `FeatureVolume.rows`, in order; the gradient goes to `values`.
+    """`part[used]` for each part of `value_rows`, in order; the gradient goes to `values`.
 
     `used` names each cell once. The gradient is written once, in the memory format of `values`.
     """

@@ -43,7 +43,7 @@ class RowIndex:
         place[used] = torch.arange(len(used), dtype=self.index.dtype, device=self.index.device)
         inner = RowIndex(place[self.index], len(used))
         bounds = torch.cat([self.ends[used], self.ends[-1:]])
-        inner.__dict__.update(order=self.order, ends=bounds)  # the order of rows is kept, so the sort is too
+        inner.__dict__["ends"] = bounds
         return used, inner
 
 

@@ -6,7 +6,7 @@ and the difference trains both. State names are those of the published model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import assert_never
 
 import torch
@@ -17,6 +17,7 @@ from ponderv2.encoder.build import build_encoder, build_projection
 from ponderv2.encoder.densify import pool
 from ponderv2.encoder.frames import SceneFrames, scene_frames
 from ponderv2.encoder.masking import mask_blocks, new_mask_token
+from ponderv2.geometry.cells import CellVolume
 from ponderv2.geometry.volumes import FeatureVolume
 from ponderv2.geometry.voxels import SparseVoxels, scene_of_each
 from ponderv2.models.config import ClassTargetConfig, PretextConfig, TextTargetConfig
@@ -101,19 +102,27 @@ class PretextModel(nn.Module):
         return self.backbone(voxels, self._context(batch.condition), batch.condition)
 
     def build_volume(self, batch: SceneBatch, generator: torch.Generator | None = None) -> EncodedScenes:
-        """Encoder, pooling to a grid and projection."""
+        """Encoder, pooling to a grid and projection of every cell."""
         feature = self.encode(batch, generator)
         frames = scene_frames(batch.coord, batch.offset, self.config.frame)
         cells = pool(feature, batch.coord, batch.offset, frames, self.config.densify)
         return EncodedScenes(feature, cells.with_values(self.proj_net(cells)), frames)
+
+    def project(self, cells: CellVolume) -> FeatureVolume:
+        """The projection, whose last convolution is left to the cells that are read; `forward` renders it."""
+        values, last = self.proj_net.before_last(cells)
+        return replace(cells.with_values(values), last=last)
 
     def forward(self, batch: SceneBatch, generator: torch.Generator) -> PretextStep:
         """One training step: render the pixels of the batch and compare them.
 
         `generator` is a CPU generator that starts alike in all processes of the run.
         """
-        encoded = self.build_volume(batch, generator)
-        rays = self.rays(batch, encoded.frames)
+        feature = self.encode(batch, generator)
+        frames = scene_frames(batch.coord, batch.offset, self.config.frame)
+        cells = pool(feature, batch.coord, batch.offset, frames, self.config.densify)
+        encoded = EncodedScenes(feature, self.project(cells), frames)
+        rays = self.rays(batch, frames)
         # Rays lie scene by scene; each scene has its own numbers, whatever process it is on.
         counts = torch.bincount(rays.rays.scene, minlength=len(batch.offset)).tolist()
         generators = generators_of_scenes(generator, len(counts))

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ponderv2.geometry.volumes import Corners, FeatureVolume, corners_at, used_rows
-from ponderv2.geometry.weighted_rows import contracted_sum, weighted_sum
+from ponderv2.geometry.weighted_rows import RowIndex, contracted_sum, weighted_sum
 from ponderv2.renderer.config import FieldConfig
 from ponderv2.renderer.decoder import Decoder, Layer, decode_hidden, distance_derivative
 
@@ -33,11 +33,32 @@ class DeviationNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class FieldVolume:
-    """A volume made ready for many lookups: one row per cell, the halves apart."""
+    """A volume made ready for many lookups: one row per cell."""
 
     volume: FeatureVolume
+    parts: tuple[slice, ...]
+    """Channels that feed the distance and those that feed the heads, or all for both."""
     rows: tuple[Float[Tensor, "cell _"], ...]
-    """Those that feed the distance and those that feed the heads, or one part for both. No gradient."""
+    """The parts, or before the last map of the volume its values. No gradient."""
+
+    def used(self, index: RowIndex) -> tuple[RowIndex, tuple[Float[Tensor, "used _"], ...]]:
+        """The features of the cells that are read, in parts, and the same index into them alone."""
+        used, inner = index.compact
+        rows = used_rows(self.volume.values, self.rows, used)
+        if self.volume.last is None:
+            return inner, rows
+        last = self.volume.last
+        return inner, tuple(last(rows[0], part) for part in self.parts)
+
+    def distance_rows(self, index: RowIndex) -> tuple[RowIndex, Float[Tensor, "row channel"]]:
+        """What feeds the distance, and the index into it."""
+        if torch.is_grad_enabled():
+            inner, rows = self.used(index)
+            return inner, rows[0]
+        if self.volume.last is None:
+            return index, self.rows[0]
+        used, inner = index.compact
+        return inner, self.volume.last(self.rows[0].index_select(0, used), self.parts[0])
 
 
 @dataclass(frozen=True)
@@ -89,10 +110,11 @@ class SdfField(nn.Module):
     def prepare(self, volume: FeatureVolume) -> FieldVolume:
         """One row per cell, shared by all lookups of a rendering call."""
         half = self.n_features
-        parts = [slice(None)] if self.config.share_volume else [slice(0, half), slice(half, None)]
+        parts = (slice(None),) if self.config.share_volume else (slice(0, half), slice(half, None))
+        stored = parts if volume.last is None else (slice(None),)
         with torch.no_grad():
-            rows = tuple(volume.rows(part).contiguous() for part in parts)
-        return FieldVolume(volume, rows)
+            rows = tuple(volume.value_rows(part).contiguous() for part in stored)
+        return FieldVolume(volume, parts, rows)
 
     def signed_distance(
         self,
@@ -110,12 +132,8 @@ class SdfField(nn.Module):
         elif self.config.clamp_points:
             points = _clamped(volume, points, scene)
         corners = corners_at(volume, points, scene)
-        if torch.is_grad_enabled():
-            used, index = corners.index.compact
-            rows = used_rows(volume.values, prepared.rows, used)
-        else:
-            rows, index = prepared.rows, corners.index
-        feature = weighted_sum(rows[0], corners.weight, index)[:, 0]
+        index, rows = prepared.distance_rows(corners.index)
+        feature = weighted_sum(rows, corners.weight, index)[:, 0]
         layers = self.sdf_decoder.layers()
         position = self._position(volume, points, scene)
         decoded = decode_hidden(layers, feature, position)
@@ -137,10 +155,8 @@ class SdfField(nn.Module):
             points = _clamped(prepared.volume, points, scene)
         corners = corners_at(prepared.volume, points, scene)
         position = self._position(prepared.volume, points, scene)
-        used, index = corners.index.compact
+        index, rows = prepared.used(corners.index)
         corners = replace(corners, index=index)
-        rows = used_rows(prepared.volume.values, prepared.rows, used)
-
         sdf_feature = weighted_sum(rows[0], corners.weight, index)[:, 0]
         layers = self.sdf_decoder.layers()
         decoded = decode_hidden(layers, sdf_feature, position)

@@ -102,8 +102,8 @@ class Renderer(nn.Module):
             return self._render(prepared, rays, noise, target_distance)
 
     def _prepare(self, volume: FeatureVolume) -> FieldVolume:
-        values = volume.values.to(self.field.laplace_density.beta.dtype)
-        return self.field.prepare(replace(volume, values=values))
+        dtype = self.field.laplace_density.beta.dtype
+        return self.field.prepare(replace(volume, values=volume.values.to(dtype)))
 
     def _render(
         self,

@@ -1,4 +1,4 @@
-"""The map of a dense 3x3x3 convolution whose input is zero but for some cells: what it can reach, and from where."""
+"""A dense 3x3x3 convolution whose input is zero but for some cells: what it reaches, and from where."""
 
 from __future__ import annotations
 

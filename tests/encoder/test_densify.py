@@ -178,7 +178,8 @@ def test_small_published_scenes_are_resized_as_the_library_does(rng: torch.Gener
     cell = (position / frames.scale).clamp(min=0) // 0.1
     resolution = int((cell.amax(0) - cell.amin(0)).max()) + 2
     number = ((cell[:, 2] * resolution + cell[:, 1]) * resolution + cell[:, 0]).long()
-    rows = mean_per_cell(feature, number, resolution**3)
+    occupied, means = mean_per_cell(feature, number)
+    rows = torch.zeros(resolution**3, means.shape[1]).index_copy(0, occupied, means)
     grid = rows.T.view(1, 2, resolution, resolution, resolution)
     expected = torch.nn.functional.interpolate(grid, size=(10, 11, 12), mode="trilinear")
     torch.testing.assert_close(volume.values, expected, atol=1e-5, rtol=1e-4)
