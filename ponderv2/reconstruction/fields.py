@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from ponderv2.geometry.cameras import transform_points
 from ponderv2.geometry.rays import RayBundle
 from ponderv2.geometry.volumes import FeatureVolume
+from ponderv2.renderer.inference import ViewedField
 from ponderv2.renderer.renderer import Renderer
 
 
@@ -78,6 +80,11 @@ class ModelField:
     class_rows: Float[Tensor, "class channel"] | None = None
     """Embedding of each class, where the model renders features and not scores."""
 
+    @cached_property
+    def _viewed(self) -> ViewedField:
+        """Made ready once, for all pictures and blocks of a mesh."""
+        return self.renderer.viewed(self.volume)
+
     @property
     def scale(self) -> float:
         """Cube units per scene unit."""
@@ -96,8 +103,11 @@ class ModelField:
     def signed_distance(self, points: Float[Tensor, "point 3"]) -> Float[Tensor, " point"]:
         """In scene units, positive in free space."""
         inside = self._inside(points)
-        found = self.renderer.signed_distance(self.volume, inside, _zeros(inside)) / self.scale
-        return found.to(points.device)
+        if torch.is_grad_enabled():
+            found = self.renderer.signed_distance(self.volume, inside, _zeros(inside))
+        else:
+            found = self._viewed.distances(inside, _zeros(inside))
+        return (found / self.scale).to(points.device)
 
     def color(
         self, points: Float[Tensor, "point 3"], directions: Float[Tensor, "point 3"]
@@ -113,7 +123,7 @@ class ModelField:
         """Rays of unit direction, at most `chunk` at once; the renderer halves that when memory runs out."""
         inside = self._inside(origins)
         rays = RayBundle(inside, self._turned(directions), _zeros(inside))
-        seen = self.renderer.render_chunked(self.volume, rays, chunk)
+        seen = self.renderer.view(self._viewed, rays, chunk)
         semantic = self._scores(seen.semantic)
         back = torch.linalg.inv(self.to_cube.double())[:3, :3].to(origins)
         return RenderedRays(

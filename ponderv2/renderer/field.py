@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ponderv2.geometry.volumes import Corners, FeatureVolume, corners_at, used_rows
 from ponderv2.geometry.weighted_rows import RowIndex, contracted_sum, weighted_sum
@@ -75,7 +76,7 @@ class FieldSamples:
 
 
 @dataclass(frozen=True)
-class _Inputs:
+class HeadInputs:
     """What colour and semantics may read at each point."""
 
     gradient: Tensor
@@ -84,6 +85,31 @@ class _Inputs:
     hidden: Tensor | None
     point: Tensor
     """Position in the volume, 0..1."""
+
+
+@dataclass(frozen=True)
+class LinearHeads:
+    """Distance (output 0) and the logits of colour (the others, where there is one), as one linear map."""
+
+    mixed: Layer
+    """Of what the last layer of the distance decoder reads."""
+    of_gradient: Float[Tensor, "logit 3"] | None
+    of_feature: Float[Tensor, "logit channel"] | None
+    of_direction: Float[Tensor, "logit 3"] | None
+    of_point: Float[Tensor, "logit 3"] | None
+
+    def __call__(
+        self, mixed: Float[Tensor, "point output"], inputs: HeadInputs, directions: Float[Tensor, "point 3"]
+    ) -> Float[Tensor, "point 3"] | None:
+        """The colour, from the outputs of `mixed` and all other inputs but the feature; None without one."""
+        if self.of_direction is None:
+            return None
+        logits = mixed[:, 1:] + directions @ self.of_direction.T
+        if self.of_gradient is not None:
+            logits = logits + inputs.gradient @ self.of_gradient.T
+        if self.of_point is not None:
+            logits = logits + inputs.point @ self.of_point.T
+        return logits.sigmoid()
 
 
 class SdfField(nn.Module):
@@ -137,7 +163,11 @@ class SdfField(nn.Module):
         layers = self.sdf_decoder.layers()
         position = self._position(volume, points, scene)
         decoded = decode_hidden(layers, feature, position)
-        return layers[-1].rows(_picked(layers[-1], 1))(decoded.hidden, feature, position)[:, 0]
+        return self.distance_row(layers[-1])(decoded.hidden, feature, position)[:, 0]
+
+    def distance_row(self, last: Layer) -> Layer:
+        """The distance decoder's last layer, for the distance alone."""
+        return last.rows(_picked(last, 1))
 
     def _position(self, volume: FeatureVolume, points: Tensor, scene: Tensor) -> Tensor:
         lower, upper = volume.lower.to(points.dtype), volume.upper.to(points.dtype)
@@ -165,8 +195,8 @@ class SdfField(nn.Module):
         gradient = self._in_units(gradient, by_position, prepared.volume, scene)
 
         feature = sdf_feature if len(rows) == 1 else self._head_feature(rows[1], corners)
-        inputs = _Inputs(gradient, feature, sdf_feature, decoded.hidden, position)
-        return self._heads(layers[-1], inputs, directions)
+        inputs = HeadInputs(gradient, feature, sdf_feature, decoded.hidden, position)
+        return self.heads(layers[-1], inputs, directions)
 
     def _head_feature(self, rows: Tensor, corners: Corners) -> Tensor:
         if self.rgb_decoder is None and self.semantic_decoder is None:
@@ -182,12 +212,15 @@ class SdfField(nn.Module):
             return gradient if by_position is None else gradient + by_position
         return gradient if by_position is None else gradient + by_position / edge
 
-    def _heads(self, last: Layer, inputs: _Inputs, directions: Tensor) -> FieldSamples:
+    def heads(self, last: Layer, inputs: HeadInputs, directions: Tensor) -> FieldSamples:
         """Distance, colour and semantics from the last layer, of which only what is needed is formed."""
-        linear = self.rgb_decoder is None or self.rgb_decoder.is_linear
-        semantic_linear = self.semantic_decoder is None or self.semantic_decoder.is_linear
-        if linear and semantic_linear:
-            return self._linear_heads(last, inputs, directions)
+        linear = self.linear_heads(last)
+        if linear is not None:
+            mixed = linear.mixed(inputs.hidden, inputs.sdf_feature, inputs.point)
+            if linear.of_feature is not None:
+                mixed = mixed + F.pad(inputs.feature @ linear.of_feature.T, (1, 0))
+            color = linear(mixed, inputs, directions)
+            return FieldSamples(mixed[:, 0], inputs.gradient, color, self.semantic_inputs(inputs))
         full = last(inputs.hidden, inputs.sdf_feature, inputs.point)
         parts = [inputs.gradient] if self.config.use_gradient else []
         common = torch.cat([*parts, inputs.feature, full[:, 1:]], dim=-1)
@@ -197,22 +230,19 @@ class SdfField(nn.Module):
         semantic = None if self.semantic_decoder is None else (self.semantic_decoder(common, inputs.point),)
         return FieldSamples(full[:, 0], inputs.gradient, color, semantic)
 
-    def _linear_heads(self, last: Layer, inputs: _Inputs, directions: Tensor) -> FieldSamples:
+    def linear_heads(self, last: Layer) -> LinearHeads | None:
+        """None where colour or semantics are not linear in what they read."""
+        decoders = (self.rgb_decoder, self.semantic_decoder)
+        if not all(decoder is None or decoder.is_linear for decoder in decoders):
+            return None
         mix = _picked(last, 1)
         if self.rgb_decoder is None:
-            semantic = self._semantic_inputs(inputs)
-            sdf = last.rows(mix)(inputs.hidden, inputs.sdf_feature, inputs.point)[:, 0]
-            return FieldSamples(sdf, inputs.gradient, None, semantic)
+            return LinearHeads(last.rows(mix), None, None, None, None)
         layer = self.rgb_decoder.layers()[0]
         of_gradient, of_feature, of_geometry, of_direction = self._columns(layer.feature)
-        mix = torch.cat([mix, torch.nn.functional.pad(of_geometry, (1, 0))])
-        mixed = last.rows(mix)(inputs.hidden, inputs.sdf_feature, inputs.point)
-        logits = mixed[:, 1:] + inputs.feature @ of_feature.T + directions @ of_direction.T + layer.bias
-        if of_gradient is not None:
-            logits = logits + inputs.gradient @ of_gradient.T
-        if layer.point is not None:
-            logits = logits + inputs.point @ layer.point.T
-        return FieldSamples(mixed[:, 0], inputs.gradient, logits.sigmoid(), self._semantic_inputs(inputs))
+        mixed = last.rows(torch.cat([mix, F.pad(of_geometry, (1, 0))]))
+        mixed = replace(mixed, bias=mixed.bias + F.pad(layer.bias, (1, 0)))
+        return LinearHeads(mixed, of_gradient, of_feature, of_direction, layer.point)
 
     def _columns(self, weight: Tensor) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
         """A head's first matrix, cut at the borders of its inputs: gradient, feature, geometry, direction."""
@@ -222,7 +252,8 @@ class SdfField(nn.Module):
         gradient, feature, geometry, direction = weight.split([*sizes, weight.shape[1] - sum(sizes)], dim=1)
         return (gradient if n_gradient else None), feature, geometry, direction
 
-    def _semantic_inputs(self, inputs: _Inputs) -> tuple[Tensor, ...] | None:
+    def semantic_inputs(self, inputs: HeadInputs) -> tuple[Tensor, ...] | None:
+        """What `semantic` reads, for each sample or composited."""
         if self.semantic_decoder is None:
             return None
         found = [inputs.gradient, inputs.feature, inputs.sdf_feature, inputs.point]

@@ -20,7 +20,7 @@ from ponderv2.renderer.config import (
     UniformSamplerConfig,
     VolsdfConfig,
 )
-from ponderv2.renderer.renderer import Renderer, RenderOutput
+from ponderv2.renderer.renderer import RayPictures, Renderer, RenderOutput
 from ponderv2.renderer.sampling import draw_noise
 from tests.renderer import textbook
 
@@ -220,15 +220,15 @@ def test_running_out_of_memory_halves_the_chunk_and_then_says_so(
     renderer = _renderer(INDOOR)
     volume, rays = _volume(rng), _rays(rng, 300)
     expected = renderer.render_chunked(volume, rays)
-    original, sizes = renderer._render, []
+    original, sizes = renderer._view, []
 
-    def limited(prepared: object, part: RayBundle, *rest: object) -> RenderOutput:
+    def limited(prepared: object, part: RayBundle) -> RayPictures:
         sizes.append(len(part))
         if len(part) > limit:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
-        return original(prepared, part, *rest)
+        return original(prepared, part)
 
-    monkeypatch.setattr(renderer, "_render", limited)
+    monkeypatch.setattr(renderer, "_view", limited)
     limit = 150
     torch.testing.assert_close(renderer.render_chunked(volume, rays, chunk=512).color, expected.color)
     assert sizes == [300, 256, 128, 128, 44]

@@ -1,0 +1,91 @@
+"""Rendering without gradients against the differentiable renderer, which has a textbook twin of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ponderv2.geometry.rays import RayBundle
+from ponderv2.geometry.volumes import FeatureVolume, corners_at
+from ponderv2.renderer import renderer as renderer_module
+from ponderv2.renderer.config import ErrorBoundedSamplerConfig, FieldConfig, UniformSamplerConfig
+from ponderv2.renderer.inference import surroundings
+from tests.renderer.test_renderer import (
+    DISTANCE_ONLY,
+    INDOOR,
+    OUTDOOR,
+    SHALLOW,
+    SMALL,
+    _rays,
+    _renderer,
+    _volume,
+)
+
+BOUNDED = ErrorBoundedSamplerConfig(n_samples=9, n_evaluated=8, n_extra=3)
+SAMPLERS = [
+    SMALL,
+    SMALL.model_copy(update={"n_rounds": 2, "normalise_points": True}),
+    SMALL.model_copy(update={"normalise_points": False}),
+    UniformSamplerConfig(n_samples=7),
+    BOUNDED,
+]
+CLAMPED = INDOOR.model_copy(update={"clamp_points": True, "gradient_in_volume_units": True})
+
+
+@pytest.mark.parametrize(
+    ("field", "sampler", "centres"),
+    [(field, SMALL, False) for field in (INDOOR, OUTDOOR, SHALLOW, DISTANCE_ONLY, CLAMPED)]
+    + [(INDOOR, sampler, True) for sampler in SAMPLERS],
+)
+def test_pictures_are_those_of_the_differentiable_renderer(
+    rng: torch.Generator, field: FieldConfig, sampler: object, centres: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renderer_module, "IN_CACHE", 100)  # several blocks
+    renderer = _renderer(field, sampler=sampler)
+    volume, rays = _volume(rng, centres=centres), _rays(rng, 20)
+    away = RayBundle(rays.origins[:4], -rays.directions[:4], rays.scene[:4])
+    for some in (rays, away, rays.part(slice(0, 0))):
+        expected, found = renderer(volume, some), renderer.render_chunked(volume, some)
+        for name in ("color", "distance", "normal", "semantic", "opacity"):
+            torch.testing.assert_close(getattr(found, name), getattr(expected, name).detach())
+
+
+@pytest.mark.parametrize("opacity", ["neus", "volsdf"])
+def test_single_precision_stays_within_a_thousandth_of_a_grey_level(
+    rng: torch.Generator, opacity: str
+) -> None:
+    renderer = _renderer(INDOOR, opacity={"kind": opacity}).float()
+    volume, rays = _volume(rng, dtype=torch.float32), _rays(rng, 300, torch.float32)
+    expected, found = renderer(volume, rays), renderer.render_chunked(volume, rays)
+    assert (found.color - expected.color).abs().amax() < 1e-3 / 255 * 4
+    torch.testing.assert_close(found.distance, expected.distance.detach(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("centres", [False, True])
+@pytest.mark.parametrize("shape", [(4, 5, 6), (1, 2, 3)])
+def test_surroundings_mix_like_corners(
+    rng: torch.Generator, centres: bool, shape: tuple[int, int, int]
+) -> None:
+    values = torch.randn(2, 3, *shape, generator=rng, dtype=torch.float64)
+    lower = torch.tensor([[-0.5, -0.4, -0.3], [-0.4, -0.5, -0.3]], dtype=torch.float64)
+    volume = FeatureVolume(values, lower, -lower, corners_are_centres=centres)
+    scene = torch.randint(2, (200,), generator=rng)
+    points = torch.rand(200, 3, generator=rng, dtype=torch.float64) * 1.4 - 0.7  # some outside
+    edge = (volume.upper - volume.lower)[scene]
+    found = surroundings(volume, ((points - lower[scene]) / edge).T, scene, True).mixed(volume.rows(), 4)
+    corners = corners_at(volume, points, scene)
+    both = torch.cat([corners.weight, corners.slope * edge[:, :, None]], dim=1)
+    expected = torch.einsum("psk,pkc->psc", both, volume.rows()[corners.index.index])
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("field", [INDOOR, OUTDOOR, SHALLOW, DISTANCE_ONLY, CLAMPED])
+def test_distances_are_those_of_the_differentiable_field(rng: torch.Generator, field: FieldConfig) -> None:
+    renderer = _renderer(field)
+    volume = _volume(rng)
+    points = torch.rand(50, 3, generator=rng, dtype=torch.float64) * 1.4 - 0.7
+    scene = torch.randint(2, (50,), generator=rng)
+    found = renderer.viewed(replace(volume, values=volume.values.detach())).distances(points, scene)
+    torch.testing.assert_close(found, renderer.signed_distance(volume, points, scene).detach())
