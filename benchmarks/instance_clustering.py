@@ -148,7 +148,7 @@ def measured(n_points: int, spread: float, args: argparse.Namespace) -> dict[str
     return row
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Prints a line per case and writes all as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, nargs="*", default=[50_000, 200_000, 1_000_000])
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--all-pairs-up-to", type=int, default=50_000)
     parser.add_argument("--tree-up-to", type=int, default=200_000)
     parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     torch.set_num_threads(1)
     rows = []
     for n_points in args.points:

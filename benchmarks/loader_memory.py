@@ -118,7 +118,7 @@ def curve(root: Path, task: str, n_samples: int, workers: int) -> dict[str, Any]
     return {"mib": memory, "files": files, "seconds": round(time.perf_counter() - started, 1)}
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--workers", type=int, nargs="*", default=[0, 2])
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=1000, help="per scene")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--alone", nargs=3, metavar=("ROOT", "TASK", "WORKERS"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if arguments.alone:
         root, task, workers = arguments.alone
         print(json.dumps(curve(Path(root), task, arguments.samples, int(workers))))

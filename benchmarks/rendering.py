@@ -75,7 +75,7 @@ def seconds(step: Callable[[], Tensor], device: str) -> float:
     return clock() - start
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rays", type=int, default=512)
     parser.add_argument("--samples", type=int, default=48)
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     setting = build(arguments)
     renderer, volume, rays = setting.renderer, setting.volume, setting.rays

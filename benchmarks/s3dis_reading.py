@@ -64,13 +64,13 @@ def compare(path: Path, broken: Path, n_points: int, repeats: int) -> dict[str, 
     }
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, default=1_000_000)
     parser.add_argument("--damaged", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, form in FORMS.items():

@@ -239,7 +239,7 @@ def write_mesh(path: Path, n_side: int = 400) -> None:
     path.write_bytes("\n".join(lines).encode() + vertex.tobytes() + face.tobytes())
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=6000, help="of the long recording; 0 = none")
     parser.add_argument("--extract", type=int, default=24, help="frames of the short recording")
@@ -248,7 +248,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="for the recordings; by default a temporary one")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--alone", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if arguments.alone is not None:
         prepare_alone(arguments.alone, arguments.stride)
         return

@@ -114,7 +114,10 @@ class ModelField:
     ) -> Float[Tensor, "point 3"]:
         """Seen along unit directions, 0..1."""
         inside, turned = self._inside(points), self._turned(directions)
-        found = self.renderer.color(self.volume, inside, turned, _zeros(inside))
+        if torch.is_grad_enabled():
+            found = self.renderer.color(self.volume, inside, turned, _zeros(inside))
+        else:
+            found = self._viewed.color(inside, turned, _zeros(inside))
         return found.clamp(0.0, 1.0).to(points.device)
 
     def render_rays(

@@ -172,6 +172,20 @@ class ViewedField:
             parts.append(self._outputs(around, decoded.hidden, position.T, 1)[:, 0])
         return torch.cat(parts)
 
+    def color(
+        self,
+        points: Float[Tensor, "point 3"],
+        directions: Float[Tensor, "point 3"],
+        scene: Int[Tensor, " point"],
+    ) -> Float[Tensor, "point 3"]:
+        """`Renderer.color`: seen along unit directions, zero where the field has no colour."""
+        parts = [points.new_zeros(0, 3)]
+        for some in blocks(len(points), IN_CACHE, points.device):
+            rays = RayBundle(points[some], directions[some], scene[some])
+            here = self.along(rays, Placed.of(self.prepared.volume, rays), torch.zeros_like(points[some, :1]))
+            parts.append(torch.zeros_like(rays.origins) if here.color is None else here.color)
+        return torch.cat(parts)
+
     def along(self, rays: RayBundle, placed: Placed, starts: Float[Tensor, "ray sample"]) -> FieldSamples:
         """What `SdfField.forward` gives at distances along rays, ray by ray."""
         position = self._clamped(placed.at(starts)).flatten(1)

@@ -322,7 +322,7 @@ def _rays_in_cache(sampler: SamplerConfig, n_rays: int) -> int:
         case UniformSamplerConfig() as even:
             n_samples = even.n_samples
         case ErrorBoundedSamplerConfig():  # its rounds end when every ray of the call is done
-            return n_rays
+            return max(n_rays, 1)
     return max(IN_CACHE // n_samples, 1)
 
 

@@ -89,3 +89,15 @@ def test_distances_are_those_of_the_differentiable_field(rng: torch.Generator, f
     scene = torch.randint(2, (50,), generator=rng)
     found = renderer.viewed(replace(volume, values=volume.values.detach())).distances(points, scene)
     torch.testing.assert_close(found, renderer.signed_distance(volume, points, scene).detach())
+
+
+@pytest.mark.parametrize("field", [INDOOR, OUTDOOR, DISTANCE_ONLY])
+def test_colors_are_those_of_the_differentiable_field(rng: torch.Generator, field: FieldConfig) -> None:
+    renderer = _renderer(field)
+    volume = _volume(rng)
+    points = torch.rand(50, 3, generator=rng, dtype=torch.float64) - 0.5
+    directions = torch.nn.functional.normalize(torch.randn(50, 3, generator=rng, dtype=torch.float64), dim=-1)
+    scene = torch.randint(2, (50,), generator=rng)
+    with torch.no_grad():
+        found = renderer.viewed(volume).color(points, directions, scene)
+    torch.testing.assert_close(found, renderer.color(volume, points, directions, scene).detach())
