@@ -6,7 +6,7 @@ Published width: a volume of 128 x 128 x 32 cells and 128 channels, 96 even and 
 The plain way is how the published renderer does it: `grid_sample` in every lookup, the gradient of the
 distance by autograd, all samples looked up again after the importance samples were placed, colour (and the
 512 channels of semantics) decoded for every sample before compositing. `before` is our differentiable
-renderer without gradients, which made pictures before `renderer/inference.py` did. Chunks of 1024
+renderer without gradients, which made pictures before `renderer/inference.py` did. Chunks of 512
 neighbouring pixels, spread over the picture, are rendered in turns; times are those of this process'
 processors. With --whole our picture is made completely, too; the plain one is estimated from its chunks.
 """
@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +36,10 @@ from ponderv2.renderer.renderer import Renderer
 from ponderv2.renderer.sampling import Interval, neus_samples
 from tests.renderer import textbook
 
+Picture = TypeVar("Picture")
+
 WIDTH, HEIGHT, FOCAL = 640, 480, 577.0
-CHUNK = 1024
+CHUNK = 512
 
 
 @dataclass(frozen=True)
@@ -92,29 +95,26 @@ def before(setting: Setting, rays: RayBundle) -> Tensor:
         return setting.renderer(setting.volume, rays).color
 
 
-def seconds(work: Callable[[], object]) -> float:
+def timed(work: Callable[[], Picture]) -> tuple[float, Picture]:
+    """Processor seconds, and what was made."""
     start = time.process_time()
-    work()
-    return time.process_time() - start
+    made = work()
+    return time.process_time() - start, made
 
 
 def compare(setting: Setting, n_chunks: int) -> dict[str, float]:
     """Medians per chunk and of the ratios, and how far apart the pictures are."""
-    viewed = setting.renderer.viewed(setting.volume)
+    preparation, viewed = timed(lambda: setting.renderer.viewed(setting.volume))
     n_pixels = WIDTH * HEIGHT
     starts = torch.linspace(0.1, 0.9, n_chunks + 1).mul(n_pixels).long().tolist()
-    rows = []
-    color = distance = 0.0
+    rows, color, distance = [], 0.0, 0.0
     for turn, start in enumerate(starts):
         rays = rays_of(setting.camera, torch.arange(start, start + CHUNK))
-        times = [
-            seconds(lambda rays=rays: plain(setting, rays)),
-            seconds(lambda rays=rays: before(setting, rays)),
-            seconds(lambda rays=rays: setting.renderer.view(viewed, rays, CHUNK)),
-        ]
+        slow, expected = timed(lambda rays=rays: plain(setting, rays))
+        old, _ = timed(lambda rays=rays: before(setting, rays))
+        fast, found = timed(lambda rays=rays: setting.renderer.view(viewed, rays, CHUNK))
         if turn:  # the first round is slower
-            rows.append(times)
-        expected, found = plain(setting, rays), setting.renderer.view(viewed, rays, CHUNK)
+            rows.append((slow, old, fast))
         color = max(color, float((expected.color - found.color).detach().abs().max()))
         distance = max(distance, float((expected.distance - found.distance).detach().abs().max()))
     slow, old, fast = (median(column) for column in zip(*rows, strict=True))
@@ -123,6 +123,7 @@ def compare(setting: Setting, n_chunks: int) -> dict[str, float]:
         "plain_seconds_per_picture_estimated": slow * whole,
         "before_seconds_per_picture_estimated": old * whole,
         "ours_seconds_per_picture_estimated": fast * whole,
+        "ours_seconds_of_preparation": preparation,
         "ratio": median(row[0] / row[2] for row in rows),
         "ratio_before": median(row[1] / row[2] for row in rows),
         "largest_color_difference": color,

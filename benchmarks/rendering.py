@@ -7,10 +7,12 @@ Prints medians and ratios of CPU (or device) time, measured alternately; asserts
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -84,6 +86,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     setting = build(arguments)
@@ -114,6 +117,10 @@ def main(argv: list[str] | None = None) -> None:
         f"grid {tuple(arguments.grid)}, {arguments.device}"
     )
     print(f"ours {mine:.3f} s   straightforward {other:.3f} s   median ratio {ratio:.1f}")
+    if arguments.json is not None:
+        found = {"rays": arguments.rays, "samples": arguments.samples, "device": arguments.device}
+        figures = {"ours_seconds": mine, "straightforward_seconds": other, "ratio": ratio}
+        arguments.json.write_text(json.dumps(found | figures, indent=1) + "\n")
 
 
 def _interval(renderer: Renderer, setting: Setting) -> Interval:

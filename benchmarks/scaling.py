@@ -4,17 +4,18 @@ Run from the project's root: `python -m benchmarks.scaling [--only voxels rays s
 [--plots DIR]`
 
 Every point is measured in a process of its own, with one thread: seconds of the processor for forward and
-backward (median after a first step that is not counted; large steps run once, and then the first step is what
-is told), and the largest resident memory. `voxels`: the sparse U-Net at a narrow and at the published width.
-`rays`: the renderer of `pretrain/demo`, 24 samples a ray. `scenes`: the whole step of `pretrain/demo` on rooms
-of about 8,000 voxels. `processes`: processor seconds a step of `ponder pretrain` over gloo with one and two
-processes, for the same scenes a step; start-up is taken out by the difference of two lengths.
+backward (median after a first step that is not counted; large steps run once, and then that is what is told),
+and the largest resident memory. `voxels`: the sparse U-Net at a narrow and at the published width. `rays`:
+the renderer of `pretrain/demo`, 24 samples a ray. `scenes`: the whole step of `pretrain/demo` on rooms of about
+8,000 voxels. `processes`: processor seconds a step of `ponder pretrain` over gloo with one and two processes,
+for the same scenes a step; start-up is taken out by the difference of two lengths.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -163,8 +164,6 @@ def _training(folder: Path, n_processes: int, steps: int) -> float:
         command += ["--set", f"training.{key}={value}"] if key in known else []
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    import os
-
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **threads})
     if done.returncode != 0:
         raise SystemExit(done.stderr[-2000:])
