@@ -89,10 +89,14 @@ def output_error(path: Path, error: OSError, n_bytes: int | None = None) -> Outp
 def needed_and_free(folder: Path, n_bytes: int) -> str:
     """For messages: how much was to be written, and how much the disk takes."""
     try:
-        free = f", {shutil.disk_usage(folder).free / 2**20:.2f} MiB free on the disk"
+        free = f", {_megabytes(shutil.disk_usage(folder).free)} free on the disk"
     except OSError:
         free = ""
-    return f" ({n_bytes / 2**20:.2f} MiB needed{free})"
+    return f" ({_megabytes(n_bytes)} needed{free})"
+
+
+def _megabytes(n_bytes: int) -> str:
+    return f"{n_bytes} bytes" if n_bytes < 2**17 else f"{n_bytes / 2**20:.1f} MiB"
 
 
 def _write_frames(folder: Path, contents: PreparedScene) -> int:

@@ -56,7 +56,7 @@ class Backward:
                 if not is_out_of_memory(error):
                     raise
                 if n_processes() > 1:  # the others are in the middle of an exchange with this one
-                    raise memory_error(batches, {}) from error
+                    raise memory_error(batches, {}, single=False) from error
             # Out of the except block nothing holds the arrays of the failed pass any longer.
             self._forget()
             undo()
@@ -88,9 +88,9 @@ class Backward:
             parameter.grad = None
 
 
-def memory_error(batches: Sequence[SceneBatch], resolved: Any) -> ResourceError:
-    """What to say when memory stays too small; `resolved`: the settings of the run."""
-    n_scenes = max(len(batch.offset) for batch in batches)
+def memory_error(batches: Sequence[SceneBatch], resolved: Any, single: bool) -> ResourceError:
+    """What to say when memory stays too small, for single scenes or for all; `resolved`: the settings."""
+    n_scenes = 1 if single else max(len(batch.offset) for batch in batches)
     names = ", ".join(name for batch in batches for name in batch.names)
     if n_scenes > 1:
         return ResourceError(
@@ -100,5 +100,5 @@ def memory_error(batches: Sequence[SceneBatch], resolved: Any) -> ResourceError:
     size = resolved.get("data", {}).get("voxel", {}).get("size")
     larger = f", or start again with larger voxels: --set data.voxel.size={1.5 * size:.3g}" if size else ""
     return ResourceError(
-        f"not enough memory for a single scene ({names})", fix=f"close other programs{larger}"
+        f"not enough memory for a single one of the scenes {names}", fix=f"close other programs{larger}"
     )

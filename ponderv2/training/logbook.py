@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ponderv2.errors import OutputError
-from ponderv2.scenes.storage_writer import write_bytes
+from ponderv2.scenes.storage_writer import needed_and_free, write_bytes
 from ponderv2.training.checkpoint import remove_leftovers, software_versions
 
 OLDER = ".older"
@@ -161,12 +161,13 @@ def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _reported(folder: Path) -> Iterator[None]:
+def _reported(folder: Path, n_bytes: int = 1000) -> Iterator[None]:
+    """`n_bytes`: about what is to be written."""
     try:
         yield
     except OSError as error:
         raise OutputError(
-            f"cannot write to {folder}: {error.strerror}",
+            f"cannot write to {folder}: {error.strerror}{needed_and_free(folder, n_bytes)}",
             fix="free space, then run the same command with --resume",
         ) from error
 

@@ -162,7 +162,7 @@ class _Training:
         self._warn(f"step {self.step + 1} skipped: not enough memory for single scenes of {names}")
         if self.bad_in_a_row >= self.settings.max_bad_steps:
             self._save()
-            raise memory_error(batches, self.job.resolved)
+            raise memory_error(batches, self.job.resolved, single=True)
 
     def _shared(self, values: Tensor) -> dict[str, float]:
         """Loss terms averaged over the processes. What must be decided by all alike travels with them."""
@@ -225,10 +225,12 @@ class _Training:
         """The process that holds the bad scenes writes them; where they are, for the message."""
         path = batches_path(self.job.folder, self.step + 1)
         if bad.rank == process_number():
-            keep_batches(path, self.step + 1, bad, batches, self.settings.keep_bad_batches)
+            keep_batches(self.job.folder, self.step + 1, bad, batches, self.settings.keep_bad_batches)
         if n_processes() > 1:
             torch.distributed.barrier()
-        return f" (kept in {path})" if path.exists() else ""
+        if path.exists():
+            return f" (its scenes are kept in {path})"
+        return f" (the first such scenes are kept in {path.parent})" if path.parent.exists() else ""
 
     def _after_step(self, shown: dict[str, float]) -> None:
         """Log, evaluate, save, and stop if asked."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -17,11 +19,22 @@ import torch
 
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.distributed import free_port
-from tests.training.processes import start
 
 CLOCKS = {"seconds", "waited", "points_per_second", "rays_per_second", "memory_gib"}
 PATIENCE = 300.0
 """Seconds after which a process that should have ended long ago counts as hanging."""
+
+
+_FORK = multiprocessing.get_context("fork")
+_STARTED: list[Child] = []
+
+
+@atexit.register
+def _end_all() -> None:
+    """A test that failed must not leave processes that Python would wait for."""
+    for child in _STARTED:
+        if child.runs:
+            child.send(signal.SIGKILL)
 
 
 @dataclass(frozen=True)
@@ -43,8 +56,11 @@ class Child:
 
     def __init__(self, work: Callable[..., Any], *arguments: Any, log: Path, **environment: str) -> None:
         self.log = log
-        self._process = start(_logged, log, environment, work, arguments)
-        self.pid: int = self._process.pid
+        # No daemon: those may not have workers of their own.
+        self._process = _FORK.Process(target=_logged, args=(log, environment, work, arguments))
+        self._process.start()
+        self.pid: int = self._process.pid or 0
+        _STARTED.append(self)
 
     def send(self, number: int) -> None:
         """A signal, to this process only."""
@@ -54,6 +70,8 @@ class Child:
     def wait(self, seconds: float = PATIENCE) -> int:
         """Exit status; minus the signal that ended it."""
         self._process.join(timeout=seconds)
+        if self._process.exitcode is not None and self in _STARTED:
+            _STARTED.remove(self)
         assert self._process.exitcode is not None, f"still running after {seconds} s: {self.said}"
         return self._process.exitcode
 

@@ -103,14 +103,17 @@ def limited(folder: Path) -> Outcome:
 
 def never_enough(folder: Path) -> Outcome:
     """Not even single scenes fit: steps are skipped without a change, then the run stops."""
-    job = _job(folder / "run", _Hungry(0, "forward"), steps=30, max_bad_steps=10, save_every=1)
+    job = replace(
+        _job(folder / "run", _Hungry(0, "forward"), steps=30, max_bad_steps=10, save_every=1),
+        resolved={"data": {"voxel": {"size": 0.02}}},
+    )
     before = {name: value.clone() for name, value in job.model.state_dict().items()}
     try:
         run_toy(job)
         message = "it went on"
     except ResourceError as error:
         message = f"{error.message} | {error.fix}"
-    ok = "not enough memory" in message and "accumulate=2" in message
+    ok = "not enough memory" in message and "data.voxel.size=0.03" in message
     ok &= all(torch.equal(before[name], value) for name, value in _state(folder / "run").items())
     return Outcome(
         "R10", "no memory for single scenes", 10, message, int(not ok), "no change; setting and value said"

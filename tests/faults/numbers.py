@@ -87,7 +87,7 @@ def bad_once(folder: Path, place: str, n_processes: int = 1) -> Outcome:
         skipped = [str(run_toy(_job(folder, place, False, **settings)).skipped_steps)]
     else:
         skipped = run_ranks(_rank, n_processes, free_port(), folder, place, False, settings)
-    losses = [line["gradient_norm"] for line in lines(folder)]
+    losses = [line["gradient_norm"] for line in lines(folder) if "loss" in line]
     bad = losses.index(None) + 1
     states = [load_checkpoint(folder / "checkpoints" / f"step-{step}.pth") for step in (max(bad - 1, 1), bad)]
     same = all(torch.equal(states[0].model[name], value) for name, value in states[1].model.items())

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner
+
+from ponder_cli.app import app
 from tests.scenes.photographed_room import write_store
 from tests.workflows.tiny import finetune_config, pretrain_config
 
@@ -16,6 +21,17 @@ def store(folder: Path, n_scenes: int = 3) -> Path:
     """Rooms to train on and as many to validate."""
     write_store(folder, n_scenes=n_scenes, n_points=1000, splits=("train", "val"))
     return folder
+
+
+def warm() -> None:
+    """Runs everything once in this process, so that those forked from it need not import it again."""
+    folder = Path(tempfile.mkdtemp(prefix="ponder-warm-"))
+    scenes = store(folder / "scenes", 2)
+    for command in COMMANDS:
+        file = preset(folder / f"{command}.yaml", command, steps=1, evaluate_every=1)
+        result = CliRunner().invoke(app, [str(w) for w in words(command, file, scenes, folder, command)])
+        assert result.exit_code == 0, result.output
+    shutil.rmtree(folder)
 
 
 def preset(path: Path, command: str, **training: Any) -> Path:

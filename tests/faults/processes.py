@@ -19,19 +19,17 @@ from ponderv2.training.distributed import Member, free_port
 from ponderv2.training.shelf import Shelf
 from tests.faults.children import Child, Outcome, differences, ponder, ponder_ranks, step_of, until
 from tests.faults.presets import preset, store, words
-from tests.training.processes import run_ranks
 from tests.training.toy import ToyModel, ToyScenes, ToyStep, run_toy, toy_job
 
 
 def worker_killed(folder: Path) -> Outcome:
     """One of two data workers of `ponder pretrain` is killed."""
     scenes = store(folder / "scenes")
-    file = preset(folder / "tiny.yaml", "pretrain", steps=12, save_every=2, evaluate_every=0)
+    file = preset(folder / "tiny.yaml", "pretrain", steps=40, save_every=2, evaluate_every=0)
     truth = ponder(folder / "log", *words("pretrain", file, scenes, folder, "truth"))
     assert truth.wait() == 0, truth.said
     workers = ["--set", "training.workers=2"]
-    longer = ["--set", "training.steps=2000"]
-    child = ponder(folder / "log-1", *words("pretrain", file, scenes, folder, "run", *workers, *longer))
+    child = ponder(folder / "log-1", *words("pretrain", file, scenes, folder, "run", *workers))
     until(lambda: step_of(folder / "run") >= 5, child)
     worker = child.children[0]
     begun = time.monotonic()
@@ -42,7 +40,9 @@ def worker_killed(folder: Path) -> Outcome:
     ok = status == 2 and f"process {worker}" in error and "step" in error and "Traceback" not in child.said
     found = Shelf(folder / "run" / "checkpoints").newest()
     ok &= not found.problems and found.checkpoint.step <= step_of(folder / "run")
-    said = f"status {status} after {seconds:.1f} s, worker and step named, checkpoint whole"
+    last = ponder(folder / "log", *words("pretrain", file, scenes, folder, "run"))
+    ok &= last.wait() == 0 and not differences(folder / "run", folder / "truth")
+    said = f"status {status} after {seconds:.1f} s, worker and step named, checkpoint whole, resumed exactly"
     return Outcome(
         "R15", "SIGKILL of a data worker", 1, said, int(not ok), "message within 60 s, checkpoint intact"
     )
@@ -174,7 +174,11 @@ def order(folder: Path, workers: tuple[int, ...], processes: tuple[int, ...]) ->
     seen: list[str] = []
     for end, n, n_workers in zip(ends, processes, workers, strict=True):
         settings = {"steps": end, "batch_size": batch_size, "workers": n_workers, "save_every": 1}
-        run_ranks(_noted, n, n, free_port(), folder, settings)
+        port = free_port()
+        ranks = [
+            Child(_noted, rank, n, port, folder, settings, log=folder / f"log-{rank}") for rank in range(n)
+        ]
+        assert [rank.wait() for rank in ranks] == [0] * n, ranks[0].said
         parts = [(folder / f"order-{rank}").read_text().splitlines() for rank in range(n)]
         for row in zip(*parts, strict=True):
             seen += [name for part in row for name in json.loads(part)]

@@ -1,0 +1,79 @@
+"""A long run: memory, open files and the folder of the run stay as they are."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from tests.faults.children import Outcome, ponder, step_of
+from tests.faults.presets import preset, words
+from tests.scenes.photographed_room import write_store
+
+WARM = 0.2
+"""Share of the steps after which caches and allocators are filled."""
+
+
+def long_run(folder: Path, steps: int) -> Outcome:
+    """`ponder finetune` on tiny scenes with everything that a run writes, watched through /proc."""
+    scenes = folder / "scenes"
+    write_store(scenes, n_scenes=2, n_points=300, splits=("train", "val"))
+    often = max(steps // 100, 1)
+    bounds = {
+        "keep_every": often,
+        "keep_newest": 3,
+        "log_megabytes": 0.5,
+        "tensorboard": True,
+        "workers": 1,
+        "batch_size": 1,
+    }
+    file = preset(
+        folder / "tiny.yaml", "finetune", steps=steps, save_every=often, evaluate_every=2 * often, **bounds
+    )
+    child = ponder(folder / "log", *words("finetune", file, scenes, folder, "run"))
+    run = folder / "run"
+    memory: list[float] = []
+    files: list[int] = []
+    sizes: list[int] = []
+    measured = 0
+    while child.runs:
+        step = step_of(run)
+        if step >= measured + often and step < steps:
+            measured = step
+            if step >= WARM * steps:
+                memory.append(_memory(child.pid))
+                files.append(len(os.listdir(f"/proc/{child.pid}/fd")))
+                sizes.append(_size(run))
+        time.sleep(0.05)
+    status = child.wait()
+    third = max(len(memory) // 3, 1)
+    growth = _mean(memory[-third:]) / _mean(memory[:third]) - 1
+    checkpoints = len(list((run / "checkpoints").glob("step-*.pth")))
+    ok = status == 0 and growth < 0.02 and max(files) - min(files) <= 2
+    ok &= checkpoints == 3 and _size(run) < 6e6
+    said = (
+        f"memory {growth:+.2%} from the first to the last third ({_mean(memory) / 2**20:.0f} MiB), "
+        f"open files {min(files)} to {max(files)}, run folder at most {max(sizes) / 1e6:.1f} MB, "
+        f"{checkpoints} step checkpoints kept"
+    )
+    target = "memory < 2 %, open files constant, folder bounded"
+    return Outcome("R23", f"{steps} steps on tiny scenes", steps, said, int(not ok), target)
+
+
+def _memory(pid: int) -> float:
+    """Resident bytes."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except FileNotFoundError:  # replaced meanwhile
+            continue
+    return total
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
