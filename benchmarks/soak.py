@@ -66,6 +66,7 @@ def campaign(steps: int) -> list[tuple[str, Scenario]]:
         ("R16", lambda folder: processes.rank_ends(folder, signal.SIGKILL, 0)),
         ("R16", lambda folder: processes.rank_ends(folder, signal.SIGKILL, 1)),
         ("R16", lambda folder: processes.restarted(folder, 10)),
+        ("R16", lambda folder: processes.restarted(folder, 2, command=True)),
         ("R17", lambda folder: processes.rank_ends(folder, signal.SIGSTOP, 1)),
         ("R18", processes.two_runs),
         ("R19", lambda folder: processes.deterministic(folder, "pretrain")),

@@ -13,7 +13,7 @@ import os
 import shutil
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from pickle import UnpicklingError
@@ -65,9 +65,13 @@ class Checkpoint:
     """Of the software that wrote it."""
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint, keep: Path | None = None) -> None:
+def save_checkpoint(
+    path: Path, checkpoint: Checkpoint, keep: Path | None = None, also: Sequence[Path] = ()
+) -> None:
     """Writes the file whole or not at all; the file that stood there is also `keep` then, if that is given.
 
+    `also` are further names of the new file. They come first: a run that is killed before the file is at `path`
+    does the step again, one that is killed after it does not.
     At every moment there is a whole file at `path`, if there was one before.
 
     Raises OutputError (disk full, no permission); what stood there is then untouched.
@@ -78,6 +82,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, keep: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_through(temporary, archive)
+        for name in also:
+            share_file(temporary, name)
         if keep is not None and path.exists():
             share_file(path, keep)
         os.replace(temporary, path)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ponderv2.errors import CheckpointError
-from ponderv2.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, share_file
+from ponderv2.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ponderv2.training.config import TrainingConfig
 
 DAMAGED = ".damaged"
@@ -83,11 +83,10 @@ class Shelf:
 
     def put(self, checkpoint: Checkpoint, is_best: bool = False) -> None:
         """Saves as last and, where it applies, as best and as step-N. Raises OutputError."""
-        save_checkpoint(self.last, checkpoint, keep=self.previous)
-        if is_best:
-            share_file(self.last, self.best)
-        if self.kept.includes(checkpoint.step):
-            share_file(self.last, self._of_step(checkpoint.step))
+        kept = self.kept.includes(checkpoint.step)
+        also = [*([self.best] if is_best else []), *([self._of_step(checkpoint.step)] if kept else [])]
+        save_checkpoint(self.last, checkpoint, keep=self.previous, also=also)
+        if kept:
             for step in self.kept.surplus([_step_in_name(path) for path in self._steps()]):
                 with contextlib.suppress(OSError):
                     self._of_step(step).unlink()

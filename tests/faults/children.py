@@ -94,7 +94,12 @@ class Child:
     @property
     def children(self) -> list[int]:
         """Process ids of its own children."""
-        return [int(word) for word in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+        try:
+            return [
+                int(one) for one in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+            ]
+        except OSError:
+            return []
 
 
 def _logged(

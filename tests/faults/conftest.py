@@ -1,4 +1,4 @@
-"""Processes are forked from this one, which therefore imports everything once and computes with one thread."""
+"""Processes are forked from this one, which imports everything once and computes with one thread."""
 
 from __future__ import annotations
 

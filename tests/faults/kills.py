@@ -39,6 +39,7 @@ def training_killed(folder: Path, command: str, n_kills: int, n_in_saves: int, s
     whole = time.monotonic() - begun
     killed = in_saves = lost = runs = 0
     unreadable = most = 0
+    wrong: list[str] = []
     while killed < n_kills or in_saves < n_in_saves:
         name = f"run{runs}"
         runs += 1
@@ -61,14 +62,15 @@ def training_killed(folder: Path, command: str, n_kills: int, n_in_saves: int, s
                 last = ponder(folder / "log", *line(name))
                 assert last.wait() == 0, last.said
                 break
-        different = differences(folder / name, folder / "truth")
-        lost += bool(different or leftovers(folder / name))
+        different = differences(folder / name, folder / "truth") + leftovers(folder / name)
+        lost += bool(different)
+        wrong += different
     lost += unreadable + (most > SAVE_EVERY)
     return Outcome(
         "R1",
         f"kill -9 of {command}: {killed - in_saves} at random moments, {in_saves} inside a save",
         killed,
-        f"{runs} runs, all ended as the undisturbed one; {unreadable} unreadable checkpoints; "
+        f"{runs} runs ended {'as the undisturbed one' if not wrong else f'with other {wrong}'}; {unreadable} unreadable checkpoints; "
         f"at most {most} steps done again",
         lost,
         f"all resume; 0 unreadable; at most {SAVE_EVERY} steps lost; results identical",

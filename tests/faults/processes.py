@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -17,7 +16,16 @@ import torch
 from ponderv2.scenes.batch import SceneBatch
 from ponderv2.training.distributed import Member, free_port
 from ponderv2.training.shelf import Shelf
-from tests.faults.children import Child, Outcome, differences, ponder, ponder_ranks, step_of, until
+from tests.faults.children import (
+    Child,
+    Outcome,
+    differences,
+    ponder,
+    ponder_ranks,
+    run_program,
+    step_of,
+    until,
+)
 from tests.faults.presets import preset, store, words
 from tests.training.toy import ToyModel, ToyScenes, ToyStep, run_toy, toy_job
 
@@ -74,41 +82,71 @@ def rank_ends(folder: Path, number: int, victim: int) -> Outcome:
     return Outcome(row, f"{name} of rank {victim} of 2", 1, said, int(not ok), target)
 
 
-def restarted(folder: Path, n_kills: int) -> Outcome:
-    """torchrun --max-restarts: the killed rank's run goes on in the same job, to the end."""
+def restarted(folder: Path, n_kills: int, command: bool = False) -> Outcome:
+    """torchrun --max-restarts: the killed rank's run goes on in the same job, to the end.
+
+    With `command` by torchrun as a program, which imports everything anew for each rank; else by the launcher
+    inside it, which forks.
+    """
+    steps = 40
     scenes = store(folder / "scenes")
-    settings = {"steps": 60, "save_every": 5, "evaluate_every": 0, "threads": 1, "timeout": 60}
+    settings = {"steps": steps, "save_every": 5, "evaluate_every": 0, "threads": 1, "timeout": 60}
     file = preset(folder / "tiny.yaml", "pretrain", **settings)
-    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", f"--max-restarts={n_kills}"]
-    line = [str(word) for word in words("pretrain", file, scenes, folder, "run")]
-    environment = os.environ | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "OMP_NUM_THREADS": "1"}
-    log = (folder / "log").open("w")
-    command = [sys.executable, "-m", *launch, "-m", "ponder_cli", *line]
-    agent = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-    killed = 0
-    wanted = 3
-    while agent.poll() is None and killed < n_kills:
-        if step_of(folder / "run") >= wanted and (ranks := _children(agent.pid)):
-            os.kill(ranks[killed % len(ranks)], signal.SIGKILL)
+    line = words("pretrain", file, scenes, folder, "run")
+    run = folder / "run"
+    launch = _torchrun if command else _launch
+    agent = Child(launch, n_kills, line, log=folder / "log", TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
+    killed, wanted = 0, 2
+    while agent.runs and killed < n_kills:
+        ranks = (
+            [pid for pid in _below(agent.pid) if b"RANK=" in _environment(pid)] if command else agent.children
+        )
+        if step_of(run) >= wanted and len(ranks) >= 2:
+            os.kill(ranks[killed % 2], signal.SIGKILL)
             killed += 1
-            wanted = step_of(folder / "run") + 4
-            until(lambda gone=ranks: not set(gone) & set(_children(agent.pid)) or agent.poll() is not None)
-        time.sleep(0.02)
-    status = agent.wait(timeout=300)
-    log.close()
-    last = Shelf(folder / "run" / "checkpoints").newest().checkpoint.step
-    ok = status == 0 and last == 60 and killed == n_kills
-    said = f"{killed} of {killed} restarts in the job, torchrun ended with status {status} after step {last}"
-    return Outcome(
-        "R16", "SIGKILL of a rank under torchrun", killed, said, int(not ok), "restarts in the job"
+            until(lambda gone=ranks: not set(gone) & set(agent.children) or not agent.runs)
+            wanted = step_of(run) + 1
+        time.sleep(0.01)
+    status = agent.wait()
+    last = Shelf(run / "checkpoints").newest().checkpoint.step
+    ok = status == 0 and last == steps and killed == n_kills
+    said = (
+        f"{killed} of {n_kills} restarts in the job, ended with status {status} after step {last} of {steps}"
+    )
+    name = "torchrun" if command else "torchrun's launcher"
+    return Outcome("R16", f"SIGKILL of a rank under {name}", killed, said, int(not ok), "restarts in the job")
+
+
+def _launch(n_restarts: int, line: list[object]) -> None:
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=2,
+        run_id="faults",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=n_restarts,
+        monitor_interval=0.1,
+        start_method="fork",
+    )
+    elastic_launch(config, run_program)(*line)
+
+
+def _torchrun(n_restarts: int, line: list[object]) -> None:
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", f"--max-restarts={n_restarts}"]
+    program = ["-m", "ponder_cli", *map(str, line)]
+    os.execve(
+        sys.executable, [sys.executable, "-m", *launch, *program], {**os.environ, "OMP_NUM_THREADS": "1"}
     )
 
 
-def _children(pid: int) -> list[int]:
+def _environment(pid: int) -> bytes:
     try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
-        return []
+        return b""
 
 
 def two_runs(folder: Path) -> Outcome:
@@ -244,7 +282,5 @@ def clock_jumps(folder: Path) -> Outcome:
 
 
 def _in_another_zone(line: list[object]) -> None:
-    from tests.faults.children import run_program
-
     time.tzset()
     run_program(*line)

@@ -12,6 +12,7 @@ from tests.faults.processes import (
     deterministic,
     order,
     rank_ends,
+    restarted,
     two_runs,
     worker_killed,
 )
@@ -37,6 +38,10 @@ def test_a_rank_that_ends_or_hangs_is_named_by_the_other_which_ends_too(
     tmp_path: Path, number: int, victim: int
 ) -> None:
     assert rank_ends(tmp_path, number, victim).lost == 0
+
+
+def test_torchrun_starts_a_run_again_whose_rank_was_killed(tmp_path: Path) -> None:
+    assert restarted(tmp_path, 1).lost == 0
 
 
 def test_a_second_run_in_a_folder_is_refused_and_a_dead_one_replaced(tmp_path: Path) -> None:
