@@ -70,8 +70,8 @@ def save_checkpoint(
 ) -> None:
     """Writes the file whole or not at all; the file that stood there is also `keep` then, if that is given.
 
-    `also` are further names of the new file. They come first: a run that is killed before the file is at `path`
-    does the step again, one that is killed after it does not.
+    `also` are further names of the new file. They come first: a run that is killed before the file is at
+    `path` does the step again, one that is killed after it does not.
     At every moment there is a whole file at `path`, if there was one before.
 
     Raises OutputError (disk full, no permission); what stood there is then untouched.

@@ -66,12 +66,12 @@ def training_killed(folder: Path, command: str, n_kills: int, n_in_saves: int, s
         lost += bool(different)
         wrong += different
     lost += unreadable + (most > SAVE_EVERY)
+    ends = f"with other {', '.join(wrong)}" if wrong else "as the undisturbed one"
     return Outcome(
         "R1",
         f"kill -9 of {command}: {killed - in_saves} at random moments, {in_saves} inside a save",
         killed,
-        f"{runs} runs ended {'as the undisturbed one' if not wrong else f'with other {wrong}'}; {unreadable} unreadable checkpoints; "
-        f"at most {most} steps done again",
+        f"{runs} runs ended {ends}; {unreadable} unreadable checkpoints; at most {most} steps done again",
         lost,
         f"all resume; 0 unreadable; at most {SAVE_EVERY} steps lost; results identical",
     )

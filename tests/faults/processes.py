@@ -98,9 +98,9 @@ def restarted(folder: Path, n_kills: int, command: bool = False) -> Outcome:
     agent = Child(launch, n_kills, line, log=folder / "log", TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
     killed, wanted = 0, 2
     while agent.runs and killed < n_kills:
-        ranks = (
-            [pid for pid in _below(agent.pid) if b"RANK=" in _environment(pid)] if command else agent.children
-        )
+        ranks = agent.children
+        if command:
+            ranks = [pid for pid in ranks if b"LOCAL_RANK=" in _environment(pid)]
         if step_of(run) >= wanted and len(ranks) >= 2:
             os.kill(ranks[killed % 2], signal.SIGKILL)
             killed += 1
