@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections.abc import Callable, Iterator
@@ -69,6 +70,8 @@ def feed(
         ResourceError: memory does not suffice to prepare a scene. A worker that is killed raises a
             RuntimeError in whatever the process is doing at that moment: see `worker_error`.
     """
+    # More than there are cores only wait for each other, and torch warns of them.
+    workers = min(workers, os.cpu_count() or 1)
     loader = DataLoader(
         _Places(datasets.sources, max_bad_scenes),
         batch_sampler=order,
