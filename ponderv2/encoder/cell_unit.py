@@ -61,8 +61,7 @@ class _Assembled(torch.autograd.Function):
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, rows: Tensor, constant: Tensor, number: Tensor, kind: Tensor, shape: tuple[int, ...]
     ) -> Tensor:
-        ctx.save_for_backward(number, kind)
-        ctx.n_kinds = len(constant)
+        ctx.save_for_backward(number)
         result = rows.new_empty(shape[0], len(kind), rows.shape[1])
         torch.index_select(constant, 0, kind, out=result[0])
         result[1:] = result[:1]
@@ -74,19 +73,18 @@ class _Assembled(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor, Tensor, None, None, None]:
-        number, kind = ctx.saved_tensors
+        (number,) = ctx.saved_tensors
         flat = gradient.reshape(-1, gradient.shape[-1])
         of_rows = flat.index_select(0, number)
-        empty = flat.index_fill(0, number, 0.0).view(-1, len(kind), flat.shape[1])
-        return of_rows, _sum_by_kind(empty, kind, ctx.n_kinds), None, None, None
+        empty = flat.index_fill(0, number, 0.0).view(gradient.shape)
+        return of_rows, _sum_by_kind(empty), None, None, None
 
 
-def _sum_by_kind(values: Tensor, kind: Tensor, n_kinds: int) -> Tensor:
-    """Rows [scene, cell, channel] summed over scenes and the cells of each kind, in a fixed order."""
-    order = kind.argsort(stable=True)
-    ends = F.pad(torch.bincount(kind, minlength=n_kinds).cumsum(0), (1, 0))
-    sums = [
-        torch.segment_reduce(one.index_select(0, order), "sum", offsets=ends, axis=0, unsafe=True)
-        for one in values
-    ]
-    return torch.stack(sums).sum(0)
+def _sum_by_kind(values: Float[Tensor, "scene z y x channel"]) -> Float[Tensor, "kind channel"]:
+    """Sums over scenes and the cells of each kind."""
+    for axis in (3, 2, 1):
+        size = values.shape[axis]
+        if size > 3:
+            first, inner, last = values.split([1, size - 2, 1], dim=axis)
+            values = torch.cat([first, inner.sum(axis, keepdim=True), last], dim=axis)
+    return values.sum(0).flatten(0, 2)

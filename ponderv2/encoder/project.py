@@ -72,7 +72,7 @@ class _AddingDecoder(nn.Module):
     def forward(
         self, skip: Float[Tensor, "scene out z2 y2 x2"], x: Float[Tensor, "scene in z y x"]
     ) -> Float[Tensor, "scene out z2 y2 x2"]:
-        return self.basic_module(skip + self.upsampling(x, skip.shape[2:]))
+        return self.basic_module(self.upsampling(x, skip.shape[2:]).add_(skip))
 
 
 class UNet3D(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -26,6 +27,7 @@ def point_loss(
 
     Over the labelled points of all processes; 0 without labels.
     """
-    logits = F.normalize(embedded, dim=1) @ class_rows.T * logit_scale.exp()
+    length = torch.linalg.vector_norm(embedded, dim=1, keepdim=True).clamp(min=1e-12)
+    logits = embedded @ class_rows.T / length * logit_scale.exp()  # dividing the few logits, not the features
     total = F.cross_entropy(logits, segment, ignore_index=-1, reduction="sum")
     return global_mean(total, (segment >= 0).sum().to(total.dtype))
