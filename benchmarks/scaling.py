@@ -6,8 +6,8 @@ Run from the project's root: `python -m benchmarks.scaling [--only voxels rays s
 Every point is measured in a process of its own, with one thread: seconds of the processor for forward and
 backward (median after a first step that is not counted; large steps run once, and then that is what is told),
 and the largest resident memory. `voxels`: the sparse U-Net at a narrow and at the published width. `rays`:
-the renderer of `pretrain/demo`, 24 samples a ray. `scenes`: the whole step of `pretrain/demo` on rooms of about
-8,000 voxels. `processes`: processor seconds a step of `ponder pretrain` over gloo with one and two processes,
+the renderer of `pretrain/demo`, 24 samples a ray. `scenes`: the whole step of `pretrain/demo` on rooms of
+about 8,000 voxels. `processes`: processor seconds a step of `ponder pretrain` over gloo with one and two,
 for the same scenes a step; start-up is taken out by the difference of two lengths.
 """
 

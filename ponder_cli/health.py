@@ -1,10 +1,11 @@
-"""What `ponder doctor` looks at. Libraries are imported in processes of their own: some kill theirs."""
+"""What `ponder doctor` looks at. Libraries are imported in other processes: some kill theirs."""
 
 from __future__ import annotations
 
 import platform
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata, util
 from typing import Literal
@@ -62,6 +63,9 @@ EXTRAS = (
     Part(("matplotlib",), "matplotlib", "plots of benchmarks", "plots"),
 )
 
+ALONE = ("open3d", "spconv.pytorch", "torch_scatter", "matplotlib")
+"""Looked at beside the others: the slowest of those that need no other, and those known to kill processes."""
+
 SPCONV_PROBE = """
 import numpy, torch, spconv.pytorch as spconv
 from cumm import tensorview
@@ -77,9 +81,22 @@ print(torch.version.cuda or "none", "|", "; ".join(names))
 
 
 def examine() -> tuple[Finding, ...]:
-    """Everything, from the interpreter to the optional parts. Takes some seconds."""
-    findings = [_interpreter(), *(_part(part) for part in BASE), _gpu()]
-    findings += [_part(part) for part in EXTRAS]
+    """Everything, from the interpreter to the optional parts. Takes some seconds.
+
+    What imports together in one of two processes is fine. Only where one of them fails are its libraries
+    imported one by one, to find the one that is broken.
+    """
+    installed = [part for part in (*BASE, *EXTRAS) if _is_installed(part)]
+    apart = [part for part in installed if part.module in ALONE]
+    together = [part for part in installed if part.module not in ALONE]
+    with ThreadPoolExecutor() as pool:
+        torch_or_gpu = pool.submit(_run, "\n".join([*map(_probe, together), GPU_PROBE]))
+        rest = pool.submit(_run, "\n".join(map(_probe, apart)))
+        sound = {part.module for part in together if _succeeded(torch_or_gpu.result())}
+        sound |= {part.module for part in apart if _succeeded(rest.result())}
+        gpu = torch_or_gpu.result() if _succeeded(torch_or_gpu.result()) else _run(GPU_PROBE)
+        parts = list(pool.map(lambda part: _part(part, sound), (*BASE, *EXTRAS)))
+    findings = [_interpreter(), *parts[: len(BASE)], _gpu(gpu), *parts[len(BASE) :]]
     return (*findings, _sparse_backend(findings))
 
 
@@ -91,27 +108,36 @@ def _interpreter() -> Finding:
     return Finding("python", "broken", detail, fix="use Python 3.11, 3.12 or 3.13")
 
 
-def _part(part: Part) -> Finding:
+def _is_installed(part: Part) -> bool:
+    found = util.find_spec(part.module.split(".")[0]) is not None
+    return found and _version(part.distribution) is not None
+
+
+def _probe(part: Part) -> str:
+    return SPCONV_PROBE if part.extra == "cuda" else f"import {part.module}"
+
+
+def _part(part: Part, sound: set[str]) -> Finding:
+    """`sound`: modules that were imported already."""
     name, required = part.distribution[0], part.extra is None
-    if name.startswith("open3d") and sys.version_info >= (3, 13) and _version(part.distribution) is None:
+    version = _version(part.distribution)
+    if name.startswith("open3d") and sys.version_info >= (3, 13) and version is None:
         fix = "use Python 3.11 or 3.12"
         return Finding(name, "missing", f"{part.purpose}; none for this Python", fix=fix, required=False)
-    version = _version(part.distribution)
-    if version is None or util.find_spec(part.module.split(".")[0]) is None:
+    if version is None or not _is_installed(part):
         fix = f'pip install "ponder[{part.extra}]"' if part.extra else "pip install ponder"
         return Finding(name, "missing", part.purpose, fix=fix, required=required)
-    code = SPCONV_PROBE if part.extra == "cuda" else f"import {part.module}"
-    problem = _problem_of(code)
+    problem = None if part.module in sound else _problem_of(_probe(part))
     if problem is None:
         return Finding(name, "ok", version, required=required)
     return Finding(name, "broken", f"{version}: {problem}", fix=_remedy(name, problem), required=required)
 
 
-def _gpu() -> Finding:
-    done = _run(GPU_PROBE)
+def _gpu(done: subprocess.CompletedProcess[str] | None) -> Finding:
     if done is None or done.returncode != 0:
         return Finding("gpu", "broken", "torch cannot be asked", fix="pip install torch", required=False)
-    built_for, names = (part.strip() for part in done.stdout.split("|", 1))
+    last = done.stdout.strip("\n").splitlines()[-1]
+    built_for, names = (part.strip() for part in last.split("|", 1))
     if names:
         return Finding("gpu", "ok", f"{names} (torch built for CUDA {built_for})", required=False)
     if built_for == "none":
@@ -135,6 +161,10 @@ def _remedy(name: str, problem: str) -> str:
     if name.startswith("open3d") and "libusb" in problem:
         return 'pip install "open3d-cpu<0.20"'
     return f"pip install --force-reinstall {name}"
+
+
+def _succeeded(done: subprocess.CompletedProcess[str] | None) -> bool:
+    return done is not None and done.returncode == 0
 
 
 def _problem_of(code: str) -> str | None:

@@ -13,7 +13,7 @@ def doctor(json: JsonOption = None) -> None:
     from ponder_cli.health import examine
     from ponderv2.version import __version__
 
-    console.note("importing each library in a process of its own; this takes some seconds")
+    console.note("importing the libraries in other processes; this takes some seconds")
     findings = examine()
     console.heading(f"ponder {__version__}")
     rows = [(item.name, item.state, item.detail, item.fix or "") for item in findings]

@@ -23,7 +23,7 @@ from ponderv2.renderer.decoder import SHARPNESS, Decoded, Layer, distance_deriva
 from ponderv2.renderer.field import FieldSamples, FieldVolume, HeadInputs, LinearHeads, SdfField
 from ponderv2.renderer.sampling import Interval, RaySamples, neus_samples
 
-IN_CACHE = 8192
+IN_CACHE = 4096
 """Places whose features and activations, about 1 KB each, stay in the cache."""
 
 
@@ -193,7 +193,7 @@ class ViewedField:
         scene = rays.scene[:, None].expand_as(starts).reshape(-1)
         around = surroundings(self.prepared.volume, position, scene, True)
         both = around.mixed(rows[0], 4)
-        decoded = _decoded(self.layers, both[:, 0], point)
+        decoded = _decoded(self.layers, both[:, 0].contiguous(), point)
         by_feature, by_point = distance_derivative(self.layers, decoded, len(scene))
         gradient = torch.linalg.vecdot(both[:, 1:], by_feature[:, None])
         if by_point is not None:
