@@ -1,6 +1,6 @@
 """Samples for pre-training: the loader of training beside one that decodes every photograph of a scene.
 
-Run from the project's root: `python -m benchmarks.data_loading [--samples 8] [--workers 0 1 2] [--json FILE]`
+Run from the project's root: `python -m benchmarks.data_loading [--samples 3] [--workers 0 1 2] [--json FILE]`
 
 Scenes of 60,000 points with `--frames` photographs of 640 x 480, more of them than the cache holds, so that
 everything is read from the disk for every sample: 5 photographs of 256 pixels each. The published way opens
@@ -66,7 +66,7 @@ class Published(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         rng, scene = np.random.default_rng(number), self.scenes[number % len(self.scenes)]
-        index, cells = published_train(np.array(scene.cloud.coord), rng)
+        index, cells = published_train(scene.cloud.coord.numpy(), rng)
         colors, depths = [], []
         for frame in scene.frames:
             colors.append(np.array(Image.open(frame.color_path).convert("RGB")))
@@ -127,8 +127,8 @@ def compare(store: SceneStore, n_samples: int, workers: int, repeats: int) -> di
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, default=8)
-    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--samples", type=int, default=3)
+    parser.add_argument("--frames", type=int, default=100)
     parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)

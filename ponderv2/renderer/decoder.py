@@ -158,7 +158,7 @@ def distance_derivative(
     for layer, slope in zip(reversed(layers[:-1]), reversed(decoded.slopes), strict=True):
         assert upstream is not None
         inner = slope * upstream
-        by_feature = by_feature + inner @ layer.feature
+        by_feature = torch.addmm(by_feature, inner, layer.feature)
         if layer.point is not None:
             by_point = inner @ layer.point
         upstream = None if layer.hidden is None else inner @ layer.hidden

@@ -8,7 +8,7 @@ cells and the distance or the colour, is multiplied out once per cell.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -82,25 +82,31 @@ def surroundings(
     if volume.corners_are_centres:
         place = position * (size - 1)
         first = place.floor().clamp(min=-2).minimum(size + 1)
-        low_exists, high_exists = (first >= 0) & (first < size), (first >= -1) & (first < size - 1)
+        low_exists, high_exists = _within(first, size - 1), _within(first + 1, size - 1)
         varies = size - 1
     else:
         place = position * size - 0.5
-        low_exists = ((position >= 0) & (position <= 1)).all(dim=0)
-        high_exists = low_exists & (size > 1)
-        varies = ((place >= 0) & (place <= size - 1)) * size
+        box = _within(position, 1.0)
+        low_exists = box[0] * box[1] * box[2]
+        high_exists = low_exists * (size > 1)
+        varies = _within(place, size - 1) * size
         place = place.clamp(min=0).minimum(size - 1)
         first = place.floor().minimum((size - 2).clamp(min=0))
     fraction = place - first
     mix = torch.stack([(1.0 - fraction) * low_exists, fraction * high_exists])
     coefficient = [_products(mix[:, 0], mix[:, 1], mix[:, 2])]
     if with_slope:
-        slope = torch.stack([-varies * low_exists, varies * high_exists])
+        slope = torch.stack([varies * -low_exists, varies * high_exists])
         coefficient += [_products(slope[:, 0], mix[:, 1], mix[:, 2])]
         coefficient += [_products(mix[:, 0], slope[:, 1], mix[:, 2])]
         coefficient += [_products(mix[:, 0], mix[:, 1], slope[:, 2])]
     every = torch.cat(coefficient).T.contiguous().unflatten(1, (len(coefficient), 8))
     return Surroundings(_cells(volume, first, size, scene), every)
+
+
+def _within(value: Tensor, largest: Tensor | float) -> Tensor:
+    """1 where 0 <= value <= largest, else 0, without comparisons, which are several times slower."""
+    return (value * (largest - value)).sign_().add_(1.0).clamp_(max=1.0)
 
 
 def _products(x: Tensor, y: Tensor, z: Tensor) -> Float[Tensor, "8 place"]:
@@ -119,10 +125,20 @@ def _cells(volume: FeatureVolume, first: Tensor, size: Tensor, scene: Tensor) ->
 
 
 def _activated(value: Tensor) -> tuple[Tensor, Tensor]:
-    """`softplus_with_slope`, in place: softplus(x) = max(x, 0) - log logistic(|x|)."""
-    slope = torch.sigmoid(value.mul_(SHARPNESS))
-    logarithm = torch.maximum(slope, 1.0 - slope).log_()
-    return value.clamp_(min=0.0).sub_(logarithm).div_(SHARPNESS), slope
+    """softplus and its slope, in place: softplus(x) = max(x, 0) - log logistic(|x|)."""
+    slope = torch.sigmoid(value)
+    logarithm = (slope - 0.5).abs_().add_(0.5).log_()
+    return value.clamp_(min=0.0).sub_(logarithm), slope
+
+
+def _sharp(layers: list[Layer]) -> list[Layer]:
+    """Layers that do the same with softplus(x) in between instead of softplus(s x) / s."""
+    found = []
+    for layer in layers[:-1]:
+        point = None if layer.point is None else layer.point * SHARPNESS
+        found.append(Layer(layer.hidden, layer.feature * SHARPNESS, point, layer.bias * SHARPNESS))
+    last = layers[-1]
+    return [*found, replace(last, hidden=None if last.hidden is None else last.hidden / SHARPNESS)]
 
 
 def _decoded(layers: list[Layer], feature: Tensor, point: Tensor) -> Decoded:
@@ -140,7 +156,7 @@ class ViewedField:
     field: SdfField
     prepared: FieldVolume
     layers: list[Layer]
-    """Of the distance decoder."""
+    """Of the distance decoder, see `_sharp`."""
     heads: LinearHeads | None
     """Where colour and semantics are linear."""
     outputs: Layer
@@ -151,7 +167,7 @@ class ViewedField:
     @staticmethod
     def of(field: SdfField, prepared: FieldVolume) -> ViewedField:
         """One matrix product over all cells."""
-        layers = field.sdf_decoder.layers()
+        layers = _sharp(field.sdf_decoder.layers())
         heads = field.linear_heads(layers[-1])
         outputs = field.distance_row(layers[-1]) if heads is None else heads.mixed
         table = prepared.rows[0] @ outputs.feature.T
@@ -169,7 +185,7 @@ class ViewedField:
             position = self._clamped(Placed.of(self.prepared.volume, still).origin)
             around = surroundings(self.prepared.volume, position, scene[some], False)
             decoded = _decoded(self.layers, around.mixed(self.prepared.rows[0], 1)[:, 0], position.T)
-            parts.append(self._outputs(around, decoded.hidden, position.T, 1)[:, 0])
+            parts.append(self._outputs(around, decoded.hidden, position.T)[:, 0])
         return torch.cat(parts)
 
     def color(
@@ -201,23 +217,23 @@ class ViewedField:
         if not self.field.config.gradient_in_volume_units:
             gradient = (gradient.view(*starts.shape, 3) / placed.edge.T[:, None]).flatten(0, 1)
         directions = rays.directions[:, None].expand(*starts.shape, 3).flatten(0, 1)
-        feature = both[:, 0]
+        feature, hidden = both[:, 0], decoded.hidden
         if len(rows) > 1 and (self.heads is None or self.field.semantic_decoder is not None):
             feature = around.mixed(rows[1], 1)[:, 0]
-        inputs = HeadInputs(gradient, feature, both[:, 0], decoded.hidden, point)
+        inputs = HeadInputs(gradient, feature, both[:, 0], hidden, point)
         if self.heads is None:
             return self.field.heads(self.layers[-1], inputs, directions)
-        mixed = self._outputs(around, decoded.hidden, point, len(self.outputs.bias))
+        mixed = self._outputs(around, hidden, point)
         color = self.heads(mixed, inputs, directions)
+        if self.field.semantic_decoder is not None and hidden is not None:
+            inputs = replace(inputs, hidden=hidden / SHARPNESS)
         return FieldSamples(mixed[:, 0], gradient, color, self.field.semantic_inputs(inputs))
 
-    def _outputs(self, around: Surroundings, hidden: Tensor | None, point: Tensor, n: int) -> Tensor:
-        outputs = self.outputs.rows(torch.eye(n, len(self.outputs.bias)).to(point))
-        table = self.table if n == self.table.shape[1] else self.table[:, :n].contiguous()
-        value = around.mixed(table, 1)[:, 0] + outputs.bias
-        if outputs.hidden is not None and hidden is not None:
-            value = value + hidden @ outputs.hidden.T
-        return value if outputs.point is None else value + point @ outputs.point.T
+    def _outputs(self, around: Surroundings, hidden: Tensor | None, point: Tensor) -> Tensor:
+        value = around.mixed(self.table, 1)[:, 0] + self.outputs.bias
+        if self.outputs.hidden is not None and hidden is not None:
+            value = torch.addmm(value, hidden, self.outputs.hidden.T)
+        return value if self.outputs.point is None else value + point @ self.outputs.point.T
 
     def _clamped(self, position: Tensor) -> Tensor:
         """Where the settings read places outside the box at its border, as `SdfField` does it."""
