@@ -40,7 +40,8 @@ def _name(entry: Any, number: int) -> str:
     if not isinstance(entry, dict):
         return str(number)
     parts = [str(value) for value in entry.values() if isinstance(value, str)]
-    return " ".join([*parts, *(f"{key} {value}" for key, value in entry.items() if type(value) is int)])
+    numbers = {key: value for key, value in entry.items() if type(value) is int and not key.startswith(TOLD)}
+    return " ".join([*parts, *(f"{key} {value}" for key, value in numbers.items())])
 
 
 def run(name: str, quick: bool, folder: Path) -> list[tuple[str, float]]:
