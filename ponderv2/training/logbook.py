@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -120,14 +121,15 @@ class Curves:
         self._purge_step: int | None = first_step + 1
         self._writer: Any = None
         self._calls = 0
+        self._report = threading.excepthook
+        threading.excepthook = self._without_traceback
 
     @property
     def writer(self) -> Any:
         """A `SummaryWriter`; imported late, as that takes seconds."""
         self._calls += 1
         if self._writer is not None and self._calls % 1000 == 0 and self._size() > self._most:
-            self.close()
-            self._writer = None
+            self._end_file()
             for path in self._files()[:-1]:
                 with contextlib.suppress(OSError):
                     path.unlink()
@@ -140,9 +142,19 @@ class Curves:
 
     def close(self) -> None:
         """Flushes; that it cannot must not hide why the run ends."""
+        self._end_file()
+        threading.excepthook = self._report
+
+    def _end_file(self) -> None:
         if self._writer is not None:
             with contextlib.suppress(OSError):
                 self._writer.close()
+        self._writer = None
+
+    def _without_traceback(self, failure: threading.ExceptHookArgs) -> None:
+        """A full disk ends TensorBoard's thread; the next point raises the same error, which is reported."""
+        if not isinstance(failure.exc_value, OSError):
+            self._report(failure)
 
     def _files(self) -> list[Path]:
         """Oldest first: their names begin with the time, and those of one second with a number."""
@@ -177,9 +189,7 @@ def _keep_until(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(line + "\n" for line in kept))
-    os.replace(temporary, path)
+    write_bytes(path, "".join(line + "\n" for line in kept).encode())
 
 
 def _step_of(line: str) -> float:

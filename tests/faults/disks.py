@@ -39,7 +39,7 @@ def _model(folder: Path, command: str = "pretrain", **settings: Any) -> tuple[Pa
 def full_while_training(folder: Path) -> Outcome:
     """A run on a small disk that something else fills; without the right to mount one, files may not grow."""
     scenes = store(folder / "scenes", 2)
-    settings = {"steps": 4000, "save_every": 3, "evaluate_every": 0}
+    settings = {"steps": 4000, "save_every": 3, "evaluate_every": 0, "tensorboard": True}
     file = preset(folder / "tiny.yaml", "pretrain", **settings)
     with small_disk(folder / "disk", 4_000_000) as mounted:
         line = words("pretrain", file, scenes, folder / "disk", "run")
