@@ -119,7 +119,12 @@ def bad_always(folder: Path, place: str, n_processes: int = 1) -> Outcome:
     ok &= all(bool(torch.isfinite(value).all()) for value in stored if value.is_floating_point())
     target = "stops after 10 in a row, scene named and kept, all processes alike"
     return Outcome(
-        "R9", f"in the {place} of every step, {n_processes} process(es)", 10, said[0], int(not ok), target
+        "R9",
+        f"in the {place} of every step, {n_processes} process(es)",
+        10,
+        said[0].replace(str(folder), "RUN"),
+        int(not ok),
+        target,
     )
 
 

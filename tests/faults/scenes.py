@@ -104,7 +104,7 @@ def too_many(folder: Path) -> Outcome:
     error = next((line for line in child.said.splitlines() if line.startswith("error:")), "")
     ok = status == 2 and "room0" in error and "room3" in error and "Traceback" not in child.said
     return Outcome(
-        "scene", "2 damaged, 1 allowed", 2, error.removeprefix("error: ")[:60], int(not ok), "named"
+        "scene", "2 damaged, 1 allowed", 2, error.removeprefix("error: ").split(";")[0], int(not ok), "named"
     )
 
 
