@@ -82,11 +82,11 @@ def with_override(layer: Layer, override: Override, written_out: Callable[[Layer
         PresetError: no such item in a list.
     """
     path, origins = override.path, {override.path: override.origin}
-    if any(part.isdigit() for part in path):
+    if any(map(_is_number, path)):
         values = copy.deepcopy(written_out(layer))
         _replace(values, override)
         # Only the list is written out: what nobody set must go on to look like that.
-        path = path[: next(index for index, part in enumerate(path) if part.isdigit())]
+        path = path[: next(index for index, part in enumerate(path) if _is_number(part))]
         nested: Any = functools.reduce(_item, path, values)
     else:
         nested = override.value
@@ -116,9 +116,14 @@ def _same(values: Any, below: dict[str, Any], path: KeyPath) -> bool:
 def _item(place: Any, part: str) -> Any:
     if isinstance(place, dict):
         return place.get(part)
-    if isinstance(place, list) and part.isdigit() and int(part) < len(place):
+    if isinstance(place, list) and _is_number(part) and int(part) < len(place):
         return place[int(part)]
     return None
+
+
+def _is_number(part: str) -> bool:
+    """The place of an item in a list; a longer row of digits is none."""
+    return part.isascii() and part.isdigit() and len(part) < 10
 
 
 def _replace(values: Any, override: Override) -> None:
@@ -130,7 +135,7 @@ def _replace(values: Any, override: Override) -> None:
     last = override.path[-1]
     if isinstance(place, dict):
         place[last] = override.value
-    elif last.isdigit() and int(last) < len(place):
+    elif _is_number(last) and int(last) < len(place):
         place[int(last)] = override.value
     else:
         raise PresetError(f"{override.origin}: the list has {len(place)} items, counted from 0")

@@ -72,6 +72,8 @@ def key_path(loc: tuple[int | str, ...], config_class: type[BaseModel]) -> KeyPa
 
 def _nearest_key(path: KeyPath, config_class: type[BaseModel]) -> str | None:
     """A sibling that looks alike, else the same name elsewhere, else anything that looks alike."""
+    if not path:
+        return None
     numberless = _numberless(path)
     keys = list(dict.fromkeys(known_keys(config_class)))
     siblings = [key[-1] for key in keys if key[:-1] == numberless[:-1]]

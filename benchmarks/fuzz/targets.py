@@ -279,7 +279,7 @@ def _frame_lists(folder: Path) -> None:
 
 
 def _store(folder: Path) -> Read:
-    from ponderv2.scenes.storage import SceneStore
+    from ponderv2.scenes.storage import DatasetInfo, SceneStore
     from ponderv2.workflows.prepare import _read_report
 
     place = folder / "train/room"
@@ -292,7 +292,7 @@ def _store(folder: Path) -> Read:
         (place / "prepared.json").write_bytes(parts[1])
         (folder / "prepare_report.json").write_bytes(parts[2])
         _read_report(folder)
-        SceneStore(folder, None).record("room", "train")  # pyright: ignore[reportArgumentType]
+        SceneStore(folder, DatasetInfo("rooms")).record("room", "train")
         store = SceneStore.open(folder)
         store.info.label_set("segment200")
 

@@ -15,6 +15,7 @@ from ponderv2.errors import PresetError
 from ponderv2.heads.config import FinalHeadConfig, LinearHeadConfig, SegmentationLossConfig
 from ponderv2.heads.lovasz import lovasz_softmax
 from ponderv2.normalisation import BatchNorm
+from ponderv2.scenes.array_files import map_array
 from ponderv2.sparse.layers import SubmanifoldConvolution
 
 
@@ -124,9 +125,9 @@ def read_class_weights(config: SegmentationLossConfig) -> Float[Tensor, " class"
 
     path = config.class_weights
     try:
-        array = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
+        array = map_array(path) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
         weights = torch.from_numpy(np.asarray(array, dtype=np.float32)).flatten()
-    except (OSError, ValueError, TypeError, EOFError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise PresetError(
             f"cannot read class weights from {path}: {error}",
             fix="a .npy or text file of one number per class",
