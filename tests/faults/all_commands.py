@@ -52,21 +52,21 @@ def main() -> None:
         presets[name].write_text(json.dumps(config.model_dump(mode="json")))
     model, classes = runs / "pre", runs / "fine"
     scene = ("--data", data, "--scene", "room0")
+    small = ("--set", "resolution=16")
     coarse = ("--voxel", "0.1", "--set", "source.fusion.truncation=0.4", "--up", "z", "--workers", "1")
+    trained = ("--data", data, "--out", runs, "--name")
     commands: dict[str, tuple[object, ...]] = {
         "prepare": ("prepare", "rgbd", folder / "meine küche", "--out", folder / "bereitet", *coarse),
-        "pretrain": ("pretrain", "--preset", presets["pretrain"], "--data", data, "--out", runs, "--name", "pre"),
-        "finetune": (
-            "finetune", "--preset", presets["finetune"], "--scratch", "--data", data, "--out", runs, "--name", "fine",
-        ),
+        "pretrain": ("pretrain", "--preset", presets["pretrain"], *trained, "pre"),
+        "finetune": ("finetune", "--preset", presets["finetune"], "--scratch", *trained, "fine"),
         "eval": ("eval", classes, "--data", data),
         "features": ("features", model, *scene, "--out", folder / "merkmale.npy"),
         "render": ("render", model, *scene, "--out", folder / "bilder", "--set", "width=16"),
-        "reconstruct": ("reconstruct", model, *scene, "--out", folder / "fläche.ply", "--set", "resolution=16"),
+        "reconstruct": ("reconstruct", model, *scene, "--out", folder / "fläche.ply", *small),
         "inspect": ("inspect", model),
         "export": ("export", model, "--out", folder / "öffentlich.pth"),
         "presets": ("presets",),
-    }  # fmt: skip
+    }
     found = {}
     for name, words in commands.items():
         result = CliRunner().invoke(app, [str(word) for word in words], prog_name="ponder")
