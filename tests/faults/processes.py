@@ -33,7 +33,7 @@ from tests.training.toy import ToyModel, ToyScenes, ToyStep, run_toy, toy_job
 def worker_killed(folder: Path) -> Outcome:
     """One of two data workers of `ponder pretrain` is killed."""
     scenes = store(folder / "scenes")
-    file = preset(folder / "tiny.yaml", "pretrain", steps=40, save_every=2, evaluate_every=0)
+    file = preset(folder / "tiny.yaml", "pretrain", steps=30, save_every=2, evaluate_every=0)
     truth = ponder(folder / "log", *words("pretrain", file, scenes, folder, "truth"))
     assert truth.wait() == 0, truth.said
     workers = ["--set", "training.workers=2"]

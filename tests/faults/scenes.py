@@ -41,7 +41,7 @@ def _line(folder: Path, file: Path, scenes: Path, name: str, *more: object) -> l
 def damaged_in_an_epoch(folder: Path, kind: str) -> Outcome:
     """One of four scenes breaks after three steps. The run goes on, and lists it."""
     scenes = store(folder / "scenes", 4)
-    file = preset(folder / "tiny.yaml", "pretrain", steps=12, save_every=3, evaluate_every=0)
+    file = preset(folder / "tiny.yaml", "pretrain", steps=20, save_every=3, evaluate_every=0)
     child = ponder(folder / "log", *_line(folder, file, scenes, "run"))
     until(lambda: step_of(folder / "run") >= 3, child)
     damage(scenes, "room1", kind)
@@ -51,7 +51,7 @@ def damaged_in_an_epoch(folder: Path, kind: str) -> Outcome:
         status == 0
         and list(listed) == ["room1"]
         and "room1" in child.said
-        and len(lines(folder / "run")) >= 12
+        and len(lines(folder / "run")) >= 20
     )
     said = "another scene stood in, the run ended as planned, the scene is named and listed with the reason"
     return Outcome(
@@ -94,7 +94,7 @@ def too_many(folder: Path) -> Outcome:
     """More damaged scenes than allowed end the run with their names; what was saved stays."""
     scenes = store(folder / "scenes", 4)
     file = preset(
-        folder / "tiny.yaml", "pretrain", steps=12, save_every=1, evaluate_every=0, max_bad_scenes=1
+        folder / "tiny.yaml", "pretrain", steps=20, save_every=1, evaluate_every=0, max_bad_scenes=1
     )
     child = ponder(folder / "log", *_line(folder, file, scenes, "run"))
     until(lambda: step_of(folder / "run") >= 2, child)

@@ -18,7 +18,7 @@ STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 138}
 
 def signalled(folder: Path, n_signals: int, seed: int = 0, command: str = "pretrain") -> Outcome:
     """Each run gets a signal after a random step, in turn one of the three, and is resumed."""
-    numbers, steps = random.Random(seed), 30
+    numbers, steps = random.Random(seed), 40
     scenes = store(folder / "scenes")
     file = preset(folder / "tiny.yaml", command, steps=steps, save_every=1000, evaluate_every=0)
     truth = ponder(folder / "log", *words(command, file, scenes, folder, "truth"))
@@ -32,7 +32,7 @@ def signalled(folder: Path, n_signals: int, seed: int = 0, command: str = "pretr
             if sent == n_signals:
                 break
             place = folder / name
-            wanted = step_of(place) + numbers.randint(1, 8)
+            wanted = step_of(place) + numbers.randint(1, 5)
             child = ponder(folder / f"log-{sent}", *words(command, file, scenes, folder, name))
             until(lambda w=wanted, p=place: step_of(p) >= w, child)
             begun = time.monotonic()

@@ -49,7 +49,7 @@ def test_a_second_run_in_a_folder_is_refused_and_a_dead_one_replaced(tmp_path: P
 
 
 def test_deterministic_runs_are_bit_equal_with_any_number_of_workers(tmp_path: Path) -> None:
-    assert deterministic(tmp_path, "finetune").lost == 0
+    assert deterministic(tmp_path, "finetune", (0, 2)).lost == 0
 
 
 def test_times_of_files_and_the_zone_have_no_say(tmp_path: Path) -> None:
