@@ -314,17 +314,17 @@ def test_rendering_falls_back_to_smaller_chunks(
 ) -> None:
     from ponderv2.renderer.renderer import Renderer
 
-    real, sizes = Renderer._render, []
+    real, sizes = Renderer._view, []
 
-    def small_memory(self: Renderer, volume: Any, rays: Any, noise: Any) -> Any:
+    def small_memory(self: Renderer, viewed: Any, rays: Any) -> Any:
         sizes.append(len(rays))
         if len(rays) > 100:
             raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate too much")
-        return real(self, volume, rays, noise)
+        return real(self, viewed, rays)
 
     words = ("render", pretrained, "--scene", "room0", "--set", "width=16", "--split", "val")
     assert ponder(*words, "--out", tmp_path / "plenty").exit_code == 0
-    monkeypatch.setattr(Renderer, "_render", small_memory)
+    monkeypatch.setattr(Renderer, "_view", small_memory)
     assert ponder(*words, "--out", tmp_path / "little").exit_code == 0
     assert max(sizes) > 100 >= min(sizes)
     assert contents(tmp_path / "little/color") == contents(tmp_path / "plenty/color")
@@ -338,7 +338,7 @@ def test_no_memory_at_all_is_said(
     def no_memory(*_: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(Renderer, "_render", no_memory)
+    monkeypatch.setattr(Renderer, "_view", no_memory)
     refused(
         ponder("render", pretrained, "--scene", "room0", "--out", tmp_path / "frames"), "not enough memory"
     )

@@ -110,7 +110,7 @@ def evaluation_killed(folder: Path, n_kills: int, seed: int = 0) -> Outcome:
         name = f"run{runs}"
         runs += 1
         while killed < n_kills:
-            status = ponder(folder / "log", *line(name)).kill_after(numbers.uniform(0.02, 1.1) * whole)
+            status = ponder(folder / "log", *line(name)).kill_after(numbers.uniform(0.02, 1.6) * whole)
             if status == 0:
                 break
             assert status == -signal.SIGKILL, (folder / "log").read_text()
