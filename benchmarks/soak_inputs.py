@@ -4,7 +4,7 @@
     python -m benchmarks.soak_inputs R13 R20 --kills 20      some of them
     python -m benchmarks.soak_inputs --json FILE
 
-Per row: fault, times injected, outcome, what was lost (must be 0), target. The exit status is 1 where something
+Per row: fault, times injected, outcome, what was lost (must be 0), target. Exit status 1 where something
 was lost. The rows are those of docs/reliability.md; the short form of each runs in tests/faults/.
 """
 

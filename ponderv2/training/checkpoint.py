@@ -259,9 +259,9 @@ def _remove(path: Path) -> None:
 
 def _refuse_bombs(path: Path) -> None:
     """Torch stores tensors uncompressed: an archive that unpacks to much more than its size is hostile."""
-    if not zipfile.is_zipfile(path):
-        return
     try:
+        if not zipfile.is_zipfile(path):
+            return
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, NotImplementedError, OverflowError) as error:

@@ -53,6 +53,7 @@ HEADER = "{{'descr': '{}', 'fortran_order': False, 'shape': {}, }}"
 FAR = np.full((5, 3), 1e300)
 POSE34 = seeds.numbers(seeds.POSE[:3])
 STORE = seeds.dataset_yaml()[0].split(seeds.SEPARATOR)
+SEVERAL_DISKS = b"PK\x06\x07" + b"\x01\0\0\0" + bytes(8) + b"\x02\0\0\0" + b"PK\x05\x06" + bytes(18)
 SCANS = b"1.2\x0034\x01 5.1\x02 2.2\x03 1\x10 2 3\x04\x05\n"
 
 FOUND: dict[str, tuple[str, bytes]] = {
@@ -98,6 +99,7 @@ FOUND: dict[str, tuple[str, bytes]] = {
     "embeddings of 2^32 rows": (
         "embeddings", npy(HEADER.format(">f4", "(4294967296, 3)")),
     ),
+    "archive of several disks": ("checkpoint", SEVERAL_DISKS),
     "item of 5000 digits": ("set option", b"data.augment." + b"1" * 5000 + b"=3"),
     "list in place of settings": ("set option", b"[].x=1\ndata.augment.[].kind=flip"),
 }  # fmt: skip
