@@ -20,7 +20,7 @@ from ponderv2.geometry.volumes import FeatureVolume
 from ponderv2.renderer.compositing import composite
 from ponderv2.renderer.config import NeusSamplerConfig
 from ponderv2.renderer.decoder import SHARPNESS, Decoded, Layer, distance_derivative
-from ponderv2.renderer.field import FieldSamples, FieldVolume, HeadInputs, LinearHeads, SdfField
+from ponderv2.renderer.field import FieldVolume, SdfField
 from ponderv2.renderer.sampling import Interval, RaySamples, neus_samples
 
 IN_CACHE = 4096
@@ -150,30 +150,51 @@ def _decoded(layers: list[Layer], feature: Tensor, point: Tensor) -> Decoded:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """The field at samples, `FieldSamples` with the inputs of linear semantics apart."""
+
+    sdf: Float[Tensor, " place"]
+    gradient: Float[Tensor, "place 3"]
+    color: Float[Tensor, "place 3"] | None
+    semantic: tuple[Float[Tensor, "place _"], ...] | None
+    """The result alone, or what `ViewedField.semantic` is linear in."""
+
+
+@dataclass(frozen=True)
 class ViewedField:
     """A field and its volume, with everything that does not depend on where one looks."""
 
     field: SdfField
     prepared: FieldVolume
+    rows: tuple[Float[Tensor, "cell _"], ...]
+    """Features of all cells: of the distance, and of the heads where they have their own."""
     layers: list[Layer]
     """Of the distance decoder, see `_sharp`."""
-    heads: LinearHeads | None
-    """Where colour and semantics are linear."""
     outputs: Layer
-    """The distance and, where the heads are linear, what is added to the logits of colour."""
+    """The distance and, where colour is linear, what the last layer adds to its logits; else all outputs."""
     table: Float[Tensor, "cell output"]
     """What the features of a cell add to the outputs."""
 
     @staticmethod
     def of(field: SdfField, prepared: FieldVolume) -> ViewedField:
         """One matrix product over all cells."""
+        half = field.n_features
+        parts = [slice(None)] if field.config.share_volume else [slice(0, half), slice(half, None)]
+        rows = tuple(prepared.volume.rows(part).contiguous() for part in parts)
         layers = _sharp(field.sdf_decoder.layers())
-        heads = field.linear_heads(layers[-1])
-        outputs = field.distance_row(layers[-1]) if heads is None else heads.mixed
-        table = prepared.rows[0] @ outputs.feature.T
-        if heads is not None and heads.of_feature is not None:
-            table[:, 1:] += prepared.rows[-1] @ heads.of_feature.T
-        return ViewedField(field, prepared, layers, heads, outputs, table)
+        outputs, table = layers[-1], rows[0] @ layers[-1].feature.T
+        if _is_linear(field):
+            eye = torch.eye(1, len(outputs.bias)).to(outputs.bias)
+            outputs = outputs.rows(eye)
+            if field.rgb_decoder is not None:
+                color = field.rgb_decoder.layers()[0]
+                _, of_feature, of_geometry, _ = field._columns(color.feature)
+                outputs = layers[-1].rows(torch.cat([eye, F.pad(of_geometry, (1, 0))]))
+                outputs = replace(outputs, bias=outputs.bias + F.pad(color.bias, (1, 0)))
+            table = rows[0] @ outputs.feature.T
+            if field.rgb_decoder is not None:
+                table[:, 1:] += rows[-1] @ of_feature.T
+        return ViewedField(field, prepared, rows, layers, outputs, table)
 
     def distances(
         self, points: Float[Tensor, "point 3"], scene: Int[Tensor, " point"]
@@ -184,7 +205,7 @@ class ViewedField:
             still = RayBundle(points[some], torch.zeros_like(points[some]), scene[some])
             position = self._clamped(Placed.of(self.prepared.volume, still).origin)
             around = surroundings(self.prepared.volume, position, scene[some], False)
-            decoded = _decoded(self.layers, around.mixed(self.prepared.rows[0], 1)[:, 0], position.T)
+            decoded = _decoded(self.layers, around.mixed(self.rows[0], 1)[:, 0], position.T)
             parts.append(self._outputs(around, decoded.hidden, position.T)[:, 0])
         return torch.cat(parts)
 
@@ -202,14 +223,14 @@ class ViewedField:
             parts.append(torch.zeros_like(rays.origins) if here.color is None else here.color)
         return torch.cat(parts)
 
-    def along(self, rays: RayBundle, placed: Placed, starts: Float[Tensor, "ray sample"]) -> FieldSamples:
+    def along(self, rays: RayBundle, placed: Placed, starts: Float[Tensor, "ray sample"]) -> Seen:
         """What `SdfField.forward` gives at distances along rays, ray by ray."""
         position = self._clamped(placed.at(starts)).flatten(1)
-        rows, point = self.prepared.rows, position.T
-        scene = rays.scene[:, None].expand_as(starts).reshape(-1)
+        point, scene = position.T, rays.scene[:, None].expand_as(starts).reshape(-1)
         around = surroundings(self.prepared.volume, position, scene, True)
-        both = around.mixed(rows[0], 4)
-        decoded = _decoded(self.layers, both[:, 0].contiguous(), point)
+        both = around.mixed(self.rows[0], 4)
+        feature = both[:, 0].contiguous()
+        decoded = _decoded(self.layers, feature, point)
         by_feature, by_point = distance_derivative(self.layers, decoded, len(scene))
         gradient = torch.linalg.vecdot(both[:, 1:], by_feature[:, None])
         if by_point is not None:
@@ -217,17 +238,56 @@ class ViewedField:
         if not self.field.config.gradient_in_volume_units:
             gradient = (gradient.view(*starts.shape, 3) / placed.edge.T[:, None]).flatten(0, 1)
         directions = rays.directions[:, None].expand(*starts.shape, 3).flatten(0, 1)
-        feature, hidden = both[:, 0], decoded.hidden
-        if len(rows) > 1 and (self.heads is None or self.field.semantic_decoder is not None):
-            feature = around.mixed(rows[1], 1)[:, 0]
-        inputs = HeadInputs(gradient, feature, both[:, 0], hidden, point)
-        if self.heads is None:
-            return self.field.heads(self.layers[-1], inputs, directions)
-        mixed = self._outputs(around, hidden, point)
-        color = self.heads(mixed, inputs, directions)
-        if self.field.semantic_decoder is not None and hidden is not None:
-            inputs = replace(inputs, hidden=hidden / SHARPNESS)
-        return FieldSamples(mixed[:, 0], gradient, color, self.field.semantic_inputs(inputs))
+        outputs = self._outputs(around, decoded.hidden, point)
+        if _is_linear(self.field):
+            color = self._linear_color(outputs, gradient, directions, point)
+            if self.field.semantic_decoder is None:
+                return Seen(outputs[:, 0], gradient, color, None)
+            parts = [gradient, self._head_feature(around, feature), feature, point]
+            parts += [] if decoded.hidden is None else [decoded.hidden]
+            return Seen(outputs[:, 0], gradient, color, tuple(parts))
+        common = [gradient] if self.field.config.use_gradient else []
+        common += [self._head_feature(around, feature), outputs[:, 1:]]
+        color, semantic = self.field.rgb_decoder, self.field.semantic_decoder
+        return Seen(
+            outputs[:, 0],
+            gradient,
+            None if color is None else color(torch.cat([*common, directions], dim=-1), point).sigmoid(),
+            None if semantic is None else (semantic(torch.cat(common, dim=-1), point),),
+        )
+
+    def _head_feature(self, around: Surroundings, feature: Tensor) -> Tensor:
+        return feature if len(self.rows) == 1 else around.mixed(self.rows[1], 1)[:, 0]
+
+    def _linear_color(
+        self, outputs: Tensor, gradient: Tensor, directions: Tensor, point: Tensor
+    ) -> Float[Tensor, "place 3"] | None:
+        if self.field.rgb_decoder is None:
+            return None
+        layer = self.field.rgb_decoder.layers()[0]
+        of_gradient, _, _, of_direction = self.field._columns(layer.feature)
+        logits = outputs[:, 1:] + directions @ of_direction.T
+        if of_gradient is not None:
+            logits = logits + gradient @ of_gradient.T
+        return (logits if layer.point is None else logits + point @ layer.point.T).sigmoid()
+
+    def semantic(
+        self, mixed: tuple[Float[Tensor, "ray _"], ...], total: Float[Tensor, " ray"]
+    ) -> Float[Tensor, "ray channel"]:
+        """`SdfField.semantic`: once per ray, of weighted sums; `total` is the sum of the weights."""
+        assert self.field.semantic_decoder is not None
+        if len(mixed) == 1:
+            return mixed[0]
+        gradient, feature, sdf_feature, point = mixed[:4]
+        layer, last = self.field.semantic_decoder.layers()[0], self.layers[-1]
+        of_gradient, of_feature, of_geometry, _ = self.field._columns(layer.feature)
+        unbiased = replace(last, bias=torch.zeros_like(last.bias))
+        outputs = unbiased(mixed[4] if len(mixed) > 4 else None, sdf_feature, point)
+        outputs = outputs + total[:, None] * last.bias
+        result = outputs[:, 1:] @ of_geometry.T + feature @ of_feature.T + total[:, None] * layer.bias
+        if of_gradient is not None:
+            result = result + gradient @ of_gradient.T
+        return result if layer.point is None else result + point @ layer.point.T
 
     def _outputs(self, around: Surroundings, hidden: Tensor | None, point: Tensor) -> Tensor:
         value = around.mixed(self.table, 1)[:, 0] + self.outputs.bias
@@ -242,11 +302,16 @@ class ViewedField:
         return torch.where(position >= 1.0, 0.999, position).clamp(min=0.0)
 
 
+def _is_linear(field: SdfField) -> bool:
+    """Colour and semantics are linear in what they read."""
+    return all(one is None or one.is_linear for one in (field.rgb_decoder, field.semantic_decoder))
+
+
 @dataclass(frozen=True)
 class Looks:
     """The field at all samples of some rays, in the order in which it was asked for."""
 
-    parts: tuple[FieldSamples, ...]
+    parts: tuple[Seen, ...]
     order: Int[Tensor, "ray sample"]
     """Sorts the samples of all parts by their distance."""
     counts: tuple[int, ...]
@@ -275,14 +340,14 @@ class Looks:
         colors = [part.color for part in self.parts if part.color is not None]
         return self.sorted(colors) if colors else None
 
-    def semantic_input(self, weights: Float[Tensor, "ray sample"]) -> tuple[Tensor, ...] | None:
-        """Its weighted sums, [ray, channel] each; None where the field has no semantics."""
+    def semantic(self, weights: Float[Tensor, "ray sample"]) -> tuple[Tensor, ...] | None:
+        """Weighted sums of `Seen.semantic`, [ray, channel] each; None where the field has no semantics."""
         unsorted = torch.empty_like(weights).scatter_(1, self.order, weights)
         sums: list[Tensor] = []
         for part, own in zip(self.parts, unsorted.split(self.counts, dim=1), strict=True):
-            if part.semantic_input is None:
+            if part.semantic is None:
                 return None
-            found = [composite(own, value.unflatten(0, own.shape)) for value in part.semantic_input]
+            found = [composite(own, value.unflatten(0, own.shape)) for value in part.semantic]
             sums = [one + other for one, other in zip(sums, found, strict=True)] if sums else found
         return tuple(sums)
 
@@ -292,7 +357,7 @@ def look_along(
 ) -> tuple[RaySamples, Looks]:
     """Even and importance samples, with the field evaluated once at each."""
     placed = Placed.of(viewed.prepared.volume, rays)
-    parts: list[FieldSamples] = []
+    parts: list[Seen] = []
     asked: list[Tensor] = []
 
     def look(starts: Tensor) -> Tensor:

@@ -243,8 +243,13 @@ class Renderer(nn.Module):
             looks = look_at(viewed, rays, samples)
         gradients = looks.gradient
         weights = self._weights(looks.sdf, gradients, rays, samples)
-        lit = _Lit(weights, gradients, looks.color, looks.semantic_input(weights))
-        return self._pictures(lit, samples, rays, True)
+        pictures = self._pictures(_Lit(weights, gradients, looks.color, None), samples, rays, True)
+        mixed = looks.semantic(weights)
+        return (
+            pictures
+            if mixed is None
+            else replace(pictures, semantic=viewed.semantic(mixed, pictures.opacity))
+        )
 
     @torch.no_grad()
     def render_chunked(self, volume: FeatureVolume, rays: RayBundle, chunk: int = 8192) -> RayPictures:

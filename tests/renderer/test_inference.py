@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ponderv2.geometry.rays import RayBundle
-from ponderv2.geometry.volumes import FeatureVolume, corners_at
+from ponderv2.geometry.volumes import ChannelMap, FeatureVolume, corners_at
 from ponderv2.renderer import renderer as renderer_module
 from ponderv2.renderer.config import ErrorBoundedSamplerConfig, FieldConfig, UniformSamplerConfig
 from ponderv2.renderer.inference import surroundings
@@ -50,6 +50,15 @@ def test_pictures_are_those_of_the_differentiable_renderer(
         expected, found = renderer(volume, some), renderer.render_chunked(volume, some)
         for name in ("color", "distance", "normal", "semantic", "opacity"):
             torch.testing.assert_close(getattr(found, name), getattr(expected, name).detach())
+
+
+def test_the_last_map_of_a_volume_is_applied(rng: torch.Generator) -> None:
+    renderer, volume, rays = _renderer(INDOOR), _volume(rng), _rays(rng, 6)
+    weight = torch.randn(8, 8, generator=rng, dtype=torch.float64)
+    mapped = replace(volume, last=ChannelMap(weight, torch.randn(8, generator=rng, dtype=torch.float64)))
+    expected, found = renderer(mapped, rays), renderer.render_chunked(mapped, rays)
+    for name in ("color", "distance", "normal", "semantic", "opacity"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name).detach())
 
 
 @pytest.mark.parametrize("opacity", ["neus", "volsdf"])
