@@ -17,7 +17,7 @@ class Item:
 
 
 ITEMS = {
-    "training_step": Item("the published-width step", "limits of the machine", "--quick"),
+    "training_step": Item("the published-width step", "limits of the machine", "--repeats 1 --precision 32"),
     "sparse_convolution": Item("layers and networks", "textbook form, spconv", "--repeats 1"),
     "rendering": Item(
         "a training step of the renderer", "grid_sample, double backward", "--rays 32 --repeats 1"
@@ -52,5 +52,6 @@ EXPERIMENTS = {
     "pretraining_gain": "what pre-training brings, at several budgets of labels",
     "joint_rooms": "one encoder on several datasets",
     "instance_rooms": "instances on generated rooms",
+    "soak": "faults of every kind, many times",
 }
 """Take long and compare settings, not speed: run by their own names, never by default."""

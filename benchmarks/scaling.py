@@ -176,7 +176,7 @@ def plot(rows: list[dict[str, Any]], kind: str, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     widths = list(dict.fromkeys(row["width"] for row in rows if row["kind"] == kind))
@@ -187,6 +187,12 @@ def plot(rows: list[dict[str, Any]], kind: str, path: Path) -> None:
         axes[1].plot(sizes, [row["peak_mib"] for row in chosen], "o-", label=width)
     for axis, label in zip(axes, ("processor seconds a step", "largest resident memory, MiB"), strict=True):
         axis.set(xscale="log", yscale="log", xlabel=kind, ylabel=label)
+        every = sorted({row["size"] for row in rows if row["kind"] == kind})
+        axis.set_xticks(every, [f"{size:,}" for size in every])
+        axis.xaxis.set_minor_locator(ticker.NullLocator())
+        axis.yaxis.set_minor_locator(ticker.LogLocator(subs=(2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
         axis.grid(True, which="both", alpha=0.3)
         if len(widths) > 1:
             axis.legend()
