@@ -182,18 +182,18 @@ class ViewedField:
         parts = [slice(None)] if field.config.share_volume else [slice(0, half), slice(half, None)]
         rows = tuple(prepared.volume.rows(part).contiguous() for part in parts)
         layers = _sharp(field.sdf_decoder.layers())
-        outputs, table = layers[-1], rows[0] @ layers[-1].feature.T
-        if _is_linear(field):
-            eye = torch.eye(1, len(outputs.bias)).to(outputs.bias)
-            outputs = outputs.rows(eye)
-            if field.rgb_decoder is not None:
-                color = field.rgb_decoder.layers()[0]
-                _, of_feature, of_geometry, _ = field._columns(color.feature)
-                outputs = layers[-1].rows(torch.cat([eye, F.pad(of_geometry, (1, 0))]))
-                outputs = replace(outputs, bias=outputs.bias + F.pad(color.bias, (1, 0)))
-            table = rows[0] @ outputs.feature.T
-            if field.rgb_decoder is not None:
-                table[:, 1:] += rows[-1] @ of_feature.T
+        if not _is_linear(field):
+            return ViewedField(field, prepared, rows, layers, layers[-1], rows[0] @ layers[-1].feature.T)
+        eye = torch.eye(1, len(layers[-1].bias)).to(layers[-1].bias)
+        if field.rgb_decoder is None:
+            outputs = layers[-1].rows(eye)
+            return ViewedField(field, prepared, rows, layers, outputs, rows[0] @ outputs.feature.T)
+        color = field.rgb_decoder.layers()[0]
+        _, of_feature, of_geometry, _ = field._columns(color.feature)
+        outputs = layers[-1].rows(torch.cat([eye, F.pad(of_geometry, (1, 0))]))
+        outputs = replace(outputs, bias=outputs.bias + F.pad(color.bias, (1, 0)))
+        table = rows[0] @ outputs.feature.T
+        table[:, 1:] += rows[-1] @ of_feature.T
         return ViewedField(field, prepared, rows, layers, outputs, table)
 
     def distances(
