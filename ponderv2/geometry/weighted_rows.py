@@ -16,6 +16,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+BLOCK_POINTS = 4096
+"""So many points are contracted at once on a CPU, so that the sums over their corners stay in its cache."""
+
 
 @dataclass(frozen=True)
 class RowIndex:
@@ -130,7 +133,15 @@ class _Contract(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, coefficient: Tensor, index: RowIndex, vector: Tensor) -> Tensor:
         ctx.save_for_backward(rows, coefficient, vector)
         ctx.index = index
-        return torch.bmm(_gather(rows, coefficient, index), vector[:, :, None])[:, :, 0]
+        block = BLOCK_POINTS if rows.device.type == "cpu" else max(len(vector), 1)
+        result = vector.new_empty(coefficient.shape[:2])
+        for start in range(0, len(vector), block):
+            place = slice(start, start + block)
+            part = RowIndex(index.index[place], index.n_rows)
+            torch.bmm(
+                _gather(rows, coefficient[place], part), vector[place, :, None], out=result[place, :, None]
+            )
+        return result
 
     @staticmethod
     @once_differentiable

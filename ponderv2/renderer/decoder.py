@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from ponderv2.renderer.config import DecoderConfig
 
@@ -17,6 +19,33 @@ SHARPNESS = 100.0
 """Of the softplus between the layers of the distance decoder."""
 BLOCK_ELEMENTS = 2**17
 """So many activations are treated at once that they stay in the cache of a CPU."""
+
+BLOCK_POINTS = 8192
+"""So many points are decoded at once on a CPU."""
+
+
+def in_blocks(
+    run: Callable[..., tuple[Tensor, ...]], *inputs: Tensor, block: int = BLOCK_POINTS
+) -> tuple[Tensor, ...]:
+    """`run(*inputs)` by blocks of rows on a CPU, so that what happens inside stays in its cache.
+
+    What a block computes on the way is not kept for the backward pass but computed again there: cheaper
+    than writing it to memory and reading it back. Elsewhere the rows are treated at once.
+    """
+    if inputs[0].device.type != "cpu" or len(inputs[0]) <= block:
+        return run(*inputs)
+    parts = list(_parts(run, inputs, block))
+    return tuple(torch.cat(values) for values in zip(*parts, strict=True))
+
+
+def _parts(
+    run: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...], block: int
+) -> Iterator[tuple[Tensor, ...]]:
+    for part in zip(*(one.split(block) for one in inputs), strict=True):
+        if torch.is_grad_enabled():
+            yield checkpoint(run, *part, use_reentrant=False, preserve_rng_state=False)
+        else:
+            yield run(*part)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ponderv2.geometry.volumes import Corners, FeatureVolume, corners_at, used_rows
 from ponderv2.geometry.weighted_rows import RowIndex, contracted_sum, weighted_sum
 from ponderv2.renderer.config import FieldConfig
-from ponderv2.renderer.decoder import Decoder, Layer, decode_hidden, distance_derivative
+from ponderv2.renderer.decoder import Decoder, Layer, decode_hidden, distance_derivative, in_blocks
 
 
 class LaplaceDensity(nn.Module):
@@ -76,40 +75,24 @@ class FieldSamples:
 
 
 @dataclass(frozen=True)
-class HeadInputs:
+class _Inputs:
     """What colour and semantics may read at each point."""
 
     gradient: Tensor
     feature: Tensor
-    sdf_feature: Tensor
-    hidden: Tensor | None
+    outputs: Tensor
+    """Of the distance decoder: the distance, then what `_last` says."""
     point: Tensor
     """Position in the volume, 0..1."""
 
 
 @dataclass(frozen=True)
-class LinearHeads:
-    """Distance (output 0) and the logits of colour (the others, where there is one), as one linear map."""
+class _Decoded:
+    """The distance decoder at points, and its derivative."""
 
-    mixed: Layer
-    """Of what the last layer of the distance decoder reads."""
-    of_gradient: Float[Tensor, "logit 3"] | None
-    of_feature: Float[Tensor, "logit channel"] | None
-    of_direction: Float[Tensor, "logit 3"] | None
-    of_point: Float[Tensor, "logit 3"] | None
-
-    def __call__(
-        self, mixed: Float[Tensor, "point output"], inputs: HeadInputs, directions: Float[Tensor, "point 3"]
-    ) -> Float[Tensor, "point 3"] | None:
-        """The colour, from the outputs of `mixed` and all other inputs but the feature; None without one."""
-        if self.of_direction is None:
-            return None
-        logits = mixed[:, 1:] + directions @ self.of_direction.T
-        if self.of_gradient is not None:
-            logits = logits + inputs.gradient @ self.of_gradient.T
-        if self.of_point is not None:
-            logits = logits + inputs.point @ self.of_point.T
-        return logits.sigmoid()
+    outputs: Tensor
+    by_feature: Tensor
+    by_position: Tensor | None
 
 
 class SdfField(nn.Module):
@@ -150,6 +133,8 @@ class SdfField(nn.Module):
         normalise_points: bool = True,
     ) -> Float[Tensor, " point"]:
         """Signed distance alone. `normalise_points` False reads points as positions 0..1 (published)."""
+        layers = self.sdf_decoder.layers()
+        first = layers[-1].rows(torch.eye(1, len(layers[-1].bias)).to(layers[-1].bias))
         volume = prepared.volume
         if not normalise_points:
             volume = replace(
@@ -160,14 +145,12 @@ class SdfField(nn.Module):
         corners = corners_at(volume, points, scene)
         index, rows = prepared.distance_rows(corners.index)
         feature = weighted_sum(rows, corners.weight, index)[:, 0]
-        layers = self.sdf_decoder.layers()
-        position = self._position(volume, points, scene)
-        decoded = decode_hidden(layers, feature, position)
-        return self.distance_row(layers[-1])(decoded.hidden, feature, position)[:, 0]
 
-    def distance_row(self, last: Layer) -> Layer:
-        """The distance decoder's last layer, for the distance alone."""
-        return last.rows(_picked(last, 1))
+        def decode(feature: Tensor, position: Tensor) -> tuple[Tensor]:
+            hidden = decode_hidden(layers, feature, position).hidden
+            return (first(hidden, feature, position)[:, 0],)
+
+        return in_blocks(decode, feature, self._position(volume, points, scene))[0]
 
     def _position(self, volume: FeatureVolume, points: Tensor, scene: Tensor) -> Tensor:
         lower, upper = volume.lower.to(points.dtype), volume.upper.to(points.dtype)
@@ -188,15 +171,44 @@ class SdfField(nn.Module):
         index, rows = prepared.used(corners.index)
         corners = replace(corners, index=index)
         sdf_feature = weighted_sum(rows[0], corners.weight, index)[:, 0]
-        layers = self.sdf_decoder.layers()
-        decoded = decode_hidden(layers, sdf_feature, position)
-        by_feature, by_position = distance_derivative(layers, decoded, len(points))
-        gradient = contracted_sum(rows[0], corners.slope, index, by_feature)
-        gradient = self._in_units(gradient, by_position, prepared.volume, scene)
+        decoded = self._decode(sdf_feature, position)
+        gradient = contracted_sum(rows[0], corners.slope, index, decoded.by_feature)
+        gradient = self._in_units(gradient, decoded.by_position, prepared.volume, scene)
 
         feature = sdf_feature if len(rows) == 1 else self._head_feature(rows[1], corners)
-        inputs = HeadInputs(gradient, feature, sdf_feature, decoded.hidden, position)
-        return self.heads(layers[-1], inputs, directions)
+        inputs = _Inputs(gradient, feature, decoded.outputs, position)
+        return self._heads(inputs, directions)
+
+    def _decode(self, feature: Tensor, position: Tensor) -> _Decoded:
+        """Distance decoder and its derivative."""
+        layers = self.sdf_decoder.layers()
+        last = self._last(layers[-1])
+
+        def decode(feature: Tensor, position: Tensor) -> tuple[Tensor, ...]:
+            decoded = decode_hidden(layers, feature, position)
+            by_feature, by_position = distance_derivative(layers, decoded, len(feature))
+            outputs = last(decoded.hidden, feature, position)
+            return (outputs, by_feature) if by_position is None else (outputs, by_feature, by_position)
+
+        found = in_blocks(decode, feature, position)
+        return _Decoded(found[0], found[1], found[2] if len(found) > 2 else None)
+
+    @property
+    def _needs_geometry(self) -> bool:
+        """Whether a head reads the geometry feature itself; a linear colour is multiplied into it at once."""
+        return self.semantic_decoder is not None or not (
+            self.rgb_decoder is None or self.rgb_decoder.is_linear
+        )
+
+    def _last(self, last: Layer) -> Layer:
+        """The last layer of the distance decoder: the distance, then the geometry feature or its colour."""
+        if self._needs_geometry:
+            return last
+        eye = torch.eye(len(last.bias), device=last.bias.device, dtype=last.bias.dtype)
+        if self.rgb_decoder is None:
+            return last.rows(eye[:1])
+        of_geometry = self._columns(self.rgb_decoder.layers()[0].feature)[2]
+        return last.rows(torch.cat([eye[:1], torch.nn.functional.pad(of_geometry, (1, 0))]))
 
     def _head_feature(self, rows: Tensor, corners: Corners) -> Tensor:
         if self.rgb_decoder is None and self.semantic_decoder is None:
@@ -212,37 +224,34 @@ class SdfField(nn.Module):
             return gradient if by_position is None else gradient + by_position
         return gradient if by_position is None else gradient + by_position / edge
 
-    def heads(self, last: Layer, inputs: HeadInputs, directions: Tensor) -> FieldSamples:
-        """Distance, colour and semantics from the last layer, of which only what is needed is formed."""
-        linear = self.linear_heads(last)
-        if linear is not None:
-            mixed = linear.mixed(inputs.hidden, inputs.sdf_feature, inputs.point)
-            if linear.of_feature is not None:
-                mixed = mixed + F.pad(inputs.feature @ linear.of_feature.T, (1, 0))
-            color = linear(mixed, inputs, directions)
-            return FieldSamples(mixed[:, 0], inputs.gradient, color, self.semantic_inputs(inputs))
-        full = last(inputs.hidden, inputs.sdf_feature, inputs.point)
-        parts = [inputs.gradient] if self.config.use_gradient else []
-        common = torch.cat([*parts, inputs.feature, full[:, 1:]], dim=-1)
-        color = None
-        if self.rgb_decoder is not None:
-            color = self.rgb_decoder(torch.cat([common, directions], dim=-1), inputs.point).sigmoid()
-        semantic = None if self.semantic_decoder is None else (self.semantic_decoder(common, inputs.point),)
-        return FieldSamples(full[:, 0], inputs.gradient, color, semantic)
+    def _heads(self, inputs: _Inputs, directions: Tensor) -> FieldSamples:
+        """Distance, colour and what the semantic feature is made of."""
+        semantic = None
+        if self.semantic_decoder is not None and self.semantic_decoder.is_linear:
+            semantic = (inputs.gradient, inputs.feature, inputs.outputs, inputs.point)
+        elif self.semantic_decoder is not None:
+            semantic = (self.semantic_decoder(self._common(inputs), inputs.point),)
+        color = None if self.rgb_decoder is None else self._color(self.rgb_decoder, inputs, directions)
+        return FieldSamples(inputs.outputs[:, 0], inputs.gradient, color, semantic)
 
-    def linear_heads(self, last: Layer) -> LinearHeads | None:
-        """None where colour or semantics are not linear in what they read."""
-        decoders = (self.rgb_decoder, self.semantic_decoder)
-        if not all(decoder is None or decoder.is_linear for decoder in decoders):
-            return None
-        mix = _picked(last, 1)
-        if self.rgb_decoder is None:
-            return LinearHeads(last.rows(mix), None, None, None, None)
-        layer = self.rgb_decoder.layers()[0]
+    def _common(self, inputs: _Inputs) -> Tensor:
+        parts = [inputs.gradient] if self.config.use_gradient else []
+        return torch.cat([*parts, inputs.feature, inputs.outputs[:, 1:]], dim=-1)
+
+    def _color(self, decoder: Decoder, inputs: _Inputs, directions: Tensor) -> Tensor:
+        if not decoder.is_linear:
+            return decoder(torch.cat([self._common(inputs), directions], dim=-1), inputs.point).sigmoid()
+        layer = decoder.layers()[0]
         of_gradient, of_feature, of_geometry, of_direction = self._columns(layer.feature)
-        mixed = last.rows(torch.cat([mix, F.pad(of_geometry, (1, 0))]))
-        mixed = replace(mixed, bias=mixed.bias + F.pad(layer.bias, (1, 0)))
-        return LinearHeads(mixed, of_gradient, of_feature, of_direction, layer.point)
+        logits = inputs.outputs[:, 1:]
+        if self._needs_geometry:
+            logits = inputs.outputs @ torch.nn.functional.pad(of_geometry, (1, 0)).T
+        logits = logits + inputs.feature @ of_feature.T + directions @ of_direction.T + layer.bias
+        if of_gradient is not None:
+            logits = logits + inputs.gradient @ of_gradient.T
+        if layer.point is not None:
+            logits = logits + inputs.point @ layer.point.T
+        return logits.sigmoid()
 
     def _columns(self, weight: Tensor) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
         """A head's first matrix, cut at the borders of its inputs: gradient, feature, geometry, direction."""
@@ -251,13 +260,6 @@ class SdfField(nn.Module):
         sizes = [n_gradient, self.n_features, n_geometry]
         gradient, feature, geometry, direction = weight.split([*sizes, weight.shape[1] - sum(sizes)], dim=1)
         return (gradient if n_gradient else None), feature, geometry, direction
-
-    def semantic_inputs(self, inputs: HeadInputs) -> tuple[Tensor, ...] | None:
-        """What `semantic` reads, for each sample or composited."""
-        if self.semantic_decoder is None:
-            return None
-        found = [inputs.gradient, inputs.feature, inputs.sdf_feature, inputs.point]
-        return tuple(found if inputs.hidden is None else [*found, inputs.hidden])
 
     def semantic(
         self, mixed: tuple[Float[Tensor, "ray _"], ...], total: Float[Tensor, " ray"]
@@ -269,26 +271,13 @@ class SdfField(nn.Module):
         assert self.semantic_decoder is not None
         if len(mixed) == 1:
             return mixed[0]
-        gradient, feature, sdf_feature, point = mixed[:4]
-        hidden = mixed[4] if len(mixed) > 4 else None
+        gradient, feature, outputs, point = mixed
         layer = self.semantic_decoder.layers()[0]
-        last = self.sdf_decoder.layers()[-1]
         of_gradient, of_feature, of_geometry, _ = self._columns(layer.feature)
-        geometry = _picked(last, None)
-        inner = last.rows(geometry)
-        inner = replace(inner, bias=torch.zeros_like(inner.bias))
-        offset = of_geometry @ (geometry @ last.bias) + layer.bias
-        result = inner(hidden, sdf_feature, point) @ of_geometry.T + feature @ of_feature.T
-        result = result + total[:, None] * offset
+        result = outputs[:, 1:] @ of_geometry.T + feature @ of_feature.T + total[:, None] * layer.bias
         if of_gradient is not None:
             result = result + gradient @ of_gradient.T
         return result if layer.point is None else result + point @ layer.point.T
-
-
-def _picked(last: Layer, row: int | None) -> Tensor:
-    """Selects output 0 of a layer (`row` 1) or all the others (None)."""
-    eye = torch.eye(len(last.bias), device=last.bias.device, dtype=last.bias.dtype)
-    return eye[:1] if row == 1 else eye[1:]
 
 
 def _clamped(volume: FeatureVolume, points: Tensor, scene: Tensor) -> Tensor:
