@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -64,6 +64,10 @@ class Layer:
         if self.point is not None and point is not None:
             value = value + F.linear(point, self.point)
         return value
+
+    def reading(self, mix: Float[Tensor, "channel read"] | None) -> Layer:
+        """The layer for features that are still to be mixed of what is read."""
+        return self if mix is None else replace(self, feature=self.feature @ mix)
 
     def rows(self, mix: Float[Tensor, "row out"]) -> Layer:
         """The layer followed by another linear map: only the mixtures of outputs that are asked for."""

@@ -41,24 +41,39 @@ class FieldVolume:
     rows: tuple[Float[Tensor, "cell _"], ...]
     """The parts, or before the last map of the volume its values. No gradient."""
 
-    def used(self, index: RowIndex) -> tuple[RowIndex, tuple[Float[Tensor, "used _"], ...]]:
-        """The features of the cells that are read, in parts, and the same index into them alone."""
-        used, inner = index.compact
-        rows = used_rows(self.volume.values, self.rows, used)
-        if self.volume.last is None:
-            return inner, rows
-        last = self.volume.last
-        return inner, tuple(last(rows[0], part) for part in self.parts)
+    @property
+    def mixes(self) -> tuple[Float[Tensor, "channel read"] | None, Float[Tensor, "channel read"] | None]:
+        """What makes the features of the distance and of the heads of what is read; None: they are that.
 
-    def distance_rows(self, index: RowIndex) -> tuple[RowIndex, Float[Tensor, "row channel"]]:
-        """What feeds the distance, and the index into it."""
-        if torch.is_grad_enabled():
-            inner, rows = self.used(index)
-            return inner, rows[0]
-        if self.volume.last is None:
-            return index, self.rows[0]
+        The last map of the volume is linear and so is the lookup: it is left to the decoders' matrices.
+        """
+        last = self.volume.last
+        if last is None:
+            return None, None
+        mixes = [torch.cat([last.weight[part], last.bias[part, None]], dim=1) for part in self.parts]
+        return mixes[0], mixes[-1]
+
+    def used(self, index: RowIndex) -> tuple[RowIndex, tuple[Float[Tensor, "used _"], ...]]:
+        """The rows of the cells that are read, and the same index into them alone."""
         used, inner = index.compact
-        return inner, self.volume.last(self.rows[0].index_select(0, used), self.parts[0])
+        return inner, used_rows(self.volume.values, self.rows, used)
+
+    def read(self, rows: Float[Tensor, "row channel"], corners: Corners) -> Float[Tensor, "point read"]:
+        """The mixture of rows at each point; before a last map also the share that lies in the volume."""
+        found = weighted_sum(rows, corners.weight, corners.index)[:, 0]
+        if self.volume.last is None:
+            return found
+        return torch.cat([found, corners.weight.sum(-1)], dim=1)
+
+    def slope(
+        self, rows: Float[Tensor, "row channel"], corners: Corners, vector: Float[Tensor, "point read"]
+    ) -> Float[Tensor, "point 3"]:
+        """The derivative of `read` by the position, times a vector over what is read."""
+        if self.volume.last is None:
+            return contracted_sum(rows, corners.slope, corners.index, vector)
+        found, share = vector.split([rows.shape[1], 1], dim=1)
+        along = contracted_sum(rows, corners.slope, corners.index, found.contiguous())
+        return along + corners.slope.sum(-1) * share
 
 
 @dataclass(frozen=True)
@@ -72,6 +87,8 @@ class FieldSamples:
     """0..1."""
     semantic_input: tuple[Float[Tensor, "point _"], ...] | None
     """What the semantic decoder's linear map is applied to, here or after compositing."""
+    feature_mix: Float[Tensor, "channel read"] | None = None
+    """As in `FieldVolume.mixes`, for the feature in `semantic_input`."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +97,8 @@ class _Inputs:
 
     gradient: Tensor
     feature: Tensor
+    mix: Tensor | None
+    """Makes the feature of `feature`; None: it is the feature."""
     outputs: Tensor
     """Of the distance decoder: the distance, then what `_last` says."""
     point: Tensor
@@ -133,7 +152,7 @@ class SdfField(nn.Module):
         normalise_points: bool = True,
     ) -> Float[Tensor, " point"]:
         """Signed distance alone. `normalise_points` False reads points as positions 0..1 (published)."""
-        layers = self.sdf_decoder.layers()
+        layers = [layer.reading(prepared.mixes[0]) for layer in self.sdf_decoder.layers()]
         first = layers[-1].rows(torch.eye(1, len(layers[-1].bias)).to(layers[-1].bias))
         volume = prepared.volume
         if not normalise_points:
@@ -143,8 +162,11 @@ class SdfField(nn.Module):
         elif self.config.clamp_points:
             points = _clamped(volume, points, scene)
         corners = corners_at(volume, points, scene)
-        index, rows = prepared.distance_rows(corners.index)
-        feature = weighted_sum(rows, corners.weight, index)[:, 0]
+        rows = prepared.rows
+        if torch.is_grad_enabled():
+            index, rows = prepared.used(corners.index)
+            corners = replace(corners, index=index)
+        feature = prepared.read(rows[0], corners)
 
         def decode(feature: Tensor, position: Tensor) -> tuple[Tensor]:
             hidden = decode_hidden(layers, feature, position).hidden
@@ -170,18 +192,19 @@ class SdfField(nn.Module):
         position = self._position(prepared.volume, points, scene)
         index, rows = prepared.used(corners.index)
         corners = replace(corners, index=index)
-        sdf_feature = weighted_sum(rows[0], corners.weight, index)[:, 0]
-        decoded = self._decode(sdf_feature, position)
-        gradient = contracted_sum(rows[0], corners.slope, index, decoded.by_feature)
+        sdf_feature = prepared.read(rows[0], corners)
+        mix, head_mix = prepared.mixes
+        decoded = self._decode(sdf_feature, mix, position)
+        gradient = prepared.slope(rows[0], corners, decoded.by_feature)
         gradient = self._in_units(gradient, decoded.by_position, prepared.volume, scene)
 
         feature = sdf_feature if len(rows) == 1 else self._head_feature(rows[1], corners)
-        inputs = _Inputs(gradient, feature, decoded.outputs, position)
+        inputs = _Inputs(gradient, feature, head_mix, decoded.outputs, position)
         return self._heads(inputs, directions)
 
-    def _decode(self, feature: Tensor, position: Tensor) -> _Decoded:
+    def _decode(self, feature: Tensor, mix: Tensor | None, position: Tensor) -> _Decoded:
         """Distance decoder and its derivative."""
-        layers = self.sdf_decoder.layers()
+        layers = [layer.reading(mix) for layer in self.sdf_decoder.layers()]
         last = self._last(layers[-1])
 
         def decode(feature: Tensor, position: Tensor) -> tuple[Tensor, ...]:
@@ -232,11 +255,12 @@ class SdfField(nn.Module):
         elif self.semantic_decoder is not None:
             semantic = (self.semantic_decoder(self._common(inputs), inputs.point),)
         color = None if self.rgb_decoder is None else self._color(self.rgb_decoder, inputs, directions)
-        return FieldSamples(inputs.outputs[:, 0], inputs.gradient, color, semantic)
+        return FieldSamples(inputs.outputs[:, 0], inputs.gradient, color, semantic, inputs.mix)
 
     def _common(self, inputs: _Inputs) -> Tensor:
         parts = [inputs.gradient] if self.config.use_gradient else []
-        return torch.cat([*parts, inputs.feature, inputs.outputs[:, 1:]], dim=-1)
+        feature = inputs.feature if inputs.mix is None else inputs.feature @ inputs.mix.T
+        return torch.cat([*parts, feature, inputs.outputs[:, 1:]], dim=-1)
 
     def _color(self, decoder: Decoder, inputs: _Inputs, directions: Tensor) -> Tensor:
         if not decoder.is_linear:
@@ -246,6 +270,7 @@ class SdfField(nn.Module):
         logits = inputs.outputs[:, 1:]
         if self._needs_geometry:
             logits = inputs.outputs @ torch.nn.functional.pad(of_geometry, (1, 0)).T
+        of_feature = of_feature if inputs.mix is None else of_feature @ inputs.mix
         logits = logits + inputs.feature @ of_feature.T + directions @ of_direction.T + layer.bias
         if of_gradient is not None:
             logits = logits + inputs.gradient @ of_gradient.T
@@ -262,9 +287,14 @@ class SdfField(nn.Module):
         return (gradient if n_gradient else None), feature, geometry, direction
 
     def semantic(
-        self, mixed: tuple[Float[Tensor, "ray _"], ...], total: Float[Tensor, " ray"]
+        self,
+        mixed: tuple[Float[Tensor, "ray _"], ...],
+        total: Float[Tensor, " ray"],
+        mix: Float[Tensor, "channel read"] | None = None,
     ) -> Float[Tensor, "ray channel"]:
         """The semantic feature of weighted sums of `semantic_input`, `total` being the sum of the weights.
+
+        `mix` is the `feature_mix` of the samples.
 
         A linear decoder commutes with the sum, so it runs once per ray instead of once per sample.
         """
@@ -274,6 +304,7 @@ class SdfField(nn.Module):
         gradient, feature, outputs, point = mixed
         layer = self.semantic_decoder.layers()[0]
         of_gradient, of_feature, of_geometry, _ = self._columns(layer.feature)
+        of_feature = of_feature if mix is None else of_feature @ mix
         result = outputs[:, 1:] @ of_geometry.T + feature @ of_feature.T + total[:, None] * layer.bias
         if of_gradient is not None:
             result = result + gradient @ of_gradient.T

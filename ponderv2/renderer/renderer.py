@@ -85,6 +85,8 @@ class _Lit:
     color: Float[Tensor, "ray sample 3"] | None
     semantic_input: tuple[Float[Tensor, "ray _"], ...] | None
     """Composited already."""
+    feature_mix: Float[Tensor, "width read"] | None = None
+    """That of the samples."""
 
 
 class Renderer(nn.Module):
@@ -141,7 +143,7 @@ class Renderer(nn.Module):
         if found.semantic_input is not None:
             shape = (n_rays, n_samples)
             mixed = tuple(composite(weights, part.unflatten(0, shape)) for part in found.semantic_input)
-        lit = _Lit(weights, gradients, color, mixed)
+        lit = _Lit(weights, gradients, color, mixed, found.feature_mix)
         pictures = self._pictures(lit, samples, rays, noise is None)
         return RenderOutput(
             **{field.name: getattr(pictures, field.name) for field in fields(pictures)},
@@ -221,7 +223,9 @@ class Renderer(nn.Module):
         if lit.color is not None:
             color = composite(weights, lit.color)
         normal = composite(weights, F.normalize(lit.gradients, dim=-1))
-        semantic = None if lit.semantic_input is None else self.field.semantic(lit.semantic_input, opacity)
+        semantic = None
+        if lit.semantic_input is not None:
+            semantic = self.field.semantic(lit.semantic_input, opacity, lit.feature_mix)
         scene = rays.scene if self.config.clip_distance_per_scene else None
         distance = mean_distance(weights, samples.starts, scene)
         return RayPictures(
