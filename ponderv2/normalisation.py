@@ -34,22 +34,26 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
             return F.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
             )
-        if n_processes() == 1 and self.training and _is_channels_last(input):
+        if self.normalises_rows(input):
             return self._normalise_channels_last(input)
         if n_processes() == 1 or not self.training:
             return super().forward(input)
         self._check_input_dim(input)
         values, mean, variance, count = _NormaliseTogether.apply(input, self.eps)
-        self._update_running(mean, variance, count)
+        self.update_running(mean, variance, count)
         if self.affine:
             shape = (1, -1) + (1,) * (input.dim() - 2)
             values = values * self.weight.view(shape) + self.bias.view(shape)
         return values.to(input.dtype)
 
+    def normalises_rows(self, input: Tensor) -> bool:
+        """Whether `input` is treated as rows of channels, with the statistics of this process."""
+        return n_processes() == 1 and self.training and _is_channels_last(input)
+
     def _normalise_channels_last(self, input: Float[Tensor, "scene channel z y x"]) -> Tensor:
         rows = input.permute(0, 2, 3, 4, 1).reshape(-1, input.shape[1])
         result, mean, variance = normalise_rows(rows, self.weight, self.bias, self.eps)
-        self._update_running(mean, variance, mean.new_tensor(float(len(rows))))
+        self.update_running(mean, variance, mean.new_tensor(float(len(rows))))
         return result.view(len(input), *input.shape[2:], -1).permute(0, 4, 1, 2, 3)
 
     def scale_and_shift(
@@ -67,14 +71,14 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
             zeros = mean.square() * (n_values - len(rows))
             variance = sum_over_processes((values - mean).square().sum(0) + zeros) / count
             if self.training:
-                self._update_running(mean.detach(), variance.detach(), count)
+                self.update_running(mean.detach(), variance.detach(), count)
         scale = torch.rsqrt(variance + self.eps)
         scale = scale if self.weight is None else scale * self.weight
         shift = -mean * scale
         return scale, shift if self.bias is None else shift + self.bias
 
     @torch.no_grad()
-    def _update_running(
+    def update_running(
         self, mean: Float[Tensor, " channel"], variance: Float[Tensor, " channel"], count: Float[Tensor, ""]
     ) -> None:
         """Moves the running statistics as torch does: with the unbiased variance."""

@@ -32,18 +32,12 @@ class _NormaliseRows(torch.autograd.Function):
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, rows: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        mean = _mean([part.sum(0) for _, part in _blocks(rows)], len(rows))
-        variance = _mean([(part - mean).square_().sum(0) for _, part in _blocks(rows)], len(rows))
+        mean, variance = row_statistics(rows)
         inverse = torch.rsqrt(variance + eps)
-        scale = inverse if weight is None else inverse * weight
-        shift = -mean * scale if bias is None else bias - mean * scale
-        result = torch.empty_like(rows)
-        for place, part in _blocks(rows):
-            result[place] = torch.addcmul(shift, part, scale)
         ctx.save_for_backward(rows, weight, mean, inverse)
         ctx.has_bias = bias is not None
         ctx.mark_non_differentiable(mean, variance)
-        return result, mean, variance
+        return applied(rows, mean, inverse, weight, bias), mean, variance
 
     @staticmethod
     @once_differentiable
@@ -51,21 +45,45 @@ class _NormaliseRows(torch.autograd.Function):
         ctx: Any, gradient: Tensor, *_: Tensor
     ) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
         rows, weight, mean, inverse = ctx.saved_tensors
-        gradient = gradient.contiguous()
-        sums, along = [], []
-        for (_, part), (_, slope) in zip(_blocks(rows), _blocks(gradient), strict=True):
-            sums.append(slope.sum(0))
-            along.append(((part - mean) * slope).sum(0))
-        of_bias, of_centred = _mean(sums, 1), _mean(along, 1)
-        scale = inverse if weight is None else inverse * weight
-        # dx = scale (g - mean(g) - (x - mean) inverse^2 mean(g (x - mean))) = scale g - factor x - offset
-        factor = scale * inverse.square() * of_centred / len(rows)
-        offset = scale * of_bias / len(rows) - factor * mean
-        result = torch.empty_like(rows)
-        for (place, part), (_, slope) in zip(_blocks(rows), _blocks(gradient), strict=True):
-            result[place] = torch.addcmul(offset, part, factor).neg_().addcmul_(slope, scale)
-        of_weight = None if weight is None else of_centred * inverse
-        return result, of_weight, of_bias if ctx.has_bias else None, None
+        of_rows, of_weight, of_bias = norm_gradients(rows, gradient.contiguous(), mean, inverse, weight)
+        return of_rows, None if weight is None else of_weight, of_bias if ctx.has_bias else None, None
+
+
+def row_statistics(rows: Tensor) -> tuple[Float[Tensor, " channel"], Float[Tensor, " channel"]]:
+    """Mean and biased variance."""
+    mean = _mean([part.sum(0) for _, part in _blocks(rows)], len(rows))
+    return mean, _mean([(part - mean).square_().sum(0) for _, part in _blocks(rows)], len(rows))
+
+
+def applied(
+    rows: Tensor, mean: Tensor, inverse: Tensor, weight: Tensor | None, bias: Tensor | None
+) -> Float[Tensor, "row channel"]:
+    """(rows - mean) * inverse * weight + bias."""
+    scale = inverse if weight is None else inverse * weight
+    shift = -mean * scale if bias is None else bias - mean * scale
+    result = torch.empty_like(rows)
+    for place, part in _blocks(rows):
+        result[place] = torch.addcmul(shift, part, scale)
+    return result
+
+
+def norm_gradients(
+    rows: Tensor, gradient: Tensor, mean: Tensor, inverse: Tensor, weight: Tensor | None
+) -> tuple[Float[Tensor, "row channel"], Float[Tensor, " channel"], Float[Tensor, " channel"]]:
+    """Of the rows, of weight and bias. mean and inverse follow from the rows."""
+    sums, along = [], []
+    for (_, part), (_, slope) in zip(_blocks(rows), _blocks(gradient), strict=True):
+        sums.append(slope.sum(0))
+        along.append(((part - mean) * slope).sum(0))
+    of_bias, of_centred = _mean(sums, 1), _mean(along, 1)
+    scale = inverse if weight is None else inverse * weight
+    # dx = scale (g - mean(g) - (x - mean) inverse^2 mean(g (x - mean))) = scale g - factor x - offset
+    factor = scale * inverse.square() * of_centred / len(rows)
+    offset = scale * of_bias / len(rows) - factor * mean
+    result = torch.empty_like(rows)
+    for (place, part), (_, slope) in zip(_blocks(rows), _blocks(gradient), strict=True):
+        result[place] = torch.addcmul(offset, part, factor).neg_().addcmul_(slope, scale)
+    return result, of_centred * inverse, of_bias
 
 
 def _blocks(rows: Tensor) -> Iterator[tuple[slice, Tensor]]:

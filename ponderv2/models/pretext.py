@@ -22,8 +22,9 @@ from ponderv2.geometry.volumes import FeatureVolume
 from ponderv2.geometry.voxels import SparseVoxels, scene_of_each
 from ponderv2.models.config import ClassTargetConfig, PretextConfig, TextTargetConfig
 from ponderv2.models.pixel_rays import TargetRays, rays_of_pixels
-from ponderv2.models.text_targets import point_loss, text_embeddings
+from ponderv2.models.text_targets import class_cosines, point_loss, text_embeddings
 from ponderv2.randomness import generators_of_scenes
+from ponderv2.renderer.decoder import in_blocks
 from ponderv2.renderer.losses import RayTargets, psnr, render_losses
 from ponderv2.renderer.renderer import Renderer, RenderOutput
 from ponderv2.renderer.sampling import draw_noise_of_scenes
@@ -173,7 +174,8 @@ class PretextModel(nn.Module):
             return feature.new_zeros(())
         trained = self._point_weight() > 0
         with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
-            return point_loss(self.proj_head(feature), batch.segment, rows, self.logit_scale)
+            logits = in_blocks(lambda part: (class_cosines(self.proj_head(part), rows),), feature)[0]
+            return point_loss(logits, batch.segment, self.logit_scale)
 
     def _point_weight(self) -> float:
         semantic = self.config.semantic

@@ -17,17 +17,20 @@ def text_embeddings(config: TextTargetConfig) -> Float[Tensor, "class channel"]:
     return embedding_rows(config.embeddings, (config.n_classes, config.n_channels), config.names)
 
 
+def class_cosines(
+    embedded: Float[Tensor, "point channel"], class_rows: Float[Tensor, "class channel"]
+) -> Float[Tensor, "point class"]:
+    """Cosine similarity with each class. The few products are divided by the length, not the features."""
+    length = torch.linalg.vector_norm(embedded, dim=1, keepdim=True).clamp(min=1e-12)
+    return embedded @ class_rows.T / length
+
+
 def point_loss(
-    embedded: Float[Tensor, "point channel"],
-    segment: Int[Tensor, " point"],
-    class_rows: Float[Tensor, "class channel"],
-    logit_scale: Float[Tensor, ""],
+    cosines: Float[Tensor, "point class"], segment: Int[Tensor, " point"], logit_scale: Float[Tensor, ""]
 ) -> Float[Tensor, ""]:
     """Cross-entropy of cosine similarities with the class rows (point prompt training).
 
     Over the labelled points of all processes; 0 without labels.
     """
-    length = torch.linalg.vector_norm(embedded, dim=1, keepdim=True).clamp(min=1e-12)
-    logits = embedded @ class_rows.T / length * logit_scale.exp()  # dividing the few logits, not the features
-    total = F.cross_entropy(logits, segment, ignore_index=-1, reduction="sum")
+    total = F.cross_entropy(cosines * logit_scale.exp(), segment, ignore_index=-1, reduction="sum")
     return global_mean(total, (segment >= 0).sum().to(total.dtype))
