@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from ponderv2.encoder.cell_unit import is_mostly_empty, unit_of_cells
 from ponderv2.encoder.config import ConvBlock3DConfig, DoubleConvUNet3DConfig, UNet3DConfig
-from ponderv2.encoder.volume_layers import halved, normed_convolution
+from ponderv2.encoder.volume_layers import halved, normed_convolution, rectified
 from ponderv2.geometry.cells import CellVolume
 from ponderv2.geometry.volumes import ChannelMap
 from ponderv2.normalisation import BatchNorm
@@ -31,7 +31,7 @@ class _Unit(nn.Module):
             if is_mostly_empty(x):
                 return unit_of_cells(x, self.batchnorm, self.conv.weight)
             x = x.dense()
-        return torch.relu_(normed_convolution(x, self.batchnorm, self.conv.weight))
+        return rectified(normed_convolution(x, self.batchnorm, self.conv.weight))
 
 
 class _Encoder(nn.Module):

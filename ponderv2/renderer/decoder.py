@@ -65,7 +65,7 @@ class Layer:
             value = value + F.linear(point, self.point)
         return value
 
-    def reading(self, mix: Float[Tensor, "channel read"] | None) -> Layer:
+    def reading(self, mix: Float[Tensor, "width read"] | None) -> Layer:
         """The layer for features that are still to be mixed of what is read."""
         return self if mix is None else replace(self, feature=self.feature @ mix)
 

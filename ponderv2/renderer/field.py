@@ -42,7 +42,7 @@ class FieldVolume:
     """The parts, or before the last map of the volume its values. No gradient."""
 
     @property
-    def mixes(self) -> tuple[Float[Tensor, "channel read"] | None, Float[Tensor, "channel read"] | None]:
+    def mixes(self) -> tuple[Float[Tensor, "width read"] | None, Float[Tensor, "width read"] | None]:
         """What makes the features of the distance and of the heads of what is read; None: they are that.
 
         The last map of the volume is linear and so is the lookup: it is left to the decoders' matrices.
@@ -73,7 +73,7 @@ class FieldVolume:
             return contracted_sum(rows, corners.slope, corners.index, vector)
         found, share = vector.split([rows.shape[1], 1], dim=1)
         along = contracted_sum(rows, corners.slope, corners.index, found.contiguous())
-        return along + corners.slope.sum(-1) * share
+        return along + corners.slope.sum(-1) * share.clone()  # a copy, so that `vector` can be forgotten
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class FieldSamples:
     """0..1."""
     semantic_input: tuple[Float[Tensor, "point _"], ...] | None
     """What the semantic decoder's linear map is applied to, here or after compositing."""
-    feature_mix: Float[Tensor, "channel read"] | None = None
+    feature_mix: Float[Tensor, "width read"] | None = None
     """As in `FieldVolume.mixes`, for the feature in `semantic_input`."""
 
 
@@ -290,7 +290,7 @@ class SdfField(nn.Module):
         self,
         mixed: tuple[Float[Tensor, "ray _"], ...],
         total: Float[Tensor, " ray"],
-        mix: Float[Tensor, "channel read"] | None = None,
+        mix: Float[Tensor, "width read"] | None = None,
     ) -> Float[Tensor, "ray channel"]:
         """The semantic feature of weighted sums of `semantic_input`, `total` being the sum of the weights.
 

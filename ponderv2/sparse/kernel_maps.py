@@ -44,8 +44,8 @@ class KernelMap:
     n_out: int
     table: Int[Tensor, "output entry"]
     """Input row that an output row meets under each kernel entry."""
-    mirrored: Int[Tensor, "input entry"]
-    """Output row that an input row contributes to under each kernel entry."""
+    mirrored_table: Int[Tensor, "input entry"] | None = None
+    """`mirrored`; None where it is the table with its entries in reverse, as on the same voxels."""
     table_is_single: bool = False
     """Every output row meets at most one input row."""
     mirrored_is_single: bool = False
@@ -54,6 +54,11 @@ class KernelMap:
     @property
     def n_entries(self) -> int:
         return self.table.shape[1]
+
+    @cached_property
+    def mirrored(self) -> Int[Tensor, "input entry"]:
+        """Output row that an input row contributes to under each kernel entry."""
+        return self.table.flip(1) if self.mirrored_table is None else self.mirrored_table
 
     @cached_property
     def transposed(self) -> KernelMap:
@@ -85,7 +90,7 @@ class KernelMap:
         met = (table < self.n_in).contiguous()
         entry, output = met.nonzero(as_tuple=True)
         counts = met.sum(1).tolist()
-        outputs, inputs = output.split(counts), table[entry, output].long().split(counts)
+        outputs, inputs = output.int().split(counts), table[entry, output].split(counts)
         return Block(slice(start, stop), tuple(zip(range(len(counts)), outputs, inputs, strict=True)))
 
 
@@ -110,7 +115,7 @@ class Level:
             raise ValueError(f"a submanifold convolution needs odd kernel sizes, got {size}")
         if ("submanifold", size) not in self.cache:
             table = self._neighbours(size)
-            self.cache["submanifold", size] = KernelMap(len(self), len(self), table, table.flip(1))
+            self.cache["submanifold", size] = KernelMap(len(self), len(self), table)
         return self.cache["submanifold", size]
 
     def strided(self, kernel: int | Sequence[int], stride: int | Sequence[int]) -> tuple[KernelMap, Level]:

@@ -10,7 +10,7 @@ import torch
 
 from ponderv2.models.config import PretextConfig, TextTargetConfig
 from ponderv2.models.pretext import PretextModel, PretextStep
-from ponderv2.models.text_targets import point_loss
+from ponderv2.models.text_targets import class_cosines, point_loss
 from ponderv2.scenes.batch import PixelBatch, SceneBatch
 from tests.sparse.twins import random_voxels
 
@@ -158,7 +158,8 @@ def test_rendered_classes_are_compared_with_the_rows_of_the_dataset(rng: torch.G
 
 def test_unlabelled_points_give_no_loss(rng: torch.Generator) -> None:
     logits = torch.randn(5, 7, generator=rng, requires_grad=True)
-    loss = point_loss(logits, torch.full((5,), -1), torch.eye(7)[:3], torch.tensor(4.6))
+    cosines = class_cosines(logits, torch.eye(7)[:3])
+    loss = point_loss(cosines, torch.full((5,), -1), torch.tensor(4.6))
     loss.backward()
     assert loss == 0 and logits.grad is not None and (logits.grad == 0).all()
 
