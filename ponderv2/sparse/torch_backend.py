@@ -16,8 +16,8 @@ CHUNK_ELEMENTS = {"cpu": 2**19, "cuda": 2**26}
 """How many gathered numbers are multiplied at once: small enough for the caches of a CPU."""
 BLOCK_ROWS = {"cpu": 2048, "cuda": 2**30}
 """How many output rows are treated at once where entries are multiplied one by one."""
-WIDE = 64 * 64
-"""From this many weights per entry it pays to leave out absent neighbours (half of 27 on surfaces)."""
+WIDE = 32 * 32
+"""From this many weights per entry it pays to leave out absent neighbours (two thirds of 27 on surfaces)."""
 
 
 def submanifold(
