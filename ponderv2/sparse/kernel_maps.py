@@ -6,7 +6,7 @@ Kernel entries are numbered with the last axis fastest, as the weights `[out, kx
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -32,8 +32,25 @@ class Block:
     """The meetings of some consecutive output rows."""
 
     rows: slice
-    meetings: tuple[tuple[int, Int[Tensor, " _"], Int[Tensor, " _"]], ...]
-    """Kernel entry, output rows counted from the start of the block (ascending), input rows."""
+    counts: tuple[int, ...]
+    """Meetings of each kernel entry."""
+    inputs: Int[Tensor, " meeting"]
+    """Input rows, entry after entry."""
+    outputs: Int[Tensor, " meeting"]
+    """Output rows counted from the start of the block; ascending within an entry."""
+    order: Int[Tensor, " meeting"]
+    """The meetings sorted by output row, those of one row by entry."""
+    starts: Int[Tensor, " bound"]
+    """Where each output row begins in `order`, and the end of the last."""
+
+    @property
+    def meetings(self) -> Iterator[tuple[int, slice]]:
+        """Each kernel entry that meets anything, and where its meetings are."""
+        start = 0
+        for entry, count in enumerate(self.counts):
+            if count:
+                yield entry, slice(start, start + count)
+            start += count
 
 
 @dataclass(frozen=True)
@@ -89,9 +106,15 @@ class KernelMap:
         table = self.table[start:stop].t()
         met = (table < self.n_in).contiguous()
         entry, output = met.nonzero(as_tuple=True)
-        counts = met.sum(1).tolist()
-        outputs, inputs = output.int().split(counts), table[entry, output].split(counts)
-        return Block(slice(start, stop), tuple(zip(range(len(counts)), outputs, inputs, strict=True)))
+        ends = met.sum(0).cumsum(0).int()
+        return Block(
+            rows=slice(start, stop),
+            counts=tuple(met.sum(1).tolist()),
+            inputs=table[entry, output],
+            outputs=output.int(),
+            order=output.argsort(stable=True).int(),
+            starts=torch.cat([ends.new_zeros(1), ends]),
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from ponderv2.sparse.kernel_maps import KernelMap, Level
 
@@ -16,7 +17,7 @@ CHUNK_ELEMENTS = {"cpu": 2**19, "cuda": 2**26}
 """How many gathered numbers are multiplied at once: small enough for the caches of a CPU."""
 BLOCK_ROWS = {"cpu": 2048, "cuda": 2**30}
 """How many output rows are treated at once where entries are multiplied one by one."""
-WIDE = 32 * 32
+WIDE = 16 * 16
 """From this many weights per entry it pays to leave out absent neighbours (two thirds of 27 on surfaces)."""
 
 
@@ -116,18 +117,20 @@ def _block_rows(x: Tensor) -> int:
 
 
 def _multiply_by_entry(x: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-    """One product per entry and block, of the neighbours that are there only.
+    """One product per entry and block, of the neighbours that are there only, then one sum per output row.
 
-    Within an entry no output row occurs twice, so the sums have a fixed order on every device.
+    The sums have a fixed order on every device.
     """
     y = x.new_zeros(kernel_map.n_out, weight.shape[2])
     for block in kernel_map.blocks(_block_rows(x)):
-        part = y[block.rows]
-        for entry, output, row in block.meetings:
-            if len(output) == len(part):
-                part.addmm_(x.index_select(0, row), weight[entry])
-            elif len(output):
-                part.index_add_(0, output, x.index_select(0, row) @ weight[entry])
+        gathered = x.index_select(0, block.inputs)
+        products = x.new_empty(len(gathered), weight.shape[2])
+        for entry, part in block.meetings:
+            torch.mm(gathered[part], weight[entry], out=products[part])
+        if len(products):
+            y[block.rows] = F.embedding_bag(
+                block.order, products, block.starts, mode="sum", include_last_offset=True
+            )
     return y
 
 
@@ -166,11 +169,10 @@ def _weight_gradient_by_entry(
 ) -> Tensor:
     total = x.new_zeros(kernel_map.n_entries, x.shape[1], grad.shape[1], dtype=sum_type)
     for block in kernel_map.blocks(_block_rows(x)):
-        part = grad[block.rows]
-        for entry, output, row in block.meetings:
-            if len(output):
-                there = part if len(output) == len(part) else part.index_select(0, output)
-                _add_product(total[entry], x.index_select(0, row).t(), there)
+        inputs = x.index_select(0, block.inputs)
+        outputs = grad[block.rows].index_select(0, block.outputs)
+        for entry, part in block.meetings:
+            _add_product(total[entry], inputs[part].t(), outputs[part])
     return total
 
 
