@@ -69,10 +69,11 @@ def product_seconds(size: int = 2048, repeats: int = 5) -> tuple[list[float], li
 
 
 def copy_rate(n_bytes: int = 2**28, repeats: int = 5) -> float:
-    """Bytes per second, read and written ones together, of copying what no cache holds."""
+    """Bytes per second, read and written ones together, of copying what no cache holds; by CPU time."""
     source = torch.ones(n_bytes // 4)
     target = torch.empty_like(source)
-    return 2 * n_bytes / min(_seconds(lambda: target.copy_(source), repeats)[0])
+    cpu = min(_seconds(lambda: target.copy_(source), repeats)[1])
+    return 2 * n_bytes * torch.get_num_threads() / cpu
 
 
 def product_flops(size: int = 2048) -> int:

@@ -127,7 +127,7 @@ def _mean_cells(
     x, y, z = cell.unbind(1)
     number, rows = mean_per_cell(feature, ((scene * shape[2] + z) * shape[1] + y) * shape[0] + x)
     nowhere = torch.zeros(n_scenes, 3, device=feature.device)
-    return CellVolume(rows, number, (n_scenes, *reversed(shape)), nowhere, nowhere)
+    return CellVolume(rows, number, (n_scenes, shape[2], shape[1], shape[0]), nowhere, nowhere)
 
 
 def mean_per_cell(

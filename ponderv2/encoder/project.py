@@ -150,9 +150,10 @@ class DoubleConvUNet3D(nn.Module):
         return _through(self.encoders, self.decoders, x), _channel_map(self.final_conv)
 
 
-def _through(encoders: nn.ModuleList, decoders: nn.ModuleList, x: Volume) -> Tensor:
-    skips: list[Tensor] = []
-    for encoder in encoders:
+def _through(encoders: nn.ModuleList, decoders: nn.ModuleList, volume: Volume) -> Tensor:
+    x: Tensor = encoders[0](volume)
+    skips = [x]
+    for encoder in encoders[1:]:
         x = encoder(x)
         skips.append(x)
     for decoder, skip in zip(decoders, reversed(skips[:-1]), strict=True):

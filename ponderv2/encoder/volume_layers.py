@@ -43,7 +43,7 @@ class _Rectified(torch.autograd.Function):
 class _Halved(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        largest, place = F.max_pool3d_with_indices(x, 2, ceil_mode=True)
+        largest, place = F.max_pool3d(x, 2, ceil_mode=True, return_indices=True)
         ctx.save_for_backward(place.int())
         ctx.shape = x.shape
         ctx.layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last_3d

@@ -140,7 +140,7 @@ class _SoftplusWithSlope(torch.autograd.Function):
             place = slice(start, start + step)
             # Numbers below 1e-38 take a CPU a hundred times as long; logistic(-40) is 4e-18.
             scaled = (x[place] * SHARPNESS).clamp_(min=-40.0)
-            F.threshold_(torch.sigmoid(scaled, out=slope[place]), 1e-17, 0.0)
+            F.threshold(torch.sigmoid(scaled, out=slope[place]), 1e-17, 0.0, inplace=True)
             torch.mul(F.softplus(scaled), 1.0 / SHARPNESS, out=value[place])
         ctx.save_for_backward(slope)
         return value, slope
