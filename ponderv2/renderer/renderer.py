@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ponderv2.errors import ResourceError
+from ponderv2.errors import ResourceError, is_out_of_memory
 from ponderv2.geometry.rays import RayBundle, intersect_box
 from ponderv2.geometry.volumes import FeatureVolume
 from ponderv2.renderer.compositing import (
@@ -281,7 +281,7 @@ class Renderer(nn.Module):
             try:
                 part = self._view(viewed, rays.part(slice(start, start + chunk)))
             except (MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if chunk <= 64:
                     fix = "close other programs, or render with fewer samples or a smaller volume"
@@ -333,9 +333,3 @@ def _rays_in_cache(sampler: SamplerConfig, n_rays: int) -> int:
         case ErrorBoundedSamplerConfig():  # its rounds end when every ray of the call is done
             return max(n_rays, 1)
     return max(IN_CACHE // n_samples, 1)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    told = any(words in text for words in ("out of memory", "not enough memory", "can't allocate memory"))
-    return told or isinstance(error, MemoryError | torch.OutOfMemoryError)
