@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ponderv2.encoder.config import PromptedSparseUNetConfig, SparseUNetConfig
 from ponderv2.encoder.prompts import Prompt, PromptedNorm, normalise
+from ponderv2.encoder.volume_layers import rectified
 from ponderv2.geometry.voxels import SparseVoxels
 from ponderv2.normalisation import BatchNorm
 from ponderv2.sparse.kernel_maps import Level, sorted_level
@@ -50,7 +51,7 @@ class Unit(nn.Module):
         self, feature: Float[Tensor, "voxel channel"], prompt: Prompt | None
     ) -> Float[Tensor, "voxel channel"]:
         """Norm and ReLU of what the convolution returned."""
-        return torch.relu_(normalise(self.get_submodule(self.names[1]), feature, prompt))
+        return rectified(normalise(self.get_submodule(self.names[1]), feature, prompt))
 
     def forward(
         self, feature: Float[Tensor, "input in"], level: Level, prompt: Prompt | None
@@ -92,7 +93,7 @@ class ResidualBlock(nn.Module):
     ) -> Float[Tensor, "voxel out"]:
         inner = torch.relu_(normalise(self.bn1, self.conv1(x, level), prompt))
         inner = normalise(self.bn2, self.conv2(inner, level), prompt)
-        return torch.relu_(inner + self._shortcut(x, level, prompt))
+        return rectified(inner + self._shortcut(x, level, prompt))
 
 
 class Stage(nn.ModuleDict):

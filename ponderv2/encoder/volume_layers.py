@@ -21,7 +21,7 @@ def halved(x: Float[Tensor, "scene channel z y x"]) -> Float[Tensor, "scene chan
     return _Halved.apply(x)
 
 
-def rectified(x: Float[Tensor, "scene channel z y x"]) -> Float[Tensor, "scene channel z y x"]:
+def rectified(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """relu(x), written over `x`. Keeps the signs, a byte per number."""
     return _Rectified.apply(x)
 
