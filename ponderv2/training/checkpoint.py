@@ -163,6 +163,7 @@ def read_archive(path: Path) -> dict[str, Any]:
         if verified(path) is False:
             message = f"{path} is damaged: its contents do not match its checksum"
             raise CheckpointError(message, fix=_ANOTHER)
+        _refuse_others(path)
         _refuse_bombs(path)
         with torch.serialization.safe_globals(STAND_INS):
             contents = torch.load(path, map_location="cpu", weights_only=True)
@@ -180,6 +181,15 @@ def read_archive(path: Path) -> dict[str, Any]:
         kind = type(contents).__name__
         raise CheckpointError(f"{path} does not hold a checkpoint but a {kind}", fix=_OURS)
     return contents
+
+
+def _refuse_others(path: Path) -> None:
+    """Raises CheckpointError for a mesh, a picture, text: torch writes zip archives, or bare pickles of old."""
+    with path.open("rb") as stream:
+        begins = stream.read(2)
+    if begins != b"PK" and begins[:1] != b"\x80":
+        message = f"{path} is damaged or not a checkpoint: it does not begin as one"
+        raise CheckpointError(message, fix=_OURS)
 
 
 def verified(path: Path) -> bool | None:

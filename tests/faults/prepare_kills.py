@@ -2,7 +2,7 @@
 
     python -m tests.faults.prepare_kills FOLDER --source rgbd --kills 20     prints one JSON object
 
-Libraries are imported once; every run of `prepare` is a process of its own, copied from this one.
+Every run of `prepare` is a process of its own.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,26 +54,38 @@ def write_raw(source: str, raw: Path) -> None:
         scannet_files.write_table(raw / "scannetv2-labels.combined.tsv")
 
 
-def in_a_process(work: Callable[[], object], kill_at: tuple[Path, int] | None = None) -> tuple[float, int]:
-    """Seconds and wait status of a copy of this process; `kill_at`: as soon as a folder has so many files."""
-    start = time.perf_counter()
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    while kill_at is not None:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return time.perf_counter() - start, status
-        if sum(len(files) for _, _, files in os.walk(kill_at[0])) >= kill_at[1]:
-            os.kill(child, signal.SIGKILL)
+def start(source: str, raw: Path, out: Path) -> subprocess.Popen[str]:
+    """`prepare` in a process of its own. Not a copy of this one: Open3D's threads do not survive a fork."""
+    command = [sys.executable, "-m", "tests.faults.prepare_kills", str(raw), "--source", source]
+    return subprocess.Popen([*command, "--one", str(out)], stdout=subprocess.PIPE, text=True)
+
+
+def to_the_end(child: subprocess.Popen[str]) -> tuple[float, int]:
+    """Seconds that the preparation took, libraries being there, and the exit status."""
+    said = child.communicate(timeout=600)[0]
+    return (float(said.split()[-1]) if said else float("nan")), child.returncode
+
+
+def kill_at(child: subprocess.Popen[str], folder: Path, n_files: int) -> int:
+    """Waits until a folder has so many files, kills, and returns the exit status: -9, or 0 if it was done."""
+    while child.poll() is None:
+        if sum(len(files) for _, _, files in os.walk(folder)) >= n_files:
+            child.kill()
             break
         time.sleep(0.0005)
-    _, status = os.waitpid(child, 0)
-    return time.perf_counter() - start, status
+    child.communicate(timeout=600)
+    return child.returncode
+
+
+def one(source: str, raw: Path, out: Path) -> None:
+    """Runs `prepare` and prints the seconds that it took."""
+    from ponderv2.workflows import prepare
+
+    for name in ("open3d", "pandas", "scipy.ndimage", "scipy.spatial", "torch"):
+        importlib.import_module(name)  # late imports would be timed with every run
+    started = time.perf_counter()
+    prepare.run(configuration(source, raw, out))
+    sys.stdout.write(f"{time.perf_counter() - started}\n")
 
 
 def contents(root: Path) -> Files:
@@ -84,39 +96,36 @@ def contents(root: Path) -> Files:
 
 def campaign(source: str, folder: Path, kills: int, seed: int = 0) -> dict[str, Any]:
     """An undisturbed run, the same again, and runs that are killed and repeated."""
-    from ponderv2.workflows import prepare
-
-    for name in ("open3d", "pandas", "scipy.ndimage", "scipy.spatial", "torch"):
-        importlib.import_module(name)  # late imports would be timed with every run
-    raw = folder / "raw"
+    raw, straight = folder / "raw", folder / "straight"
     raw.mkdir(parents=True)
     write_raw(source, raw)
-
-    def work(out: Path) -> Callable[[], object]:
-        return lambda: prepare.run(configuration(source, raw, out))
-
-    whole, status = in_a_process(work(folder / "straight"))
-    again, second = in_a_process(work(folder / "straight"))
-    expected = contents(folder / "straight")
+    whole, status = to_the_end(start(source, raw, straight))
+    again, second = to_the_end(start(source, raw, straight))
+    expected = contents(straight)
     rng = random.Random(seed)
     found: dict[str, Any] = {"source": source, "first_s": whole, "skipped_s": again, "kills": []}
     found["straight"] = [status, second, len(expected)]
     for index in range(kills):
         out = folder / f"killed{index}"
-        n_files = int(len(expected) * (index + rng.random()) / kills)
-        _, ended = in_a_process(work(out), kill_at=(out, n_files))
+        n_files = max(1, int(len(expected) * (index + rng.random()) / kills))
+        ended = kill_at(start(source, raw, out), out, n_files)
         scenes = [path.parent for path in out.glob("*/[!.]*/prepared.json")]
         whole_scenes = all(
-            expected.get(str(one.relative_to(out))) == one.read_bytes()
+            expected.get(str(file.relative_to(out))) == file.read_bytes()
             for scene in scenes
-            for one in scene.rglob("*")
-            if one.is_file()
+            for file in scene.rglob("*")
+            if file.is_file()
         )
-        _, finished = in_a_process(work(out))
-        one = {"at_file": n_files, "killed": os.WIFSIGNALED(ended), "scenes_before": len(scenes)}
-        same = contents(out) == expected
+        _, finished = to_the_end(start(source, raw, out))
         found["kills"].append(
-            {**one, "whole_scenes_before": whole_scenes, "rerun_status": finished, "equal": same}
+            {
+                "at_file": n_files,
+                "killed": ended == -signal.SIGKILL,
+                "scenes_before": len(scenes),
+                "whole_scenes_before": whole_scenes,
+                "rerun_status": finished,
+                "equal": contents(out) == expected,
+            }
         )
     return found
 
@@ -127,7 +136,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--source", choices=("rgbd", "scannet", "synthetic"), default="rgbd")
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--one", type=Path, help="only prepare FOLDER into this one")
     wanted = parser.parse_args()
+    if wanted.one is not None:
+        one(wanted.source, wanted.folder, wanted.one)
+        return
     json.dump(campaign(wanted.source, wanted.folder, wanted.kills), sys.stdout)
 
 

@@ -21,12 +21,12 @@ from tests.faults import prepare_kills
 
 def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path: Path):
     """Further kills, of other sources, are in benchmarks/soak_inputs.py."""
-    words = [sys.executable, "-m", "tests.faults.prepare_kills", str(tmp_path / "runs"), "--kills", "6"]
+    words = [sys.executable, "-m", "tests.faults.prepare_kills", str(tmp_path / "runs"), "--kills", "3"]
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=PROJECT)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
-    assert found["straight"][:2] == [0, 0] and len(found["kills"]) == 6
-    assert sum(one["killed"] for one in found["kills"]) >= 4
+    assert found["straight"][:2] == [0, 0] and len(found["kills"]) == 3
+    assert sum(one["killed"] for one in found["kills"]) >= 2
     assert all(one["whole_scenes_before"] for one in found["kills"])
     assert all(one["rerun_status"] == 0 and one["equal"] for one in found["kills"]), found
 

@@ -195,3 +195,11 @@ def test_other_shapes_are_named_and_nothing_is_copied() -> None:
     with pytest.raises(CheckpointError, match=r"backbone.weight: file \(6, 3\), model \(4, 3\)"):
         load_weights(model, _Model(6).state_dict(), source="a.pth", required_prefixes=("backbone.",))
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("contents", [b"ply\nformat ascii 1.0\n", b"\x89PNG\r\n\x1a\n", b"{}", b""])
+def test_a_file_of_another_kind_is_called_no_checkpoint(tmp_path: Path, contents: bytes) -> None:
+    path = tmp_path / "room.ply"
+    path.write_bytes(contents)
+    with pytest.raises(CheckpointError, match="not a checkpoint: it does not begin as one"):
+        load_checkpoint(path)
