@@ -122,11 +122,19 @@ def _read_frames(folder: Path) -> tuple[Frame, ...]:
         return ()
     try:
         cameras = read_arrays(path)
+        _check_ids(path, cameras["ids"])
         ids = [str(one) for one in cameras["ids"]]
         _check_cameras(path, cameras, len(ids))
         return tuple(_frame(folder, one, cameras, index) for index, one in enumerate(ids))
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise SceneError(f"{path} is damaged ({error})", fix=AGAIN) from error
+
+
+def _check_ids(path: Path, ids: ndarray) -> None:
+    """NumPy takes any four bytes for a letter; Python breaks on those that are none."""
+    wrong = ids.dtype.kind != "U" or ids.ndim != 1
+    if wrong or (np.frombuffer(ids.tobytes(), np.uint32) > 0x10FFFF).any():
+        raise SceneError(f"'ids' in {path} are not texts, one for each frame", fix=AGAIN)
 
 
 def _check_cameras(path: Path, cameras: dict[str, ndarray], n_frames: int) -> None:

@@ -49,6 +49,14 @@ def nameless_member() -> bytes:
     return target.getvalue().replace(b"x", b"\0")
 
 
+def letters_that_are_none() -> bytes:
+    """cameras.npz whose first frame is named by a number that no letter has."""
+    with np.load(io.BytesIO(seeds.cameras()[0])) as stored:
+        arrays = dict(stored)
+    arrays["ids"] = np.frombuffer(np.full((2, 6), 0x7F000030, np.uint32).tobytes(), "<U6")
+    return seeds.npz(**arrays)
+
+
 HEADER = "{{'descr': '{}', 'fortran_order': False, 'shape': {}, }}"
 FAR = np.full((5, 3), 1e300)
 POSE34 = seeds.numbers(seeds.POSE[:3])
@@ -96,6 +104,7 @@ FOUND: dict[str, tuple[str, bytes]] = {
     "scene that is one byte": ("scene arrays", b"\x81"),
     "labels without a column": ("scene arrays", npy(HEADER.format("<i4", "(5, 0)"), b"")),
     "points that are nowhere": ("scene arrays", seeds.npy(np.full((5, 3), np.nan))),
+    "names of frames that are no text": ("cameras.npz", letters_that_are_none()),
     "embeddings of 2^32 rows": (
         "embeddings", npy(HEADER.format(">f4", "(4294967296, 3)")),
     ),
