@@ -184,7 +184,7 @@ def read_archive(path: Path) -> dict[str, Any]:
 
 
 def _refuse_others(path: Path) -> None:
-    """Raises CheckpointError for a mesh, a picture, text: torch writes zip archives, or bare pickles of old."""
+    """Raises CheckpointError for meshes, pictures, text: torch writes zip archives, or once bare pickles."""
     with path.open("rb") as stream:
         begins = stream.read(2)
     if begins != b"PK" and begins[:1] != b"\x80":

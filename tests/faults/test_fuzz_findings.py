@@ -84,6 +84,8 @@ FOUND: dict[str, tuple[str, bytes]] = {
     "file name of 400 characters": ("transforms.json", transforms(frames=frame(file_path="i" * 400))),
     "transform that cannot be undone": ("transforms.json", transforms(applied_transform=[[0.0] * 4] * 3)),
     "damaged lines without end": ("s3dis text", SCANS * 300 + b"\x00\x01\x02 \x03 4\n" * 1500),
+    "number of 50000 digits": ("s3dis text", b"0.1 0.8 0.9 10 200 30\n" + b"1" * 50000 + b"x 0 0 1 1 1\n"),
+    "faces across the world": ("obj", b"v 0 0 0\nv 1 0 4294967296\nv 0 1 0.5\n" + b"f -1 -2 -3\n" * 99),
     "empty surface": ("obj", b""),
     "surface without corners": ("obj", b"# mesh\nf \nv 1 "),
     "corner of 20 digits": ("obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf -1 -2 18446744073709551615\n"),

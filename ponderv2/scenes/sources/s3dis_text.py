@@ -25,7 +25,8 @@ MOST_TOLD = 20
 """Lines of one file that are told one by one."""
 MOST_DAMAGED = 0.5
 """Share of lines without points, above which the file is something else."""
-_NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+# `++`: digits are never given back, which would take quadratic time.
+_NUMBER = re.compile(rb"[+-]?(\d++(\.\d*+)?|\.\d++)([eE][+-]?\d++)?")
 _UNPRINTABLE = re.compile(rb"[^\x20-\x7e]")
 _RUN = re.compile(rb"[^\x20-\x7e]+")
 MOST_UNPRINTABLE = 6

@@ -16,6 +16,8 @@ SPACING = 0.03
 N_CANDIDATES = 6
 MOST_STEPS = 400
 """Along the edge of one face."""
+MOST_PLACES = 500_000
+"""As many as 450 square metres have in large faces; beyond that they lie wider apart."""
 CHUNK = 1 << 15
 
 
@@ -130,9 +132,12 @@ def nearest_normals(
 def _net(
     triangles: Float64[ndarray, "face 3 3"],
 ) -> tuple[Float64[ndarray, "place 3"], Int64[ndarray, " place"]]:
-    """Places at most SPACING apart on every triangle, and the triangle of each."""
+    """Places at most SPACING apart on every triangle, if there are not too many, and the triangle of each."""
     longest = np.linalg.norm(triangles - np.roll(triangles, 1, axis=1), axis=2).max(axis=1)
     steps = np.clip(np.ceil(longest / SPACING), 1, MOST_STEPS).astype(np.int64)
+    n_places = int((steps * (steps + 1) // 2).sum())
+    if n_places > MOST_PLACES:  # a coarser net
+        steps = np.maximum((steps * np.sqrt(MOST_PLACES / n_places)).astype(np.int64), 1)
     places, faces = [], []
     for n_steps in np.unique(steps):
         chosen = np.flatnonzero(steps == n_steps)
