@@ -67,11 +67,10 @@ def feed(
 
     Raises:
         SceneError: a scene, and as many that were to stand in as are allowed, cannot be read.
-        ResourceError: memory does not suffice to prepare a scene. A worker that is killed raises a
-            RuntimeError in whatever the process is doing at that moment: see `worker_error`.
+        ResourceError: memory does not suffice to prepare a scene. A worker that is killed raises an error
+            in whatever the process is doing at that moment: see `worker_error`.
     """
-    # More than there are cores only wait for each other, and torch warns of them.
-    workers = min(workers, os.cpu_count() or 1)
+    workers = _n_workers(workers)
     loader = DataLoader(
         _Places(datasets.sources, max_bad_scenes),
         batch_sampler=order,
@@ -88,18 +87,38 @@ def feed(
 
 
 def worker_error(error: BaseException, step: int, workers: int) -> ResourceError | None:
-    """What the end of a data worker means; None for other errors. `step`: steps done."""
-    text = str(error).splitlines()[0] if str(error) else ""
-    if "DataLoader worker" not in text:
+    """What the end of a data worker means; None for other errors. `step`: steps done.
+
+    torch's signal handler raises in whatever runs at that moment, so that the error may come as the cause of
+    another one, of a library that turns every error into its own.
+    """
+    text = next((said for said in map(_first_line, _chain(error)) if "DataLoader worker" in said), "")
+    if not text:
         return None
     found = re.search(r"pids?\(?s?\)? (\d+)", text)
     process = f" (process {found[1]})" if found else ""
     how = "was killed" if "killed" in text else "ended unexpectedly"
     return ResourceError(
-        f"one of {workers} data workers{process} {how} while scenes of step {step + 1} and the next "
-        f"were prepared: {text}",
+        f"one of {_n_workers(workers)} data workers{process} {how} while scenes of step {step + 1} and the "
+        f"next were prepared: {text}",
         fix="free memory or --set training.workers=0; then --resume",
     )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, what it came from, and so on."""
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0].strip()
+
+
+def _n_workers(asked: int) -> int:
+    """More than there are cores only wait for each other, and torch warns of them."""
+    return min(asked, os.cpu_count() or 1)
 
 
 class _Places(Dataset[Any]):

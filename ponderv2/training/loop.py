@@ -89,7 +89,7 @@ class _Training:
                     shown = self._one_step(parts)
                     display.advance(1, **shown)
                     self._after_step(shown)
-        except RuntimeError as error:
+        except Exception as error:
             # Wherever the process happens to be when it learns of the death of a worker.
             if dead := worker_error(error, self.step, self.settings.workers):
                 raise dead from error
