@@ -62,7 +62,7 @@ def campaign(steps: int) -> list[tuple[str, Scenario]]:
         *(("R10", lambda folder, f=f: memory.split(folder, f, 1)) for f in ("forward", "backward")),
         ("R10", memory.limited),
         ("R10", memory.never_enough),
-        ("R15", processes.worker_killed),
+        ("R15", lambda folder: processes.worker_killed(folder, 20)),
         ("R16", lambda folder: processes.rank_ends(folder, signal.SIGKILL, 0)),
         ("R16", lambda folder: processes.rank_ends(folder, signal.SIGKILL, 1)),
         ("R16", lambda folder: processes.restarted(folder, 10)),

@@ -28,7 +28,7 @@ def test_each_scene_is_seen_once_a_pass_whatever_prepares_or_trains_it(
 
 
 def test_a_killed_data_worker_is_named_and_the_run_resumes_exactly(tmp_path: Path) -> None:
-    assert worker_killed(tmp_path).lost == 0
+    assert worker_killed(tmp_path, 1).lost == 0
 
 
 @pytest.mark.parametrize(
