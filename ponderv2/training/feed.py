@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ponderv2.errors import PonderError, ResourceError, SceneError, is_out_of_memory
 from ponderv2.scenes.batch import SceneBatch
+from ponderv2.training.data_workers import watched
 from ponderv2.training.order import Cycle, Order, Place
 from ponderv2.training.quarantine import BadScene, stand_ins, too_many
 
@@ -62,15 +63,16 @@ class Fed:
 
 def feed(
     datasets: Datasets, collate: Collate, order: Order, workers: int, max_bad_scenes: int = 0
-) -> Iterator[Fed]:
+) -> Generator[Fed, None, None]:
     """One batch per part. In place of a scene that cannot be read another one is taken.
 
     Raises:
         SceneError: a scene, and as many that were to stand in as are allowed, cannot be read.
-        ResourceError: memory does not suffice to prepare a scene. A worker that is killed raises an error
-            in whatever the process is doing at that moment: see `worker_error`.
+        ResourceError: memory does not suffice to prepare a scene.
+        WorkerDied: a worker was killed.
     """
-    workers = _n_workers(workers)
+    # More than there are cores only wait for each other, and torch warns of them.
+    workers = min(workers, os.cpu_count() or 1)
     loader = DataLoader(
         _Places(datasets.sources, max_bad_scenes),
         batch_sampler=order,
@@ -80,45 +82,11 @@ def feed(
         generator=torch.Generator().manual_seed(order.seed),
         prefetch_factor=2 if workers else None,
     )
-    for part in loader:
-        if isinstance(part, PonderError):
-            raise part
-        yield part
-
-
-def worker_error(error: BaseException, step: int, workers: int) -> ResourceError | None:
-    """What the end of a data worker means; None for other errors. `step`: steps done.
-
-    torch's signal handler raises in whatever runs at that moment, so that the error may come as the cause of
-    another one, of a library that turns every error into its own.
-    """
-    text = next((said for said in map(_first_line, _chain(error)) if "DataLoader worker" in said), "")
-    if not text:
-        return None
-    found = re.search(r"pids?\(?s?\)? (\d+)", text)
-    process = f" (process {found[1]})" if found else ""
-    how = "was killed" if "killed" in text else "ended unexpectedly"
-    return ResourceError(
-        f"one of {_n_workers(workers)} data workers{process} {how} while scenes of step {step + 1} and the "
-        f"next were prepared: {text}",
-        fix="free memory or --set training.workers=0; then --resume",
-    )
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, what it came from, and so on."""
-    while error:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0].strip()
-
-
-def _n_workers(asked: int) -> int:
-    """More than there are cores only wait for each other, and torch warns of them."""
-    return min(asked, os.cpu_count() or 1)
+    with closing(watched(loader) if workers else (part for part in loader)) as parts:
+        for part in parts:
+            if isinstance(part, PonderError):
+                raise part
+            yield part
 
 
 class _Places(Dataset[Any]):

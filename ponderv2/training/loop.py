@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,8 @@ from ponderv2.errors import TrainingError
 from ponderv2.scenes.batch import SceneBatch
 from ponderv2.training.backward import Backward, memory_error
 from ponderv2.training.checkpoint import Checkpoint, software_versions
-from ponderv2.training.feed import Datasets, Fed, feed, worker_error
+from ponderv2.training.data_workers import WorkerDied
+from ponderv2.training.feed import Datasets, Fed, feed
 from ponderv2.training.finite import (
     BadNumber,
     BufferCopy,
@@ -82,18 +84,18 @@ class _Training:
 
     def run(self) -> TrainingOutcome:
         total = self.settings.steps
-        parts = self._parts()
         try:
-            with self.interruption, self.listener.progress(self.job.kind, total, self.step) as display:
+            with (
+                closing(self._parts()) as parts,
+                self.interruption,
+                self.listener.progress(self.job.kind, total, self.step) as display,
+            ):
                 while self.step < total:
                     shown = self._one_step(parts)
                     display.advance(1, **shown)
                     self._after_step(shown)
-        except Exception as error:
-            # Wherever the process happens to be when it learns of the death of a worker.
-            if dead := worker_error(error, self.step, self.settings.workers):
-                raise dead from error
-            raise
+        except WorkerDied as died:
+            raise died.explained(self.step) from died
         finally:
             if self.logbook:
                 self.logbook.close()
@@ -284,7 +286,7 @@ class _Training:
         )
         self.shelf.put(checkpoint, is_best)
 
-    def _parts(self) -> Iterator[Fed]:
+    def _parts(self) -> Generator[Fed, None, None]:
         datasets = Datasets.of(self.job.scenes)
         order = Order(datasets.cycle, self.job.seed, self.share, self.step, self.settings.steps)
         return feed(datasets, self.job.collate, order, self.settings.workers, self.settings.max_bad_scenes)
