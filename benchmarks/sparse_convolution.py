@@ -90,8 +90,8 @@ def naive(feature: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
     entries = weight.flatten(1, 3).permute(1, 2, 0)
     result = feature.new_zeros(kernel_map.n_out, weight.shape[0])
     for block in kernel_map.blocks(kernel_map.n_out):
-        for entry, part in block.meetings:
-            result = result.index_add(0, block.outputs[part], feature[block.inputs[part]] @ entries[entry])
+        for entry, inputs, outputs, _ in block.meetings(block.inputs):
+            result = result.index_add(0, outputs, feature[inputs] @ entries[entry])
     return result
 
 

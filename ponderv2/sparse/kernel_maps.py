@@ -7,7 +7,7 @@ Kernel entries are numbered with the last axis fastest, as the weights `[out, kx
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -42,15 +42,18 @@ class Block:
     """The meetings sorted by output row, those of one row by entry."""
     starts: Int[Tensor, " bound"]
     """Where each output row begins in `order`, and the end of the last."""
+    reversed: bool = False
+    """The first count is that of the last kernel entry."""
 
-    @property
-    def meetings(self) -> Iterator[tuple[int, slice]]:
-        """Each kernel entry that meets anything, and where its meetings are."""
-        start = 0
-        for entry, count in enumerate(self.counts):
-            if count:
-                yield entry, slice(start, start + count)
-            start += count
+    def meetings(self, along: Tensor) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+        """Each kernel entry that meets anything: its number, inputs, outputs and its rows of `along`."""
+        entries = range(len(self.counts))
+        if self.reversed:
+            entries = entries[::-1]
+        parts = (part.split(self.counts) for part in (self.inputs, self.outputs, along[: len(self.inputs)]))
+        for entry, inputs, outputs, rows in zip(entries, *parts, strict=True):
+            if len(inputs):
+                yield entry, inputs, outputs, rows
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,6 @@ class KernelMap:
     """Input row that an output row meets under each kernel entry."""
     mirrored_table: Int[Tensor, "input entry"] | None = None
     """`mirrored`; None where it is the table with its entries in reverse, as on the same voxels."""
-    table_is_single: bool = False
-    """Every output row meets at most one input row."""
-    mirrored_is_single: bool = False
-    """Every input row contributes to at most one output row."""
 
     @property
     def n_entries(self) -> int:
@@ -80,19 +79,9 @@ class KernelMap:
     @cached_property
     def transposed(self) -> KernelMap:
         """The map with inputs and outputs exchanged: that of the gradient and of the inverse convolution."""
-        swapped = KernelMap(
-            self.n_out, self.n_in, self.mirrored, self.table, self.mirrored_is_single, self.table_is_single
-        )
+        swapped = KernelMap(self.n_out, self.n_in, self.mirrored, self.table)
         swapped.__dict__["transposed"] = self
         return swapped
-
-    @cached_property
-    def single(self) -> Int[Tensor, " output"]:
-        """`input row * n_entries + entry` of the one input of every output; `n_in * n_entries` for none."""
-        met = self.table < self.n_in
-        entry = met.to(torch.uint8).argmax(1)
-        row = self.table.gather(1, entry[:, None])[:, 0].long()
-        return torch.where(met.any(1), row * self.n_entries + entry, self.n_in * self.n_entries)
 
     def blocks(self, n_rows: int) -> tuple[Block, ...]:
         """The meetings in blocks of `n_rows` output rows; found once per block size."""
@@ -101,6 +90,12 @@ class KernelMap:
             starts = range(0, self.n_out, n_rows)
             made[n_rows] = tuple(self._block(start, min(start + n_rows, self.n_out)) for start in starts)
         return made[n_rows]
+
+    def mirrored_blocks(self, n_rows: int) -> tuple[Block, ...]:
+        """The meetings in blocks of `n_rows` input rows, which are the outputs of the blocks."""
+        if self.mirrored_table is not None:
+            return self.transposed.blocks(n_rows)
+        return tuple(replace(block, reversed=True) for block in self.blocks(n_rows))
 
     def _block(self, start: int, stop: int) -> Block:
         table = self.table[start:stop].t()
@@ -205,8 +200,7 @@ def _strided_map(level: Level, kernel: Triple, stride: Triple) -> tuple[KernelMa
     mirrored = torch.full((n_in, n_entries), n_out, dtype=torch.int32, device=keys.device)
     table[output, entry] = row.int()
     mirrored[row, entry] = output.int()
-    disjoint = all(k <= s for k, s in zip(kernel, stride, strict=True))
-    kernel_map = KernelMap(n_in, n_out, table, mirrored, mirrored_is_single=disjoint)
+    kernel_map = KernelMap(n_in, n_out, table, mirrored)
     indices = torch.stack(
         [unique // steps[0], unique % steps[0] // steps[1], unique % steps[1] // steps[2], unique % steps[2]],
         1,

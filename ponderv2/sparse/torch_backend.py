@@ -9,14 +9,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
+from ponderv2.sparse import by_entry
 from ponderv2.sparse.kernel_maps import KernelMap, Level
 
 CHUNK_ELEMENTS = {"cpu": 2**19, "cuda": 2**26}
 """How many gathered numbers are multiplied at once: small enough for the caches of a CPU."""
-BLOCK_ROWS = {"cpu": 2048, "cuda": 2**30}
-"""How many output rows are treated at once where entries are multiplied one by one."""
 WIDE = 16 * 16
 """From this many weights per entry it pays to leave out absent neighbours (two thirds of 27 on surfaces)."""
 
@@ -62,7 +60,9 @@ def convolve(
     kind = feature.device.type
     if torch.is_autocast_enabled(kind):
         feature, weight = (tensor.to(torch.get_autocast_dtype(kind)) for tensor in (feature, weight))
-    entries = weight.flatten(1, 3).permute(1, 2, 0)  # [entry, in, out]
+    entries = weight.flatten(1, 3)
+    if entries.stride(-1) != 1:
+        entries = entries.contiguous()
     return _SparseConvolution.apply(feature, entries, kernel_map)  # type: ignore[return-value]
 
 
@@ -73,7 +73,9 @@ class _SparseConvolution(torch.autograd.Function):
     def forward(ctx: Any, feature: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
         ctx.save_for_backward(feature, weight)
         ctx.kernel_map = kernel_map
-        return _gather_multiply(feature, weight, kernel_map)
+        if _is_wide(weight):
+            return by_entry.multiplied(feature, weight, kernel_map)
+        return _multiplied_at_once(feature, weight.flatten(1).t(), kernel_map.table)
 
     @staticmethod
     @once_differentiable
@@ -83,54 +85,29 @@ class _SparseConvolution(torch.autograd.Function):
         feature, weight = ctx.saved_tensors
         grad = grad.contiguous()
         needs_feature, needs_weight = ctx.needs_input_grad[:2]
-        back = ctx.kernel_map.transposed
+        if _is_wide(weight):
+            needs = (needs_feature, needs_weight)
+            return *by_entry.gradients(feature, grad, weight, ctx.kernel_map, needs), None
         grad_feature = grad_weight = None
         if needs_feature:
-            grad_feature = _gather_multiply(grad, weight.transpose(1, 2), back)
+            matrix = weight.transpose(0, 1).flatten(0, 1)
+            grad_feature = _multiplied_at_once(grad, matrix, ctx.kernel_map.mirrored)
         if needs_weight:
-            grad_weight = _weight_gradient(feature, grad, ctx.kernel_map)
+            grad_weight = _weight_gradient_at_once(feature, grad, ctx.kernel_map)
         return grad_feature, grad_weight, None
 
 
-def _is_wide(n_channels: int, n_out_channels: int, kernel_map: KernelMap) -> bool:
-    return n_channels * n_out_channels >= WIDE and kernel_map.n_entries > 1
+def _is_wide(weight: Float[Tensor, "out entry in"]) -> bool:
+    return weight.shape[0] * weight.shape[2] >= WIDE and weight.shape[1] > 1
 
 
-def _gather_multiply(x: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-    """[n_in, in] and [entry, in, out] to [n_out, out]."""
-    n_entries, n_channels, n_out_channels = weight.shape
-    if kernel_map.table_is_single:
-        spread = x @ weight.transpose(0, 1).reshape(n_channels, -1)
-        rows = torch.cat([spread.view(-1, n_out_channels), x.new_zeros(1, n_out_channels)])
-        return rows.index_select(0, kernel_map.single)
-    if _is_wide(n_channels, n_out_channels, kernel_map):
-        return _multiply_by_entry(x, weight, kernel_map)
-    flat = weight.reshape(n_entries * n_channels, n_out_channels)
-    y = x.new_empty(kernel_map.n_out, n_out_channels)
-    for rows, gathered in _gathered(x, kernel_map.table):
-        torch.mm(gathered, flat, out=y[rows])
-    return y
-
-
-def _block_rows(x: Tensor) -> int:
-    return BLOCK_ROWS["cpu" if x.device.type == "cpu" else "cuda"]
-
-
-def _multiply_by_entry(x: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-    """One product per entry and block, of the neighbours that are there only, then one sum per output row.
-
-    The sums have a fixed order on every device.
-    """
-    y = x.new_zeros(kernel_map.n_out, weight.shape[2])
-    for block in kernel_map.blocks(_block_rows(x)):
-        gathered = x.index_select(0, block.inputs)
-        products = x.new_empty(len(gathered), weight.shape[2])
-        for entry, part in block.meetings:
-            torch.mm(gathered[part], weight[entry], out=products[part])
-        if len(products):
-            y[block.rows] = F.embedding_bag(
-                block.order, products, block.starts, mode="sum", include_last_offset=True
-            )
+def _multiplied_at_once(
+    x: Float[Tensor, "input in"], matrix: Float[Tensor, "entry_in out"], table: Int[Tensor, "output entry"]
+) -> Float[Tensor, "output out"]:
+    """One product for all entries together, with zeros for absent neighbours."""
+    y = x.new_empty(len(table), matrix.shape[1])
+    for rows, gathered in _gathered(x, table):
+        torch.mm(gathered, matrix, out=y[rows])
     return y
 
 
@@ -145,39 +122,18 @@ def _gathered(x: Tensor, table: Int[Tensor, "output entry"]) -> Iterator[tuple[s
         yield slice(start, start + step), padded.index_select(0, part.reshape(-1)).view(len(part), width)
 
 
-def _weight_gradient(x: Tensor, grad: Tensor, kernel_map: KernelMap) -> Tensor:
-    """dW[k] = sum over meetings of x[input]^T grad[output], summed in float32 or better; [entry, in, out]."""
+def _weight_gradient_at_once(x: Tensor, grad: Tensor, kernel_map: KernelMap) -> Float[Tensor, "out entry in"]:
+    """dW[:, k] = sum over meetings of grad[output]^T x[input], summed in float32 or better."""
     n_entries, n_channels, n_out_channels = kernel_map.n_entries, x.shape[1], grad.shape[1]
     sum_type = torch.promote_types(x.dtype, torch.float32)
-    if _is_wide(n_channels, n_out_channels, kernel_map):
-        result = _weight_gradient_by_entry(x, grad, kernel_map, sum_type)
-    elif kernel_map.n_out * n_channels <= kernel_map.n_in * n_out_channels:
+    if kernel_map.n_out * n_channels <= kernel_map.n_in * n_out_channels:
         total = x.new_zeros(n_out_channels, n_entries * n_channels, dtype=sum_type)
         for rows, gathered in _gathered(x, kernel_map.table):
-            _add_product(total, grad[rows].t(), gathered)
-        result = total.view(n_out_channels, n_entries, n_channels).permute(1, 2, 0)
+            by_entry.add_product(total, grad[rows].t(), gathered)
+        result = total.view(n_out_channels, n_entries, n_channels)
     else:
         total = x.new_zeros(n_channels, n_entries * n_out_channels, dtype=sum_type)
         for rows, gathered in _gathered(grad, kernel_map.mirrored):
-            _add_product(total, x[rows].t(), gathered)
-        result = total.view(n_channels, n_entries, n_out_channels).transpose(0, 1)
+            by_entry.add_product(total, x[rows].t(), gathered)
+        result = total.view(n_channels, n_entries, n_out_channels).permute(2, 1, 0)
     return result.to(x.dtype)
-
-
-def _weight_gradient_by_entry(
-    x: Tensor, grad: Tensor, kernel_map: KernelMap, sum_type: torch.dtype
-) -> Tensor:
-    total = x.new_zeros(kernel_map.n_entries, x.shape[1], grad.shape[1], dtype=sum_type)
-    for block in kernel_map.blocks(_block_rows(x)):
-        inputs = x.index_select(0, block.inputs)
-        outputs = grad[block.rows].index_select(0, block.outputs)
-        for entry, part in block.meetings:
-            _add_product(total[entry], inputs[part].t(), outputs[part])
-    return total
-
-
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    if left.dtype == total.dtype:
-        total.addmm_(left, right)
-    else:
-        total.add_(left @ right)

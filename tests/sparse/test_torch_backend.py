@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ponderv2.sparse import torch_backend
+from ponderv2.sparse import by_entry, torch_backend
 from ponderv2.sparse.kernel_maps import Level
 from tests.sparse import twins
 
@@ -103,7 +103,7 @@ def test_small_chunks_and_every_width_equal_dense_convolution(
     rng: torch.Generator, channels: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(torch_backend.CHUNK_ELEMENTS, "cpu", 64 * 27 * channels[1])
-    monkeypatch.setitem(torch_backend.BLOCK_ROWS, "cpu", 100)
+    monkeypatch.setitem(by_entry.BLOCK_ROWS, "cpu", 100)
     level = twins.random_level(rng)
     x, w = random_feature(rng, level, channels[1]), random_weight(rng, 3, channels)
     assert_same(

@@ -1,0 +1,141 @@
+"""Sparse convolution as one matrix product per kernel entry and block of rows, of neighbours that are there.
+
+A product reads what was gathered just before it, so its operands lie in the cache of one core; the cores
+share the blocks. Sums have a fixed order on every device: those of features on any number of cores, those of
+weight gradients on the same number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from ponderv2.sparse.kernel_maps import Block, KernelMap
+from ponderv2.sparse.workers import n_workers, run_side_by_side
+
+BLOCK_ROWS = {"cpu": 2048, "cuda": 2**30}
+"""How many rows are treated at once, at most: a third of them meets a neighbour under each entry."""
+
+
+def multiplied(
+    x: Float[Tensor, "input in"], weight: Float[Tensor, "out entry in"], kernel_map: KernelMap
+) -> Float[Tensor, "output out"]:
+    """Every output row is the sum over entries of its input row times the weight of the entry."""
+    return _convolved(x, [matrix.t() for matrix in weight.unbind(1)], _blocks(kernel_map, x.device))
+
+
+def gradients(
+    x: Float[Tensor, "input in"],
+    grad: Float[Tensor, "output out"],
+    weight: Float[Tensor, "out entry in"],
+    kernel_map: KernelMap,
+    needs: Sequence[bool],
+) -> tuple[Float[Tensor, "input in"] | None, Float[Tensor, "out entry in"] | None]:
+    """Of features and weights, as far as they are needed. Rows of `grad` are gathered once for both."""
+    blocks = _blocks(kernel_map, x.device, mirrored=True)
+    matrices = weight.unbind(1)
+    if not needs[1]:
+        return _convolved(grad, matrices, blocks), None
+    of_x = torch.empty_like(x) if needs[0] else None
+    sum_type = torch.promote_types(x.dtype, torch.float32)
+    parts, totals = [], []
+    for mine in _shared(blocks, n_workers(x.device)):
+        totals.append(torch.zeros(weight.shape, dtype=sum_type, device=x.device))
+        parts.append(partial(_add_gradients, x, grad, matrices, mine, of_x, totals[-1]))
+    run_side_by_side(parts)
+    of_weight = totals[0]
+    for total in totals[1:]:
+        of_weight += total
+    return of_x, of_weight.to(x.dtype)
+
+
+def _blocks(kernel_map: KernelMap, device: torch.device, mirrored: bool = False) -> tuple[Block, ...]:
+    """As large as allowed and equally many for every worker."""
+    n_rows, workers = kernel_map.n_in if mirrored else kernel_map.n_out, n_workers(device)
+    most = BLOCK_ROWS["cpu" if device.type == "cpu" else "cuda"]
+    n_blocks = workers * -(-n_rows // (workers * most))
+    size = max(-(-n_rows // max(n_blocks, 1)), 1)
+    return kernel_map.mirrored_blocks(size) if mirrored else kernel_map.blocks(size)
+
+
+def _shared(blocks: tuple[Block, ...], workers: int) -> list[tuple[Block, ...]]:
+    return [blocks[first::workers] for first in range(max(min(workers, len(blocks)), 1))]
+
+
+def _convolved(x: Tensor, matrices: Sequence[Tensor], blocks: tuple[Block, ...]) -> Tensor:
+    """One matrix [in, out] per entry."""
+    y = x.new_empty(blocks[-1].rows.stop if blocks else 0, matrices[0].shape[1])
+    run_side_by_side(
+        [partial(_convolve, x, matrices, mine, y) for mine in _shared(blocks, n_workers(x.device))]
+    )
+    return y
+
+
+def _convolve(x: Tensor, matrices: Sequence[Tensor], blocks: tuple[Block, ...], y: Tensor) -> None:
+    near, far = _scratch(blocks, y, x)
+    for block in blocks:
+        for entry, inputs, _, product in block.meetings(near):
+            gathered = far[: len(inputs)]
+            torch.index_select(x, 0, inputs, out=gathered)
+            torch.mm(gathered, matrices[entry], out=product)
+        _write_sums(block, near, y)
+
+
+def _add_gradients(
+    x: Tensor,
+    grad: Tensor,
+    matrices: Sequence[Tensor],
+    blocks: tuple[Block, ...],
+    of_x: Tensor | None,
+    total: Tensor,
+) -> None:
+    """The blocks are of rows of `x`; `total` is added to."""
+    products, gathered_x = _scratch(blocks, x, x)
+    _, gathered_grad = _scratch(blocks, x, grad)
+    of_weights = total.unbind(1)
+    for block in blocks:
+        rows = x[block.rows]
+        for entry, outputs, inputs, product in block.meetings(products):
+            slopes = gathered_grad[: len(outputs)]
+            torch.index_select(grad, 0, outputs, out=slopes)
+            if of_x is not None:
+                torch.mm(slopes, matrices[entry], out=product)
+            met = rows
+            if len(inputs) < len(rows):
+                met = gathered_x[: len(inputs)]
+                torch.index_select(rows, 0, inputs, out=met)
+            add_product(of_weights[entry], slopes.t(), met)
+        if of_x is not None:
+            _write_sums(block, products, of_x)
+
+
+def _scratch(blocks: tuple[Block, ...], products: Tensor, gathered: Tensor) -> tuple[Tensor, Tensor]:
+    """Space for the products of any block, and for the gathered rows of any of its entries."""
+    n_products = max((len(block.inputs) for block in blocks), default=0)
+    n_gathered = max((max(block.counts) for block in blocks), default=0)
+    return (
+        products.new_empty(n_products, products.shape[1]),
+        gathered.new_empty(n_gathered, gathered.shape[1]),
+    )
+
+
+def _write_sums(block: Block, products: Tensor, y: Tensor) -> None:
+    if len(block.inputs) == 0:
+        y[block.rows] = 0.0
+        return
+    y[block.rows] = F.embedding_bag(
+        block.order, products[: len(block.inputs)], block.starts, mode="sum", include_last_offset=True
+    )
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right, in the precision of the total."""
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    else:
+        total.add_(left @ right)
