@@ -27,7 +27,7 @@ from benchmarks.timing import side_by_side
 from ponderv2.encoder.build import build_encoder
 from ponderv2.encoder.config import SparseUNetConfig
 from ponderv2.geometry.voxels import SparseVoxels
-from ponderv2.sparse import torch_backend
+from ponderv2.sparse import by_entry, torch_backend
 from ponderv2.sparse.kernel_maps import KernelMap, Level, sorted_level
 
 CASES = [
@@ -170,7 +170,7 @@ def _ours(level: Level, channels: int) -> dict[str, Callable[[], Any]]:
 
     def build() -> None:
         fresh = Level(level.indices, level.extent, level.n_scenes)
-        fresh.submanifold(3)
+        fresh.submanifold(3).blocks(by_entry.BLOCK_ROWS["cpu"])
 
     return {"ours forward": forward, "ours forward and backward": both, "ours map": build}
 

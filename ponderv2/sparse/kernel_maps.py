@@ -9,13 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise, product
+from math import prod
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 Triple = tuple[int, int, int]
+CELLS_PER_VOXEL, FEW_CELLS = 128, 2**16
+"""Up to how large a grid a CPU numbers every cell, four bytes each, instead of searching neighbours."""
 
 
 def triple(value: int | Sequence[int]) -> Triple:
@@ -98,17 +103,23 @@ class KernelMap:
         return tuple(replace(block, reversed=True) for block in self.blocks(n_rows))
 
     def _block(self, start: int, stop: int) -> Block:
-        table = self.table[start:stop].t()
-        met = (table < self.n_in).contiguous()
-        entry, output = met.nonzero(as_tuple=True)
-        ends = met.sum(0).cumsum(0).int()
+        table = self.table[start:stop].t().contiguous()
+        met = table < self.n_in
+        place = met.view(-1).nonzero()[:, 0]
+        ranks = met.int()  # of a meeting among those of its output row; counted from 1
+        for before, here in pairwise(ranks.unbind()):
+            here += before
+        starts = F.pad(ranks[-1].cumsum(0, dtype=torch.int32), (1, 0))
+        position = (ranks + (starts[:-1] - 1)).view(-1).index_select(0, place)
+        number = torch.arange(len(place), dtype=torch.int32, device=table.device)
+        output = torch.arange(stop - start, dtype=torch.int32, device=table.device)
         return Block(
             rows=slice(start, stop),
             counts=tuple(met.sum(1).tolist()),
-            inputs=table[entry, output],
-            outputs=output.int(),
-            order=output.argsort(stable=True).int(),
-            starts=torch.cat([ends.new_zeros(1), ends]),
+            inputs=table.view(-1).index_select(0, place),
+            outputs=output.expand_as(table).reshape(-1).index_select(0, place),
+            order=torch.empty_like(number).scatter_(0, position.long(), number),
+            starts=starts,
         )
 
 
@@ -151,11 +162,36 @@ class Level:
         larger = self._larger_table(size)
         if larger is not None:
             return larger
+        if self.indices.device.type == "cpu" and len(self):
+            looked_up = self._looked_up(size)
+            if looked_up is not None:
+                return looked_up
+        return self._searched(size)
+
+    def _looked_up(self, size: Triple) -> Int[Tensor, "voxel entry"] | None:
+        """With a number for every cell of the grid; None where the grid is too large for that."""
+        radius = triple([k // 2 for k in size])
+        used = triple([int(h) + 1 for h in self.indices[:, 1:].amax(0).tolist()])
+        n_cells = self.n_scenes * prod(u + 2 * r for u, r in zip(used, radius, strict=True))
+        if n_cells > max(CELLS_PER_VOXEL * len(self), FEW_CELLS) or n_cells >= 2**31:
+            return None
+        keys, (_, *steps) = _keys(self.indices, used, self.n_scenes, margin=radius)
+        row = torch.full((n_cells,), len(self), dtype=torch.int32)
+        row.scatter_(0, keys, torch.arange(len(self), dtype=torch.int32))
+        keys = keys.int()
+        table = torch.empty((prod(size), len(self)), dtype=torch.int32)
+        offsets = product(*(range(-r, r + 1) for r in radius))
+        for found, offset in zip(table, offsets, strict=True):
+            shift = sum(o * s for o, s in zip(offset, steps, strict=True))
+            torch.index_select(row, 0, keys + shift, out=found)
+        return table.t()
+
+    def _searched(self, size: Triple) -> Int[Tensor, "voxel entry"]:
         radius = triple([k // 2 for k in size])
         keys, (_, step_x, step_y, _) = _keys(self.indices, self.extent, self.n_scenes, margin=radius)
         n, depth = len(keys), size[2]
         padded = torch.cat([keys, keys.new_full((depth,), torch.iinfo(torch.int64).max)])
-        table = torch.empty((n, *size), dtype=torch.int32, device=keys.device)
+        table = torch.empty((*size, n), dtype=torch.int32, device=keys.device)
         # Voxels of one column are consecutive, so one search finds all neighbours along z.
         for x in range(size[0]):
             for y in range(size[1]):
@@ -164,17 +200,17 @@ class Level:
                 position = torch.searchsorted(keys, wanted)
                 for z in range(depth):
                     hit = padded[position] == wanted + z
-                    table[:, x, y, z] = torch.where(hit, position, n)
+                    table[x, y, z] = torch.where(hit, position, n)
                     position = position + hit
-        return table.flatten(1)
+        return table.flatten(0, 2).t()
 
     def _larger_table(self, size: Triple) -> Int[Tensor, "voxel entry"] | None:
         """The middle of the table of a larger kernel, if one has been made."""
         for kind, other, *_ in list(self.cache):
             if kind == "submanifold" and all(o >= k for o, k in zip(other, size, strict=True)):
-                table = self.cache[kind, other].table.view(-1, *other)
-                middle = (slice((o - k) // 2, (o + k) // 2) for o, k in zip(other, size, strict=True))
-                return table[(slice(None), *middle)].flatten(1).contiguous()
+                table = self.cache[kind, other].table.t().view(*other, len(self))
+                middle = tuple(slice((o - k) // 2, (o + k) // 2) for o, k in zip(other, size, strict=True))
+                return table[middle].flatten(0, 2).t()
         return None
 
 
@@ -187,7 +223,11 @@ def _keys(
     if max(n_scenes, 1) * steps[0] >= 2**62:
         raise ValueError(f"{n_scenes} scenes of {extent} voxels cannot be numbered with 62 bits")
     start = sum(m * s for m, s in zip(margin, steps[1:], strict=True))
-    return (indices.long() * indices.new_tensor(steps, dtype=torch.int64)).sum(1) + start, steps
+    scene, *position = indices.long().unbind(1)
+    number = scene * steps[0] + start
+    for axis, step in zip(position, steps[1:], strict=True):
+        number.add_(axis, alpha=step)
+    return number, steps
 
 
 def _strided_map(level: Level, kernel: Triple, stride: Triple) -> tuple[KernelMap, Level]:

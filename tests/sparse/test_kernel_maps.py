@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -29,6 +31,37 @@ def test_table_cut_from_a_larger_kernel_equals_its_own(rng: torch.Generator) -> 
     fresh = Level(level.indices, level.extent, level.n_scenes)
     level.submanifold(5)
     assert torch.equal(level.submanifold(3).table, fresh.submanifold(3).table)
+
+
+@pytest.mark.parametrize("size", [(3, 3, 3), (5, 1, 3)])
+def test_numbered_cells_find_the_neighbours_that_a_search_finds(
+    rng: torch.Generator, size: tuple[int, int, int]
+) -> None:
+    level = twins.random_level(rng, n_scenes=3)
+    looked_up = level._looked_up(size)
+    assert looked_up is not None
+    assert torch.equal(looked_up, level._searched(size))
+
+
+def test_a_grid_with_few_voxels_is_searched() -> None:
+    coord = torch.tensor([[0, 0, 0], [1, 0, 0], [999, 999, 999]])
+    level, _ = sorted_level(coord, torch.zeros(3, dtype=torch.long), 1)
+    assert level._looked_up((3, 3, 3)) is None
+    assert (level.submanifold(3).table < 3).sum(1).tolist() == [2, 2, 1]
+
+
+@pytest.mark.parametrize("n_rows", [1, 64, 1000])
+def test_blocks_hold_every_meeting_once_in_the_order_of_their_sums(rng: torch.Generator, n_rows: int) -> None:
+    level = twins.random_level(rng)
+    for kernel_map in (level.submanifold(3), level.strided(3, 2)[0]):
+        for block in kernel_map.blocks(n_rows):
+            entries = torch.arange(kernel_map.n_entries).repeat_interleave(torch.tensor(block.counts))
+            table = kernel_map.table[block.rows]
+            for output, (start, stop) in enumerate(pairwise(block.starts.tolist())):
+                members = block.order[start:stop].long()
+                assert (block.outputs[members] == output).all()
+                assert entries[members].tolist() == (table[output] < kernel_map.n_in).nonzero()[:, 0].tolist()
+                assert torch.equal(block.inputs[members], table[output][entries[members]])
 
 
 def test_mirrored_table_is_the_table_seen_from_the_other_side(rng: torch.Generator) -> None:
