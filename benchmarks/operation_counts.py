@@ -21,7 +21,7 @@ GATHERS = ("index_select", "index.Tensor", "gather", "embedding")
 
 
 class OperationCounts(TorchDispatchMode):
-    """Counts what is executed, backward passes included, and books it when `finish` names it."""
+    """Counts what this thread executes, backward passes included, and books it when `finish` names it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,8 @@ class OperationCounts(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        count = flop_registry.get(func.overloadpacket)
+        packet = torch.ops.aten.addmm if func.overloadpacket is torch.ops.aten.addmm_ else func.overloadpacket
+        count = flop_registry.get(packet)
         if count is not None:
             self._flops += count(*args, **(kwargs or {}), out_val=result)
         if not func.is_view:

@@ -170,7 +170,7 @@ def _ours(level: Level, channels: int) -> dict[str, Callable[[], Any]]:
 
     def build() -> None:
         fresh = Level(level.indices, level.extent, level.n_scenes)
-        fresh.submanifold(3).blocks(by_entry.BLOCK_ROWS["cpu"])
+        fresh.submanifold(3).blocks(by_entry.block_rows(feature.device, channels))
 
     return {"ours forward": forward, "ours forward and backward": both, "ours map": build}
 

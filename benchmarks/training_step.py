@@ -89,9 +89,11 @@ def measure(repeats: int, precision: str, cache: Path) -> dict[str, Any]:
 
 def _limits(model: Any, batch: Any, optimiser: Any, precision: str, product: float) -> dict[str, Any]:
     """Arithmetic over the rate of the product, traffic over the rate of a copy, per part."""
-    counts = OperationCounts()
+    counts, threads = OperationCounts(), torch.get_num_threads()
+    torch.set_num_threads(1)  # what other threads execute is not seen
     with counts:
         one_step(model, optimiser, batch, 0, _precision(precision), counts.finish)
+    torch.set_num_threads(threads)
     gemm, copy = product_flops() / product, copy_rate()
     parts = {
         name: {

@@ -20,13 +20,26 @@ from ponderv2.sparse.workers import n_workers, run_side_by_side
 
 BLOCK_ROWS = {"cpu": 2048, "cuda": 2**30}
 """How many rows are treated at once, at most: a third of them meets a neighbour under each entry."""
+NARROW_BLOCKS = 4
+"""By how much blocks of a CPU may be larger where rows have few channels."""
+WIDE_ROW = 128
+"""Channels from which rows are not narrow."""
+
+
+def block_rows(device: torch.device, n_channels: int) -> int:
+    """How many rows of up to `n_channels` are treated at once, at most."""
+    if device.type != "cpu":
+        return BLOCK_ROWS["cuda"]
+    narrow = WIDE_ROW // max(n_channels, 1)
+    return BLOCK_ROWS["cpu"] * min(1 << max(narrow.bit_length() - 1, 0), NARROW_BLOCKS)
 
 
 def multiplied(
     x: Float[Tensor, "input in"], weight: Float[Tensor, "out entry in"], kernel_map: KernelMap
 ) -> Float[Tensor, "output out"]:
     """Every output row is the sum over entries of its input row times the weight of the entry."""
-    return _convolved(x, [matrix.t() for matrix in weight.unbind(1)], _blocks(kernel_map, x.device))
+    blocks = _blocks(kernel_map, x.device, max(weight.shape[0], weight.shape[2]))
+    return _convolved(x, [matrix.t() for matrix in weight.unbind(1)], blocks)
 
 
 def gradients(
@@ -37,7 +50,7 @@ def gradients(
     needs: Sequence[bool],
 ) -> tuple[Float[Tensor, "input in"] | None, Float[Tensor, "out entry in"] | None]:
     """Of features and weights, as far as they are needed. Rows of `grad` are gathered once for both."""
-    blocks = _blocks(kernel_map, x.device, mirrored=True)
+    blocks = _blocks(kernel_map, x.device, max(weight.shape[0], weight.shape[2]), mirrored=True)
     matrices = weight.unbind(1)
     if not needs[1]:
         return _convolved(grad, matrices, blocks), None
@@ -54,11 +67,12 @@ def gradients(
     return of_x, of_weight.to(x.dtype)
 
 
-def _blocks(kernel_map: KernelMap, device: torch.device, mirrored: bool = False) -> tuple[Block, ...]:
+def _blocks(
+    kernel_map: KernelMap, device: torch.device, n_channels: int, mirrored: bool = False
+) -> tuple[Block, ...]:
     """As large as allowed and equally many for every worker."""
     n_rows, workers = kernel_map.n_in if mirrored else kernel_map.n_out, n_workers(device)
-    most = BLOCK_ROWS["cpu" if device.type == "cpu" else "cuda"]
-    n_blocks = workers * -(-n_rows // (workers * most))
+    n_blocks = workers * -(-n_rows // (workers * block_rows(device, n_channels)))
     size = max(-(-n_rows // max(n_blocks, 1)), 1)
     return kernel_map.mirrored_blocks(size) if mirrored else kernel_map.blocks(size)
 
