@@ -16,138 +16,27 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ponderv2.geometry.rays import RayBundle
-from ponderv2.geometry.volumes import FeatureVolume
 from ponderv2.renderer.compositing import composite
 from ponderv2.renderer.config import NeusSamplerConfig
-from ponderv2.renderer.decoder import SHARPNESS, Decoded, Layer, distance_derivative
 from ponderv2.renderer.field import FieldVolume, SdfField
+from ponderv2.renderer.reading import DistanceReader, Read
 from ponderv2.renderer.sampling import Interval, RaySamples, neus_samples
+from ponderv2.renderer.surroundings import Placed, Surroundings, surroundings
 
 IN_CACHE = 4096
 """Places whose features and activations, about 1 KB each, stay in the cache."""
+
+LEAN = 16384
+"""Places of which nothing wider than a colour is kept."""
+
+DECODED = 1024
+"""Places whose distances are decoded at once: about 4 KB each."""
 
 
 def blocks(n_items: int, size: int, device: torch.device) -> list[slice]:
     """Pieces of at most `size` items on a CPU; everything at once elsewhere."""
     size = size if device.type == "cpu" else max(n_items, 1)
     return [slice(start, min(start + size, n_items)) for start in range(0, n_items, size)]
-
-
-@dataclass(frozen=True)
-class Placed:
-    """Rays in the coordinates of their volume: position = origin + direction * distance, 0..1 inside."""
-
-    origin: Float[Tensor, "3 ray"]
-    direction: Float[Tensor, "3 ray"]
-    edge: Float[Tensor, "3 ray"]
-    """Of the volume's box, in the frame of the rays."""
-    scene: Int[Tensor, " ray"]
-
-    @staticmethod
-    def of(volume: FeatureVolume, rays: RayBundle) -> Placed:
-        """As the volume's box lies in the frame of the rays."""
-        lower, edge = volume.lower.to(rays.origins), (volume.upper - volume.lower).to(rays.origins)
-        lower, edge = lower[rays.scene], edge[rays.scene]
-        return Placed(((rays.origins - lower) / edge).T, (rays.directions / edge).T, edge.T, rays.scene)
-
-    def at(self, starts: Float[Tensor, "ray sample"]) -> Float[Tensor, "3 ray sample"]:
-        """Positions at distances along the rays."""
-        return torch.addcmul(self.origin[:, :, None], self.direction[:, :, None], starts)
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """The 8 cells around each place, with the coefficients of the value and of its three derivatives."""
-
-    index: Int[Tensor, "place 8"]
-    coefficient: Float[Tensor, "place sum 8"]
-    """First of the value, then (where asked for) of d / d x, y, z per edge of the box."""
-
-    def mixed(self, rows: Float[Tensor, "cell channel"], n_sums: int) -> Float[Tensor, "place sum channel"]:
-        """The first sums over the cells' rows."""
-        coefficient = self.coefficient[:, :n_sums].flatten(0, 1)
-        bags = self.index[:, None].expand(-1, n_sums, -1).flatten(0, 1)
-        found = F.embedding_bag(bags, rows, mode="sum", per_sample_weights=coefficient)
-        return found.unflatten(0, (len(self.index), n_sums))
-
-
-def surroundings(
-    volume: FeatureVolume,
-    position: Float[Tensor, "3 place"],
-    scene: Int[Tensor, " place"],
-    with_slope: bool,
-) -> Surroundings:
-    """What `corners_at` finds, for positions 0..1 in the volume's box."""
-    size = position.new_tensor(tuple(reversed(volume.values.shape[2:])))[:, None]  # x, y, z
-    if volume.corners_are_centres:
-        place = position * (size - 1)
-        first = place.floor().clamp(min=-2).minimum(size + 1)
-        low_exists, high_exists = _within(first, size - 1), _within(first + 1, size - 1)
-        varies = size - 1
-    else:
-        place = position * size - 0.5
-        box = _within(position, 1.0)
-        low_exists = box[0] * box[1] * box[2]
-        high_exists = low_exists * (size > 1)
-        varies = _within(place, size - 1) * size
-        place = place.clamp(min=0).minimum(size - 1)
-        first = place.floor().minimum((size - 2).clamp(min=0))
-    fraction = place - first
-    mix = torch.stack([(1.0 - fraction) * low_exists, fraction * high_exists])
-    coefficient = [_products(mix[:, 0], mix[:, 1], mix[:, 2])]
-    if with_slope:
-        slope = torch.stack([varies * -low_exists, varies * high_exists])
-        coefficient += [_products(slope[:, 0], mix[:, 1], mix[:, 2])]
-        coefficient += [_products(mix[:, 0], slope[:, 1], mix[:, 2])]
-        coefficient += [_products(mix[:, 0], mix[:, 1], slope[:, 2])]
-    every = torch.cat(coefficient).T.contiguous().unflatten(1, (len(coefficient), 8))
-    return Surroundings(_cells(volume, first, size, scene), every)
-
-
-def _within(value: Tensor, largest: Tensor | float) -> Tensor:
-    """1 where 0 <= value <= largest, else 0, without comparisons, which are several times slower."""
-    return (value * (largest - value)).sign_().add_(1.0).clamp_(max=1.0)
-
-
-def _products(x: Tensor, y: Tensor, z: Tensor) -> Float[Tensor, "8 place"]:
-    """Of the two factors per axis, x fastest."""
-    return ((z[:, None] * y)[:, :, None] * x).flatten(0, 2)
-
-
-def _cells(volume: FeatureVolume, first: Tensor, size: Tensor, scene: Tensor) -> Int[Tensor, "place 8"]:
-    whole = torch.int32 if volume.n_cells < 2**31 else torch.int64
-    ends = torch.stack([first, first + 1]).clamp(min=0).minimum(size - 1).to(whole)
-    size_z, size_y, size_x = volume.values.shape[2:]
-    x, y, z = ends[:, 0], ends[:, 1] * size_x, ends[:, 2] * (size_x * size_y)
-    if len(volume.values) > 1:
-        z = z + scene.to(whole) * (size_x * size_y * size_z)
-    return ((z[:, None] + y)[:, :, None] + x).flatten(0, 2).T.contiguous()
-
-
-def _activated(value: Tensor) -> tuple[Tensor, Tensor]:
-    """softplus and its slope, in place: softplus(x) = max(x, 0) - log logistic(|x|)."""
-    # Below 1e-38 a CPU takes a hundred times as long for a number; logistic(-40) is 4e-18.
-    slope = torch.sigmoid(value.clamp_(min=-40.0))
-    logarithm = (slope - 0.5).abs_().add_(0.5).log_()
-    return value.clamp_(min=0.0).sub_(logarithm), slope
-
-
-def _sharp(layers: list[Layer]) -> list[Layer]:
-    """Layers that do the same with softplus(x) in between instead of softplus(s x) / s."""
-    found = []
-    for layer in layers[:-1]:
-        point = None if layer.point is None else layer.point * SHARPNESS
-        found.append(Layer(layer.hidden, layer.feature * SHARPNESS, point, layer.bias * SHARPNESS))
-    last = layers[-1]
-    return [*found, replace(last, hidden=None if last.hidden is None else last.hidden / SHARPNESS)]
-
-
-def _decoded(layers: list[Layer], feature: Tensor, point: Tensor) -> Decoded:
-    hidden, slopes = None, []
-    for layer in layers[:-1]:
-        hidden, slope = _activated(layer(hidden, feature, point))
-        slopes.append(slope)
-    return Decoded(hidden, tuple(slopes))
 
 
 @dataclass(frozen=True)
@@ -168,34 +57,34 @@ class ViewedField:
     field: SdfField
     prepared: FieldVolume
     rows: tuple[Float[Tensor, "cell _"], ...]
-    """Features of all cells: of the distance, and of the heads where they have their own."""
-    layers: list[Layer]
-    """Of the distance decoder, see `_sharp`."""
-    outputs: Layer
-    """The distance and, where colour is linear, what the last layer adds to its logits; else all outputs."""
-    table: Float[Tensor, "cell output"]
-    """What the features of a cell add to the outputs."""
+    """Features of all cells: of the distance, and of the heads that have their own; none if `_is_lean`."""
+    distance: DistanceReader
 
     @staticmethod
     def of(field: SdfField, prepared: FieldVolume) -> ViewedField:
-        """One matrix product over all cells."""
+        """A few matrix products over all cells."""
         half = field.n_features
         parts = [slice(None)] if field.config.share_volume else [slice(0, half), slice(half, None)]
         rows = tuple(prepared.volume.rows(part).contiguous() for part in parts)
-        layers = _sharp(field.sdf_decoder.layers())
+        layers = field.sdf_decoder.layers()
         if not _is_linear(field):
-            return ViewedField(field, prepared, rows, layers, layers[-1], rows[0] @ layers[-1].feature.T)
+            return ViewedField(field, prepared, rows, DistanceReader.of(layers, layers[-1], rows[0]))
         eye = torch.eye(1, len(layers[-1].bias)).to(layers[-1].bias)
         if field.rgb_decoder is None:
-            outputs = layers[-1].rows(eye)
-            return ViewedField(field, prepared, rows, layers, outputs, rows[0] @ outputs.feature.T)
+            reader = DistanceReader.of(layers, layers[-1].rows(eye), rows[0])
+            return ViewedField(field, prepared, () if _is_lean(field) else rows, reader)
         color = field.rgb_decoder.layers()[0]
         _, of_feature, of_geometry, _ = field._columns(color.feature)
         outputs = layers[-1].rows(torch.cat([eye, F.pad(of_geometry, (1, 0))]))
         outputs = replace(outputs, bias=outputs.bias + F.pad(color.bias, (1, 0)))
-        table = rows[0] @ outputs.feature.T
-        table[:, 1:] += rows[-1] @ of_feature.T
-        return ViewedField(field, prepared, rows, layers, outputs, table)
+        of_heads = F.pad(rows[-1] @ of_feature.T, (1, 0))
+        reader = DistanceReader.of(layers, outputs, rows[0], of_heads)
+        return ViewedField(field, prepared, () if _is_lean(field) else rows, reader)
+
+    @property
+    def n_places(self) -> int:
+        """So many places `along` rays are best looked at in one call on a CPU."""
+        return LEAN if _is_lean(self.field) else IN_CACHE
 
     def distances(
         self, points: Float[Tensor, "point 3"], scene: Int[Tensor, " point"]
@@ -206,8 +95,7 @@ class ViewedField:
             still = RayBundle(points[some], torch.zeros_like(points[some]), scene[some])
             position = self._clamped(Placed.of(self.prepared.volume, still).origin)
             around = surroundings(self.prepared.volume, position, scene[some], False)
-            decoded = _decoded(self.layers, around.mixed(self.rows[0], 1)[:, 0], position.T)
-            parts.append(self._outputs(around, decoded.hidden, position.T)[:, 0])
+            parts.append(self._read(around, position.T, False).outputs[:, 0])
         return torch.cat(parts)
 
     def color(
@@ -229,26 +117,21 @@ class ViewedField:
         position = self._clamped(placed.at(starts)).flatten(1)
         point, scene = position.T, rays.scene[:, None].expand_as(starts).reshape(-1)
         around = surroundings(self.prepared.volume, position, scene, True)
-        both = around.mixed(self.rows[0], 4)
-        feature = both[:, 0].contiguous()
-        decoded = _decoded(self.layers, feature, point)
-        by_feature, by_point = distance_derivative(self.layers, decoded, len(scene))
-        gradient = torch.linalg.vecdot(both[:, 1:], by_feature[:, None])
-        if by_point is not None:
-            gradient = gradient + by_point
+        read = self._read(around, point, not _is_lean(self.field))
+        outputs, gradient = read.outputs, read.gradient
         if not self.field.config.gradient_in_volume_units:
             gradient = (gradient.view(*starts.shape, 3) / placed.edge.T[:, None]).flatten(0, 1)
         directions = rays.directions[:, None].expand(*starts.shape, 3).flatten(0, 1)
-        outputs = self._outputs(around, decoded.hidden, point)
         if _is_linear(self.field):
             color = self._linear_color(outputs, gradient, directions, point)
             if self.field.semantic_decoder is None:
                 return Seen(outputs[:, 0], gradient, color, None)
-            parts = [gradient, self._head_feature(around, feature), feature, point]
-            parts += [] if decoded.hidden is None else [decoded.hidden]
+            feature = self._feature(around, 0)
+            parts = [gradient, self._feature(around, -1), feature, point]
+            parts += [] if read.hidden is None else [read.hidden]
             return Seen(outputs[:, 0], gradient, color, tuple(parts))
         common = [gradient] if self.field.config.use_gradient else []
-        common += [self._head_feature(around, feature), outputs[:, 1:]]
+        common += [self._feature(around, -1), outputs[:, 1:]]
         color, semantic = self.field.rgb_decoder, self.field.semantic_decoder
         return Seen(
             outputs[:, 0],
@@ -257,8 +140,16 @@ class ViewedField:
             None if semantic is None else (semantic(torch.cat(common, dim=-1), point),),
         )
 
-    def _head_feature(self, around: Surroundings, feature: Tensor) -> Tensor:
-        return feature if len(self.rows) == 1 else around.mixed(self.rows[1], 1)[:, 0]
+    def _read(self, around: Surroundings, point: Tensor, with_hidden: bool) -> Read:
+        """By blocks, so that what happens inside stays in the cache."""
+        parts = []
+        for some in blocks(len(point), DECODED, point.device) or [slice(0, 0)]:
+            read = self.distance(around.part(some), point[some])
+            parts.append(read if with_hidden else replace(read, hidden=None))
+        return Read.joined(parts)
+
+    def _feature(self, around: Surroundings, part: int) -> Tensor:
+        return around.mixed(self.rows[part], 1)[:, 0]
 
     def _linear_color(
         self, outputs: Tensor, gradient: Tensor, directions: Tensor, point: Tensor
@@ -280,7 +171,7 @@ class ViewedField:
         if len(mixed) == 1:
             return mixed[0]
         gradient, feature, sdf_feature, point = mixed[:4]
-        layer, last = self.field.semantic_decoder.layers()[0], self.layers[-1]
+        layer, last = self.field.semantic_decoder.layers()[0], self.distance.layers[-1]
         of_gradient, of_feature, of_geometry, _ = self.field._columns(layer.feature)
         unbiased = replace(last, bias=torch.zeros_like(last.bias))
         outputs = unbiased(mixed[4] if len(mixed) > 4 else None, sdf_feature, point)
@@ -290,17 +181,16 @@ class ViewedField:
             result = result + gradient @ of_gradient.T
         return result if layer.point is None else result + point @ layer.point.T
 
-    def _outputs(self, around: Surroundings, hidden: Tensor | None, point: Tensor) -> Tensor:
-        value = around.mixed(self.table, 1)[:, 0] + self.outputs.bias
-        if self.outputs.hidden is not None and hidden is not None:
-            value = torch.addmm(value, hidden, self.outputs.hidden.T)
-        return value if self.outputs.point is None else value + point @ self.outputs.point.T
-
     def _clamped(self, position: Tensor) -> Tensor:
         """Where the settings read places outside the box at its border, as `SdfField` does it."""
         if not self.field.config.clamp_points:
             return position
         return torch.where(position >= 1.0, 0.999, position).clamp(min=0.0)
+
+
+def _is_lean(field: SdfField) -> bool:
+    """Nothing wider than a colour is kept of a place."""
+    return _is_linear(field) and field.semantic_decoder is None
 
 
 def _is_linear(field: SdfField) -> bool:

@@ -34,7 +34,7 @@ from ponderv2.renderer.config import (
 )
 from ponderv2.renderer.error_bounded import error_bounded_samples
 from ponderv2.renderer.field import FieldVolume, SdfField
-from ponderv2.renderer.inference import IN_CACHE, ViewedField, blocks, look_along, look_at
+from ponderv2.renderer.inference import ViewedField, blocks, look_along, look_at
 from ponderv2.renderer.opacity import laplace_density, neus_alpha, neus_sharpness, volsdf_width
 from ponderv2.renderer.sampling import (
     Interval,
@@ -234,7 +234,8 @@ class Renderer(nn.Module):
 
     def _view(self, viewed: ViewedField, rays: RayBundle) -> RayPictures:
         """The pictures of `_render` without noise and gradients, and several times faster."""
-        parts = blocks(len(rays), _rays_in_cache(self.config.sampler, len(rays)), rays.origins.device)
+        size = _rays_at_once(self.config.sampler, viewed.n_places, len(rays))
+        parts = blocks(len(rays), size, rays.origins.device)
         return _joined([self._block(viewed, rays.part(part)) for part in parts or [slice(0, 0)]])
 
     def _block(self, viewed: ViewedField, rays: RayBundle) -> RayPictures:
@@ -324,7 +325,7 @@ def _joined(parts: list[RayPictures]) -> RayPictures:
     )
 
 
-def _rays_in_cache(sampler: SamplerConfig, n_rays: int) -> int:
+def _rays_at_once(sampler: SamplerConfig, n_places: int, n_rays: int) -> int:
     match sampler:
         case NeusSamplerConfig() as neus:
             n_samples = neus.initial.n_samples + neus.n_importance
@@ -332,4 +333,4 @@ def _rays_in_cache(sampler: SamplerConfig, n_rays: int) -> int:
             n_samples = even.n_samples
         case ErrorBoundedSamplerConfig():  # its rounds end when every ray of the call is done
             return max(n_rays, 1)
-    return max(IN_CACHE // n_samples, 1)
+    return max(n_places // n_samples, 1)

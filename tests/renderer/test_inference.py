@@ -9,9 +9,14 @@ import torch
 
 from ponderv2.geometry.rays import RayBundle
 from ponderv2.geometry.volumes import ChannelMap, FeatureVolume, corners_at
-from ponderv2.renderer import renderer as renderer_module
-from ponderv2.renderer.config import ErrorBoundedSamplerConfig, FieldConfig, UniformSamplerConfig
-from ponderv2.renderer.inference import surroundings
+from ponderv2.renderer import inference
+from ponderv2.renderer.config import (
+    DecoderConfig,
+    ErrorBoundedSamplerConfig,
+    FieldConfig,
+    UniformSamplerConfig,
+)
+from ponderv2.renderer.surroundings import surroundings
 from tests.renderer.test_renderer import (
     DISTANCE_ONLY,
     INDOOR,
@@ -31,18 +36,20 @@ SAMPLERS = [
     UniformSamplerConfig(n_samples=7),
     BOUNDED,
 ]
+POINTED = INDOOR.model_copy(update={"sdf": DecoderConfig(hidden=16, n_blocks=1, points_factor=1.0)})
 CLAMPED = INDOOR.model_copy(update={"clamp_points": True, "gradient_in_volume_units": True})
 
 
 @pytest.mark.parametrize(
     ("field", "sampler", "centres"),
-    [(field, SMALL, False) for field in (INDOOR, OUTDOOR, SHALLOW, DISTANCE_ONLY, CLAMPED)]
+    [(field, SMALL, False) for field in (INDOOR, OUTDOOR, SHALLOW, DISTANCE_ONLY, CLAMPED, POINTED)]
     + [(INDOOR, sampler, True) for sampler in SAMPLERS],
 )
 def test_pictures_are_those_of_the_differentiable_renderer(
     rng: torch.Generator, field: FieldConfig, sampler: object, centres: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(renderer_module, "IN_CACHE", 100)  # several blocks
+    for name in ("IN_CACHE", "LEAN", "DECODED"):
+        monkeypatch.setattr(inference, name, 100)  # several blocks
     renderer = _renderer(field, sampler=sampler)
     volume, rays = _volume(rng, centres=centres), _rays(rng, 20)
     away = RayBundle(rays.origins[:4], -rays.directions[:4], rays.scene[:4])
@@ -50,6 +57,20 @@ def test_pictures_are_those_of_the_differentiable_renderer(
         expected, found = renderer(volume, some), renderer.render_chunked(volume, some)
         for name in ("color", "distance", "normal", "semantic", "opacity"):
             torch.testing.assert_close(getattr(found, name), getattr(expected, name).detach())
+
+
+@pytest.mark.parametrize("field", [INDOOR, SHALLOW, DISTANCE_ONLY, POINTED])
+def test_pictures_without_semantics_are_those_of_the_differentiable_renderer(
+    rng: torch.Generator, field: FieldConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "LEAN", 100)
+    monkeypatch.setattr(inference, "DECODED", 30)
+    renderer = _renderer(field, n_semantic=0)
+    volume, rays = _volume(rng), _rays(rng, 20)
+    expected, found = renderer(volume, rays), renderer.render_chunked(volume, rays)
+    assert found.semantic is None
+    for name in ("color", "distance", "normal", "opacity"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name).detach())
 
 
 def test_the_last_map_of_a_volume_is_applied(rng: torch.Generator) -> None:
@@ -90,7 +111,7 @@ def test_surroundings_mix_like_corners(
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("field", [INDOOR, OUTDOOR, SHALLOW, DISTANCE_ONLY, CLAMPED])
+@pytest.mark.parametrize("field", [INDOOR, OUTDOOR, SHALLOW, DISTANCE_ONLY, CLAMPED, POINTED])
 def test_distances_are_those_of_the_differentiable_field(rng: torch.Generator, field: FieldConfig) -> None:
     renderer = _renderer(field)
     volume = _volume(rng)
