@@ -263,7 +263,8 @@ class _Training:
         )
         name = self.job.best_metric
         sign = 1.0 if self.job.higher_is_better else -1.0
-        earlier = [sign * entry[name] for entry in self.history if name in entry]
+        # A validation without a number (no pixel, no label that counts) is not a bar to pass.
+        earlier = [sign * entry[name] for entry in self.history if not math.isnan(entry.get(name, math.nan))]
         self.history.append({"step": float(self.step), **metrics})
         return name in metrics and all(sign * metrics[name] > value for value in earlier)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ponderv2.errors import SceneError
 from ponderv2.models.pretext import PretextModel
 from ponderv2.scenes.config import PretrainDataConfig
 from ponderv2.scenes.dataset import PretrainDataset
@@ -15,7 +16,18 @@ from ponderv2.workflows.view_metrics import compare_views, mean_metrics
 
 
 def run(request: EvaluationRequest, model: PretextModel, report: Reporter) -> EvaluationResult:
-    """Renders the held-out views of every scene beside their photographs."""
+    """Renders the held-out views of every scene beside their photographs.
+
+    Raises SceneError where a file of predicted classes is asked for: there are none.
+    """
+    for option, path in (("--submission", request.submission), ("--export", request.export)):
+        if path is not None:
+            raise SceneError(
+                f"{request.stored.path} is a pre-trained encoder and predicts no classes for {option}",
+                fix=f"ponder finetune --from {request.stored.path}, then ponder eval",
+            )
+    if request.tta != "none":
+        report.warn("views are rendered once: --tta is for classes of points")
     data = PretrainDataset(request.store, request.split, request.settings(PretrainDataConfig))
     rows: list[dict[str, Any]] = []
     metrics: list[dict[str, float]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -120,13 +121,19 @@ def run(  # noqa: PLR0913 - one argument per option of the command
         folder=folder,
         steps=outcome.step,
         metrics={name: value for name, value in (history[-1] if history else {}).items() if name != "step"},
-        best=max(history, key=lambda entry: entry[task.best_metric]) if history else {},
+        best=_best(history, task.best_metric),
         losses=outcome.losses,
         skipped_steps=outcome.skipped_steps,
         split_steps=outcome.split_steps,
         bad_scenes=outcome.bad_scenes,
         seconds=time.perf_counter() - started,
     )
+
+
+def _best(history: Sequence[dict[str, float]], metric: str) -> dict[str, float]:
+    """The first validation with the highest metric; one without a number only where all are."""
+    numbers = [entry for entry in history if not math.isnan(entry[metric])]
+    return max(numbers or history[:1], key=lambda entry: entry[metric], default={})
 
 
 def _completed(config: FinetuneConfig, scenes: Path | None, checkpoint: Path | None) -> FinetuneConfig:

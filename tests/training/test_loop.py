@@ -8,6 +8,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,14 @@ def test_a_second_run_in_one_folder_is_refused_and_a_dead_one_taken_over(tmp_pat
 def test_half_precision_of_the_forward_pass_trains(tmp_path: Path) -> None:
     outcome = run_toy(toy_job(tmp_path, 6, precision="bf16"))
     assert outcome.step == 6 and outcome.skipped_steps == 0
+
+
+def test_a_validation_without_a_number_is_not_the_bar_for_later_ones(tmp_path: Path) -> None:
+    job = toy_job(tmp_path, 6, evaluate_every=2)
+    found = {2: float("nan"), 4: 0.5, 6: 0.25}
+    job = replace(job, evaluate=lambda step, logbook: {job.best_metric: found[step]}, higher_is_better=True)
+    run_toy(job)
+    assert load_checkpoint(tmp_path / "checkpoints" / "best.pth").step == 4
 
 
 def test_curves_and_environment_are_written(tmp_path: Path) -> None:

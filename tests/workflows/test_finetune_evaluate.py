@@ -125,6 +125,14 @@ def test_a_pretraining_checkpoint_is_measured_by_what_it_renders(tmp_path: Path,
     assert all(picture.is_file() for picture in numbers.pictures)
 
 
+@pytest.mark.parametrize("option", ["submission", "export"])
+def test_files_of_classes_are_not_promised_for_a_pretraining_checkpoint(
+    tmp_path: Path, encoder: Path, option: str
+) -> None:
+    with pytest.raises(SceneError, match=f"no classes for --{option}"):
+        evaluate.run(encoder, scenes=tmp_path / "rooms", **{option: tmp_path / "asked"})  # pyright: ignore[reportArgumentType]
+
+
 def test_a_split_without_scenes_is_named(tmp_path: Path, encoder: Path) -> None:
     with pytest.raises(SceneError, match="no scenes in 'test'"):
         evaluate.run(encoder, scenes=tmp_path / "rooms", split="test")
