@@ -28,7 +28,8 @@ def run_side_by_side(parts: Sequence[Callable[[], None]]) -> None:
             part()
         return
     with _making:
-        pool = _pool(len(parts), os.getpid())
+        # As many as the setting says, so that layers of few blocks do not make a pool of their own.
+        pool = _pool(max(len(parts), torch.get_num_threads()), os.getpid())
     futures = [pool.submit(_without_gradients, part) for part in parts]
     wait(futures)
     for future in futures:
