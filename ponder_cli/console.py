@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import math
+import os
 import shlex
 import sys
 from collections import Counter
@@ -161,6 +163,23 @@ def setting(key: str, value: object, origin: str, meaning: str) -> None:
     out.print(f"    [dim]{escape(origin)}[/dim]" + (f"  {escape(meaning)}" if meaning else ""))
 
 
+def check_json(path: Path | None) -> None:
+    """Raises OutputError where `write_json` could not write: before the work, not after it."""
+    if path is None or str(path) == "-":
+        return
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir():
+        raise _unwritable(path, os.strerror(errno.EISDIR))
+    if not folder.is_dir():
+        raise _unwritable(path, os.strerror(errno.ENOTDIR))
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise _unwritable(path, os.strerror(errno.EACCES))
+
+
+def _unwritable(path: Path, reason: str | None) -> OutputError:
+    return OutputError(f"cannot write {path}: {reason}", fix="--json another/file.json")
+
+
 def write_json(result: object, path: Path | None) -> None:
     """The result as JSON into `path`, or on stdout for `-`; nothing without a path.
 
@@ -182,9 +201,7 @@ def write_json(result: object, path: Path | None) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
         temporary.replace(path)
     except OSError as problem:
-        raise OutputError(
-            f"cannot write {path}: {problem.strerror}", fix="--json another/file.json"
-        ) from problem
+        raise _unwritable(path, problem.strerror) from problem
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -9,9 +9,10 @@ import typer
 
 
 def _make_room_for_json(path: Path | None) -> Path | None:
-    """With `--json -` nothing else goes to standard output."""
+    """The file can be written; with `--json -` nothing else goes to standard output."""
     from ponder_cli import console
 
+    console.check_json(path)
     console.out.stderr = str(path) == "-"
     return path
 

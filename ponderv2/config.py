@@ -9,5 +9,9 @@ class StrictConfig(BaseModel):
     """Settings that cannot be changed after they are made and refuse keys they do not know."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )

@@ -8,6 +8,9 @@ from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, P
 
 from ponderv2.config import StrictConfig
 
+MOST_SCENES = 2**16
+"""Of a step: more is a slip of the pen, and its list alone would take memory and time."""
+
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -85,7 +88,7 @@ class TrainingConfig(StrictConfig):
     """How a model is trained. One step is one change of the weights."""
 
     steps: PositiveInt = 1000
-    batch_size: PositiveInt = 2
+    batch_size: Annotated[int, Field(gt=0, le=MOST_SCENES)] = 2
     """Scenes per step, all processes together."""
     accumulate: PositiveInt = 1
     """Parts that a process cuts its share of the batch into, to need less memory."""

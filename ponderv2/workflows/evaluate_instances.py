@@ -22,7 +22,7 @@ from ponderv2.scenes.config import SegmentationDataConfig
 from ponderv2.scenes.dataset import SegmentationDataset
 from ponderv2.scenes.labels.benchmarks import Benchmark
 from ponderv2.workflows.evaluate_semantic import class_names
-from ponderv2.workflows.evaluation_request import EvaluationRequest, EvaluationResult, refuse_unknown_classes
+from ponderv2.workflows.evaluation_request import EvaluationRequest, EvaluationResult, refuse_other_classes
 from ponderv2.workflows.export_predictions import SceneExport, export_scene
 from ponderv2.workflows.instance_metrics import SceneObjects, found_objects, has_objects, overlaps_of_scene
 from ponderv2.workflows.report import Reporter
@@ -43,7 +43,7 @@ def run(request: EvaluationRequest, model: InstancesModel, report: Reporter) -> 
         report.warn("objects are found in one pass over each scene: --tta is for classes of points")
     settings = request.settings(SegmentationDataConfig, budget={})
     data = SegmentationDataset(request.store, request.split, settings)
-    names = class_names(request.stored, model.classes_of(data.condition))
+    names = class_names(request.stored, model.classes_of(data.condition), data)
     benchmark = request.benchmark(names)
     _check_labels(data, len(names), request)
     tally = _Tally(torch.zeros(len(names), len(names), dtype=torch.int64))
@@ -152,4 +152,5 @@ def _check_labels(data: SegmentationDataset, n_classes: int, request: Evaluation
                 fix="--export DIR or --submission FILE.zip write the objects without comparing them",
             )
         return
-    refuse_unknown_classes(data, int(cloud.labels[data.label_field].max()), n_classes)
+    largest = int(cloud.labels[data.label_field].max())
+    refuse_other_classes(request.stored, data, largest, n_classes)

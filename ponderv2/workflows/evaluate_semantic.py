@@ -20,7 +20,12 @@ from ponderv2.scenes.labels.benchmarks import Benchmark
 from ponderv2.scenes.scene import PointCloud
 from ponderv2.training.stored_models import StoredModel
 from ponderv2.workflows.class_metrics import predicted_classes
-from ponderv2.workflows.evaluation_request import EvaluationRequest, EvaluationResult, refuse_unknown_classes
+from ponderv2.workflows.evaluation_request import (
+    EvaluationRequest,
+    EvaluationResult,
+    names_of_model,
+    refuse_other_classes,
+)
 from ponderv2.workflows.export_predictions import SceneExport, export_scene
 from ponderv2.workflows.prediction_cache import PredictionCache
 from ponderv2.workflows.previews import confusion_picture, write_png
@@ -162,15 +167,12 @@ def class_table(
     return [dict(zip(keys, row, strict=True)) for row in zip(*lists, strict=True)]
 
 
-def class_names(stored: StoredModel, n_classes: int, data: SegmentationDataset | None = None) -> list[str]:
-    """The names that the scenes give their classes, or that the checkpoint knows, or numbers.
-
-    A checkpoint of several datasets knows those of one of them only.
-    """
-    of_scenes = data.store.info.label_set(data.label_field).class_names if data is not None else ()
-    for names in (of_scenes, stored.classes.get("names", [])):
+def class_names(stored: StoredModel, n_classes: int, data: SegmentationDataset) -> list[str]:
+    """The names that the checkpoint knows for these scenes, or that they give their classes, or numbers."""
+    of_scenes = data.store.info.label_set(data.label_field).class_names
+    for names in (names_of_model(stored, data.condition), of_scenes):
         if len(names) == n_classes:
-            return [str(name) for name in names]
+            return list(names)
     return [f"class {number}" for number in range(n_classes)]
 
 
@@ -181,4 +183,4 @@ def _check_labels(data: SegmentationDataset, n_classes: int, request: Evaluation
         if request.submission is None and request.export is None:
             data.labelled_scene(0)
         return
-    refuse_unknown_classes(data, int(labels.max()), n_classes)
+    refuse_other_classes(request.stored, data, int(labels.max()), n_classes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -79,14 +80,42 @@ class EvaluationRequest:
         return found
 
 
-def refuse_unknown_classes(data: SegmentationDataset, largest: int, n_classes: int) -> None:
-    """Raises SceneError where the largest label of the first scene is none of the model's classes."""
+def refuse_other_classes(
+    stored: StoredModel, data: SegmentationDataset, largest: int, n_classes: int
+) -> None:
+    """Raises SceneError where the scenes have other classes than the model, or give them other names.
+
+    `largest`: label of the first scene.
+    """
+    fix = "--data DIR with scenes of the classes that the model was trained on"
     if largest >= n_classes:
         raise SceneError(
             f"scene '{data.names[0]}' of {data.store.root} has class {largest}, "
             f"the model knows 0 to {n_classes - 1}",
-            fix="--data DIR with scenes of the classes that the model was trained on",
+            fix=fix,
         )
+    of_scenes = data.store.info.label_set(data.label_field).class_names
+    of_model = names_of_model(stored, data.condition)
+    if not of_scenes or not of_model:
+        return
+    for number, (here, there) in enumerate(zip_longest(of_scenes, of_model)):
+        if here != there:
+            raise SceneError(
+                f"class {number} is {_named(here)} in the scenes of {data.store.root} and {_named(there)} in "
+                f"those that {stored.path} was trained on",
+                fix=fix,
+            )
+
+
+def names_of_model(stored: StoredModel, condition: str) -> tuple[str, ...]:
+    """Class names that a checkpoint knows, of several datasets those of one; empty where it knows none."""
+    every = stored.classes.get("datasets")
+    classes = stored.classes if every is None else every.get(condition, {})
+    return tuple(str(name) for name in classes.get("names", ()))
+
+
+def _named(name: str | None) -> str:
+    return "none" if name is None else f"'{name}'"
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,8 @@ class RunRequest:
     nodes: int = 1
 
 
+NOT_ONE_RUN = "the result is not that of one run"
+
 MakeJob = Callable[[RunRequest, bool], Job]
 """Builds model, data and validation; the flag says that weights will come from the run's own checkpoint."""
 
@@ -102,6 +104,8 @@ def _train_as_member(
             if leads and (trouble := restart_trouble()):
                 report.warn(trouble)
             job = make_job(request, found is not None)
+            if found and found.checkpoint.data != job.data:
+                report.warn(f"{_scenes_differ(found.checkpoint.data, job.data)}: {NOT_ONE_RUN}")
             return train(job, fabric, report, found.checkpoint if found else None)
     except RuntimeError as error:
         if explained := peers.explained(error, config.training.timeout):
@@ -128,7 +132,7 @@ def _stored(request: RunRequest, shelf: Shelf, report: Reporter) -> Resumed | No
             fix="give the same preset and --set, or another --name",
         )
     for key in changed:
-        report.warn(f"{key} differs from the run that is continued: the result is not that of one run")
+        report.warn(f"{key} differs from the run that is continued: {NOT_ONE_RUN}")
     threads, before = str(torch.get_num_threads()), found.checkpoint.versions.get("threads")
     if before is not None and before != threads:
         report.note(
@@ -137,6 +141,15 @@ def _stored(request: RunRequest, shelf: Shelf, report: Reporter) -> Resumed | No
         )
     report.note(f"continuing {request.folder} after step {found.checkpoint.step}")
     return found
+
+
+def _scenes_differ(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Two fingerprints, in words."""
+    counts = [
+        sum(one["n_scenes"] for one in data.get("datasets", [data]) if "n_scenes" in one)
+        for data in (before, now)
+    ]
+    return f"the run was begun with other training scenes ({counts[0]}, now {counts[1]})"
 
 
 def _changed(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:

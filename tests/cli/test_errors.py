@@ -50,6 +50,9 @@ def test_a_misspelt_setting_suggests_the_near_one(run, setting, suggestion):
     [
         ("training.steps=-1", "greater than 0, not -1"),
         ("training.steps=many", "valid integer"),
+        ("training.batch_size=99999999999", "less than or equal to 65536"),
+        ("data.voxel.size=.inf", "finite number"),
+        ("data.voxel.size=.nan", "finite number"),
         ("training.steps=[1", "not YAML"),
         ("training.steps", "KEY=VALUE"),
         ("data.augment.99.kind=flip", "there is nothing at '99'"),
@@ -74,6 +77,20 @@ def test_an_option_that_the_source_does_not_have_is_named_as_typed(run):
     result = run("prepare", "synthetic", "--layout", "tum")
     assert result.exit_code == 2
     assert "--layout means nothing to the source 'synthetic'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"), [("folder", "Is a directory"), ("file/x.json", "Not a directory")]
+)
+def test_a_json_file_that_cannot_be_written_is_said_before_the_work(run, tmp_path, place, reason):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    result = run(
+        "prepare", "synthetic", "--rooms", "1", "--out", tmp_path / "rooms", "--json", tmp_path / place
+    )
+    assert result.exit_code == 2
+    assert f"cannot write {tmp_path / place}: {reason}" in result.stderr
+    assert not (tmp_path / "rooms").exists()
 
 
 def test_wrong_usage_has_exit_status_2(run):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from ponderv2.errors import CheckpointError, PresetError, SceneError
 from ponderv2.models.finetuned import SegmentationModel
@@ -114,6 +115,20 @@ def test_scenes_of_other_classes_are_not_evaluated(tmp_path: Path) -> None:
     for path in scenes.rglob("segment.npy"):
         np.save(path, np.full(len(np.load(path)), 9, np.int16))
     with pytest.raises(SceneError, match="has class 9, the model knows 0 to 2"):
+        evaluate.run(run.folder, scenes=scenes)
+
+
+def test_classes_of_the_same_number_in_another_order_are_not_compared(tmp_path: Path) -> None:
+    scenes = rooms(tmp_path / "rooms")
+    run = finetune.run(finetune_config(steps=1, evaluate_every=0), scenes=scenes, out=tmp_path, name="run")
+    info = yaml.safe_load((scenes / "dataset.yaml").read_text())
+    info["class_names"] = ["floor", "wall", "ceiling"]
+    (scenes / "dataset.yaml").write_text(yaml.safe_dump(info))
+    with pytest.raises(SceneError, match=r"class 0 is 'floor' in the scenes of .* and 'wall' in those"):
+        evaluate.run(run.folder, scenes=scenes)
+    info["class_names"] = ["wall", "floor"]
+    (scenes / "dataset.yaml").write_text(yaml.safe_dump(info))
+    with pytest.raises(SceneError, match="class 2 is none in the scenes"):
         evaluate.run(run.folder, scenes=scenes)
 
 

@@ -23,7 +23,7 @@ from ponderv2.workflows import prepare, prepare_space, prepare_workers
 from ponderv2.workflows.configs import PrepareConfig
 from ponderv2.workflows.prepare_space import SpaceEstimate, estimate_space, readable
 from ponderv2.workflows.prepare_summary import ReasonCount, kind_of
-from ponderv2.workflows.report import SilentReporter
+from tests.workflows.heard import Heard
 
 WITH_DASK = importlib.util.find_spec("distributed") is not None
 
@@ -55,20 +55,6 @@ class LargeJob(PointsJob):
 
     def estimated_bytes(self) -> int:
         return 10**9
-
-
-class Heard(SilentReporter):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.noted: list[str] = []
-        self.warned: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.noted.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warned.append(text)
 
 
 def config(out: Path, **settings) -> PrepareConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ponderv2.workflows import pretrain
 from ponderv2.workflows.configs import PretrainConfig
 from ponderv2.workflows.training_runs import RunRequest, _train_as_member
 from tests.training.processes import run_ranks
+from tests.workflows.heard import Heard
 from tests.workflows.tiny import pretrain_config, rooms
 
 CLOCKS = {"seconds", "waited", "points_per_second", "rays_per_second", "memory_gib"}
@@ -63,6 +65,20 @@ def test_resuming_equals_one_run(tmp_path: Path) -> None:
     assert _lines(tmp_path / "parts") == _lines(tmp_path / "whole")
     ends = [load_checkpoint(tmp_path / n / "checkpoints" / "last.pth").model for n in ("parts", "whole")]
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[1])
+
+
+def test_other_scenes_in_a_resumed_run_are_said(tmp_path: Path) -> None:
+    scenes, config = rooms(tmp_path / "rooms"), pretrain_config(steps=4, evaluate_every=0)
+    pretrain.run(config, scenes=scenes, out=tmp_path, name="run")
+    longer = pretrain_config(steps=6, evaluate_every=0)
+    scenes.rename(tmp_path / "moved")
+    same, other = Heard(), Heard()
+    pretrain.run(longer, scenes=tmp_path / "moved", out=tmp_path, name="run", resume=True, report=same)
+    shutil.rmtree(tmp_path / "moved" / "train" / "room1")
+    longest = pretrain_config(steps=8, evaluate_every=0)
+    pretrain.run(longest, scenes=tmp_path / "moved", out=tmp_path, name="run", resume=True, report=other)
+    assert [text.split()[0] for text in same.warned] == ["training.steps"]
+    assert "other training scenes (2, now 1): the result is not that of one run" in "".join(other.warned)
 
 
 def _as_rank(rank: int, port: int, request: RunRequest) -> int:
