@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from tests.faults import disks, endurance, kills, memory, numbers, processes, scenes, signals
-from tests.faults.children import Outcome
+from tests.faults.outcome import Outcome
 from tests.faults.presets import warm
 
 RESULTS = Path(__file__).parent / "results" / "soak.json"

@@ -16,28 +16,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from tests.faults import bad_recordings, hostile_files, lying_headers
+from tests.faults.outcome import Outcome
 
 SKIP_RATIO = 50.0
 MOST_SECONDS, MOST_MB = 0.5, 64.0
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table."""
-
-    row: str
-    fault: str
-    injected: int
-    outcome: str
-    lost: int
-    target: str
-
-
-def bad_scenes(folder: Path, wanted: argparse.Namespace) -> list[Row]:
+def bad_scenes(folder: Path, wanted: argparse.Namespace) -> list[Outcome]:
     """R11: every kind of damage of every layout."""
     from tests.faults.test_bad_scenes import check_outcome, prepared
 
@@ -48,11 +37,13 @@ def bad_scenes(folder: Path, wanted: argparse.Namespace) -> list[Row]:
         unnamed = check_outcome(result, broken)
         outcome = f"{len(broken) - len(unnamed)} named with a reason, the sound one prepared"
         target = "all named, others prepared, no traceback"
-        rows.append(Row("R11", f"broken recordings, {layout}", len(broken), outcome, len(unnamed), target))
+        rows.append(
+            Outcome("R11", f"broken recordings, {layout}", len(broken), outcome, len(unnamed), target)
+        )
     return rows
 
 
-def headers(folder: Path, wanted: argparse.Namespace) -> list[Row]:
+def headers(folder: Path, wanted: argparse.Namespace) -> list[Outcome]:
     """R13: in a process that can tell its highest memory."""
     words = [sys.executable, "-m", "tests.faults.lying_headers", str(folder)]
     found = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)
@@ -63,10 +54,10 @@ def headers(folder: Path, wanted: argparse.Namespace) -> list[Row]:
     slowest, largest = (max(one[name] for one in found) for name in ("seconds", "grown_mb"))
     outcome = f"{len(found) - len(poor)} refused, at most {slowest * 1000:.0f} ms and {largest:.1f} MiB"
     target = f"refused within {MOST_SECONDS} s and {MOST_MB:.0f} MiB"
-    return [Row("R13", "headers that lie", len(lying_headers.CASES), outcome, len(poor), target)]
+    return [Outcome("R13", "headers that lie", len(lying_headers.CASES), outcome, len(poor), target)]
 
 
-def hostile(folder: Path, wanted: argparse.Namespace) -> list[Row]:
+def hostile(folder: Path, wanted: argparse.Namespace) -> list[Outcome]:
     """R14: no side effect, one clean error."""
     from typer.testing import CliRunner
 
@@ -98,11 +89,13 @@ def hostile(folder: Path, wanted: argparse.Namespace) -> list[Row]:
         injected, harm = injected + 1, harm + (not refused(read))
     outcome = f"{injected - harm} refused with status 2 or one clean error, 0 commands run"
     return [
-        Row("R14", "hostile checkpoints, scenes, archives, bombs", injected, outcome, harm, "0 side effects")
+        Outcome(
+            "R14", "hostile checkpoints, scenes, archives, bombs", injected, outcome, harm, "0 side effects"
+        )
     ]
 
 
-def killed(folder: Path, wanted: argparse.Namespace) -> list[Row]:
+def killed(folder: Path, wanted: argparse.Namespace) -> list[Outcome]:
     """R20: SIGKILL all over a run, then the same command again."""
     rows = []
     for source in ("rgbd", "scannet", "synthetic"):
@@ -115,11 +108,11 @@ def killed(folder: Path, wanted: argparse.Namespace) -> list[Row]:
         outcome = f"{len(kills) - lost} reruns byte-equal, finished scenes skipped {ratio:.0f} times faster"
         target = f"byte-equal, skipped at least {SKIP_RATIO:.0f} times faster"
         n_killed = sum(one["killed"] for one in kills)
-        rows.append(Row("R20", f"prepare {source} killed", n_killed, outcome, lost, target))
+        rows.append(Outcome("R20", f"prepare {source} killed", n_killed, outcome, lost, target))
     return rows
 
 
-ROWS: dict[str, Callable[[Path, argparse.Namespace], list[Row]]] = {
+ROWS: dict[str, Callable[[Path, argparse.Namespace], list[Outcome]]] = {
     "R11": bad_scenes,
     "R13": headers,
     "R14": hostile,
@@ -137,7 +130,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="per source of R20")
     parser.add_argument("--json", type=Path)
     wanted = parser.parse_args()
-    rows: list[Row] = []
+    rows: list[Outcome] = []
     for name in wanted.rows or ROWS:
         with tempfile.TemporaryDirectory(prefix="soak-") as folder:
             for row in ROWS[name](Path(folder), wanted):

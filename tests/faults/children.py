@@ -11,7 +11,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +34,6 @@ def _end_all() -> None:
     for child in _STARTED:
         if child.runs:
             child.send(signal.SIGKILL)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A line of the fault table."""
-
-    row: str
-    fault: str
-    injected: int
-    """How often the fault was brought about."""
-    outcome: str
-    lost: int
-    """Promises that were not kept; must be 0."""
-    target: str
 
 
 class Child:

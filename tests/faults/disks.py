@@ -11,8 +11,9 @@ from typing import Any
 from ponderv2.errors import CheckpointError
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.shelf import Kept, Shelf
-from tests.faults.children import Child, Outcome, leftovers, ponder, run_program, small_disk, step_of, until
+from tests.faults.children import Child, leftovers, ponder, run_program, small_disk, step_of, until
 from tests.faults.kills import checkpoint
+from tests.faults.outcome import Outcome
 from tests.faults.presets import preset, store, words
 from tests.faults.rights import obey_permissions
 

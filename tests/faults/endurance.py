@@ -6,7 +6,8 @@ import os
 import time
 from pathlib import Path
 
-from tests.faults.children import Outcome, ponder, step_of
+from tests.faults.children import ponder, step_of
+from tests.faults.outcome import Outcome
 from tests.faults.presets import preset, words
 from tests.scenes.photographed_room import write_store
 

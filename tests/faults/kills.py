@@ -17,7 +17,8 @@ import torch
 from ponderv2.errors import CheckpointError
 from ponderv2.training.checkpoint import Checkpoint, remove_leftovers
 from ponderv2.training.shelf import Kept, Shelf
-from tests.faults.children import Child, Outcome, differences, leftovers, ponder, step_of
+from tests.faults.children import Child, differences, leftovers, ponder, step_of
+from tests.faults.outcome import Outcome
 from tests.faults.presets import preset, store, words
 from tests.training.processes import start
 

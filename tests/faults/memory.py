@@ -11,7 +11,7 @@ import torch
 
 from ponderv2.errors import ResourceError
 from ponderv2.training.checkpoint import load_checkpoint
-from tests.faults.children import Outcome
+from tests.faults.outcome import Outcome
 from tests.training.processes import run_ranks
 from tests.training.toy import ToyModel, ToyScenes, ToyStep, run_toy, toy_job
 

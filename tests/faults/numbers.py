@@ -12,7 +12,8 @@ from ponderv2.errors import TrainingError
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.distributed import Member, free_port
 from ponderv2.training.finite import FOLDER
-from tests.faults.children import Outcome, lines
+from tests.faults.children import lines
+from tests.faults.outcome import Outcome
 from tests.training.processes import run_ranks
 from tests.training.toy import ToyLosses, ToyModel, ToyScenes, ToyStep, run_toy, toy_job
 

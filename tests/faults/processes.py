@@ -19,7 +19,6 @@ from ponderv2.training.distributed import Member, free_port
 from ponderv2.training.shelf import Shelf
 from tests.faults.children import (
     Child,
-    Outcome,
     differences,
     ponder,
     ponder_ranks,
@@ -27,6 +26,7 @@ from tests.faults.children import (
     step_of,
     until,
 )
+from tests.faults.outcome import Outcome
 from tests.faults.presets import preset, store, words
 from tests.training.toy import ToyModel, ToyScenes, ToyStep, run_toy, toy_job
 

@@ -9,7 +9,8 @@ import shutil
 import signal
 from pathlib import Path
 
-from tests.faults.children import Child, Outcome, differences, lines, ponder, ponder_ranks, step_of, until
+from tests.faults.children import Child, differences, lines, ponder, ponder_ranks, step_of, until
+from tests.faults.outcome import Outcome
 from tests.faults.presets import preset, store, words
 
 DAMAGES = ("cut", "missing", "nan", "picture")

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ponderv2.training.shelf import Shelf
-from tests.faults.children import Child, Outcome, differences, ponder, ponder_ranks, step_of, until
+from tests.faults.children import Child, differences, ponder, ponder_ranks, step_of, until
+from tests.faults.outcome import Outcome
 from tests.faults.presets import preset, store, words
 from tests.training.toy import ToyScenes, run_toy, toy_job
 
