@@ -18,11 +18,14 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tests.faults import bad_recordings, hostile_files, lying_headers
 from tests.faults.outcome import Outcome
 
 SKIP_RATIO = 50.0
+SKIPPED_SCENES = 12
+"""Enough for the work of scenes to show beside that of a run."""
 MOST_SECONDS, MOST_MB = 0.5, 64.0
 
 
@@ -99,17 +102,21 @@ def killed(folder: Path, wanted: argparse.Namespace) -> list[Outcome]:
     """R20: SIGKILL all over a run, then the same command again."""
     rows = []
     for source in ("rgbd", "scannet", "synthetic"):
-        place = folder / source
-        words = [sys.executable, "-m", "tests.faults.prepare_kills", str(place), "--source", source]
-        done = subprocess.run([*words, "--kills", str(wanted.kills)], capture_output=True, check=True)
-        found = json.loads(done.stdout)
-        kills, ratio = found["kills"], found["first_s"] / max(found["skipped_s"], 1e-6)
+        kills = _prepared(folder / source, source, "--kills", str(wanted.kills))["kills"]
+        again = _prepared(folder / f"{source}-again", source, "--kills", "0", "--scenes", str(SKIPPED_SCENES))
+        ratio = again["first_s"] / max(again["skipped_s"], 1e-6)
         lost = sum(not (one["equal"] and one["whole_scenes_before"]) for one in kills)
-        outcome = f"{len(kills) - lost} reruns byte-equal, finished scenes skipped {ratio:.0f} times faster"
+        outcome = f"{len(kills) - lost} reruns byte-equal, {SKIPPED_SCENES} finished scenes skipped {ratio:.0f} times faster"
         target = f"byte-equal, skipped at least {SKIP_RATIO:.0f} times faster"
         n_killed = sum(one["killed"] for one in kills)
         rows.append(Outcome("R20", f"prepare {source} killed", n_killed, outcome, lost, target))
     return rows
+
+
+def _prepared(folder: Path, source: str, *words: str) -> dict[str, Any]:
+    """In a process without Open3D's threads from before."""
+    command = [sys.executable, "-m", "tests.faults.prepare_kills", str(folder), "--source", source, *words]
+    return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
 
 
 ROWS: dict[str, Callable[[Path, argparse.Namespace], list[Outcome]]] = {

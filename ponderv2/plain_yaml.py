@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Plain data only; the compiled one, where there is one, takes a tenth of the time."""
+DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""Plain data only; the compiled ones, where there are any, take a tenth of the time."""
 MAX_DEPTH = 24
 MAX_EVENTS = 20_000
 

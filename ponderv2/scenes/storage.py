@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from ponderv2.errors import SceneError
-from ponderv2.plain_yaml import plain_values
+from ponderv2.plain_yaml import DUMPER, plain_values
 from ponderv2.scenes.near_miss import near_neighbour
 from ponderv2.scenes.prepared import PreparedScene
 from ponderv2.scenes.processed.layout import FrameChoice, SceneLayout
@@ -95,7 +95,7 @@ class SceneStore:
         root = Path(root)
         from ponderv2.scenes.storage_writer import write_bytes
 
-        text = yaml.safe_dump(_plain(asdict(info)), sort_keys=False, allow_unicode=True)
+        text = yaml.dump(_plain(asdict(info)), Dumper=DUMPER, sort_keys=False, allow_unicode=True)
         write_bytes(root / INFO_FILE, text.encode())
         return SceneStore(root, info)
 

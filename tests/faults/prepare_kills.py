@@ -24,7 +24,7 @@ from tests.scenes import box_room, scannet_files
 Files = dict[str, bytes]
 
 
-def configuration(source: str, raw: Path, out: Path) -> Any:
+def configuration(source: str, raw: Path, out: Path, n_scenes: int) -> Any:
     """Settings of a small run."""
     from ponderv2.scenes.sources.config import CheckConfig, FusionConfig, RgbdConfig
     from ponderv2.scenes.sources.scannet_config import ScannetConfig
@@ -32,7 +32,7 @@ def configuration(source: str, raw: Path, out: Path) -> Any:
     from ponderv2.workflows.configs import PrepareConfig
 
     if source == "synthetic":
-        made: Any = SyntheticConfig(rooms=3)
+        made: Any = SyntheticConfig(rooms=n_scenes)
     elif source == "scannet":
         made = ScannetConfig(path=raw, stride=1)
     else:
@@ -40,10 +40,10 @@ def configuration(source: str, raw: Path, out: Path) -> Any:
     return PrepareConfig(source=made, out=out, workers=1, check=CheckConfig(n_pixels=200))
 
 
-def write_raw(source: str, raw: Path) -> None:
-    """Three scenes."""
+def write_raw(source: str, raw: Path, n_scenes: int) -> None:
+    """Small scenes; generated rooms need none."""
     taken = box_room.shots(4)
-    for index in range(3):
+    for index in range(n_scenes):
         if source == "rgbd":
             box_room.write_7scenes(raw / f"room{index}", taken)
         elif source == "scannet":
@@ -54,10 +54,11 @@ def write_raw(source: str, raw: Path) -> None:
         scannet_files.write_table(raw / "scannetv2-labels.combined.tsv")
 
 
-def start(source: str, raw: Path, out: Path) -> subprocess.Popen[str]:
+def start(source: str, raw: Path, out: Path, n_scenes: int) -> subprocess.Popen[str]:
     """`prepare` in a process of its own. Not a copy of this one: Open3D's threads do not survive a fork."""
     command = [sys.executable, "-m", "tests.faults.prepare_kills", str(raw), "--source", source]
-    return subprocess.Popen([*command, "--one", str(out)], stdout=subprocess.PIPE, text=True)
+    command += ["--one", str(out), "--scenes", str(n_scenes)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def to_the_end(child: subprocess.Popen[str]) -> tuple[float, int]:
@@ -77,14 +78,14 @@ def kill_at(child: subprocess.Popen[str], folder: Path, n_files: int) -> int:
     return child.returncode
 
 
-def one(source: str, raw: Path, out: Path) -> None:
+def one(source: str, raw: Path, out: Path, n_scenes: int) -> None:
     """Runs `prepare` and prints the seconds that it took."""
     from ponderv2.workflows import prepare
 
     for name in ("open3d", "pandas", "scipy.ndimage", "scipy.spatial", "torch"):
         importlib.import_module(name)  # late imports would be timed with every run
     started = time.perf_counter()
-    prepare.run(configuration(source, raw, out))
+    prepare.run(configuration(source, raw, out, n_scenes))
     sys.stdout.write(f"{time.perf_counter() - started}\n")
 
 
@@ -94,13 +95,13 @@ def contents(root: Path) -> Files:
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
-def campaign(source: str, folder: Path, kills: int, seed: int = 0) -> dict[str, Any]:
+def campaign(source: str, folder: Path, kills: int, n_scenes: int = 3, seed: int = 0) -> dict[str, Any]:
     """An undisturbed run, the same again, and runs that are killed and repeated."""
     raw, straight = folder / "raw", folder / "straight"
     raw.mkdir(parents=True)
-    write_raw(source, raw)
-    whole, status = to_the_end(start(source, raw, straight))
-    again, second = to_the_end(start(source, raw, straight))
+    write_raw(source, raw, n_scenes)
+    whole, status = to_the_end(start(source, raw, straight, n_scenes))
+    again, second = to_the_end(start(source, raw, straight, n_scenes))
     expected = contents(straight)
     rng = random.Random(seed)
     found: dict[str, Any] = {"source": source, "first_s": whole, "skipped_s": again, "kills": []}
@@ -108,7 +109,7 @@ def campaign(source: str, folder: Path, kills: int, seed: int = 0) -> dict[str, 
     for index in range(kills):
         out = folder / f"killed{index}"
         n_files = max(1, int(len(expected) * (index + rng.random()) / kills))
-        ended = kill_at(start(source, raw, out), out, n_files)
+        ended = kill_at(start(source, raw, out, n_scenes), out, n_files)
         scenes = [path.parent for path in out.glob("*/[!.]*/prepared.json")]
         whole_scenes = all(
             expected.get(str(file.relative_to(out))) == file.read_bytes()
@@ -116,7 +117,7 @@ def campaign(source: str, folder: Path, kills: int, seed: int = 0) -> dict[str, 
             for file in scene.rglob("*")
             if file.is_file()
         )
-        _, finished = to_the_end(start(source, raw, out))
+        _, finished = to_the_end(start(source, raw, out, n_scenes))
         found["kills"].append(
             {
                 "at_file": n_files,
@@ -136,12 +137,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--source", choices=("rgbd", "scannet", "synthetic"), default="rgbd")
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--scenes", type=int, default=3)
     parser.add_argument("--one", type=Path, help="only prepare FOLDER into this one")
     wanted = parser.parse_args()
     if wanted.one is not None:
-        one(wanted.source, wanted.folder, wanted.one)
+        one(wanted.source, wanted.folder, wanted.one, wanted.scenes)
         return
-    json.dump(campaign(wanted.source, wanted.folder, wanted.kills), sys.stdout)
+    json.dump(campaign(wanted.source, wanted.folder, wanted.kills, wanted.scenes), sys.stdout)
 
 
 if __name__ == "__main__":
