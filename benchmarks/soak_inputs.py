@@ -106,7 +106,10 @@ def killed(folder: Path, wanted: argparse.Namespace) -> list[Outcome]:
         again = _prepared(folder / f"{source}-again", source, "--kills", "0", "--scenes", str(SKIPPED_SCENES))
         ratio = again["first_s"] / max(again["skipped_s"], 1e-6)
         lost = sum(not (one["equal"] and one["whole_scenes_before"]) for one in kills)
-        outcome = f"{len(kills) - lost} reruns byte-equal, {SKIPPED_SCENES} finished scenes skipped {ratio:.0f} times faster"
+        outcome = (
+            f"{len(kills) - lost} reruns byte-equal, {SKIPPED_SCENES} finished scenes skipped "
+            f"{ratio:.0f} times faster"
+        )
         target = f"byte-equal, skipped at least {SKIP_RATIO:.0f} times faster"
         n_killed = sum(one["killed"] for one in kills)
         rows.append(Outcome("R20", f"prepare {source} killed", n_killed, outcome, lost, target))

@@ -73,7 +73,7 @@ def extract_surface(
     if not faces:
         raise SceneError(
             f"the signed distance has no zero crossing: it runs from {smallest:.3f} to {largest:.3f}",
-            fix="train longer, or add --refine 2000 to fit the scene's own frames first",
+            fix="train longer, or fit the scene's own frames first, for long: --refine 2000",
         )
     return _in_scene_units(*_joined(torch.cat(vertices), torch.cat(faces), lattice, block), lattice)
 

@@ -153,7 +153,8 @@ class SdfField(nn.Module):
     ) -> Float[Tensor, " point"]:
         """Signed distance alone. `normalise_points` False reads points as positions 0..1 (published)."""
         layers = [layer.reading(prepared.mixes[0]) for layer in self.sdf_decoder.layers()]
-        first = layers[-1].rows(torch.eye(1, len(layers[-1].bias)).to(layers[-1].bias))
+        bias = layers[-1].bias
+        first = layers[-1].rows(torch.eye(1, len(bias), device=bias.device, dtype=bias.dtype))
         volume = prepared.volume
         if not normalise_points:
             volume = replace(

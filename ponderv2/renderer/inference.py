@@ -69,7 +69,8 @@ class ViewedField:
         layers = field.sdf_decoder.layers()
         if not _is_linear(field):
             return ViewedField(field, prepared, rows, DistanceReader.of(layers, layers[-1], rows[0]))
-        eye = torch.eye(1, len(layers[-1].bias)).to(layers[-1].bias)
+        bias = layers[-1].bias
+        eye = torch.eye(1, len(bias), device=bias.device, dtype=bias.dtype)
         if field.rgb_decoder is None:
             reader = DistanceReader.of(layers, layers[-1].rows(eye), rows[0])
             return ViewedField(field, prepared, () if _is_lean(field) else rows, reader)

@@ -80,6 +80,8 @@ class SceneStore:
         Raises SceneError with what to type.
         """
         root = Path(root)
+        if root.is_file():
+            raise SceneError(f"{root} is a file, not a folder of scenes", fix=f"--data {root.parent}")
         if not root.is_dir():
             near = near_neighbour(root, folders_only=True)
             fix = f"--data {near}" if near is not None else f"ponder prepare synthetic --out {root}"

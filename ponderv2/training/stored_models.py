@@ -110,7 +110,10 @@ def build_model(
         raise CheckpointError(
             f"{path} has settings that this program does not know: {place}: {first['msg']}"
         ) from error
-    raise CheckpointError(f"{path} holds a model of unknown kind '{kind}'")
+    raise CheckpointError(
+        f"{path} holds no model of a known kind but '{kind}'",
+        fix="give the run that it was made from; ponder render and ponder reconstruct read refined scenes",
+    )
 
 
 def _without_files(config: PretextConfig) -> PretextConfig:

@@ -207,3 +207,11 @@ def test_a_list_of_splits_is_the_joined_split():
     config = FinetuneConfig.model_validate({"train_split": ["Area_1", "Area_2"]})
     assert config.train_split == "Area_1+Area_2" and config.val_split == "val"
     assert FinetuneConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_a_file_in_place_of_a_folder_is_named_with_the_folder(tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    file.write_text("{}")
+    with pytest.raises(SceneError, match=r"report\.json is a file") as caught:
+        SceneStore.open(file)
+    assert caught.value.fix == f"--data {tmp_path}"
