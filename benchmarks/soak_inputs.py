@@ -20,8 +20,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests.faults import bad_recordings, hostile_files, lying_headers
+from tests.faults import bad_datasets, bad_recordings, hostile_files, lying_headers
 from tests.faults.outcome import Outcome
+from tests.workflows.heard import Heard
 
 SKIP_RATIO = 50.0
 SKIPPED_SCENES = 12
@@ -30,19 +31,25 @@ MOST_SECONDS, MOST_MB = 0.5, 64.0
 
 
 def bad_scenes(folder: Path, wanted: argparse.Namespace) -> list[Outcome]:
-    """R11: every kind of damage of every layout."""
+    """R11: every kind of damage of every layout and dataset."""
     from tests.faults.test_bad_scenes import check_outcome, prepared
 
-    rows = []
+    rows, target = [], "all named, others prepared, no traceback"
     for layout in bad_recordings.PARTS:
         broken = bad_recordings.write_all(folder / layout / "all", layout)
         result = prepared(folder / layout / "all", folder / layout / "out", layout)
         unnamed = check_outcome(result, broken)
         outcome = f"{len(broken) - len(unnamed)} named with a reason, the sound one prepared"
-        target = "all named, others prepared, no traceback"
         rows.append(
             Outcome("R11", f"broken recordings, {layout}", len(broken), outcome, len(unnamed), target)
         )
+    for name, dataset in bad_datasets.DATASETS.items():
+        heard = Heard()
+        done = bad_datasets.write_all(folder / name / "raw", dataset)
+        result = bad_datasets.prepared(folder / name / "raw", folder / name / "out", dataset, heard)
+        silent = bad_datasets.unnamed(result, done, dataset, heard)
+        outcome = f"{len(done) - len(silent)} named with a reason, the sound one prepared"
+        rows.append(Outcome("R11", f"broken scenes, {name}", len(done), outcome, len(silent), target))
     return rows
 
 
