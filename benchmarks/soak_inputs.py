@@ -45,8 +45,10 @@ def bad_scenes(folder: Path, wanted: argparse.Namespace) -> list[Outcome]:
         )
     for name, dataset in bad_datasets.DATASETS.items():
         heard = Heard()
-        done = bad_datasets.write_all(folder / name / "raw", dataset)
-        result = bad_datasets.prepared(folder / name / "raw", folder / name / "out", dataset, heard)
+        done = bad_datasets.write_all(folder / "datasets" / name / "raw", dataset)
+        result = bad_datasets.prepared(
+            folder / "datasets" / name / "raw", folder / "datasets" / name / "out", dataset, heard
+        )
         silent = bad_datasets.unnamed(result, done, dataset, heard)
         outcome = f"{len(done) - len(silent)} named with a reason, the sound one prepared"
         rows.append(Outcome("R11", f"broken scenes, {name}", len(done), outcome, len(silent), target))
