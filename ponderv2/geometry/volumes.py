@@ -83,8 +83,12 @@ class _UsedRows(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (used,) = ctx.saved_tensors
         scene, channel, z, y, x = ctx.shape
-        both = torch.cat(gradients, dim=1)
-        dense = both.new_zeros(scene * z * y * x, channel).index_copy_(0, used, both)
+        dense = gradients[0].new_zeros(scene * z * y * x, channel)
+        # Into place one by one: their copy side by side would be the largest array of a training step's peak.
+        for part, gradient in zip(
+            dense.split([one.shape[1] for one in gradients], dim=1), gradients, strict=True
+        ):
+            part.index_copy_(0, used, gradient)
         if ctx.channels_first:
             by_channel = dense.new_empty(scene, channel, z * y * x)
             for target, source in zip(by_channel, dense.view(scene, z * y * x, channel), strict=True):
