@@ -12,6 +12,7 @@ from functools import cached_property
 from itertools import pairwise, product
 from math import prod
 from typing import Any
+from weakref import ref
 
 import torch
 from jaxtyping import Bool, Int
@@ -81,16 +82,26 @@ class KernelMap:
         """Output row that an input row contributes to under each kernel entry."""
         return self.table.flip(1) if self.mirrored_table is None else self.mirrored_table
 
-    @cached_property
+    @property
     def transposed(self) -> KernelMap:
         """The map with inputs and outputs exchanged: that of the gradient and of the inverse convolution."""
+        origin = self.__dict__.get("_origin", lambda: None)()
+        if origin is not None:
+            return origin
         swapped = KernelMap(self.n_out, self.n_in, self.mirrored, self.table)
-        swapped.__dict__["transposed"] = self
+        forth, back = self._made
+        # No cycle: it would keep the tables of several steps until garbage is looked for.
+        swapped.__dict__.update(_made=(back, forth), _origin=ref(self))
         return swapped
+
+    @cached_property
+    def _made(self) -> tuple[dict[int, tuple[Block, ...]], dict[int, tuple[Block, ...]]]:
+        """Blocks by their size: of output rows, and of those of the transposed map."""
+        return {}, {}
 
     def blocks(self, n_rows: int) -> tuple[Block, ...]:
         """The meetings in blocks of `n_rows` output rows; found once per block size."""
-        made = self.__dict__.setdefault("_blocks", {})
+        made, _ = self._made
         if n_rows not in made:
             starts = range(0, self.n_out, n_rows)
             made[n_rows] = tuple(self._block(start, min(start + n_rows, self.n_out)) for start in starts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from itertools import pairwise
 
 import pytest
@@ -131,3 +133,19 @@ def test_no_voxel_and_one_voxel_pass_through_every_convolution(n: int) -> None:
     assert up.shape == (n, 2)
     up.sum().backward()
     assert x.grad is not None and w.grad is not None
+
+
+def test_maps_are_freed_without_a_search_for_garbage(rng: torch.Generator) -> None:
+    """A cycle would keep the tables of some training steps in memory."""
+    level = twins.random_level(rng)
+    kernel_map, _ = level.strided(2, 2)
+    assert kernel_map.transposed.transposed.blocks(2) is kernel_map.blocks(2)
+    assert kernel_map.transposed.blocks(2) is kernel_map.mirrored_blocks(2)
+    freed = weakref.ref(kernel_map)
+    gc.disable()
+    try:
+        del kernel_map
+        level.cache.clear()
+        assert freed() is None
+    finally:
+        gc.enable()
