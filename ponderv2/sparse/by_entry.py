@@ -59,7 +59,8 @@ def gradients(
     parts, totals = [], []
     for mine in _shared(blocks, n_workers(x.device)):
         totals.append(torch.zeros(weight.shape, dtype=sum_type, device=x.device))
-        parts.append(partial(_add_gradients, x, grad, matrices, mine, of_x, totals[-1]))
+        scratch = _scratch(mine, x, x, grad)
+        parts.append(partial(_add_gradients, x, grad, matrices, mine, of_x, totals[-1], scratch))
     run_side_by_side(parts)
     of_weight = totals[0]
     for total in totals[1:]:
@@ -85,13 +86,22 @@ def _convolved(x: Tensor, matrices: Sequence[Tensor], blocks: tuple[Block, ...])
     """One matrix [in, out] per entry."""
     y = x.new_empty(blocks[-1].rows.stop if blocks else 0, matrices[0].shape[1])
     run_side_by_side(
-        [partial(_convolve, x, matrices, mine, y) for mine in _shared(blocks, n_workers(x.device))]
+        [
+            partial(_convolve, x, matrices, mine, y, _scratch(mine, y, x))
+            for mine in _shared(blocks, n_workers(x.device))
+        ]
     )
     return y
 
 
-def _convolve(x: Tensor, matrices: Sequence[Tensor], blocks: tuple[Block, ...], y: Tensor) -> None:
-    near, far = _scratch(blocks, y, x)
+def _convolve(
+    x: Tensor,
+    matrices: Sequence[Tensor],
+    blocks: tuple[Block, ...],
+    y: Tensor,
+    scratch: Sequence[Tensor],
+) -> None:
+    near, far = scratch
     for block in blocks:
         for entry, inputs, _, product in block.meetings(near):
             gathered = far[: len(inputs)]
@@ -107,10 +117,10 @@ def _add_gradients(
     blocks: tuple[Block, ...],
     of_x: Tensor | None,
     total: Tensor,
+    scratch: Sequence[Tensor],
 ) -> None:
     """The blocks are of rows of `x`; `total` is added to."""
-    products, gathered_x = _scratch(blocks, x, x)
-    _, gathered_grad = _scratch(blocks, x, grad)
+    products, gathered_x, gathered_grad = scratch
     of_weights = total.unbind(1)
     for block in blocks:
         rows = x[block.rows]
@@ -128,14 +138,17 @@ def _add_gradients(
             _write_sums(block, products, of_x)
 
 
-def _scratch(blocks: tuple[Block, ...], products: Tensor, gathered: Tensor) -> tuple[Tensor, Tensor]:
-    """Space for the products of any block, and for the gathered rows of any of its entries."""
+def _scratch(blocks: tuple[Block, ...], products: Tensor, *gathered: Tensor) -> list[Tensor]:
+    """Space for the products of any block, and for the gathered rows of any of its entries.
+
+    Taken by the thread that calls the workers: what threads of their own free is kept for them alone.
+    """
     n_products = max((len(block.inputs) for block in blocks), default=0)
     n_gathered = max((max(block.counts) for block in blocks), default=0)
-    return (
+    return [
         products.new_empty(n_products, products.shape[1]),
-        gathered.new_empty(n_gathered, gathered.shape[1]),
-    )
+        *(one.new_empty(n_gathered, one.shape[1]) for one in gathered),
+    ]
 
 
 def _write_sums(block: Block, products: Tensor, y: Tensor) -> None:
