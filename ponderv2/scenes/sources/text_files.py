@@ -1,9 +1,10 @@
-"""Numbers in text files of recordings: matrices, cameras, lists of time stamps."""
+"""Matrices, poses and cameras in text files of recordings."""
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +13,34 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
+from ponderv2.scenes.plain_text import numbers, numbers_of_count, read_json, read_text
 from ponderv2.scenes.sources.capture import Lens, pinhole
 
-LARGEST_FILE = 256 * 2**20
-"""Bytes. A larger text file is not a list of poses."""
+__all__ = [
+    "checked_intrinsics",
+    "numbers",
+    "read_json",
+    "read_lens",
+    "read_matrix",
+    "read_pose",
+    "read_text",
+    "rotation_of_quaternion",
+]
+
 LARGEST_MATRIX = 64 * 2**10
 """Bytes of a file that holds one matrix."""
-
-
-def read_text(path: Path, largest: int = LARGEST_FILE) -> str:
-    """The file's text; SceneError when it cannot be read."""
-    try:
-        if path.stat().st_size > largest:
-            raise SceneError(f"{path} is too large to be a text file of a recording")
-        return path.read_text(errors="replace")
-    except OSError as error:
-        raise SceneError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def numbers(text: str) -> Float[ndarray, " number"]:
-    """All numbers of a text, nan and inf among them; ValueError for any other word."""
-    return np.array([float(word) for word in re.split(r"[\s,;]+", text.strip()) if word], np.float64)
+CAMERA_FORMS = "3x3 or 4x4 numbers, `fx fy cx cy`, lines such as `fx: 525`, or JSON with these names"
+CENTER_AT_HALF = np.array([[0.0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
+"""Pixels to subtract where the centre of the first pixel is (0.5, 0.5), as in nerfstudio."""
+_NAMED = re.compile(r"(?<![A-Za-z])(fx|fy|cx|cy|k1|k2|k3|p1|p2|width|height)[\"']?\s*[:=]\s*([-+\d.eE]+)")
+_COEFFICIENTS = ("k1", "k2", "p1", "p2", "k3")
+_JSON_NAMES = {"fl_x": "fx", "fl_y": "fy", "w": "width", "h": "height", "ppx": "cx", "ppy": "cy"}
 
 
 def read_matrix(path: Path, *shapes: tuple[int, int]) -> Float[ndarray, "row column"]:
     """A matrix of one of the given shapes."""
-    try:
-        values = numbers(read_text(path, LARGEST_MATRIX))
-    except ValueError as error:
-        raise SceneError(f"{path} does not hold numbers ({error})") from error
+    counts = tuple(rows * columns for rows, columns in shapes)
+    values = _numbers_of_file(path, counts)
     for rows, columns in shapes:
         if len(values) == rows * columns:
             return values.reshape(rows, columns)
@@ -49,38 +49,71 @@ def read_matrix(path: Path, *shapes: tuple[int, int]) -> Float[ndarray, "row col
 
 
 def read_pose(path: Path) -> Float[ndarray, "4 4"]:
-    """A 4x4 pose; not-a-number everywhere when the file is not one, so that the frame is dropped."""
+    """A 4x4 pose; not-a-number everywhere when the file is damaged, so that the frame is dropped.
+
+    Raises SceneError for a translation and a quaternion, which these layouts do not have: the order of the
+    quaternion has to be found out.
+    """
+    none = np.full((4, 4), np.nan)
     try:
-        pose = read_matrix(path, (4, 4), (3, 4)) if path.stat().st_size else np.full((4, 4), np.nan)
+        values = _numbers_of_file(path, (16, 12)) if path.stat().st_size else none.ravel()
     except (SceneError, OSError):
-        return np.full((4, 4), np.nan)
-    return pose if len(pose) == 4 else np.concatenate([pose, [[0.0, 0.0, 0.0, 1.0]]])
+        return none
+    if len(values) in (7, 8) and np.isfinite(values).all() and abs(np.linalg.norm(values[-4:]) - 1) < 0.01:
+        raise SceneError(
+            f"{path} holds {len(values)} numbers, a translation and a quaternion, expected a 4x4 matrix",
+            fix="--layout generic reads such poses",
+        )
+    if len(values) == 12:
+        values = np.append(values, (0.0, 0.0, 0.0, 1.0))
+    return values.reshape(4, 4) if len(values) == 16 else none
 
 
 def read_lens(path: Path) -> Lens:
-    """Intrinsics from 3x3 or 4x4 numbers, `fx fy cx cy`, or Open3D's JSON."""
-    if path.suffix.lower() == ".json":
-        return _open3d_lens(path)
-    values = read_matrix(path, (3, 3), (4, 4), (1, 4))
-    matrix = pinhole(*values[0]) if values.shape == (1, 4) else values[:3, :3]
-    return Lens(checked_intrinsics(matrix, path))
+    """Intrinsics from numbers (3x3, 3x4, 4x4, `fx fy cx cy` with k1 k2 p1 p2 k3), from names, or from JSON.
 
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object."""
-    try:
-        values = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise SceneError(f"{path} is not readable JSON ({error})", fix="copy the file again") from error
-    if not isinstance(values, dict):
-        raise SceneError(f"{path} is not a JSON object")
-    return values
+    JSON is Open3D's (`intrinsic_matrix`, column by column), or has fx, fy, cx and cy (nerfstudio: fl_x).
+    Raises SceneError when the file holds no camera.
+    """
+    text = read_text(path, LARGEST_MATRIX)
+    if text.lstrip().startswith("{"):
+        return _lens_of_json(path)
+    named = dict(_NAMED.findall(text))
+    if {"fx", "fy", "cx", "cy"} <= named.keys():
+        return _lens_of_names(named, path)
+    values = _numbers_of_file(path, (4, 9, 16, 12, 8))
+    if len(values) in (8, 9) and values[3] != 0:  # a matrix has a zero there
+        return Lens(checked_intrinsics(pinhole(*values[:4]), path), None, _five(values[4:]))
+    if len(values) == 4:
+        return Lens(checked_intrinsics(pinhole(*values), path))
+    shape = {9: (3, 3), 12: (3, 4), 16: (4, 4)}.get(len(values))
+    if shape is None:
+        raise SceneError(
+            f"{path} holds {len(values)} numbers, which is no camera", fix=f"write {CAMERA_FORMS}"
+        )
+    return Lens(checked_intrinsics(values.reshape(shape)[:3, :3], path))
 
 
 def checked_intrinsics(matrix: Float[ndarray, "3 3"], path: Path) -> Float[ndarray, "3 3"]:
     """The matrix, refused when no camera can have it."""
-    if not np.isfinite(matrix).all() or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
-        raise SceneError(f"{path} holds no camera: focal lengths {matrix[0, 0]:g} and {matrix[1, 1]:g}")
+    fx, fy = matrix[0, 0], matrix[1, 1]
+    if fx > 0 > fy:
+        raise SceneError(
+            f"{path} has a negative focal length, fy = {fy:g}: rows counted from the bottom",
+            fix=f"write {-fy:g} where the first row of the pictures is the top, as in nearly all files",
+        )
+    if not np.isfinite(matrix).all() or fx <= 0 or fy <= 0:
+        raise SceneError(f"{path} holds no camera: focal lengths {fx:g} and {fy:g}")
+    if matrix[2, :2].any() and not matrix[:2, 2].any():
+        raise SceneError(
+            f"{path} holds a transposed camera matrix: cx and cy are in the last row",
+            fix="write them into the last column",
+        )
+    if max(fx, fy) < 5 and np.abs(matrix[:2, 2]).max() <= 1:
+        raise SceneError(
+            f"{path} holds numbers relative to the size of the pictures: fx = {fx:g}, cx = {matrix[0, 2]:g}",
+            fix="write pixels: multiply fx and cx by the width, fy and cy by the height",
+        )
     return matrix.astype(np.float64)
 
 
@@ -99,10 +132,41 @@ def rotation_of_quaternion(quaternion: Float[ndarray, "4"]) -> Float[ndarray, "3
     )
 
 
-def _open3d_lens(path: Path) -> Lens:
+def _numbers_of_file(path: Path, counts: tuple[int, ...]) -> Float[ndarray, " number"]:
+    try:
+        return numbers_of_count(read_text(path, LARGEST_MATRIX), counts)
+    except ValueError as error:
+        raise SceneError(f"{path} does not hold numbers ({error})") from error
+
+
+def _lens_of_json(path: Path) -> Lens:
     values = read_json(path)
     try:
-        matrix = np.array(values["intrinsic_matrix"], np.float64).reshape(3, 3).T
-        return Lens(checked_intrinsics(matrix, path), (int(values["width"]), int(values["height"])))
+        if "intrinsic_matrix" in values:
+            matrix = np.array(values["intrinsic_matrix"], np.float64).reshape(3, 3).T
+            return Lens(checked_intrinsics(matrix, path), (int(values["width"]), int(values["height"])))
+        named = {_JSON_NAMES.get(name, name): value for name, value in values.items()}
+        lens = _lens_of_names(named, path)
+        if "fl_x" not in values:
+            return lens
+        return replace(lens, intrinsics=lens.intrinsics - CENTER_AT_HALF)
     except (KeyError, ValueError, TypeError, OverflowError) as error:
-        raise SceneError(f"{path} is not an Open3D camera ({error})") from error
+        raise SceneError(f"{path} is not a camera ({error})", fix=f"write {CAMERA_FORMS}") from error
+
+
+def _lens_of_names(named: Mapping[str, Any], path: Path) -> Lens:
+    """Pixels; the size where width and height are named."""
+    try:
+        matrix = pinhole(*(float(named[name]) for name in ("fx", "fy", "cx", "cy")))
+        five = _five([float(named.get(name, 0.0)) for name in _COEFFICIENTS])
+        size = (int(named["width"]), int(named["height"])) if {"width", "height"} <= named.keys() else None
+    except KeyError as error:
+        raise SceneError(f"{path} has no {error} of a camera", fix=f"write {CAMERA_FORMS}") from error
+    except (ValueError, TypeError, OverflowError) as error:
+        raise SceneError(f"{path} is not a camera ({error})", fix=f"write {CAMERA_FORMS}") from error
+    return Lens(checked_intrinsics(matrix, path), size, five)
+
+
+def _five(values: Any) -> tuple[float, float, float, float, float]:
+    k1, k2, p1, p2, k3 = (*map(float, values), 0.0)[:5]
+    return k1, k2, p1, p2, k3
