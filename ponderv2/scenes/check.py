@@ -19,6 +19,7 @@ from ponderv2.scenes.check_agreement import (
     frame_pairs,
     sample_frame,
 )
+from ponderv2.scenes.check_candidates import spread_frames
 from ponderv2.scenes.check_cloud import CloudMap, motion_of_cloud, reading_of_cloud, seen_points
 from ponderv2.scenes.check_order import OrderCheck
 from ponderv2.scenes.check_readings import Reading, readings
@@ -212,16 +213,7 @@ def _other_readings(
 
 
 def _chosen(frames: tuple[Frame, ...], most: int) -> list[Frame]:
-    """A few runs of neighbouring frames rather than frames far apart, which would see different things."""
-    if len(frames) <= most:
-        return list(frames)
-    n_runs = max(most // 8, 1)
-    length = most // n_runs
-    span = len(frames) // n_runs
-    step = max(min(span // length, 3), 1)
-    starts = [run * span for run in range(n_runs)]
-    picked = sorted({start + index * step for start in starts for index in range(length)})
-    return [frames[index] for index in picked if index < len(frames)]
+    return [frames[index] for index in spread_frames(len(frames), most)]
 
 
 def _rounded(value: float | np.floating | None) -> float | None:

@@ -24,11 +24,17 @@ class Samples:
     """One frame as the check sees it."""
 
     depth: Float64[ndarray, "row column"]
-    grey: Float64[ndarray, "row column"]
+    grey: Float64[ndarray, "row column"] | None
+    """Brightness 0..255; None for a frame without colour."""
     pixel: Float64[ndarray, "point 2"]
     """Pixels with a measurement."""
     intrinsics: Float64[ndarray, "3 3"]
     camera_to_world: Float64[ndarray, "4 4"]
+
+    @property
+    def coverage(self) -> float:
+        """Share of pixels with a measurement."""
+        return float(np.count_nonzero(self.depth) / max(self.depth.size, 1))
 
     def world_points(self, reading: Reading, at_most: int) -> Float64[ndarray, "point 3"]:
         """Where the pixels are under a reading."""
@@ -49,12 +55,13 @@ class Agreement:
     """Brightness in the one frame."""
     second: Float64[ndarray, " point"]
     """Brightness in the other."""
-    n_tried: int
+    n_tried: float | int
+    """Pixels that would be seen again if all of the first frame were in view of the second."""
 
-    def share(self, tolerance: float) -> float:
+    def share(self, tolerance: float, relative: float = RELATIVE) -> float:
         """Agreeing part of the pixels that were seen again; few pixels seen again lower it."""
         seen = max(len(self.error), 0.15 * self.n_tried, 1.0)
-        return float(self._agreeing(tolerance).sum() / seen)
+        return float(self._agreeing(tolerance, relative).sum() / seen)
 
     def share_of_seen(self, tolerance: float) -> float | None:
         """The same where it is known that frames look at different things; None when hardly any is seen."""
@@ -67,42 +74,53 @@ class Agreement:
 
     def correlation(self, tolerance: float) -> float | None:
         """Of the brightness of agreeing pixels; None where there are few or no contrast."""
-        agreeing = np.abs(self.error) < tolerance
+        agreeing = (np.abs(self.error) < tolerance) & np.isfinite(self.first)
         first, second = self.first[agreeing], self.second[agreeing]
         if len(first) < 50 or first.std() < 1e-6 or second.std() < 1e-6:
             return None
         return float(np.corrcoef(first, second)[0, 1])
 
-    def _agreeing(self, tolerance: float) -> ndarray:
-        return np.abs(self.error) < tolerance + RELATIVE * self.depth
+    def _agreeing(self, tolerance: float, relative: float = RELATIVE) -> ndarray:
+        return np.abs(self.error) < tolerance + relative * self.depth
 
 
 def agreement(samples: list[Samples], pairs: list[tuple[int, int]], reading: Reading) -> Agreement:
     """Reproject the pixels of each pair's first frame into the second."""
     none = np.zeros(0)
     parts: list[tuple[ndarray, ndarray, ndarray, ndarray]] = [(none, none, none, none)]
-    n_tried = 0
+    n_tried = 0.0
     for first, second in pairs:
         parts.append(_reproject(samples[first], samples[second], reading))
-        n_tried += len(samples[first].pixel)
+        n_tried += len(samples[first].pixel) * samples[second].coverage
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     return Agreement(columns[0], columns[1], columns[2], columns[3], n_tried)
 
 
 def sample_frame(frame: Frame, n_pixels: int) -> Samples:
-    """Pictures and camera of a frame, with some of its pixels that have a depth."""
-    depth = frame.read_depth().numpy().astype(np.float64)
+    """Images and camera of a frame, with some of its pixels that have a depth."""
+    return sample_depth(
+        frame.read_depth().numpy().astype(np.float64),
+        frame.camera.intrinsics.numpy().astype(np.float64),
+        np.linalg.inv(frame.camera.world_to_camera.numpy().astype(np.float64)),
+        n_pixels,
+        frame.read_color().numpy().astype(np.float64).mean(axis=2),
+    )
+
+
+def sample_depth(
+    depth: Float64[ndarray, "row column"],
+    intrinsics: Float64[ndarray, "3 3"],
+    camera_to_world: Float64[ndarray, "4 4"],
+    n_pixels: int,
+    grey: Float64[ndarray, "row column"] | None = None,
+) -> Samples:
+    """The same of arrays: depth in metres, 0 = no measurement."""
     row, column = np.nonzero(depth > 0)
     keep = np.linspace(0, max(len(row) - 1, 0), min(n_pixels, len(row))).astype(np.int64)
     # Evenly spaced in reading order would give stripes where the row length divides the step: jitter by hash.
     keep = np.clip(keep + (np.arange(len(keep)) * 7919) % 53, 0, max(len(row) - 1, 0))
-    return Samples(
-        depth=depth,
-        grey=frame.read_color().numpy().astype(np.float64).mean(axis=2),
-        pixel=np.stack([column[keep], row[keep]], axis=1).astype(np.float64),
-        intrinsics=frame.camera.intrinsics.numpy().astype(np.float64),
-        camera_to_world=np.linalg.inv(frame.camera.world_to_camera.numpy().astype(np.float64)),
-    )
+    pixel = np.stack([column[keep], row[keep]], axis=1).astype(np.float64)
+    return Samples(depth, grey, pixel, intrinsics, camera_to_world)
 
 
 def frame_pairs(n_frames: int) -> list[tuple[int, int]]:
@@ -140,5 +158,8 @@ def _reproject(
     known = measured > 0
     # What lies far behind the second frame's surface is hidden from it, which is no disagreement.
     known &= z < measured * 1.25 + 0.1
+    if first.grey is None or second.grey is None:
+        unknown = np.full(int(known.sum()), np.nan)
+        return (z - measured)[known], z[known], unknown, unknown
     start = first.grey[row, column][front][inside]
     return (z - measured)[known], z[known], start[known], second.grey[y, x][known]
