@@ -35,9 +35,10 @@ def spconv_installed() -> bool:
 
 
 def backend_for(feature: Tensor) -> Backend:
-    """spconv for float32 and float16 features on a CUDA device where it is installed, plain torch otherwise.
+    """spconv for single and half precision on a CUDA device where it is installed, plain torch otherwise.
 
-    spconv's CPU build is never used: it loses updates at random with more than one thread.
+    spconv has no bfloat16: `spconv_backend` computes in float32 what is asked for in it. spconv's CPU build
+    is never used: it loses updates at random with more than one thread.
     """
     if feature.is_cuda and feature.dtype.itemsize <= 4 and spconv_installed():
         from ponderv2.sparse import spconv_backend

@@ -2,13 +2,14 @@
 
 spconv's modules are used without parameters of their own: they know kernel, stride and index key, and
 are lent our weight for one call. Rows of a strided result come in spconv's order and are put into ours.
+Under autocast spconv casts to float16, whatever type autocast has; bfloat16 is therefore done in float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +17,28 @@ from torch import Tensor
 
 from ponderv2.sparse.kernel_maps import Level, Triple, triple
 
+Convolution = TypeVar("Convolution", bound=Callable[..., Tensor])
 
+
+def bfloat16_in_float32(convolution: Convolution) -> Convolution:
+    """The same convolution, where bfloat16 is asked for: in float32 without autocast, its result rounded.
+
+    Without this spconv would compute in float16, whose range overflows without a loss scale.
+    """
+
+    @wraps(convolution)
+    def safe(feature: Tensor, weight: Tensor, *rest: Any) -> Tensor:
+        kind = feature.device.type
+        wanted = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else feature.dtype
+        if wanted != torch.bfloat16:
+            return convolution(feature, weight, *rest)
+        with torch.autocast(kind, enabled=False):
+            return convolution(feature.float(), weight.float(), *rest).to(wanted)
+
+    return safe  # pyright: ignore[reportReturnType]
+
+
+@bfloat16_in_float32
 def submanifold(
     feature: Float[Tensor, "voxel channel"], weight: Float[Tensor, "out kx ky kz channel"], level: Level
 ) -> Float[Tensor, "voxel out"]:
@@ -25,6 +47,7 @@ def submanifold(
     return _run(module, weight, _voxels(feature, level)).features
 
 
+@bfloat16_in_float32
 def strided(
     feature: Float[Tensor, "voxel channel"],
     weight: Float[Tensor, "out kx ky kz channel"],
@@ -38,6 +61,7 @@ def strided(
     return result.features.index_select(0, _order(result, level, kernel, step))
 
 
+@bfloat16_in_float32
 def inverse(
     feature: Float[Tensor, "coarse channel"],
     weight: Float[Tensor, "out kx ky kz channel"],

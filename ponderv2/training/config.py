@@ -99,7 +99,10 @@ class TrainingConfig(StrictConfig):
     frozen: tuple[str, ...] = ()
     """Parameters whose name starts so are not trained."""
     precision: Precision = "32"
-    """Of the encoder and its convolutions; what needs more asks for it itself."""
+    """Of the encoder and its convolutions; what needs more asks for it itself. On a CPU bf16 and fp16 run in
+    float32, which is faster there."""
+    bf16_on_cpu: bool = False
+    """Run `precision: bf16` in bf16 on a CPU too, although that takes longer."""
     tf32: bool = True
     """Allow 19-bit products on graphics cards that have them. Means nothing on a CPU."""
     strategy: Literal["ddp"] = "ddp"

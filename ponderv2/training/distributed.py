@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ponderv2.errors import Interrupted, PonderError, ResourceError
 from ponderv2.training.config import TrainingConfig
+from ponderv2.training.precision import precision_in_use
 
 if TYPE_CHECKING:
     import lightning_fabric
@@ -100,12 +101,14 @@ def make_fabric(
     _check_devices(config, devices, nodes)
     torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
     several = devices > 1 or under_launcher()
+    accelerator = _accelerator(config)
+    precision = precision_in_use(config, accelerator).name
     fabric = Fabric(
-        accelerator=_accelerator(config),
+        accelerator=accelerator,
         devices=devices,
         num_nodes=nodes,
         strategy=_strategy(config) if several else "auto",
-        precision=_PRECISION[config.precision],  # pyright: ignore[reportArgumentType]
+        precision=_PRECISION[precision],  # pyright: ignore[reportArgumentType]
         plugins=[_environment(member)] if member.n_processes > 1 else None,
     )
     if several:
@@ -182,8 +185,6 @@ def _check_devices(config: TrainingConfig, devices: int, nodes: int) -> None:
         raise ResourceError(
             f"{devices} devices were asked for and {there} are there", fix=f"--devices {there}"
         )
-    if config.device != "cuda" and there == 0 and config.precision == "fp16":
-        raise ResourceError("fp16 needs a CUDA device", fix="--set training.precision=bf16")
 
 
 def _run_other(member: Member, work: Callable[..., Any], arguments: tuple[Any, ...], complaints: Any) -> None:

@@ -80,3 +80,5 @@ class TrainingOutcome:
     """Steps whose scenes went through the model in smaller parts, as memory ran out."""
     bad_scenes: tuple[str, ...] = ()
     """Scenes that could not be read, and that others stood in for."""
+    precision: str = "32"
+    """In which the run computed."""

@@ -56,10 +56,12 @@ class Logbook:
         first_step: int,
         tensorboard: bool,
         megabytes: float = math.inf,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """`first_step`: steps that are already done; later lines of an interrupted run are dropped.
 
-        `megabytes`: most that each of metrics, log and curves may take.
+        `megabytes`: most that each of metrics, log and curves may take. `environment`: what is written into
+        `environment.json` beside machine and versions.
         """
         self.folder = folder
         self._curves = Curves(folder / "tensorboard", first_step, megabytes) if tensorboard else None
@@ -70,7 +72,8 @@ class Logbook:
             self._metrics = BoundedFile(folder / "metrics.jsonl", megabytes)
             self._log = BoundedFile(folder / "log.txt", megabytes)
             write_yaml(folder / "config.yaml", config)
-            write_bytes(folder / "environment.json", (json.dumps(_environment(), indent=2) + "\n").encode())
+            facts = {**_environment(), **(environment or {})}
+            write_bytes(folder / "environment.json", (json.dumps(facts, indent=2) + "\n").encode())
         except OSError as error:
             raise OutputError(f"cannot write to {folder}: {error.strerror}") from error
 

@@ -31,6 +31,7 @@ from ponderv2.training.job import Job, Listener, TrainingOutcome
 from ponderv2.training.logbook import Logbook
 from ponderv2.training.optimiser import build_optimiser, load_optimiser, pace_at, set_pace
 from ponderv2.training.order import Order, Share
+from ponderv2.training.precision import precision_in_use
 from ponderv2.training.quarantine import BadScene, Quarantine
 from ponderv2.training.shelf import Kept, Shelf
 from ponderv2.training.stepper import Stepper
@@ -64,6 +65,7 @@ class _Training:
         self.bad_in_a_row = self.n_skipped = self.asked_to_stop = 0
         self.bad_scenes: list[BadScene] = []
         self.quarantine = Quarantine(job.folder, self.settings.max_bad_scenes)
+        self.precision = precision_in_use(job.training, fabric.device.type)
         self.share = Share(
             self.settings.batch_size, n_processes(), process_number(), self.settings.accumulate
         )
@@ -75,9 +77,10 @@ class _Training:
         if resume and resume.optimiser:
             load_optimiser(self.optimiser.optimizer, resume.optimiser)
         if resume and resume.scaler:
-            self._precision.load_state_dict(resume.scaler)
+            self._autocast.load_state_dict(resume.scaler)
         self.shelf = Shelf(job.folder / "checkpoints", Kept.of(self.settings))
         self.logbook = self._open_logbook()
+        self._describe_precision(resume)
         self.interruption = Interruption()
         parameters = list(job.model.parameters())
         self.backward = Backward(fabric, self.module, parameters, job.seed, self._warn)
@@ -109,7 +112,16 @@ class _Training:
             skipped_steps=self.n_skipped,
             split_steps=self.backward.n_split,
             bad_scenes=tuple(self.quarantine.scenes),
+            precision=str(self.precision),
         )
+
+    def _describe_precision(self, resume: Checkpoint | None) -> None:
+        """Reports a precision that is not that of the settings, or not that of the run so far."""
+        if self.precision.note:
+            self._note(self.precision.note)
+        before = resume.versions.get("precision") if resume else None
+        if before is not None and before != str(self.precision):
+            self._warn(f"the run was begun in precision {before} and continues in {self.precision}")
 
     def _one_step(self, parts: Iterator[Fed]) -> dict[str, float]:
         """Changes the weights once, or not at all when a number is not finite or memory does not suffice.
@@ -279,11 +291,12 @@ class _Training:
             seed=self.job.seed,
             optimiser=self.optimiser.optimizer.state_dict(),
             scheduler={"steps": self.settings.steps},
-            scaler=dict(self._precision.state_dict()) or None,
+            scaler=dict(self._autocast.state_dict()) or None,
             history=self.history,
             data=dict(self.job.data),
             classes=dict(self.job.classes),
-            versions=software_versions() | {"threads": str(torch.get_num_threads())},
+            versions=software_versions()
+            | {"threads": str(torch.get_num_threads()), "precision": str(self.precision)},
         )
         self.shelf.put(checkpoint, is_best)
 
@@ -301,14 +314,15 @@ class _Training:
             self.step,
             self.settings.tensorboard,
             self.settings.log_megabytes,
+            {"precision": str(self.precision)},
         )
 
     @property
-    def _precision(self) -> Any:
+    def _autocast(self) -> Any:
         return self.fabric.strategy.precision
 
     def _loss_scale(self) -> float | None:
-        scaler = getattr(self._precision, "scaler", None)
+        scaler = getattr(self._autocast, "scaler", None)
         return float(scaler.get_scale()) if scaler is not None else None
 
     def _note(self, text: str) -> None:

@@ -56,6 +56,8 @@ class PretrainResult:
     """Steps that were done in smaller parts, as memory ran out."""
     bad_scenes: tuple[str, ...] = ()
     """Scenes that could not be read, and that others stood in for."""
+    precision: str = "32"
+    """In which the run computed: where the device is no good at that of the settings, another one."""
     seconds: float = 0.0
 
 
@@ -104,6 +106,7 @@ def run(
         skipped_steps=outcome.skipped_steps,
         split_steps=outcome.split_steps,
         bad_scenes=outcome.bad_scenes,
+        precision=outcome.precision,
         seconds=time.perf_counter() - started,
     )
 

@@ -221,7 +221,7 @@ def test_a_second_run_in_one_folder_is_refused_and_a_dead_one_taken_over(tmp_pat
 
 
 def test_half_precision_of_the_forward_pass_trains(tmp_path: Path) -> None:
-    outcome = run_toy(toy_job(tmp_path, 6, precision="bf16"))
+    outcome = run_toy(toy_job(tmp_path, 6, precision="bf16", bf16_on_cpu=True))
     assert outcome.step == 6 and outcome.skipped_steps == 0
 
 
