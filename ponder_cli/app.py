@@ -145,7 +145,7 @@ def _misses_a_library(problem: Exception) -> bool:
 
 
 def _write_log(text: str) -> Path:
-    path = Path(tempfile.gettempdir()) / f"ponder-error-{time.strftime('%Y%m%d-%H%M%S')}.log"
+    path = Path(tempfile.gettempdir()) / f"ponder-error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     words = " ".join(sys.argv)
     try:
         path.write_text(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import json
@@ -20,9 +19,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from ponderv2.errors import MismatchError, OutputError, PonderError
+from ponderv2.io.files import write_bytes
 
 WIDTH_OF_FILES = 160
 """Columns of a table that goes into a file or another program."""
+ANOTHER_FILE = "--json another/file.json"
 LIST_SHOWN = 6
 """Longer lists of names are shown by their ends; JSON has them whole."""
 MISMATCHES_SHOWN = 8
@@ -177,7 +178,7 @@ def check_json(path: Path | None) -> None:
 
 
 def _unwritable(path: Path, reason: str | None) -> OutputError:
-    return OutputError(f"cannot write {path}: {reason}", fix="--json another/file.json")
+    return OutputError(f"cannot write {path}: {reason}", fix=ANOTHER_FILE)
 
 
 def write_json(result: object, path: Path | None) -> None:
@@ -192,19 +193,7 @@ def write_json(result: object, path: Path | None) -> None:
     if str(path) == "-":
         sys.stdout.write(text + "\n")
         return
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.is_file() and path.exists():  # a device or a pipe is written as it is
-            path.write_text(text + "\n", encoding="utf-8")
-            return
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as problem:
-        raise _unwritable(path, problem.strerror) from problem
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    write_bytes(path, (text + "\n").encode(), fix=ANOTHER_FILE)
 
 
 def plain(value: Any) -> Any:

@@ -20,7 +20,7 @@ import numpy as np
 
 from ponderv2.evaluation.object_overlaps import PredictedObjects
 from ponderv2.evaluation.submission import open_submission
-from ponderv2.scenes.storage_writer import write_bytes
+from ponderv2.io.files import write_bytes
 
 MASKS = "predicted_masks"
 MOST_PROBLEMS = 20

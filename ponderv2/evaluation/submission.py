@@ -17,7 +17,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ponderv2.errors import OutputError
-from ponderv2.scenes.storage_writer import write_bytes
+from ponderv2.io.files import write_bytes
 
 SCENE_NAME = re.compile(r"scene\d{4}_\d{2}\.txt")
 MOST_PROBLEMS = 20

@@ -6,9 +6,9 @@ Every sentence is embedded and normalised, the sentences of one name are average
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ponderv2.errors import PresetError, ResourceError
+from ponderv2.errors import OutputError, PresetError, ResourceError
 from ponderv2.heads.text_config import ClipEmbeddingsConfig
+from ponderv2.io.files import cache_folder, digest_of_files, write_bytes
 
 BATCH = 256
 """Sentences that are embedded at once."""
@@ -38,7 +39,8 @@ def clip_embeddings(config: ClipEmbeddingsConfig, names: Sequence[str]) -> Float
         return read_embeddings(path)
     embedded = _embed(config.model, sentences(config.templates, names))
     rows = mean_over_templates(embedded, len(config.templates))
-    write_embeddings(path, rows, {"model": config.model, "names": json.dumps(list(names))})
+    with contextlib.suppress(OutputError):  # without a cache they are computed again the next time
+        write_embeddings(path, rows, {"model": config.model, "names": json.dumps(list(names))})
     return rows
 
 
@@ -59,13 +61,7 @@ def cache_file(config: ClipEmbeddingsConfig, names: Sequence[str]) -> Path:
     """Where the rows of these names are kept. The name follows from model, templates and names."""
     parts = [_identity(config.model), list(config.templates), list(names)]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
-    return (config.cache or _cache_folder()) / "text" / f"{key}.safetensors"
-
-
-def _cache_folder() -> Path:
-    named = os.environ.get("PONDER_CACHE")
-    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ponder"
-    return Path(named) if named else usual
+    return (config.cache or cache_folder()) / "text" / f"{key}.safetensors"
 
 
 def _identity(model: str) -> str:
@@ -73,13 +69,7 @@ def _identity(model: str) -> str:
     folder = Path(model).expanduser()
     if not folder.is_dir():
         return model
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.is_file():
-            digest.update(path.name.encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+    return digest_of_files((path.name, path) for path in sorted(folder.iterdir()) if path.is_file())
 
 
 @torch.no_grad()
@@ -134,12 +124,9 @@ def read_embeddings(path: Path) -> Float[Tensor, "class channel"]:
 
 
 def write_embeddings(path: Path, rows: Float[Tensor, "class channel"], notes: Mapping[str, str]) -> None:
-    """Writes rows with notes; processes that do so at the same time do not disturb each other."""
+    """Writes rows with notes, whole or not at all. Raises OutputError."""
     try:
         from safetensors.torch import save
     except ImportError as error:
         raise ResourceError(f"{path} needs the package safetensors", fix=INSTALL) from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_bytes(save({"embeddings": rows.contiguous()}, metadata=dict(notes)))
-    os.replace(unfinished, path)
+    write_bytes(path, save({"embeddings": rows.contiguous()}, metadata=dict(notes)))

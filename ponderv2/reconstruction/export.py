@@ -11,8 +11,8 @@ import torch
 
 from ponderv2.errors import OutputError, SceneError
 from ponderv2.geometry.meshes import Mesh, vertex_normals
+from ponderv2.io.files import write_bytes
 from ponderv2.scenes.ply import read_ply
-from ponderv2.scenes.storage_writer import write_bytes
 
 SUFFIXES = (".ply", ".obj", ".glb")
 

@@ -14,12 +14,12 @@ from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from ponderv2.errors import OutputError, ResourceError
+from ponderv2.errors import ResourceError
 from ponderv2.geometry.cameras import Camera
 from ponderv2.geometry.rays import rays_through_pixels
+from ponderv2.io.files import replacement, write_bytes
 from ponderv2.reconstruction.fields import RenderedRays, SceneField
 from ponderv2.scenes.pictures import encode_png16
-from ponderv2.scenes.storage_writer import write_bytes
 
 RAYS_AT_A_TIME = 65536
 """Rays that are built together: memory does not grow with the picture."""
@@ -128,18 +128,13 @@ def write_video(
     """A film; the ending of `path` (.mp4, .gif) chooses the format. Raises OutputError."""
     import imageio.v2 as imageio
 
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     options: dict[str, Any] = {"duration": 1000 / frames_per_second, "loop": 0}
     if path.suffix == ".mp4":
         options = {"fps": frames_per_second, "macro_block_size": 2}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        film: Any
-        with imageio.get_writer(temporary, **options) as film:
-            for picture in pictures:
-                film.append_data(picture)
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    film: Any
+    with (
+        replacement(path, ending=path.suffix) as temporary,
+        imageio.get_writer(temporary, **options) as film,
+    ):
+        for picture in pictures:
+            film.append_data(picture)

@@ -95,7 +95,7 @@ class SceneStore:
     def create(root: Path, info: DatasetInfo) -> SceneStore:
         """The store in a folder that is made if need be; `info` replaces what was known of it."""
         root = Path(root)
-        from ponderv2.scenes.storage_writer import write_bytes
+        from ponderv2.io.files import write_bytes
 
         text = yaml.dump(_plain(asdict(info)), Dumper=DUMPER, sort_keys=False, allow_unicode=True)
         write_bytes(root / INFO_FILE, text.encode())

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import json
-import os
-import platform
-import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 
-from ponderv2.errors import OutputError, SceneError
+from ponderv2.errors import SceneError
+from ponderv2.io.files import (
+    ASIDE,
+    has_ended,
+    remove_leftovers,
+    replace_folder,
+    reported,
+    sync_folder,
+    temporary_path,
+    write_through,
+)
 from ponderv2.scenes.pictures import encode_jpeg, encode_png16
 from ponderv2.scenes.ply import encode_ply
 from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene, Surface, label_dtype
@@ -23,80 +29,42 @@ from ponderv2.version import __version__
 
 def write_scene(folder: Path, contents: PreparedScene, fingerprint: str) -> Surface:
     """Write frames as they come, then the surface, then move the whole into place. Returns the surface."""
-    # Of this process alone: a worker whose parent was killed may still write the same scene.
-    temporary = folder.parent / f".{folder.name}.{_machine()}-{os.getpid()}.partial"
+    temporary = temporary_path(folder)
     try:
-        _remove_leftovers(folder)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        frames = _write_frames(temporary / "frames", contents)
-        surface = contents.surface()
-        _write_surface(temporary, surface)
-        record = {
-            "fingerprint": fingerprint,
-            "version": __version__,
-            "frames": frames,
-            "points": len(surface.cloud.coord),
-            "notes": list(surface.notes),
-            "repairs": list(surface.repairs),
-        }
-        _write_new(temporary / "prepared.json", json.dumps(record, indent=1).encode())
-        for directory in [path for path in temporary.rglob("*") if path.is_dir()] + [temporary]:
-            _sync_folder(directory)
-        _replace_folder(temporary, folder)
-    except OSError as error:
-        raise output_error(folder, error) from error
+        with reported(folder):
+            remove_leftovers(folder.parent)
+            temporary.mkdir(parents=True)
+            frames = _write_frames(temporary / "frames", contents)
+            surface = contents.surface()
+            _write_surface(temporary, surface)
+            record = {
+                "fingerprint": fingerprint,
+                "version": __version__,
+                "frames": frames,
+                "points": len(surface.cloud.coord),
+                "notes": list(surface.notes),
+                "repairs": list(surface.repairs),
+            }
+            _write_new(temporary / "prepared.json", json.dumps(record, indent=1).encode())
+            for directory in [path for path in temporary.rglob("*") if path.is_dir()] + [temporary]:
+                sync_folder(directory)
+            replace_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return surface
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_new(temporary, data)
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise output_error(path, error, len(data)) from error
-    finally:
-        with contextlib.suppress(OSError):  # what went wrong was said above
-            temporary.unlink(missing_ok=True)
-
-
 def put_back(folder: Path) -> None:
     """The scene as it was before a replacement that was killed between its two renames."""
-    aside = _aside(folder)
-    if aside.is_dir() and not folder.exists():
-        with contextlib.suppress(OSError):
-            aside.rename(folder)
-
-
-def output_error(path: Path, error: OSError, n_bytes: int | None = None) -> OutputError:
-    """What the system said, in words a user can act on; `n_bytes`: size of the file that did not fit."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    fix = (
-        "free some space and run the command again; finished scenes are kept"
-        if full
-        else "choose another --out"
-    )
-    room = needed_and_free(path.parent, n_bytes) if full and n_bytes is not None else ""
-    return OutputError(f"cannot write {path}: {error.strerror or error}{room}", fix=fix)
-
-
-def needed_and_free(folder: Path, n_bytes: int) -> str:
-    """For messages: how much was to be written, and how much the disk takes."""
-    try:
-        free = f", {_megabytes(shutil.disk_usage(folder).free)} free on the disk"
-    except OSError:
-        free = ""
-    return f" ({_megabytes(n_bytes)} needed{free})"
-
-
-def _megabytes(n_bytes: int) -> str:
-    return f"{n_bytes} bytes" if n_bytes < 2**17 else f"{n_bytes / 2**20:.1f} MiB"
+    if folder.exists() or not folder.parent.is_dir():
+        return
+    start = f".{folder.name}."
+    for path in sorted(folder.parent.iterdir()):
+        aside = path.name.startswith(start) and (path.name == f"{start}old" or has_ended(path.name, ASIDE))
+        if aside and path.is_dir():
+            with contextlib.suppress(OSError):
+                path.rename(folder)
+                return
 
 
 def _write_frames(folder: Path, contents: PreparedScene) -> int:
@@ -194,61 +162,5 @@ def _cloud_arrays(cloud: PreparedCloud) -> dict[str, np.ndarray]:
 
 
 def _write_new(path: Path, data: bytes) -> None:
-    try:
-        with path.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise output_error(path, error, len(data)) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make renames and new names survive a power cut, where the system offers it."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _replace_folder(new: Path, target: Path) -> None:
-    """A folder cannot be renamed onto a full one: the old one steps aside first."""
-    aside = _aside(target)
-    if target.exists():
-        shutil.rmtree(aside, ignore_errors=True)
-        target.rename(aside)
-    new.rename(target)
-    _sync_folder(target.parent)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _aside(target: Path) -> Path:
-    return target.parent / f".{target.name}.old"
-
-
-def _machine() -> str:
-    return re.sub(r"[^\w.]", "_", platform.node())[:40]
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """What processes of this machine that are no more have left of the scene."""
-    start, end = f".{folder.name}.", ".partial"
-    for path in folder.parent.iterdir() if folder.parent.is_dir() else ():
-        if not (path.name.startswith(start) and path.name.endswith(end)):
-            continue
-        machine, _, process = path.name[len(start) : -len(end)].rpartition("-")
-        if machine == _machine() and process.isdigit() and not _lives(int(process)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+    with reported(path, n_bytes=len(data)):
+        write_through(path, data)

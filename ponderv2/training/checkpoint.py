@@ -6,11 +6,8 @@ in the archive's comment, so that a flipped byte anywhere is noticed before anyt
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
-import os
-import shutil
 import struct
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -22,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ponderv2.errors import CheckpointError, OutputError
-from ponderv2.scenes.storage_writer import needed_and_free
+from ponderv2.errors import CheckpointError
+from ponderv2.io.files import replacement, share_file, write_through
 from ponderv2.training.plain_numbers import STAND_INS
 from ponderv2.training.safetensors_files import ENDING, read_safetensors
 
@@ -31,6 +28,7 @@ FORMAT = "ponder"
 FORMAT_VERSION = 1
 
 _OURS = "give the folder of a run, or a .pth file in its checkpoints/"
+_RESUME = "free space, then --resume"
 _ANOTHER = "give another checkpoint of the run (previous.pth, best.pth), or copy the file again"
 
 _MARK = b"ponder-sha256:"
@@ -78,56 +76,13 @@ def save_checkpoint(
     """
     contents = {"format": FORMAT, "format_version": FORMAT_VERSION, **_shallow(checkpoint)}
     archive = _archive(contents)
-    temporary = _temporary(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_through(temporary, archive)
+    fix = "free space or choose another folder with --out; what was saved before is intact"
+    with replacement(path, fix, len(archive)) as temporary:
+        write_through(temporary, archive)
         for name in also:
-            share_file(temporary, name)
+            share_file(temporary, name, _RESUME)
         if keep is not None and path.exists():
-            share_file(path, keep)
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}{needed_and_free(path.parent, len(archive))}",
-            fix="free space or choose another folder with --out; what was saved before is intact",
-        ) from error
-    finally:
-        _remove(temporary)
-
-
-def share_file(source: Path, target: Path) -> None:
-    """Gives a file a second name, whole or not at all; copies where the file system has no links.
-
-    Raises OutputError.
-    """
-    temporary = _temporary(target)
-    try:
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(source, temporary)
-        except OSError:
-            shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {target}: {error.strerror or error}"
-            f"{needed_and_free(target.parent, source.stat().st_size)}",
-            fix="free space, then --resume",
-        ) from error
-    finally:
-        _remove(temporary)
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Deletes what saves that were killed left in the folder. Only the owner of the run may call this."""
-    for leftover in folder.glob(".*.pth.*.tmp"):
-        _remove(leftover)
+            share_file(path, keep, _RESUME)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -241,30 +196,6 @@ def _archive(contents: Mapping[str, Any]) -> bytes:
     digest = hashlib.sha256(stream.getbuffer()).hexdigest()
     stream.write(_MARK + digest.encode())
     return stream.getvalue()
-
-
-def _write_through(path: Path, contents: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(contents)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename survive a loss of power, where the system can do that."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    """Cleans up; that it cannot be done must not hide why a save failed."""
-    with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
 
 
 def _refuse_bombs(path: Path) -> None:

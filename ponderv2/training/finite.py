@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ponderv2.collectives import n_processes
 from ponderv2.errors import OutputError
+from ponderv2.io.files import write_bytes
 from ponderv2.scenes.batch import SceneBatch
-from ponderv2.scenes.storage_writer import write_bytes
 
 FOLDER = "bad_batches"
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ponderv2.errors import OutputError
-from ponderv2.scenes.storage_writer import needed_and_free, write_bytes
-from ponderv2.training.checkpoint import remove_leftovers, software_versions
+from ponderv2.io.files import needed_and_free, remove_leftovers, write_bytes
+from ponderv2.training.checkpoint import software_versions
 
 OLDER = ".older"
 """Ending of the lines before those of a file, once that is half as large as it may get."""
@@ -66,7 +66,8 @@ class Logbook:
         self.folder = folder
         self._curves = Curves(folder / "tensorboard", first_step, megabytes) if tensorboard else None
         try:
-            remove_leftovers(folder / "checkpoints")
+            for place in (folder, folder / "checkpoints"):
+                remove_leftovers(place, owned=True)
             for name in ("metrics.jsonl", f"metrics.jsonl{OLDER}"):
                 _keep_until(folder / name, first_step)
             self._metrics = BoundedFile(folder / "metrics.jsonl", megabytes)

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from ponderv2.errors import SceneError
+from ponderv2.io.files import write_bytes
 from ponderv2.randomness import generator_of
-from ponderv2.scenes.storage_writer import write_bytes
 from ponderv2.training.order import Place
 
 LIST = "quarantine.json"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from ponderv2.errors import OutputError
-from ponderv2.scenes.storage_writer import write_bytes
+from ponderv2.io.files import write_bytes
 from ponderv2.training.checkpoint import FORMAT, FORMAT_VERSION
 from ponderv2.training.official_models import DATA, published_names
 from ponderv2.training.safetensors_files import ENDING, safetensors_bytes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,10 +15,10 @@ import torch
 from numpy import ndarray
 
 from ponderv2.errors import OutputError, SceneError
+from ponderv2.io.files import replacement, write_bytes
 from ponderv2.scenes.point_files import read_cloud_with_notes
 from ponderv2.scenes.scene import PointCloud
 from ponderv2.scenes.storage import SceneStore
-from ponderv2.scenes.storage_writer import output_error, write_bytes
 from ponderv2.workflows.encoding import BlockSettings, VoxelFeatures, chosen_condition, encode_voxels
 from ponderv2.workflows.loaded import LoadedModel, load
 from ponderv2.workflows.report import Reporter, SilentReporter
@@ -218,9 +217,7 @@ def _encode(
 def _write(job: _Job, voxels: VoxelFeatures, settings: FeatureSettings) -> None:
     """Whole or not at all. Raises OutputError."""
     kind = np.dtype(np.float16 if settings.half else np.float32)
-    temporary = job.out.with_name(f".{job.out.name}.{os.getpid()}.partial{_ending(settings.level)}")
-    try:
-        job.out.parent.mkdir(parents=True, exist_ok=True)
+    with replacement(job.out, ending=_ending(settings.level)) as temporary:
         if settings.level == "voxel":
             feature = voxels.feature.numpy().astype(kind)
             inverse = np.full(len(job.finite), -1, np.int64)
@@ -228,11 +225,6 @@ def _write(job: _Job, voxels: VoxelFeatures, settings: FeatureSettings) -> None:
             np.savez(temporary, coord=voxels.coord.numpy(), feature=feature, inverse=inverse)
         else:
             _write_points(temporary, voxels, job.finite, kind)
-        os.replace(temporary, job.out)
-    except OSError as error:
-        raise output_error(job.out, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_points(path: Path, voxels: VoxelFeatures, finite: ndarray, kind: np.dtype) -> None:

@@ -18,17 +18,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ponderv2.io.files import digest_of_file, write_bytes
 from ponderv2.scenes.scene import PointCloud
-from ponderv2.scenes.storage_writer import write_bytes
 from ponderv2.version import __version__
 
 DIGITS = 20
-
-
-def digest_of_file(path: Path) -> str:
-    """SHA-256 of its bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def digest_of_points(cloud: PointCloud) -> str:

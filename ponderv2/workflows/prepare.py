@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ponderv2.errors import SceneError
+from ponderv2.io.files import write_bytes
 from ponderv2.scenes.check import CheckResult, CheckSettings, check_or_reason
 from ponderv2.scenes.processed.recognise import recognise
 from ponderv2.scenes.sources import SOURCES
 from ponderv2.scenes.sources.config import CheckConfig
 from ponderv2.scenes.sources.source import SceneJob, SourcePlan
 from ponderv2.scenes.storage import INFO_FILE, DatasetInfo, SceneStore
-from ponderv2.scenes.storage_writer import write_bytes
 from ponderv2.workflows.configs import PrepareConfig
 from ponderv2.workflows.prepare_space import estimate_space, refuse_if_too_large
 from ponderv2.workflows.prepare_summary import ReasonCount, summarise

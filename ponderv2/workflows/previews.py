@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from ponderv2.scenes.storage_writer import write_bytes
+from ponderv2.io.files import write_bytes
 from ponderv2.workflows.view_metrics import ViewPair
 
 Picture = UInt8[ndarray, "row column 3"]

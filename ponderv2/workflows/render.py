@@ -15,6 +15,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from ponderv2.evaluation.images import depth_errors, normal_error, normals_from_depth, psnr, ssim
+from ponderv2.io.files import write_bytes
 from ponderv2.reconstruction.fields import SceneField
 from ponderv2.reconstruction.paths import Viewpoint, path_contents, viewpoints
 from ponderv2.reconstruction.pictures import (
@@ -29,7 +30,6 @@ from ponderv2.reconstruction.pictures import (
     write_video,
 )
 from ponderv2.scenes.scene import Scene
-from ponderv2.scenes.storage_writer import write_bytes
 from ponderv2.workflows.configs import RenderConfig
 from ponderv2.workflows.previews import colored
 from ponderv2.workflows.report import Reporter, SilentReporter

@@ -165,7 +165,7 @@ def differences(run: Path, truth: Path) -> list[str]:
 
 def leftovers(folder: Path) -> list[str]:
     """Temporary files."""
-    return [path.name for path in folder.rglob("*") if path.name.endswith((".tmp", ".partial"))]
+    return [path.name for path in folder.rglob("*") if ".partial" in path.name or path.name.endswith(".tmp")]
 
 
 def _equal(one: Any, two: Any) -> bool:

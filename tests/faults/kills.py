@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from ponderv2.errors import CheckpointError
-from ponderv2.training.checkpoint import Checkpoint, remove_leftovers
+from ponderv2.io.files import remove_leftovers
+from ponderv2.training.checkpoint import Checkpoint
 from ponderv2.training.shelf import Kept, Shelf
 from tests.faults.children import Child, differences, leftovers, ponder, step_of
 from tests.faults.outcome import Outcome

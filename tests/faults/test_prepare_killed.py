@@ -63,9 +63,9 @@ def test_half_written_scenes_are_none_and_are_removed_by_the_next_writer(tmp_pat
 
 
 def _names_of_partial_folders(folder: Path, process: int) -> tuple[str, str]:
-    from ponderv2.scenes.storage_writer import _machine
+    from ponderv2.io.files import machine
 
-    return f".room_2.{_machine()}-{process}.partial", f".room_2.{_machine()}-1.partial"
+    return f".room_2.{machine()}-{process}.partial", f".room_2.{machine()}-1.partial"
 
 
 def test_a_disk_that_fills_leaves_what_was_there_and_names_the_space(tmp_path: Path):

@@ -9,8 +9,8 @@ import trimesh
 
 from ponderv2.errors import OutputError, SceneError
 from ponderv2.geometry.meshes import Mesh
+from ponderv2.io.files import write_bytes
 from ponderv2.reconstruction.export import check_mesh_path, read_mesh, write_mesh
-from ponderv2.scenes.storage_writer import write_bytes
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ results stay in memory as long as the program runs.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
+import io
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
+from ponderv2.errors import OutputError
+from ponderv2.io.files import cache_folder, write_bytes
 from ponderv2.scenes.array_files import read_arrays
 from ponderv2.scenes.recently_used import RecentlyUsed
 
@@ -46,7 +47,7 @@ def kept(
     Unchanged: same path, size and time of change. `make` may raise; then nothing is kept.
     """
     key = _digest(kind, sources)
-    path = _folder() / kind / f"{key}.npz"
+    path = cache_folder() / kind / f"{key}.npz"
     found = _read(path)
     if found is not None:
         return found
@@ -56,14 +57,6 @@ def kept(
     if not _written(path, values):
         _in_memory.get(key, lambda: _Arrays(values))
     return values
-
-
-def _folder() -> Path:
-    named = os.environ.get("PONDER_CACHE")
-    if named:
-        return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path(os.path.expanduser("~")) / ".cache") / "ponder"
 
 
 def _digest(kind: str, sources: Iterable[Path]) -> str:
@@ -86,16 +79,10 @@ def _read(path: Path) -> Mapping[str, ndarray] | None:
 
 
 def _written(path: Path, values: Mapping[str, ndarray]) -> bool:
-    """Whole or not at all: several processes may do so at once."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    stream = io.BytesIO()
+    np.savez(stream, allow_pickle=False, **dict(values))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, **dict(values))
-        temporary.replace(path)
+        write_bytes(path, stream.getvalue())
         return True
-    except OSError:
+    except OutputError:
         return False
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
