@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from ponderv2.geometry.meshes import Mesh, SurfacePoints, sample_surface
+from ponderv2.geometry.raycasting import Raycaster
 
 
 @dataclass(frozen=True)
@@ -91,17 +91,10 @@ def _distance_and_cosine(
     points: SurfacePoints, mesh: Mesh
 ) -> tuple[Float[Tensor, " point"], Float[Tensor, " point"]]:
     """Exact distance to a mesh, and |cosine| between the normals there."""
-    import numpy as np
-    import open3d
-
-    scene = open3d.t.geometry.RaycastingScene()
-    corners = open3d.core.Tensor(np.ascontiguousarray(mesh.vertices.numpy(), np.float32))
-    scene.add_triangles(corners, open3d.core.Tensor(np.ascontiguousarray(mesh.faces.numpy(), np.uint32)))
-    asked = np.ascontiguousarray(points.points.numpy(), np.float32)
-    found = scene.compute_closest_points(open3d.core.Tensor(asked))
-    distance = torch.from_numpy(np.linalg.norm(found["points"].numpy() - asked, axis=1))
-    normal = torch.from_numpy(found["primitive_normals"].numpy().copy())
-    return distance, (F.normalize(normal, dim=-1) * points.normals).sum(-1).abs()
+    raycaster = Raycaster(mesh.vertices.numpy(), mesh.faces.numpy())
+    distance, face = raycaster.nearest(points.points.numpy())
+    normal = torch.from_numpy(raycaster.face_normals()[face])
+    return torch.from_numpy(distance), (normal * points.normals).sum(-1).abs()
 
 
 def _nearest(

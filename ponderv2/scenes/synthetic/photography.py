@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Int
 
+from ponderv2.geometry.raycasting import Raycaster
 from ponderv2.scenes.synthetic.materials import MaterialTable, albedo, tabulate
 from ponderv2.scenes.synthetic.room import Room, RoomSurface
 
@@ -54,17 +55,11 @@ class Studio:
     """A room made ready for photographs. One thread does all, so results never depend on their number."""
 
     def __init__(self, room: Room) -> None:
-        import open3d as o3d
-
-        self._to_tensor = o3d.core.Tensor
         self.room = room
         self.surface: RoomSurface = room.surface()
         self._table: MaterialTable = tabulate(list(self.surface.materials))
-        self._scene = o3d.t.geometry.RaycastingScene(nthreads=1)
-        self._scene.add_triangles(
-            self._to_tensor(self.surface.vertices.astype(np.float32)),
-            self._to_tensor(self.surface.faces.astype(np.uint32)),
-        )
+        self._raycaster = Raycaster(self.surface.vertices, self.surface.faces)
+        self._face_normal = self._raycaster.face_normals()
         self._enclosure, self._origin = _enclosure(self.surface)
         self._exposure = 1.0
         self._exposure = self._meter()
@@ -96,20 +91,16 @@ class Studio:
         self, origins: Float[np.ndarray, "ray 3"], directions: Float[np.ndarray, "ray 3"]
     ) -> tuple[Float[np.ndarray, " ray"], Int[np.ndarray, " ray"], Float[np.ndarray, "ray 3"]]:
         """Distance in lengths of the direction (0 = none), face (-1 = none), normal towards the origin."""
-        rays = np.concatenate([origins, directions], axis=1).astype(np.float32)
-        answer = self._scene.cast_rays(self._to_tensor(rays), nthreads=1)
-        distance, face = answer["t_hit"].numpy(), answer["primitive_ids"].numpy().astype(np.int64)
-        hit = np.isfinite(distance)
-        normal = answer["primitive_normals"].numpy()
-        normal = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+        distance, face = self._raycaster.cast(origins, directions)
+        hit = face >= 0
+        normal = np.where(hit[:, None], self._face_normal[face], 0.0)
         towards = np.where((normal * directions).sum(axis=1, keepdims=True) > 0, -normal, normal)
-        return np.where(hit, distance, 0.0), np.where(hit, face, -1), np.where(hit[:, None], towards, 0.0)
+        return np.where(hit, distance, 0.0), face, towards
 
     def nearest(self, points: Float[np.ndarray, "point 3"]) -> Int[np.ndarray, " point"]:
         """Part whose surface is closest to each point."""
-        queries = self._to_tensor(points.astype(np.float32))
-        answer = self._scene.compute_closest_points(queries, nthreads=1)
-        return self.surface.face_part[answer["primitive_ids"].numpy().astype(np.int64)]
+        _, face = self._raycaster.nearest(points)
+        return self.surface.face_part[face]
 
     def radiance(
         self,
@@ -167,8 +158,7 @@ class Studio:
         cosine = np.clip((normals * to_light).sum(axis=1) / np.maximum(distance, 1e-6), 0.0, 1.0)
         strength = cosine / (1.0 + 0.3 * distance**2)
         lit = np.flatnonzero(strength > 0.01)
-        rays = np.concatenate([points[lit] + 0.004 * normals[lit], to_light[lit]], axis=1).astype(np.float32)
-        blocked = self._scene.test_occlusions(self._to_tensor(rays), tnear=0.0, tfar=0.97, nthreads=1).numpy()
+        blocked = self._raycaster.occluded(points[lit] + 0.004 * normals[lit], to_light[lit], until=0.97)
         strength[lit[blocked]] *= 0.15
         return strength[:, None] * color.astype(np.float32)
 
