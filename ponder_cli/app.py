@@ -25,7 +25,7 @@ from ponder_cli.commands.pretrain import pretrain
 from ponder_cli.commands.reconstruct import reconstruct
 from ponder_cli.commands.render import render
 from ponder_cli.commands.text_embeddings import text_embeddings
-from ponderv2.version import __version__
+from ponderv2.version import describe_version
 
 USER_MISTAKE, OUR_MISTAKE, INTERRUPTED = 2, 1, 130
 
@@ -63,7 +63,7 @@ app.add_typer(presets_app)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"ponder {__version__}")
+        typer.echo(f"ponder {describe_version()}")
         raise typer.Exit()
 
 
@@ -149,7 +149,7 @@ def _write_log(text: str) -> Path:
     words = " ".join(sys.argv)
     try:
         path.write_text(
-            f"ponder {__version__}\n{words}\n\n{text}", encoding="utf-8", errors="backslashreplace"
+            f"ponder {describe_version()}\n{words}\n\n{text}", encoding="utf-8", errors="backslashreplace"
         )
     except OSError:
         return Path("not written: no space or no permission")

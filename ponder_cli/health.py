@@ -42,16 +42,18 @@ class Part:
 BASE = (
     Part(("torch",), "torch", "tensors and networks"),
     Part(("numpy",), "numpy", "arrays"),
-    Part(("open3d-cpu", "open3d"), "open3d", "fusion of depth frames, ray casting of generated rooms"),
+    Part(("libigl",), "igl", "generated rooms, distances to surfaces"),
     Part(("scikit-image",), "skimage.measure", "surface extraction"),
     Part(("trimesh",), "trimesh", "mesh files"),
     Part(("lightning-fabric",), "lightning_fabric", "training on several devices"),
-    Part(("torchmetrics",), "torchmetrics", "metrics"),
     Part(("tensorboard",), "tensorboard", "curves and pictures of a run"),
     Part(("imageio",), "imageio", "pictures and films"),
 )
 
 EXTRAS = (
+    Part(
+        ("open3d-cpu", "open3d"), "open3d", "fusion of depth frames (`prepare rgbd`, TSDF meshes)", "open3d"
+    ),
     Part(
         ("spconv-cu120", "spconv-cu126", "spconv"),
         "spconv.pytorch",
@@ -60,10 +62,9 @@ EXTRAS = (
     ),
     Part(("torch-scatter",), "torch_scatter", "faster sums per voxel on GPUs; needs a compiler", "scatter"),
     Part(("imageio-ffmpeg",), "imageio_ffmpeg", "mp4 films from `ponder render --video mp4`", "video"),
-    Part(("matplotlib",), "matplotlib", "plots of benchmarks", "plots"),
 )
 
-TOGETHER = ("torch", "numpy", "lightning_fabric", "torchmetrics", "tensorboard")
+TOGETHER = ("torch", "numpy", "lightning_fabric", "tensorboard")
 """Imported in one process, which loads torch once. The rest, as long together, is in another beside it."""
 
 WITHOUT_COLLECTION = "import atexit, gc; gc.disable(); atexit.register(gc.freeze)"
@@ -75,6 +76,9 @@ from cumm import tensorview
 tensorview.from_numpy(numpy.zeros((2, 2), dtype=numpy.float32))
 print(spconv.__version__ if hasattr(spconv, "__version__") else "works")
 """
+
+OPEN3D_PROBE = "from ponderv2.scenes.fusion import load_open3d; load_open3d()"
+"""Not `import open3d`: libusb is loaded first, where a package brings it."""
 
 GPU_PROBE = """
 import torch
@@ -106,9 +110,9 @@ def examine() -> tuple[Finding, ...]:
 def _interpreter() -> Finding:
     version = platform.python_version()
     detail = f"Python {version} on {platform.system()} {platform.machine()}"
-    if (3, 11) <= sys.version_info[:2] < (3, 14):
+    if (3, 11) <= sys.version_info[:2] < (3, 15):
         return Finding("python", "ok", detail)
-    return Finding("python", "broken", detail, fix="use Python 3.11, 3.12 or 3.13")
+    return Finding("python", "broken", detail, fix="use Python 3.11, 3.12, 3.13 or 3.14")
 
 
 def _is_installed(part: Part) -> bool:
@@ -117,16 +121,14 @@ def _is_installed(part: Part) -> bool:
 
 
 def _probe(part: Part) -> str:
-    return SPCONV_PROBE if part.extra == "cuda" else f"import {part.module}"
+    special = {"cuda": SPCONV_PROBE, "open3d": OPEN3D_PROBE}
+    return special.get(part.extra or "", f"import {part.module}")
 
 
 def _part(part: Part, sound: set[str]) -> Finding:
     """`sound`: modules that were imported already."""
     name, required = part.distribution[0], part.extra is None
     version = _version(part.distribution)
-    if name.startswith("open3d") and sys.version_info >= (3, 13) and version is None:
-        fix = "use Python 3.11 or 3.12"
-        return Finding(name, "missing", f"{part.purpose}; none for this Python", fix=fix, required=False)
     if version is None or not _is_installed(part):
         fix = f'pip install "ponder[{part.extra}]"' if part.extra else "pip install ponder"
         return Finding(name, "missing", part.purpose, fix=fix, required=required)
@@ -162,7 +164,7 @@ def _remedy(name: str, problem: str) -> str:
     if name.startswith("spconv") and (_version(("numpy",)) or "").startswith("2"):
         return 'pip install "numpy<2"'
     if name.startswith("open3d") and "libusb" in problem:
-        return 'pip install "open3d-cpu<0.20"'
+        return "pip install libusb-package"
     return f"pip install --force-reinstall {name}"
 
 

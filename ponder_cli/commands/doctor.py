@@ -11,13 +11,14 @@ def doctor(json: JsonOption = None) -> None:
     """Examine this installation: versions, GPU, backends, and what each missing extra would bring."""
     from ponder_cli import console
     from ponder_cli.health import examine
-    from ponderv2.version import __version__
+    from ponderv2.version import describe_version
 
     console.note("importing the libraries in other processes; this takes some seconds")
     findings = examine()
-    console.heading(f"ponder {__version__}")
+    version = describe_version()
+    console.heading(f"ponder {version}")
     rows = [(item.name, item.state, item.detail, item.fix or "") for item in findings]
     console.table(("part", "state", "detail", "what to type"), rows)
-    console.write_json({"version": __version__, "findings": findings}, json)
+    console.write_json({"version": version, "findings": findings}, json)
     if any(item.required and item.state != "ok" for item in findings):
         raise typer.Exit(2)

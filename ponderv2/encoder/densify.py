@@ -16,6 +16,7 @@ from torch import Tensor
 from ponderv2.encoder.config import DensifyConfig
 from ponderv2.encoder.frames import WIDENING, SceneFrames, bounds_of_scenes
 from ponderv2.geometry.cells import CellVolume
+from ponderv2.geometry.segments import segment_mean
 from ponderv2.geometry.volumes import FeatureVolume
 from ponderv2.geometry.voxels import scene_of_each
 
@@ -138,8 +139,7 @@ def mean_per_cell(
     occupied, counts = torch.unique_consecutive(number, return_counts=True)
     members = feature.index_select(0, order)
     wide = members.to(torch.promote_types(feature.dtype, torch.float32))
-    means = torch.segment_reduce(wide, "mean", lengths=counts, axis=0, unsafe=True) if len(counts) else wide
-    return occupied, means.to(feature.dtype)
+    return occupied, segment_mean(wide, counts).to(feature.dtype)
 
 
 def _enlarged(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ponderv2.encoder.config import PromptedSparseUNetConfig, SparseUNetConfig
 from ponderv2.encoder.prompts import Prompt, PromptedNorm, normalise
 from ponderv2.encoder.volume_layers import rectified
+from ponderv2.geometry.segments import segment_mean
 from ponderv2.geometry.voxels import SparseVoxels
 from ponderv2.normalisation import BatchNorm
 from ponderv2.sparse.kernel_maps import Level, sorted_level
@@ -203,5 +204,4 @@ class SparseUNet(nn.Module):
 
 def _mean_per_scene(x: Float[Tensor, "voxel channel"], level: Level) -> Float[Tensor, "scene channel"]:
     counts = torch.bincount(level.indices[:, 0], minlength=level.n_scenes)
-    sums = torch.segment_reduce(x, "sum", lengths=counts, axis=0, unsafe=True)
-    return sums / counts[:, None].clamp(min=1)
+    return segment_mean(x, counts)

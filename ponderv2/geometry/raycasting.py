@@ -39,9 +39,9 @@ class Raycaster:
 
         self._vertices = np.ascontiguousarray(vertices, np.float32).astype(np.float64)
         self._faces = np.ascontiguousarray(faces, np.int64)
-        self._tree = igl.AABB()
+        self._tree: Any = igl.AABB()
         self._tree.init(self._vertices, self._faces)
-        self._embree = None
+        self._embree: Any = None
         if embree if embree is not None else find_spec("embreex") is not None:
             self._embree = _embree_scene(self._vertices, self._faces)
 

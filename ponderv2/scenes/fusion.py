@@ -6,6 +6,9 @@ the order of its hash table.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +16,32 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64, UInt8
 from numpy import ndarray
 
+from ponderv2.errors import ResourceError
 from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh
 
 OPEN3D_ROUNDS_DOWN = np.array([[0.0, 0.0, 0.5], [0.0, 0.0, 0.5], [0.0, 0.0, 0.0]])
 """Open3D takes the integer part of a projected pixel: without this, depth is used half a pixel off."""
 _NONE = np.zeros((0, 3), np.float32)
+
+
+def load_open3d() -> Any:
+    """The package open3d, an extra. Raises ResourceError where it is not installed.
+
+    Open3D 0.20 links to libusb, which few machines have; `libusb-package` brings it. Loaded globally before
+    Open3D, it is found.
+    """
+    with contextlib.suppress(ImportError, OSError):
+        import libusb_package  # pyright: ignore[reportMissingImports]
+
+        ctypes.CDLL(str(libusb_package.get_library_path()), mode=ctypes.RTLD_GLOBAL)
+    try:
+        return importlib.import_module("open3d")
+    except ModuleNotFoundError as error:
+        if error.name != "open3d":
+            raise
+        raise ResourceError(
+            "fusing depth frames needs Open3D, which is not installed", fix='pip install "ponder[open3d]"'
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -34,8 +58,8 @@ class TsdfFusion:
     """Takes frames one by one, then gives the surface."""
 
     def __init__(self, settings: FusionSettings, n_blocks: int = 4000) -> None:
-        import open3d
-
+        """Raises ResourceError where Open3D is not installed."""
+        open3d = load_open3d()
         o3c = open3d.core
 
         self.settings = settings
@@ -58,8 +82,7 @@ class TsdfFusion:
         world_to_camera: Float[ndarray, "4 4"],
     ) -> None:
         """Depth in metres, 0 = no measurement. A frame without any measurement is passed over."""
-        import open3d
-
+        open3d = load_open3d()
         o3c, new_image = open3d.core, open3d.t.geometry.Image
 
         if not ((depth > 0) & (depth < self.settings.depth_max)).any():

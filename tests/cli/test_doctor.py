@@ -39,10 +39,16 @@ def test_a_cpu_build_is_told_from_a_missing_driver(machine):
     assert machine({"torch.cuda": (0, "12.6 | H200\n", "")}, {})["gpu"].state == "ok"
 
 
-def test_open3d_without_libusb_names_the_version_that_works(machine):
-    broken = {"import open3d": (1, "", "OSError: libusb-1.0.so.0: cannot open shared object file")}
+def test_open3d_without_libusb_names_the_package_that_brings_it(machine):
+    broken = {"load_open3d": (1, "", "OSError: libusb-1.0.so.0: cannot open shared object file")}
     found = machine(broken, {"open3d-cpu": "0.20.0"})["open3d-cpu"]
-    assert found.state == "broken" and found.fix == 'pip install "open3d-cpu<0.20"'
+    assert found.state == "broken" and found.fix == "pip install libusb-package"
+    assert not found.required
+
+
+def test_a_missing_open3d_names_its_extra(machine):
+    found = machine({}, {})["open3d-cpu"]
+    assert (found.state, found.fix, found.required) == ("missing", 'pip install "ponder[open3d]"', False)
 
 
 def test_spconv_killed_by_numpy_2_names_the_fix(machine):

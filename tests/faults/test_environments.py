@@ -53,8 +53,7 @@ def _package(place: Path, module: str, code: str, distribution: str, version: st
 SOUND = {
     "open3d": ("open3d-cpu", "0.19.0"), "skimage.measure": ("scikit-image", "0.25.0"),
     "trimesh": ("trimesh", "4.5"), "lightning_fabric": ("lightning-fabric", "2.5"),
-    "torchmetrics": ("torchmetrics", "1.6"), "tensorboard": ("tensorboard", "2.18"),
-    "imageio": ("imageio", "2.37"), "matplotlib": ("matplotlib", "3.9"),
+    "tensorboard": ("tensorboard", "2.18"), "igl": ("libigl", "2.6.2"), "imageio": ("imageio", "2.37"),
     "imageio_ffmpeg": ("imageio-ffmpeg", "0.6"),
 }  # fmt: skip
 NO_LIBUSB = "raise OSError('libusb-1.0.so.0: cannot open shared object file: No such file or directory')"
@@ -69,12 +68,13 @@ class cuda:
 @pytest.mark.parametrize(
     ("broken", "name", "fix"),
     [
-        ({"open3d": (NO_LIBUSB, "open3d-cpu", "0.20.0")}, "open3d-cpu", 'pip install "open3d-cpu<0.20"'),
+        ({"open3d": (NO_LIBUSB, "open3d-cpu", "0.20.0")}, "open3d-cpu", "pip install libusb-package"),
+        ({"igl": (KILLED, "libigl", "2.6.2")}, "libigl", "pip install --force-reinstall libigl"),
         ({"spconv.pytorch": (KILLED, "spconv-cu120", "2.3.6")}, "spconv-cu120", 'pip install "numpy<2"'),
         ({"torch": (NO_DRIVER, "torch", "2.10.0")}, "gpu", "nvidia-smi"),
         ({}, "spconv-cu120", 'pip install "ponder[cuda]"'),
     ],
-    ids=["no libusb", "numpy 2 with cu120", "no driver", "no spconv"],
+    ids=["no libusb", "a base library dies", "numpy 2 with cu120", "no driver", "no spconv"],
 )
 def test_doctor_names_what_is_broken_and_the_command_that_mends_it(
     tmp_path: Path, broken: dict[str, tuple[str, str, str]], name: str, fix: str
@@ -102,5 +102,5 @@ def test_doctor_names_what_is_broken_and_the_command_that_mends_it(
     findings = {one["name"]: one for one in (report if isinstance(report, list) else report["findings"])}
     assert findings[name]["fix"] == fix, findings[name]
     assert findings[name]["state"] in ("broken", "missing")
-    assert done.returncode == (2 if name == "open3d-cpu" else 0), done.stderr
+    assert done.returncode == (2 if name == "libigl" else 0), done.stderr
     assert ponder("--help").returncode == 0

@@ -1,4 +1,4 @@
-"""Rays and nearest points on triangles, by both engines: closed forms, and Open3D as an independent reader."""
+"""Rays and nearest points on triangles, by both engines, against closed forms and Open3D."""
 
 import numpy as np
 import pytest

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from ponderv2.scenes.fusion import FusionSettings, TsdfFusion
+from ponderv2.errors import ResourceError
+from ponderv2.scenes.fusion import FusionSettings, TsdfFusion, load_open3d
 from tests.scenes import box_room
 
 
@@ -50,3 +55,22 @@ def test_frames_without_depth_give_an_empty_cloud():
     shot = box_room.shots(2)[0]
     fused.add(np.zeros_like(shot.depth, np.float32), shot.color, box_room.K, np.eye(4))
     assert len(fused.cloud().coord) == 0 and len(fused.mesh().faces) == 0
+
+
+def test_without_open3d_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
+    """None in sys.modules is how Python marks a module that cannot be found."""
+    monkeypatch.setitem(sys.modules, "open3d", None)
+    with pytest.raises(ResourceError, match="needs Open3D") as found:
+        TsdfFusion(FusionSettings())
+    assert found.value.fix == 'pip install "ponder[open3d]"'
+
+
+def test_libusb_is_loaded_globally_before_open3d(monkeypatch: pytest.MonkeyPatch):
+    """Open3D 0.20 finds its symbols only that way."""
+    order = []
+    package = SimpleNamespace(get_library_path=lambda: "/somewhere/libusb-1.0.so")
+    monkeypatch.setitem(sys.modules, "libusb_package", package)
+    monkeypatch.setattr("ctypes.CDLL", lambda path, mode: order.append((path, mode)))
+    monkeypatch.setattr("importlib.import_module", lambda name: order.append((name, None)))
+    load_open3d()
+    assert order == [("/somewhere/libusb-1.0.so", ctypes.RTLD_GLOBAL), ("open3d", None)]
