@@ -1,7 +1,13 @@
-"""What all processes of a run know together: sums, with gradients, and lists. One process knows its own."""
+"""What all processes of a run know together: sums, with gradients, and lists. One process knows its own.
+
+Every process must call each of these equally often and in the same order, so they belong into training steps
+only: what a process does for itself (a validation, the making of a model) runs under `alone`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -11,10 +17,26 @@ from torch import Tensor
 Row = TypeVar("Row")
 
 
+_depth_alone = 0
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """While it is entered this process counts as the only one: nothing below is exchanged with others."""
+    global _depth_alone
+    _depth_alone += 1
+    try:
+        yield
+    finally:
+        _depth_alone -= 1
+
+
 def n_processes() -> int:
-    """How many processes share the run; 1 outside a process group."""
+    """How many processes share the run; 1 outside a process group and under `alone`."""
     distributed = torch.distributed
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+    if _depth_alone or not distributed.is_available() or not distributed.is_initialized():
+        return 1
+    return distributed.get_world_size()
 
 
 def process_number() -> int:
@@ -39,7 +61,11 @@ def sum_over_processes(value: Tensor) -> Tensor:
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """All-reduce, whose derivative is an all-reduce."""
+    """All-reduce, whose derivative is an all-reduce.
+
+    As `torch.distributed.nn.functional.all_reduce`, which is deprecated since torch 2.13; what is to replace
+    it is not public.
+    """
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:

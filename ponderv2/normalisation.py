@@ -20,7 +20,8 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
     A single value per channel, which torch refuses in training, is normalised with the stored statistics.
 
     In training, with several processes, mean and variance are those of all processes together; each
-    may hold another number of points. Every process of the group must then call it equally often.
+    may hold another number of points, also none. Every process of the group must then call it equally often.
+    In evaluation nothing is exchanged.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -39,8 +40,10 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         if n_processes() == 1 or not self.training:
             return super().forward(input)
         self._check_input_dim(input)
-        values, mean, variance, count = _NormaliseTogether.apply(input, self.eps)
-        self.update_running(mean, variance, count)
+        stored = (self.running_mean, self.running_var)
+        values, mean, variance, count = _NormaliseTogether.apply(input, self.eps, *stored)
+        if count > 1:
+            self.update_running(mean, variance, count)
         if self.affine:
             shape = (1, -1) + (1,) * (input.dim() - 2)
             values = values * self.weight.view(shape) + self.bias.view(shape)
@@ -61,15 +64,17 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
     ) -> tuple[Float[Tensor, " channel"], Float[Tensor, " channel"]]:
         """What the normalisation of `rows` and of `n_values - len(rows)` zeros multiplies with and adds.
 
-        Statistics and their updates are those of all `n_values`, of all processes together.
+        In training, statistics and their updates are those of all `n_values` of all processes together.
         """
         values = rows.to(torch.promote_types(rows.dtype, torch.float32))
         mean, variance = self.running_mean, self.running_var
-        count = sum_over_processes(values.new_tensor(float(n_values)))
-        if mean is None or variance is None or (self.training and n_values * n_processes() > 1):
-            mean = sum_over_processes(values.sum(0)) / count
+        has_one = n_processes() == 1 and n_values < 2
+        if mean is None or variance is None or (self.training and not has_one):
+            total = sum_over_processes if self.training else _own
+            count = total(values.new_tensor(float(n_values)))
+            mean = total(values.sum(0)) / count
             zeros = mean.square() * (n_values - len(rows))
-            variance = sum_over_processes((values - mean).square().sum(0) + zeros) / count
+            variance = total((values - mean).square().sum(0) + zeros) / count
             if self.training:
                 self.update_running(mean.detach(), variance.detach(), count)
         scale = torch.rsqrt(variance + self.eps)
@@ -98,8 +103,8 @@ class _NormaliseTogether(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, input: Tensor, eps: float
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, input: Tensor, eps: float, stored_mean: Tensor | None, stored_variance: Tensor | None
     ) -> tuple[Tensor, Float[Tensor, " channel"], Float[Tensor, " channel"], Float[Tensor, ""]]:
         axes = _reduced_axes(input)
         shape = (1, -1) + (1,) * (input.dim() - 2)
@@ -108,16 +113,25 @@ class _NormaliseTogether(torch.autograd.Function):
         sums = torch.cat([values.sum(dim=axes), here])
         torch.distributed.all_reduce(sums)
         count = sums[-1]
-        if count < 2:
-            raise ValueError(f"expected more than 1 value per channel over all processes, got {int(count)}")
-        mean = sums[:-1] / count
-        centred = values - mean.view(shape)
-        squares = (centred * centred).sum(dim=axes)
-        torch.distributed.all_reduce(squares)
-        variance = squares / count
+        ctx.input_dtype, ctx.is_stored = input.dtype, bool(count < 2)
+        if ctx.is_stored:  # in all processes alike
+            if stored_mean is None or stored_variance is None:
+                raise ValueError(
+                    f"expected more than 1 value per channel over all processes, got {int(count)}"
+                )
+            mean, variance = (
+                stored_mean.to(values.dtype, copy=True),
+                stored_variance.to(values.dtype, copy=True),
+            )
+            centred = values - mean.view(shape)
+        else:
+            mean = sums[:-1] / count
+            centred = values - mean.view(shape)
+            squares = (centred * centred).sum(dim=axes)
+            torch.distributed.all_reduce(squares)
+            variance = squares / count
         inverse = torch.rsqrt(variance + eps)
         normalised = centred * inverse.view(shape)
-        ctx.input_dtype = input.dtype
         ctx.save_for_backward(normalised, inverse, count)
         ctx.mark_non_differentiable(mean, variance, count)
         return normalised, mean, variance, count
@@ -126,15 +140,22 @@ class _NormaliseTogether(torch.autograd.Function):
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, gradient: Tensor, *_: Tensor
-    ) -> tuple[Tensor, None]:
+    ) -> tuple[Tensor, None, None, None]:
         normalised, inverse, count = ctx.saved_tensors
-        axes = _reduced_axes(gradient)
         shape = (1, -1) + (1,) * (gradient.dim() - 2)
+        if ctx.is_stored:
+            return (gradient * inverse.view(shape)).to(ctx.input_dtype), None, None, None
+        axes = _reduced_axes(gradient)
         sums = torch.stack([gradient.sum(dim=axes), (gradient * normalised).sum(dim=axes)])
         torch.distributed.all_reduce(sums)
         mean, along = (sums / count).unbind()
         result = (gradient - mean.view(shape) - normalised * along.view(shape)) * inverse.view(shape)
-        return result.to(ctx.input_dtype), None
+        return result.to(ctx.input_dtype), None, None, None
+
+
+def _own(value: Tensor) -> Tensor:
+    """Of this process alone."""
+    return value
 
 
 def _is_channels_last(values: Tensor) -> bool:

@@ -1,19 +1,17 @@
-"""Sums, means and batch normalisation over two real gloo processes, against one process with everything."""
+"""Sums, means and batch normalisation over real gloo processes, against one process with everything."""
 
 from __future__ import annotations
-
-from datetime import timedelta
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from ponderv2.collectives import global_mean, sum_over_processes
+from ponderv2.collectives import alone, global_mean, n_processes, process_number, sum_over_processes
 from ponderv2.normalisation import BatchNorm
 from ponderv2.randomness import generator_of, generators_of_scenes
 from ponderv2.training.distributed import free_port
-from tests.training.processes import run_ranks
+from tests.training.processes import join, run_ranks
 
 ROWS = (7, 12)
 
@@ -23,15 +21,8 @@ def _values(shape: tuple[int, ...] = ()) -> torch.Tensor:
     return torch.randn(sum(ROWS), 5, *shape, generator=generator, dtype=torch.float64) * 3 + 10
 
 
-def _join(rank: int, port: int) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2, timeout=timedelta(seconds=30)
-    )
-
-
 def _normalise(rank: int, port: int, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-    _join(rank, port)
+    join(rank, port, 2)
     layer = _layer()
     inputs = _values(shape).split(list(ROWS))[rank].clone().requires_grad_()
     outputs = layer(inputs)
@@ -89,7 +80,7 @@ def test_one_row_without_stored_statistics_is_refused_as_torch_does() -> None:
 
 
 def _mean_gradient(rank: int, port: int) -> tuple[float, float, list[float]]:
-    _join(rank, port)
+    join(rank, port, 2)
     x = torch.tensor([1.0, 2.0, 4.0])[: 1 + 2 * rank].clone().requires_grad_()
     mean = global_mean((x * x).sum(), torch.tensor(float(len(x))))
     mean.backward()
@@ -112,7 +103,7 @@ def test_a_mean_over_nothing_is_zero() -> None:
 
 
 def _scene_draws(rank: int, port: int) -> list[float]:
-    _join(rank, port)
+    join(rank, port, 2)
     draws = [float(torch.rand((), generator=g)) for g in generators_of_scenes(generator_of("step", 1), 1)]
     torch.distributed.barrier()  # Process 0 holds the store that the other one may still be joining.
     return draws
@@ -122,3 +113,81 @@ def test_two_processes_draw_for_their_scenes_what_one_process_draws() -> None:
     first, second = run_ranks(_scene_draws, 2, free_port())
     alone = [float(torch.rand((), generator=g)) for g in generators_of_scenes(generator_of("step", 1), 2)]
     assert first + second == alone and first != second
+
+
+def _evaluate_unequally(rank: int, port: int, n: int) -> list[list[float]]:
+    """Rank r normalises r + 1 times; an exchange would wait for the others until the timeout."""
+    join(rank, port, n, timeout=5.0)
+    layer = _layer()
+    layer.running_mean.copy_(torch.arange(5.0))  # type: ignore[union-attr]
+    layer.eval()
+    rows = torch.full((1, 5), 2.0, dtype=torch.float64)
+    found = []
+    for _ in range(rank + 1):
+        scale, shift = layer.scale_and_shift(rows, 10)
+        found.append((rows * scale + shift)[0].tolist())
+        assert layer(rows)[0].tolist() == pytest.approx(found[-1])
+    torch.distributed.barrier()
+    return found
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_evaluation_exchanges_nothing(n: int) -> None:
+    truth = _layer()
+    truth.running_mean.copy_(torch.arange(5.0))  # type: ignore[union-attr]
+    truth = truth.eval()(torch.full((1, 5), 2.0, dtype=torch.float64))[0].tolist()
+    for rank, found in enumerate(run_ranks(_evaluate_unequally, n, free_port(), n)):
+        assert found == [pytest.approx(truth)] * (rank + 1)
+
+
+def _normalise_alone(rank: int, port: int) -> list[float]:
+    join(rank, port, 2, timeout=5.0)
+    values = torch.arange(3.0 + rank)[:, None]
+    with alone():
+        assert (n_processes(), process_number()) == (1, 0)
+        outputs = BatchNorm(1, eps=1e-9)(values)[:, 0].tolist() if rank else []
+    assert (n_processes(), process_number()) == (2, rank)
+    torch.distributed.barrier()
+    return outputs
+
+
+def test_alone_a_process_counts_as_the_only_one() -> None:
+    _, found = run_ranks(_normalise_alone, 2, free_port())
+    values = torch.arange(4.0)
+    truth = (values - values.mean()) / values.std(correction=0)
+    assert found == pytest.approx(truth.tolist())
+
+
+def _few_values(rank: int, port: int, shares: tuple[int, ...], rows: bool) -> dict[str, np.ndarray]:
+    join(rank, port, 2)
+    layer = _layer()
+    inputs = _values()[: sum(shares)].split(list(shares))[rank].clone().requires_grad_()
+    if rows:
+        scale, shift = layer.scale_and_shift(inputs, len(inputs))
+        outputs = inputs * scale + shift
+    else:
+        outputs = layer(inputs)
+    outputs.sin().sum().backward()
+    assert inputs.grad is not None
+    state = {name: value.numpy() for name, value in layer.state_dict().items()}
+    return {"outputs": outputs.detach().numpy(), "inputs": inputs.grad.numpy(), **state}
+
+
+@pytest.mark.parametrize(
+    ("shares", "rows"), [((3, 0), False), ((0, 3), True), ((1, 1), True), ((1, 0), False)], ids=str
+)
+def test_processes_with_few_or_no_values_equal_one_process_with_all(
+    shares: tuple[int, ...], rows: bool
+) -> None:
+    """A single value of all processes is normalised with the stored statistics, as by one process."""
+    ranks = run_ranks(_few_values, 2, free_port(), shares, rows)
+    truth, inputs = _layer(), _values()[: sum(shares)].clone().requires_grad_()
+    outputs = truth(inputs)
+    outputs.sin().sum().backward()
+    assert inputs.grad is not None
+    for name, expected in (("outputs", outputs.detach()), ("inputs", inputs.grad)):
+        both = np.concatenate([rank[name] for rank in ranks])
+        np.testing.assert_allclose(both, expected.numpy(), rtol=1e-9, atol=1e-10)
+    for name, value in truth.state_dict().items():
+        for rank in ranks:
+            np.testing.assert_allclose(rank[name], value.numpy(), rtol=1e-12)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from ponderv2.collectives import n_processes, sum_over_processes
 from ponderv2.geometry.cells import CellVolume
 from ponderv2.normalisation import BatchNorm
 from ponderv2.sparse.dilation import border_types, dilation
@@ -24,9 +25,17 @@ DENSE_FROM = 0.25
 """Share of occupied cells from which the dense way is taken."""
 
 
-def is_mostly_empty(cells: CellVolume) -> bool:
-    """Whether leaving out the empty cells pays."""
-    return len(cells.rows) < DENSE_FROM * cells.n_cells
+def is_mostly_empty(cells: CellVolume, together: bool = False) -> bool:
+    """Whether leaving out the empty cells pays.
+
+    The two ways exchange different sums in training. With `together` the processes of a run therefore decide
+    alike, by the cells of all of them, which is also what one process with all scenes does.
+    """
+    n_occupied, n_cells = len(cells.rows), cells.n_cells
+    if together and n_processes() > 1:
+        counts = torch.tensor([n_occupied, n_cells], device=cells.rows.device)
+        n_occupied, n_cells = sum_over_processes(counts).tolist()
+    return n_occupied < DENSE_FROM * n_cells
 
 
 def unit_of_cells(

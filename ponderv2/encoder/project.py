@@ -28,7 +28,7 @@ class _Unit(nn.Module):
 
     def forward(self, x: Volume) -> Float[Tensor, "scene out z y x"]:
         if isinstance(x, CellVolume):
-            if is_mostly_empty(x):
+            if is_mostly_empty(x, together=self.training):
                 return unit_of_cells(x, self.batchnorm, self.conv.weight)
             x = x.dense()
         return rectified(normed_convolution(x, self.batchnorm, self.conv.weight))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import traceback
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
+
+import torch
 
 _FORK = multiprocessing.get_context("fork")
 
@@ -35,3 +38,11 @@ def _answer(answers: Any, work: Callable[..., Any], rank: int, arguments: tuple[
         answers.put((rank, work(rank, *arguments)))
     except BaseException:  # noqa: BLE001 - the parent reports it
         answers.put((rank, traceback.format_exc()))
+
+
+def join(rank: int, port: int, n: int, timeout: float = 30.0) -> None:
+    """Makes this child one of `n` in a gloo group; an exchange that others do not take part in then fails."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=n, timeout=timedelta(seconds=timeout)
+    )
