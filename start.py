@@ -24,7 +24,7 @@ ROOMS, RUNS = Path("data/rooms"), Path("runs")
 FRAMES, MESH = Path("frames"), Path("meshes/room.ply")
 SHEET = FRAMES / "overview.png"
 DONE = ROOT / RUNS / ".demo-done.json"
-TESTED = ((3, 11), (3, 12))
+TESTED = ((3, 11), (3, 12), (3, 13))
 
 
 def main() -> int:
@@ -94,7 +94,7 @@ def find_python() -> str:
         if found:
             return found
     version = ".".join(map(str, sys.version_info[:2]))
-    print(f"Note: Python {version} is not among the tested versions (3.11 and 3.12).")
+    print(f"Note: Python {version} is not among the tested versions (3.11 to 3.13).")
     return sys.executable
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from ponderv2.collectives import gathered, n_processes, process_number
 from ponderv2.errors import PresetError, SceneError
 from ponderv2.models.config import SemanticTargetConfig, TextTargetConfig
-from ponderv2.models.pretext import PretextModel
+from ponderv2.models.pretext import PretextLosses, PretextModel
 from ponderv2.scenes.collate import collate
 from ponderv2.scenes.config import PretrainDataConfig
 from ponderv2.scenes.dataset import PretrainDataset
@@ -50,7 +50,9 @@ class PretrainResult:
     metrics: dict[str, float] = field(default_factory=dict)
     """Of the last validation: psnr (decibel), ssim, depth_l1 and depth_median (metres)."""
     losses: dict[str, float] = field(default_factory=dict)
-    """Of the last step."""
+    """Total and weighted terms of the last step, without the terms that the settings leave out."""
+    training_psnr: float | None = None
+    """Of the pixels of the last step, decibel."""
     skipped_steps: int = 0
     split_steps: int = 0
     """Steps that were done in smaller parts, as memory ran out."""
@@ -102,7 +104,8 @@ def run(
         folder=folder,
         steps=outcome.step,
         metrics=metrics,
-        losses=outcome.losses,
+        losses=_used_terms(outcome.losses),
+        training_psnr=outcome.losses.get("psnr"),
         skipped_steps=outcome.skipped_steps,
         split_steps=outcome.split_steps,
         bad_scenes=outcome.bad_scenes,
@@ -137,6 +140,12 @@ def make_job(request: RunRequest, resumed: bool) -> Job:
         evaluate=validation if validation.n_scenes else None,
         best_metric="psnr",
     )
+
+
+def _used_terms(measured: dict[str, float]) -> dict[str, float]:
+    """The loss terms among what a step measured. A term that is not used is exactly zero."""
+    names = ("loss", *(term.name for term in fields(PretextLosses)))
+    return {name: measured[name] for name in names if measured.get(name, 0.0) != 0.0}
 
 
 def _training_scenes(config: PretrainConfig) -> tuple[OpenPart[PretrainDataConfig], ...]:

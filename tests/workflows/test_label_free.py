@@ -85,3 +85,12 @@ def test_of_counted_points_no_other_label_is_seen(tmp_path: Path) -> None:
 def test_without_a_budget_all_labels_are_seen(tmp_path: Path) -> None:
     batch = dataset(write_store(tmp_path, 1), LabelBudgetConfig()).sample(0, 0)
     assert batch.pixels is not None and (batch.pixels.label >= 0).all() and (batch.segment >= 0).all()
+
+
+def test_the_summary_has_the_terms_that_the_settings_use(tmp_path: Path) -> None:
+    """Without labels and text no semantic and no point term; the PSNR is no loss."""
+    result = pretrain.run(pretrain_config(steps=1), scenes=rooms(tmp_path / "rooms"), out=tmp_path)
+    used = {"color", "depth", "sdf", "free_space", "eikonal"}
+    assert set(result.losses) == {"loss", *used}
+    assert result.losses["loss"] == pytest.approx(sum(result.losses[name] for name in used), rel=1e-5)
+    assert result.training_psnr is not None and result.training_psnr > 0
