@@ -4,9 +4,9 @@ Run: python -m benchmarks.training_step [--json FILE] [--repeats 5] [--threads 2
 
 Two generated rooms of 60,000 voxels, 5 views x 256 rays each, 132 samples per ray, all losses. Each precision
 runs in a fresh process, whose largest resident memory is that of two training steps. Every step is followed
-by products of two 2048x2048 float32 matrices, the yardstick between machines and moments: the published
-implementation took 850 such products for the step (66.2 s median, 60.5 s best, 9.6 GiB). The CPU time of all
-threads is stated too: on a machine that others use it says more than the clock.
+by products of two 2048x2048 float32 matrices, whose rate is the arithmetic limit of this run; it is no
+yardstick between machines. The CPU time of all threads is stated too: on a machine that others use it says
+more than the clock.
 """
 
 from __future__ import annotations
@@ -30,26 +30,6 @@ from benchmarks.operation_counts import OperationCounts, copy_rate, product_flop
 from benchmarks.step_parts import PARTS, Clock, one_step
 from benchmarks.step_workload import config, default_cache, make_batch, make_model
 from ponderv2.training.optimiser import build_optimiser
-
-PUBLISHED = {
-    "products": 850.0,
-    "step_median": 66.2,
-    "step_best": 60.5,
-    "product_best": 0.070,
-    "memory_gib": 9.6,
-    "forward backbone": 8.3,
-    "forward rays": 0.3,
-    "forward to_dense": 2.2,
-    "forward projection": 3.9,
-    "forward renderer": 11.0,
-    "forward losses": 0.4,
-    "backward renderer and losses": 17.4,
-    "backward projection": 7.1,
-    "backward to_dense": 4.7,
-    "backward backbone": 9.6,
-    "optimiser": 0.1,
-}
-"""Wall seconds of the published code on two threads of an AVX-512 machine with nothing else running."""
 
 
 def measure(repeats: int, precision: str, cache: Path) -> dict[str, Any]:
@@ -80,7 +60,6 @@ def measure(repeats: int, precision: str, cache: Path) -> dict[str, Any]:
         parts = {part: [getattr(clock, of)[part] for clock in clocks] for part in PARTS}
         steps = [sum(getattr(clock, of).values()) for clock in clocks]
         found[name] = {"parts": parts, "step": steps, "product": product}
-        found[name]["products_per_step"] = min(steps) / min(product)
     # The rate of all threads: by CPU time, so that waiting for a busy core does not count.
     product = min(products_cpu) / torch.get_num_threads()
     found["limits"] = _limits(model, batch, optimiser, precision, product)
@@ -126,29 +105,19 @@ def _fresh(precision: str, arguments: argparse.Namespace) -> dict[str, Any]:
 def show(found: dict[str, Any]) -> None:
     """The table of one precision."""
     print(f"\nprecision {found['precision']}")
-    print(f"{'part':30}{'median s':>9}{'best s':>9}{'CPU s':>9}{'limit s':>9}{'share':>7}{'published s':>13}")
+    print(f"{'part':30}{'median s':>9}{'best s':>9}{'CPU s':>9}{'limit s':>9}{'share':>7}")
     limits = {name: part["seconds"] for name, part in found["limits"]["parts"].items()}
     wall, cpu, threads = found["wall"], found["cpu"], found["threads"]
     for name, seconds in wall["parts"].items():
-        _line(name, seconds, cpu["parts"][name], limits[name], PUBLISHED[name], threads)
-    _line("step", wall["step"], cpu["step"], sum(limits.values()), PUBLISHED["step_median"], threads)
-    products = wall["products_per_step"]
-    print(
-        f"a step is {products:.0f} matrix products of {min(wall['product']) * 1e3:.0f} ms "
-        f"({cpu['products_per_step']:.0f} by CPU time); published {PUBLISHED['products']:.0f}: "
-        f"{PUBLISHED['products'] / products:.1f} times as fast"
-    )
-    print(f"largest resident memory {found['memory_gib']:.2f} GiB; published {PUBLISHED['memory_gib']} GiB")
+        _line(name, seconds, cpu["parts"][name], limits[name], threads)
+    _line("step", wall["step"], cpu["step"], sum(limits.values()), threads)
+    print(f"largest resident memory {found['memory_gib']:.2f} GiB")
 
 
-def _line(
-    name: str, wall: list[float], cpu: list[float], limit: float, published: float, threads: int
-) -> None:
+def _line(name: str, wall: list[float], cpu: list[float], limit: float, threads: int) -> None:
     """The share is that of the CPU time."""
     share = limit * threads / max(min(cpu), 1e-9)
-    print(
-        f"{name:30}{median(wall):9.2f}{min(wall):9.2f}{min(cpu):9.2f}{limit:9.2f}{share:7.0%}{published:13.1f}"
-    )
+    print(f"{name:30}{median(wall):9.2f}{min(wall):9.2f}{min(cpu):9.2f}{limit:9.2f}{share:7.0%}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -170,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         show(found)
     if arguments.json:
         about = {"threads": arguments.threads, "cores": os.cpu_count(), "machine": platform.machine()}
-        about |= {"torch": torch.__version__, "published": PUBLISHED}
+        about |= {"torch": torch.__version__}
         arguments.json.write_text(json.dumps({"about": about, "runs": results}, indent=2) + "\n")
 
 
