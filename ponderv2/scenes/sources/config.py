@@ -28,6 +28,21 @@ class FusionConfig(StrictConfig):
     """Cells seen in fewer frames give no surface; lowered for recordings of few frames."""
 
 
+class PairingConfig(StrictConfig):
+    """Which image, depth image and pose are one frame, where the files leave it open."""
+
+    rule: Literal["auto", "name", "number", "time", "order"] = "auto"
+    """auto = by whole name, else by the number that varies, else by time, else by order if counts agree."""
+    time_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
+    """Of timestamps; auto = recognised by their size and spacing."""
+    image_gap: PositiveFloat = 0.02
+    """Seconds between colour and depth image of a frame, at most."""
+    pose_gap: PositiveFloat = 0.15
+    """Seconds between two poses, at most, between which the pose of a frame is interpolated."""
+    first_pose: NonNegativeInt | None = None
+    """Number of the image that the first pose belongs to, where poses are not numbered."""
+
+
 class RgbdConfig(StrictConfig):
     """Anybody's posed RGB-D recording."""
 
@@ -67,6 +82,7 @@ class RgbdConfig(StrictConfig):
     cloud: Literal["auto", "fuse"] = "auto"
     """auto = the recording's own PLY when it brings one; fuse = always from the depth frames."""
     fusion: FusionConfig = FusionConfig()
+    pairing: PairingConfig = PairingConfig()
 
 
 class CheckConfig(StrictConfig):

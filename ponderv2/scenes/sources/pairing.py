@@ -1,0 +1,161 @@
+"""Images, depth images and poses become frames: the one place where files of a recording are paired.
+
+Colour and depth images are paired by whole name, else by the number that varies, else by time, else by order
+where the counts agree and nothing else fits. Poses follow by the same rules; poses of other times than the
+images are interpolated. What was left out is reported, and what can be paired in two ways is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtyping import Float
+from numpy import ndarray
+
+from ponderv2.errors import SceneError
+from ponderv2.scenes.frame_names import by_number, equal_numbers, some, usual_one
+from ponderv2.scenes.sources.config import PairingConfig
+from ponderv2.scenes.sources.pairing_rules import Names, match
+from ponderv2.scenes.sources.pose_pairing import Poses, Slot, poses_of
+
+__all__ = ["PairedFrame", "Pairing", "Poses", "pair_frames"]
+
+
+@dataclass(frozen=True)
+class PairedFrame:
+    """One frame: places in the lists that were given, and its pose."""
+
+    name: str
+    """Of the depth image, else of the colour image. No two frames share one."""
+    color: int | None
+    depth: int | None
+    camera_to_world: Float[ndarray, "4 4"]
+    """Not-a-number where its pose is damaged."""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Frames in the order of their numbers or times, and what the report says about them."""
+
+    frames: tuple[PairedFrame, ...]
+    notes: tuple[str, ...]
+    repairs: tuple[str, ...]
+
+
+def pair_frames(
+    where: Path,
+    color: Sequence[str] | None,
+    depth: Sequence[str] | None,
+    poses: Poses,
+    settings: PairingConfig = PairingConfig(),
+) -> Pairing:
+    """Frames with a pose and every image that the recording has.
+
+    `color` and `depth` are names of image files without their ending, or times of a list; None where the
+    recording has no such images. `where` is named in messages.
+
+    Raises:
+        SceneError: nothing fits, or two ways to pair are equally good.
+    """
+    parts = {"colour": color, "depth": depth, "pose": poses.camera_to_world}
+    repairs: list[str] = []
+    try:
+        colors = None if color is None else _distinct("colour", color, repairs)
+        depths = None if depth is None else _distinct("depth", depth, repairs)
+        pairs, rule = _image_pairs(colors, depths, settings)
+        slots = [
+            Slot(
+                None if one is None or colors is None else colors.names[one],
+                None if two is None or depths is None else depths.names[two],
+                (colors is None or one is not None) and (depths is None or two is not None),
+            )
+            for one, two in pairs
+        ]
+        if not any(slot.whole for slot in slots):
+            raise SceneError("none with a common number", fix="check the folders and the names of the files")
+        found = poses_of(slots, poses, settings)
+    except SceneError as error:
+        counts = ", ".join(f"{len(part)} {what}" for what, part in parts.items() if part is not None)
+        raise SceneError(f"no frames in {where}: found {counts}; {error.message}", fix=error.fix) from error
+    repairs += _left_out("colour", [slot.name for slot in slots if colors is not None and slot.color is None])
+    repairs += _left_out("depth", [slot.name for slot in slots if depths is not None and slot.depth is None])
+    frames = tuple(
+        PairedFrame(
+            slots[index].name,
+            _place(colors, pairs[index][0]),
+            _place(depths, pairs[index][1]),
+            pose,
+        )
+        for index, pose in sorted(found.poses.items())
+    )
+    return Pairing(frames, (*rule, *found.notes), (*repairs, *found.repairs))
+
+
+@dataclass(frozen=True)
+class _List:
+    """Names of which no two mean one frame, and their places in the list that was given."""
+
+    names: tuple[str, ...]
+    places: tuple[int, ...]
+
+
+def _distinct(what: str, names: Sequence[str], repairs: list[str]) -> _List:
+    """Without repeated names, and of names that mean one frame (`1` and `0001`) only the usual one."""
+    first: dict[str, int] = {}
+    for index, name in enumerate(names):
+        first.setdefault(name, index)
+    if len(first) < len(names):
+        repairs.append(f"{len(names) - len(first)} repeated {what} entries were left out")
+    kept = list(first)
+    for places in equal_numbers(kept).values():
+        twins = [kept[place] for place in places]
+        usual = usual_one(kept, places)
+        if usual is None:
+            raise SceneError(f"several {what} files mean one frame: {some(twins)}", fix="remove all but one")
+        others = [name for name in twins if name != kept[usual]]
+        repairs.append(f"{what} {some(others)} has the number of {kept[usual]} and was left out")
+        for name in others:
+            del first[name]
+    return _List(tuple(first), tuple(first.values()))
+
+
+def _image_pairs(
+    colors: _List | None, depths: _List | None, settings: PairingConfig
+) -> tuple[list[tuple[int | None, int | None]], tuple[str, ...]]:
+    """Colour and depth images side by side, in order, and a note. Those without a partner are there too,
+    as poses may count them."""
+    pairs: list[tuple[int | None, int | None]]
+    if colors is None or depths is None:
+        alone = colors or depths
+        count = 0 if alone is None else len(alone.names)
+        pairs = [(None, one) if colors is None else (one, None) for one in range(count)]
+        rule: tuple[str, ...] = ()
+    elif not colors.names or not depths.names:
+        return [], ()
+    else:
+        found = match(Names("colour", colors.names), Names("depth", depths.names), settings)
+        matched = set(found.pairs.values())
+        pairs = list(found.pairs.items())
+        pairs += [(one, None) for one in range(len(colors.names)) if one not in found.pairs]
+        pairs += [(None, two) for two in range(len(depths.names)) if two not in matched]
+        rule = (f"colour and depth images paired {found.rule}",)
+
+    def order(pair: tuple[int | None, int | None]):
+        one, two = pair
+        if two is not None and depths is not None:
+            return by_number(depths.names[two])
+        assert one is not None and colors is not None
+        return by_number(colors.names[one])
+
+    return sorted(pairs, key=order), rule
+
+
+def _place(part: _List | None, index: int | None) -> int | None:
+    """In the list that was given."""
+    return None if part is None or index is None else part.places[index]
+
+
+def _left_out(what: str, names: list[str]) -> list[str]:
+    return [f"{len(names)} frames without {what} were left out ({some(names)})"] if names else []
