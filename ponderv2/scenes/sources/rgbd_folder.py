@@ -12,6 +12,7 @@ from ponderv2.errors import SceneError
 from ponderv2.scenes.near_miss import near_neighbour
 from ponderv2.scenes.prepared import PreparedScene
 from ponderv2.scenes.sources.config import RgbdConfig
+from ponderv2.scenes.sources.given_path import advice_for_folder, folder_of_recording
 from ponderv2.scenes.sources.layouts import LAYOUTS, detect_layout
 from ponderv2.scenes.sources.source import SourcePlan
 from ponderv2.scenes.storage import DatasetInfo
@@ -39,21 +40,29 @@ class RgbdJob:
         parts = [self.layout, str(kept)]
         named = (self.config.intrinsics, self.config.color_intrinsics, self.config.depth_to_color)
         parts += [path.read_text(errors="replace") for path in named if path is not None and path.is_file()]
-        files = sorted(self.path.rglob("*")) if self.path.is_dir() else [self.path]
-        for path in files:
+        folder = self.path if self.path.is_dir() else self.path.parent
+        parts += [] if self.path.is_dir() else [self.path.name]
+        for path in self._files():
             if path.is_file():  # a link into nowhere is not
                 state = path.stat()
-                parts.append(f"{path.relative_to(self.path)} {state.st_size} {state.st_mtime_ns}")
+                parts.append(f"{path.relative_to(folder)} {state.st_size} {state.st_mtime_ns}")
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def estimated_bytes(self) -> int:
         """About the size of the pictures that are taken, and of a fused cloud."""
-        files = self.path.rglob("*") if self.path.is_dir() else [self.path]
-        sizes = [one.stat().st_size for one in files if one.suffix.lower() in PICTURES and one.is_file()]
+        sizes = [
+            one.stat().st_size for one in self._files() if one.suffix.lower() in PICTURES and one.is_file()
+        ]
         share = 1.0 / self.config.stride
         if self.config.max_frames is not None and len(sizes) > 2:  # a colour and a depth picture per frame
             share = min(share, 2 * self.config.max_frames / len(sizes))
         return int(sum(sizes) * share) + CLOUD_BYTES
+
+    def _files(self) -> list[Path]:
+        """All files that belong to it; a JSON file names others beside it."""
+        if self.path.is_dir():
+            return sorted(self.path.rglob("*"))
+        return sorted(self.path.parent.rglob("*")) if _is_json(self.path) else [self.path]
 
     def prepare(self) -> PreparedScene:
         """Read the recording and register, fuse and turn it."""
@@ -69,6 +78,7 @@ def find(config: RgbdConfig) -> SourcePlan:
         near = near_neighbour(root)
         raise SceneError(f"no file or folder {root}", fix=f"give {near or 'the path of a recording'}")
     _refuse_missing_files(config)
+    root, given = folder_of_recording(root, lambda path: _layout_of(path, config.layout) is not None)
     try:
         recordings = _recordings(root, config.layout)
     except OSError as error:
@@ -76,7 +86,8 @@ def find(config: RgbdConfig) -> SourcePlan:
             f"cannot read {error.filename or root}: {error.strerror}", fix="give the folder of one recording"
         ) from error
     if not recordings:
-        raise SceneError(_nothing_found(root, config.layout), fix=_known_layouts(config.layout))
+        advice = advice_for_folder(root, lambda path: _layout_of(path, config.layout) is not None)
+        raise SceneError(_nothing_found(root, config.layout), fix=advice or _known_layouts(config.layout))
     names = _names(root, [path for path, _ in recordings], config.name)
     jobs = tuple(
         RgbdJob(_split(name, config), name, path, layout, config)
@@ -85,6 +96,7 @@ def find(config: RgbdConfig) -> SourcePlan:
     layouts = sorted({job.layout for job in jobs})
     how = "recognised" if config.layout == "auto" else "forced"
     notes = (f"layout {', '.join(layouts)} ({how}), recordings: {len(jobs)} in {root}",)
+    notes = (given, *notes) if given else notes
     splits = tuple(dict.fromkeys((config.split, *(job.split for job in jobs))))
     warnings = _left_out(root, [path for path, _ in recordings])
     return SourcePlan(DatasetInfo(config.dataset, splits=splits), jobs, notes, warnings)
@@ -138,8 +150,15 @@ def _names(root: Path, paths: list[Path], name: str | None) -> list[str]:
     if name is not None and len(paths) == 1:
         return [_clean(name)]
     if len(paths) == 1 and paths[0] == root:
-        return [_clean(root.resolve().stem if root.is_file() else root.resolve().name)]
+        whole = root.resolve()
+        return [
+            _clean(whole.parent.name if _is_json(whole) else whole.stem if root.is_file() else whole.name)
+        ]
     return [_clean("_".join(path.relative_to(root).with_suffix("").parts)) for path in paths]
+
+
+def _is_json(path: Path) -> bool:
+    return path.suffix.lower() == ".json"
 
 
 def _clean(name: str) -> str:

@@ -96,11 +96,16 @@ def _with_own_files(capture: Capture, config: RgbdConfig, found: _Findings) -> C
 
 
 def _with_valid_poses(capture: Capture, path: Path, found: _Findings) -> Capture:
-    clean = clean_poses(np.stack([frame.camera_to_world for frame in capture.frames]))
+    clean = clean_poses(np.stack([frame.camera_to_world for frame in capture.frames]), similarities=True)
     for reason, count in Counter(one for one in clean.reasons if one).items():
         first = capture.frames[clean.reasons.index(reason)].id
         found.repairs.append(
             f"{count} frames with an invalid pose ({reason}) were dropped, the first is {first}"
+        )
+    if clean.factor != 1.0:
+        found.notes.append(
+            f"poses were similarities: a factor of {clean.factor:.4g} was divided out of their rotations, the"
+            " translations were taken as they are"
         )
     if clean.n_rounded:
         found.notes.append(f"{clean.n_rounded} rotations, rounded in the file, were made orthonormal")

@@ -1,8 +1,10 @@
-"""transforms.json of nerfstudio, Polycam and Record3D: OpenGL poses, cameras global or per frame."""
+"""transforms.json of nerfstudio, instant-ngp, Polycam and Record3D, and meta_data.json of SDFStudio."""
 
 from __future__ import annotations
 
-import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,141 +12,234 @@ import numpy as np
 
 from ponderv2.errors import SceneError
 from ponderv2.scenes.pictures import picture_size
-from ponderv2.scenes.sources.capture import Capture, Lens, PictureFile, RawFrame, pinhole
-from ponderv2.scenes.sources.text_files import read_json
+from ponderv2.scenes.plain_text import read_json
+from ponderv2.scenes.sources.capture import Capture, Lens, PictureFile, RawFrame
+from ponderv2.scenes.sources.named_files import DEPTH_ENDINGS, IMAGE_ENDINGS, NamedFiles
+from ponderv2.scenes.sources.text_files import checked_intrinsics
+from ponderv2.scenes.sources.transforms_file import (
+    OPENGL_TO_OPENCV,
+    Applied,
+    applied_of,
+    depth_unit_of,
+    frame_entries,
+    lens_of,
+    matrix_of,
+    pose_of,
+    refuse_other_models,
+)
 
-EXPECTS = "transforms.json with depth_file_path (or depth/ beside images/)"
+EXPECTS = "transforms.json with depth_file_path or depth_path (or depth/ beside images/)"
+SPLITS = ("transforms_train.json", "transforms_val.json", "transforms_test.json")
+SDFSTUDIO = "meta_data.json"
 LONGEST_STEM = 64
-"""Characters of a picture's name that its frame keeps."""
-OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
+"""Characters of an image's name that its frame keeps."""
+COLOR_KEYS = ("file_path", "rgb_path")
+DEPTH_KEYS = ("depth_file_path", "depth_path", "sensor_depth_path")
+BESIDE = ("depth", "depths")
+"""Folders in which depth images are looked for where none are named."""
 
 
 def matches(path: Path) -> bool:
-    """The one file."""
-    return (path / "transforms.json").is_file()
+    """A folder with one of the files, or such a file itself."""
+    if path.is_file():
+        return path.suffix.lower() == ".json" and _has_poses(path)
+    return bool(_files(path))
 
 
 def read(path: Path) -> Capture:
-    """Poses become OpenCV's; `applied_transform` is undone, so that distances are those of the recording."""
-    values = read_json(path / "transforms.json")
-    entries = values.get("frames")
-    if not isinstance(entries, list) or not entries or not all(isinstance(one, dict) for one in entries):
-        raise SceneError(f"no frames in {path / 'transforms.json'}")
-    undo, undone = _undo_applied(values)
-    frames: list[RawFrame] = []
-    without: list[str] = []
-    for index, entry in enumerate(sorted(entries, key=lambda one: str(one.get("file_path", "")))):
-        color, depth = _picture_paths(path, entry)
-        if color is None or depth is None:
-            without.append(str(entry.get("file_path", index)))
-            continue
-        lens = _lens({**values, **entry}, color)
-        pose = undo @ _pose(entry) @ OPENGL_TO_OPENCV
-        name = f"{index:06d}_{color.stem[:LONGEST_STEM]}"
-        frames.append(RawFrame(name, PictureFile(color), PictureFile(depth), pose, lens, lens))
-    if not frames:
-        raise SceneError(f"no frame of {path / 'transforms.json'} has a picture and a depth picture")
-    repairs = (
-        (f"{len(without)} frames without a picture or depth were left out ({without[0]})",) if without else ()
-    )
-    notes = ("poses turned from OpenGL to OpenCV axes", *undone)
-    scale = _number(values, "depth_unit_scale_factor", _number(values, "depth_scale", 0.001))
-    return Capture("nerfstudio", tuple(frames), scale, z_is_up=False, notes=notes, repairs=repairs)
+    """Poses become OpenCV's; what was applied to them is undone: distances are those of the recording.
+
+    Raises SceneError when there is no frame with colour and depth: what is missing, and the first path.
+    """
+    files = _files(path)
+    if not files:
+        raise SceneError(f"no transforms.json at {path}", fix=f"expected {EXPECTS}")
+    found = _Found(NamedFiles(files[0].parent))
+    scales = {_read_file(one, found) for one in files}
+    if len(scales) > 1:
+        raise SceneError(f"{' and '.join(one.name for one in files)} give different units of depth")
+    _refuse_nothing(found, files)
+    scale, key = scales.pop()
+    unit = f"depth unit {scale:g} m ({key})" if key else "depth unit: 0.001 m, no other is named"
+    notes = (*found.notes, *found.files.rules, unit)
+    return Capture("nerfstudio", tuple(found.frames), scale, notes=notes, repairs=_repairs(found))
 
 
-def _undo_applied(values: dict[str, Any]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The recording's own frame, from the one that the tool turned it into."""
-    applied = values.get("applied_transform")
-    undo, notes = np.eye(4), []
-    if applied is not None:
-        matrix = np.eye(4)
-        matrix[:3] = _matrix(applied, "applied_transform")[:3]
-        if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-9:
-            raise SceneError("'applied_transform' of transforms.json cannot be undone")
-        undo = np.linalg.inv(matrix)
-        notes.append("applied_transform undone")
-    scale = _number(values, "applied_scale", 1.0)
-    if scale != 1.0:
-        undo = undo @ np.diag([1 / scale, 1 / scale, 1 / scale, 1.0])
-        notes.append(f"applied_scale {scale:g} undone")
-    return undo, tuple(notes)
+@dataclass
+class _Found:
+    """Frames of all files, and what was missing."""
+
+    files: NamedFiles
+    frames: list[RawFrame] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    no_color: list[str] = field(default_factory=list)
+    """Paths, or the numbers of entries that name none."""
+    no_depth: list[str] = field(default_factory=list)
+    """Depth images that are named but not there."""
+    unnamed_depth: list[str] = field(default_factory=list)
+    """Images for which no depth is named nor beside them."""
+    doubled: list[str] = field(default_factory=list)
+    seen: set[Path] = field(default_factory=set)
+
+    def note(self, text: str) -> None:
+        """Add a note once."""
+        if text not in self.notes:
+            self.notes.append(text)
 
 
-def _number(values: dict[str, Any], name: str, default: float) -> float:
-    """A positive number of the file."""
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if (path / "transforms.json").is_file():
+        return [path / "transforms.json"]
+    splits = [path / name for name in SPLITS if (path / name).is_file()]
+    if splits:
+        return splits
+    sdfstudio = path / SDFSTUDIO
+    return [sdfstudio] if sdfstudio.is_file() and _has_poses(sdfstudio) else []
+
+
+def _has_poses(path: Path) -> bool:
     try:
-        found = float(values.get(name, default))
-    except (TypeError, ValueError, OverflowError) as error:
-        raise SceneError(f"'{name}' of transforms.json is not a number") from error
-    if not (math.isfinite(found) and found > 0):
-        raise SceneError(f"'{name}' of transforms.json is {found:g}, expected a positive number")
-    return found
-
-
-def _matrix(values: Any, name: str) -> np.ndarray:
-    try:
-        matrix = np.array(values, np.float64)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise SceneError(f"'{name}' of transforms.json is not a matrix") from error
-    if matrix.shape not in ((4, 4), (3, 4)):
-        raise SceneError(f"'{name}' of transforms.json has shape {matrix.shape}, expected 4x4")
-    return matrix
-
-
-def _pose(entry: dict[str, Any]) -> np.ndarray:
-    """Not-a-number where there is none, so that the frame is dropped."""
-    try:
-        matrix = _matrix(entry.get("transform_matrix"), "transform_matrix")
+        entries = frame_entries(read_json(path), path)
     except SceneError:
-        return np.full((4, 4), np.nan)
-    pose = np.eye(4)
-    pose[: len(matrix)] = matrix
-    return pose
+        return False
+    return any("transform_matrix" in one or "camtoworld" in one for one in entries)
 
 
-def _picture_paths(path: Path, entry: dict[str, Any]) -> tuple[Path | None, Path | None]:
-    named = str(entry.get("file_path", ""))
-    color = _existing(path / named, ("", ".png", ".jpg", ".jpeg")) if named else None
-    if entry.get("depth_file_path"):
-        return color, _existing(path / str(entry["depth_file_path"]), ("", ".png"))
-    stem = Path(named).stem
-    beside = (_existing(path / folder / stem, (".png",)) for folder in ("depth", "depths"))
-    return color, next((one for one in beside if one is not None), None)
+def _read_file(path: Path, found: _Found) -> tuple[float, str]:
+    """Adds the frames of one file; metres per unit of depth and the key that says so."""
+    values = read_json(path)
+    entries = sorted(frame_entries(values, path), key=_by_number)
+    refuse_other_models(values, path.name)
+    sdfstudio = any("camtoworld" in one for one in entries)
+    applied = applied_of(values, path.name)
+    turned = OPENGL_TO_OPENCV
+    if sdfstudio:
+        applied, turned = _world_of_sdfstudio(values, path.name), np.eye(4)
+        found.note("poses with OpenCV axes, as SDFStudio writes them")
+    else:
+        found.note("poses turned from OpenGL to OpenCV axes")
+    for note in applied.notes:
+        found.note(note)
+    unit, key = depth_unit_of(values, path.name)
+    if sdfstudio and not key:
+        unit = 0.001 / applied.scale
+    for entry in entries:
+        pictures = _pictures(entry, found)
+        if pictures is None:
+            continue
+        color, depth = pictures
+        lens = _lens({**values, **entry}, f"{path.name} for {color.name}", color)
+        if any(lens.distortion):
+            found.note("lens distortion (k1 k2 p1 p2 k3) removed from colour and depth alike")
+        pose = applied.undo(pose_of(entry, "camtoworld" if sdfstudio else "transform_matrix", path.name))
+        name = f"{len(found.frames):06d}_{color.stem[:LONGEST_STEM]}"
+        found.frames.append(RawFrame(name, PictureFile(color), PictureFile(depth), pose @ turned, lens, lens))
+    return unit, key
 
 
-def _existing(path: Path, endings: tuple[str, ...]) -> Path | None:
-    try:
-        return next((one for one in (Path(f"{path}{ending}") for ending in endings) if one.is_file()), None)
-    except OSError:  # a name that no disk can hold
+def _world_of_sdfstudio(values: Mapping[str, Any], name: str) -> Applied:
+    """`worldtogt` leads from the poses' frame, often a unit cube, back to the recording's."""
+    if values.get("worldtogt") is None:
+        return Applied(np.eye(4), 1.0, ())
+    matrix = np.eye(4)
+    matrix[:3] = matrix_of(values["worldtogt"], "worldtogt", name)[:3]
+    factor = float(np.cbrt(np.linalg.det(matrix[:3, :3])))
+    if not np.isfinite(matrix).all() or abs(factor) < 1e-9:
+        raise SceneError(f"'worldtogt' of {name} is not an invertible matrix of finite numbers")
+    if np.allclose(matrix, np.eye(4)):
+        return Applied(np.eye(4), 1.0, ())
+    # The factor acts on translations alone: scale, then rotate and shift.
+    matrix[:3, :3] /= factor
+    note = f"worldtogt applied, with its factor of {factor:g} for poses and depth"
+    return Applied(np.linalg.inv(matrix), 1.0 / factor, (note,))
+
+
+def _pictures(entry: Mapping[str, Any], found: _Found) -> tuple[Path, Path] | None:
+    """Colour and depth of an entry; None, and why is remembered, where one of them is missing."""
+    named = _named(entry, COLOR_KEYS)
+    color = found.files.find(named, IMAGE_ENDINGS) if named else None
+    if color is None:
+        found.no_color.append(str(found.files.wanted(named)) if named else "an entry without file_path")
         return None
+    if color in found.seen:
+        found.doubled.append(color.name)
+        return None
+    found.seen.add(color)
+    named = _named(entry, DEPTH_KEYS)
+    if named:
+        depth = found.files.find(named, DEPTH_ENDINGS)
+        if depth is None:
+            found.no_depth.append(str(found.files.wanted(named)))
+            return None
+    else:
+        depth = _depth_beside(color, found.files)
+        if depth is None:
+            found.unnamed_depth.append(str(color))
+            return None
+    return color, depth
 
 
-def _lens(values: dict[str, Any], color: Path) -> Lens:
-    """Intrinsics of COLMAP have pixel centres at halves: half a pixel less here."""
-    try:
-        if "w" in values and "h" in values:
-            size = (int(values["w"]), int(values["h"]))
-        else:
-            size = picture_size(color)
-        if "fl_x" in values:
-            fx, fy = float(values["fl_x"]), float(values.get("fl_y", values["fl_x"]))
-        else:
-            fx = 0.5 * size[0] / math.tan(0.5 * float(values["camera_angle_x"]))
-            fy = (
-                0.5 * size[1] / math.tan(0.5 * float(values["camera_angle_y"]))
-                if "camera_angle_y" in values
-                else fx
-            )
-        center = float(values.get("cx", size[0] / 2)) - 0.5, float(values.get("cy", size[1] / 2)) - 0.5
-        k1, k2, p1, p2, k3 = (float(values.get(name, 0.0)) for name in ("k1", "k2", "p1", "p2", "k3"))
-        distortion = (k1, k2, p1, p2, k3)
-    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-        raise SceneError(f"transforms.json lacks the camera of {color.name} ({error})") from error
-    model = str(values.get("camera_model", "OPENCV"))
-    if model.upper() not in ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE"):
+def _depth_beside(color: Path, files: NamedFiles) -> Path | None:
+    for folder in BESIDE:
+        for stem in (color.stem, f"{color.stem}_depth", f"{color.stem}.depth"):
+            depth = files.find(f"{folder}/{stem}", DEPTH_ENDINGS)
+            if depth is not None and depth != color:
+                return depth
+    return None
+
+
+def _named(entry: Mapping[str, Any], keys: tuple[str, ...]) -> str:
+    return next((str(entry[key]) for key in keys if entry.get(key)), "")
+
+
+def _lens(values: Mapping[str, Any], name: str, color: Path) -> Lens:
+    if "intrinsics" in values and "fl_x" not in values:
+        try:
+            matrix = np.array(values["intrinsics"], np.float64)[:3, :3].reshape(3, 3)
+            size = int(values["width"]), int(values["height"])
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+            raise SceneError(f"{name} lacks the camera ({error})") from error
+        return Lens(checked_intrinsics(matrix, color), size)
+    return lens_of(values, name, lambda: picture_size(color))
+
+
+def _by_number(entry: Mapping[str, Any]) -> list[tuple[int, int, str]]:
+    """Numbers in names count as numbers: frame_2 before frame_10."""
+    words = re.split(r"([0-9]+)", _named(entry, COLOR_KEYS))
+    return [(index % 2, len(word.lstrip("0")) * (index % 2), word) for index, word in enumerate(words)]
+
+
+def _refuse_nothing(found: _Found, files: list[Path]) -> None:
+    """Raises SceneError when no frame is left: which of three causes it was."""
+    if found.frames:
+        return
+    name = files[0].name
+    if found.no_depth:
         raise SceneError(
-            f"the camera model {model} of transforms.json is not a pinhole", fix="undistort it first"
+            f"none of the {len(found.no_depth)} depth images that {name} names is there, the first is"
+            f" {found.no_depth[0]}",
+            fix="copy the depth images there, or correct the paths",
         )
-    if not (fx > 0 and fy > 0):
-        raise SceneError(f"transforms.json gives {color.name} focal lengths {fx:g} and {fy:g}")
-    return Lens(pinhole(fx, fy, *center), size, distortion)
+    if found.unnamed_depth:
+        raise SceneError(
+            f"{name} names no depth (no {DEPTH_KEYS[0]} or {DEPTH_KEYS[1]}), and there is no depth image"
+            f" beside {found.unnamed_depth[0]}",
+            fix="export the recording with depth: a phone with LiDAR, `ns-process-data polycam --use-depth`",
+        )
+    raise SceneError(
+        f"none of the {len(found.no_color)} images that {name} names is there, the first is"
+        f" {found.no_color[0]}",
+        fix=f"put {name} beside the folder of the images, or correct the paths",
+    )
+
+
+def _repairs(found: _Found) -> tuple[str, ...]:
+    groups = (
+        (found.no_color, "frames were left out: their image is not there"),
+        (found.no_depth, "frames were left out: their depth image is not there"),
+        (found.unnamed_depth, "frames without depth were left out"),
+        (found.doubled, "frames were left out: their image was there before"),
+    )
+    return tuple(f"{len(paths)} {what}, the first is {paths[0]}" for paths, what in groups if paths)
