@@ -1,4 +1,9 @@
-"""PCD files of the Point Cloud Library as NumPy arrays: ascii, binary and binary_compressed."""
+"""PCD files of the Point Cloud Library as NumPy arrays: ascii, binary and binary_compressed.
+
+Not read by Open3D, which takes packed colours that were written as whole numbers for the bits of floats (its
+colours are then wrong by up to 233 of 255), and which only some commands need. No maintained package unpacks
+LZF, which is thirty lines.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ import numpy as np
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
+from ponderv2.scenes.point_columns import PACKED
 
 _KINDS = {"F": "f", "I": "i", "U": "u"}
 _HEADER_LIMIT = 65536
@@ -65,15 +71,16 @@ def _header(data: bytes) -> _Header:
         start = end + 1
         if line:
             words[line[0].upper()] = line[1:]
-    names = tuple(words["FIELDS"])
-    sizes, types = [int(word) for word in words["SIZE"]], words["TYPE"]
+    names = tuple(word.lower() for word in words.get("FIELDS", words.get("COLUMNS", ())))  # .5: COLUMNS
+    sizes = [int(word) for word in words.get("SIZE", ["4"] * len(names))]
+    types = [word.upper() for word in words.get("TYPE", ["F"] * len(names))]
     counts = tuple(int(word) for word in words.get("COUNT", ["1"] * len(names)))
     kinds = tuple(f"<{_KINDS[kind]}{size}" for kind, size in zip(types, sizes, strict=True))
     n_points = int(words["POINTS"][0]) if "POINTS" in words else _product(words["WIDTH"] + words["HEIGHT"])
-    form = words["DATA"][0]
+    form = words["DATA"][0].lower()
     if form not in ("ascii", "binary", "binary_compressed"):
         raise ValueError(f"unknown kind of data '{form}'")
-    if not len(names) == len(kinds) == len(counts) or min(counts) < 1 or n_points < 0:
+    if not names or not len(names) == len(kinds) == len(counts) or min(counts) < 1 or n_points < 0:
         raise ValueError("the header contradicts itself")
     return _Header(names, kinds, counts, n_points, form, start)
 
@@ -83,19 +90,48 @@ def _product(words: list[str]) -> int:
 
 
 def _ascii(body: bytes, header: _Header) -> dict[str, ndarray]:
-    rows = [line.split() for line in body.splitlines() if line.strip()]
     n_columns = sum(header.counts)
-    if len(rows) < header.n_points or any(len(row) < n_columns for row in rows[: header.n_points]):
+    words = body.split()
+    if len(words) < header.n_points * n_columns:
         raise ValueError(f"{header.n_points} points promised, the file is shorter")
-    text = np.array([row[:n_columns] for row in rows[: header.n_points]]).reshape(-1, n_columns)
+    if len(words) > header.n_points * n_columns:  # what lines hold beyond the declared fields is passed over
+        rows = [line.split() for line in body.splitlines() if line.strip()][: header.n_points]
+        words = [word for row in rows for word in row[:n_columns]]
+    if len(words) < header.n_points * n_columns:
+        raise ValueError(f"{header.n_points} points promised, the file is shorter")
+    text = np.array(words[: header.n_points * n_columns]).reshape(-1, n_columns)
     table: dict[str, ndarray] = {}
     column = 0
     for name, kind, count in zip(header.names, header.kinds, header.counts, strict=True):
         if count == 1 and name != "_":
-            # Packed colours are written as whole numbers or as the float of the same bits.
-            table[name] = text[:, column].astype(kind)
+            values = _numbers(text[:, column])
+            # A packed colour as a whole number does not fit into the float that is declared for it.
+            table[name] = values if name in PACKED and kind[1] == "f" else _cast(values, kind)
         column += count
     return table
+
+
+def _numbers(words: ndarray) -> ndarray:
+    try:
+        return words.astype(np.float64)
+    except ValueError:  # 0x00ff7f00, and what Windows prints for nan
+        return np.array([_number(word.decode("ascii", errors="replace")) for word in words.tolist()])
+
+
+def _number(word: str) -> float:
+    if word.lower().startswith("0x"):
+        return float(int(word, 16))
+    return np.nan if "#" in word else float(word)
+
+
+def _cast(values: ndarray, kind: str) -> ndarray:
+    """In the declared type, where its numbers are of that type."""
+    if kind[1] == "f":
+        with np.errstate(over="ignore"):
+            return values.astype(kind)
+    limits = np.iinfo(kind)
+    inside = bool(((values == np.rint(values)) & (values >= limits.min) & (values <= limits.max)).all())
+    return values.astype(kind) if inside else values
 
 
 def _binary(body: bytes, header: _Header) -> dict[str, ndarray]:

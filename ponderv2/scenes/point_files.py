@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +12,27 @@ from numpy import ndarray
 
 from ponderv2.errors import SceneError
 from ponderv2.scenes.array_files import map_array
+from ponderv2.scenes.colors import NO_COLOR, no_colors
 from ponderv2.scenes.normals import estimate_normals
 from ponderv2.scenes.pcd import read_pcd
 from ponderv2.scenes.ply import read_ply
+from ponderv2.scenes.point_columns import PointColumns, has_position, named_columns, unnamed_columns
+from ponderv2.scenes.point_text import TEXT_FILES, read_point_text
 from ponderv2.scenes.scene import PointCloud
 
-POINT_FILES = (".ply", ".pcd", ".npy", ".xyz", ".txt", ".csv", ".pts")
-"""Endings that are read. Arrays and text have columns x y z [r g b [nx ny nz]]."""
-NO_COLOR = 127.5
-"""Colour of points that have none: the middle of 0..255, which encoders see as 0."""
-UP_AXES = ("z", "y", "x", "-z", "-y", "-x")
+__all__ = [
+    "NO_COLOR",
+    "POINT_FILES",
+    "UP_AXES",
+    "ReadCloud",
+    "face_normals",
+    "read_cloud",
+    "read_cloud_with_notes",
+]
 
-_COLUMNS = (3, 6, 9)
+POINT_FILES = (".ply", ".pcd", ".npy", *TEXT_FILES)
+"""Endings that are read. Columns go by their names, where there are any, else x y z [r g b [nx ny nz]]."""
+UP_AXES = ("z", "y", "x", "-z", "-y", "-x")
 
 
 @dataclass(frozen=True)
@@ -35,15 +44,7 @@ class ReadCloud:
     finite: Bool[ndarray, " stored"]
     """Which points of the file these are."""
     notes: tuple[str, ...]
-    """What was missing and what stands in its place, one sentence each."""
-
-
-@dataclass(frozen=True)
-class _Columns:
-    coord: ndarray
-    color: ndarray | None = None
-    normal: ndarray | None = None
-    faces: Integer[ndarray, "face 3"] | None = None
+    """What was decided, what was missing and what stands in its place, one sentence each."""
 
 
 def read_cloud(path: Path, scale: float = 1.0, up: str = "z") -> PointCloud:
@@ -78,110 +79,69 @@ def read_cloud_with_notes(path: Path, scale: float = 1.0, up: str = "z") -> Read
         finite = np.asarray(np.isfinite(coord.astype(np.float32)).all(axis=1))
     if not finite.any():
         raise SceneError(f"{path} holds no points of finite position", fix="give another file")
-    notes = [] if finite.all() else [f"{int((~finite).sum())} points have no finite position"]
-    color, said = _color(columns.color, len(coord))
-    notes += said
+    notes = list(columns.notes)
+    notes += [] if finite.all() else [f"{int((~finite).sum())} points have no finite position"]
+    color = no_colors(len(coord)) if columns.color is None else columns.color
+    notes += color.notes
     normal, said = _normal(columns, coord, finite, turn)
     notes += said
     cloud = PointCloud(
         torch.from_numpy(coord[finite].astype(np.float32)),
-        torch.from_numpy(color[finite]),
+        torch.from_numpy(color.color[finite]),
         torch.from_numpy(normal[finite].astype(np.float32)),
+        {name: torch.from_numpy(values[finite]) for name, values in columns.labels.items()},
     )
     return ReadCloud(cloud, finite, tuple(notes))
 
 
-def _read(path: Path) -> _Columns:
+def _read(path: Path) -> PointColumns:
     ending = path.suffix.lower()
     if not path.is_file():
         raise SceneError(f"no file {path}", fix="give a file of points")
     if ending == ".ply":
         file = read_ply(path)
-        return _named(file.vertex, file.faces)
+        return named_columns(file.vertex, path, file.faces)
     if ending == ".pcd":
-        fields = read_pcd(path)
-        if not all(axis in fields for axis in "xyz"):
-            raise SceneError(f"{path} has no fields x, y, z", fix="give another file")
-        return _named({**_unpacked_color(fields), **fields}, None)
+        return named_columns(read_pcd(path), path)
     if ending == ".npy":
-        return _columns(path, _array(path))
-    if ending in POINT_FILES:
-        return _columns(path, _text(path))
+        return _array(path)
+    if ending in TEXT_FILES:
+        return _text(path)
     known = ", ".join(POINT_FILES)
     raise SceneError(f"{path} is none of the kinds of file that are read ({known})", fix="convert it to PLY")
 
 
-def _named(fields: dict[str, ndarray], faces: Integer[ndarray, "face 3"] | None) -> _Columns:
-    def side_by_side(*choices: tuple[str, str, str]) -> ndarray | None:
-        for names in choices:
-            if all(name in fields for name in names):
-                return np.stack([fields[name] for name in names], axis=1)
-        return None
-
-    coord = side_by_side(("x", "y", "z"))
-    assert coord is not None
-    color = side_by_side(
-        ("red", "green", "blue"), ("diffuse_red", "diffuse_green", "diffuse_blue"), ("r", "g", "b")
-    )
-    normal = side_by_side(("nx", "ny", "nz"), ("normal_x", "normal_y", "normal_z"))
-    return _Columns(coord, color, normal, faces if faces is not None and len(faces) else None)
+def _text(path: Path) -> PointColumns:
+    table = read_point_text(path)
+    n_columns = table.values.shape[1]
+    only_position = len(table.names) == 3 < n_columns and has_position(table.names)
+    if table.names and not only_position:
+        fields: dict[str, ndarray] = {}
+        for name, values in zip(table.names, table.values.T, strict=False):
+            fields.setdefault(name, values)
+        columns = named_columns(fields, path)
+    else:  # a header of the first three columns alone leaves the others to their values
+        columns = unnamed_columns(table.values, path, intensity_first=path.suffix.lower() == ".pts")
+    return replace(columns, notes=(*table.notes, *columns.notes))
 
 
-def _unpacked_color(fields: dict[str, ndarray]) -> dict[str, ndarray]:
-    """PCD packs a colour into 32 bits, as a whole number or as a float of the same bits: 0x00RRGGBB."""
-    packed = fields.get("rgb", fields.get("rgba"))
-    if packed is None or packed.dtype.itemsize != 4:
-        return {}
-    bits = packed.view(np.uint32)
-    shifts = {"red": 16, "green": 8, "blue": 0}
-    return {name: ((bits >> shift) & 255).astype(np.uint8) for name, shift in shifts.items()}
-
-
-def _array(path: Path) -> ndarray:
+def _array(path: Path) -> PointColumns:
+    """Columns of numbers, or a structured array that names them."""
     try:
         values = map_array(path)
     except (OSError, ValueError) as error:
         raise SceneError(f"{path} is not a readable array ({error})", fix="np.save of [N, 3..9]") from error
+    names = values.dtype.names
+    if names:
+        plain = [
+            name for name in names if values.dtype[name].kind in "fiu" and values.dtype[name].shape == ()
+        ]
+        return named_columns({name: np.ascontiguousarray(values[name]).reshape(-1) for name in plain}, path)
     if values.dtype.kind not in "fiu":
         raise SceneError(f"{path} does not hold numbers", fix="np.save of [N, 3..9]")
-    return values
-
-
-def _text(path: Path) -> ndarray:
-    """Numbers separated by blanks, commas or semicolons; leading lines of words or one number are skipped."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise SceneError(f"cannot read {path}: {error.strerror or error}") from error
-    rows: list[list[str]] = []
-    for line in lines:
-        words = line.split("#")[0].replace(",", " ").replace(";", " ").split()
-        if words and (rows or (len(words) >= 3 and _is_number(words[0]))):
-            rows.append(words)
-    try:
-        return np.array(rows, dtype=np.float64)
-    except ValueError as error:
-        raise SceneError(
-            f"{path} is no table of numbers ({str(error)[:80]})", fix="one point per line: x y z [r g b]"
-        ) from error
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
-
-
-def _columns(path: Path, values: ndarray) -> _Columns:
-    if values.ndim != 2 or values.shape[1] not in _COLUMNS or len(values) == 0:
-        raise SceneError(
-            f"{path} has shape {values.shape}; expected points of 3, 6 or 9 columns",
-            fix="columns x y z [r g b [nx ny nz]]",
-        )
-    color = values[:, 3:6] if values.shape[1] >= 6 else None
-    return _Columns(values[:, :3], color, values[:, 6:9] if values.shape[1] == 9 else None)
+    if values.ndim == 2 and values.shape[1] <= 12:
+        values = values.astype(np.float64)
+    return unnamed_columns(values, path)
 
 
 def _turn_to_z(up: str) -> Float64[ndarray, "3 3"]:
@@ -199,24 +159,9 @@ def _turn_to_z(up: str) -> Float64[ndarray, "3 3"]:
     return np.array(turns[up], dtype=np.float64)
 
 
-def _color(color: ndarray | None, n_points: int) -> tuple[ndarray, list[str]]:
-    """0..255, whatever range the file has."""
-    if color is None:
-        note = f"no colours in the file: {NO_COLOR} of 255 stands for them, which the encoder sees as 0"
-        return np.full((n_points, 3), NO_COLOR, np.float32), [note]
-    values = np.asarray(color)
-    if values.dtype.kind in "iu":
-        factor = 1.0 / 257.0 if values.dtype.itemsize > 1 and values.max(initial=0) > 255 else 1.0
-    else:
-        factor = 255.0 if np.nanmax(values, initial=0.0) <= 1.0 else 1.0
-    scaled = np.nan_to_num(values.astype(np.float64) * factor, nan=NO_COLOR)
-    notes = [] if factor == 1.0 else [f"colours were multiplied by {factor:.4g} to span 0..255"]
-    if scaled.min(initial=0.0) < 0 or scaled.max(initial=0.0) > 255:
-        notes.append("colours outside 0..255 were cut off")
-    return np.clip(scaled, 0, 255).astype(np.float32), notes
-
-
-def _normal(columns: _Columns, coord: ndarray, finite: ndarray, turn: ndarray) -> tuple[ndarray, list[str]]:
+def _normal(
+    columns: PointColumns, coord: ndarray, finite: ndarray, turn: ndarray
+) -> tuple[ndarray, list[str]]:
     """Unit normals: of the file, of its faces, or of the neighbourhood, turned to the middle of the cloud."""
     if columns.normal is not None:
         normal = columns.normal.astype(np.float64) @ turn.T

@@ -89,6 +89,60 @@ def test_pcd_agrees_with_open3d(tmp_path: Path, rng: torch.Generator):
     np.testing.assert_allclose(read.color.numpy(), np.round(coord * 255), atol=1.0)
 
 
+NUMBERS = [red << 16 | green << 8 | blue for red, green, blue in COLORS]
+PACKED_TEXT: dict[str, tuple[str, list[str]]] = {
+    "bits of a float": ("F", [repr(struct.unpack("<f", packed(c))[0]) for c in COLORS]),
+    "a float of that value": ("F", [str(number) for number in NUMBERS]),
+    "a float with decimals": ("F", [f"{number}.0" for number in NUMBERS]),
+    "unsigned": ("U", [str(number) for number in NUMBERS]),
+    "unsigned with alpha": ("U", [str(number + (255 << 24)) for number in NUMBERS]),
+    "signed": ("I", [str(number) for number in NUMBERS]),
+    "signed with alpha": ("I", [str(number + (255 << 24) - 2**32) for number in NUMBERS]),
+    "hexadecimal": ("U", [hex(number) for number in NUMBERS]),
+}
+
+
+@pytest.mark.parametrize("kind", PACKED_TEXT)
+@pytest.mark.parametrize("field", ["rgb", "rgba"])
+def test_packed_colours_of_a_text_pcd_are_read_in_every_notation(tmp_path: Path, kind: str, field: str):
+    letter, words = PACKED_TEXT[kind]
+    rows = [f"{x} {y} {z} {word}" for (x, y, z), word in zip(POINTS, words, strict=True)]
+    path = tmp_path / "cloud.pcd"
+    header = pcd_header("ascii", f"x y z {field}", kinds=f"F F F {letter}")
+    path.write_bytes(header + ("\n".join(rows) + "\n").encode())
+    read = read_cloud_with_notes(path)
+    assert torch.equal(read.cloud.coord, torch.tensor(POINTS))
+    assert torch.equal(read.cloud.color, torch.tensor(COLORS, dtype=torch.float32))
+    assert any("written as numbers" in note for note in read.notes) == (kind.startswith("a float"))
+
+
+@pytest.mark.parametrize(("kind", "form"), [("F", "<d"), ("F", "<f"), ("U", "<I"), ("I", "<i")])
+def test_packed_numbers_of_a_binary_pcd(tmp_path: Path, kind: str, form: str):
+    size = struct.calcsize(form)
+    header = pcd_header("binary", sizes=f"8 8 8 {size}", kinds=f"F F F {kind}")
+    rows = [struct.pack("<3d", *p) + struct.pack(form, n) for p, n in zip(POINTS, NUMBERS, strict=True)]
+    (tmp_path / "cloud.pcd").write_bytes(header + b"".join(rows))
+    cloud = read_cloud(tmp_path / "cloud.pcd")
+    assert torch.equal(cloud.coord, torch.tensor(POINTS))
+    assert torch.equal(cloud.color, torch.tensor(COLORS, dtype=torch.float32))
+
+
+def test_a_pcd_of_version_5_has_columns(tmp_path: Path):
+    rows = "\n".join(" ".join(map(repr, point)) for point in POINTS)
+    header = "# .PCD v.5\nVERSION .5\nCOLUMNS X Y Z\nSIZE 4 4 4\nTYPE F F F\nWIDTH 4\nHEIGHT 1\nDATA ascii\n"
+    (tmp_path / "cloud.pcd").write_text(header + rows)
+    assert torch.equal(read_cloud(tmp_path / "cloud.pcd").coord, torch.tensor(POINTS))
+
+
+def test_separate_channels_and_labels_of_a_pcd(tmp_path: Path):
+    header = pcd_header("ascii", "x y z r g b label", "4 4 4 1 1 1 4", "F F F U U U U")
+    rows = [" ".join(map(str, (*p, *c, i))) for i, (p, c) in enumerate(zip(POINTS, COLORS, strict=True))]
+    (tmp_path / "cloud.pcd").write_bytes(header + "\n".join(rows).encode())
+    cloud = read_cloud(tmp_path / "cloud.pcd")
+    assert torch.equal(cloud.color, torch.tensor(COLORS, dtype=torch.float32))
+    assert cloud.labels["segment"].tolist() == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("damage", ["short", "no header", "size"])
 def test_a_damaged_pcd_is_named(tmp_path: Path, damage: str):
     good = pcd_bytes("binary_compressed")

@@ -1,4 +1,4 @@
-"""Rows of plain decimal numbers from text, by pandas' parser."""
+"""Rows of plain decimal numbers from text, by NumPy's parser."""
 
 from __future__ import annotations
 
@@ -17,24 +17,14 @@ def parse_rows(text: bytes, width: int) -> Float64[ndarray, "width row"] | None:
     Nothing is guessed: None where a line is anything else, or holds another character than those of plain
     decimal numbers.
     """
-    import pandas
-
     n_rows = text.count(b"\n")
     if text.translate(None, _ALLOWED) or text.count(b" ") != (width - 1) * n_rows:
         return None
     try:
-        table = pandas.read_csv(
-            io.BytesIO(text),
-            sep=" ",
-            header=None,
-            names=range(width),
-            index_col=False,
-            dtype=np.float64,
-            skip_blank_lines=False,
-            keep_default_na=False,
-            engine="c",
+        table = np.loadtxt(
+            io.StringIO(text.decode("ascii")), np.float64, comments=None, delimiter=" ", ndmin=2
         )
-    except ValueError:  # pandas' ParserError is one
+    except ValueError:
         return None
-    numbers = table.to_numpy().T
+    numbers = np.ascontiguousarray(table.T)
     return numbers if numbers.shape == (width, n_rows) and np.isfinite(numbers).all() else None

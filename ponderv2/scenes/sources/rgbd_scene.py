@@ -12,9 +12,11 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
+from ponderv2.scenes.colors import no_colors
 from ponderv2.scenes.fusion import FusionSettings, TsdfFusion
 from ponderv2.scenes.normals import estimate_normals, vertex_normals
 from ponderv2.scenes.ply import read_ply
+from ponderv2.scenes.point_columns import named_columns
 from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedMesh, PreparedScene, Surface
 from ponderv2.scenes.sources.capture import Capture, RawFrame
 from ponderv2.scenes.sources.config import RgbdConfig
@@ -204,7 +206,8 @@ def _surface(path: Path, own_cloud: Path | None, turn: Float[ndarray, "4 4"], fo
         )
     notes, repairs = _summary(found)
     if own_cloud is not None:
-        cloud, mesh = _own_surface(own_cloud, turn)
+        cloud, mesh, said = own_surface(own_cloud, turn)
+        notes += said
         if found.n_held_out:
             notes.append("the recording's own points may have been made from held-out frames too")
         return Surface(cloud, mesh, (*notes, f"points from {own_cloud.name}"), tuple(repairs))
@@ -234,22 +237,30 @@ def _summary(found: _Findings) -> tuple[list[str], list[str]]:
     return notes, repairs
 
 
-def _own_surface(path: Path, turn: Float[ndarray, "4 4"]) -> tuple[PreparedCloud, PreparedMesh | None]:
+def own_surface(
+    path: Path, turn: Float[ndarray, "4 4"]
+) -> tuple[PreparedCloud, PreparedMesh | None, list[str]]:
     """Vertices with colour and normals of a PLY file; normals are worked out from the faces when missing."""
     ply = read_ply(path)
-    coord = np.stack([ply.vertex[axis] for axis in "xyz"], axis=1).astype(np.float64) @ turn[:3, :3].T
-    color = ply.columns("red", "green", "blue")
-    bytes_ = np.full((len(coord), 3), 128, np.uint8) if color is None else color.astype(np.uint8)
-    normal = ply.columns("nx", "ny", "nz")
-    if normal is not None:
-        normal = normal.astype(np.float64) @ turn[:3, :3].T
-    elif len(ply.faces):
-        normal = vertex_normals(coord, ply.faces)
-    else:
-        normal = estimate_normals(coord, towards=coord.mean(axis=0)[None]).astype(np.float64)
+    columns = named_columns(ply.vertex, path, ply.faces)
+    coord = columns.coord @ turn[:3, :3].T + turn[:3, 3]
+    color = no_colors(len(coord)) if columns.color is None else columns.color
+    notes = [f"{path.name}: {note}" for note in (*columns.notes, *color.notes)]
+    normal = None if columns.normal is None else columns.normal @ turn[:3, :3].T
+    if normal is None or not normal.any():
+        normal = (
+            vertex_normals(coord, ply.faces)
+            if len(ply.faces)
+            else estimate_normals(coord, towards=coord.mean(axis=0)[None]).astype(np.float64)
+        )
     length = np.linalg.norm(normal, axis=1)
     usable = np.isfinite(coord).all(axis=1) & (length > 1e-9)
+    if not usable.all():
+        notes.append(
+            f"{path.name}: {int((~usable).sum())} points without a position or a normal are left out"
+        )
     unit = (normal[usable] / length[usable, None]).astype(np.float32)
+    bytes_ = color.as_bytes()
     cloud = PreparedCloud(coord[usable].astype(np.float32), bytes_[usable], unit)
     mesh = PreparedMesh(coord.astype(np.float32), ply.faces, bytes_) if len(ply.faces) else None
-    return cloud, mesh
+    return cloud, mesh, notes

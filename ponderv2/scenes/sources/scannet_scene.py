@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
+from ponderv2.scenes.colors import no_colors
 from ponderv2.scenes.normals import vertex_normals
-from ponderv2.scenes.ply import PlyFile, read_ply
+from ponderv2.scenes.ply import read_ply
+from ponderv2.scenes.point_columns import named_columns
 from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh, PreparedScene, Surface
 from ponderv2.scenes.sources.scannet_config import ScannetConfig
 from ponderv2.scenes.sources.scannet_labels import (
@@ -163,18 +165,13 @@ def read_surface(
     lonely = length[:, 0] < 1e-12
     # A point has to stay at its place in the list: without a face around it, it looks up.
     unit = np.where(lonely[:, None], (0.0, 0.0, 1.0), normal / np.maximum(length, 1e-12))
-    colors, notes = _colors(ply), []
+    read = named_columns(ply.vertex, path).color or no_colors(len(coord))
+    colors, notes = read.as_bytes(), list(read.notes)
     if lonely.any():
         notes.append(f"{int(lonely.sum())} vertices without a face around them: their normals point up")
     cloud = PreparedCloud(coord.astype(np.float32), colors, unit.astype(np.float32))
     mesh = PreparedMesh(cloud.coord, ply.faces, colors) if len(ply.faces) else None
     return cloud, mesh, notes
-
-
-def _colors(ply: PlyFile) -> UInt8[ndarray, "vertex 3"]:
-    """Grey where the mesh has none."""
-    color = ply.columns("red", "green", "blue")
-    return np.full((len(ply.vertex["x"]), 3), 128, np.uint8) if color is None else color.astype(np.uint8)
 
 
 def _alignment(files: SceneFiles) -> Float[ndarray, "4 4"]:
