@@ -22,7 +22,7 @@ from ponderv2.scenes.storage import INFO_FILE, DatasetInfo, SceneStore
 from ponderv2.workflows.configs import PrepareConfig
 from ponderv2.workflows.prepare_space import estimate_space, refuse_if_too_large
 from ponderv2.workflows.prepare_summary import ReasonCount, summarise
-from ponderv2.workflows.prepare_workers import check_scheduler, run_all
+from ponderv2.workflows.prepare_workers import check_scheduler, in_threads, run_all
 from ponderv2.workflows.report import Reporter, SilentReporter
 
 REPORT_FILE = "prepare_report.json"
@@ -106,14 +106,17 @@ def _divide(
     store: SceneStore, plan: SourcePlan, before: dict[str, Any], config: PrepareConfig, report: Reporter
 ) -> tuple[dict[str, SceneOutcome], list[SceneJob]]:
     """Scenes that are there with the same settings, and jobs that are still to be done."""
-    outcomes: dict[str, SceneOutcome] = {}
-    pending: list[SceneJob] = []
-    for job in plan.jobs:
-        known = _already_there(store, job, before, config.check)
-        if known is None:
-            pending.append(job)
-        else:
-            outcomes[known.key] = known
+    there = [(job, before.get(f"{job.split}/{job.name}", {})) for job in plan.jobs if _is_there(store, job)]
+    root = config.out if config.scheduler is None else config.out.absolute()
+    compare = partial(_unchanged, store=SceneStore(root, store.info), settings=config.check)
+    if config.scheduler is None:
+        found = in_threads(there, compare, config.workers)
+    else:
+        found = run_all(there, compare, _not_compared, config.workers, config.scheduler)
+    if there:
+        found = report.track(found, "compare with what is prepared", total=len(there))
+    outcomes = {known.key: known for known in found if known is not None}
+    pending = [job for job in plan.jobs if f"{job.split}/{job.name}" not in outcomes]
     if outcomes:
         report.note(f"{len(outcomes)} scenes are prepared already and were skipped")
     return outcomes, pending
@@ -153,7 +156,8 @@ def prepare_one(job: SceneJob, root: Path, check: CheckConfig) -> SceneOutcome:
     """Prepare and check one scene; what is wrong with its input becomes the outcome."""
     store = SceneStore(root, DatasetInfo(root.name, splits=(job.split,)))
     try:
-        store.write(job.split, job.name, job.prepare(), job.fingerprint())
+        fingerprint = job.fingerprint()  # first: what changes while it is read is noticed the next time
+        store.write(job.split, job.name, job.prepare(), fingerprint)
         checked = _check_one(store, job.split, job.name, check)
     except SceneError as error:
         why = (error.message, error.fix) if error.fix else (error.message,)
@@ -194,16 +198,27 @@ def _lost(job: SceneJob, why: tuple[str, str]) -> SceneOutcome:
     return SceneOutcome(job.split, job.name, "failed", why)
 
 
-def _already_there(
-    store: SceneStore, job: SceneJob, before: dict[str, Any], settings: CheckConfig
-) -> SceneOutcome | None:
-    """The outcome of a scene that was prepared with the same settings from the same input."""
+def _is_there(store: SceneStore, job: SceneJob) -> bool:
+    """Whether the scene was prepared, from whatever."""
     store.put_back(job.name, job.split)
+    return (store.root / job.split / job.name / "coord.npy").is_file()
+
+
+def _not_compared(job: tuple[SceneJob, dict[str, Any]], why: tuple[str, str]) -> SceneOutcome | None:
+    return None
+
+
+def _unchanged(
+    job_and_entry: tuple[SceneJob, dict[str, Any]], store: SceneStore, settings: CheckConfig
+) -> SceneOutcome | None:
+    """The outcome of a scene that was prepared with the same settings from the same input; else None.
+
+    `entry` is what the report says of it. Every byte of the input is read.
+    """
+    job, entry = job_and_entry
     record = store.record(job.name, job.split)
-    there = (store.root / job.split / job.name / "coord.npy").is_file()
-    if not there or record.get("fingerprint") != job.fingerprint():
+    if "fingerprint" not in record or record["fingerprint"] != job.fingerprint():
         return None
-    entry = before.get(f"{job.split}/{job.name}", {})
     found = entry.get("check")
     if found is None or entry.get("check_settings") != settings.model_dump():
         found = _check_one(store, job.split, job.name, settings).check

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from ponderv2.errors import SceneError
 from ponderv2.scenes.near_miss import near_neighbour
 from ponderv2.scenes.prepared import PreparedScene
 from ponderv2.scenes.sources.config import RgbdConfig
+from ponderv2.scenes.sources.fingerprints import files_of_settings, fingerprint, recording_files
 from ponderv2.scenes.sources.given_path import advice_for_folder, folder_of_recording
 from ponderv2.scenes.sources.layouts import LAYOUTS, detect_layout
 from ponderv2.scenes.sources.source import SourcePlan
@@ -35,18 +35,11 @@ class RgbdJob:
     config: RgbdConfig
 
     def fingerprint(self) -> str:
-        """Settings, the files that are named in them, and name, size and time of the recording's files."""
+        """Settings, the files that are named in them, and names and contents of the recording's files."""
         kept = self.config.model_dump(mode="json", exclude={"path", "split", "val_scenes", "name", "dataset"})
-        parts = [self.layout, str(kept)]
-        named = (self.config.intrinsics, self.config.color_intrinsics, self.config.depth_to_color)
-        parts += [path.read_text(errors="replace") for path in named if path is not None and path.is_file()]
-        folder = self.path if self.path.is_dir() else self.path.parent
-        parts += [] if self.path.is_dir() else [self.path.name]
-        for path in self._files():
-            if path.is_file():  # a link into nowhere is not
-                state = path.stat()
-                parts.append(f"{path.relative_to(folder)} {state.st_size} {state.st_mtime_ns}")
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        root, file = (self.path, "") if self.path.is_dir() else (self.path.parent, self.path.name)
+        files = [*recording_files(self.path, self.layout), *files_of_settings(self.config)]
+        return fingerprint(root, files, self.layout, file, str(kept))
 
     def estimated_bytes(self) -> int:
         """About the size of the pictures that are taken, and of a fused cloud."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,10 @@ from jaxtyping import Float, Float32, Float64
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
+from ponderv2.io.files import digest_of_files
 from ponderv2.scenes.labels.s3dis import CLASS_NAMES, COLORS
 from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene, Surface
+from ponderv2.scenes.sources.fingerprints import fingerprint
 from ponderv2.scenes.sources.s3dis_config import S3disConfig
 from ponderv2.scenes.sources.s3dis_room import (
     RoomPoints,
@@ -69,21 +70,19 @@ class S3disJob:
     """Degrees; None = the room is not turned."""
     views: tuple[RawView, ...]
     meshes: tuple[Path, ...]
+    mesh_digest: str
+    """Of their contents: the rooms of an area share them."""
     config: S3disConfig
 
     def fingerprint(self) -> str:
-        """Settings, angle, and name, size and time of the files."""
+        """Settings, angle, and names and contents of the files."""
         kept = self.config.model_dump(mode="json", exclude={"path", "noxyz", "areas"})
         pictures = [
             path for view in self.views for path in (view.color, view.depth, view.pose, view.intrinsics)
         ]
-        files = (*point_files(self.folder), *self.meshes, *pictures)
-        parts = [f"{READER_VERSION} {self.angle} {kept}"]
-        for path in files:
-            if path.is_file():
-                state = path.stat()
-                parts.append(f"{path.name} {state.st_size} {state.st_mtime_ns}")
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        files = fingerprint(self.folder, point_files(self.folder), f"{READER_VERSION} {self.angle} {kept}")
+        views = {path.name: path for path in pictures}
+        return digest_of_files(sorted(views.items()), files, self.mesh_digest)
 
     def estimated_bytes(self) -> int:
         """From the sizes of the text files and the number of photographs."""
@@ -226,6 +225,7 @@ def _area_jobs(area: Path, angle_file: Path | None, config: S3disConfig) -> list
             f"no mesh (3d/rgb.obj) of {area.name} in {noxyz or 'source.noxyz, which is not given'}",
             fix="--set source.normals=auto",
         )
+    digest = digest_of_files((path.parent.parent.name, path) for path in meshes)
     jobs = []
     for room in sorted(path for path in area.iterdir() if path.is_dir() and point_files(path)):
         angle = None
@@ -234,7 +234,7 @@ def _area_jobs(area: Path, angle_file: Path | None, config: S3disConfig) -> list
                 raise SceneError(f"{angle_file} has no angle of {room.name}", fix="--set source.align=false")
             angle = degrees[room.name]
         chosen = _chosen(views.get(room.name, ()), config)
-        jobs.append(S3disJob(area.name, room.name, room, angle, chosen, meshes, config))
+        jobs.append(S3disJob(area.name, room.name, room, angle, chosen, meshes, digest, config))
     return jobs
 
 

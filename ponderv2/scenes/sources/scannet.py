@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from ponderv2.errors import SceneError
+from ponderv2.io.files import digest_of_file
 from ponderv2.scenes.labels import scannet20, scannet200
 from ponderv2.scenes.prepared import PreparedScene
+from ponderv2.scenes.sources.fingerprints import fingerprint
 from ponderv2.scenes.sources.scannet_config import ScannetConfig
 from ponderv2.scenes.sources.scannet_labels import TABLE_FILE, read_label_table
 from ponderv2.scenes.sources.scannet_scene import SceneFiles, prepare_scene
@@ -37,16 +38,10 @@ class ScannetJob:
     config: ScannetConfig
 
     def fingerprint(self) -> str:
-        """Settings, the label table, and name, size and time of the scene's files."""
+        """Settings, the label table, and names and contents of the files that the scene is made from."""
         settings = self.config.model_dump(mode="json", exclude={"path", "scenes", "splits", "labels"})
-        parts = [str(settings), self.split, self.table_digest]
-        files = list(SceneFiles(self.folder, self.name).all())
-        exported = (self.folder / "frames", *(self.folder / one for one in ("color", "depth", "pose")))
-        files += [path for path in exported if path.is_dir()]
-        for path in files:
-            state = path.stat()
-            parts.append(f"{path.name} {state.st_size} {state.st_mtime_ns}")
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        files = SceneFiles(self.folder, self.name).all(self.config.frames)
+        return fingerprint(self.folder, files, str(settings), self.split, self.table_digest)
 
     def estimated_bytes(self) -> int:
         """About twice the mesh, and as much per frame as the recording takes."""
@@ -97,7 +92,7 @@ def find(config: ScannetConfig) -> SourcePlan:
         table = _label_table(config, places)
         notes.append(f"label table {table}")
         warnings = _table_warnings(table)
-    digest = hashlib.sha256(table.read_bytes()).hexdigest() if table is not None else ""
+    digest = digest_of_file(table) if table is not None else ""
     jobs = tuple(
         ScannetJob(split, folder.name, folder, table, digest, config)
         for split, (folder, _) in zip(splits, chosen, strict=True)

@@ -15,6 +15,7 @@ from ponderv2.scenes.normals import vertex_normals
 from ponderv2.scenes.ply import read_ply
 from ponderv2.scenes.point_columns import named_columns
 from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh, PreparedScene, Surface
+from ponderv2.scenes.sources.layouts import scannet as exported
 from ponderv2.scenes.sources.scannet_config import ScannetConfig
 from ponderv2.scenes.sources.scannet_labels import (
     LabelTable,
@@ -74,11 +75,21 @@ class SceneFiles:
         """`key = value`, the alignment of the axes among them."""
         return self._file(".txt")
 
-    def all(self) -> tuple[Path, ...]:
-        """The files that there are and that shape the prepared scene."""
+    def all(self, frames: bool = True) -> tuple[Path, ...]:
+        """The files that there are and that shape the prepared scene, with or without its frames.
+
+        Frames are those of the .sens file, or of the folders of an export where there is none.
+        """
         own = (self.mesh, self.segments, self.aggregation, self.labelled_mesh, self.facts)
-        pictures = (self._file(".sens"), self._file("_2d-label-filt.zip"), self._file("_2d-label.zip"))
-        return tuple(path for path in (*own, *pictures) if path.is_file())
+        there = [path for path in own if path.is_file()]
+        if not frames:
+            return tuple(there)
+        recording = self._file(".sens")
+        labels = (self._file("_2d-label-filt.zip"), self._file("_2d-label.zip"))
+        there += [path for path in (recording, *labels) if path.is_file()]
+        if not recording.is_file():
+            there += exported.files(self.folder)
+        return tuple(there)
 
 
 def prepare_scene(

@@ -20,6 +20,7 @@ from numpy import ndarray
 from ponderv2.errors import SceneError
 from ponderv2.scenes.labels.scannetpp import class_colors
 from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh, PreparedScene
+from ponderv2.scenes.sources.fingerprints import fingerprint
 from ponderv2.scenes.sources.scannet_labels import SegmentGroup, read_groups, read_segments
 from ponderv2.scenes.sources.scannet_scene import read_surface
 from ponderv2.scenes.sources.scannetpp_config import ScannetppConfig
@@ -59,13 +60,9 @@ class ScannetppJob:
         return mesh, segments, groups
 
     def fingerprint(self) -> str:
-        """Settings, classes, and size and time of the files."""
+        """Settings, classes, and contents of the files."""
         parts = [self.split, str(self.config.surface_points), str(self.config.seed), str(self.class_of_label)]
-        for path in self.files:
-            if path.is_file():
-                state = path.stat()
-                parts.append(f"{path.name} {state.st_size} {state.st_mtime_ns}")
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        return fingerprint(self.folder, self.files, *parts)
 
     def estimated_bytes(self) -> int:
         """From the size of the mesh, which is stored beside the points."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ponderv2.errors import SceneError
+from ponderv2.io.files import digest_of_files
 from ponderv2.scenes.labels.structured3d import CLASS_NAMES, COLORS
 from ponderv2.scenes.prepared import PreparedScene
 from ponderv2.scenes.sources.source import SourcePlan
@@ -44,12 +44,16 @@ class Structured3dJob:
         return f"{self.files.scene}/room_{self.files.room}"
 
     def fingerprint(self) -> str:
-        """Settings, and name, size and checksum of the room's files."""
+        """Settings, and names and contents of the room's files.
+
+        Members of archives count by size and checksum, which every reading of them verifies; files by all
+        their bytes.
+        """
         parts = [f"{READER_VERSION}", self.config.model_dump_json(exclude={"path", "scenes"})]
-        for piece in _pieces(self.files):
-            own = piece.archive.stat().st_mtime_ns if not piece.name and piece.archive.is_file() else 0
-            parts.append(f"{piece.name or piece.archive.name} {piece.size} {piece.crc} {own}")
-        return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()
+        members = {"panorama": self.files.panorama, **self.files.views}
+        named = [(f"{view}/{name}", of[name]) for view, of in sorted(members.items()) for name in sorted(of)]
+        parts += [f"{name} {one.size} {one.crc}" for name, one in named if one.name]
+        return digest_of_files(((name, one.archive) for name, one in named if not one.name), *parts)
 
     def estimated_bytes(self) -> int:
         """Of the prepared scene, from the sizes of its packed pictures."""
@@ -199,8 +203,3 @@ def _extracted(root: Path) -> list[Path]:
         if found:
             return found
     return []
-
-
-def _pieces(files: RoomFiles) -> list[Piece]:
-    views = [piece for view in files.views.values() for piece in view.values()]
-    return [*files.panorama.values(), *views]

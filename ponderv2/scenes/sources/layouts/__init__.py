@@ -28,13 +28,15 @@ class Layout:
     """Whether a path looks like it; reads no picture."""
     read: Callable[[Path], Capture]
     """Raises SceneError when it looks like it but cannot be used."""
+    beside: tuple[str, ...] = ()
+    """Files in the folder around the recording's that are read with it; {name} is that of the recording."""
 
 
 LAYOUTS: dict[str, Layout] = {
     "sens": Layout(sens_file.EXPECTS, sens_file.matches, sens_file.read),
     "tum": Layout(tum.EXPECTS, tum.matches, tum.read),
-    "replica": Layout(replica.EXPECTS, replica.matches, replica.read),
-    "scannet": Layout(scannet.EXPECTS, scannet.matches, scannet.read),
+    "replica": Layout(replica.EXPECTS, replica.matches, replica.read, replica.BESIDE),
+    "scannet": Layout(scannet.EXPECTS, scannet.matches, scannet.read, scannet.BESIDE),
     "nerfstudio": Layout(nerfstudio.EXPECTS, nerfstudio.matches, nerfstudio.read),
     "redwood": Layout(redwood.EXPECTS, redwood.matches, redwood.read),
     "bundlefusion": Layout(

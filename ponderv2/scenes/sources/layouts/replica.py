@@ -12,6 +12,7 @@ from ponderv2.scenes.sources.layouts.picture_lists import common_ids, frame_id
 from ponderv2.scenes.sources.text_files import numbers, read_json, read_text
 
 EXPECTS = "results/frame000000.jpg, results/depth000000.png, traj.txt"
+BESIDE = ("cam_params.json", "{name}_mesh.ply")
 
 
 def matches(path: Path) -> bool:

@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from ponderv2.errors import SceneError
+from ponderv2.io.files import files_below
 from ponderv2.scenes.sources.capture import Capture, Lens, PictureFile, RawFrame
 from ponderv2.scenes.sources.layouts.picture_lists import common_ids, frame_id, pictures_in
 from ponderv2.scenes.sources.text_files import checked_intrinsics, read_matrix, read_pose
 
 EXPECTS = "color/0.jpg, depth/0.png, pose/0.txt, intrinsic/intrinsic_depth.txt"
+CAMERAS = ("intrinsic_depth.txt", "intrinsic_color.txt", "extrinsic_depth.txt", "extrinsic_color.txt")
+BESIDE = tuple(f"intrinsic/{name}" for name in CAMERAS)
 
 
 def matches(path: Path) -> bool:
@@ -44,6 +47,13 @@ def read(path: Path) -> Capture:
         "scannet", frames, 0.001, depth_to_color=_depth_to_color(root), z_is_up=True,
         cloud=clouds[0] if clouds else None, repairs=repairs,
     )  # fmt: skip
+
+
+def files(path: Path) -> list[Path]:
+    """All files that `read` may take of a folder in which other files of a scene lie, too."""
+    cameras = [path / name for name in CAMERAS] + [path.parent / name for name in BESIDE]
+    below = [one for one in files_below(path) if one.parent != path]
+    return [*below, *(one for one in cameras if one.is_file())]
 
 
 def _root(path: Path) -> Path | None:
