@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch import nn
 
 from ponderv2.training.config import TrainingConfig
 from ponderv2.training.feed import Collate, Datasets, SceneSource
-from ponderv2.training.logbook import Logbook
+from ponderv2.training.validation import Validation
 
 
 @runtime_checkable
@@ -57,8 +57,8 @@ class Job:
     data: Mapping[str, Any] = field(default_factory=dict)
     """Fingerprint of the data."""
     classes: Mapping[str, Any] = field(default_factory=dict)
-    evaluate: Callable[[int, Logbook | None], dict[str, float]] | None = None
-    """Metrics after a step; runs in every process and must give the same in each."""
+    validation: Validation | None = None
+    """How the model is judged; None where there are no scenes for it."""
     best_metric: str = ""
     higher_is_better: bool = True
 

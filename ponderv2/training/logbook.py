@@ -57,11 +57,13 @@ class Logbook:
         tensorboard: bool,
         megabytes: float = math.inf,
         environment: Mapping[str, str] | None = None,
+        is_validated: bool = True,
     ) -> None:
         """`first_step`: steps that are already done; later lines of an interrupted run are dropped.
 
         `megabytes`: most that each of metrics, log and curves may take. `environment`: what is written into
-        `environment.json` beside machine and versions.
+        `environment.json` beside machine and versions. `is_validated`: whether the line of a validation after
+        `first_step` counts as done too.
         """
         self.folder = folder
         self._curves = Curves(folder / "tensorboard", first_step, megabytes) if tensorboard else None
@@ -69,7 +71,7 @@ class Logbook:
             for place in (folder, folder / "checkpoints"):
                 remove_leftovers(place, owned=True)
             for name in ("metrics.jsonl", f"metrics.jsonl{OLDER}"):
-                _keep_until(folder / name, first_step)
+                _keep_until(folder / name, first_step, is_validated)
             self._metrics = BoundedFile(folder / "metrics.jsonl", megabytes)
             self._log = BoundedFile(folder / "log.txt", megabytes)
             write_yaml(folder / "config.yaml", config)
@@ -188,20 +190,22 @@ def _reported(folder: Path, n_bytes: int = 1000) -> Iterator[None]:
         ) from error
 
 
-def _keep_until(path: Path, step: int) -> None:
-    """Drops the lines of later steps, and a line that was cut off."""
+def _keep_until(path: Path, step: int, is_validated: bool) -> None:
+    """Drops the lines of later steps and of a validation that is to come, and a line that was cut off."""
     if not path.exists():
         return
-    kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+    end = (step, is_validated)
+    kept = [line for line in path.read_text().splitlines() if _place_of(line) <= end]
     write_bytes(path, "".join(line + "\n" for line in kept).encode())
 
 
-def _step_of(line: str) -> float:
-    """Step of a line; infinity for one that was cut off."""
+def _place_of(line: str) -> tuple[float, bool]:
+    """Step of a line and whether it is of the validation after it; infinity for one that was cut off."""
     try:
-        return float(json.loads(line)["step"])
+        values = json.loads(line)
+        return float(values["step"]), "evaluation" in values
     except (ValueError, KeyError, TypeError):
-        return math.inf
+        return math.inf, True
 
 
 def _plain(values: Mapping[str, float]) -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""The one training loop: step, log, evaluate, save. What a step sees follows from seed and step alone."""
+"""The one training loop: step, log, save, validate. What a step sees follows from seed and step alone."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ponderv2.collectives import gathered, n_processes, process_number
 from ponderv2.errors import TrainingError
 from ponderv2.scenes.batch import SceneBatch
+from ponderv2.training.agreement import attempt, raise_together
 from ponderv2.training.backward import Backward, memory_error
 from ponderv2.training.checkpoint import Checkpoint, software_versions
 from ponderv2.training.data_workers import WorkerDied
@@ -35,6 +36,7 @@ from ponderv2.training.precision import precision_in_use
 from ponderv2.training.quarantine import BadScene, Quarantine
 from ponderv2.training.shelf import Kept, Shelf
 from ponderv2.training.stepper import Stepper
+from ponderv2.training.validation import validate
 
 if TYPE_CHECKING:
     import lightning_fabric
@@ -79,6 +81,8 @@ class _Training:
         if resume and resume.scaler:
             self._autocast.load_state_dict(resume.scaler)
         self.shelf = Shelf(job.folder / "checkpoints", Kept.of(self.settings))
+        self.is_saved = resume is not None
+        """Whether the last checkpoint is of this step."""
         self.logbook = self._open_logbook()
         self._describe_precision(resume)
         self.interruption = Interruption()
@@ -93,6 +97,8 @@ class _Training:
                 self.interruption,
                 self.listener.progress(self.job.kind, total, self.step) as display,
             ):
+                if self._validation_is_due:  # the run ended between the save and the end of its validation
+                    self._validate()
                 while self.step < total:
                     shown = self._one_step(parts)
                     display.advance(1, **shown)
@@ -134,9 +140,7 @@ class _Training:
         )
         _set_training(self.job.model, self.settings.frozen)
         before = BufferCopy(self.job.model)
-        fed = [next(parts) for _ in range(self.share.n_parts)]
-        batches = [part.batch for part in fed]
-        self.bad_scenes += [scene for part in fed for scene in part.bad]
+        batches = self._next_batches(parts)
         waited = time.perf_counter() - started
         norm = math.nan
         if (values := self.backward(self.step, batches, before.restore)) is None:
@@ -146,6 +150,7 @@ class _Training:
             self.losses = self._shared(values)
             self._update(batches, before, norm, values)
         self.step += 1
+        self.is_saved = False
         seconds = time.perf_counter() - started
         return {
             **self.losses,
@@ -156,6 +161,21 @@ class _Training:
             **_speed(batches, seconds),
             "memory_gib": _memory(self.fabric.device),
         }
+
+    def _next_batches(self, parts: Iterator[Fed]) -> list[SceneBatch]:
+        """Those of this process. Where one process cannot have its scenes, all raise its error."""
+
+        def fetch() -> list[Fed]:
+            try:
+                return [next(parts) for _ in range(self.share.n_parts)]
+            except WorkerDied as died:
+                raise died.explained(self.step) from died
+
+        fed, error = attempt(fetch)
+        raise_together(error, self.fabric.device)
+        assert fed is not None
+        self.bad_scenes += [scene for part in fed for scene in part.bad]
+        return [part.batch for part in fed]
 
     def _clipped(self) -> Tensor | float:
         """Norm of the gradient before it is clipped."""
@@ -247,27 +267,47 @@ class _Training:
         return f" (the first such scenes are kept in {path.parent})" if path.parent.exists() else ""
 
     def _after_step(self, shown: dict[str, float]) -> None:
-        """Log, evaluate, save, and stop if asked."""
+        """Log, save, stop if asked, and validate: what is saved first is not lost by a validation."""
         settings, step = self.settings, self.step
         if self.logbook:
             self.logbook.step(step, shown)
-        is_last = step == settings.steps
-        is_best = False
-        due = settings.evaluate_every and step % settings.evaluate_every == 0
-        if self.job.evaluate and (due or is_last):
-            is_best = self._evaluate()
-        if is_last or is_best or step % settings.save_every == 0 or step in settings.keep_steps:
-            self._save(is_best)
-        if self.asked_to_stop and not is_last:
+        is_last, is_due = step == settings.steps, self._validation_is_due
+        is_kept = step % settings.save_every == 0 or step in settings.keep_steps
+        if is_last or is_due or is_kept or self.asked_to_stop:
             self._save()
+        if self.asked_to_stop and (is_due or not is_last):
             raise stopped(self.asked_to_stop, step, str(self.job.folder))
+        if is_due:
+            self._validate()
 
-    def _evaluate(self) -> bool:
-        """Metrics of this step into the history; whether they are the best so far."""
-        assert self.job.evaluate is not None
+    @property
+    def _validation_is_due(self) -> bool:
+        """Whether this step is to be validated and was not."""
+        every, step = self.settings.evaluate_every, self.step
+        due = step == self.settings.steps or (every > 0 and step > 0 and step % every == 0)
+        done = any(entry["step"] == step for entry in self.history)
+        return due and not done and self.job.validation is not None
+
+    def _validate(self) -> None:
+        """Metrics of this step into the history, and into a checkpoint.
+
+        Raises, in every process: Interrupted on a signal, and what the scene of any process raised.
+        """
+        assert self.job.validation is not None
         self.job.model.eval()
-        with torch.no_grad():
-            metrics = self.job.evaluate(self.step, self.logbook)
+        try:
+            with torch.no_grad():
+                found = validate(self.job.validation, self.step, self.logbook, self.interruption)
+        except Exception:
+            self._warn(f"the validation after step {self.step} failed; --resume repeats it, no step is lost")
+            raise
+        if found.metrics is not None:
+            self._save(self._is_best(found.metrics))
+        if found.signal and (found.metrics is None or self.step < self.settings.steps):
+            raise stopped(found.signal, self.step, str(self.job.folder))
+
+    def _is_best(self, metrics: dict[str, float]) -> bool:
+        """Notes the metrics of this step; whether they are the best so far."""
         if self.logbook:
             self.logbook.evaluation(self.step, metrics)
         self._note(
@@ -298,7 +338,8 @@ class _Training:
             versions=software_versions()
             | {"threads": str(torch.get_num_threads()), "precision": str(self.precision)},
         )
-        self.shelf.put(checkpoint, is_best)
+        self.shelf.put(checkpoint, is_best, again=self.is_saved)
+        self.is_saved = True
 
     def _parts(self) -> Generator[Fed, None, None]:
         datasets = Datasets.of(self.job.scenes)
@@ -315,6 +356,7 @@ class _Training:
             self.settings.tensorboard,
             self.settings.log_megabytes,
             {"precision": str(self.precision)},
+            is_validated=not self._validation_is_due,
         )
 
     @property

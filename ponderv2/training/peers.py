@@ -7,11 +7,7 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from ponderv2.collectives import n_processes, process_number
 from ponderv2.errors import ResourceError
 
 PATIENCE = 5.0
@@ -26,22 +22,17 @@ class Peer:
     pid: int
     host: str
 
+    @staticmethod
+    def here(rank: int) -> Peer:
+        """This process."""
+        return Peer(rank, os.getpid(), socket.gethostname())
+
 
 @dataclass(frozen=True)
 class Peers:
     """All processes of the run, known to each of them."""
 
     all: tuple[Peer, ...]
-
-    @staticmethod
-    def meet() -> Peers:
-        """Every process of the group must call it."""
-        me = Peer(process_number(), os.getpid(), socket.gethostname())
-        if n_processes() == 1:
-            return Peers((me,))
-        every: list[Any] = [None] * n_processes()
-        torch.distributed.all_gather_object(every, me)
-        return Peers(tuple(every))
 
     def explained(self, error: BaseException, timeout: float) -> ResourceError | None:
         """What a failed exchange means; None where the error is of another kind."""

@@ -81,11 +81,14 @@ class Shelf:
         """The one with the best validation."""
         return self.folder / "best.pth"
 
-    def put(self, checkpoint: Checkpoint, is_best: bool = False) -> None:
-        """Saves as last and, where it applies, as best and as step-N. Raises OutputError."""
+    def put(self, checkpoint: Checkpoint, is_best: bool = False, again: bool = False) -> None:
+        """Saves as last and, where it applies, as best and as step-N. Raises OutputError.
+
+        `again`: the last one is of the same step; the one before it stays.
+        """
         kept = self.kept.includes(checkpoint.step)
         also = [*([self.best] if is_best else []), *([self._of_step(checkpoint.step)] if kept else [])]
-        save_checkpoint(self.last, checkpoint, keep=self.previous, also=also)
+        save_checkpoint(self.last, checkpoint, keep=None if again else self.previous, also=also)
         if kept:
             for step in self.kept.surplus([_step_in_name(path) for path in self._steps()]):
                 with contextlib.suppress(OSError):

@@ -12,6 +12,8 @@ from ponderv2.randomness import seed_of_dataset
 from ponderv2.scenes.config import PointDataConfig
 from ponderv2.scenes.part_config import Part
 from ponderv2.scenes.storage import SceneStore
+from ponderv2.training.logbook import Logbook
+from ponderv2.training.validation import Validation
 from ponderv2.workflows.configs import FinetuneConfig, PretrainConfig
 
 Data = TypeVar("Data", bound=PointDataConfig)
@@ -111,6 +113,31 @@ def distinct_names(names: Sequence[str]) -> list[str]:
         name if names.index(name) == place else f"{name}-{names[: place + 1].count(name)}"
         for place, name in enumerate(names)
     ]
+
+
+@dataclass(frozen=True)
+class JointValidation:
+    """The scenes of several datasets, one after the other; metrics as `joint_metrics`."""
+
+    each: dict[str, Validation]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.each.values()))
+
+    def measure(self, number: int, step: int, logbook: Logbook | None) -> Any:
+        """What the dataset of the scene measures."""
+        for one in self.each.values():
+            if number < len(one):
+                return one.measure(number, step, logbook)
+            number -= len(one)
+        raise IndexError("there are not so many scenes")
+
+    def metrics(self, results: Sequence[Any]) -> dict[str, float]:
+        """Those of one dataset as they are; of several the means, then each as `metric/dataset`."""
+        left, found = list(results), {}
+        for name, one in self.each.items():
+            found[name], left = one.metrics(left[: len(one)]), left[len(one) :]
+        return joint_metrics(found)
 
 
 def joint_metrics(per_dataset: dict[str, dict[str, float]]) -> dict[str, float]:

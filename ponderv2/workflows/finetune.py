@@ -19,18 +19,17 @@ from ponderv2.scenes.dataset import SegmentationDataset
 from ponderv2.scenes.storage import SceneStore
 from ponderv2.training.feed import Datasets
 from ponderv2.training.job import Job
-from ponderv2.training.logbook import Logbook
 from ponderv2.workflows import finetune_instances, finetune_semantic
 from ponderv2.workflows.configs import FinetuneConfig
 from ponderv2.workflows.dataset_parts import (
+    JointValidation,
     distinct_names,
     fingerprints,
-    joint_metrics,
     singles,
     with_scenes,
 )
 from ponderv2.workflows.finetune_settings import completed, n_classes_of
-from ponderv2.workflows.finetune_task import Task, Validate
+from ponderv2.workflows.finetune_task import Task
 from ponderv2.workflows.report import Reporter, SilentReporter
 from ponderv2.workflows.scene_folders import open_scenes
 from ponderv2.workflows.start_weights import load_encoder
@@ -192,7 +191,9 @@ def make_job(request: RunRequest, resumed: bool) -> Job:
         resolved=config.model_dump(mode="json"),
         data=fingerprints([fingerprint(one.store, one.split, one.names) for one in trainings]),
         classes=_classes(trainings),
-        evaluate=_validation(task, model, [validation for _, validation in pairs if validation is not None]),
+        validation=_validation(
+            task, model, [validation for _, validation in pairs if validation is not None]
+        ),
         best_metric=task.best_metric,
     )
 
@@ -218,14 +219,8 @@ def _classes(trainings: Sequence[SegmentationDataset]) -> dict[str, Any]:
     return first if len(each) == 1 else {**first, "datasets": each}
 
 
-def _validation(task: Task, model: nn.Module, data: Sequence[SegmentationDataset]) -> Validate | None:
-    """Metrics of every dataset that has scenes to validate, and their means; None where none has."""
+def _validation(task: Task, model: nn.Module, data: Sequence[SegmentationDataset]) -> JointValidation | None:
+    """Every dataset that has scenes to validate; None where none has."""
     names = distinct_names([one.condition for one in data])
     each = {name: task.validation(model, one) for name, one in zip(names, data, strict=True)}
-    if not each:
-        return None
-
-    def validate(step: int, logbook: Logbook | None) -> dict[str, float]:
-        return joint_metrics({name: one(step, logbook) for name, one in each.items()})
-
-    return validate
+    return JointValidation(each) if each else None

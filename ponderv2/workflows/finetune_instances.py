@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from ponderv2.collectives import gathered, n_processes, process_number
+from collections.abc import Sequence
+
 from ponderv2.errors import PresetError
 from ponderv2.evaluation.instances import instance_metrics
+from ponderv2.evaluation.object_overlaps import ObjectOverlaps
 from ponderv2.models.instances import InstancesModel
 from ponderv2.models.instances_config import InstancesModelConfig
 from ponderv2.scenes.dataset import SegmentationDataset
@@ -38,21 +40,25 @@ def datasets(config: FinetuneConfig) -> tuple[SegmentationDataset, SegmentationD
 
 
 class Validation:
-    """Average precision on whole scenes without augmentation; the scenes are shared by the processes."""
+    """Average precision on whole scenes without augmentation."""
 
     def __init__(self, model: InstancesModel, data: SegmentationDataset) -> None:
         self._model, self._data = model, data
 
-    def __call__(self, step: int, logbook: Logbook | None) -> dict[str, float]:
-        """ap, ap50 and ap25; 0 where no scene has an object that counts."""
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def measure(self, number: int, step: int, logbook: Logbook | None) -> ObjectOverlaps | None:
+        """Overlaps of found and true objects; None where the scene has no objects to compare with."""
         model, data = self._model, self._data
-        overlaps = []
-        for index in range(process_number(), len(data), n_processes()):
-            found = found_objects(model, data, index)
-            cloud = data.labelled_scene(index).cloud
-            one = overlaps_of_scene(found, cloud, data.label_field, model.config.ignored_classes)
-            overlaps += [] if one is None else [one]
-        metrics = instance_metrics(gathered(overlaps), model.classes_of(data.condition)).means()
+        found = found_objects(model, data, number)
+        cloud = data.labelled_scene(number).cloud
+        return overlaps_of_scene(found, cloud, data.label_field, model.config.ignored_classes)
+
+    def metrics(self, results: Sequence[ObjectOverlaps | None]) -> dict[str, float]:
+        """ap, ap50 and ap25; 0 where no scene has an object that counts."""
+        overlaps = [one for one in results if one is not None]
+        metrics = instance_metrics(overlaps, self._model.classes_of(self._data.condition)).means()
         return {name: value if value == value else 0.0 for name, value in metrics.items()}
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from ponderv2.collectives import n_processes, process_number, sum_over_processes
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
 from ponderv2.errors import PresetError, SceneError
 from ponderv2.evaluation.semantic import segmentation_metrics
 from ponderv2.models.finetuned import SegmentationModel
@@ -62,16 +66,23 @@ def check_condition(condition: str, config: FinetuneConfig) -> None:
 
 
 class Validation:
-    """Classes of whole scenes without augmentation; the scenes are shared by the processes."""
+    """Classes of whole scenes without augmentation."""
 
     def __init__(self, model: SegmentationModel, data: SegmentationDataset) -> None:
         self._model, self._data = model, data
 
-    def __call__(self, step: int, logbook: Logbook | None) -> dict[str, float]:
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def measure(self, number: int, step: int, logbook: Logbook | None) -> Tensor:
+        """The confusion matrix of a scene, which is mostly empty."""
+        return confusion_of_scenes(self._model, self._data, [number]).cpu().to_sparse()
+
+    def metrics(self, results: Sequence[Tensor]) -> dict[str, float]:
         """Mean IoU, mean accuracy and overall accuracy; classes that no scene has are left out."""
-        indices = range(process_number(), len(self._data), n_processes())
-        confusion = confusion_of_scenes(self._model, self._data, indices)
-        metrics = segmentation_metrics(sum_over_processes(confusion), skip_absent=True)
+        n_classes = self._model.classes_of(self._data.condition)
+        total = torch.zeros(n_classes, n_classes, dtype=torch.int64)
+        metrics = segmentation_metrics(sum(results, start=total), skip_absent=True)
         return {
             "miou": metrics.mean_iou,
             "macc": metrics.mean_accuracy,

@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ponderv2.scenes.dataset import SegmentationDataset
-from ponderv2.training.logbook import Logbook
+from ponderv2.training.validation import Validation
 from ponderv2.workflows.configs import FinetuneConfig
-
-Validate = Callable[[int, Logbook | None], dict[str, float]]
-"""Metrics of the model as it is now, 0..1, in every process."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +25,7 @@ class Task:
     """Scenes to train on and, where the other split has any, to validate.
 
     Raises PresetError and SceneError for labels and datasets that the model does not know."""
-    validation: Callable[[Any, SegmentationDataset], Validate]
+    validation: Callable[[Any, SegmentationDataset], Validation]
+    """How a model is judged by the scenes of a dataset; metrics are 0..1."""
     best_metric: str
     """The metric by which the best checkpoint is kept."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from ponderv2.collectives import gathered, n_processes, process_number
+from ponderv2.collectives import process_number
 from ponderv2.errors import PresetError, SceneError
 from ponderv2.models.config import SemanticTargetConfig, TextTargetConfig
 from ponderv2.models.pretext import PretextLosses, PretextModel
@@ -14,16 +15,17 @@ from ponderv2.scenes.collate import collate
 from ponderv2.scenes.config import PretrainDataConfig
 from ponderv2.scenes.dataset import PretrainDataset
 from ponderv2.scenes.storage import SceneStore
+from ponderv2.training.config import TrainingConfig
 from ponderv2.training.feed import Datasets
 from ponderv2.training.job import Job
 from ponderv2.training.logbook import Logbook
 from ponderv2.workflows.configs import PretrainConfig
 from ponderv2.workflows.dataset_parts import (
+    JointValidation,
     OpenPart,
     check_known,
     distinct_names,
     fingerprints,
-    joint_metrics,
     open_parts,
     with_scenes,
 )
@@ -126,7 +128,7 @@ def make_job(request: RunRequest, resumed: bool) -> Job:
         PretrainDataset(one.store, one.part.train_split, one.part.data, one.seed, with_labels)
         for one in parts
     ]
-    validation = _Validation(config, parts, model, request.folder)
+    validation = _validation(config, parts, model, request.folder)
     return Job(
         kind="pretext",
         model=model,
@@ -137,7 +139,7 @@ def make_job(request: RunRequest, resumed: bool) -> Job:
         folder=request.folder,
         resolved=config.model_dump(mode="json"),
         data=fingerprints([fingerprint(one.store, one.part.train_split, one.names) for one in parts]),
-        evaluate=validation if validation.n_scenes else None,
+        validation=validation if len(validation) else None,
         best_metric="psnr",
     )
 
@@ -197,49 +199,55 @@ def _with_class_names(config: PretrainConfig) -> PretrainConfig:
     return config.model_copy(update={"model": config.model.model_copy(update={"semantic": semantic})})
 
 
+def _validation(
+    config: PretrainConfig, parts: tuple[OpenPart[PretrainDataConfig], ...], model: PretextModel, folder: Path
+) -> JointValidation:
+    """Held-out views of a few scenes of each dataset."""
+    # Captures of one place have no scenes to spare: their held-out photographs are validated.
+    data = [
+        PretrainDataset(one.store, one.val_split or one.part.train_split, one.part.data, one.seed)
+        for one in parts
+    ]
+    conditions = [one.condition for one in data]
+    prefixes = [f"{condition}-" if len(data) > 1 else "" for condition in conditions]
+    each = [
+        _Validation(model, one, prefix, folder / "previews", config.training)
+        for one, prefix in zip(data, prefixes, strict=True)
+    ]
+    return JointValidation(dict(zip(distinct_names(conditions), each, strict=True)))
+
+
+@dataclass(frozen=True)
 class _Validation:
-    """Renders held-out views of a few scenes of each dataset; the scenes are shared by the processes."""
+    """Renders held-out views of a few scenes of one dataset."""
 
-    def __init__(
-        self,
-        config: PretrainConfig,
-        parts: tuple[OpenPart[PretrainDataConfig], ...],
-        model: PretextModel,
-        folder: Path,
-    ) -> None:
-        # Captures of one place have no scenes to spare: their held-out photographs are validated.
-        self._data = [
-            PretrainDataset(one.store, one.val_split or one.part.train_split, one.part.data, one.seed)
-            for one in parts
-        ]
-        self._model, self._folder, self._settings = model, folder, config.training
-        self._counts = [min(config.training.evaluate_scenes, len(data)) for data in self._data]
-        self.n_scenes = sum(self._counts)
+    model: PretextModel
+    data: PretrainDataset
+    prefix: str
+    """Of the names of the pictures."""
+    folder: Path
+    """Of the pictures."""
+    settings: TrainingConfig
 
-    def __call__(self, step: int, logbook: Logbook | None) -> dict[str, float]:
-        """Mean metrics over views; of several datasets their means, and each as `metric/dataset`."""
-        pairs = zip(self._data, self._counts, strict=True)
-        names = distinct_names([data.condition for data in self._data])
-        metrics = [self._of_dataset(data, count, step, logbook) for data, count in pairs]
-        if process_number() == 0:
-            keep_newest(self._folder / "previews", self._settings.keep_newest)
-        return joint_metrics(dict(zip(names, metrics, strict=True)))
+    def __len__(self) -> int:
+        return min(self.settings.evaluate_scenes, len(self.data))
 
-    def _of_dataset(
-        self, data: PretrainDataset, count: int, step: int, logbook: Logbook | None
-    ) -> dict[str, float]:
-        """The first view of each scene is kept as a picture."""
-        several = len(self._data) > 1
+    def measure(self, number: int, step: int, logbook: Logbook | None) -> list[dict[str, float]]:
+        """Metrics of each view. The first view is kept as a picture."""
+        scene = self.data.validation(number)
         rows: list[dict[str, float]] = []
-        for index in range(process_number(), count, n_processes()):
-            scene = data.validation(index)
-            for number, pair in enumerate(compare_views(self._model, scene, self._settings.evaluate_width)):
-                rows.append(pair.metrics())
-                if number == 0:
-                    name = scene.batch.names[0].replace("/", "_")
-                    name = f"{data.condition}-{name}" if several else name
-                    picture = preview(pair)
-                    write_png(self._folder / "previews" / f"step-{step:06d}-{name}.png", picture)
-                    if logbook:
-                        logbook.picture(f"previews/{name}", picture, step)
-        return mean_metrics(gathered(rows))
+        for view, pair in enumerate(compare_views(self.model, scene, self.settings.evaluate_width)):
+            rows.append(pair.metrics())
+            if view == 0:
+                name = self.prefix + scene.batch.names[0].replace("/", "_")
+                picture = preview(pair)
+                write_png(self.folder / f"step-{step:06d}-{name}.png", picture)
+                if logbook:
+                    logbook.picture(f"previews/{name}", picture, step)
+        return rows
+
+    def metrics(self, results: Sequence[list[dict[str, float]]]) -> dict[str, float]:
+        """Means over all views. All processes have written their pictures: the oldest may go."""
+        if process_number() == 0:
+            keep_newest(self.folder, self.settings.keep_newest)
+        return mean_metrics([row for rows in results for row in rows])

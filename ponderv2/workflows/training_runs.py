@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ponderv2.collectives import process_number
 from ponderv2.errors import CheckpointError, OutputError, PresetError
 from ponderv2.randomness import seed_of
 from ponderv2.scenes.storage import SceneStore
+from ponderv2.training.agreement import run_in_all
+from ponderv2.training.checkpoint import Checkpoint
 from ponderv2.training.config import TrainingConfig
 from ponderv2.training.determinism import repeatable
 from ponderv2.training.distributed import (
@@ -24,7 +28,7 @@ from ponderv2.training.distributed import (
 )
 from ponderv2.training.job import Job, TrainingOutcome
 from ponderv2.training.loop import train
-from ponderv2.training.peers import Peers
+from ponderv2.training.peers import Peer, Peers
 from ponderv2.training.run_lock import RunLock
 from ponderv2.training.shelf import Resumed, Shelf
 from ponderv2.workflows.configs import FinetuneConfig, PretrainConfig
@@ -85,35 +89,69 @@ def _train_as_member(
     """What each process does."""
     report = report or SilentReporter()
     config, folder = request.config, request.folder
-    shelf = Shelf(folder / "checkpoints")
     fabric = make_fabric(config.training, member, request.devices, request.nodes)
     leads = fabric.global_rank == 0
-    lock = RunLock(folder) if leads else None
-    peers = Peers.meet()
-    try:
-        with repeatable(config.training, report.warn):
-            found = _stored(request, shelf, report) if request.resume else None
-            if found is None and not shelf.is_empty() and leads:
+    with ExitStack() as at_end:
+
+        def enter() -> Peer:
+            if leads:
+                at_end.callback(RunLock(folder).release)
+            return Peer.here(fabric.global_rank)
+
+        peers = Peers(tuple(run_in_all(enter)))
+        try:
+            with repeatable(config.training, report.warn):
+                job, found = _prepared(request, make_job, report, peers)
+                if leads and (trouble := restart_trouble()):
+                    report.warn(trouble)
+                return train(job, fabric, report, found)
+        except RuntimeError as error:
+            if explained := peers.explained(error, config.training.timeout):
+                raise explained from error
+            raise
+
+
+def _prepared(
+    request: RunRequest, make_job: MakeJob, report: Reporter, peers: Peers
+) -> tuple[Job, Checkpoint | None]:
+    """What to train and the checkpoint to continue from, the same in every process, or an error in each."""
+    shelf = Shelf(request.folder / "checkpoints")
+    made: list[tuple[Job, Resumed | None]] = []
+
+    def prepare() -> dict[str, Any]:
+        found = _stored(request, shelf, report) if request.resume else None
+        if found is None and not shelf.is_empty():
+            raise OutputError(
+                f"{request.folder} holds a run already",
+                fix="--resume continues it; --name NAME starts another",
+            )
+        job = make_job(request, found is not None)
+        made.append((job, found))
+        n_judged = 0 if job.validation is None else len(job.validation)
+        step = found.checkpoint.step if found else 0
+        return {"checkpoint": step, "training scenes": job.data, "validation scenes": n_judged}
+
+    _refuse_differences(run_in_all(prepare), peers)
+    job, found = made[0]
+    if found is None:
+        return job, None
+    if process_number() == 0:
+        found.set_aside()
+    if found.checkpoint.data != job.data:
+        report.warn(f"{_scenes_differ(found.checkpoint.data, job.data)}: {NOT_ONE_RUN}")
+    return job, found.checkpoint
+
+
+def _refuse_differences(seen: list[dict[str, Any]], peers: Peers) -> None:
+    """Raises OutputError where a process does not see the files that the first one sees."""
+    for peer, one in zip(peers.all, seen, strict=True):
+        for name, value in one.items():
+            if value != seen[0][name]:
                 raise OutputError(
-                    f"{folder} holds a run already", fix="--resume continues it; --name NAME starts another"
+                    f"process {peer.rank} on {peer.host} finds another {name} than process 0 "
+                    f"on {peers.all[0].host}",
+                    fix="put scenes and run folder where all machines see them under the same path",
                 )
-            if fabric.world_size > 1:
-                fabric.barrier()
-            if found and leads:
-                found.set_aside()
-            if leads and (trouble := restart_trouble()):
-                report.warn(trouble)
-            job = make_job(request, found is not None)
-            if found and found.checkpoint.data != job.data:
-                report.warn(f"{_scenes_differ(found.checkpoint.data, job.data)}: {NOT_ONE_RUN}")
-            return train(job, fabric, report, found.checkpoint if found else None)
-    except RuntimeError as error:
-        if explained := peers.explained(error, config.training.timeout):
-            raise explained from error
-        raise
-    finally:
-        if lock:
-            lock.release()
 
 
 def _stored(request: RunRequest, shelf: Shelf, report: Reporter) -> Resumed | None:

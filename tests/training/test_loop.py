@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,15 @@ from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.distributed import Member, free_port, start_together
 from ponderv2.training.run_lock import RunLock
 from tests.training.processes import run_ranks, start
-from tests.training.toy import ToyScenes, _die_inside_a_save, run_toy, toy_job, train_together
+from tests.training.toy import (
+    ToyModel,
+    ToyScenes,
+    ToyValidation,
+    _die_inside_a_save,
+    run_toy,
+    toy_job,
+    train_together,
+)
 
 CLOCKS = {"seconds", "waited", "points_per_second", "memory_gib"}
 
@@ -228,7 +236,15 @@ def test_half_precision_of_the_forward_pass_trains(tmp_path: Path) -> None:
 def test_a_validation_without_a_number_is_not_the_bar_for_later_ones(tmp_path: Path) -> None:
     job = toy_job(tmp_path, 6, evaluate_every=2)
     found = {2: float("nan"), 4: 0.5, 6: 0.25}
-    job = replace(job, evaluate=lambda step, logbook: {job.best_metric: found[step]}, higher_is_better=True)
+
+    class Fixed(ToyValidation):
+        def measure(self, number: int, step: int, logbook: object) -> float:
+            return found[step]
+
+        def metrics(self, results: Sequence[float]) -> dict[str, float]:
+            return {job.best_metric: results[0]}
+
+    job = replace(job, validation=Fixed(ToyModel()), higher_is_better=True)
     run_toy(job)
     assert load_checkpoint(tmp_path / "checkpoints" / "best.pth").step == 4
 

@@ -109,6 +109,26 @@ class ToyModel(nn.Module):
         return ToyStep(ToyLosses(fit, size), score=-fit.detach())
 
 
+@dataclass(frozen=True)
+class ToyValidation:
+    """Three scenes of which each shows the same, and the step a little."""
+
+    model: ToyModel
+    n_scenes: int = 3
+
+    def __len__(self) -> int:
+        return self.n_scenes
+
+    def measure(self, number: int, step: int, logbook: object) -> float:
+        """A number that tells the scenes apart."""
+        return float(self.model.last.weight.detach().abs().sum()) + (step % 3) + number
+
+    def metrics(self, results: Sequence[float]) -> dict[str, float]:
+        """Of the first scene, after a look at all."""
+        assert [round(result - results[0]) for result in results] == list(range(self.n_scenes))
+        return {"score": results[0]}
+
+
 def toy_job(folder: Path, steps: int = 12, scenes: ToyScenes | None = None, **settings: object) -> Job:
     """A run of a few steps."""
     chosen: dict[str, object] = {
@@ -125,9 +145,6 @@ def toy_job(folder: Path, steps: int = 12, scenes: ToyScenes | None = None, **se
     training = TrainingConfig.model_validate(chosen | settings)
     model = ToyModel()
 
-    def evaluate(step: int, logbook: object) -> dict[str, float]:
-        return {"score": float(model.last.weight.detach().abs().sum()) + (step % 3)}
-
     return Job(
         kind="toy",
         model=model,
@@ -137,7 +154,7 @@ def toy_job(folder: Path, steps: int = 12, scenes: ToyScenes | None = None, **se
         seed=3,
         folder=folder,
         resolved={"training": training.model_dump(mode="json")},
-        evaluate=evaluate,
+        validation=ToyValidation(model),
         best_metric="score",
     )
 
