@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64, Int, Integer
+from jaxtyping import Float64, Int, Integer, Real
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
@@ -75,7 +75,8 @@ _MOST_UNNAMED = 12
 class PointColumns:
     """A table of points whose columns are known. Units and axes are those of the file."""
 
-    coord: Float64[ndarray, "point 3"]
+    coord: Real[ndarray, "point 3"]
+    """In the type of the file, which tells how exact it is."""
     color: ReadColors | None = None
     normal: Float64[ndarray, "point 3"] | None = None
     """As in the file, of any length; None where it has none."""
@@ -122,7 +123,7 @@ def named_columns(
     }
     normal = _side_by_side(table, NORMAL)
     return PointColumns(
-        coord.astype(np.float64),
+        coord,
         _named_color(table, source),
         None if normal is None else normal.astype(np.float64),
         labels,
@@ -197,13 +198,11 @@ def whole_labels(values: ndarray) -> Int[ndarray, " point"] | None:
     return np.where(known, values, -1).astype(np.int64)
 
 
-def unnamed_columns(
-    values: Float64[ndarray, "point column"], source: Path, intensity_first: bool = False
-) -> PointColumns:
+def unnamed_columns(values: ndarray, source: Path, intensity_first: bool = False) -> PointColumns:
     """x y z first; three columns of unit length are normals, three that can be colours are colours.
 
     Args:
-        values: 3 to 12 columns.
+        values: Numbers of any type in 3 to 12 columns, [point, column].
         source: For messages.
         intensity_first: Where both readings are possible, one number stands before the colours (.pts).
 
@@ -218,6 +217,7 @@ def unnamed_columns(
             else "columns x y z [r g b [nx ny nz]], or a header that names them"
         )
         raise SceneError(f"{source} has shape {values.shape}; expected points of 3 to 12 columns", fix=fix)
+    coord, values = values[:, :3], values.astype(np.float64)
     notes: list[str] = []
     normal_at = _normals_at(values)
     if normal_at is not None:
@@ -237,7 +237,7 @@ def unnamed_columns(
     notes += [f"column {labels[0] + 1} was read as labels"] if labels else []
     notes += [f"columns left out: {', '.join(str(one + 1) for one in left_out)}"] if left_out else []
     return PointColumns(
-        values[:, :3],
+        coord,
         color,
         None if normal_at is None else values[:, normal_at : normal_at + 3],
         {"segment": labels[1]} if labels else {},

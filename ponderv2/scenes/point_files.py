@@ -14,6 +14,14 @@ from ponderv2.errors import SceneError
 from ponderv2.scenes.array_files import map_array
 from ponderv2.scenes.colors import NO_COLOR, no_colors
 from ponderv2.scenes.normals import estimate_normals
+from ponderv2.scenes.origin import (
+    coarse_note,
+    far_outliers,
+    middle_of,
+    origin_note,
+    origin_of,
+    outlier_note,
+)
 from ponderv2.scenes.pcd import read_pcd
 from ponderv2.scenes.ply import read_ply
 from ponderv2.scenes.point_columns import PointColumns, has_position, named_columns, unnamed_columns
@@ -46,9 +54,16 @@ class ReadCloud:
     notes: tuple[str, ...]
     """What was decided, what was missing and what stands in its place, one sentence each."""
 
+    @property
+    def origin(self) -> Float64[ndarray, "3"]:
+        """Metres. What was subtracted from the points of the file, see `PointCloud.origin`."""
+        return np.array(self.cloud.origin)
+
 
 def read_cloud(path: Path, scale: float = 1.0, up: str = "z") -> PointCloud:
     """The points of a PLY, PCD, NPY or text file; missing normals are estimated, missing colours grey.
+
+    Where the points lie far from zero (UTM), the `origin` of the result was subtracted in double precision.
 
     Args:
         path: `x y z [r g b [nx ny nz]]` in arrays and text; PLY and PCD name their fields.
@@ -67,8 +82,12 @@ def read_cloud(path: Path, scale: float = 1.0, up: str = "z") -> PointCloud:
     return read.cloud
 
 
-def read_cloud_with_notes(path: Path, scale: float = 1.0, up: str = "z") -> ReadCloud:
-    """As `read_cloud`, but points without a finite position are left out and everything is said."""
+def read_cloud_with_notes(path: Path, scale: float = 1.0, up: str = "z", centred: bool = False) -> ReadCloud:
+    """As `read_cloud`, but points without a finite position are left out and everything is reported.
+
+    With `centred` the origin is the middle of the cloud (its lowest point in z) wherever it lies, subtracted
+    in double precision: the same cloud elsewhere is then read as the same numbers.
+    """
     if scale <= 0 or not np.isfinite(scale):
         raise SceneError(f"a scale of {scale} makes no cloud", fix="--scale 0.001 for millimetres")
     columns = _read(path)
@@ -79,8 +98,14 @@ def read_cloud_with_notes(path: Path, scale: float = 1.0, up: str = "z") -> Read
         finite = np.asarray(np.isfinite(coord.astype(np.float32)).all(axis=1))
     if not finite.any():
         raise SceneError(f"{path} holds no points of finite position", fix="give another file")
-    notes = list(columns.notes)
+    notes = [*columns.notes, *coarse_note(columns.coord, scale)]
     notes += [] if finite.all() else [f"{int((~finite).sum())} points have no finite position"]
+    far = far_outliers(np.where(finite[:, None], coord, np.nan))
+    notes += [outlier_note(coord, far)] if far.any() else []
+    origin = origin_of(coord[finite])
+    notes += [origin_note(origin)] if origin.any() else []
+    origin = middle_of(coord[finite]) if centred else origin
+    coord = coord - origin
     color = no_colors(len(coord)) if columns.color is None else columns.color
     notes += color.notes
     normal, said = _normal(columns, coord, finite, turn)
@@ -90,6 +115,7 @@ def read_cloud_with_notes(path: Path, scale: float = 1.0, up: str = "z") -> Read
         torch.from_numpy(color.color[finite]),
         torch.from_numpy(normal[finite].astype(np.float32)),
         {name: torch.from_numpy(values[finite]) for name, values in columns.labels.items()},
+        (float(origin[0]), float(origin[1]), float(origin[2])),
     )
     return ReadCloud(cloud, finite, tuple(notes))
 
@@ -139,8 +165,6 @@ def _array(path: Path) -> PointColumns:
         return named_columns({name: np.ascontiguousarray(values[name]).reshape(-1) for name in plain}, path)
     if values.dtype.kind not in "fiu":
         raise SceneError(f"{path} does not hold numbers", fix="np.save of [N, 3..9]")
-    if values.ndim == 2 and values.shape[1] <= 12:
-        values = values.astype(np.float64)
     return unnamed_columns(values, path)
 
 
@@ -180,7 +204,8 @@ def _normal(
         note = "no normals in the file: estimated from neighbours"
     points = coord[finite]
     result = np.zeros_like(coord)
-    result[finite] = estimate_normals(points, towards=points.mean(axis=0)[None])
+    middle = points[~far_outliers(points)].mean(axis=0)
+    result[finite] = estimate_normals(points, towards=middle[None])
     return result, [f"{note}, turned to the middle of the cloud"]
 
 

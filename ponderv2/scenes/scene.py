@@ -27,6 +27,9 @@ class PointCloud:
     """Unit length, pointing into free space."""
     labels: Mapping[str, Int[Tensor, " point"]] = field(default_factory=dict)
     """Integer fields by name, as on disk: segment20, segment200, segment, instance. -1 = ignore."""
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Metres. What was subtracted when the points were read, as they lie far from zero: coord + origin, in
+    double precision, is where they are in the file. Motions of a scene leave it alone."""
 
     def __len__(self) -> int:
         return len(self.coord)
@@ -34,7 +37,7 @@ class PointCloud:
     def take(self, index: Tensor) -> PointCloud:
         """The chosen points (indices or a mask), with every field."""
         labels = {name: values[index] for name, values in self.labels.items()}
-        return PointCloud(self.coord[index], self.color[index], self.normal[index], labels)
+        return PointCloud(self.coord[index], self.color[index], self.normal[index], labels, self.origin)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -11,12 +12,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ponderv2.errors import CheckpointError, ResourceError, is_out_of_memory
+from ponderv2.errors import CheckpointError, ResourceError, SceneError, is_out_of_memory
 from ponderv2.scenes.assemble import assemble
 from ponderv2.scenes.augment_geometry import centre_shift_matrix
 from ponderv2.scenes.batch import SceneBatch
 from ponderv2.scenes.blocks import Block, batch_of_block, overlapping_blocks
 from ponderv2.scenes.config import PointDataConfig
+from ponderv2.scenes.origin import far_groups
 from ponderv2.scenes.scene import PointCloud, Scene
 from ponderv2.training.distributed import to_device
 
@@ -27,6 +29,10 @@ FEWEST_VOXELS = 20_000
 OVERLAP = 2.0
 """Metres that a block sees around itself."""
 FALLBACK_CONDITION = "ScanNet"
+MOST_CELLS = 2**20
+"""Voxels along an axis: 20 km of 2 cm. More of them cannot be numbered, nor are they metres."""
+SPREAD = 1024
+"""Voxels between points that are encoded alone: farther than any encoder sees."""
 
 
 @runtime_checkable
@@ -73,12 +79,49 @@ def encode_voxels(
 ) -> VoxelFeatures:
     """Encoder features of a cloud, metres, z up. The model is in evaluation mode; results are on the CPU.
 
-    `each_block` is told the share of the cloud that it finished, 0..1.
+    Points far from all others are encoded apart from them, so that the others do not depend on them.
+    `each_block` receives the share of the cloud that it finished, 0..1.
 
     Raises:
+        SceneError: the cloud is so large, in voxels, that it cannot be in metres.
         ResourceError: not even small blocks fit into memory.
         CheckpointError: the encoder takes other features than the settings give.
     """
+    groups, singles = far_groups(cloud.coord.numpy())
+    if len(groups) == 1 and not len(singles):
+        return _encode_group(model, cloud, data, condition, blocks, each_block)
+    parts = [cloud.take(torch.from_numpy(one)) for one in groups]
+    if len(singles):
+        parts.append(_spread(cloud.take(torch.from_numpy(singles)), data.voxel.size))
+        groups.append(singles)
+    encoded = [_encode_group(model, part, data, condition, blocks) for part in parts]
+    inverse = torch.empty(len(cloud), dtype=torch.int64)
+    n_voxels = 0
+    index: list[Tensor] = []
+    for group, part in zip(groups, encoded, strict=True):
+        members = torch.from_numpy(group)
+        inverse[members] = part.inverse + n_voxels
+        index.append(members[_first_of_each(part.inverse, len(part.feature))])
+        n_voxels += len(part.feature)
+    feature = torch.cat([part.feature for part in encoded])
+    return VoxelFeatures(cloud.coord[torch.cat(index)], feature, inverse, sum(p.n_blocks for p in encoded))
+
+
+def _encode_group(
+    model: Encoder,
+    cloud: PointCloud,
+    data: PointDataConfig,
+    condition: str,
+    blocks: BlockSettings,
+    each_block: Callable[[float], None] | None = None,
+) -> VoxelFeatures:
+    """Points that share a grid."""
+    extent = float((cloud.coord.amax(dim=0) - cloud.coord.amin(dim=0)).amax())
+    if extent > MOST_CELLS * data.voxel.size:
+        raise SceneError(
+            f"the cloud is {extent:.6g} m long: more than {MOST_CELLS} voxels of {data.voxel.size:g} m",
+            fix="--scale 0.001 if its unit is the millimetre; or remove points that are far away",
+        )
     scene = Scene("cloud", cloud).moved(centre_shift_matrix(cloud.coord, apply_z=True))
     done = assemble(scene, data, condition, "none")
     wanted = _in_channels(model)
@@ -94,6 +137,20 @@ def encode_voxels(
     feature, n_blocks = _in_blocks(model, done.batch, (limit, margin), device, each_block)
     coord = cloud.coord[done.voxels.index]
     return VoxelFeatures(coord, feature, done.voxels.inverse, n_blocks)
+
+
+def _spread(cloud: PointCloud, size: float) -> PointCloud:
+    """Points with nothing near them, each in the middle of a voxel, too far apart to see one another."""
+    side = math.isqrt(len(cloud) - 1) + 1
+    row, column = torch.arange(len(cloud)) // side, torch.arange(len(cloud)) % side
+    cell = torch.stack([row * SPREAD, column * SPREAD, torch.zeros_like(row)], dim=1)
+    return replace(cloud, coord=((cell + 0.5) * size).to(cloud.coord.dtype))
+
+
+def _first_of_each(inverse: Tensor, n_voxels: int) -> Tensor:
+    """One point of every voxel."""
+    first = torch.full((n_voxels,), len(inverse))
+    return first.scatter_reduce_(0, inverse, torch.arange(len(inverse)), reduce="amin")
 
 
 def _in_blocks(

@@ -16,6 +16,7 @@ from numpy import ndarray
 
 from ponderv2.errors import OutputError, SceneError
 from ponderv2.io.files import replacement, write_bytes
+from ponderv2.scenes.origin import FAR_FROM_ZERO
 from ponderv2.scenes.point_files import read_cloud_with_notes
 from ponderv2.scenes.scene import PointCloud
 from ponderv2.scenes.storage import SceneStore
@@ -162,7 +163,7 @@ def _single_job(
     settings: FeatureSettings,
 ) -> _Job:
     if file is not None:
-        read = read_cloud_with_notes(Path(file), settings.scale, settings.up)
+        read = read_cloud_with_notes(Path(file), settings.scale, settings.up, centred=True)
         return _Job(Path(file).name, out, read.cloud, read.finite, read.notes)
     assert store is not None and scene is not None
     cloud = store.read(scene, split).cloud
@@ -222,9 +223,15 @@ def _write(job: _Job, voxels: VoxelFeatures, settings: FeatureSettings) -> None:
             feature = voxels.feature.numpy().astype(kind)
             inverse = np.full(len(job.finite), -1, np.int64)
             inverse[job.finite] = voxels.inverse.numpy()
-            np.savez(temporary, coord=voxels.coord.numpy(), feature=feature, inverse=inverse)
+            np.savez(temporary, coord=_where(voxels, job.cloud), feature=feature, inverse=inverse)
         else:
             _write_points(temporary, voxels, job.finite, kind)
+
+
+def _where(voxels: VoxelFeatures, cloud: PointCloud) -> ndarray:
+    """Positions as in the file (metres, z up); in double precision where single would be too coarse."""
+    coord = voxels.coord.numpy().astype(np.float64) + cloud.origin
+    return coord if np.abs(cloud.origin).max() > FAR_FROM_ZERO else coord.astype(np.float32)
 
 
 def _write_points(path: Path, voxels: VoxelFeatures, finite: ndarray, kind: np.dtype) -> None:

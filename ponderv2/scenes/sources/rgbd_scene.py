@@ -243,7 +243,7 @@ def own_surface(
     """Vertices with colour and normals of a PLY file; normals are worked out from the faces when missing."""
     ply = read_ply(path)
     columns = named_columns(ply.vertex, path, ply.faces)
-    coord = columns.coord @ turn[:3, :3].T + turn[:3, 3]
+    coord = columns.coord.astype(np.float64) @ turn[:3, :3].T + turn[:3, 3]
     color = no_colors(len(coord)) if columns.color is None else columns.color
     notes = [f"{path.name}: {note}" for note in (*columns.notes, *color.notes)]
     normal = None if columns.normal is None else columns.normal @ turn[:3, :3].T
