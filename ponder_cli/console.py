@@ -72,7 +72,7 @@ def error(problem: PonderError) -> None:
     if problem.fix:
         err.print(f"[green]  try:[/green] {escape(problem.fix)}")
     if isinstance(problem, MismatchError):
-        _mismatches(problem.rows)
+        _mismatches([plain(row) for row in problem.rows])
 
 
 def show_checkpoint(result: object) -> None:
@@ -86,22 +86,18 @@ def show_checkpoint(result: object) -> None:
 
 def _mismatches(rows: Sequence[Mapping[str, str]], stream: Console = err) -> None:
     """The entries of a checkpoint that do not fit: of every kind of trouble some, and how many there are."""
-    counts = Counter(_trouble(row) for row in rows)
+    counts = Counter(row["kind"] for row in rows)
     grid = Table(title="entries that do not fit", title_justify="left", header_style="bold")
     for name in ("entry", "trouble"):
         grid.add_column(name, overflow="fold")
-    for trouble, count in counts.items():
-        chosen = [row for row in rows if _trouble(row) == trouble][:MISMATCHES_SHOWN]
+    for kind, count in counts.items():
+        chosen = [row for row in rows if row["kind"] == kind][:MISMATCHES_SHOWN]
         for row in chosen:
             grid.add_row(escape(row["entry"]), escape(row["trouble"]))
         if count > len(chosen):
-            grid.add_row(f"... and {count - len(chosen)} more", trouble)
+            grid.add_row(f"... and {count - len(chosen)} more", kind)
     target = stream if stream.is_terminal else Console(file=stream.file, width=WIDTH_OF_FILES)
     target.print(grid)
-
-
-def _trouble(row: Mapping[str, str]) -> str:
-    return "other shape" if "file (" in row["trouble"] else row["trouble"]
 
 
 def stopped(problem: PonderError) -> None:

@@ -69,6 +69,20 @@ JsonOption = Annotated[
         help="Also write the result as JSON; - for standard output.",
     ),
 ]
+VoxelSizeOption = Annotated[
+    float | None,
+    typer.Option(
+        "--voxel-size", metavar="METRES", help="Of a published encoder, whose file does not say it."
+    ),
+]
+InputsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--inputs",
+        metavar="NAMES",
+        help="What a published encoder takes of each point: color,normal or coord,color.",
+    ),
+]
 CheckpointArgument = Annotated[
     Path, typer.Argument(metavar="CKPT", help="A checkpoint, or the folder of a run (its best or last one).")
 ]

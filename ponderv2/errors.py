@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 
 class PonderError(Exception):
     """One sentence on what is wrong and, where there is one, what to type to fix it."""
@@ -24,13 +27,23 @@ class CheckpointError(PonderError):
     """A checkpoint that is missing, damaged, unsafe or of another model."""
 
 
+@dataclass(frozen=True)
+class Misfit:
+    """An entry of a checkpoint or of a model that the other does not have, or has in another shape."""
+
+    entry: str
+    kind: Literal["missing", "unexpected", "other shape"]
+    trouble: str
+    """In words, with both shapes."""
+
+
 class MismatchError(CheckpointError):
     """A checkpoint whose entries do not fit the model that they are for."""
 
-    def __init__(self, message: str, rows: list[dict[str, str]], fix: str | None = None) -> None:
+    def __init__(self, message: str, rows: list[Misfit], fix: str | None = None) -> None:
         super().__init__(message, fix)
         self.rows = rows
-        """`entry` and `trouble` of everything that does not fit."""
+        """Everything that does not fit."""
 
 
 class OutputError(PonderError):

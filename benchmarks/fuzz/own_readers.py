@@ -136,15 +136,15 @@ def override(folder: Path) -> Read:
 
 def checkpoint(path: Path) -> None:
     from ponderv2.errors import CheckpointError
-    from ponderv2.training.stored_models import load_stored
+    from ponderv2.training.open_checkpoint import load_model
 
     try:
-        load_stored(path)
+        load_model(path)
     except CheckpointError:
         if path.suffix != ".pth":
             raise
     path.write_bytes(_signed(path.read_bytes()))
-    load_stored(path)
+    load_model(path)
 
 
 def _signed(data: bytes) -> bytes:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from ponder_cli.options import DataOption, JsonOption
+from ponder_cli.options import DataOption, InputsOption, JsonOption, VoxelSizeOption
 
 TEST_SETS = ("none", "fragments", "scannet", "scannet200", "s3dis")
 
@@ -53,6 +53,8 @@ def evaluate(  # noqa: PLR0913 - one argument per option
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for tables and pictures.")
     ] = None,
+    voxel_size: VoxelSizeOption = None,
+    inputs: InputsOption = None,
     json: JsonOption = None,
 ) -> None:
     """Measure a model: classes of points, objects, or views rendered by a pre-trained encoder."""
@@ -65,6 +67,7 @@ def evaluate(  # noqa: PLR0913 - one argument per option
 
     from ponder_cli import console
     from ponder_cli.progress import ConsoleReporter
+    from ponderv2.training.published_data import point_choice
     from ponderv2.workflows import evaluate as workflow
     from ponderv2.workflows import pool as pooling
 
@@ -80,6 +83,7 @@ def evaluate(  # noqa: PLR0913 - one argument per option
             export=export / fold if export else None,
             reuse=not again,
             out=out / fold if out else None,
+            points=point_choice(voxel_size, inputs),
             report=ConsoleReporter(),
         )
 

@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from ponder_cli.options import CheckpointArgument, DataOption, JsonOption, SplitOption
+from ponder_cli.options import (
+    CheckpointArgument,
+    DataOption,
+    InputsOption,
+    JsonOption,
+    SplitOption,
+    VoxelSizeOption,
+)
 
 UP_AXES = ("z", "y", "x", "-z", "-y", "-x")
 
@@ -36,7 +43,7 @@ def features(  # noqa: PLR0913 - one argument per option
     half: Annotated[bool, typer.Option("--half", help="Write 16-bit floats.")] = False,
     condition: Annotated[
         str | None,
-        typer.Option("--condition", metavar="NAME", help="Dataset that a prompted encoder is told."),
+        typer.Option("--condition", metavar="NAME", help="Dataset (prompt) of a prompted encoder."),
     ] = None,
     scale: Annotated[
         float, typer.Option("--scale", metavar="METRES", help="Metres per unit of the file: 0.001 for mm.")
@@ -50,6 +57,8 @@ def features(  # noqa: PLR0913 - one argument per option
     overlap: Annotated[
         float, typer.Option("--overlap", min=0.0, metavar="METRES", help="What a block sees around itself.")
     ] = 2.0,
+    voxel_size: VoxelSizeOption = None,
+    inputs: InputsOption = None,
     json: JsonOption = None,
 ) -> None:
     """Write the features of all points: of a file, of a prepared scene, or of every scene of a split."""
@@ -62,6 +71,7 @@ def features(  # noqa: PLR0913 - one argument per option
 
     from ponder_cli import console
     from ponder_cli.progress import ConsoleReporter
+    from ponderv2.training.published_data import point_choice
     from ponderv2.workflows import features as workflow
     from ponderv2.workflows.encoding import BlockSettings
 
@@ -72,6 +82,7 @@ def features(  # noqa: PLR0913 - one argument per option
         scale=scale,
         up=up,
         blocks=BlockSettings(block_voxels, overlap),
+        points=point_choice(voxel_size, inputs),
     )
     result = workflow.run(
         checkpoint,

@@ -60,8 +60,6 @@ def finetune(  # noqa: PLR0913 - one argument per option
         *option("--deterministic", "training.deterministic", deterministic),
     )
     config = load_preset("finetune", preset, set_, FinetuneConfig, options)
-    if data is None and any(item.startswith("scenes=") for item in set_ or ()):
-        data = config.scenes  # said in so many words: it goes before what the checkpoint recorded
 
     from ponderv2.workflows import finetune as workflow
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ponderv2.encoder.build import build_encoder
 from ponderv2.encoder.config import PromptedSparseUNetConfig
 from ponderv2.geometry.voxels import SparseVoxels, scene_of_each
+from ponderv2.models.encoder_only_config import EncoderOnlyConfig
 from ponderv2.models.instances_config import InstancesModelConfig
 from ponderv2.models.segmentation_config import SegmentationModelConfig
 from ponderv2.scenes.batch import SceneBatch
@@ -22,7 +23,7 @@ class TaskModel(nn.Module):
     Subclasses add their heads and then call `freeze`.
     """
 
-    def __init__(self, settings: SegmentationModelConfig | InstancesModelConfig) -> None:
+    def __init__(self, settings: SegmentationModelConfig | InstancesModelConfig | EncoderOnlyConfig) -> None:
         super().__init__()
         if settings.encoder is None:
             raise ValueError("the encoder is not known yet")

@@ -85,12 +85,29 @@ def save_checkpoint(
             share_file(path, keep, _RESUME)
 
 
+@dataclass(frozen=True)
+class Archive:
+    """The dict in a checkpoint file, read and verified once."""
+
+    path: Path
+    contents: dict[str, Any]
+    digest: str
+    """SHA-256 of the file: of its archive where it carries a checksum, which is compared with it."""
+    has_checksum: bool
+    """Only files of this program have one."""
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """Reads one of our checkpoints. Raises CheckpointError: missing, damaged, unsafe, of another program."""
-    contents = read_archive(path)
+    return checkpoint_of(open_archive(path))
+
+
+def checkpoint_of(archive: Archive) -> Checkpoint:
+    """One of our checkpoints out of what was read. Raises CheckpointError: incomplete, of another program."""
+    path, contents = archive.path, archive.contents
     if contents.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of this program", fix=_OURS)
-    if path.suffix != ENDING and not verified(path):
+    if path.suffix != ENDING and not archive.has_checksum:
         raise CheckpointError(f"{path} is damaged: its checksum is missing", fix=_ANOTHER)
     version = contents.get("format_version")
     if version != FORMAT_VERSION:
@@ -110,12 +127,22 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def read_archive(path: Path) -> dict[str, Any]:
     """The dict in a torch file, ours or not, without running code. Raises CheckpointError."""
+    return open_archive(path).contents
+
+
+def open_archive(path: Path) -> Archive:
+    """The dict in a torch or safetensors file, ours or not, without running code, and the file's digest.
+
+    Raises CheckpointError: missing, damaged, unsafe.
+    """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}", fix=_OURS)
     if path.suffix == ENDING:
-        return read_safetensors(path)
+        digest, _ = _digest_and_checksum(path)
+        return Archive(path, read_safetensors(path), digest, has_checksum=False)
     try:
-        if verified(path) is False:
+        digest, checksum = _digest_and_checksum(path)
+        if checksum is not None and checksum != digest:
             message = f"{path} is damaged: its contents do not match its checksum"
             raise CheckpointError(message, fix=_ANOTHER)
         _refuse_others(path)
@@ -135,7 +162,7 @@ def read_archive(path: Path) -> dict[str, Any]:
     if not isinstance(contents, dict):
         kind = type(contents).__name__
         raise CheckpointError(f"{path} does not hold a checkpoint but a {kind}", fix=_OURS)
-    return contents
+    return Archive(path, contents, digest, has_checksum=checksum is not None)
 
 
 def _refuse_others(path: Path) -> None:
@@ -147,22 +174,24 @@ def _refuse_others(path: Path) -> None:
         raise CheckpointError(message, fix=_OURS)
 
 
-def verified(path: Path) -> bool | None:
-    """Whether the checksum at the end of the file fits; None where the file has none (not ours)."""
+def _digest_and_checksum(path: Path) -> tuple[str, str | None]:
+    """SHA-256 of the file without the checksum at its end, and that checksum; None where it has none."""
     size = path.stat().st_size
     with path.open("rb") as stream:
         stream.seek(max(0, size - _COMMENT_LENGTH))
         comment = stream.read()
-        if not comment.startswith(_MARK):
-            return None
+        found = comment.startswith(_MARK)
         stream.seek(0)
         digest = hashlib.sha256()
-        left = size - _COMMENT_LENGTH
+        left = size - _COMMENT_LENGTH if found else size
         while left > 0:
             block = stream.read(min(left, 1 << 20))
+            if not block:
+                break
             digest.update(block)
             left -= len(block)
-    return comment[len(_MARK) :] == digest.hexdigest().encode()
+    checksum = comment[len(_MARK) :].decode("ascii", "replace") if found else None
+    return digest.hexdigest(), checksum
 
 
 def software_versions() -> dict[str, str]:

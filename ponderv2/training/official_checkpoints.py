@@ -20,6 +20,9 @@ JOINT_CONDITIONS = ("ScanNet", "S3DIS", "Structured3D")
 """Order of the normalisations inside the published backbone."""
 JOINT_EMBEDDINGS = ("Structured3D", "ScanNet", "S3DIS")
 """Order of the rows of the published `embedding_table`, and of the layers of decoupled heads."""
+CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "weights")
+"""Under which programs keep the weights; the first is the published one."""
+_STEM = re.compile(r"(.*?)conv_input\.(?:0|conv)\.weight$")
 
 Task = Literal["pretext", "segmentation", "instances", "outdoor", "encoder"]
 Head = Literal["language", "decoupled", "final", "pointgroup", "none"]
@@ -45,22 +48,53 @@ class OfficialVariant:
     """`cls_mode`: an encoder without decoder, which classifies whole scenes."""
 
 
-def is_official(contents: Mapping[str, Any]) -> bool:
-    """Whether a torch file has the published container."""
-    state = contents.get("state_dict")
-    return (
-        isinstance(state, dict) and bool(state) and all(isinstance(value, Tensor) for value in state.values())
-    )
+def weights_in(contents: Mapping[str, Any]) -> dict[str, Tensor] | None:
+    """The tensors of a file of another program, names as they stand there; None where it holds no weights.
+
+    In the published container (`state_dict`), in that of other programs, or bare: a `state_dict` as it is.
+    """
+    for place in (*(contents.get(name) for name in CONTAINERS), contents):
+        tensors = _tensors(place)
+        if tensors and (place is not contents or any("conv_input" in name for name in tensors)):
+            return tensors
+    return None
+
+
+def _tensors(place: Any) -> dict[str, Tensor]:
+    if not isinstance(place, Mapping):
+        return {}
+    return {str(name): value for name, value in place.items() if isinstance(value, Tensor)}
 
 
 def official_state(contents: Mapping[str, Any]) -> dict[str, Tensor]:
     """The weights without wrappers: `backbone.*` beside `renderer.*`, `proj_head.*`, ...
 
-    Raises CheckpointError for another container.
+    Raises CheckpointError for a file without weights, or with several encoders.
     """
-    if not is_official(contents):
+    weights = weights_in(contents)
+    if weights is None:
         raise CheckpointError("the file has no 'state_dict' of tensors")
-    return strip_wrappers(contents["state_dict"])
+    return _with_backbone(strip_wrappers(weights))
+
+
+def _with_backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The one encoder of the file as `backbone.*`, with whatever before it: `model.backbone.`, `encoder.`"""
+    stems = {match[1] for match in map(_STEM.match, state) if match is not None}
+    if len(stems) > 1:
+        raise CheckpointError(
+            f"the file holds several encoders: {', '.join(sorted(stem or 'bare' for stem in stems))}",
+            fix="a file with the weights of one of them",
+        )
+    stem = next(iter(stems), "backbone.")
+    if stem == "backbone.":
+        return dict(state)
+    if stem.endswith(".backbone."):
+        outer = stem.removesuffix("backbone.")
+        return {name.removeprefix(outer): value for name, value in state.items()}
+    return {
+        f"backbone.{name.removeprefix(stem)}" if name.startswith(stem) else name: value
+        for name, value in state.items()
+    }
 
 
 def variant_of(state: Mapping[str, Tensor]) -> OfficialVariant:

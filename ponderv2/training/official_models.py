@@ -19,45 +19,39 @@ from ponderv2.training.official_checkpoints import (
     variant_of,
 )
 
+PUBLISHED_KINDS = ("pretext", "segmentation", "instances", "encoder")
+ENCODER_PREFIXES = ("backbone.", "embedding_table.")
+"""Of an encoder alone."""
 HEAD_PARTS = ("proj_head.", "class_embedding", "logit_scale", "seg_heads.")
 """Published beside the encoder, ours inside `head.`"""
-LABEL_FIELDS = {200: "segment200"}
-"""Label array that a published model of so many classes was trained on, where it is not the usual one."""
 IGNORED_CLASSES = {200: (0, 2)}
 """Wall and floor, where they are not the classes 0 and 1: they have no instances."""
-DATA = {"voxel": {"size": 0.02}, "features": ["color", "normal"]}
-"""How the points of all published indoor files with six channels are prepared."""
 
 
 def model_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Settings of the whole model in a published file (unwrapped), with its `kind`.
+    """Settings of the whole model in a published file (unwrapped), with its `kind`; of outdoor pre-training
+    and of files without a head those of the encoder alone.
 
-    Raises CheckpointError for models of which only the encoder is of use here.
+    Raises CheckpointError for classifiers of scenes.
     """
     variant = variant_of(state)
     if variant.task == "pretext":
         return pretext_settings(state)
-    if variant.task in ("outdoor", "encoder") or variant.pooled:
-        what = "a classifier of scenes" if variant.pooled else f"a published {variant.task} model"
+    if variant.pooled:
         raise CheckpointError(
-            f"the file holds {what}, of which only the encoder is known",
+            "the file holds a classifier of scenes, of which only the encoder is known",
             fix="ponder finetune --from FILE takes its encoder",
         )
-    settings: dict[str, Any] = {"kind": variant.task, "encoder": encoder_settings(state)}
+    kind = "encoder" if variant.task == "outdoor" else variant.task
+    settings: dict[str, Any] = {"kind": kind, "encoder": encoder_settings(state)}
     if variant.prompted:
         settings["conditions"] = list(conditions_of_state(state))
     if variant.task == "instances":
         ignored = list(IGNORED_CLASSES.get(variant.n_classes, (0, 1)))
         return {**settings, "n_classes": variant.n_classes, "ignored_classes": ignored}
+    if kind == "encoder":
+        return settings
     return {**settings, "head": _head_settings(state, variant)}
-
-
-def data_settings(variant: OfficialVariant) -> dict[str, Any]:
-    """Voxels, features and label array that the published model was trained with; empty where not known."""
-    if variant.in_channels != 6 or variant.task == "outdoor":
-        return {}
-    field = LABEL_FIELDS.get(variant.n_classes)
-    return {**DATA, "label_field": field} if field is not None else dict(DATA)
 
 
 def _head_settings(state: Mapping[str, Tensor], variant: OfficialVariant) -> dict[str, Any]:
@@ -126,9 +120,12 @@ def _semantic(
     }
 
 
-def our_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A published (unwrapped) state under the names of our models."""
-    if variant_of(state).task != "segmentation":
+def our_names(state: Mapping[str, Tensor], task: str | None = None) -> dict[str, Tensor]:
+    """A published (unwrapped) state under the names of our models; `task` where it is known."""
+    task = task or variant_of(state).task
+    if task == "outdoor":  # its renderer has no counterpart here
+        return {name: value for name, value in state.items() if name.startswith(ENCODER_PREFIXES)}
+    if task != "segmentation":
         return dict(state)
     renamed: dict[str, Tensor] = {}
     for name, value in state.items():
@@ -144,17 +141,17 @@ def published_names(kind: str, config: Mapping[str, Any], state: Mapping[str, Te
     """The state of one of our models under the published names, rows in the published order of datasets.
 
     Args:
-        kind: pretext, segmentation or instances.
+        kind: pretext, segmentation, instances or encoder.
         config: The settings of the model as plain values.
         state: Its parameters and buffers.
 
     Raises:
         CheckpointError: nothing that was published looks like this model.
     """
-    if kind not in ("pretext", "segmentation", "instances"):
+    if kind not in PUBLISHED_KINDS:
         raise CheckpointError(f"a model of kind '{kind}' has no published form")
     state = _published_order(config, state)
-    if kind == "pretext":
+    if kind in ("pretext", "encoder"):
         return dict(state)
     head = dict(config.get("head") or {})
     wraps = "embedding_table.weight" in state and (
@@ -164,8 +161,30 @@ def published_names(kind: str, config: Mapping[str, Any], state: Mapping[str, Te
         state = _published_head(state)
     if not wraps:
         return dict(state)
-    inner = ("backbone.", "embedding_table.")
-    return {f"backbone.{name}" if name.startswith(inner) else name: value for name, value in state.items()}
+    return {
+        f"backbone.{name}" if name.startswith(ENCODER_PREFIXES) else name: value
+        for name, value in state.items()
+    }
+
+
+def published_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of one of our models under which its exported state is read back (`our_names`).
+
+    The datasets stand in the published order, and a linear head is the published last layer.
+    """
+    result = dict(config)
+    encoder, head = dict(result.get("encoder") or {}), dict(result.get("head") or {})
+    norms = tuple(encoder.get("conditions") or ())
+    if set(tuple(result.get("conditions") or norms)) == set(JOINT_EMBEDDINGS):
+        result["conditions"] = list(JOINT_EMBEDDINGS)
+    if set(norms) == set(JOINT_CONDITIONS):
+        result["encoder"] = {**encoder, "conditions": list(JOINT_CONDITIONS)}
+    if head.get("kind") == "linear":
+        result["head"] = {"kind": "final", "n_classes": head["n_classes"]}
+    if head.get("kind") == "decoupled" and set(head["n_classes"]) == set(JOINT_EMBEDDINGS):
+        layers = {name: head["n_classes"][name] for name in JOINT_EMBEDDINGS}
+        result["head"] = {**head, "n_classes": layers}
+    return result
 
 
 def _published_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,30 +7,48 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ponderv2.errors import MismatchError
+from ponderv2.errors import Misfit, MismatchError
 
 WRAPPERS = ("module.", "_orig_mod.")
 ENCODER_PARTS = ("conv_input.", "down.", "enc.", "up.", "dec.", "final.")
+
+
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "class_embedding")
+"""Last part of the names of entries that are no parameters, in published files and in ours."""
+
+
+@dataclass(frozen=True)
+class OtherShape:
+    """An entry that file and model both have, with different shapes."""
+
+    name: str
+    in_file: tuple[int, ...]
+    in_model: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}: file {self.in_file}, model {self.in_model}"
 
 
 @dataclass(frozen=True)
 class MatchReport:
     """Names in the model's spelling, `unexpected` in the file's."""
 
-    matched: tuple[str, ...]
-    missing: tuple[str, ...]
+    matched: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     """In the model but not in the file."""
-    unexpected: tuple[str, ...]
+    unexpected: tuple[str, ...] = ()
     """In the file but not in the model."""
-    mismatched: tuple[str, ...]
-    """In both, with different shapes: `name: file (1, 256), model (3, 256)`."""
+    mismatched: tuple[OtherShape, ...] = ()
 
-    def rows(self) -> list[dict[str, str]]:
-        """What does not fit, one record per entry, for a table."""
+    def rows(self) -> list[Misfit]:
+        """What does not fit, for a table: other shapes first."""
         return [
-            *({"entry": text.split(": ")[0], "trouble": text.split(": ", 1)[1]} for text in self.mismatched),
-            *({"entry": name, "trouble": "missing in the file"} for name in self.missing),
-            *({"entry": name, "trouble": "unexpected in the file"} for name in self.unexpected),
+            *(
+                Misfit(one.name, "other shape", f"file {one.in_file}, model {one.in_model}")
+                for one in self.mismatched
+            ),
+            *(Misfit(name, "missing", "missing in the file") for name in self.missing),
+            *(Misfit(name, "unexpected", "unexpected in the file") for name in self.unexpected),
         ]
 
     def summary(self) -> str:
@@ -103,13 +121,21 @@ def compare(wanted: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> Match
         missing=tuple(name for name in wanted if name not in stored),
         unexpected=tuple(name for name in stored if name not in wanted),
         mismatched=tuple(
-            f"{name}: file {tuple(stored[name].shape)}, model {tuple(wanted[name].shape)}" for name in other
+            OtherShape(name, tuple(stored[name].shape), tuple(wanted[name].shape)) for name in other
         ),
     )
 
 
 def _refusal(source: str, prefix: str, n_matched: int, n_wanted: int, report: MatchReport) -> str:
     part = f"'{prefix}*'" if prefix else "the model"
-    examples = report.mismatched[:1] or tuple(f"{name} is missing" for name in report.missing[:1])
+    examples = tuple(map(str, report.mismatched[:1])) or tuple(
+        f"{name} is missing" for name in report.missing[:1]
+    )
     example = f" ({examples[0]})" if examples else ""
     return f"{source} is of another model: {n_matched} of {n_wanted} entries of {part} fit{example}"
+
+
+def sizes(weights: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Numbers in the parameters and in the buffers (running statistics, text embeddings) of a file."""
+    buffers = sum(value.numel() for name, value in weights.items() if name.split(".")[-1] in BUFFERS)
+    return sum(value.numel() for value in weights.values()) - buffers, buffers

@@ -99,7 +99,8 @@ class FinetuneConfig(PresetConfig):
     """`ponder finetune`."""
 
     scenes: Path = Path("data/rooms")
-    """Folder of prepared scenes with labels, unless `--data` names another."""
+    """Folder of prepared scenes with labels, unless `--data` names another. Where neither is given: the one
+    that the checkpoint was trained on."""
     datasets: tuple[DatasetPartConfig, ...] = ()
     """Several datasets that take turns, in place of `scenes`; `--data` names the folder that holds theirs."""
     train_split: SplitName = "train"
@@ -140,7 +141,8 @@ class RenderConfig(PresetConfig):
     """`ponder render`."""
 
     scenes: Path = Path("data/rooms")
-    """Folder of prepared scenes for checkpoints that name none, unless `--data` names another."""
+    """Folder of prepared scenes, unless `--data` names another. Where neither is given: the one that the
+    checkpoint was trained on."""
     cameras: CameraPathConfig = OwnCamerasConfig()
     pictures: tuple[Picture, ...] = ("color", "depth", "normal", "semantic")
     """What is written per camera; semantic is left out where the model has no classes."""
@@ -164,7 +166,8 @@ class ReconstructConfig(PresetConfig):
     """`ponder reconstruct`."""
 
     scenes: Path = Path("data/rooms")
-    """Folder of prepared scenes where no checkpoint names one, unless `--data` names another."""
+    """Folder of prepared scenes, unless `--data` names another. Where neither is given: the one that the
+    checkpoint was trained on."""
     method: Literal["field", "tsdf"] = "field"
     """field: the signed distance of a model. tsdf: fusion of the scene's depth frames, without a model."""
     resolution: PositiveInt = 256

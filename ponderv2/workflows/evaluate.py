@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ponderv2.errors import CheckpointError, SceneError
+from ponderv2.models.encoder_only import EncoderOnlyModel
 from ponderv2.models.finetuned import SegmentationModel
+from ponderv2.models.instances import InstancesModel
 from ponderv2.models.pretext import PretextModel
 from ponderv2.scenes.fragments import TestSet
-from ponderv2.training.stored_models import load_stored
+from ponderv2.training.devices import chosen_device
+from ponderv2.training.open_checkpoint import OpenCheckpoint
+from ponderv2.training.published_data import PointChoice
 from ponderv2.workflows import evaluate_instances, evaluate_semantic, evaluate_views
 from ponderv2.workflows.evaluation_request import EvaluationRequest, EvaluationResult, part_of
+from ponderv2.workflows.loaded import loaded_model, with_options
 from ponderv2.workflows.report import Reporter, SilentReporter
-from ponderv2.workflows.scene_fields import chosen_device
-from ponderv2.workflows.scene_folders import open_scenes
+from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 
 
 def run(  # noqa: PLR0913 - one argument per option of the command
@@ -30,6 +35,7 @@ def run(  # noqa: PLR0913 - one argument per option of the command
     reuse: bool = True,
     width: int = 96,
     device: str = "auto",
+    points: PointChoice = PointChoice(),
     report: Reporter | None = None,
 ) -> EvaluationResult:
     """Measures a checkpoint on the scenes of a split; `scenes` replaces the folder it was trained on.
@@ -38,23 +44,26 @@ def run(  # noqa: PLR0913 - one argument per option of the command
     (by default beside the checkpoints of the run): a confusion matrix, or rendered views of at most `width`
     pixels beside the photographs. Predicted classes are kept there too, so that an evaluation that was
     interrupted goes on; `reuse` off computes everything again. With `export` every scene is also written as
-    coloured point clouds (PLY): predictions, truth and objects.
+    coloured point clouds (PLY): predictions, truth and objects. `points`: how points are prepared, for
+    published files that do not say it.
 
     Raises:
-        CheckpointError: it cannot be read, or is a published one and says nothing of its data.
+        CheckpointError: it cannot be read, holds an encoder alone, or nothing says how its data is prepared.
         SceneError: no scenes in the split, none with labels, or classes that the model does not know.
         OutputError: something cannot be written.
         ResourceError: there is no such device, or too little memory.
     """
     report = report or SilentReporter()
-    stored = load_stored(Path(checkpoint))
-    stored.model.to(chosen_device(device))
-    if "data" not in stored.config:
+    opened = OpenCheckpoint(Path(checkpoint))
+    if opened.kind == "encoder":
         raise CheckpointError(
-            f"{checkpoint} does not say how its data is prepared",
-            fix="ponder finetune --from it, then ponder eval",
+            f"{opened.path} holds an encoder alone, which gives features and no results to measure",
+            fix=f"ponder finetune --from {opened.path}, then ponder eval",
         )
-    store = open_scenes(scenes, stored.path, Path(str(stored.config.get("scenes", "data/rooms"))))
+    stored = loaded_model(opened, chosen_device(device), points)
+    for note in stored.notes:
+        report.warn(with_options(note))
+    store = open_scenes(SceneChoice(None if scenes is None else Path(scenes)), opened)
     split = split or validated_split(stored.config, store.root)
     if not store.scene_names(split):
         raise SceneError(f"{store.root} has no scenes in '{split}'", fix=f"--split {store.info.splits[0]}")
@@ -64,11 +73,14 @@ def run(  # noqa: PLR0913 - one argument per option of the command
     request = EvaluationRequest(stored, store, split, folder, tta, width, submission, export, reuse)
     match stored.model:
         case SegmentationModel() as model:
-            return evaluate_semantic.run(request, model, report)
+            result = evaluate_semantic.run(request, model, report)
         case PretextModel() as model:
-            return evaluate_views.run(request, model, report)
-        case model:
-            return evaluate_instances.run(request, model, report)
+            result = evaluate_views.run(request, model, report)
+        case InstancesModel() as model:
+            result = evaluate_instances.run(request, model, report)
+        case EncoderOnlyModel():
+            raise ValueError("expected a model with results to measure, got an encoder alone")
+    return replace(result, notes=list(stored.notes))
 
 
 def validated_split(config: Mapping[str, Any], root: Path) -> str:

@@ -18,7 +18,6 @@ from ponderv2.scenes.dataset import SegmentationDataset
 from ponderv2.scenes.fragments import TEST_SETS
 from ponderv2.scenes.labels.benchmarks import Benchmark
 from ponderv2.scenes.scene import PointCloud
-from ponderv2.training.stored_models import StoredModel
 from ponderv2.workflows.class_metrics import predicted_classes
 from ponderv2.workflows.evaluation_request import (
     EvaluationRequest,
@@ -27,6 +26,7 @@ from ponderv2.workflows.evaluation_request import (
     refuse_other_classes,
 )
 from ponderv2.workflows.export_predictions import SceneExport, export_scene
+from ponderv2.workflows.loaded import LoadedModel
 from ponderv2.workflows.prediction_cache import PredictionCache
 from ponderv2.workflows.previews import confusion_picture, write_png
 from ponderv2.workflows.report import Reporter
@@ -89,7 +89,7 @@ def _segment(
     views = TEST_SETS[request.tta]
     n_classes = model.classes_of(data.condition)
     cache = PredictionCache.of(
-        request.folder / "predictions", request.stored.path, _conditions(request, data)
+        request.folder / "predictions", request.stored.digest, _conditions(request, data)
     )
     total, n_reused, steps = torch.zeros(n_classes, n_classes, dtype=torch.int64), 0, max(1, len(views))
     with report.progress(f"segmenting {request.split}", len(data) * steps) as display:
@@ -167,7 +167,7 @@ def class_table(
     return [dict(zip(keys, row, strict=True)) for row in zip(*lists, strict=True)]
 
 
-def class_names(stored: StoredModel, n_classes: int, data: SegmentationDataset) -> list[str]:
+def class_names(stored: LoadedModel, n_classes: int, data: SegmentationDataset) -> list[str]:
     """The names that the checkpoint knows for these scenes, or that they give their classes, or numbers."""
     of_scenes = data.store.info.label_set(data.label_field).class_names
     for names in (names_of_model(stored, data.condition), of_scenes):

@@ -16,7 +16,7 @@ from ponderv2.scenes.dataset import SegmentationDataset
 from ponderv2.scenes.fragments import TestSet
 from ponderv2.scenes.labels.benchmarks import Benchmark, benchmark_of
 from ponderv2.scenes.storage import SceneStore
-from ponderv2.training.stored_models import StoredModel
+from ponderv2.workflows.loaded import LoadedModel
 
 Config = TypeVar("Config", bound=StrictConfig)
 
@@ -33,7 +33,7 @@ def part_of(config: Mapping[str, Any], root: Path) -> Mapping[str, Any]:
 class EvaluationRequest:
     """A model, scenes, and how they are to be compared."""
 
-    stored: StoredModel
+    stored: LoadedModel
     store: SceneStore
     split: str
     folder: Path
@@ -81,7 +81,7 @@ class EvaluationRequest:
 
 
 def refuse_other_classes(
-    stored: StoredModel, data: SegmentationDataset, largest: int, n_classes: int
+    stored: LoadedModel, data: SegmentationDataset, largest: int, n_classes: int
 ) -> None:
     """Raises SceneError where the scenes have other classes than the model, or give them other names.
 
@@ -107,7 +107,7 @@ def refuse_other_classes(
             )
 
 
-def names_of_model(stored: StoredModel, condition: str) -> tuple[str, ...]:
+def names_of_model(stored: LoadedModel, condition: str) -> tuple[str, ...]:
     """Class names that a checkpoint knows, of several datasets those of one; empty where it knows none."""
     every = stored.classes.get("datasets")
     classes = stored.classes if every is None else every.get(condition, {})
@@ -140,3 +140,5 @@ class EvaluationResult:
     submission: Path | None = None
     n_reused: int = 0
     """Scenes whose predictions an earlier evaluation had left."""
+    notes: list[str] = field(default_factory=list)
+    """What the checkpoint does not say and was assumed."""

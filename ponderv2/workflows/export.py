@@ -9,20 +9,17 @@ from typing import Any, Literal
 
 import torch
 
+from ponderv2.encoder.config import SparseUNetConfig
 from ponderv2.errors import OutputError
 from ponderv2.io.files import write_bytes
 from ponderv2.training.checkpoint import FORMAT, FORMAT_VERSION
-from ponderv2.training.official_models import DATA, published_names
+from ponderv2.training.official_models import ENCODER_PREFIXES, published_names, published_settings
+from ponderv2.training.open_checkpoint import RECORD, OpenCheckpoint
+from ponderv2.training.published_data import published_data_of
 from ponderv2.training.safetensors_files import ENDING, safetensors_bytes
-from ponderv2.training.stored_models import StoredModel, load_stored
+from ponderv2.training.weights import sizes
 
 Form = Literal["official", "safetensors"]
-
-_KINDS = {
-    "PretextModel": "pretext",
-    "SegmentationModel": "segmentation",
-    "InstancesModel": "instances",
-}
 
 
 @dataclass(frozen=True)
@@ -32,12 +29,15 @@ class ExportResult:
     out: Path
     format: str
     kind: str
-    """pretext | segmentation | instances."""
+    """pretext | segmentation | instances | encoder."""
     entries: int
     parameters: int
+    """Numbers that training changes or may change."""
+    buffers: int
+    """Numbers beside them: running statistics, text embeddings."""
     megabytes: float
     notes: list[str] = field(default_factory=list)
-    """Where the published code computes something else from these weights."""
+    """What the checkpoint did not say, and where the published code computes something else."""
 
 
 def run(checkpoint: Path, out: Path, form: Form | None = None, encoder_only: bool = False) -> ExportResult:
@@ -58,72 +58,97 @@ def run(checkpoint: Path, out: Path, form: Form | None = None, encoder_only: boo
     if (out.suffix == ENDING) != (form == "safetensors"):
         right = ENDING if form == "safetensors" else ".pth"
         raise OutputError(f"{out} does not end in {right}", fix=f"--out {out.with_suffix(right).name}")
-    stored = load_stored(Path(checkpoint))
-    kind = _KINDS[type(stored.model).__name__]
-    state = stored.model.state_dict()
-    config = stored.model.config.model_dump(mode="json")
-    notes: list[str] = []
+    opened = OpenCheckpoint(Path(checkpoint))
+    model = opened.model()
+    kind, state = opened.kind, model.state_dict()
+    config = model.config.model_dump(mode="json")
+    notes = list(opened.notes)
     if encoder_only:
-        state = {
-            key: value for key, value in state.items() if key.startswith(("backbone.", "embedding_table."))
-        }
+        state = {key: value for key, value in state.items() if key.startswith(ENCODER_PREFIXES)}
+    settings = _encoder_settings(config) if encoder_only else config
     if form == "official":
-        state = published_names(kind, config, state)
-        notes = _differences(config, stored)
-        data = _official_bytes(state, stored.step)
-    elif encoder_only:
-        data = safetensors_bytes(state, None)
+        written = published_names(kind, config, state)
+        notes += _differences(config, opened)
+        data = _official_bytes(written, opened, settings)
     else:
-        data = safetensors_bytes(state, _settings(stored, kind, config))
+        data = safetensors_bytes(state, _settings(opened, settings))
     write_bytes(out, data)
+    parameters, buffers = sizes(state)
     return ExportResult(
         out=out,
         format=form,
-        kind="encoder" if encoder_only else kind,
+        kind=settings["kind"],
         entries=len(state),
-        parameters=sum(value.numel() for value in state.values() if value.is_floating_point()),
+        parameters=parameters,
+        buffers=buffers,
         megabytes=len(data) / 2**20,
         notes=notes,
     )
 
 
-def _official_bytes(state: dict[str, torch.Tensor], epoch: int) -> bytes:
-    """The published container; its optimiser is empty, as another program could not go on with ours."""
+def _encoder_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the encoder alone, in the form of `EncoderOnlyConfig`."""
+    kept = ("encoder", "condition", "conditions")
+    return {"kind": "encoder", **{name: config[name] for name in kept if config.get(name)}}
+
+
+def _official_bytes(
+    state: dict[str, torch.Tensor], opened: OpenCheckpoint, settings: dict[str, Any]
+) -> bytes:
+    """The published container; its optimiser is empty, as another program could not continue with ours.
+
+    What that container does not say (voxels, inputs, classes, settings of the model) stands beside it, where
+    it is known and not only assumed; other programs ignore that entry.
+    """
     stream = io.BytesIO()
-    contents = {
-        "epoch": epoch,
+    contents: dict[str, Any] = {
+        "epoch": opened.step,
         "state_dict": {f"module.{name}": value.clone() for name, value in state.items()},
         "optimizer": {},
         "scheduler": {},
         "scaler": None,
         "best_metric_value": 0.0,
     }
+    if opened.says_its_data:
+        contents[RECORD] = {
+            "kind": settings["kind"],
+            "model": published_settings(settings),
+            "data": dict(opened.config.get("data") or {}),
+            "classes": dict(opened.classes),
+        }
     torch.save(contents, stream)
     return stream.getvalue()
 
 
-def _settings(stored: StoredModel, kind: str, config: dict[str, Any]) -> dict[str, Any]:
+def _settings(opened: OpenCheckpoint, settings: dict[str, Any]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "kind": kind,
-        "config": {**stored.config, "model": config},
-        "classes": dict(stored.classes),
-        "step": stored.step,
+        "kind": settings["kind"],
+        "config": {**opened.config, "model": settings},
+        "classes": dict(opened.classes),
+        "step": opened.step,
+        "notes": list(opened.notes),
     }
 
 
-def _differences(config: dict[str, Any], stored: StoredModel) -> list[str]:
+def _differences(config: dict[str, Any], opened: OpenCheckpoint) -> list[str]:
     """Settings that the published code does not have, so that it would compute something else."""
     notes: list[str] = []
-    data = stored.config.get("data", {})
-    for name, usual in DATA.items():
+    data = opened.config.get("data") or {}
+    expected = published_data_of(config)
+    for name, usual in expected.items():
         value = data.get(name, usual)
-        same = value.get("size") == usual["size"] if isinstance(usual, dict) else list(value) == usual  # type: ignore[index]
+        same = value.get("size") == usual["size"] if isinstance(usual, dict) else list(value) == usual
         if not same:
             notes.append(f"trained with data.{name} {value}; published configurations have {usual}")
     if (config.get("densify") or {}).get("align_with_sampling"):
         notes.append("densify.align_with_sampling: the published code reads its volume elsewhere")
     if (config.get("frame") or {}).get("edge") is not None:
         notes.append("frame.edge: the published code scales every scene to its own longest side")
+    encoder = config["encoder"]
+    for name in ("norm_eps", "pad"):
+        usual = SparseUNetConfig.model_fields[name].default
+        if encoder[name] != usual:
+            notes.append(f"encoder.{name} {encoder[name]}: SpUNet-v1m1 and v1m3 have {usual}")
     return notes

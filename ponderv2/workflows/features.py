@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy import ndarray
 
 from ponderv2.errors import OutputError, SceneError
@@ -20,11 +18,13 @@ from ponderv2.scenes.origin import FAR_FROM_ZERO
 from ponderv2.scenes.point_files import read_cloud_with_notes
 from ponderv2.scenes.scene import PointCloud
 from ponderv2.scenes.storage import SceneStore
+from ponderv2.training.devices import chosen_device
+from ponderv2.training.open_checkpoint import OpenCheckpoint
+from ponderv2.training.published_data import PointChoice
 from ponderv2.workflows.encoding import BlockSettings, VoxelFeatures, chosen_condition, encode_voxels
-from ponderv2.workflows.loaded import LoadedModel, load
+from ponderv2.workflows.loaded import LoadedModel, loaded_model, with_options
 from ponderv2.workflows.report import Reporter, SilentReporter
-from ponderv2.workflows.scene_fields import chosen_device
-from ponderv2.workflows.scene_folders import open_scenes
+from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 
 Level = Literal["point", "voxel"]
 SETTINGS_FILE = "features.json"
@@ -46,6 +46,8 @@ class FeatureSettings:
     up: str = "z"
     """Axis of a file that points up."""
     blocks: BlockSettings = field(default_factory=BlockSettings)
+    points: PointChoice = field(default_factory=PointChoice)
+    """How points are prepared, for published files that do not say it."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class FeaturesResult:
     channels: int
     """0 when everything was there already."""
     voxel_size: float
+    inputs: list[str]
+    """What the encoder saw of each point."""
     condition: str
     n_points: int
     n_voxels: int
@@ -69,7 +73,7 @@ class FeaturesResult:
     clouds: list[dict[str, Any]] = field(default_factory=list)
     """Per cloud: name, points, voxels, blocks and file."""
     notes: list[str] = field(default_factory=list)
-    """What the file lacked and what stands in its place."""
+    """What the cloud or the checkpoint lacked and what stands in its place."""
 
 
 @dataclass(frozen=True)
@@ -107,13 +111,16 @@ def run(  # noqa: PLR0913 - one argument per option of the command
     """
     started = time.perf_counter()
     report = report or SilentReporter()
-    loaded = load(Path(checkpoint))
-    loaded.model.to(chosen_device(device))
-    store = None if file is not None else open_scenes(scenes, Path(checkpoint), Path("data/rooms"))
+    opened = OpenCheckpoint(Path(checkpoint))
+    loaded = loaded_model(opened, chosen_device(device), settings.points)
+    for note in loaded.notes:
+        report.warn(with_options(note))
+    given = None if scenes is None else Path(scenes)
+    store = None if file is not None else open_scenes(SceneChoice(given), opened)
     dataset = None if store is None else store.info.name
     condition = chosen_condition(loaded.model, settings.condition, dataset)
     done: list[dict[str, Any]] = []
-    notes: list[str] = []
+    notes = list(loaded.notes)
     skipped = channels = 0
     if store is not None and scene is None:
         record = _record(Path(checkpoint), loaded, condition, settings)
@@ -144,6 +151,7 @@ def run(  # noqa: PLR0913 - one argument per option of the command
         dtype="float16" if settings.half else "float32",
         channels=channels,
         voxel_size=loaded.data.voxel.size,
+        inputs=list(loaded.data.features),
         condition=condition,
         n_points=sum(entry["points"] for entry in done),
         n_voxels=sum(entry["voxels"] for entry in done),
@@ -261,12 +269,8 @@ def _record(
     checkpoint: Path, loaded: LoadedModel, condition: str, settings: FeatureSettings
 ) -> dict[str, Any]:
     """What must be alike for features to stand in one folder."""
-    digest = hashlib.sha256()
-    for name, value in sorted(loaded.model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return {
-        "weights": digest.hexdigest(),
+        "weights": loaded.digest,
         "checkpoint": str(checkpoint),
         "level": settings.level,
         "half": settings.half,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, assert_never
@@ -19,6 +19,7 @@ from ponderv2.scenes.dataset import SegmentationDataset
 from ponderv2.scenes.storage import SceneStore
 from ponderv2.training.feed import Datasets
 from ponderv2.training.job import Job
+from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.workflows import finetune_instances, finetune_semantic
 from ponderv2.workflows.configs import FinetuneConfig
 from ponderv2.workflows.dataset_parts import (
@@ -31,7 +32,7 @@ from ponderv2.workflows.dataset_parts import (
 from ponderv2.workflows.finetune_settings import completed, n_classes_of
 from ponderv2.workflows.finetune_task import Task
 from ponderv2.workflows.report import Reporter, SilentReporter
-from ponderv2.workflows.scene_folders import open_scenes
+from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 from ponderv2.workflows.start_weights import load_encoder
 from ponderv2.workflows.training_runs import (
     RunRequest,
@@ -97,8 +98,8 @@ def run(  # noqa: PLR0913 - one argument per option of the command
     weights. With `config.model.freeze_encoder` the head alone is trained.
 
     Raises:
-        SceneError: there is nothing to train on, or it has no labels. Without `scenes` the folder is the one
-            that the checkpoint was trained on, else that of the settings.
+        SceneError: there is nothing to train on, or it has no labels. Without `scenes` the folder is that of
+            the settings where they name one, else the one that the checkpoint was trained on.
         CheckpointError: the checkpoint cannot be read or its encoder is another one (MismatchError, with a
             table of what does not fit).
         PresetError: the number of classes is not that of the data, or the encoder knows other datasets.
@@ -106,14 +107,17 @@ def run(  # noqa: PLR0913 - one argument per option of the command
     """
     started = time.perf_counter()
     report = report or SilentReporter()
-    config = _completed(config, scenes, checkpoint)
+    opened = None if checkpoint is None else OpenCheckpoint(Path(checkpoint))
+    asked, config = config, _completed(config, scenes, opened, report)
     folder = run_folder(Path(out), name)
-    request = RunRequest(config, folder, checkpoint, resume, devices, nodes)
+    request = RunRequest(config, folder, opened, resume, devices, nodes)
     task = task_of(config)
+    if opened is not None:
+        _describe_points(asked, config, opened, report)
     _describe(config, task, report)
-    if checkpoint is not None and not resume:
+    if opened is not None and not resume:
         seeded_weights(config.seed)
-        matched = load_encoder(task.build(config.model), Path(checkpoint))
+        matched = load_encoder(task.build(config.model), opened)
         report.note(f"encoder from {checkpoint}: {matched.summary()}")
     outcome = run_training(request, make_job, report)
     history = [dict(entry) for entry in outcome.history]
@@ -138,10 +142,13 @@ def _best(history: Sequence[dict[str, float]], metric: str) -> dict[str, float]:
     return max(numbers or history[:1], key=lambda entry: entry[metric], default={})
 
 
-def _completed(config: FinetuneConfig, scenes: Path | None, checkpoint: Path | None) -> FinetuneConfig:
+def _completed(
+    config: FinetuneConfig, scenes: Path | None, checkpoint: OpenCheckpoint | None, report: Reporter
+) -> FinetuneConfig:
     """The settings with everything that checkpoint and scenes say; of several datasets, of all of them."""
     if not config.datasets:
-        return completed(config, open_scenes(scenes, checkpoint, config.scenes), checkpoint)
+        store = open_scenes(SceneChoice.of(scenes, config), checkpoint, report)
+        return completed(config, store, checkpoint)
     config = with_scenes(config, scenes)
     first, label_field = config.scenes, config.data.label_field
     for part in config.parts:
@@ -151,6 +158,28 @@ def _completed(config: FinetuneConfig, scenes: Path | None, checkpoint: Path | N
         data = done.data.model_copy(update={"label_field": label_field})
         config = done.model_copy(update={"data": data, "scenes": first})
     return config
+
+
+def _describe_points(
+    asked: FinetuneConfig, config: FinetuneConfig, checkpoint: OpenCheckpoint, report: Reporter
+) -> None:
+    """Reports what the encoder was trained on where that is assumed, and where the settings say otherwise."""
+    data = checkpoint.config.get("data")
+    known = data if isinstance(data, Mapping) else {}
+    own = asked.data.model_fields_set
+    if not {"voxel", "features"} <= own:
+        for note in checkpoint.notes:
+            report.warn(f"{note} (--set data.features=[...] --set data.voxel.size=METRES say otherwise)")
+    features, size = known.get("features"), (known.get("voxel") or {}).get("size")
+    if features and list(features) != list(config.data.features):
+        report.warn(
+            f"the encoder was trained on {', '.join(features)}; the settings give it "
+            f"{', '.join(config.data.features)}"
+        )
+    if size and size != config.data.voxel.size:
+        report.note(
+            f"the encoder was trained on voxels of {size} m; the settings have {config.data.voxel.size}"
+        )
 
 
 def _describe(config: FinetuneConfig, task: Task, report: Reporter) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,11 @@ from ponderv2.models.instances_config import InstancesModelConfig
 from ponderv2.models.task_config import TaskModelConfig
 from ponderv2.scenes.config import PointDataConfig, SegmentationDataConfig
 from ponderv2.scenes.storage import SceneStore
-from ponderv2.training.checkpoint import checkpoint_file, read_archive
-from ponderv2.training.official_checkpoints import (
-    JOINT_CONDITIONS,
-    JOINT_EMBEDDINGS,
-    encoder_settings,
-    is_official,
-    official_state,
-)
+from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.workflows.configs import FinetuneConfig
 
 
-def completed(config: FinetuneConfig, store: SceneStore, checkpoint: Path | None) -> FinetuneConfig:
+def completed(config: FinetuneConfig, store: SceneStore, checkpoint: OpenCheckpoint | None) -> FinetuneConfig:
     """The settings with an encoder, its voxels and features, and a number of classes.
 
     Where `model.encoder` is not set, the encoder is that of the checkpoint; voxels and features then are too,
@@ -47,61 +41,33 @@ def completed(config: FinetuneConfig, store: SceneStore, checkpoint: Path | None
         if encoder.in_channels != data.n_channels:
             raise PresetError(
                 f"data.features give {data.n_channels} channels, "
-                f"but the encoder of {checkpoint} takes {encoder.in_channels}",
+                f"but the encoder of {checkpoint.path} takes {encoder.in_channels}",
                 fix="leave data.features out: they follow from the checkpoint",
             )
     update: dict[str, Any] = {"encoder": encoder}
     if checkpoint is not None and getattr(config.model, "conditions", None) == ():
-        update["conditions"] = conditions_of(checkpoint)
+        update["conditions"] = checkpoint.conditions
     names = store.info.label_set(data.label_field or store.info.label_field).class_names
     n_classes = _n_classes(config, store)
     model = with_classes(config.model, store.info.name, n_classes, names).model_copy(update=update)
     return config.model_copy(update={"data": data, "model": model, "scenes": store.root})
 
 
-def _encoder_of(path: Path, data: SegmentationDataConfig) -> tuple[EncoderConfig, SegmentationDataConfig]:
+def _encoder_of(
+    checkpoint: OpenCheckpoint, data: SegmentationDataConfig
+) -> tuple[EncoderConfig, SegmentationDataConfig]:
     """The encoder that a file holds, and how its points are to be prepared."""
-    contents = read_archive(checkpoint_file(path))
-    if is_official(contents):
-        return _encoder(path, encoder_settings(official_state(contents))), data
-    config = contents.get("config")
-    stored = config if isinstance(config, dict) else {}
-    encoder = _encoder(path, stored.get("model", {}).get("encoder"))
-    known = {name: stored.get("data", {}).get(name) for name in ("voxel", "features")}
+    encoder = _encoder(checkpoint.path, checkpoint.encoder_settings)
+    stored = checkpoint.config.get("data")
+    known = {name: stored.get(name) for name in ("voxel", "features")} if isinstance(stored, Mapping) else {}
     wanted = {name: value for name, value in known.items() if value and name not in data.model_fields_set}
     try:
         points = PointDataConfig.model_validate(wanted)
     except ValidationError as error:
-        raise CheckpointError(f"{path} has point settings that this program does not know") from error
+        raise CheckpointError(
+            f"{checkpoint.path} has point settings that this program does not know"
+        ) from error
     return encoder, data.model_copy(update={name: getattr(points, name) for name in wanted})
-
-
-def conditions_of(path: Path) -> tuple[str, ...]:
-    """Datasets in the order of the rows of a file's `embedding_table`; empty where it is the encoder's.
-
-    Raises CheckpointError: it cannot be read.
-    """
-    contents = read_archive(checkpoint_file(path))
-    if is_official(contents):
-        table = official_state(contents).get("embedding_table.weight")
-        return JOINT_EMBEDDINGS if table is not None and len(table) == len(JOINT_EMBEDDINGS) else ()
-    config = contents.get("config")
-    model = config.get("model", {}) if isinstance(config, dict) else {}
-    return tuple(str(name) for name in model.get("conditions", ()))
-
-
-def encoder_conditions_of(path: Path) -> tuple[str, ...]:
-    """Datasets in the order of the normalisations of a file's encoder; empty where they have no names.
-
-    Raises CheckpointError: it cannot be read.
-    """
-    contents = read_archive(checkpoint_file(path))
-    if is_official(contents):
-        names = tuple(encoder_settings(official_state(contents)).get("conditions", ()))
-        return names if names == JOINT_CONDITIONS else ()
-    config = contents.get("config")
-    model = config.get("model", {}) if isinstance(config, dict) else {}
-    return tuple(str(name) for name in (model.get("encoder") or {}).get("conditions", ()))
 
 
 def _encoder(path: Path, values: Any) -> EncoderConfig:

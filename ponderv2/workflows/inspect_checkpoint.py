@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import TypeAdapter
-from torch import Tensor, nn
+from torch import nn
 
 from ponderv2.encoder.build import build_encoder
 from ponderv2.encoder.config import EncoderConfig
-from ponderv2.errors import CheckpointError
+from ponderv2.errors import CheckpointError, Misfit
 from ponderv2.models.config import PretextConfig
-from ponderv2.training.checkpoint import checkpoint_file, load_checkpoint, read_archive
-from ponderv2.training.official_checkpoints import encoder_settings, is_official, official_state, variant_of
-from ponderv2.training.official_models import model_settings, our_names
-from ponderv2.training.stored_models import build_model
-from ponderv2.training.weights import MatchReport, compare
+from ponderv2.training.open_checkpoint import OpenCheckpoint, Origin, build_model
+from ponderv2.training.weights import MatchReport, compare, sizes
 
 
 @dataclass(frozen=True)
@@ -30,26 +26,35 @@ class InspectionResult:
     written_by: str
     """ponder, or the published code."""
     task: str
-    """pretext | segmentation | instances | outdoor | encoder."""
+    """pretext | segmentation | instances | outdoor | encoder | classifier | refined_scene."""
     generation: str
     """Of published pre-training: 2023 or 2024."""
     head: str
     encoder: str
     in_channels: int
+    inputs: list[str]
+    """What the encoder takes of each point; empty where nothing says it."""
+    voxel_size: float | None
+    """Metres."""
     datasets: list[str]
     classes: int
     step: int
     """Step, or epoch of published files."""
     entries: int
     parameters: int
+    """Numbers that training changes or may change."""
+    buffers: int
+    """Numbers beside them: running statistics, text embeddings."""
     against: str
     """What the entries are compared with."""
     matched: int = 0
     missing: int = 0
     unexpected: int = 0
     mismatched: int = 0
-    differences: list[dict[str, str]] = field(default_factory=list)
+    differences: list[Misfit] = field(default_factory=list)
     """Everything that does not fit."""
+    notes: list[str] = field(default_factory=list)
+    """What the file does not say and other commands assume."""
 
 
 def run(
@@ -59,86 +64,59 @@ def run(
 
     Raises CheckpointError: it cannot be read, or holds no encoder of ours.
     """
-    path = checkpoint_file(Path(checkpoint))
-    contents = read_archive(path)
-    published = is_official(contents)
-    state = official_state(contents) if published else load_checkpoint(path).model
-    step = contents.get("epoch") if published else contents.get("step")
-    facts = _facts(contents, state, published)
-    stored = our_names(state) if published else state
-    report, compared = _match(path, stored, state, facts, against, name)
+    opened = OpenCheckpoint(Path(checkpoint))
+    report, compared = _match(opened, against, name)
+    variant, config = opened.variant, opened.config
+    model, data = dict(config.get("model") or {}), dict(config.get("data") or {})
+    encoder = opened.encoder_settings or {}
+    head = dict(model.get("head") or {})
+    of_dataset = variant.n_classes if variant is not None else len(opened.classes.get("names", ()))
+    parameters, buffers = sizes(opened.weights)
     return InspectionResult(
-        checkpoint=path,
-        written_by="the published code" if published else "ponder",
-        step=int(step) if isinstance(step, int | float) else 0,
-        entries=len(state),
-        parameters=sum(value.numel() for value in state.values() if value.is_floating_point()),
+        checkpoint=opened.path,
+        written_by=opened.origin.value,
+        task=variant.task if variant is not None and variant.task == "outdoor" else opened.kind,
+        generation="none" if variant is None else variant.generation,
+        head=str(head.get("kind", "none")) if variant is None else variant.head,
+        encoder=str(encoder.get("kind", "none")),
+        in_channels=int(encoder.get("in_channels", 0)),
+        inputs=[str(one) for one in data.get("features", ())],
+        voxel_size=dict(data.get("voxel") or {}).get("size"),
+        datasets=list(model.get("conditions") or encoder.get("conditions") or ()),
+        classes=of_dataset,
+        step=opened.step,
+        entries=len(opened.weights),
+        parameters=parameters,
+        buffers=buffers,
         against=compared,
         matched=len(report.matched),
         missing=len(report.missing),
         unexpected=len(report.unexpected),
         mismatched=len(report.mismatched),
         differences=report.rows(),
-        **{key: value for key, value in facts.items() if key != "settings"},
+        notes=list(opened.notes),
     )
 
 
-def _facts(contents: Mapping[str, Any], state: Mapping[str, Tensor], published: bool) -> dict[str, Any]:
-    if published:
-        return _published_facts(state)
-    config = contents.get("config", {}).get("model", {})
-    encoder = config.get("encoder") or {}
-    head = config.get("head") or {}
-    return {
-        "settings": (contents["kind"], config),
-        "task": str(contents["kind"]),
-        "generation": "none",
-        "head": str(head.get("kind", "none")),
-        "encoder": str(encoder.get("kind", "none")),
-        "in_channels": int(encoder.get("in_channels", 0)),
-        "datasets": list(config.get("conditions") or encoder.get("conditions") or ()),
-        "classes": len(contents.get("classes", {}).get("names", ())),
-    }
-
-
-def _published_facts(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    variant = variant_of(state)
-    try:
-        settings = model_settings(state)
-    except CheckpointError:  # only its encoder is known
-        settings = {"encoder": encoder_settings(state)}
-    encoder = settings["encoder"]
-    return {
-        "settings": (settings.get("kind"), settings),
-        "task": "classifier" if variant.pooled else variant.task,
-        "generation": variant.generation,
-        "head": variant.head,
-        "encoder": encoder["kind"],
-        "in_channels": variant.in_channels,
-        "datasets": list(settings.get("conditions") or encoder.get("conditions") or ()),
-        "classes": variant.n_classes,
-    }
-
-
-def _match(
-    path: Path,
-    stored: Mapping[str, Tensor],
-    state: Mapping[str, Tensor],
-    facts: Mapping[str, Any],
-    against: Any | None,
-    name: str | None,
-) -> tuple[MatchReport, str]:
+def _match(opened: OpenCheckpoint, against: Any | None, name: str | None) -> tuple[MatchReport, str]:
     """Against a preset, else the whole model of the file's own settings, else its encoder alone."""
-    kind, settings = facts["settings"]
+    stored, path = opened.our_weights(), opened.path
+    model = opened.config.get("model")
+    if opened.origin is Origin.REFINED and against is None:
+        return MatchReport(), "nothing: a scene that was fitted by itself"
     if against is not None:
         with torch.device("meta"):
-            model = build_model(path, against.kind, against.model_dump(mode="json"))
-        return compare(model.state_dict(), stored), name or "the given settings"
-    if kind is not None:
+            built = build_model(path, against.kind, against.model_dump(mode="json"))
+        return compare(built.state_dict(), stored), name or "the given settings"
+    if model:
         with torch.device("meta"):
-            model = build_model(path, kind, settings)
-        return compare(model.state_dict(), stored), f"the {facts['task']} model that it describes"
+            built = build_model(path, opened.kind, model)
+        return compare(built.state_dict(), stored), f"the {opened.kind} model that it describes"
+    if opened.encoder_settings is None:
+        raise CheckpointError(f"{path} does not say what its encoder looks like")
+    encoder: nn.Module
     with torch.device("meta"):
-        encoder: nn.Module = build_encoder(TypeAdapter(EncoderConfig).validate_python(settings["encoder"]))
+        encoder = build_encoder(TypeAdapter(EncoderConfig).validate_python(opened.encoder_settings))
     wanted = {f"backbone.{key}": value for key, value in encoder.state_dict().items()}
-    return compare(wanted, {k: v for k, v in state.items() if k.startswith("backbone.")}), "an encoder alone"
+    kept = {key: value for key, value in opened.weights.items() if key.startswith("backbone.")}
+    return compare(wanted, kept), "an encoder alone"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,8 +17,6 @@ from ponderv2.errors import CheckpointError
 from ponderv2.geometry.cameras import Camera
 from ponderv2.geometry.meshes import Mesh
 from ponderv2.geometry.rays import rays_through_pixels
-from ponderv2.models.finetuned import SegmentationModel
-from ponderv2.models.instances import InstancesModel
 from ponderv2.models.pretext import PretextModel
 from ponderv2.reconstruction.cleaning import cropped, near_cloud
 from ponderv2.reconstruction.coloring import colored
@@ -25,7 +26,10 @@ from ponderv2.scenes.assemble import assemble
 from ponderv2.scenes.augment_geometry import centre_shift_matrix
 from ponderv2.scenes.config import PointDataConfig
 from ponderv2.scenes.scene import PointCloud, Scene
-from ponderv2.training.stored_models import StoredModel, load_stored
+from ponderv2.training.devices import chosen_device
+from ponderv2.training.distributed import to_device
+from ponderv2.training.open_checkpoint import Model, OpenCheckpoint
+from ponderv2.training.published_data import PointChoice
 from ponderv2.workflows.encoding import BlockSettings, VoxelFeatures, chosen_condition, encode_voxels
 
 
@@ -49,9 +53,9 @@ class EncodedCloud:
 
     cloud: PointCloud
     feature: Float[Tensor, "point channel"]
-    """Of every point of the cloud."""
+    """Of every point of the cloud, on the CPU."""
     field: ModelField | None
-    """Signed distance and colour; None for models that do not render."""
+    """Signed distance and colour, on the device of the model; None for models that do not render."""
 
     @torch.no_grad()
     def render(self, camera: Camera, chunk: int = 4096) -> View:
@@ -104,10 +108,26 @@ class EncodedCloud:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A trained model with the settings that its points are prepared by."""
+    """A trained model in evaluation mode on its device, and what its file says beside the weights."""
 
-    model: PretextModel | SegmentationModel | InstancesModel
+    model: Model
     data: PointDataConfig
+    """How its points are prepared."""
+    path: Path = Path()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """The resolved settings of the run that wrote it: `data`, `model`, `training`, `scenes`. Of published
+    files `model` and `data`."""
+    classes: Mapping[str, Any] = field(default_factory=dict)
+    """Names, colours and label field of a segmentation model."""
+    digest: str = ""
+    """SHA-256 of the file."""
+    notes: tuple[str, ...] = ()
+    """What the file does not say and what is therefore assumed, one sentence each."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes. Clouds are taken there, results come back to the CPU."""
+        return next(self.model.parameters()).device
 
     def features(
         self, cloud: PointCloud, condition: str | None = None, blocks: BlockSettings = BlockSettings()
@@ -143,30 +163,83 @@ class LoadedModel:
         shift = centre_shift_matrix(cloud.coord, apply_z=True)
         scene = Scene("cloud", cloud).moved(shift)
         done = assemble(scene, self.data, chosen_condition(self.model, condition), "segment")
-        encoded = self.model.build_volume(done.batch)
-        to_cube = encoded.frames.to_cube[0].double() @ done.shift.double() @ shift.double()
+        _check_inputs(self.model, self.data, self.path)
+        encoded = self.model.build_volume(to_device(done.batch, self.device))
+        to_cube = encoded.frames.to_cube[0].cpu().double() @ done.shift.double() @ shift.double()
         field = ModelField(self.model.renderer, encoded.volume, to_cube)
-        return EncodedCloud(cloud, encoded.feature[done.voxels.inverse], field)
+        return EncodedCloud(cloud, encoded.feature.cpu()[done.voxels.inverse], field)
 
 
-def load(path: Path) -> LoadedModel:
-    """The model of a checkpoint or of a run folder, in evaluation mode on the CPU.
+def load(
+    path: Path,
+    device: str | torch.device = "cpu",
+    *,
+    voxel_size: float | None = None,
+    inputs: Sequence[str] | None = None,
+) -> LoadedModel:
+    """The model of a checkpoint or of a run folder, in evaluation mode.
+
+    Args:
+        path: Ours or published, `.pth` or `.safetensors`, or a bare `state_dict` of an encoder.
+        device: `cpu`, `cuda`, `auto` (a GPU where there is one). Encoding and rendering run there.
+        voxel_size: Metres, where the file does not say it (published files).
+        inputs: What the encoder sees of each point, where the file does not say it: `("coord", "color")`.
+
+    What the file does not say and is therefore assumed is reported by `warnings.warn`.
 
     Raises:
-        CheckpointError: missing, damaged, unsafe or of another program.
+        CheckpointError: missing, damaged, unsafe, of another program, or nothing says what the encoder takes.
+        ResourceError: there is no such device.
     """
-    stored = load_stored(Path(path))
-    return LoadedModel(stored.model, _point_settings(stored))
+    choice = PointChoice(voxel_size, None if inputs is None else tuple(inputs))
+    loaded = loaded_model(OpenCheckpoint(Path(path)), chosen_device(device), choice)
+    for note in loaded.notes:
+        warnings.warn(f"{note} (voxel_size= and inputs= say otherwise)", stacklevel=2)
+    return loaded
 
 
-def _point_settings(stored: StoredModel) -> PointDataConfig:
-    """Voxels and features as in training; those of the published models where the file does not say."""
+def loaded_model(
+    opened: OpenCheckpoint, device: torch.device | str, choice: PointChoice = PointChoice()
+) -> LoadedModel:
+    """The model of a checkpoint that was opened, on a device. Raises what `load` raises."""
+    data, notes = opened.data(choice)
+    points = _point_settings(opened.path, data)
+    model = opened.model(device)
+    if choice.answers:
+        _check_inputs(model, points, opened.path)
+    return LoadedModel(
+        model=model,
+        data=points,
+        path=opened.path,
+        config={**opened.config, "data": data},
+        classes=opened.classes,
+        digest=opened.digest,
+        notes=tuple(f"{opened.path}: {note}" for note in notes),
+    )
+
+
+def with_options(note: str) -> str:
+    """A note on what was assumed, with the options of the command that say otherwise."""
+    return f"{note} (--inputs NAMES and --voxel-size METRES say otherwise)"
+
+
+def _check_inputs(model: Model, data: PointDataConfig, path: Path) -> None:
+    encoder = model.config.encoder
+    if encoder is not None and encoder.in_channels != data.n_channels:
+        raise CheckpointError(
+            f"the encoder of {path} takes {encoder.in_channels} numbers per point, "
+            f"{', '.join(data.features)} are {data.n_channels}",
+            fix="--inputs with other names" if path.name else None,
+        )
+
+
+def _point_settings(path: Path, data: Mapping[str, Any]) -> PointDataConfig:
+    """Voxels and features. Raises CheckpointError for settings that are not known."""
     known = PointDataConfig.model_fields
-    data = stored.config.get("data", {})
     try:
         return PointDataConfig.model_validate({name: data[name] for name in known if name in data})
     except (ValidationError, TypeError) as error:
         raise CheckpointError(
-            f"{stored.path} has point settings that this program does not know",
+            f"{path} has point settings that this program does not know",
             fix="use the version of the program that wrote it",
         ) from error

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ponderv2.io.files import digest_of_file, write_bytes
+from ponderv2.io.files import write_bytes
 from ponderv2.scenes.scene import PointCloud
 from ponderv2.version import __version__
 
@@ -41,9 +41,9 @@ class PredictionCache:
     folder: Path
 
     @staticmethod
-    def of(root: Path, checkpoint: Path, settings: dict[str, Any]) -> PredictionCache:
-        """The folder for a checkpoint and settings (plain values)."""
-        conditions = {"checkpoint": digest_of_file(checkpoint), "program": __version__, **settings}
+    def of(root: Path, checkpoint: str, settings: dict[str, Any]) -> PredictionCache:
+        """The folder for a checkpoint (its digest) and settings (plain values)."""
+        conditions = {"checkpoint": checkpoint, "program": __version__, **settings}
         text = json.dumps(conditions, sort_keys=True, default=str)
         return PredictionCache(root / hashlib.sha256(text.encode()).hexdigest()[:DIGITS])
 

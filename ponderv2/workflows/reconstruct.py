@@ -29,10 +29,11 @@ from ponderv2.reconstruction.fields import SceneField
 from ponderv2.reconstruction.memory import in_parts
 from ponderv2.reconstruction.tsdf import fuse_frames
 from ponderv2.scenes.scene import Frame, Scene
+from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.workflows.configs import ReconstructConfig
 from ponderv2.workflows.report import Reporter, SilentReporter
 from ponderv2.workflows.scene_fields import FittedScene, fit_scene, frames_seen, open_field, save_refined
-from ponderv2.workflows.scene_folders import open_scenes
+from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 
 POINTS_AT_A_TIME = 65536
 
@@ -79,7 +80,8 @@ def run(
     report = report or SilentReporter()
     started = time.perf_counter()
     check_mesh_path(out)
-    store = open_scenes(scenes, checkpoint, config.scenes)
+    opened = None if checkpoint is None else OpenCheckpoint(checkpoint)
+    store = open_scenes(SceneChoice.of(scenes, config), opened, report)
     read = store.read(scene, split)
     reference = reference or store.mesh_path(scene, split)
     truth = None if reference is None else read_mesh(reference)
@@ -89,7 +91,7 @@ def run(
             report.warn("--refine is for models: fusion of depth frames has nothing to refine")
         cell, mesh = config.tsdf.voxel_size, _fused(read, config, report)
     else:
-        field, fitted = _field((read, store.info.name), config, checkpoint, report)
+        field, fitted = _field((read, store.info.name), config, opened, report)
         if fitted is not None:  # before anything else can fail: refinement takes longest
             save_refined(refined, fitted, scene, store.root)
         cell, mesh = _extracted(field, read, config, report)
@@ -118,13 +120,13 @@ def _fused(scene: Scene, config: ReconstructConfig, report: Reporter) -> Mesh:
 
 
 def _field(
-    source: tuple[Scene, str], config: ReconstructConfig, checkpoint: Path | None, report: Reporter
+    source: tuple[Scene, str], config: ReconstructConfig, checkpoint: OpenCheckpoint | None, report: Reporter
 ) -> tuple[SceneField, FittedScene | None]:
     """The field of a scene of a dataset, fitted to its frames where that is asked for."""
     if checkpoint is None:
         raise CheckpointError("a model is needed", fix="ponder pretrain, or --method tsdf")
     scene, dataset = source
-    field = open_field(checkpoint, scene, config.device, dataset)
+    field = open_field(checkpoint, scene, config.device, dataset, report)
     if config.refine.steps == 0:
         return field, None
     fitted = fit_scene(scene, config.refine, field, report)

@@ -30,11 +30,12 @@ from ponderv2.reconstruction.pictures import (
     write_video,
 )
 from ponderv2.scenes.scene import Scene
+from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.workflows.configs import RenderConfig
 from ponderv2.workflows.previews import colored
 from ponderv2.workflows.report import Reporter, SilentReporter
 from ponderv2.workflows.scene_fields import fit_scene, frames_seen, open_field, save_refined
-from ponderv2.workflows.scene_folders import open_scenes
+from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 from ponderv2.workflows.view_metrics import mean_metrics
 
 Bytes = UInt8[ndarray, "row column 3"]
@@ -91,12 +92,13 @@ def run(
     report = report or SilentReporter()
     started = time.perf_counter()
     check_video(config.video)
-    store = open_scenes(scenes, checkpoint, config.scenes)
+    opened = OpenCheckpoint(checkpoint)
+    store = open_scenes(SceneChoice.of(scenes, config), opened, report)
     read = store.read(scene, split)
     views = viewpoints(read, config.cameras)
     if config.width is not None:
         views = tuple(view.resized(config.width) for view in views)
-    field = open_field(checkpoint, read, config.device, store.info.name)
+    field = open_field(opened, read, config.device, store.info.name, report)
     fitted = None
     if config.refine.steps > 0:
         fitted = fit_scene(read, config.refine, field, report)

@@ -12,28 +12,21 @@ from jaxtyping import Float
 from pydantic import ValidationError
 from torch import Tensor
 
-from ponderv2.errors import CheckpointError, ResourceError, SceneError
+from ponderv2.errors import CheckpointError, SceneError
 from ponderv2.models.config import TextTargetConfig
 from ponderv2.models.pretext import PretextModel
 from ponderv2.reconstruction.config import RefineConfig
-from ponderv2.reconstruction.fields import SceneField
+from ponderv2.reconstruction.fields import ModelField, SceneField
 from ponderv2.reconstruction.recording import Recording, thinned
 from ponderv2.reconstruction.refine import RefineStep, initial_scene, misfit, refine
 from ponderv2.reconstruction.refined import RefinedScene, scene_of_state
 from ponderv2.scenes.scene import Frame, Scene
-from ponderv2.training.checkpoint import (
-    Checkpoint,
-    checkpoint_file,
-    load_checkpoint,
-    read_archive,
-    save_checkpoint,
-    software_versions,
-)
+from ponderv2.training.checkpoint import Checkpoint, save_checkpoint, software_versions
+from ponderv2.training.devices import chosen_device
+from ponderv2.training.open_checkpoint import REFINED, OpenCheckpoint, Origin
 from ponderv2.workflows.encoding import chosen_condition
-from ponderv2.workflows.loaded import load
+from ponderv2.workflows.loaded import loaded_model
 from ponderv2.workflows.report import Reporter
-
-REFINED = "refined_scene"
 
 
 @dataclass(frozen=True)
@@ -47,35 +40,48 @@ class FittedScene:
     """Of the last step."""
 
 
-def open_field(path: Path, scene: Scene, device: str = "auto", dataset: str | None = None) -> SceneField:
+def open_field(
+    checkpoint: OpenCheckpoint,
+    scene: Scene,
+    device: str = "auto",
+    dataset: str | None = None,
+    report: Reporter | None = None,
+) -> SceneField:
     """What a checkpoint says of a scene: a pre-trained model's volume, or a scene that was refined before.
 
-    `dataset` is the name of the scene's dataset, for models that tell datasets apart.
+    `dataset` is the name of the scene's dataset, for models that tell datasets apart. The scene is encoded
+    and rendered on the device; refined scenes stay on the CPU, which is reported.
 
     Raises:
-        CheckpointError: no checkpoint, not one that renders, or refined for another scene.
+        CheckpointError: not one that renders, or refined for another scene.
+        ResourceError: there is no such device.
     """
-    path = checkpoint_file(Path(path))
-    contents = read_archive(path)
-    if contents.get("kind") == REFINED:
-        return load_refined(path, scene.name)
-    loaded = load(path)
-    if not isinstance(loaded.model, PretextModel):
-        raise CheckpointError(
-            f"{path} holds a segmentation model, which cannot render", fix="give the pre-trained checkpoint"
-        )
     where = chosen_device(device)
+    if checkpoint.origin is Origin.REFINED:
+        if report is not None and where.type != "cpu":
+            report.note("a refined scene is rendered on the CPU")
+        return load_refined(checkpoint, scene.name)
+    if checkpoint.kind != "pretext":
+        raise CheckpointError(
+            f"{checkpoint.path} holds {_in_words(checkpoint.kind)}, which cannot render",
+            fix="give the pre-trained checkpoint",
+        )
+    loaded = loaded_model(checkpoint, where)
+    assert isinstance(loaded.model, PretextModel)
     condition = chosen_condition(loaded.model, None, dataset)
     field = loaded.encode(scene.cloud, condition if loaded.model.config.conditions else None).field
     assert field is not None
-    volume = replace(
-        field.volume,
-        values=field.volume.values.to(where),
-        lower=field.volume.lower.to(where),
-        upper=field.volume.upper.to(where),
-    )
-    rows = _class_rows(loaded.model, condition)
-    return replace(field, renderer=field.renderer.to(where), volume=volume, class_rows=rows)
+    return replace(field, class_rows=_class_rows(loaded.model, condition))
+
+
+def _in_words(kind: str) -> str:
+    names = {
+        "segmentation": "a segmentation model",
+        "instances": "an instance segmentation model",
+        "encoder": "an encoder alone",
+        "classifier": "a classifier of scenes",
+    }
+    return names.get(kind, f"a model of kind '{kind}'")
 
 
 def fit_scene(scene: Scene, config: RefineConfig, start: SceneField | None, report: Reporter) -> FittedScene:
@@ -91,6 +97,8 @@ def fit_scene(scene: Scene, config: RefineConfig, start: SceneField | None, repo
             fix="--refine 0, or prepare it with photographs",
         )
     started = time.perf_counter()
+    if isinstance(start, ModelField) and start.volume.values.device.type != "cpu":
+        report.note("the scene is refined on the CPU, from what the model says on the GPU")
     recording = Recording.read(frames, report.track(frames, "read frames", len(frames)))
     chosen = {frame.id for frame in frames}
     fitted = torch.tensor([frame.id in chosen for frame in scene.frames])
@@ -144,33 +152,20 @@ def save_refined(path: Path, fitted: FittedScene, scene_name: str, scenes: Path)
     save_checkpoint(path, Checkpoint(REFINED, config, state, step=fitted.steps, versions=software_versions()))
 
 
-def load_refined(path: Path, scene_name: str) -> RefinedScene:
-    """Raises CheckpointError: damaged, or refined for another scene."""
-    stored = load_checkpoint(path)
-    config = stored.config
+def load_refined(checkpoint: OpenCheckpoint, scene_name: str) -> RefinedScene:
+    """Raises CheckpointError: not of this version, or refined for another scene."""
+    config = checkpoint.config
     if config.get("scene") != scene_name:
         raise CheckpointError(
-            f"{path} was refined for scene '{config.get('scene')}', not '{scene_name}'",
+            f"{checkpoint.path} was refined for scene '{config.get('scene')}', not '{scene_name}'",
             fix=f"--scene {config.get('scene')}",
         )
     try:
         settings = RefineConfig.model_validate(config["refine"])
         sizes = [(int(x), int(y), int(z)) for x, y, z in config["sizes"]]
-        return scene_of_state(settings, stored.model, tuple(config["frame_ids"]), sizes).eval()
+        return scene_of_state(settings, dict(checkpoint.weights), tuple(config["frame_ids"]), sizes).eval()
     except (ValidationError, KeyError, ValueError, TypeError, RuntimeError, IndexError) as error:
-        raise CheckpointError(f"{path} is not a refined scene of this version: {error}") from error
-
-
-def chosen_device(name: str) -> torch.device:
-    """auto: a GPU where there is one. Raises ResourceError for a device that does not exist."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ResourceError("this machine has no GPU that torch can use", fix="--set device=cpu")
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise ResourceError(f"there is no device called '{name}'", fix="--set device=auto") from error
+        raise CheckpointError(f"{checkpoint.path} is not a refined scene of this version: {error}") from error
 
 
 def frames_seen(frames: Sequence[Frame]) -> tuple[Frame, ...]:

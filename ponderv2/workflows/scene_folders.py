@@ -1,37 +1,64 @@
-"""Which folder of prepared scenes a command works on when none is named."""
+"""Which folder of prepared scenes a command works on."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ponderv2.errors import SceneError
 from ponderv2.scenes.storage import SceneStore
-from ponderv2.training.checkpoint import checkpoint_file, read_archive
+from ponderv2.training.open_checkpoint import OpenCheckpoint
+from ponderv2.workflows.configs import FinetuneConfig, ReconstructConfig, RenderConfig
+from ponderv2.workflows.report import Reporter
+
+DEFAULT = Path("data/rooms")
+"""Where `ponder prepare synthetic` writes."""
 
 
-def open_scenes(given: Path | None, checkpoint: Path | None, default: Path) -> SceneStore:
-    """The folder that was given, else the one that the checkpoint was trained on, else `default`.
+@dataclass(frozen=True)
+class SceneChoice:
+    """What was said of the folder, the strongest first; None where nothing was."""
 
-    Raises:
-        SceneError: there are no prepared scenes.
-        CheckpointError: the folder has to be looked up in a checkpoint that cannot be read.
+    given: Path | None = None
+    """`--data`."""
+    preset: Path | None = None
+    """`scenes` of the preset or of `--set`."""
+
+    @staticmethod
+    def of(given: Path | None, config: FinetuneConfig | RenderConfig | ReconstructConfig) -> SceneChoice:
+        """`scenes` counts where a preset or `--set` names it, not where it is the default of the settings."""
+        named = config.scenes if "scenes" in config.model_fields_set else None
+        return SceneChoice(None if given is None else Path(given), named)
+
+
+def open_scenes(
+    choice: SceneChoice, checkpoint: OpenCheckpoint | None, report: Reporter | None = None
+) -> SceneStore:
+    """The folder that `--data` names, else the preset's, else that of the checkpoint, else `data/rooms`.
+
+    Raises SceneError: the folder is not there or has no prepared scenes.
     """
-    if given is not None:
-        return SceneStore.open(Path(given))
-    recorded = (
-        None if checkpoint is None else recorded_scenes(read_archive(checkpoint_file(Path(checkpoint))))
-    )
-    if recorded is not None and not recorded.is_dir():
+    if choice.given is not None:
+        return SceneStore.open(choice.given)
+    recorded = None if checkpoint is None else checkpoint.scenes
+    if choice.preset is not None:
+        return _of_preset(choice.preset, recorded, report)
+    if recorded is not None and checkpoint is not None and not recorded.is_dir():
         raise SceneError(
-            f"{recorded}, the folder of scenes that {checkpoint} was trained on, is not there",
+            f"{recorded}, the folder of scenes that {checkpoint.path} was trained on, is not there",
             fix="--data DIR with a folder of prepared scenes",
         )
-    return SceneStore.open(recorded or default)
+    return SceneStore.open(recorded or DEFAULT)
 
 
-def recorded_scenes(contents: dict[str, Any]) -> Path | None:
-    """The folder of scenes that a checkpoint names; None for published files."""
-    config = contents.get("config")
-    scenes = config.get("scenes") if isinstance(config, dict) else None
-    return Path(scenes) if isinstance(scenes, str) and scenes else None
+def _of_preset(scenes: Path, recorded: Path | None, report: Reporter | None) -> SceneStore:
+    if not scenes.is_dir():
+        there = recorded is not None and recorded.is_dir()
+        trained = f"; the checkpoint was trained on {recorded}" if there else ""
+        raise SceneError(
+            f"{scenes}, the folder of scenes that the settings name, is not there{trained}",
+            fix=f"--data {recorded}" if there else "--data DIR with a folder of prepared scenes",
+        )
+    if report is not None and recorded is not None and recorded.resolve() != scenes.resolve():
+        report.note(f"scenes of {scenes}, as the settings say; the checkpoint was trained on {recorded}")
+    return SceneStore.open(scenes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -11,9 +10,8 @@ from ponderv2.errors import CheckpointError, MismatchError
 from ponderv2.heads.config import LanguageHeadConfig
 from ponderv2.heads.text_config import OrthogonalEmbeddingsConfig
 from ponderv2.models.task_model import TaskModel
-from ponderv2.training.stored_models import encoder_weights
-from ponderv2.training.weights import MatchReport, load_weights, strip_wrappers
-from ponderv2.workflows.finetune_settings import conditions_of, encoder_conditions_of
+from ponderv2.training.open_checkpoint import OpenCheckpoint
+from ponderv2.training.weights import MatchReport, load_weights
 
 LANGUAGE_PARTS = ("class_embedding", "logit_scale", "proj_head.")
 """What a pre-trained model has in common with a language head."""
@@ -21,7 +19,7 @@ TAKE_ENCODER = "--set model.encoder=null takes the encoder of the checkpoint"
 NORMS, TABLE = ".bns.", "embedding_table.weight"
 
 
-def load_encoder(model: nn.Module, path: Path) -> MatchReport:
+def load_encoder(model: nn.Module, checkpoint: OpenCheckpoint) -> MatchReport:
     """Copies encoder and, where the model has them, prompts and text embeddings with their projection.
 
     Normalisations and prompts of several datasets are taken by the names of the datasets. Texts that the
@@ -29,21 +27,23 @@ def load_encoder(model: nn.Module, path: Path) -> MatchReport:
 
     Raises:
         MismatchError: a part of the encoder is missing or has another shape.
-        CheckpointError: it cannot be read, or knows other datasets than the encoder of the settings.
+        CheckpointError: it knows other datasets than the encoder of the settings.
     """
-    stored = strip_wrappers(encoder_weights(path))
+    stored = checkpoint.weights
     kept = {
         name: value for name, value in stored.items() if name.startswith(("backbone.", "embedding_table."))
     }
     if isinstance(model, TaskModel):
-        kept = _of_these_datasets(kept, model, path)
+        kept = _of_these_datasets(kept, model, checkpoint)
     shared = {f"head.{name}": value for name, value in stored.items() if name.startswith(LANGUAGE_PARTS)}
     if _has_own_texts(model):
         shared.pop("head.class_embedding", None)
     own = model.state_dict()
     kept |= {name: value for name, value in shared.items() if name in own and own[name].shape == value.shape}
     try:
-        return load_weights(model, kept, source=str(path), required_prefixes=("backbone.",), least_share=1.0)
+        return load_weights(
+            model, kept, source=str(checkpoint.path), required_prefixes=("backbone.",), least_share=1.0
+        )
     except MismatchError as error:
         raise MismatchError(error.message, error.rows, fix=TAKE_ENCODER) from error
 
@@ -56,24 +56,26 @@ def _has_own_texts(model: nn.Module) -> bool:
     )
 
 
-def _of_these_datasets(state: Mapping[str, Tensor], model: TaskModel, path: Path) -> dict[str, Tensor]:
+def _of_these_datasets(
+    state: Mapping[str, Tensor], model: TaskModel, checkpoint: OpenCheckpoint
+) -> dict[str, Tensor]:
     """Normalisations and prompts in the order in which the model names the datasets."""
     wanted = tuple(getattr(model.settings.encoder, "conditions", ()))
-    norms, rows = encoder_conditions_of(path), conditions_of(path)
+    norms, rows = checkpoint.encoder_conditions, checkpoint.conditions
     result = dict(state)
     if wanted and norms and wanted != norms:
-        result = _norms_of(result, _places(norms, wanted, path))
+        result = _norms_of(result, _places(norms, wanted, checkpoint))
     table = tuple(getattr(model, "conditions", ()))
     if table and TABLE in result and rows and table != rows and len(rows) == len(result[TABLE]):
-        result[TABLE] = result[TABLE][_places(rows, table, path)]
+        result[TABLE] = result[TABLE][_places(rows, table, checkpoint)]
     return result
 
 
-def _places(known: Sequence[str], wanted: Sequence[str], path: Path) -> list[int]:
+def _places(known: Sequence[str], wanted: Sequence[str], checkpoint: OpenCheckpoint) -> list[int]:
     missing = [name for name in wanted if name not in known]
     if missing:
         raise CheckpointError(
-            f"{path} knows the datasets {', '.join(known)}, not '{missing[0]}'", fix=TAKE_ENCODER
+            f"{checkpoint.path} knows the datasets {', '.join(known)}, not '{missing[0]}'", fix=TAKE_ENCODER
         )
     return [known.index(name) for name in wanted]
 

@@ -188,7 +188,7 @@ def bombs(folder: Path) -> dict[str, Callable[[], Any]]:
     from ponderv2.scenes.sources.sens import open_sens
     from ponderv2.scenes.sources.structured3d_zips import archive_pieces
     from ponderv2.scenes.storage import SceneStore
-    from ponderv2.training.stored_models import load_stored
+    from ponderv2.training.open_checkpoint import load_model
 
     def file(name: str, data: bytes) -> Path:
         (folder / name).write_bytes(data)
@@ -202,7 +202,7 @@ def bombs(folder: Path) -> dict[str, Callable[[], Any]]:
     labels_png = file("m.zip", zip_with({"label-filt/0.png": png_bomb(16000, 4000)}))
     png, sens = file("a.png", png_bomb(16000, 4000)), file("a.sens", sens_bomb())
     return {
-        "checkpoint": lambda: load_stored(file("a.pth", deflated_torch)),
+        "checkpoint": lambda: load_model(file("a.pth", deflated_torch)),
         "pickled scene": lambda: PickledPictures().color(file("b.pth", deflated_torch), (8, 6)),
         "cameras.npz": lambda: SceneStore.open(store).read("room0"),
         "structured3d": lambda: [piece.read() for _, piece in archive_pieces(structured)],

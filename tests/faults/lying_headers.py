@@ -110,9 +110,9 @@ def _cameras(path: Path) -> Any:
 
 
 def _checkpoint(path: Path) -> Any:
-    from ponderv2.training.stored_models import load_stored
+    from ponderv2.training.open_checkpoint import load_model
 
-    return load_stored(path)
+    return load_model(path)
 
 
 def _pickled(path: Path) -> Any:

@@ -12,7 +12,7 @@ from ponderv2.models.config import PretextConfig
 from ponderv2.models.pretext import PretextModel
 from ponderv2.training.official_checkpoints import official_state, variant_of
 from ponderv2.training.official_models import pretext_settings
-from ponderv2.training.stored_models import encoder_weights, load_model
+from ponderv2.training.open_checkpoint import OpenCheckpoint, load_model
 
 
 def _smallest(generation: str) -> PretextModel:
@@ -53,7 +53,7 @@ def test_a_published_model_gives_its_encoder_and_is_refused_where_parts_are_miss
         "module.seg_head.weight": torch.zeros(20, 96),
     }
     torch.save({"state_dict": state}, tmp_path / "m.pth")
-    weights = encoder_weights(tmp_path / "m.pth")
+    weights = OpenCheckpoint(tmp_path / "m.pth").weights
     assert {"backbone.conv_input.conv.weight", "embedding_table.weight"} <= set(weights)
     variant = variant_of(weights)
     assert (variant.task, variant.prompted, variant.n_classes) == ("instances", True, 20)

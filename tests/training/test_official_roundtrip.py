@@ -23,7 +23,7 @@ from ponderv2.models.pretext import PretextModel
 from ponderv2.models.segmentation_config import SegmentationModelConfig
 from ponderv2.scenes.batch import SceneBatch
 from ponderv2.training.checkpoint import Checkpoint, load_checkpoint, read_archive, save_checkpoint
-from ponderv2.training.stored_models import load_model, load_stored
+from ponderv2.training.open_checkpoint import OpenCheckpoint, load_model
 from ponderv2.workflows import export, inspect_checkpoint
 
 SMALL = {"base_channels": 4, "channels": [4, 6, 6, 5], "layers": [1, 2, 1, 1]}
@@ -168,9 +168,10 @@ def same(first: nn.Module, second: nn.Module, kind: str) -> None:
 def test_what_loads_computes_what_the_tensors_were_made_for(tmp_path: Path, kind: str, prefix: str):
     source = made(kind)
     path = stored(tmp_path / "model.pth", published(source, kind), prefix)
-    loaded = load_stored(path)
-    assert type(loaded.model) is type(source) and loaded.step == 3
-    same(source, loaded.model, kind)
+    loaded = OpenCheckpoint(path)
+    model = loaded.model()
+    assert type(model) is type(source) and loaded.step == 3
+    same(source, model, kind)
     assert loaded.config["data"]["features"] == ["color", "normal"]
 
 
@@ -193,8 +194,8 @@ def test_safetensors_come_back_as_the_same_model(tmp_path: Path, kind: str):
     source = made(kind)
     path = stored(tmp_path / "model.pth", published(source, kind))
     export.run(path, tmp_path / "model.safetensors")
-    loaded = load_stored(tmp_path / "model.safetensors")
-    same(source, loaded.model, kind)
+    loaded = OpenCheckpoint(tmp_path / "model.safetensors")
+    same(source, loaded.model(), kind)
     assert loaded.config["data"]["voxel"] == {"size": 0.02}
 
 
@@ -246,7 +247,7 @@ def test_a_file_of_another_shape_is_refused_with_a_table(tmp_path: Path, kind: s
     path = stored(tmp_path / "model.pth", state)
     with pytest.raises(MismatchError) as problem:
         load_model(path)
-    troubles = {row["trouble"].split(" ")[0] for row in problem.value.rows}
+    troubles = {row.trouble.split(" ")[0] for row in problem.value.rows}
     assert troubles == {"file", "missing"} and len(problem.value.rows) == 2
     ran = CliRunner().invoke(app, ["export", str(path), "--out", str(tmp_path / "x.pth")])
     assert ran.exit_code == 2 and "entries that do not fit" in ran.output and name in ran.output

@@ -16,10 +16,10 @@ from ponderv2.errors import SceneError
 from ponderv2.scenes.config import SegmentationDataConfig
 from ponderv2.scenes.labels import scannet20
 from ponderv2.scenes.storage import SceneStore
-from ponderv2.training.stored_models import load_stored
 from ponderv2.workflows import class_metrics, evaluate, finetune
 from ponderv2.workflows.configs import FinetuneConfig
 from ponderv2.workflows.evaluation_request import EvaluationRequest
+from ponderv2.workflows.loaded import load
 from tests.workflows.tiny import finetune_config, rooms
 
 
@@ -169,7 +169,7 @@ def test_a_joint_model_is_evaluated_on_the_split_and_the_classes_of_the_dataset(
 
 
 def test_a_joint_model_is_evaluated_on_the_labels_of_the_dataset(trained: Path, tmp_path: Path) -> None:
-    stored = load_stored(trained / "run")
+    stored = load(trained / "run")
     parts = [{"scenes": "data/rooms", "label_field": "finer", "data": {"shuffle": False}}]
     for datasets, expected in (([], (None, True)), (parts, ("finer", False))):
         config = {**stored.config, "datasets": datasets}

@@ -15,7 +15,7 @@ from ponderv2.models.finetuned import SegmentationModel
 from ponderv2.models.segmentation_config import SegmentationModelConfig
 from ponderv2.scenes.storage import SceneStore
 from ponderv2.training.checkpoint import load_checkpoint
-from ponderv2.training.stored_models import load_model
+from ponderv2.training.open_checkpoint import OpenCheckpoint, load_model
 from ponderv2.workflows import evaluate, finetune, pretrain, reconstruct, render
 from ponderv2.workflows.configs import FinetuneConfig, ReconstructConfig, RenderConfig
 from ponderv2.workflows.finetune_settings import completed
@@ -72,7 +72,7 @@ def test_fine_tuning_starts_from_the_pretrained_encoder(tmp_path: Path, encoder:
     settings = finetune_config().model
     assert isinstance(settings, SegmentationModelConfig)
     model = SegmentationModel(settings)
-    report = finetune.load_encoder(model, encoder)
+    report = finetune.load_encoder(model, OpenCheckpoint(encoder))
     stored = load_checkpoint(encoder / "checkpoints" / "last.pth").model
     assert not report.mismatched and not report.unexpected
     assert all(

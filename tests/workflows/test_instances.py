@@ -20,7 +20,7 @@ from ponderv2.scenes.labels import scannet20
 from ponderv2.scenes.ply import read_ply
 from ponderv2.scenes.prepared import PreparedCloud, PreparedScene
 from ponderv2.scenes.storage import DatasetInfo, SceneStore
-from ponderv2.training.stored_models import load_model
+from ponderv2.training.open_checkpoint import load_model
 from ponderv2.workflows import evaluate, finetune
 from ponderv2.workflows.configs import FinetuneConfig
 from ponderv2.workflows.export_predictions import SceneExport, distinct_color, export_scene, object_colors
