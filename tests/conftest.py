@@ -16,7 +16,8 @@ PROJECT = Path(__file__).resolve().parent.parent
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Where optional reference numbers and sample recordings are, when they are there at all."""
     shared = PROJECT.parent / "shared"
-    parser.addoption("--golden-dir", type=Path, default=shared / "golden", help="folder of golden .npz cases")
+    compact = PROJECT / "tests" / "golden" / "data"
+    parser.addoption("--golden-dir", type=Path, default=compact, help="folder of golden .npz cases")
     parser.addoption(
         "--sample-data", type=Path, default=shared / "data", help="folder of small real recordings"
     )

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ponderv2.errors import Interrupted, PonderError, ResourceError
 from ponderv2.training.config import TrainingConfig
+from ponderv2.training.launchers import launch, under_launcher
 from ponderv2.training.precision import precision_in_use
 
 if TYPE_CHECKING:
@@ -96,11 +97,11 @@ def make_fabric(
 
     for name in ("lightning_fabric", "lightning.fabric", "lightning_utilities"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    if under_launcher():
-        devices = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
+    if launched := launch():
+        devices, nodes = launched.per_machine, launched.n_machines
     _check_devices(config, devices, nodes)
     torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
-    several = devices > 1 or under_launcher()
+    several = devices > 1 or launched is not None
     accelerator = _accelerator(config)
     precision = precision_in_use(config, accelerator).name
     fabric = Fabric(
@@ -119,11 +120,6 @@ def make_fabric(
 def _accelerator(config: TrainingConfig) -> str:
     """CUDA where it is there, else the CPU."""
     return config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def under_launcher() -> bool:
-    """Whether torchrun, SLURM or the like started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1"))) > 1
 
 
 def to_device(value: Value, device: torch.device) -> Value:

@@ -19,14 +19,9 @@ from ponderv2.training.agreement import run_in_all
 from ponderv2.training.checkpoint import Checkpoint
 from ponderv2.training.config import TrainingConfig
 from ponderv2.training.determinism import repeatable
-from ponderv2.training.distributed import (
-    Member,
-    make_fabric,
-    restart_trouble,
-    start_together,
-    under_launcher,
-)
+from ponderv2.training.distributed import Member, make_fabric, restart_trouble, start_together
 from ponderv2.training.job import Job, TrainingOutcome
+from ponderv2.training.launchers import launch
 from ponderv2.training.loop import train
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.training.peers import Peer, Peers
@@ -235,12 +230,17 @@ _WITHOUT_EFFECT = {
 
 
 def _check_batch(training: TrainingConfig, n_processes: int) -> None:
-    """Every process and part gets equally many scenes."""
+    """Every process and part gets equally many scenes. `n_processes`: that were asked for.
+
+    Raises PresetError; a launcher's own number of processes counts where there is one.
+    """
+    launched = launch()
+    n_processes = launched.n_processes if launched else n_processes
     parts = n_processes * training.accumulate
-    if not under_launcher() and training.batch_size % parts:
+    if training.batch_size % parts:
         better = parts * max(1, round(training.batch_size / parts))
         raise PresetError(
-            f"{training.batch_size} scenes a step cannot be shared by {n_processes} devices "
+            f"{training.batch_size} scenes a step cannot be shared by {n_processes} processes "
             f"x {training.accumulate} parts",
             fix=f"--set training.batch_size={better}",
         )

@@ -1,9 +1,16 @@
-"""Golden cases: how they are found, how their weights are made, how arrays are compared."""
+"""Golden cases: how they are found, what their inputs are, how their weights are made.
+
+An input is stored, or given by a rule: seeded normal numbers. The rule stands in `meta` (`"inputs":
+{"in_feat": {"shape": [10, 6], "seed": "feat", "scale": 0.5}}`), in arrays beside it (`in_feat__seed`,
+`in_feat__shape`, `in_feat__scale`), in a text (`in_feat__rule`), or in the row of the array in the README.md
+of the folder ("standard_normal(shape) seeded by 'feat', times 0.5").
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -49,8 +56,8 @@ class Case:
 
     @cached_property
     def meta(self) -> dict[str, Any]:
-        with np.load(self.path, allow_pickle=False) as archive:
-            return json.loads(str(archive["meta"]))
+        """Title, salt and hyper-parameters; empty where the file has none."""
+        return json.loads(str(self.arrays["meta"])) if "meta" in self.arrays else {}
 
     @property
     def config(self) -> dict[str, Any]:
@@ -59,25 +66,46 @@ class Case:
 
     @cached_property
     def kind(self) -> str:
+        """Which module of tests reads the case; `no meta` and `unknown` are read by none."""
+        names = set(self.arrays)
+        if "meta" not in names:
+            return "no meta"
         if "type" in self.config:
             return KIND_OF_TYPE.get(self.config["type"], self.config["type"])
-        with np.load(self.path, allow_pickle=False) as archive:
-            names = set(archive.files)
         if "criteria" in self.config and "backbone" not in self.config:
             return "segmentation_losses"
         if any(name.startswith("in_pred_masks") for name in names):
             return "instance_precision"
-        if "out_cube_coord" in names:
+        if any(name.startswith("out_cube_") for name in names):
             return "unit_cube"
-        if "out_center_shift_z_coord" in names or any(name.startswith("out_grid_fnv") for name in names):
+        if any(name.startswith(("out_center_shift", "out_grid_fnv", "out_grid_ravel")) for name in names):
             return "transforms"
         return "unknown"
 
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Arrays that the case has, stored or by a rule; reduced ones under the name of what they reduce."""
+        plain = [name.split("__")[0] for name in self.arrays if name != "meta"]
+        return tuple(dict.fromkeys([*plain, *self.rules]))
+
+    @cached_property
+    def rules(self) -> dict[str, InputRule]:
+        """Inputs that are given by a rule instead of stored."""
+        found = readme_rules(self.path) | meta_rules(self.meta)
+        for name in self.arrays:
+            base, _, what = name.partition("__")
+            if what in ("seed", "rule"):
+                found[base] = array_rule(self.arrays, base)
+        return {name: rule for name, rule in found.items() if name not in self.arrays}
+
     def __contains__(self, name: str) -> bool:
-        return name in self.arrays
+        """Whether an array is stored whole, or is an input given by a rule."""
+        return name in self.arrays or name in self.rules
 
     def tensor(self, name: str) -> Tensor:
-        """A stored array, integers as int64."""
+        """A stored or ruled array, integers as int64."""
+        if name in self.rules:
+            return self.rules[name].values(self.meta.get("salt", ""))
         array = self.arrays[name]
         if array.dtype.kind in "iu" and array.dtype != np.uint64:
             array = array.astype(np.int64)
@@ -87,14 +115,123 @@ class Case:
         return float(self.arrays[name])
 
 
+@dataclass(frozen=True)
+class InputRule:
+    """Seeded normal numbers that stand for an input: z * scale + shift."""
+
+    shape: tuple[int, ...]
+    seed: str
+    scale: float = 1.0
+    shift: float = 0.0
+    salted: bool = False
+
+    def values(self, salt: str) -> Tensor:
+        z = seeded_normal((salt if self.salted else "") + self.seed, self.shape)
+        return z * np.float32(self.scale) + np.float32(self.shift)
+
+
+SEEDED = re.compile(
+    r"standard_normal\((?P<inside>[^)]*\)?[^)]*)\).{0,40}?"
+    r"seeded by (?P<salt>salt \+ )?['\"](?P<seed>[^'\"]+)['\"]"
+)
+NUMBER = r"(?P<number>[0-9.]+(?:e[+-]?[0-9]+)?)"
+FACTORS = (
+    re.compile(rf"(?:times|multiplied by|\*|scaled by)\s*{NUMBER}"),
+    re.compile(rf"{NUMBER}\s*(?:\*|times)\s*standard_normal"),
+)
+DIVISOR = re.compile(rf"(?:divided by|/)\s*{NUMBER}")
+
+
+def rule_of_text(text: str, shape: tuple[int, ...] | None, seed: str | None = None) -> InputRule | None:
+    """A rule in words, "standard_normal(4x3) seeded by 'x', times 0.5"; None where the text is none."""
+    found = SEEDED.search(text)
+    if found is None:
+        return None
+    inside = tuple(int(one) for one in re.findall(r"\d+", found["inside"]))
+    scale = 1.0
+    for pattern in FACTORS:
+        if factor := pattern.search(text):
+            scale *= float(factor["number"])
+            break
+    if divisor := DIVISOR.search(text):
+        scale /= float(divisor["number"])
+    size = shape or inside
+    return InputRule(size, seed or found["seed"], scale, salted=found["salt"] is not None) if size else None
+
+
+def meta_rules(meta: dict[str, Any]) -> dict[str, InputRule]:
+    """Rules in `meta`, under `inputs`, `rules` or `ruled`: dicts, or texts."""
+    found: dict[str, InputRule] = {}
+    for key in ("inputs", "rules", "ruled", "input_rules"):
+        for name, entry in (meta.get(key) or {}).items():
+            rule = rule_of_text(entry, None) if isinstance(entry, str) else _rule_of_dict(name, entry)
+            if rule is not None:
+                found[name] = rule
+    return found
+
+
+def _rule_of_dict(name: str, entry: dict[str, Any]) -> InputRule:
+    return InputRule(
+        tuple(entry["shape"]),
+        entry.get("seed", entry.get("seeded_by", name)),
+        float(entry.get("scale", entry.get("factor", entry.get("std", 1.0)))),
+        float(entry.get("shift", entry.get("offset", entry.get("mean", 0.0)))),
+        bool(entry.get("salted", False)),
+    )
+
+
+def array_rule(arrays: dict[str, np.ndarray], name: str) -> InputRule:
+    """The rule in the arrays `NAME__seed`, `NAME__shape`, ... or in the text `NAME__rule`."""
+    shape = (
+        tuple(int(n) for n in np.atleast_1d(arrays[f"{name}__shape"])) if f"{name}__shape" in arrays else None
+    )
+    if f"{name}__rule" in arrays:
+        text = str(arrays[f"{name}__rule"])
+        rule = _rule_of_dict(name, json.loads(text)) if text.startswith("{") else rule_of_text(text, shape)
+        assert rule is not None, f"{name}__rule is not understood: {text}"
+        return rule
+    assert shape is not None, f"{name} has a seed and no shape"
+    scale, shift = (
+        float(arrays.get(f"{name}__{what}", default)) for what, default in (("scale", 1), ("shift", 0))
+    )
+    return InputRule(shape, str(arrays[f"{name}__seed"]), scale, shift)
+
+
+@lru_cache(maxsize=4)
+def _readme(folder: Path) -> str:
+    path = folder / "README.md"
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def readme_rules(path: Path) -> dict[str, InputRule]:
+    """Rules in the table of a case in the README.md beside it: `| \\`in_x\\` | 4x3 | float32 | ... |`."""
+    sections = re.split(r"^### `", _readme(path.parent), flags=re.MULTILINE)
+    section = next((one for one in sections if one.startswith(f"{path.name}`")), "")
+    found: dict[str, InputRule] = {}
+    for row in section.splitlines():
+        cells = [cell.strip() for cell in row.strip("| ").split("|")]
+        if len(cells) < 4 or not cells[0].startswith("`in_"):
+            continue
+        shape = tuple(int(n) for n in re.findall(r"\d+", cells[1]))
+        rule = rule_of_text(cells[3], shape)
+        if rule is not None:
+            found[cells[0].strip("`")] = rule
+    return found
+
+
 @lru_cache(maxsize=4)
 def _all_cases(folder: Path) -> tuple[Case, ...]:
     return tuple(Case(path) for path in sorted(folder.glob("*.npz")))
 
 
+def all_cases(folder: Path) -> tuple[Case, ...]:
+    """Every `.npz` of a folder, whatever it is."""
+    return _all_cases(folder) if folder.is_dir() else ()
+
+
 def find_cases(folder: Path, kind: str) -> list[Case]:
     """All cases of one kind, by content and not by file name."""
-    return [case for case in _all_cases(folder) if case.kind == kind]
+    return [case for case in all_cases(folder) if case.kind == kind]
 
 
 def seeded_normal(text: str, shape: tuple[int, ...]) -> Tensor:
@@ -153,79 +290,3 @@ def _kept(name: str) -> bool:
         "laplace_density.beta_min",
     )
     return name.endswith((*kept, "logit_scale", "class_embedding"))
-
-
-def relative_l2(actual: Tensor, expected: Tensor) -> float:
-    """|actual - expected| / |expected| over all entries, in float64."""
-    actual, expected = actual.detach().double().flatten(), expected.double().flatten()
-    assert actual.shape == expected.shape, f"{tuple(actual.shape)} is not {tuple(expected.shape)}"
-    return float((actual - expected).norm() / expected.norm().clamp(min=1e-30))
-
-
-def assert_relative_l2(actual: Tensor, expected: Tensor, bound: float, name: str = "") -> None:
-    """The relative L2 error is below the bound."""
-    error = relative_l2(actual, expected)
-    assert error <= bound, f"{name}: relative L2 error {error:.2e} above {bound:.0e}"
-
-
-def assert_p99(actual: Tensor, expected: Tensor, bound: float, name: str = "") -> None:
-    """The 99th percentile of |error| / rms is below the bound."""
-    expected = expected.double().flatten()
-    error = (actual.detach().double().flatten() - expected).abs() / expected.pow(2).mean().sqrt().clamp(
-        min=1e-30
-    )
-    p99 = float(torch.quantile(error[:: max(1, len(error) // 1_000_000)], 0.99))
-    assert p99 <= bound, f"{name}: 99th percentile {p99:.2e} above {bound:.0e}"
-
-
-def assert_rows(case: Case, name: str, rows: Tensor, bound: float) -> None:
-    """Compare a [row, channel] result with whatever the case keeps of it: rows, projection, mean, std."""
-    if name in case:
-        assert_relative_l2(rows, case.tensor(name), bound, name)
-        return
-    if f"{name}__rows" in case:
-        picked = rows[case.tensor(f"{name}__rows")]
-        assert_relative_l2(picked, case.tensor(f"{name}__sample"), bound, f"{name}__sample")
-    if f"{name}__proj" in case:
-        r = seeded_normal(f"proj/{name}", (rows.shape[-1],)).double() / np.sqrt(rows.shape[-1])
-        assert_relative_l2(rows.detach().double() @ r, case.tensor(f"{name}__proj"), bound, f"{name}__proj")
-    if f"{name}__mean" in case:
-        scale = float(rows.detach().double().std(0, unbiased=False).norm())
-        error = float((rows.detach().double().mean(0) - case.tensor(f"{name}__mean").double()).norm())
-        assert error <= bound * scale, f"{name}__mean: {error:.2e} of {scale:.2e}"
-        error = float(
-            (rows.detach().double().std(0, unbiased=False) - case.tensor(f"{name}__std").double()).norm()
-        )
-        assert error <= bound * scale, f"{name}__std: {error:.2e} of {scale:.2e}"
-
-
-def assert_parameter_gradients(
-    case: Case, prefix: str, module: nn.Module, bound: float, own_prefix: str = ""
-) -> None:
-    """Norm and check product of every parameter gradient.
-
-    `prefix` is that of the arrays (`out_train`), `own_prefix` that of the module inside the stored names.
-    Below 1e-4 of the largest norm that absolute bound applies: some gradients are zero in exact arithmetic.
-    """
-    names = [str(name) for name in case.arrays[f"{prefix}_grad_names"]]
-    norms, dots = case.arrays[f"{prefix}_grad_norm"], case.arrays[f"{prefix}_grad_dot"]
-    largest = float(np.nanmax(norms))
-    parameters = dict(module.named_parameters())
-    for name, norm, dot in zip(names, norms, dots, strict=True):
-        if not name.startswith(own_prefix):
-            continue
-        gradient = parameters[name[len(own_prefix) :]].grad
-        if np.isnan(norm) or gradient is None:
-            quiet = gradient is None or float(gradient.norm()) <= 1e-4 * largest
-            silent = np.isnan(norm) or norm <= 1e-4 * largest
-            assert quiet and silent, f"{name}: gradient {gradient is not None}, expected norm {norm}"
-            continue
-        allowed = max(bound * float(norm), 1e-4 * largest)
-        own = gradient.double()
-        r = seeded_normal(f"grad/{name}", tuple(own.shape)).double()
-        assert abs(float(own.norm()) - norm) <= allowed, (
-            f"{name}: norm {float(own.norm()):.4e}, expected {norm:.4e}"
-        )
-        assert abs(float((own * r).sum()) - dot) <= 3 * allowed, (
-            f"{name}: dot {float((own * r).sum()):.4e}, expected {dot:.4e}"
-        )

@@ -13,7 +13,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     folder = metafunc.config.getoption("--golden-dir")
     kind = metafunc.module.KIND
-    found = find_cases(folder, kind) if folder.is_dir() else []
+    found = find_cases(folder, kind)
     if found:
         metafunc.parametrize("case", found, ids=[case.name for case in found], scope="module")
     else:

@@ -78,7 +78,7 @@ def projection_config(official: Official) -> UNet3DConfig | DoubleConvUNet3DConf
 
 
 def pretext_config(official: Official) -> PretextConfig:
-    """`PonderIndoor-v2` with everything as published."""
+    """`PonderIndoor-v2` with everything as published; of one dataset or several."""
     from tests.golden.official_renderer import loss_config, renderer_config
 
     renderer: RendererConfig = renderer_config(official["renderer"])
@@ -148,9 +148,10 @@ def _text_targets(official: Official) -> TextTargetConfig | None:
     if not official.get("render_semantic"):
         return None
     weight = official.get("ppt_loss_weight", 1.0)
+    rows = [tuple(one) for one in official["valid_index"]]
     return TextTargetConfig(
         n_classes=len(official["class_name"]),
-        valid_index=official["valid_index"][0],
+        valid_index=dict(zip(official["conditions"], rows, strict=True)) if len(rows) > 1 else rows[0],
         point_head=weight > 0,
         point_loss_weight=max(weight, 0.0),
         include_point_loss=False,

@@ -14,7 +14,8 @@ from ponderv2.models.instances import InstancesModel
 from ponderv2.models.instances_config import InstancesModelConfig
 from ponderv2.scenes.batch import SceneBatch
 from ponderv2.training.weights import strip_wrappers
-from tests.golden.cases import Case, assert_relative_l2, golden_state
+from tests.golden.cases import Case, golden_state
+from tests.golden.compare import assert_relative_l2
 from tests.golden.official_configs import encoder_config
 
 KIND = "PG-v1m1"

@@ -15,24 +15,23 @@ from ponderv2.renderer.losses import RayTargets, eikonal_loss, psnr, render_loss
 from ponderv2.renderer.opacity import laplace_density, neus_alpha, neus_sharpness, volsdf_width
 from ponderv2.renderer.renderer import Renderer, RenderOutput
 from ponderv2.renderer.sampling import RayNoise
-from tests.golden.cases import (
-    Case,
-    assert_p99,
+from tests.golden.cases import Case, fill_weights
+from tests.golden.compare import (
+    FEATURES,
+    FORMS,
+    PARAMETER_GRADIENT,
+    SAMPLES,
+    SAMPLES_P99,
+    assert_norm,
     assert_parameter_gradients,
     assert_relative_l2,
-    fill_weights,
-    seeded_normal,
+    assert_rows,
+    cells_first,
+    skip_without,
 )
 from tests.golden.official_renderer import LOSS_NAMES, channels, loss_config, renderer_config, volume_of
 
 KIND = "renderer"
-
-
-@dataclass
-class Counter:
-    """How many arrays were compared: a case that compares nothing fails."""
-
-    n: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,11 @@ class Setting:
 
 @pytest.fixture(scope="module")
 def setting(case: Case) -> Setting:
+    return setting_of(case)
+
+
+def setting_of(case: Case) -> Setting:
+    """The renderer with the weights of a case, its volume and its rays."""
     renderer = Renderer(renderer_config(case.config), *channels(case.config))
     fill_weights(renderer, case)
     values = case.tensor("in_volume")
@@ -59,9 +63,15 @@ def setting(case: Case) -> Setting:
     return Setting(case, renderer, volume_of(case.config, values), rays)
 
 
+def _natural(name: str) -> tuple[str, int]:
+    """`in_rand_pdf_10` comes after `in_rand_pdf_2`."""
+    stem = name.rstrip("0123456789")
+    return stem, int(name[len(stem) :] or 0)
+
+
 def _noise(case: Case) -> RayNoise:
     """Random numbers by name: the first `uniform` array, the `pdf` arrays in order, any other `uniform`."""
-    names = [name for name in case.arrays if name.startswith("in_rand")]
+    names = sorted((name for name in case.names if name.startswith("in_rand")), key=_natural)
     even = [name for name in names if "uniform" in name or "init" in name or "extra" in name]
     rounds: list[Tensor] = []
     for name in names:
@@ -72,11 +82,6 @@ def _noise(case: Case) -> RayNoise:
             )
     extra = case.tensor(even[1]) if len(even) > 1 else None
     return RayNoise(case.tensor(even[0]), tuple(rounds), extra)
-
-
-def _expected_rows(case: Case, expected: Tensor, actual: Tensor) -> Tensor:
-    """The rays that an array holds: all of them, or those at `in_ray_rows`."""
-    return actual if len(expected) == len(actual) else actual[case.tensor("in_ray_rows")]
 
 
 def _samples(setting: Setting, output: RenderOutput) -> dict[str, Tensor]:
@@ -103,52 +108,54 @@ def _samples(setting: Setting, output: RenderOutput) -> dict[str, Tensor]:
     return found
 
 
-def _close(counter: Counter, actual: Tensor, expected: Tensor, bound: float, name: str) -> None:
-    actual = actual.reshape(expected.shape)
-    known = torch.isfinite(expected)
-    assert_relative_l2(actual[known], expected[known], bound, name)
-    if bound > 1e-4:
-        assert_p99(actual[known], expected[known], 5e-3, name)
-    counter.n += 1
-
-
 @pytest.mark.parametrize("phase", ["eval", "train"])
 def test_pictures_and_samples_are_the_published_ones(setting: Setting, phase: str) -> None:
-    case, counter = setting.case, Counter()
-    phases = {name.split("_")[1] for name in case.arrays if name.startswith("out_")}
+    case = setting.case
+    phases = {name.split("_")[1] for name in case.names if name.startswith("out_")}
     assert phases & {"eval", "train"}, f"{case.name} holds no outputs"
-    if phase not in phases:
-        pytest.skip(f"{case.name} holds no outputs of phase {phase}")
+    skip_without(case, f"out_{phase}_")
     with torch.no_grad():
         output = setting.render(phase)
-    pictures = {"rgb": output.color, "depth": output.distance}
-    for name, actual in pictures.items():
-        if f"out_{phase}_{name}" in case:
-            _close(counter, actual, case.tensor(f"out_{phase}_{name}"), 1e-4, name)
+    compared = 0
+    for name, actual in {"rgb": output.color, "depth": output.distance}.items():
+        compared += assert_rows(case, f"out_{phase}_{name}", _channels(actual), FEATURES)
     samples = _samples(setting, output) | {"normal": output.normal}
     if output.semantic is not None:
         samples["semantic"] = output.semantic
     for name, actual in samples.items():
-        if f"out_{phase}_{name}" in case:
-            expected = case.tensor(f"out_{phase}_{name}")
-            _close(counter, _expected_rows(case, expected, actual), expected, 1e-3, name)
-    _compare_semantic_checks(setting, output, phase, counter)
-    assert counter.n >= 3, f"{case.name} holds nothing to compare in phase {phase}"
+        compared += assert_rows(case, f"out_{phase}_{name}", actual, SAMPLES, SAMPLES_P99)
+    compared += _compare_semantic_samples(setting, output, phase)
+    assert compared >= 3, f"{case.name} holds nothing to compare in phase {phase}"
 
 
-def _compare_semantic_checks(setting: Setting, output: RenderOutput, phase: str, counter: Counter) -> None:
-    case = setting.case
-    name = f"out_{phase}_semantic"
-    if f"{name}__proj" in case and output.semantic is not None:
-        r = seeded_normal(f"proj/{name}", (output.semantic.shape[-1],)) / output.semantic.shape[-1] ** 0.5
-        _close(counter, output.semantic @ r, case.tensor(f"{name}__proj"), 1e-3, f"{name}__proj")
-    name = f"out_{phase}_field_semantic"
-    if f"{name}__proj" in case and output.semantic is not None:
-        expected = case.tensor(f"{name}__proj")
-        rows = case.tensor("in_ray_rows")[: len(expected)]
-        feature = _semantic_per_sample(setting, output, rows)
-        r = seeded_normal(f"proj/{name}", (feature.shape[-1],)) / feature.shape[-1] ** 0.5
-        _close(counter, feature @ r, expected, 1e-3, f"{name}__proj")
+def _channels(values: Tensor) -> Tensor:
+    """[ray] -> [ray, 1]: the last axis is that of channels."""
+    return values[:, None] if values.ndim == 1 else values
+
+
+def _compare_semantic_samples(setting: Setting, output: RenderOutput, phase: str) -> int:
+    """Semantic features of every sample of the first rays of `in_ray_rows`."""
+    case, name = setting.case, f"out_{phase}_field_semantic"
+    stored = [form for form in ("", "__proj", "__sample") if f"{name}{form}" in case.arrays]
+    if not stored or output.semantic is None:
+        return 0
+    every = case.tensor("in_ray_rows") if "in_ray_rows" in case else torch.arange(len(output.starts))
+    rows = every[: _n_rays(case, f"{name}{stored[0]}", output.starts.shape[1])]
+    feature = _semantic_per_sample(setting, output, rows)
+    shaped = feature.view(len(rows), -1, feature.shape[-1])
+    expected = case.tensor(f"{name}{stored[0]}")
+    by_ray = expected.ndim == (2 if stored[0] == "__proj" else 3)
+    return assert_rows(case, name, shaped if by_ray else feature, SAMPLES, SAMPLES_P99)
+
+
+def _n_rays(case: Case, name: str, n_samples: int) -> int:
+    """How many rays an array of samples holds: one row a ray, or one a sample."""
+    expected = case.tensor(name)
+    if name.endswith("__sample"):
+        return len(case.tensor("in_ray_rows"))
+    if expected.ndim >= 2 and expected.shape[1] == n_samples:
+        return len(expected)
+    return -(-len(expected) // n_samples)
 
 
 def _semantic_per_sample(setting: Setting, output: RenderOutput, rows: Tensor) -> Tensor:
@@ -172,7 +179,7 @@ def _targets(case: Case) -> RayTargets:
 
 
 def test_losses_and_gradients_are_the_published_ones(setting: Setting) -> None:
-    case, counter = setting.case, Counter()
+    case, compared = setting.case, 0
     if "out_train_loss" not in case:
         pytest.skip(f"{case.name} holds no losses")
     config = loss_config(case.config).model_copy(update={"supervise_class_zero": True})
@@ -185,22 +192,27 @@ def test_losses_and_gradients_are_the_published_ones(setting: Setting) -> None:
             assert float(getattr(losses, ours).detach()) == pytest.approx(expected, rel=1e-4, abs=1e-9), (
                 theirs
             )
-            counter.n += 1
+            compared += 1
     assert float(losses.total().detach()) == pytest.approx(case.scalar("out_train_loss"), rel=1e-4)
     if "out_train_psnr" in case:
         measured = psnr(output, _targets(case), config)
         assert float(measured) == pytest.approx(case.scalar("out_train_psnr"), rel=1e-4)
-    assert counter.n > 0
+    assert compared > 0
 
     setting.renderer.zero_grad()
     (gradient,) = _backward(setting, losses.total())
-    if "out_train_grad_volume" in case:
-        expected = case.tensor("out_train_grad_volume")
-        assert_relative_l2(gradient.reshape(expected.shape), expected, 1e-3, "grad_volume")
-    if "out_train_grad_volume_norm" in case:
-        assert float(gradient.norm()) == pytest.approx(case.scalar("out_train_grad_volume_norm"), rel=1e-3)
-    if "out_train_grad_names" in case:
-        assert_parameter_gradients(case, "out_train", setting.renderer, 5e-3)
+    _compare_volume(case, "out_train_grad_volume", gradient)
+    assert_norm(case, "out_train_grad_volume_norm", gradient, 1e-3)
+    assert_parameter_gradients(case, "out_train", setting.renderer, PARAMETER_GRADIENT)
+
+
+def _compare_volume(case: Case, name: str, values: Tensor) -> None:
+    """A volume as it lies, or reduced over its cells."""
+    if name in case.arrays:
+        expected = case.tensor(name)
+        assert_relative_l2(values.reshape(expected.shape), expected, 1e-3, name)
+    reduced = tuple(form for form in FORMS if form)
+    assert_rows(case, name, cells_first(values), 1e-3, forms_read=reduced)
 
 
 def _backward(setting: Setting, loss: Tensor) -> tuple[Tensor]:
@@ -216,7 +228,5 @@ def test_eikonal_term_and_its_gradient_are_the_published_ones(setting: Setting) 
         pytest.skip(f"{case.name} holds no eikonal term of its own")
     loss = eikonal_loss(setting.render("train").gradients)
     assert float(loss.detach()) == pytest.approx(case.scalar("out_train_eikonal_unweighted"), rel=1e-4)
-    if "out_train_eikonal_grad_volume" in case:
-        (gradient,) = _backward(setting, loss)
-        expected = case.tensor("out_train_eikonal_grad_volume")
-        assert_relative_l2(gradient.reshape(expected.shape), expected, 1e-3, "eikonal_grad_volume")
+    (gradient,) = _backward(setting, loss)
+    _compare_volume(case, "out_train_eikonal_grad_volume", gradient)

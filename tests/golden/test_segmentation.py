@@ -11,7 +11,8 @@ from torch import nn
 
 from ponderv2.models.finetuned import SegmentationModel
 from ponderv2.scenes.batch import SceneBatch
-from tests.golden.cases import Case, assert_parameter_gradients, assert_rows, golden_state
+from tests.golden.cases import Case, golden_state
+from tests.golden.compare import assert_parameter_gradients, assert_rows
 from tests.golden.official_configs import segmentation_config
 
 KIND = "segmentation"

@@ -6,7 +6,8 @@ import pytest
 from torch import Tensor
 
 from ponderv2.heads.semantic import read_class_weights, segmentation_losses
-from tests.golden.cases import Case, assert_relative_l2
+from tests.golden.cases import Case
+from tests.golden.compare import assert_relative_l2
 from tests.golden.official_configs import loss_settings
 
 KIND = "segmentation_losses"

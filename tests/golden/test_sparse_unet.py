@@ -11,13 +11,15 @@ from torch import Tensor
 from ponderv2.encoder.build import build_encoder
 from ponderv2.encoder.sparse_unet import SparseUNet
 from ponderv2.geometry.voxels import SparseVoxels, scene_of_each
-from tests.golden.cases import (
-    Case,
+from tests.golden.cases import Case, fill_weights, seeded_normal
+from tests.golden.compare import (
+    FEATURES,
+    PARAMETER_GRADIENT,
+    TRAINED_FEATURES,
+    TRAINED_PARAMETER_GRADIENT,
     assert_parameter_gradients,
-    assert_relative_l2,
     assert_rows,
-    fill_weights,
-    seeded_normal,
+    skip_without,
 )
 from tests.golden.official_configs import encoder_config
 
@@ -41,8 +43,9 @@ def run(case: Case, model: SparseUNet, mode: str) -> tuple[Tensor, Tensor]:
     loss = (output * cotangent).sum() / math.sqrt(output.numel())
     loss.backward()
     assert feature.grad is not None
-    expected = case.scalar(f"out_{mode}_loss")
-    assert abs(float(loss.detach()) - expected) <= 1e-4 * max(abs(expected), 1.0)
+    if f"out_{mode}_loss" in case:
+        expected = case.scalar(f"out_{mode}_loss")
+        assert abs(float(loss.detach()) - expected) <= 1e-4 * max(abs(expected), 1.0)
     return output.detach(), feature.grad
 
 
@@ -57,17 +60,23 @@ def _prompt(case: Case) -> dict:
 
 
 def test_evaluation_mode_equals_the_published_network(case: Case, model: SparseUNet) -> None:
+    skip_without(case, "out_eval")
     output, feature_gradient = run(case, model, "eval")
-    assert_rows(case, "out_eval", output, 1e-4)
-    assert_relative_l2(feature_gradient, case.tensor("out_eval_grad_feat"), 5e-3, "out_eval_grad_feat")
-    assert_parameter_gradients(case, "out_eval", model, 5e-3)
+    compared = assert_rows(case, "out_eval", output, FEATURES)
+    compared += assert_rows(case, "out_eval_grad_feat", feature_gradient, PARAMETER_GRADIENT)
+    assert_parameter_gradients(case, "out_eval", model, PARAMETER_GRADIENT)
+    assert compared, f"{case.name} holds nothing to compare in evaluation mode"
 
 
 def test_training_mode_equals_the_published_network(case: Case, model: SparseUNet) -> None:
+    skip_without(case, "out_train")
     output, feature_gradient = run(case, model, "train")
-    assert_rows(case, "out_train", output, 1e-3)
-    assert_relative_l2(feature_gradient, case.tensor("out_train_grad_feat"), 5e-2, "out_train_grad_feat")
-    assert_parameter_gradients(case, "out_train", model, 5e-2)
+    compared = assert_rows(case, "out_train", output, TRAINED_FEATURES)
+    compared += assert_rows(case, "out_train_grad_feat", feature_gradient, TRAINED_PARAMETER_GRADIENT)
+    assert_parameter_gradients(case, "out_train", model, TRAINED_PARAMETER_GRADIENT)
+    if "out_train_running_names" not in case:
+        assert compared, f"{case.name} holds nothing to compare in training mode"
+        return
     state = model.state_dict()
     for name, expected in zip(
         case.arrays["out_train_running_names"], case.arrays["out_train_running_sum"], strict=True
