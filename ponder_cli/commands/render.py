@@ -68,9 +68,9 @@ def render(  # noqa: PLR0913 - one argument per option
 
 
 def _cameras(cameras: str | None) -> dict[str, str] | None:
-    """A file of cameras by its ending, else the name of a kind."""
+    """A file of cameras, else the name of a kind."""
     if cameras is None:
         return None
-    if cameras.lower().endswith(".json"):
+    if cameras.lower().endswith(".json") or Path(cameras).is_file():
         return {"kind": "file", "path": cameras}
     return {"kind": cameras}

@@ -42,11 +42,11 @@ class OrbitPathConfig(StrictConfig):
 
 
 class CameraFileConfig(StrictConfig):
-    """Cameras read from a JSON file."""
+    """Cameras read from a JSON file: our own, nerfstudio's camera_path.json, or a transforms.json."""
 
     kind: Literal["file"] = "file"
     path: Path
-    """Frames with `camera_to_world` 4x4, and `intrinsics` 3x3 with `width` and `height` per file or frame."""
+    """Described in docs/formats.md."""
 
 
 CameraPathConfig = Annotated[

@@ -1,20 +1,11 @@
-"""Where to look from: the scene's own cameras, a flight through them, a circle, or a JSON file.
-
-Camera-path file (poses camera-to-world, OpenCV axes, metres; frames may have intrinsics of their own):
-
-    {"width": 640, "height": 480, "intrinsics": [[525, 0, 320], [0, 525, 240], [0, 0, 1]],
-     "frames": [{"name": "first",
-                 "camera_to_world": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]}]}
-"""
+"""Where to look from: the scene's own cameras, a flight through them, a circle, or a file of cameras."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, assert_never
 
 import numpy as np
@@ -23,6 +14,7 @@ from numpy import ndarray
 
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera
+from ponderv2.reconstruction.camera_files import read_cameras
 from ponderv2.reconstruction.config import (
     CameraFileConfig,
     CameraPathConfig,
@@ -30,53 +22,33 @@ from ponderv2.reconstruction.config import (
     OrbitPathConfig,
     OwnCamerasConfig,
 )
-from ponderv2.scenes.pictures import LARGEST_SIDE
+from ponderv2.reconstruction.viewpoint import CameraPath, Viewpoint
 from ponderv2.scenes.scene import Frame, Scene
-from ponderv2.scenes.sources.text_files import read_text
 
 TURN = 0.5
 """Metres that count as much as a turn of one radian when the speed of a flight is kept constant."""
 _STEPS = 64
 
 
-@dataclass(frozen=True)
-class Viewpoint:
-    """One picture to be made."""
-
-    name: str
-    camera: Camera
-    frame: Frame | None = None
-    """The photograph that was taken from there."""
-
-    def resized(self, width: int) -> Viewpoint:
-        """With so many pixels across; the height follows."""
-        return replace(self, camera=resized(self.camera, width))
-
-
 def viewpoints(scene: Scene, config: CameraPathConfig) -> tuple[Viewpoint, ...]:
     """The cameras of a path. SceneError: the scene has none, or the file is not as described."""
+    return camera_path(scene, config).views
+
+
+def camera_path(scene: Scene, config: CameraPathConfig) -> CameraPath:
+    """The same, with what is to be said of them and how fast a film of them should be."""
     match config:
         case OwnCamerasConfig():
-            return _own(scene, config)
+            return CameraPath(_own(scene, config))
         case InterpolatedPathConfig():
             keys = _spread([frame.camera for frame in _frames(scene)], config.n_keys)
-            return tuple(_numbered(flight(keys, config.n_frames)))
+            return CameraPath(tuple(_numbered(flight(keys, config.n_frames))))
         case OrbitPathConfig():
-            return tuple(_numbered(_orbit(scene, config)))
+            return CameraPath(tuple(_numbered(_orbit(scene, config))))
         case CameraFileConfig():
-            return read_path(config.path)
+            return read_cameras(config.path, scene.frames)
         case _:
             assert_never(config)
-
-
-def resized(camera: Camera, width: int) -> Camera:
-    """The same view with `width` pixels across. Pixel centres are integers, so corners are at -0.5."""
-    scale = width / camera.width
-    intrinsics = camera.intrinsics.double().clone()
-    intrinsics[:2, :2] *= scale
-    intrinsics[:2, 2] = (intrinsics[:2, 2] + 0.5) * scale - 0.5
-    height = max(round(camera.height * scale), 1)
-    return replace(camera, intrinsics=intrinsics.to(camera.intrinsics.dtype), width=width, height=height)
 
 
 def flight(keys: Sequence[Camera], n_frames: int) -> list[Camera]:
@@ -109,59 +81,6 @@ def _travelled(places: ndarray, rotations: Any) -> ndarray:
     angles = (rotations[1:] * rotations[:-1].inv()).magnitude()
     steps = np.linalg.norm(np.diff(places, axis=0), axis=1) + TURN * angles + 1e-9
     return np.append(0.0, np.cumsum(steps))
-
-
-def read_path(path: Path) -> tuple[Viewpoint, ...]:
-    """The cameras of a camera-path file."""
-    try:
-        contents = json.loads(read_text(Path(path)))
-        frames = contents["frames"]
-        made = tuple(_of_entry(contents, frame, index) for index, frame in enumerate(frames))
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        reason = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)
-        raise SceneError(
-            f"{path} is not a camera path: {reason}",
-            fix='write {"width": W, "height": H, "intrinsics": 3x3, "frames": [{"camera_to_world": 4x4}]}',
-        ) from error
-    if not made:
-        raise SceneError(f"{path} holds no cameras")
-    return made
-
-
-def path_contents(views: Sequence[Viewpoint]) -> dict[str, Any]:
-    """What `read_path` reads."""
-    return {
-        "frames": [
-            {
-                "name": view.name,
-                "width": view.camera.width,
-                "height": view.camera.height,
-                "intrinsics": view.camera.intrinsics.double().tolist(),
-                "camera_to_world": torch.linalg.inv(view.camera.world_to_camera.double()).tolist(),
-            }
-            for view in views
-        ]
-    }
-
-
-def _of_entry(contents: dict[str, Any], frame: dict[str, Any], index: int) -> Viewpoint:
-    def entry(name: str) -> Any:
-        return frame[name] if name in frame else contents[name]
-
-    pose = np.array(frame["camera_to_world"], dtype=np.float64)
-    intrinsics = np.array(entry("intrinsics"), dtype=np.float64)
-    if pose.shape != (4, 4) or intrinsics.shape != (3, 3):
-        raise ValueError(f"frame {index} has a pose {pose.shape} and intrinsics {intrinsics.shape}")
-    if not (np.isfinite(pose).all() and np.isfinite(intrinsics).all()) or abs(np.linalg.det(pose)) < 1e-9:
-        raise ValueError(f"the pose of frame {index} is not an invertible matrix of finite numbers")
-    width, height = int(entry("width")), int(entry("height"))
-    if not (1 <= width <= LARGEST_SIDE and 1 <= height <= LARGEST_SIDE):
-        raise ValueError(f"frame {index} has {width} x {height} pixels")
-    if intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0:
-        raise ValueError(f"frame {index} has focal lengths {intrinsics[0, 0]:g} and {intrinsics[1, 1]:g}")
-    camera = Camera(torch.from_numpy(intrinsics).float(), _inverse(pose), width, height)
-    name = str(frame.get("name", f"{index:04d}"))
-    return Viewpoint(Path(name).name or f"{index:04d}", camera)
 
 
 def _own(scene: Scene, config: OwnCamerasConfig) -> tuple[Viewpoint, ...]:

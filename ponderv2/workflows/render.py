@@ -17,7 +17,7 @@ from torch import Tensor
 from ponderv2.evaluation.images import depth_errors, normal_error, normals_from_depth, psnr, ssim
 from ponderv2.io.files import write_bytes
 from ponderv2.reconstruction.fields import SceneField
-from ponderv2.reconstruction.paths import Viewpoint, path_contents, viewpoints
+from ponderv2.reconstruction.paths import camera_path
 from ponderv2.reconstruction.pictures import (
     RenderedView,
     check_video,
@@ -29,6 +29,7 @@ from ponderv2.reconstruction.pictures import (
     write_rgb,
     write_video,
 )
+from ponderv2.reconstruction.viewpoint import CameraPath, Viewpoint, path_contents
 from ponderv2.scenes.scene import Scene
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.workflows.configs import RenderConfig
@@ -38,6 +39,8 @@ from ponderv2.workflows.scene_fields import fit_scene, frames_seen, open_field, 
 from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 from ponderv2.workflows.view_metrics import mean_metrics
 
+FRAMES_PER_SECOND = 15
+"""Of films of cameras that say nothing."""
 Bytes = UInt8[ndarray, "row column 3"]
 
 
@@ -95,7 +98,10 @@ def run(
     opened = OpenCheckpoint(checkpoint)
     store = open_scenes(SceneChoice.of(scenes, config), opened, report)
     read = store.read(scene, split)
-    views = viewpoints(read, config.cameras)
+    path = camera_path(read, config.cameras)
+    for note in path.notes:
+        report.note(note)
+    views = path.views
     if config.width is not None:
         views = tuple(view.resized(config.width) for view in views)
     field = open_field(opened, read, config.device, store.info.name, report)
@@ -112,7 +118,7 @@ def run(
         n_pictures=len(views),
         metrics=_means(rows),
         views=rows,
-        video=_film(config, out, views),
+        video=_film(config, out, path),
         refined=None if fitted is None else out / "refined.pth",
         refine_steps=0 if fitted is None else fitted.steps,
         refine_seconds=0.0 if fitted is None else fitted.seconds,
@@ -219,16 +225,19 @@ def _depth_range(config: RenderConfig, scene: Scene) -> tuple[float, float]:
     return float(ordered[int(0.02 * len(ordered))]), float(ordered[int(0.98 * (len(ordered) - 1))])
 
 
-def _film(config: RenderConfig, out: Path, views: tuple[Viewpoint, ...]) -> Path | None:
+def _film(config: RenderConfig, out: Path, cameras: CameraPath) -> Path | None:
     """Of what was written: beside the photographs where that was asked for, else colour, else anything."""
     if config.video == "none":
         return None
     kinds = ("side_by_side", "color", "depth_color", "normal", "semantic")
-    folder = next((out / kind for kind in kinds if (out / kind / f"{views[0].name}.png").is_file()), None)
+    folder = next(
+        (out / kind for kind in kinds if (out / kind / f"{cameras.views[0].name}.png").is_file()), None
+    )
     if folder is None:
         return None
     path = out / f"{folder.name}.{config.video}"
-    write_video(path, _read(folder, views), config.frames_per_second)
+    speed = config.frames_per_second or max(round(cameras.frames_per_second or FRAMES_PER_SECOND), 1)
+    write_video(path, _read(folder, cameras.views), speed)
     return path
 
 

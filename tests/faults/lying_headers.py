@@ -140,9 +140,9 @@ def _transforms(path: Path) -> Any:
 
 
 def _path_of_cameras(path: Path) -> Any:
-    from ponderv2.reconstruction.paths import read_path
+    from ponderv2.reconstruction.camera_files import read_cameras
 
-    return read_path(path)
+    return read_cameras(path)
 
 
 def _preset(path: Path) -> Any:

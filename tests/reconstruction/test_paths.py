@@ -12,13 +12,15 @@ import torch
 
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera, project, transform_points
+from ponderv2.reconstruction.camera_files import read_cameras
 from ponderv2.reconstruction.config import (
     CameraFileConfig,
     InterpolatedPathConfig,
     OrbitPathConfig,
     OwnCamerasConfig,
 )
-from ponderv2.reconstruction.paths import flight, looking_at, path_contents, read_path, resized, viewpoints
+from ponderv2.reconstruction.paths import flight, looking_at, viewpoints
+from ponderv2.reconstruction.viewpoint import path_contents, resized
 from ponderv2.scenes.scene import Scene
 from tests.scenes.photographed_room import SIZE, write_store
 
@@ -128,7 +130,7 @@ def test_shared_intrinsics_hold_for_frames_without_own(tmp_path):
         {"camera_to_world": np.eye(4).tolist(), "width": 4},
     ]
     (tmp_path / "path.json").write_text(json.dumps(contents))
-    assert [view.camera.width for view in read_path(tmp_path / "path.json")] == [8, 4]
+    assert [view.camera.width for view in read_cameras(tmp_path / "path.json").views] == [8, 4]
 
 
 def one_camera(width: str = "8", intrinsics: str = "[[8, 0, 4], [0, 8, 3], [0, 0, 1]]") -> str:
@@ -154,13 +156,13 @@ def one_camera(width: str = "8", intrinsics: str = "[[8, 0, 4], [0, 8, 3], [0, 0
 def test_a_wrong_path_file_is_explained(tmp_path, text, reason):
     (tmp_path / "path.json").write_text(text)
     with pytest.raises(SceneError, match=reason):
-        read_path(tmp_path / "path.json")
+        read_cameras(tmp_path / "path.json")
 
 
 def test_the_documented_path_looks_where_the_text_says(tmp_path):
     text = (Path(__file__).resolve().parents[2] / "docs" / "formats.md").read_text()
     (tmp_path / "path.json").write_text(text.split("```json")[1].split("```")[0])
-    door, desk = read_path(tmp_path / "path.json")
+    door, desk = read_cameras(tmp_path / "path.json").views
     assert (door.name, desk.name) == ("door", "desk")
     for view, place, forward in ((door, [2, 0.5, 1.5], [0, 1, 0]), (desk, [0.5, 2, 1.5], [1, 0, 0])):
         assert np.allclose(view.camera.centre.numpy(), place)
@@ -170,4 +172,4 @@ def test_the_documented_path_looks_where_the_text_says(tmp_path):
 
 def test_a_missing_path_file_is_named(tmp_path):
     with pytest.raises(SceneError, match=r"none\.json"):
-        read_path(tmp_path / "none.json")
+        read_cameras(tmp_path / "none.json")

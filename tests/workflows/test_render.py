@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageSequence
 
 from ponderv2.errors import CheckpointError, SceneError
 from ponderv2.models.pretext import PretextModel
@@ -72,6 +74,28 @@ def test_the_real_picture_stands_first_in_side_by_side(store, checkpoint, tmp_pa
     )
     beside = read_color(tmp_path / "side_by_side" / "0000.png")
     assert np.array_equal(beside[:, :32], frame.read_color().numpy())
+
+
+def test_a_camera_path_of_nerfstudio_gives_the_cameras_and_the_speed_of_the_film(store, checkpoint, tmp_path):
+    frame = SceneStore.open(store).read("room0").frames[1]
+    pose = torch.linalg.inv(frame.camera.world_to_camera.double()).numpy()
+    one = {"camera_to_world": (pose @ np.diag([1.0, -1, -1, 1])).ravel().tolist(), "fov": 50, "aspect": 1.33}
+    path = {"camera_type": "perspective", "render_height": 12, "render_width": 16, "fps": 10, "seconds": 0.2}
+    (tmp_path / "camera_path.json").write_text(
+        json.dumps({**path, "keyframes": [], "camera_path": [one, one]})
+    )
+    cameras = {"kind": "file", "path": tmp_path / "camera_path.json"}
+    out = tmp_path / "f"
+    result = render.run(
+        config(cameras=cameras, pictures=("color",), video="gif"),
+        checkpoint, scene="room0", out=out, scenes=store,
+    )  # fmt: skip
+    assert result.n_pictures == 2 and read_color(out / "color" / "0000.png").shape == (12, 16, 3)
+    written = json.loads((out / "cameras.json").read_text())["frames"]
+    assert np.allclose(written[1]["camera_to_world"], pose, atol=1e-5)
+    assert result.video is not None
+    film = ImageSequence.Iterator(Image.open(result.video))
+    assert sum(one.info["duration"] for one in film) == 200  # equal images may be one
 
 
 def test_refined_views_come_near_the_photographs_and_the_file_renders_the_same(store, checkpoint, tmp_path):
