@@ -123,7 +123,7 @@ def write_tum(root: Path, taken: list[Shot]) -> None:
         lists["rgb"].append(f"{time:.6f} rgb/{time:.6f}.png")
         lists["depth"].append(f"{time + 0.004:.6f} depth/{time + 0.004:.6f}.png")
         numbers = (*shot.pose[:3, 3], *Rotation.from_matrix(shot.pose[:3, :3]).as_quat())
-        lists["groundtruth"].append(f"{time + 0.006:.4f} " + " ".join(f"{one:.9f}" for one in numbers))
+        lists["groundtruth"].append(f"{time + 0.004:.6f} " + " ".join(f"{one:.9f}" for one in numbers))
     for name, lines in lists.items():
         (root / f"{name}.txt").write_text("\n".join(lines))
 

@@ -61,7 +61,7 @@ class RgbdJob:
         """Read the recording and register, fuse and turn it."""
         from ponderv2.scenes.sources.rgbd_scene import prepare_recording
 
-        return prepare_recording(LAYOUTS[self.layout].read(self.path), self.path, self.config)
+        return prepare_recording(LAYOUTS[self.layout].read(self.path, self.config), self.path, self.config)
 
 
 def find(config: RgbdConfig) -> SourcePlan:

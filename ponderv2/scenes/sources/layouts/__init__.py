@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ponderv2.scenes.sources.capture import Capture
+from ponderv2.scenes.sources.config import RgbdConfig
 from ponderv2.scenes.sources.layouts import (
     frame_files,
     nerfstudio,
@@ -16,6 +17,7 @@ from ponderv2.scenes.sources.layouts import (
     sens_file,
     tum,
 )
+from ponderv2.scenes.sources.layouts.calibration import ABOVE
 
 
 @dataclass(frozen=True)
@@ -26,23 +28,31 @@ class Layout:
     """What a folder of this layout holds."""
     matches: Callable[[Path], bool]
     """Whether a path looks like it; reads no picture."""
-    read: Callable[[Path], Capture]
-    """Raises SceneError when it looks like it but cannot be used."""
+    reader: Callable[[Path, RgbdConfig], Capture]
     beside: tuple[str, ...] = ()
     """Files in the folder around the recording's that are read with it; {name} is that of the recording."""
 
+    def read(self, path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
+        """The recording; the settings decide what its files leave open.
+
+        Raises SceneError when it looks like this layout but cannot be used.
+        """
+        return self.reader(path, config)
+
 
 LAYOUTS: dict[str, Layout] = {
-    "sens": Layout(sens_file.EXPECTS, sens_file.matches, sens_file.read),
-    "tum": Layout(tum.EXPECTS, tum.matches, tum.read),
+    "sens": Layout(sens_file.EXPECTS, sens_file.matches, lambda path, _: sens_file.read(path)),
+    "tum": Layout(tum.EXPECTS, tum.matches, tum.read, ABOVE),
     "replica": Layout(replica.EXPECTS, replica.matches, replica.read, replica.BESIDE),
     "scannet": Layout(scannet.EXPECTS, scannet.matches, scannet.read, scannet.BESIDE),
-    "nerfstudio": Layout(nerfstudio.EXPECTS, nerfstudio.matches, nerfstudio.read),
-    "redwood": Layout(redwood.EXPECTS, redwood.matches, redwood.read),
+    "nerfstudio": Layout(nerfstudio.EXPECTS, nerfstudio.matches, lambda path, _: nerfstudio.read(path)),
+    "redwood": Layout(redwood.EXPECTS, redwood.matches, redwood.read, ABOVE),
     "bundlefusion": Layout(
         frame_files.EXPECTS_BUNDLEFUSION, frame_files.matches_bundlefusion, frame_files.read_bundlefusion
     ),
-    "7scenes": Layout(frame_files.EXPECTS_7SCENES, frame_files.matches_7scenes, frame_files.read_7scenes),
+    "7scenes": Layout(
+        frame_files.EXPECTS_7SCENES, frame_files.matches_7scenes, frame_files.read_7scenes, ABOVE
+    ),
 }
 
 

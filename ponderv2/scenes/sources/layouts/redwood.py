@@ -1,15 +1,19 @@
-"""Redwood and Open3D's reconstruction system: color/, depth/, trajectory.log."""
+"""Redwood, SceneNN and Open3D's reconstruction system: color/, depth/, trajectory.log."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.sources.capture import Capture, Lens, PictureFile, RawFrame, pinhole
-from ponderv2.scenes.sources.layouts.picture_lists import common_ids, pictures_in
-from ponderv2.scenes.sources.text_files import numbers, read_lens, read_text
+from ponderv2.scenes.plain_text import content_lines, numbers, read_text
+from ponderv2.scenes.sources.capture import Capture, Lens, pinhole
+from ponderv2.scenes.sources.config import RgbdConfig
+from ponderv2.scenes.sources.layouts.calibration import find_calibration
+from ponderv2.scenes.sources.layouts.image_folders import list_images, raw_frames
+from ponderv2.scenes.sources.pairing import Poses, pair_frames
 
 EXPECTS = "color/ (or image/, rgb/), depth/, trajectory.log (or scene/trajectory.log)"
 COLORS = ("color", "image", "rgb")
@@ -17,7 +21,7 @@ TRAJECTORIES = ("trajectory.log", "scene/trajectory.log", "trajectory.txt")
 
 
 def matches(path: Path) -> bool:
-    """A trajectory and both folders of pictures."""
+    """A trajectory and both folders of images."""
     return (
         _trajectory(path) is not None
         and (path / "depth").is_dir()
@@ -25,66 +29,57 @@ def matches(path: Path) -> bool:
     )
 
 
-def read(path: Path) -> Capture:
-    """Depth in millimetres. The n-th pose belongs to the n-th picture, whatever the pictures' names."""
+def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
+    """Depth in millimetres. Poses have the numbers of the images, or as many as there are images."""
     trajectory = _trajectory(path)
     folder = next((path / name for name in COLORS if (path / name).is_dir()), None)
     if trajectory is None or folder is None:
         raise SceneError(f"{path} lacks pictures or a trajectory", fix=f"Redwood recordings hold {EXPECTS}")
     poses = read_trajectory(trajectory)
-    colors, depths = pictures_in(folder), pictures_in(path / "depth")
-    by_order = len(colors) == len(depths)
-    if by_order:
-        pairs = dict(enumerate(zip(colors.values(), depths.values(), strict=True)))
-        repairs: tuple[str, ...] = ()
-    else:
-        ids, repairs = common_ids(path, colour=colors, depth=depths)
-        order = {one: index for index, one in enumerate(depths)}
-        pairs = {order[one]: (colors[one], depths[one]) for one in ids}
-    kept, more = common_ids(path, pictures=map(str, pairs), pose=map(str, poses))
-    lens, note = _lens(path)
-    frames = tuple(
-        RawFrame(
-            pairs[int(one)][1].stem,
-            PictureFile(pairs[int(one)][0]),
-            PictureFile(pairs[int(one)][1]),
-            poses[int(one)],
-            lens,
-            lens,
-        )
-        for one in kept
+    colors, depths = list_images(folder), list_images(path / "depth")
+    pairing = pair_frames(path, colors.names, depths.names, poses, config.pairing)
+    known = find_calibration(path)
+    lens = known.depth or Lens(pinhole(525.0, 525.0, 319.5, 239.5), (640, 480))
+    notes = known.notes if known.depth else ("camera: the default f=525, c=(319.5, 239.5)", *known.notes)
+    ids = tuple(frame.name for frame in pairing.frames)
+    return Capture(
+        "redwood",
+        raw_frames(pairing, ids, colors.paths, depths.paths, known.color or lens, lens),
+        known.depth_scale or 0.001,
+        notes=(*notes, *pairing.notes, *colors.notes, *depths.notes),
+        repairs=(*known.repairs, *pairing.repairs),
     )
-    return Capture("redwood", frames, 0.001, notes=(note,), repairs=(*repairs, *more))
 
 
-def read_trajectory(path: Path) -> dict[int, np.ndarray]:
-    """Poses by position: five lines each, `i j n` and 4x4."""
-    lines = [line for line in read_text(path).splitlines() if line.strip()]
-    poses: dict[int, np.ndarray] = {}
-    for start in range(0, len(lines) - 4, 5):
+def read_trajectory(path: Path) -> Poses:
+    """Poses by number: five lines each, `i j n` and 4x4. A damaged pose is not-a-number."""
+    lines = content_lines(read_text(path))
+    heads: list[list[int]] = []
+    poses = np.full((len(lines) // 5, 4, 4), np.nan)
+    for index in range(len(poses)):
         try:
-            position = int(lines[start].split()[0])
-            pose = numbers(" ".join(lines[start + 1 : start + 5]))
-        except (ValueError, IndexError) as error:
-            raise SceneError(f"{path} is not a trajectory at line {start + 1} ({error})") from error
-        poses[position] = pose.reshape(4, 4) if pose.size == 16 else np.full((4, 4), np.nan)
-    if not poses or len(lines) % 5:
+            heads.append([int(float(word)) for word in lines[5 * index].split()[:3]])
+            values = numbers(" ".join(lines[5 * index + 1 : 5 * index + 5]))
+        except (ValueError, IndexError, OverflowError) as error:
+            raise SceneError(f"{path} is not a trajectory at line {5 * index + 1} ({error})") from error
+        if values.size == 16:
+            poses[index] = values.reshape(4, 4)
+    if not heads or len(lines) % 5:
         raise SceneError(f"{path} is not a whole trajectory: {len(lines)} lines, expected five per pose")
-    return poses
+    return Poses(poses, _numbers_of_heads(heads))
+
+
+def _numbers_of_heads(heads: Sequence[list[int]]) -> tuple[str, ...] | None:
+    """The first number of each head; of logs where that one is the same everywhere, the second.
+
+    None where neither tells the poses apart: then only their order counts.
+    """
+    for place in (0, 1):
+        column = [head[place] if len(head) > place else 0 for head in heads]
+        if len(heads) == 1 or len(set(column)) > 1:
+            return tuple(map(str, column))
+    return None
 
 
 def _trajectory(path: Path) -> Path | None:
     return next((path / name for name in TRAJECTORIES if (path / name).is_file()), None)
-
-
-def _lens(path: Path) -> tuple[Lens, str]:
-    for candidate in (
-        path / "intrinsic.json",
-        path / "camera_primesense.json",
-        *sorted(path.glob("camera*.json")),
-    ):
-        if candidate.is_file():
-            return read_lens(candidate), f"camera from {candidate.name}"
-    return Lens(
-        pinhole(525.0, 525.0, 319.5, 239.5), (640, 480)
-    ), "camera: the default f=525, c=(319.5, 239.5)"

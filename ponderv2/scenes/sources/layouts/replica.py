@@ -6,37 +6,47 @@ from pathlib import Path
 
 import numpy as np
 
-from ponderv2.errors import SceneError
-from ponderv2.scenes.sources.capture import Capture, Lens, PictureFile, RawFrame, pinhole
-from ponderv2.scenes.sources.layouts.picture_lists import common_ids, frame_id
-from ponderv2.scenes.sources.text_files import numbers, read_json, read_text
+from ponderv2.scenes.plain_text import content_lines, numbers, read_text
+from ponderv2.scenes.sources.capture import Capture, Lens, pinhole
+from ponderv2.scenes.sources.config import RgbdConfig
+from ponderv2.scenes.sources.layouts.calibration import ABOVE, find_calibration
+from ponderv2.scenes.sources.layouts.image_folders import files_like, ids_of, list_images, raw_frames
+from ponderv2.scenes.sources.pairing import Poses, pair_frames
 
 EXPECTS = "results/frame000000.jpg, results/depth000000.png, traj.txt"
-BESIDE = ("cam_params.json", "{name}_mesh.ply")
+BESIDE = (*ABOVE, "{name}_mesh.ply")
+PUBLISHED = Lens(pinhole(600.0, 600.0, 599.5, 339.5), (1200, 680))
 
 
 def matches(path: Path) -> bool:
-    """The trajectory and the pictures by name."""
-    return (path / "traj.txt").is_file() and any((path / "results").glob("depth*.png"))
+    """The trajectory and the images by name."""
+    return (path / "traj.txt").is_file() and bool(files_like(path / "results", "depth*.*"))
 
 
-def read(path: Path) -> Capture:
+def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
     """6553.5 units a metre unless cam_params.json says otherwise; the mesh beside the folder is the cloud."""
-    colors = {frame_id(one.stem): one for one in sorted((path / "results").glob("frame*.*"))}
-    depths = {frame_id(one.stem): one for one in sorted((path / "results").glob("depth*.*"))}
-    lines = [line for line in read_text(path / "traj.txt").splitlines() if line.strip()]
-    poses = {str(index): _pose(line) for index, line in enumerate(lines)}
-    ids, repairs = common_ids(path, colour=colors, depth=depths, pose=poses)
-    lens, scale, note = _camera(path)
-    frames = tuple(
-        RawFrame(
-            f"{int(one):06d}", PictureFile(colors[one]), PictureFile(depths[one]), poses[one], lens, lens
-        )
-        for one in ids
-    )
+    colors, depths = list_images(path / "results", "frame*"), list_images(path / "results", "depth*")
+    poses = Poses(_read_rows(path / "traj.txt"))
+    pairing = pair_frames(path, colors.names, depths.names, poses, config.pairing)
+    known = find_calibration(path)
+    lens = known.depth or PUBLISHED
+    notes = known.notes if known.depth else ("camera: the published f=600, c=(599.5, 339.5)", *known.notes)
     mesh = path.parent / f"{path.name}_mesh.ply"
-    cloud = mesh if mesh.is_file() else None
-    return Capture("replica", frames, scale, z_is_up=True, cloud=cloud, notes=(note,), repairs=repairs)
+    return Capture(
+        "replica",
+        raw_frames(pairing, ids_of(pairing, 6), colors.paths, depths.paths, known.color or lens, lens),
+        known.depth_scale or 1.0 / 6553.5,
+        z_is_up=True,
+        cloud=mesh if mesh.is_file() else None,
+        notes=(*notes, *pairing.notes, *colors.notes, *depths.notes),
+        repairs=(*known.repairs, *pairing.repairs),
+    )
+
+
+def _read_rows(path: Path) -> np.ndarray:
+    """One pose of 16 numbers a line; not-a-number where a line is damaged."""
+    rows = [_pose(line) for line in content_lines(read_text(path))]
+    return np.stack(rows) if rows else np.zeros((0, 4, 4))
 
 
 def _pose(line: str) -> np.ndarray:
@@ -44,18 +54,3 @@ def _pose(line: str) -> np.ndarray:
         return numbers(line).reshape(4, 4)
     except ValueError:
         return np.full((4, 4), np.nan)
-
-
-def _camera(path: Path) -> tuple[Lens, float, str]:
-    """NICE-SLAM puts cam_params.json beside the scenes."""
-    for candidate in (path / "cam_params.json", path.parent / "cam_params.json"):
-        if candidate.is_file():
-            try:
-                values = read_json(candidate)["camera"]
-                matrix = pinhole(*(float(values[name]) for name in ("fx", "fy", "cx", "cy")))
-                size = (int(values["w"]), int(values["h"]))
-                return Lens(matrix, size), 1.0 / float(values["scale"]), f"camera from {candidate.name}"
-            except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-                raise SceneError(f"{candidate} is not a camera file ({error})") from error
-    lens = Lens(pinhole(600.0, 600.0, 599.5, 339.5), (1200, 680))
-    return lens, 1.0 / 6553.5, "camera: the published f=600, c=(599.5, 339.5)"

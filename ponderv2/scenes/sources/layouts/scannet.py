@@ -8,13 +8,19 @@ import numpy as np
 
 from ponderv2.errors import SceneError
 from ponderv2.io.files import files_below
-from ponderv2.scenes.sources.capture import Capture, Lens, PictureFile, RawFrame
-from ponderv2.scenes.sources.layouts.picture_lists import common_ids, frame_id, pictures_in
-from ponderv2.scenes.sources.text_files import checked_intrinsics, read_matrix, read_pose
+from ponderv2.scenes.sources.capture import Capture
+from ponderv2.scenes.sources.config import RgbdConfig
+from ponderv2.scenes.sources.layouts.calibration import ABOVE, calibration_files, find_calibration
+from ponderv2.scenes.sources.layouts.image_folders import files_like, ids_of, list_images, raw_frames
+from ponderv2.scenes.sources.pairing import Poses, pair_frames
+from ponderv2.scenes.sources.text_files import read_lens, read_matrix, read_pose
 
-EXPECTS = "color/0.jpg, depth/0.png, pose/0.txt, intrinsic/intrinsic_depth.txt"
-CAMERAS = ("intrinsic_depth.txt", "intrinsic_color.txt", "extrinsic_depth.txt", "extrinsic_color.txt")
-BESIDE = tuple(f"intrinsic/{name}" for name in CAMERAS)
+EXPECTS = "color/0.jpg, depth/0.png, pose/0.txt, intrinsic/intrinsic_depth.txt (or intrinsics_depth.txt)"
+EXTRINSICS = ("extrinsic_depth.txt", "extrinsic_color.txt")
+BESIDE = (
+    *ABOVE,
+    *(f"intrinsic/{name}" for name in ("intrinsic_depth.txt", "intrinsic_color.txt", *EXTRINSICS)),
+)
 
 
 def matches(path: Path) -> bool:
@@ -22,38 +28,45 @@ def matches(path: Path) -> bool:
     return _root(path) is not None
 
 
-def read(path: Path) -> Capture:
+def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
     """Depth in millimetres; ScanNet is z-up and treats colour and depth as one camera of two sizes."""
     root = _root(path)
     if root is None:
         raise SceneError(f"{path} lacks color/, depth/ or pose/", fix=f"a ScanNet export holds {EXPECTS}")
-    colors, depths = pictures_in(root / "color"), pictures_in(root / "depth")
-    poses = {frame_id(one.stem): one for one in sorted((root / "pose").glob("*.txt"))}
-    ids, repairs = common_ids(path, colour=colors, depth=depths, pose=poses)
-    depth_lens, color_lens = _lenses(root)
-    frames = tuple(
-        RawFrame(
-            one,
-            PictureFile(colors[one]),
-            PictureFile(depths[one]),
-            read_pose(poses[one]),
-            color_lens,
-            depth_lens,
+    colors, depths = list_images(root / "color"), list_images(root / "depth")
+    files = files_like(root / "pose", "*.txt")
+    matrices = np.stack([read_pose(one) for one in files]) if files else np.zeros((0, 4, 4))
+    poses = Poses(matrices, tuple(one.stem for one in files))
+    pairing = pair_frames(path, colors.names, depths.names, poses, config.pairing)
+    known = find_calibration(*_camera_folders(root, path))
+    depth_lens = known.depth or (None if config.intrinsics is None else read_lens(config.intrinsics))
+    if depth_lens is None:
+        raise SceneError(
+            f"no intrinsic/intrinsic_depth.txt in {root}",
+            fix="write its 4x4 numbers into that file, or give --intrinsics FILE",
         )
-        for one in ids
+    frames = raw_frames(
+        pairing, ids_of(pairing), colors.paths, depths.paths, known.color or depth_lens, depth_lens
     )
     clouds = sorted({*path.glob("*_vh_clean_2.ply"), *root.glob("*_vh_clean_2.ply")})
     return Capture(
         "scannet", frames, 0.001, depth_to_color=_depth_to_color(root), z_is_up=True,
-        cloud=clouds[0] if clouds else None, repairs=repairs,
+        cloud=clouds[0] if clouds else None,
+        notes=(*known.notes, *pairing.notes, *colors.notes, *depths.notes),
+        repairs=(*known.repairs, *pairing.repairs),
     )  # fmt: skip
 
 
 def files(path: Path) -> list[Path]:
     """All files that `read` may take of a folder in which other files of a scene lie, too."""
-    cameras = [path / name for name in CAMERAS] + [path.parent / name for name in BESIDE]
+    cameras = [file for _, file in calibration_files(*_camera_folders(path, path))]
+    cameras += [one for name in EXTRINSICS if (one := _extrinsic_file(path, name)) is not None]
     below = [one for one in files_below(path) if one.parent != path]
-    return [*below, *(one for one in cameras if one.is_file())]
+    return list(dict.fromkeys((*below, *cameras)))
+
+
+def _camera_folders(root: Path, path: Path) -> tuple[Path, ...]:
+    return tuple(dict.fromkeys((root, path, root.parent / "intrinsic")))
 
 
 def _root(path: Path) -> Path | None:
@@ -63,27 +76,14 @@ def _root(path: Path) -> Path | None:
     return None
 
 
-def _intrinsic_file(root: Path, name: str) -> Path | None:
+def _extrinsic_file(root: Path, name: str) -> Path | None:
     places = (root / "intrinsic" / name, root / name, root.parent / "intrinsic" / name)
     return next((place for place in places if place.is_file()), None)
 
 
-def _lenses(root: Path) -> tuple[Lens, Lens]:
-    depth, color = _intrinsic_file(root, "intrinsic_depth.txt"), _intrinsic_file(root, "intrinsic_color.txt")
-    if depth is None:
-        raise SceneError(
-            f"no intrinsic/intrinsic_depth.txt in {root}", fix="write its 4x4 numbers into that file"
-        )
-    lenses = [
-        Lens(checked_intrinsics(read_matrix(one, (4, 4), (3, 3))[:3, :3], one))
-        for one in (depth, color or depth)
-    ]
-    return lenses[0], lenses[1]
-
-
 def _depth_to_color(root: Path) -> np.ndarray | None:
     """From the extrinsics of both cameras; None when they are one."""
-    files = [_intrinsic_file(root, f"extrinsic_{kind}.txt") for kind in ("color", "depth")]
+    files = [_extrinsic_file(root, f"extrinsic_{kind}.txt") for kind in ("color", "depth")]
     if files[0] is None or files[1] is None:
         return None
     color, depth = (read_matrix(one, (4, 4)) for one in files if one is not None)

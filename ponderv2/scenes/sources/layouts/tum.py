@@ -1,21 +1,37 @@
-"""TUM RGB-D: lists of time stamps, associated with the nearest neighbour in time."""
+"""TUM RGB-D, ETH3D, ICL-NUIM: lists of timestamps, or one list of associated images, and timed poses."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
+from ponderv2.scenes.frame_names import by_number, numbers_of, some
+from ponderv2.scenes.plain_text import read_text
 from ponderv2.scenes.sources.capture import Capture, Lens, PictureFile, RawFrame, pinhole
-from ponderv2.scenes.sources.text_files import read_text, rotation_of_quaternion
+from ponderv2.scenes.sources.config import RgbdConfig
+from ponderv2.scenes.sources.layouts.calibration import Calibration, find_calibration
+from ponderv2.scenes.sources.layouts.image_folders import files_like, list_images, number_or_name
+from ponderv2.scenes.sources.pairing import Poses, pair_frames
+from ponderv2.scenes.sources.text_files import rotation_of_quaternion
 
-EXPECTS = "rgb.txt, depth.txt, groundtruth.txt"
-PICTURE_TOLERANCE = 0.02
-"""Seconds, as in the benchmark's own tool."""
-POSE_TOLERANCE = 0.05
-"""Seconds; poses are interpolated by nobody here, the nearest one is taken."""
+EXPECTS = "rgb.txt and depth.txt (or associations.txt), groundtruth.txt"
+COLOR_LISTS = ("rgb.txt", "color.txt")
+DEPTH_LISTS = ("depth.txt", "aligned_depth.txt")
+ASSOCIATIONS = ("associations.txt", "association.txt", "associated.txt", "associate.txt", "assoc.txt")
+POSES = (
+    "groundtruth.txt",
+    "*.gt.freiburg",
+    "CameraTrajectory.txt",
+    "KeyFrameTrajectory.txt",
+    "trajectory.txt",
+)
+COLOR_WORDS, DEPTH_WORDS = ("rgb", "color", "colour", "image"), ("depth",)
 CAMERAS = {
     "freiburg1": ((517.3, 516.5, 318.6, 255.3), (0.2624, -0.9531, -0.0054, 0.0026, 1.1633)),
     "freiburg2": ((520.9, 521.0, 325.1, 249.7), (0.2312, -0.7849, -0.0033, -0.0001, 0.9172)),
@@ -24,69 +40,168 @@ CAMERAS = {
 DEFAULT = ((525.0, 525.0, 319.5, 239.5), (0.0, 0.0, 0.0, 0.0, 0.0))
 
 
+@dataclass(frozen=True)
+class _Row:
+    """A line of a list."""
+
+    time: str
+    """As written: nanoseconds since 1970 have more digits than a float."""
+    words: tuple[str, ...]
+
+
 def matches(path: Path) -> bool:
-    """All three lists are there."""
-    return all((path / name).is_file() for name in ("rgb.txt", "depth.txt", "groundtruth.txt"))
+    """Timed poses and lists of images; without lists, folders of images beside groundtruth.txt."""
+    if not path.is_dir() or _pose_file(path) is None:
+        return False
+    if _listed(path, COLOR_LISTS) and _listed(path, DEPTH_LISTS):
+        return True
+    if _association(path) is not None:
+        return True
+    folders = _image_folder(path, COLOR_WORDS), _image_folder(path, DEPTH_WORDS)
+    return None not in folders and bool(files_like(path, POSES[0]))
 
 
-def read(path: Path) -> Capture:
+def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
     """Depth is registered to colour and has its distortion; 5000 units a metre; the tracker's z is up."""
-    colors, depths, poses = (_list(path / name) for name in ("rgb.txt", "depth.txt", "groundtruth.txt"))
-    if not colors or not depths or not poses:
+    poses_file = _pose_file(path)
+    if poses_file is None:
+        raise SceneError(f"no groundtruth.txt in {path}", fix=f"this layout holds {EXPECTS}")
+    notes, repairs = [], []
+    color_rows, depth_rows, source = _images(path, notes, repairs)
+    poses, how = _poses(poses_file)
+    colors, depths = _distinct(color_rows, "colour", repairs), _distinct(depth_rows, "depth", repairs)
+    if not colors or not depths or len(poses.camera_to_world) == 0:
         raise SceneError(f"a list of {path} is empty", fix="download the sequence again")
-    lens, note = _lens(path)
-    color_times, pose_times = _times(colors), _times(poses)
-    frames: list[RawFrame] = []
-    for time, words in depths:
-        color, pose = _nearest(color_times, time), _nearest(pose_times, time)
-        far = (
-            abs(color_times[color] - time) > PICTURE_TOLERANCE
-            or abs(pose_times[pose] - time) > POSE_TOLERANCE
+    pairing = pair_frames(
+        path, [one.time for one in colors], [one.time for one in depths], poses, config.pairing
+    )
+    known = find_calibration(path)
+    lens, words = _lens(path, known)
+    ids = _ids([frame.name for frame in pairing.frames])
+    frames = tuple(
+        RawFrame(
+            id_,
+            PictureFile(_image(path, colors[frame.color or 0], COLOR_WORDS)),
+            PictureFile(_image(path, depths[frame.depth or 0], DEPTH_WORDS)),
+            frame.camera_to_world,
+            known.color or lens,
+            lens,
         )
-        if far or not words or not colors[color][1]:
-            continue
-        pictures = PictureFile(path / colors[color][1][0]), PictureFile(path / words[0])
-        frames.append(RawFrame(f"{time:.6f}", *pictures, _pose(poses[pose][1]), lens, lens))
-    if not frames:
-        raise SceneError(f"no depth picture of {path} has a colour picture and a pose of about the same time")
-    left_out = len(depths) - len(frames)
-    repairs = (f"{left_out} depth pictures without colour or pose in time were left out",) if left_out else ()
-    return Capture("tum", tuple(frames), 1.0 / 5000.0, z_is_up=True, notes=(note,), repairs=repairs)
+        for id_, frame in zip(ids, pairing.frames, strict=True)
+    )
+    said = pairing.notes if source is None else (source, *pairing.notes[1:])
+    return Capture(
+        "tum",
+        frames,
+        known.depth_scale or 1.0 / 5000.0,
+        z_is_up=True,
+        notes=(*words, *said, *how, *notes),
+        repairs=(*known.repairs, *repairs, *pairing.repairs),
+    )
 
 
-def _lens(path: Path) -> tuple[Lens, str]:
-    for name, (values, distortion) in CAMERAS.items():
-        if name in path.resolve().name or name.replace("freiburg", "fr") in path.resolve().name:
-            return Lens(pinhole(*values), (640, 480), distortion), f"camera of {name}"
-    return Lens(pinhole(*DEFAULT[0]), (640, 480), DEFAULT[1]), "camera: the default f=525, c=(319.5, 239.5)"
+def _images(path: Path, notes: list[str], repairs: list[str]) -> tuple[list[_Row], list[_Row], str | None]:
+    """Colour rows, depth rows, and what to say where one list pairs them already."""
+    color, depth = _listed(path, COLOR_LISTS), _listed(path, DEPTH_LISTS)
+    if color is not None and depth is not None:
+        return _rows(color), _rows(depth), None
+    associations = _association(path)
+    if associations is not None:
+        both = _associated(_rows(associations), associations)
+        return both[0], both[1], f"images paired as {associations.name} says"
+    folders = _image_folder(path, COLOR_WORDS), _image_folder(path, DEPTH_WORDS)
+    if folders[0] is None or folders[1] is None:
+        raise SceneError(f"no lists of images in {path}", fix=f"this layout holds {EXPECTS}")
+    images = [list_images(folder) for folder in folders if folder is not None]
+    notes += [*images[0].notes, *images[1].notes]
+    rows = [
+        [_Row(one.stem, (str(one.relative_to(path)),)) for one in folder.paths if numbers_of(one.stem)]
+        for folder in images
+    ]
+    return rows[0], rows[1], None
 
 
-def _list(path: Path) -> list[tuple[float, list[str]]]:
-    """Time and the other words of each line that is not a comment, in order of time."""
-    rows = []
+def _associated(rows: list[_Row], path: Path) -> tuple[list[_Row], ...]:
+    """`time rgb/x.png time depth/x.png`, or depth first; both get the time of the depth image."""
+    whole = [row for row in rows if len(row.words) >= 3]
+    if not whole:
+        raise SceneError(f"{path} has no lines of two times and two images", fix="write: time rgb time depth")
+    first, third = (sum("depth" in row.words[place].lower() for row in whole) for place in (0, 2))
+    color, depth = (2, 0) if first > third else (0, 2)
+    times = [row.time if depth == 0 else row.words[1] for row in whole]
+    return tuple(
+        [_Row(time, (row.words[place],)) for time, row in zip(times, whole, strict=True)]
+        for place in (color, depth)
+    )
+
+
+def _distinct(rows: Sequence[_Row], what: str, repairs: list[str]) -> list[_Row]:
+    """In order of time, without lines that repeat another, and without other images of the same time."""
+    kept: dict[str, _Row] = {}
+    again, others, nameless = 0, [], 0
+    for row in sorted(rows, key=lambda one: by_number(one.time)):
+        if not row.words:
+            nameless += 1
+        elif row.time not in kept:
+            kept[row.time] = row
+        elif kept[row.time].words[0] == row.words[0]:
+            again += 1
+        else:
+            others.append(row.words[0])
+    if again:
+        repairs.append(f"{again} repeated lines of {what} images were left out")
+    if others:
+        repairs.append(
+            f"{len(others)} {what} images have the time of another and were left out ({some(others)})"
+        )
+    if nameless:
+        repairs.append(f"{nameless} lines of {what} images name no file and were left out")
+    return list(kept.values())
+
+
+def _rows(path: Path) -> list[_Row]:
+    """Lines that are not comments, as they come. A first line of words names columns."""
+    rows: list[_Row] = []
+    strange: list[str] = []
     for line in read_text(path).splitlines():
         words = line.split("#", 1)[0].replace(",", " ").split()
+        if not words:
+            continue
         try:
-            time = float(words[0]) if words else float("nan")
+            if np.isfinite(float(words[0])):
+                rows.append(_Row(words[0], tuple(words[1:])))
         except ValueError as error:
-            raise SceneError(f"{path} has a line that does not start with a time: '{line[:60]}'") from error
-        if np.isfinite(time):
-            rows.append((time, words[1:]))
-    return sorted(rows, key=lambda row: row[0])
+            strange.append(line)
+            if len(strange) > 1 or rows:
+                raise _no_time(path, line) from error
+    if strange and not rows:
+        raise _no_time(path, strange[0])
+    return rows
 
 
-def _times(rows: list[tuple[float, list[str]]]) -> ndarray:
-    return np.array([time for time, _ in rows])
+def _no_time(path: Path, line: str) -> SceneError:
+    return SceneError(
+        f"{path} has a line that does not start with a time: '{line[:60]}'", fix="mend or delete the line"
+    )
 
 
-def _nearest(times: ndarray, time: float) -> int:
-    right = int(np.clip(np.searchsorted(times, time), 1, max(len(times) - 1, 1)))
-    if len(times) == 1:
-        return 0
-    return right if times[right] - time < time - times[right - 1] else right - 1
+def _poses(path: Path) -> tuple[Poses, list[str]]:
+    """`time tx ty tz qx qy qz qw`. Damaged rows are not-a-number."""
+    rows = _rows(path)
+    known = [row for row in rows if len(row.words) >= 7]
+    if rows and not known:
+        raise SceneError(
+            f"{path} has {len(rows[0].words) + 1} numbers a line, expected time, translation and quaternion",
+            fix="write: time tx ty tz qx qy qz qw",
+        )
+    matrices = np.stack([_pose(row.words) for row in rows]) if rows else np.zeros((0, 4, 4))
+    times = [numbers_of(row.time) for row in rows]
+    early = sum(two < one for one, two in pairwise(times))
+    notes = [f"poses of {path.name} were put into the order of time"] if early else []
+    return Poses(matrices, tuple(row.time for row in rows)), notes
 
 
-def _pose(words: list[str]) -> ndarray:
+def _pose(words: Sequence[str]) -> ndarray:
     pose = np.full((4, 4), np.nan)
     try:
         values = np.array([float(word) for word in words[:7]])
@@ -96,3 +211,49 @@ def _pose(words: list[str]) -> ndarray:
         pose[:3, :3], pose[:3, 3] = rotation_of_quaternion(values[3:]), values[:3]
         pose[3] = 0.0, 0.0, 0.0, 1.0
     return pose
+
+
+def _lens(path: Path, known: Calibration) -> tuple[Lens, tuple[str, ...]]:
+    """The file beside the lists, else the published camera of the sequence."""
+    if known.depth is not None:
+        return known.depth, known.notes
+    whole = path.resolve().name
+    for name, (values, distortion) in CAMERAS.items():
+        if name in whole or name.replace("freiburg", "fr") in whole:
+            return Lens(pinhole(*values), (640, 480), distortion), (f"camera of {name}", *known.notes)
+    words = "camera: the default f=525, c=(319.5, 239.5)"
+    return Lens(pinhole(*DEFAULT[0]), (640, 480), DEFAULT[1]), (words, *known.notes)
+
+
+def _ids(names: list[str]) -> tuple[str, ...]:
+    """Times as they are written; frame numbers without leading zeros."""
+    plain = tuple(number_or_name(name) if len(name) < 10 else name for name in names)
+    return plain if len(set(plain)) == len(plain) else tuple(names)
+
+
+def _image(path: Path, row: _Row, words: tuple[str, ...]) -> Path:
+    """The file of a row: `\\` counts as `/`, and the folder may be left out."""
+    name = row.words[0].replace("\\", "/")
+    folder = _image_folder(path, words)
+    places = [path / row.words[0], path / name, *([] if folder is None else [folder / name])]
+    try:
+        return next((place for place in places if place.is_file()), places[0])
+    except (OSError, ValueError):  # a name that no disk can hold
+        return places[0]
+
+
+def _image_folder(path: Path, words: tuple[str, ...]) -> Path | None:
+    return next((path / word for word in words if (path / word).is_dir()), None)
+
+
+def _listed(path: Path, names: tuple[str, ...]) -> Path | None:
+    return next((found[0] for name in names if (found := files_like(path, name))), None)
+
+
+def _association(path: Path) -> Path | None:
+    """A list that is not empty."""
+    return next((one for name in ASSOCIATIONS for one in files_like(path, name) if one.stat().st_size), None)
+
+
+def _pose_file(path: Path) -> Path | None:
+    return _listed(path, POSES)
