@@ -24,6 +24,8 @@ class TargetRays:
     """Along the ray, cube units; not positive where there is no measurement."""
     hit: Bool[Tensor, " ray"]
     """Whether the ray meets the box around the scene."""
+    colored: Bool[Tensor, " ray"]
+    """Whether a colour was recorded."""
 
 
 def rays_of_pixels(pixels: PixelBatch, frames: SceneFrames, half_side: float) -> TargetRays:
@@ -40,7 +42,7 @@ def rays_of_pixels(pixels: PixelBatch, frames: SceneFrames, half_side: float) ->
     hit = rays_that_hit(through.rays, -corner, corner)
     distance = torch.where(hit & (pixels.depth > 0), pixels.depth * through.distance_per_depth, -0.001)
     color = torch.where(hit[:, None], pixels.color, 0.0)
-    return TargetRays(through.rays, color, distance, hit)
+    return TargetRays(through.rays, color, distance, hit, pixels.colored)
 
 
 def cameras_in_cube(

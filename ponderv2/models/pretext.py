@@ -137,7 +137,7 @@ class PretextModel(nn.Module):
         """Losses of rendered rays against the pixels that they were made for."""
         assert batch.pixels is not None
         label = torch.where(rays.hit, batch.pixels.label, -1)
-        targets = RayTargets(rays.color, rays.distance, label, rays.hit)
+        targets = RayTargets(rays.color, rays.distance, label, rays.hit, rays.colored)
         rendered = render_losses(output, targets, self.class_rows(batch.condition), self.config.losses)
         point = self._point_loss(encoded.feature, batch)
         losses = PretextLosses(

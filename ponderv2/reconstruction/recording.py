@@ -28,6 +28,8 @@ class PixelTargets:
     """0..1."""
     distance: Float[Tensor, " ray"]
     """Along the ray, scene units; 0 = no measurement."""
+    colored: Bool[Tensor, " ray"] | None = None
+    """Whether a colour was recorded and no mask hides it; None = all have one."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,13 @@ class Recording:
     """Decoded pictures of one size and their cameras."""
 
     color: UInt8[Tensor, "frame row column 3"]
+    """0 where there is none."""
     depth: Float[Tensor, "frame row column"]
     """Metres along the optical axis; 0 = no measurement."""
     intrinsics: Float[Tensor, "frame 3 3"]
     world_to_camera: Float[Tensor, "frame 4 4"]
+    colored: Bool[Tensor, "frame row column"] | None = None
+    """Pixels with a colour that no mask hides; None = all."""
 
     @staticmethod
     def read(frames: Sequence[Frame], tracked: Iterable[Frame] | None = None) -> Recording:
@@ -47,20 +52,27 @@ class Recording:
         `tracked` is an iterable over the same frames that shows how far the reading is.
         """
         if not frames:
-            raise SceneError("the scene has no frames to fit", fix="prepare it with its photographs")
+            raise SceneError("the scene has no frames to fit", fix="prepare it with its depth images")
         sizes = {(frame.camera.width, frame.camera.height) for frame in frames}
         if len(sizes) > 1:
             raise SceneError(f"the frames have several sizes: {sorted(sizes)}", fix="prepare the scene again")
         width, height = sizes.pop()
         color = torch.zeros(len(frames), height, width, 3, dtype=torch.uint8)
         depth = torch.zeros(len(frames), height, width)
+        whole = all(frame.has_color and frame.mask_path is None for frame in frames)
+        colored = None if whole else torch.zeros(len(frames), height, width, dtype=torch.bool)
         for index, frame in enumerate(frames if tracked is None else tracked):
-            color[index], depth[index] = frame.read_color(), frame.read_depth()
+            depth[index] = frame.read_depth()
+            if frame.has_color:
+                color[index] = frame.read_color()
+                if colored is not None:
+                    colored[index] = frame.read_visible()
         return Recording(
             color,
             depth,
             torch.stack([frame.camera.intrinsics for frame in frames]),
             torch.stack([frame.camera.world_to_camera for frame in frames]),
+            colored,
         )
 
     def __len__(self) -> int:
@@ -79,7 +91,8 @@ class Recording:
         )
         color = self.color[frame, row, column].float() / 255.0
         distance = self.depth[frame, row, column] * made.distance_per_depth
-        return PixelTargets(made.rays, frame, color, distance)
+        colored = None if self.colored is None else self.colored[frame, row, column]
+        return PixelTargets(made.rays, frame, color, distance, colored)
 
     def random_pixels(self, n_rays: int, generator: torch.Generator) -> PixelTargets:
         """Pixels drawn evenly from all frames."""

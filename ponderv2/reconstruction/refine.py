@@ -160,7 +160,7 @@ def refine_losses(
     targets: PixelTargets,
     frame: Int[Tensor, " ray"],
 ) -> RefineLosses:
-    """`frame` numbers each ray's frame among `scene.frame_ids`."""
+    """`frame` numbers each ray's frame among `scene.frame_ids`. Rays without a colour have no colour term."""
     config = scene.config
     color = shaded.color * scene.exposure[frame].exp() if config.exposure else shaded.color
     measured = targets.distance > 0
@@ -169,8 +169,10 @@ def refine_losses(
     free = measured[:, None] & (truth > config.truncation)
     opaque = measured & (shaded.opacity.detach() > 0.5)
     level = scene.exposure[scene.fitted].mean(dim=0)
+    squared = (color - targets.color) ** 2
+    compared = squared.mean() if targets.colored is None else _mean(squared.mean(dim=-1), targets.colored)
     return RefineLosses(
-        color=config.color_weight * ((color - targets.color) ** 2).mean(),
+        color=config.color_weight * compared,
         distance=config.distance_weight * _mean((shaded.sdf - truth).abs(), near),
         free_space=config.free_space_weight * _mean(F.relu(config.truncation - shaded.sdf), free),
         depth=config.depth_weight * _mean((shaded.distance - targets.distance).abs(), opaque),

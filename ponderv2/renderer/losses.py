@@ -27,6 +27,8 @@ class RayTargets:
     """Class, -1 = unlabelled."""
     hit: Bool[Tensor, " ray"]
     """Whether the ray runs through the box; the others have no distance and no label."""
+    colored: Bool[Tensor, " ray"] | None = None
+    """Whether the ray has a colour; None = all have. Rays of views that have depth alone have none."""
 
 
 @dataclass(frozen=True)
@@ -78,18 +80,26 @@ def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def color_loss(output: RenderOutput, targets: RayTargets, config: RenderLossConfig) -> Float[Tensor, ""]:
-    """Mean absolute difference. Rays that miss are black or left out, as the settings say."""
+    """Mean absolute difference over rays with a colour; zero, with zero gradients, where none has one.
+
+    Rays that miss are black or left out, as the settings say.
+    """
     target = torch.where(targets.hit[:, None], targets.color, 0.0)
-    counted = torch.ones_like(targets.hit) if config.color_of_misses else targets.hit
+    counted = _with_color(targets, config)
     return _masked_mean((output.color - target).abs().mean(-1), counted)
 
 
 def psnr(output: RenderOutput, targets: RayTargets, config: RenderLossConfig) -> Float[Tensor, ""]:
-    """Peak signal to noise of the colours that `color_loss` compares, dB, of this process."""
+    """Peak signal to noise of the colours that `color_loss` compares, dB, of this process; nan for none."""
     target = torch.where(targets.hit[:, None], targets.color, 0.0)
-    counted = torch.ones_like(targets.hit) if config.color_of_misses else targets.hit
-    square = ((output.color.detach() - target).square().mean(-1) * counted).sum() / counted.sum().clamp(min=1)
+    counted = _with_color(targets, config)
+    square = ((output.color.detach() - target).square().mean(-1) * counted).sum() / counted.sum()
     return -10.0 * torch.log10(square.clamp(min=1e-12))
+
+
+def _with_color(targets: RayTargets, config: RenderLossConfig) -> Bool[Tensor, " ray"]:
+    counted = torch.ones_like(targets.hit) if config.color_of_misses else targets.hit
+    return counted if targets.colored is None else counted & targets.colored
 
 
 def depth_loss(rendered: Float[Tensor, " ray"], distance: Float[Tensor, " ray"]) -> Float[Tensor, ""]:

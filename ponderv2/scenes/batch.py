@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 _NOT_GIVEN: Any = None
@@ -30,6 +30,12 @@ class PixelBatch:
     """Along the optical axis, metres; 0 = no measurement."""
     label: Int[Tensor, " ray"]
     """Class, -1 = unlabelled or unknown."""
+    colored: Bool[Tensor, " ray"] = _NOT_GIVEN
+    """Whether a colour was recorded (also when left out); the others have depth alone."""
+
+    def __post_init__(self) -> None:
+        if self.colored is None:
+            object.__setattr__(self, "colored", torch.ones_like(self.depth, dtype=torch.bool))
 
 
 @dataclass(frozen=True)

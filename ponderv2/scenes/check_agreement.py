@@ -73,8 +73,8 @@ class Agreement:
         return len(self.error) / max(self.n_tried, 1)
 
     def correlation(self, tolerance: float) -> float | None:
-        """Of the brightness of agreeing pixels; None where there are few or no contrast."""
-        agreeing = (np.abs(self.error) < tolerance) & np.isfinite(self.first)
+        """Of the brightness of agreeing pixels; None where there are few with a colour or no contrast."""
+        agreeing = (np.abs(self.error) < tolerance) & np.isfinite(self.first) & np.isfinite(self.second)
         first, second = self.first[agreeing], self.second[agreeing]
         if len(first) < 50 or first.std() < 1e-6 or second.std() < 1e-6:
             return None
@@ -103,7 +103,7 @@ def sample_frame(frame: Frame, n_pixels: int) -> Samples:
         frame.camera.intrinsics.numpy().astype(np.float64),
         np.linalg.inv(frame.camera.world_to_camera.numpy().astype(np.float64)),
         n_pixels,
-        frame.read_color().numpy().astype(np.float64).mean(axis=2),
+        frame.read_color().numpy().astype(np.float64).mean(axis=2) if frame.has_color else None,
     )
 
 

@@ -98,7 +98,10 @@ class OrderCheck:
             own = [self._sample(index) for index in chosen]
             # The colour picture stored with frame i shows what frame partner[i] sees.
             seen = [self._sample(order.partner[index]) for index in chosen]
-            if any(one.grey.shape != two.depth.shape for one, two in zip(own, seen, strict=True)):
+            if any(
+                one.grey is None or one.grey.shape != two.depth.shape
+                for one, two in zip(own, seen, strict=True)
+            ):
                 continue
             moved = [replace(two, grey=one.grey) for one, two in zip(own, seen, strict=True)]
             pairs = frame_pairs(len(chosen))

@@ -60,6 +60,7 @@ def _collate_pixels(batches: Sequence[SceneBatch]) -> PixelBatch | None:
         color=torch.cat([part.color for part in pixels]),
         depth=torch.cat([part.depth for part in pixels]),
         label=torch.cat([part.label for part in pixels]),
+        colored=torch.cat([part.colored for part in pixels]),
     )
 
 

@@ -9,19 +9,20 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, Integer, UInt8, UInt16
+from jaxtyping import Bool, Float, Float32, Int, Integer, UInt8, UInt16
 from numpy import ndarray
 
 
 @dataclass(frozen=True)
 class PreparedFrame:
-    """One photograph, colour and depth of one camera and one size."""
+    """One view: colour and depth of one camera and one size."""
 
     id: str
     """Unique in the scene; becomes the file name."""
     intrinsics: Float[ndarray, "3 3"]
     camera_to_world: Float[ndarray, "4 4"]
-    color: UInt8[ndarray, "row column 3"]
+    color: UInt8[ndarray, "row column 3"] | None
+    """None: the view has depth alone."""
     depth: UInt16[ndarray, "row column"]
     """Along the optical axis, in units of `depth_scale`; 0 = no measurement."""
     depth_scale: float = 0.001
@@ -32,6 +33,9 @@ class PreparedFrame:
     """Kept for validation: not to be trained on, not fused into the cloud."""
     color_file: bytes | None = None
     """The JPEG file that `color` was decoded from, to be stored unchanged; None = encode `color`."""
+    visible: Bool[ndarray, "row column"] | None = None
+    """False where neither colour nor depth counts: alpha or a mask hides the pixel. None = all count.
+    Depth is stored as 0 there."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class PreparedCloud:
     """Points with colour, normal and labels; all arrays have one length."""
 
     coord: Float32[ndarray, "point 3"]
-    color: UInt8[ndarray, "point 3"]
+    color: UInt8[ndarray, "point 3"] | None
+    """None: nothing is known of colours, and no file of them is written."""
     normal: Float32[ndarray, "point 3"]
     """Unit length, pointing into free space."""
     labels: Mapping[str, Int[ndarray, " point"]] = field(default_factory=dict)

@@ -37,6 +37,8 @@ class ChosenPixels:
     """Metres; 0 = no measurement."""
     label: Int[Tensor, " ray"]
     """Class, -1 = unlabelled."""
+    colored: Bool[Tensor, " ray"]
+    """Whether `color` was recorded; False for views that have depth alone, whose colour is 0."""
 
     def batch(self, frames: Sequence[Frame]) -> PixelBatch:
         """The pixels with the cameras of `frames`, the same views after augmentation."""
@@ -51,6 +53,7 @@ class ChosenPixels:
             color=self.color,
             depth=self.depth,
             label=self.label,
+            colored=self.colored,
         )
 
 
@@ -76,8 +79,9 @@ def choose_pixels(
     for number, (frame, valid) in enumerate(views):
         picked = draw_pixels(valid, config.n_pixels, generator)
         parts.append(_targets(decode(frame), picked, number))
-    view, pixel, color, depth, label = (torch.cat(part) for part in zip(*parts, strict=True))
-    return ChosenPixels(tuple(frame for frame, _ in views), view, pixel, color, depth, label)
+    columns = (torch.cat(part) for part in zip(*parts, strict=True))
+    view, pixel, color, depth, label, colored = columns
+    return ChosenPixels(tuple(frame for frame, _ in views), view, pixel, color, depth, label, colored)
 
 
 def draw_pixels(
@@ -153,12 +157,15 @@ def _targets(decoded: DecodedFrame, numbers: Int[Tensor, " pixel"], view: int) -
     label = (
         torch.full((len(numbers),), -1) if decoded.label is None else decoded.label.flatten()[numbers].long()
     )
+    has_color = decoded.color is not None
+    color = decoded.color.flatten(0, 1)[numbers].float() / 255.0 if decoded.color is not None else None
     return (
         torch.full((len(numbers),), view),
         pixel_positions(numbers, decoded.depth.shape[1]),
-        decoded.color.flatten(0, 1)[numbers].float() / 255.0,
+        torch.zeros(len(numbers), 3) if color is None else color,
         decoded.depth.flatten()[numbers],
         label,
+        torch.full((len(numbers),), has_color),
     )
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera, transform_points
 from ponderv2.scenes.frame_pictures import PREPARED_PICTURES, FramePictures
+from ponderv2.scenes.pictures import read_visible
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,15 @@ class PointCloud:
 
 @dataclass(frozen=True)
 class Frame:
-    """One posed RGB-D photograph. Pictures are read from disk when they are asked for."""
+    """One posed view with depth and, where there is one, a colour image. Both are read when asked for."""
 
     id: str
     camera: Camera
     """Of the colour *and* the depth picture: prepared frames are registered and of one size."""
     depth_scale: float
     """Metres per unit of the depth picture."""
-    color_path: Path
+    color_path: Path | None
+    """None: the view has depth alone."""
     depth_path: Path
     semantic_path: Path | None = None
 
@@ -57,9 +59,20 @@ class Frame:
     """Kept for validation: never trained on, not part of the point cloud."""
     pictures: FramePictures = PREPARED_PICTURES
     """How the files are to be read; several pictures may share one file."""
+    mask_path: Path | None = None
+    """Image that is black where a pixel is hidden; None = all count."""
+
+    @property
+    def has_color(self) -> bool:
+        """Whether there is a colour image."""
+        return self.color_path is not None
 
     def read_color(self) -> UInt8[Tensor, "row column 3"]:
-        """Colour 0..255. SceneError when the file is missing, damaged or of another size."""
+        """Colour 0..255. SceneError: there is none, or the file is missing, damaged or of another size."""
+        if self.color_path is None:
+            raise SceneError(
+                f"the view {self.id} has depth alone: there is no colour of it ({self.depth_path})"
+            )
         color = self.pictures.color(self.color_path, self._size)
         self._check_size(self.color_path, color.shape)
         return torch.from_numpy(np.array(color))
@@ -77,6 +90,14 @@ class Frame:
         values = self.pictures.semantic(self.semantic_path, self._size)
         self._check_size(self.semantic_path, values.shape)
         return torch.from_numpy(values)
+
+    def read_visible(self) -> Bool[Tensor, "row column"]:
+        """False where neither colour nor depth counts; True everywhere when the view has no mask."""
+        if self.mask_path is None:
+            return torch.ones(self.camera.height, self.camera.width, dtype=torch.bool)
+        visible = read_visible(self.mask_path)
+        self._check_size(self.mask_path, visible.shape)
+        return torch.from_numpy(visible)
 
     @property
     def _size(self) -> tuple[int, int]:
@@ -100,6 +121,11 @@ class Scene:
     frames: tuple[Frame, ...] = ()
     units_per_metre: float = 1.0
     """1 until an augmentation scales the scene; depth pictures stay in metres."""
+
+    @property
+    def only_depth(self) -> bool:
+        """Whether there are views and none of them has a colour image."""
+        return bool(self.frames) and not any(frame.has_color for frame in self.frames)
 
     def moved(self, transform: Float[Tensor, "4 4"]) -> Scene:
         """The scene after x' = transform x, a similarity: points, normals and cameras move together."""

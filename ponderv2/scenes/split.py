@@ -50,6 +50,7 @@ def _pixels(pixels: PixelBatch, first: int, end: int) -> PixelBatch:
         color=pixels.color[rays],
         depth=pixels.depth[rays],
         label=pixels.label[rays],
+        colored=pixels.colored[rays],
     )
 
 

@@ -160,14 +160,17 @@ def _frame(folder: Path, name: str, cameras: dict[str, ndarray], index: int) -> 
         height=height,
     )
     semantic = folder / "semantic" / f"{name}.png"
+    has_color = bool(cameras["has_color"][index]) if "has_color" in cameras else True
+    has_mask = bool(cameras["has_mask"][index]) if "has_mask" in cameras else False
     scale = np.broadcast_to(cameras["depth_scale"], (len(cameras["ids"]),))[index]
     held_out = bool(cameras["held_out"][index]) if "held_out" in cameras else False
     return Frame(
         id=name,
         camera=camera,
         depth_scale=float(scale),
-        color_path=folder / "color" / f"{name}.jpg",
+        color_path=folder / "color" / f"{name}.jpg" if has_color else None,
         depth_path=folder / "depth" / f"{name}.png",
         semantic_path=semantic if semantic.is_file() else None,
         held_out=held_out,
+        mask_path=folder / "mask" / f"{name}.png" if has_mask else None,
     )

@@ -21,10 +21,13 @@ from ponderv2.io.files import (
     temporary_path,
     write_through,
 )
-from ponderv2.scenes.pictures import encode_jpeg, encode_png16
+from ponderv2.scenes.pictures import encode_jpeg, encode_mask, encode_png16
 from ponderv2.scenes.ply import encode_ply
 from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene, Surface, label_dtype
 from ponderv2.version import __version__
+
+ENDINGS = {"color": "jpg", "depth": "png", "mask": "png", "semantic": "png"}
+"""Of the images of a frame, by kind, which is the name of their folder too."""
 
 
 def write_scene(folder: Path, contents: PreparedScene, fingerprint: str) -> Surface:
@@ -74,16 +77,9 @@ def _write_frames(folder: Path, contents: PreparedScene) -> int:
     for frame in contents.frames:
         check_frame(frame, known)
         known.add(frame.id)
-        if not cameras:
-            for kind in ("color", "depth"):
-                (folder / kind).mkdir(parents=True)
-        jpeg = frame.color_file if frame.color_file is not None else encode_jpeg(frame.color)
-        _write_new(folder / "color" / f"{frame.id}.jpg", jpeg)
-        _write_new(folder / "depth" / f"{frame.id}.png", encode_png16(frame.depth))
-        if frame.semantic is not None:
-            (folder / "semantic").mkdir(exist_ok=True)
-            stored = np.asarray(frame.semantic).astype(np.int64) + 1
-            _write_new(folder / "semantic" / f"{frame.id}.png", encode_png16(stored.astype(np.uint16)))
+        for kind, data in _encoded(frame).items():
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            _write_new(folder / kind / f"{frame.id}.{ENDINGS[kind]}", data)
         sizes.append((frame.depth.shape[1], frame.depth.shape[0]))
         cameras.append(_without_pictures(frame))
     if cameras:
@@ -91,28 +87,43 @@ def _write_frames(folder: Path, contents: PreparedScene) -> int:
     return len(cameras)
 
 
+def _encoded(frame: PreparedFrame) -> dict[str, bytes]:
+    """The files of a frame by kind; a kind that the frame lacks is absent. Hidden pixels have no depth."""
+    depth = frame.depth if frame.visible is None else np.where(frame.visible, frame.depth, 0)
+    files = {"depth": encode_png16(depth.astype(np.uint16))}
+    if frame.color is not None:
+        files["color"] = frame.color_file if frame.color_file is not None else encode_jpeg(frame.color)
+    if frame.visible is not None:
+        files["mask"] = encode_mask(frame.visible)
+    if frame.semantic is not None:
+        stored = np.asarray(frame.semantic).astype(np.int64) + 1
+        files["semantic"] = encode_png16(stored.astype(np.uint16))
+    return files
+
+
 def check_frame(frame: PreparedFrame, known: set[str]) -> None:
     """Refuse what would be written but could not be read again."""
     if frame.id in known or not frame.id or "/" in frame.id or frame.id.startswith("."):
         raise SceneError(f"frame id '{frame.id}' is empty, used twice or not a file name")
-    if frame.color.shape[:2] != frame.depth.shape:
-        sizes = f"colour {frame.color.shape[:2]} and depth {frame.depth.shape}"
-        raise SceneError(f"frame {frame.id}: {sizes} (rows, columns) differ")
+    for kind, image in (("colour", frame.color), ("mask", frame.visible)):
+        if image is not None and image.shape[:2] != frame.depth.shape:
+            sizes = f"{kind} {image.shape[:2]} and depth {frame.depth.shape}"
+            raise SceneError(f"frame {frame.id}: {sizes} (rows, columns) differ")
     if not (np.isfinite(frame.intrinsics).all() and np.isfinite(frame.camera_to_world).all()):
         raise SceneError(f"frame {frame.id}: intrinsics or pose are not finite")
 
 
 def _without_pictures(frame: PreparedFrame) -> PreparedFrame:
-    """The camera alone, so that pictures do not pile up in memory."""
-    empty = np.zeros((0, 0, 3), np.uint8)
+    """The camera alone, so that pictures do not pile up in memory; empty ones stand for those there are."""
     return PreparedFrame(
         frame.id,
         np.asarray(frame.intrinsics, np.float64),
         np.asarray(frame.camera_to_world, np.float64),
-        empty,
+        None if frame.color is None else np.zeros((0, 0, 3), np.uint8),
         np.zeros((0, 0), np.uint16),
         frame.depth_scale,
         held_out=frame.held_out,
+        visible=None if frame.visible is None else np.zeros((0, 0), np.bool_),
     )
 
 
@@ -126,6 +137,8 @@ def _write_cameras(path: Path, frames: list[PreparedFrame], sizes: list[tuple[in
         depth_scale=np.array([frame.depth_scale for frame in frames], np.float64),
         size=np.array(sizes, np.int64),
         held_out=np.array([frame.held_out for frame in frames], np.bool_),
+        has_color=np.array([frame.color is not None for frame in frames], np.bool_),
+        has_mask=np.array([frame.visible is not None for frame in frames], np.bool_),
     )
     _write_new(path, target.getvalue())
 
@@ -144,9 +157,10 @@ def _cloud_arrays(cloud: PreparedCloud) -> dict[str, np.ndarray]:
     n_points = len(cloud.coord)
     arrays: dict[str, np.ndarray] = {
         "coord": cloud.coord.astype(np.float32),
-        "color": cloud.color.astype(np.uint8),
         "normal": cloud.normal.astype(np.float32),
     }
+    if cloud.color is not None:
+        arrays["color"] = cloud.color.astype(np.uint8)
     for name, values in cloud.labels.items():
         arrays[name] = values.astype(label_dtype(values))
     for name, values in arrays.items():

@@ -40,7 +40,7 @@ def first_bad_number(
                 return BadNumber(0, rank, f"{name} of {_scenes_of(batch, values)}")
     names = ", ".join(name for batch in batches for name in batch.names)
     for name, value in losses.items():
-        if not torch.isfinite(torch.tensor(value)):
+        if name != "psnr" and not torch.isfinite(torch.tensor(value)):  # of rays without colour it is nan
             return BadNumber(1, rank, f"loss term '{name}' on {names}")
     for name, parameter in model.named_parameters():
         if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,10 +142,14 @@ class JointValidation:
 
 
 def joint_metrics(per_dataset: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Metrics of one dataset as they are; of several the means, then each as `metric/dataset`."""
+    """Metrics of one dataset as they are; of several the means, then each as `metric/dataset`.
+
+    A mean is over the datasets that have a number: of psnr not over those without colour.
+    """
     every = list(per_dataset.values())
     if len(every) == 1:
         return every[0]
     shared = [name for name in every[0] if all(name in one for one in every)]
-    means = {name: sum(one[name] for one in every) / len(every) for name in shared}
+    known = {name: [one[name] for one in every if not math.isnan(one[name])] for name in shared}
+    means = {name: sum(values) / len(values) if values else math.nan for name, values in known.items()}
     return means | {f"{name}/{key}": one[name] for key, one in per_dataset.items() for name in one}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -13,7 +14,7 @@ from ponderv2.models.config import SemanticTargetConfig, TextTargetConfig
 from ponderv2.models.pretext import PretextLosses, PretextModel
 from ponderv2.scenes.collate import collate
 from ponderv2.scenes.config import PretrainDataConfig
-from ponderv2.scenes.dataset import PretrainDataset
+from ponderv2.scenes.dataset import PretrainDataset, validation_frames
 from ponderv2.scenes.storage import SceneStore
 from ponderv2.training.config import TrainingConfig
 from ponderv2.training.feed import Datasets
@@ -40,13 +41,17 @@ from ponderv2.workflows.training_runs import (
 )
 from ponderv2.workflows.view_metrics import compare_views, mean_metrics
 
+LOOKED_AT = 8
+"""Scenes of a dataset that are read before training, to say what their views lack."""
+
 
 @dataclass(frozen=True)
 class PretrainResult:
     """What a pre-training run left behind."""
 
     checkpoint: Path
-    """The best by PSNR of held-out views, or the last where nothing could be validated."""
+    """The best by PSNR of held-out views (by depth_l1 where they have no colour), or the last where nothing
+    could be validated."""
     folder: Path
     steps: int
     metrics: dict[str, float] = field(default_factory=dict)
@@ -96,18 +101,19 @@ def run(
     request = RunRequest(config, folder, resume=resume, devices=devices, nodes=nodes)
     report = report or SilentReporter()
     for part in _training_scenes(config):
-        for remark in part.store.remarks(part.part.train_split):
+        for remark in (*part.store.remarks(part.part.train_split), *_views_without_color(part)):
             report.note(remark)
     outcome = run_training(request, make_job, report)
     metrics = dict(outcome.history[-1]) if outcome.history else {}
     metrics.pop("step", None)
+    training_psnr = outcome.losses.get("psnr", math.nan)
     return PretrainResult(
         checkpoint=outcome.best or outcome.last,
         folder=folder,
         steps=outcome.step,
-        metrics=metrics,
+        metrics={name: value for name, value in metrics.items() if not math.isnan(value)},
         losses=_used_terms(outcome.losses),
-        training_psnr=outcome.losses.get("psnr"),
+        training_psnr=None if math.isnan(training_psnr) else training_psnr,
         skipped_steps=outcome.skipped_steps,
         split_steps=outcome.split_steps,
         bad_scenes=outcome.bad_scenes,
@@ -129,6 +135,7 @@ def make_job(request: RunRequest, resumed: bool) -> Job:
         for one in parts
     ]
     validation = _validation(config, parts, model, request.folder)
+    has_color = any(isinstance(one, _Validation) and one.has_color for one in validation.each.values())
     return Job(
         kind="pretext",
         model=model,
@@ -140,7 +147,23 @@ def make_job(request: RunRequest, resumed: bool) -> Job:
         resolved=config.model_dump(mode="json"),
         data=fingerprints([fingerprint(one.store, one.part.train_split, one.names) for one in parts]),
         validation=validation if len(validation) else None,
-        best_metric="psnr",
+        best_metric="psnr" if has_color else "depth_l1",
+        higher_is_better=has_color,
+    )
+
+
+def _views_without_color(part: OpenPart[PretrainDataConfig]) -> tuple[str, ...]:
+    """What to know of views that have depth alone, from a few scenes spread over a dataset."""
+    names = part.names[:: max(len(part.names) // LOOKED_AT, 1)][:LOOKED_AT]
+    scenes = [part.store.read(name, part.part.train_split, labels=False) for name in names]
+    frames = [frame for scene in scenes for frame in scene.frames]
+    without = sum(not frame.has_color for frame in frames)
+    if not without:
+        return ()
+    rest = "there is no colour loss" if without == len(frames) else "the colour loss is that of the others"
+    return (
+        f"{part.store.root}: {without} of {len(frames)} views in {len(scenes)} scenes have depth alone: they "
+        f"are compared with their depth, and {rest}",
     )
 
 
@@ -231,6 +254,12 @@ class _Validation:
 
     def __len__(self) -> int:
         return min(self.settings.evaluate_scenes, len(self.data))
+
+    @property
+    def has_color(self) -> bool:
+        """Whether any view that is validated has a colour; else the error of depth decides what is best."""
+        scenes = (self.data.scene(number) for number in range(len(self)))
+        return any(frame.has_color for scene in scenes for frame in validation_frames(scene))
 
     def measure(self, number: int, step: int, logbook: Logbook | None) -> list[dict[str, float]]:
         """Metrics of each view. The first view is kept as a picture."""

@@ -29,16 +29,19 @@ _SCALE = np.array(
 
 
 def preview(pair: ViewPair) -> Picture:
-    """Above the photograph with its depth, below the rendered view with depth and normals."""
+    """Above the photograph with its depth, below the rendered view with depth and normals.
+
+    Of a view without colour both colours are left white: what is rendered is compared with nothing.
+    """
     known = pair.depth > 0
     nearest, farthest = (
         (float(pair.depth[known].min()), float(pair.depth[known].max())) if known.any() else (0.0, 5.0)
     )
     real = torch.where(known, pair.depth, torch.nan)
     blank = np.full((*pair.depth.shape, 3), 255, dtype=np.uint8)
-    above = [_bytes(pair.color), colored(real, nearest, farthest), blank]
+    above = [blank if pair.color is None else _bytes(pair.color), colored(real, nearest, farthest), blank]
     below = [
-        _bytes(pair.rendered_color),
+        blank if pair.color is None else _bytes(pair.rendered_color),
         colored(pair.rendered_depth, nearest, farthest),
         _bytes(pair.rendered_normal * 0.5 + 0.5),
     ]

@@ -28,6 +28,7 @@ from ponderv2.reconstruction.extract import Lattice, extract_surface
 from ponderv2.reconstruction.fields import SceneField
 from ponderv2.reconstruction.memory import in_parts
 from ponderv2.reconstruction.tsdf import fuse_frames
+from ponderv2.scenes.fusion import colors_of
 from ponderv2.scenes.scene import Frame, Scene
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.workflows.configs import ReconstructConfig
@@ -115,7 +116,11 @@ def _fused(scene: Scene, config: ReconstructConfig, report: Reporter) -> Mesh:
     frames = frames[:: config.tsdf.stride]
     if not frames:
         raise SceneError(f"scene '{scene.name}' has no depth frames", fix="--method field with a checkpoint")
-    mesh = fuse_frames(report.track(frames, "fuse", len(frames)), config.tsdf)
+    colors = colors_of(frame.has_color for frame in frames)
+    if colors != "all":
+        n_without = sum(not frame.has_color for frame in frames)
+        report.note(f"{n_without} of {len(frames)} frames have depth alone: the mesh takes no colour of them")
+    mesh = fuse_frames(report.track(frames, "fuse", len(frames)), config.tsdf, colors)
     return without_crumbs(mesh, config.min_component_faces)
 
 
@@ -158,7 +163,9 @@ def _extracted(
     if config.crop_to_observed:
         mesh = _observed(mesh, scene, frames_seen(scene.frames), config.crop_margin, report)
     mesh = without_crumbs(mesh, config.min_component_faces)
-    return lattice.cell, colored(mesh, field.color) if config.color else mesh
+    if config.color and scene.only_depth:
+        report.note("no view of the scene has a colour image: the mesh has no colours")
+    return lattice.cell, colored(mesh, field.color) if config.color and not scene.only_depth else mesh
 
 
 def _observed(mesh: Mesh, scene: Scene, frames: tuple[Frame, ...], margin: float, report: Reporter) -> Mesh:

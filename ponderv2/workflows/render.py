@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 from torch import Tensor
 
@@ -68,8 +69,11 @@ class RenderResult:
 class Photograph:
     """What the camera really saw, at the size of the rendered picture."""
 
-    color: Float[Tensor, "row column 3"]
+    color: Float[Tensor, "row column 3"] | None
+    """0..1; None where the view has depth alone."""
     depth: Float[Tensor, "row column"]
+    visible: Bool[Tensor, "row column"]
+    """False where a mask hides the pixel."""
 
 
 def run(
@@ -104,6 +108,8 @@ def run(
     views = path.views
     if config.width is not None:
         views = tuple(view.resized(config.width) for view in views)
+    if read.only_depth and "color" in config.pictures:
+        config = _without_color(config, report)
     field = open_field(opened, read, config.device, store.info.name, report)
     fitted = None
     if config.refine.steps > 0:
@@ -124,6 +130,21 @@ def run(
         refine_seconds=0.0 if fitted is None else fitted.seconds,
         seconds=time.perf_counter() - started,
     )
+
+
+def _without_color(config: RenderConfig, report: Reporter) -> RenderConfig:
+    """Colours of a scene whose views have none were never compared with anything: they are not rendered.
+
+    Where nothing but colour is asked for, it is, and that is said.
+    """
+    others = tuple(kind for kind in config.pictures if kind != "color")
+    if not others:
+        report.warn(
+            "no view of the scene has a colour image: the rendered colours were compared with nothing"
+        )
+        return config
+    report.note("no view of the scene has a colour image: no colours are rendered")
+    return config.model_copy(update={"pictures": others})
 
 
 @dataclass(frozen=True)
@@ -150,9 +171,15 @@ class Gallery:
             return None
         real = photograph(view)
         if self.config.side_by_side:
-            beside = np.concatenate([color_bytes(real.color), *pictures.values()], axis=1)
+            beside = np.concatenate([self._recorded(real), *pictures.values()], axis=1)
             write_rgb(self.out / "side_by_side" / f"{view.name}.png", beside)
         return {"frame": view.name, "held_out": view.frame.held_out, **compare(seen, real, view)}
+
+    def _recorded(self, real: Photograph) -> Bytes:
+        """The colour image of a view or, where there is none, its depth."""
+        if real.color is not None:
+            return color_bytes(real.color)
+        return colored(torch.where(real.depth > 0, real.depth, torch.nan), *self.depth_range)
 
     def _pictures(self, seen: RenderedView) -> dict[str, Bytes]:
         depth = torch.where(seen.depth > 0, seen.depth, torch.nan)
@@ -171,26 +198,36 @@ class Gallery:
 
 def photograph(view: Viewpoint) -> Photograph:
     """The frame of a viewpoint at the viewpoint's size: colours averaged, depths picked."""
-    assert view.frame is not None
-    color = view.frame.read_color().float() / 255.0
-    depth = view.frame.read_depth()
+    frame = view.frame
+    assert frame is not None
+    color = frame.read_color().float() / 255.0 if frame.has_color else None
+    depth, visible = frame.read_depth(), frame.read_visible()
     height, width = view.camera.height, view.camera.width
     if depth.shape == (height, width):
-        return Photograph(color, depth)
-    smaller = torch.nn.functional.interpolate(color.movedim(-1, 0)[None], (height, width), mode="area")
+        return Photograph(color, depth, visible)
+    if color is not None:
+        smaller = torch.nn.functional.interpolate(color.movedim(-1, 0)[None], (height, width), mode="area")
+        color = smaller[0].movedim(0, -1)
     rows = ((torch.arange(height) + 0.5) * depth.shape[0] / height).long()
     columns = ((torch.arange(width) + 0.5) * depth.shape[1] / width).long()
-    return Photograph(smaller[0].movedim(0, -1), depth[rows][:, columns])
+    return Photograph(color, depth[rows][:, columns], visible[rows][:, columns])
 
 
 def compare(seen: RenderedView, real: Photograph, view: Viewpoint) -> dict[str, float]:
-    """Metrics of a rendered view against its photograph; depth where both are known."""
+    """Metrics of a rendered view against its photograph; depth where both are known.
+
+    Of a view without colour neither psnr nor ssim, of one with a mask psnr of what it shows and no ssim.
+    """
     errors = depth_errors(seen.depth, real.depth, seen.depth > 0)
     measured = normals_from_depth(real.depth, view.camera.intrinsics)
     turn = torch.linalg.inv(view.camera.world_to_camera[:3, :3].double()).T.float()
+    whole = bool(real.visible.all())
+    colors: dict[str, float] = {}
+    if real.color is not None:
+        colors["psnr"] = psnr(seen.color, real.color, None if whole else real.visible)
+        colors["ssim"] = ssim(seen.color, real.color) if whole else math.nan
     return {
-        "psnr": psnr(seen.color, real.color),
-        "ssim": ssim(seen.color, real.color),
+        **colors,
         "depth_l1": errors.mean_absolute,
         "depth_rmse": errors.root_mean_square,
         "depth_median": errors.median,

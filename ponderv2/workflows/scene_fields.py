@@ -99,6 +99,9 @@ def fit_scene(scene: Scene, config: RefineConfig, start: SceneField | None, repo
     started = time.perf_counter()
     if isinstance(start, ModelField) and start.volume.values.device.type != "cpu":
         report.note("the scene is refined on the CPU, from what the model says on the GPU")
+    n_without = sum(not frame.has_color for frame in frames)
+    if n_without:
+        report.note(f"{n_without} of {len(frames)} frames have depth alone: colours are fitted to the others")
     recording = Recording.read(frames, report.track(frames, "read frames", len(frames)))
     chosen = {frame.id for frame in frames}
     fitted = torch.tensor([frame.id in chosen for frame in scene.frames])

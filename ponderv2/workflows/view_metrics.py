@@ -23,11 +23,11 @@ from ponderv2.training.distributed import to_device
 
 @dataclass(frozen=True)
 class ViewPair:
-    """A photograph and the same view rendered, at the pixels that were rendered."""
+    """A view as it was recorded and as it is rendered, at the pixels that were rendered."""
 
     name: str
-    color: Float[Tensor, "row column 3"]
-    """0..1."""
+    color: Float[Tensor, "row column 3"] | None
+    """0..1; None where the view has depth alone."""
     depth: Float[Tensor, "row column"]
     """Metres along the optical axis; 0 = no measurement."""
     rendered_color: Float[Tensor, "row column 3"]
@@ -35,15 +35,19 @@ class ViewPair:
     rendered_normal: Float[Tensor, "row column 3"]
     """Scene frame."""
     counted: Bool[Tensor, "row column"]
-    """Pixels that show the part of space which the model was given."""
+    """Pixels that show the part of space which the model was given, and that no mask hides."""
 
     def metrics(self) -> dict[str, float]:
-        """PSNR (decibel), SSIM, and depth errors in metres where the depth is measured."""
+        """PSNR (decibel), SSIM, and depth errors in metres where the depth is measured.
+
+        PSNR and SSIM are nan for a view without colour, SSIM also where not all pixels count.
+        """
         errors = depth_errors(self.rendered_depth, self.depth, self.counted)
         whole = bool(self.counted.all())
+        color = self.color
         return {
-            "psnr": psnr(self.rendered_color, self.color, self.counted),
-            "ssim": ssim(self.rendered_color, self.color) if whole else math.nan,
+            "psnr": math.nan if color is None else psnr(self.rendered_color, color, self.counted),
+            "ssim": ssim(self.rendered_color, color) if whole and color is not None else math.nan,
             "depth_l1": errors.mean_absolute,
             "depth_median": errors.median,
         }
@@ -80,15 +84,16 @@ def _compare(
     )
     seen = model.renderer.render_chunked(encoded.volume, through.rays, chunk)
     depth = frame.read_depth()[rows][:, columns]
+    color = frame.read_color()[rows][:, columns].float() / 255.0 if frame.has_color else None
     shape = depth.shape
     return ViewPair(
         name=frame.id,
-        color=frame.read_color()[rows][:, columns].float() / 255.0,
+        color=color,
         depth=depth,
         rendered_color=seen.color.clamp(0.0, 1.0).cpu().reshape(*shape, 3),
         rendered_depth=(seen.distance / through.distance_per_depth).cpu().reshape(shape),
         rendered_normal=seen.normal.cpu().reshape(*shape, 3),
-        counted=_counted(pixel, depth, frame, region),
+        counted=_counted(pixel, depth, frame, region) & frame.read_visible()[rows][:, columns],
     )
 
 
@@ -105,7 +110,7 @@ def _counted(
 
 
 def mean_metrics(rows: list[dict[str, float]]) -> dict[str, float]:
-    """Mean of every metric over the views that have it; nan where none has."""
-    names = rows[0] if rows else {}
-    found = {name: [row[name] for row in rows if math.isfinite(row[name])] for name in names}
+    """Mean of every metric over the views that have it; nan where none has, as psnr without any colour."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    found = {name: [row[name] for row in rows if math.isfinite(row.get(name, math.nan))] for name in names}
     return {name: sum(values) / len(values) if values else math.nan for name, values in found.items()}

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, UInt8, UInt16
+from jaxtyping import Bool, Float, Shaped
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.pictures import read_color, read_integers
+from ponderv2.scenes.depth_files import read_depth
+from ponderv2.scenes.pictures import ColorImage, read_image, read_visible
 
 
 @runtime_checkable
@@ -23,12 +24,12 @@ class Picture(Protocol):
         """For error messages."""
         ...
 
-    def color(self) -> UInt8[ndarray, "row column 3"]:
-        """RGB 0..255."""
+    def color(self) -> ColorImage:
+        """RGB 0..255, what an alpha channel hides, and how the pixels were understood."""
         ...
 
-    def depth(self) -> UInt16[ndarray, "row column"]:
-        """Raw numbers of a depth picture."""
+    def depth(self) -> Shaped[ndarray, "row column"]:
+        """Raw numbers of a depth picture: uint16, or int64 or float32 where they are none of that."""
         ...
 
     def jpeg(self) -> bytes | None:
@@ -47,17 +48,31 @@ class PictureFile:
         """For error messages."""
         return str(self.path)
 
-    def color(self) -> UInt8[ndarray, "row column 3"]:
-        """RGB 0..255."""
-        return read_color(self.path)
+    def color(self) -> ColorImage:
+        """RGB 0..255, what an alpha channel hides, and how the pixels were understood."""
+        return read_image(self.path)
 
-    def depth(self) -> UInt16[ndarray, "row column"]:
-        """Raw numbers of a depth picture."""
-        return read_integers(self.path)
+    def depth(self) -> Shaped[ndarray, "row column"]:
+        """Raw numbers of a depth picture: uint16, or int64 or float32 where they are none of that."""
+        return read_depth(self.path)
 
     def jpeg(self) -> bytes | None:
         """The file, when it is a JPEG."""
         return self.path.read_bytes() if self.path.suffix.lower() in (".jpg", ".jpeg") else None
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """An image that hides pixels of a frame: they have neither colour nor depth."""
+
+    path: Path
+    hides: Literal["black", "white"] = "black"
+    """black: pixels of 0 are hidden (nerfstudio, COLMAP); white: all others are (instant-ngp)."""
+
+    def visible(self) -> Bool[ndarray, "row column"]:
+        """True where a pixel counts. Raises SceneError for a file that is no image."""
+        lit = read_visible(self.path)
+        return lit if self.hides == "black" else ~lit
 
 
 @dataclass(frozen=True)
@@ -95,15 +110,18 @@ class Lens:
 
 @dataclass(frozen=True)
 class RawFrame:
-    """One photograph of a recording."""
+    """One view of a recording."""
 
     id: str
-    color: Picture
+    color: Picture | None
+    """None: the view has depth alone."""
     depth: Picture
     camera_to_world: Float[ndarray, "4 4"]
     """Of the depth camera; OpenCV axes, metres. May be invalid: it is checked later."""
     color_lens: Lens
     depth_lens: Lens
+    mask: MaskFile | None = None
+    """Of the colour camera (of the depth camera in a view without colour)."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +140,8 @@ class Capture:
     """PLY file in the frame of the poses that the recording brings along."""
     notes: tuple[str, ...] = ()
     repairs: tuple[str, ...] = ()
+    unit_declared: bool = False
+    """Whether `depth_scale` stands in a file of the recording; else it is what is usual for the layout."""
 
 
 def pinhole(fx: float, fy: float, cx: float, cy: float) -> Float[ndarray, "3 3"]:

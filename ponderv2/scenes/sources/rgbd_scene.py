@@ -12,21 +12,24 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.colors import no_colors
-from ponderv2.scenes.fusion import FusionSettings, TsdfFusion
+from ponderv2.scenes.colors import NO_COLOR_NOTE
+from ponderv2.scenes.fusion import FusionSettings, TsdfFusion, colors_of
 from ponderv2.scenes.normals import estimate_normals, vertex_normals
 from ponderv2.scenes.ply import read_ply
 from ponderv2.scenes.point_columns import named_columns
 from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedMesh, PreparedScene, Surface
 from ponderv2.scenes.sources.capture import Capture, RawFrame
 from ponderv2.scenes.sources.config import RgbdConfig
-from ponderv2.scenes.sources.frame_loading import Limits, LoadedFrame, load_depth, load_frame
+from ponderv2.scenes.sources.depth_units import with_depth_numbers
+from ponderv2.scenes.sources.frame_loading import Limits, LoadedFrame, load_depth, load_frame, same_aspect
 from ponderv2.scenes.sources.gravity import AXES, estimate_up, normals_of_depth, turn_up
 from ponderv2.scenes.sources.poses import clean_poses
 from ponderv2.scenes.sources.text_files import read_lens, read_matrix
 
 N_SURVEYED = 16
 """Frames that are looked at to find out which way is up."""
+MOST_HIDDEN = 0.8
+"""Share of hidden pixels from which on masks are perhaps the other way round."""
 GUESSED_WARNING = 0.1
 """Share of guessed colours that is worth a sentence."""
 
@@ -37,8 +40,15 @@ class _Findings:
 
     notes: list[str] = field(default_factory=list)
     repairs: list[str] = field(default_factory=list)
-    unreadable: list[str] = field(default_factory=list)
+    unreadable: list[SceneError] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
+    """Ids of frames of which alpha or a mask hides everything."""
+    hidden_share: list[float] = field(default_factory=list)
+    """Of the pixels of each frame in which alpha or a mask hides some."""
+    pixel_notes: Counter[str] = field(default_factory=Counter)
+    """How the pixels of colour images were understood, with the number of images."""
+    n_without_color: int = 0
     n_dropped: int = 0
     n_pixels: int = 0
     guessed: list[float] = field(default_factory=list)
@@ -53,13 +63,16 @@ def prepare_recording(capture: Capture, path: Path, config: RgbdConfig) -> Prepa
     capture = _with_own_files(capture, config, found)
     capture = _with_valid_poses(capture, path, found)
     capture = replace(capture, frames=choose_frames(capture.frames, config.stride, config.max_frames))
+    capture, said = with_depth_numbers(capture, config.depth_max, config.depth_scale)
+    found.notes += said
     limits = Limits(config.depth_min, config.depth_max, config.max_image_size)
     turn = _turn(capture, limits, config.up, found)
     own_cloud = capture.cloud if config.cloud == "auto" else None
     if own_cloud is None:
         wanted = config.fusion
         settings = FusionSettings(wanted.voxel_size, wanted.truncation, wanted.depth_max, wanted.min_weight)
-        found.fusion = TsdfFusion(settings)
+        colors = colors_of(frame.color is not None for frame in capture.frames)
+        found.fusion = TsdfFusion(settings, colors=colors)
     frames = _frames(capture, limits, turn, config.holdout, found)
     return PreparedScene(frames, lambda: _surface(path, own_cloud, turn, found))
 
@@ -78,7 +91,7 @@ def _with_own_files(capture: Capture, config: RgbdConfig, found: _Findings) -> C
     frames = capture.frames
     if config.intrinsics is not None:
         lens = read_lens(config.intrinsics)
-        same = all(frame.color_lens is frame.depth_lens for frame in frames)
+        same = all(frame.color_lens is frame.depth_lens for frame in frames) and not _two_cameras(frames)
         frames = tuple(
             replace(one, depth_lens=lens, color_lens=lens if same else one.color_lens) for one in frames
         )
@@ -94,7 +107,17 @@ def _with_own_files(capture: Capture, config: RgbdConfig, found: _Findings) -> C
             raise SceneError(f"{config.depth_to_color} is not an invertible matrix of finite numbers")
         capture = replace(capture, depth_to_color=matrix)
         found.notes.append(f"depth-to-colour from {config.depth_to_color.name}")
-    return capture if config.depth_scale is None else replace(capture, depth_scale=config.depth_scale)
+    return capture
+
+
+def _two_cameras(frames: tuple[RawFrame, ...]) -> bool:
+    """Whether the one camera that is known cannot be that of the depth images, so that it is the colours'."""
+    size = frames[0].color_lens.size
+    try:
+        depth = frames[0].depth.depth()
+    except SceneError:
+        return False
+    return size is not None and not same_aspect((depth.shape[1], depth.shape[0]), size)
 
 
 def _with_valid_poses(capture: Capture, path: Path, found: _Findings) -> Capture:
@@ -167,10 +190,11 @@ def _frames(
         try:
             loaded = load_frame(raw, capture, limits)
         except SceneError as error:
-            found.unreadable.append(f"{raw.id}: {error.message}")
+            found.unreadable.append(SceneError(f"{raw.id}: {error.message}", error.fix))
             continue
         if not loaded.depth.any():
-            found.empty.append(raw.id)
+            hidden = loaded.visible is not None and not loaded.visible.any()
+            (found.hidden if hidden else found.empty).append(raw.id)
             continue
         held_out = holdout > 0 and found.n_frames % holdout == holdout - 1
         frame = PreparedFrame(
@@ -182,6 +206,7 @@ def _frames(
             depth_scale=capture.depth_scale,
             held_out=held_out,
             color_file=loaded.jpeg,
+            visible=loaded.visible,
         )
         _note_frame(found, loaded, held_out)
         if found.fusion is not None and not held_out:
@@ -195,15 +220,16 @@ def _note_frame(found: _Findings, loaded: LoadedFrame, held_out: bool) -> None:
     found.n_held_out += held_out
     found.n_dropped += loaded.n_dropped
     found.n_pixels += int(np.count_nonzero(loaded.depth)) + loaded.n_dropped
+    found.n_without_color += loaded.color is None
     found.guessed.append(loaded.guessed)
+    found.pixel_notes.update(loaded.notes)
+    if loaded.visible is not None:
+        found.hidden_share.append(1.0 - float(loaded.visible.mean()))
 
 
 def _surface(path: Path, own_cloud: Path | None, turn: Float[ndarray, "4 4"], found: _Findings) -> Surface:
     if found.n_frames == 0:
-        reason = found.unreadable[0] if found.unreadable else "no depth within the limits"
-        raise SceneError(
-            f"no usable frames in {path}: {reason}", fix="check the pictures, --depth-min and --depth-max"
-        )
+        raise _nothing_usable(path, found)
     notes, repairs = _summary(found)
     if own_cloud is not None:
         cloud, mesh, said = own_surface(own_cloud, turn)
@@ -220,6 +246,13 @@ def _surface(path: Path, own_cloud: Path | None, turn: Float[ndarray, "4 4"], fo
 def _summary(found: _Findings) -> tuple[list[str], list[str]]:
     notes, repairs = list(found.notes), list(found.repairs)
     notes.append(f"{found.n_frames} frames, {found.n_held_out} of them held out")
+    if found.n_without_color:
+        everything = found.n_without_color == found.n_frames
+        rest = "the points have no colour" if everything else "points take their colour of the others"
+        notes.append(f"{found.n_without_color} of {found.n_frames} frames have depth alone: {rest}")
+    notes += [f"{count} colour images: {note}" for note, count in found.pixel_notes.items()]
+    if found.hidden_share:
+        notes.append(_what_masks_hide(found))
     if found.n_dropped:
         notes.append(
             f"{found.n_dropped / max(found.n_pixels, 1):.1%} of the depths were outside of the limits"
@@ -231,10 +264,44 @@ def _summary(found: _Findings) -> tuple[list[str], list[str]]:
             f"colour warped into the depth camera, {share:.1%} of the pixels were hidden from it{strong}"
         )
     if found.unreadable:
-        repairs.append(f"{len(found.unreadable)} unreadable frames were dropped ({found.unreadable[0]})")
+        first = found.unreadable[0].message
+        repairs.append(f"{len(found.unreadable)} unreadable frames were dropped ({first})")
+    if found.hidden:
+        repairs.append(
+            f"{len(found.hidden)} frames that alpha or a mask hides as a whole were dropped, the first is "
+            f"{found.hidden[0]}"
+        )
     if found.empty:
         repairs.append(f"{len(found.empty)} frames without depth were dropped, the first is {found.empty[0]}")
     return notes, repairs
+
+
+def _what_masks_hide(found: _Findings) -> str:
+    share = float(np.mean(found.hidden_share))
+    most = ": black should hide; are the masks the other way round?" if share > MOST_HIDDEN else ""
+    return (
+        f"alpha or masks hide {share:.1%} of the pixels in {len(found.hidden_share)} frames, which have "
+        f"neither colour nor depth there{most}"
+    )
+
+
+def _nothing_usable(path: Path, found: _Findings) -> SceneError:
+    if found.unreadable:
+        first = found.unreadable[0]
+        return SceneError(
+            f"no usable frames in {path}: {first.message}", fix=first.fix or "check the files of the images"
+        )
+    if found.hidden:
+        return SceneError(
+            f"no usable frames in {path}: alpha or masks hide everything ({found.hidden[0]})",
+            fix="remove the alpha channel or the masks; black hides, and so does an alpha below one half",
+        )
+    doubt = next((note for note in found.notes if note.startswith("the median depth")), None)
+    reason = "no depth within the limits" + (f"; {doubt}" if doubt else "")
+    return SceneError(
+        f"no usable frames in {path}: {reason}",
+        fix="check the depth images, --depth-scale, --depth-min and --depth-max",
+    )
 
 
 def own_surface(
@@ -244,8 +311,9 @@ def own_surface(
     ply = read_ply(path)
     columns = named_columns(ply.vertex, path, ply.faces)
     coord = columns.coord.astype(np.float64) @ turn[:3, :3].T + turn[:3, 3]
-    color = no_colors(len(coord)) if columns.color is None else columns.color
-    notes = [f"{path.name}: {note}" for note in (*columns.notes, *color.notes)]
+    color = columns.color
+    about_color = (NO_COLOR_NOTE,) if color is None else color.notes
+    notes = [f"{path.name}: {note}" for note in (*columns.notes, *about_color)]
     normal = None if columns.normal is None else columns.normal @ turn[:3, :3].T
     if normal is None or not normal.any():
         normal = (
@@ -260,7 +328,7 @@ def own_surface(
             f"{path.name}: {int((~usable).sum())} points without a position or a normal are left out"
         )
     unit = (normal[usable] / length[usable, None]).astype(np.float32)
-    bytes_ = color.as_bytes()
-    cloud = PreparedCloud(coord[usable].astype(np.float32), bytes_[usable], unit)
+    bytes_ = None if color is None else color.as_bytes()
+    cloud = PreparedCloud(coord[usable].astype(np.float32), None if bytes_ is None else bytes_[usable], unit)
     mesh = PreparedMesh(coord.astype(np.float32), ply.faces, bytes_) if len(ply.faces) else None
     return cloud, mesh, notes

@@ -129,14 +129,16 @@ def points_on_surface(
     weight = np.stack([1 - root, root * (1 - along), root * along], axis=1)
     vertex = mesh.faces[face]
     coord = np.einsum("pc,pcx->px", weight, cloud.coord[vertex])
-    color = np.einsum("pc,pcx->px", weight, cloud.color[vertex].astype(np.float64))
+    color = None
+    if cloud.color is not None:
+        mixed = np.einsum("pc,pcx->px", weight, cloud.color[vertex].astype(np.float64))
+        color = np.rint(mixed).astype(np.uint8)
     normal = np.einsum("pc,pcx->px", weight, cloud.normal[vertex])
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
     distance = np.linalg.norm(cloud.coord[vertex] - coord[:, None], axis=2)
     nearest = vertex[np.arange(n_points), distance.argmin(axis=1)]
     labels = {name: values[nearest] for name, values in cloud.labels.items()}
-    bytes_ = np.rint(color).astype(np.uint8)
-    return PreparedCloud(coord.astype(np.float32), bytes_, normal.astype(np.float32), labels)
+    return PreparedCloud(coord.astype(np.float32), color, normal.astype(np.float32), labels)
 
 
 def find(config: ScannetppConfig) -> SourcePlan:

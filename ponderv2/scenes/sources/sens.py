@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64, UInt8, UInt16
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.pictures import LARGEST_SIDE, decode_color, refuse_bomb
+from ponderv2.scenes.pictures import LARGEST_SIDE, ColorImage, decode_color, refuse_bomb
 
 _FRAME_HEAD = np.dtype([("pose", "<f4", 16), ("timestamps", "<u8", 2), ("n_bytes", "<u8", 2)])
 _LENGTHS = struct.Struct("<2Q")
@@ -124,9 +124,9 @@ class SensPicture:
         """For error messages."""
         return f"{self.sens.path} frame {self.index}"
 
-    def color(self) -> UInt8[ndarray, "row column 3"]:
+    def color(self) -> ColorImage:
         """RGB 0..255."""
-        return self.sens.color(self.index)
+        return ColorImage(self.sens.color(self.index))
 
     def depth(self) -> UInt16[ndarray, "row column"]:
         """Raw numbers of the depth picture."""

@@ -253,6 +253,7 @@ def _smaller(frame: PreparedFrame, longest: int | None) -> PreparedFrame:
     new_width, new_height = max(round(width * shrink), 1), max(round(height * shrink), 1)
     row = np.clip(((np.arange(new_height) + 0.5) * height / new_height).astype(np.int64), 0, height - 1)
     column = np.clip(((np.arange(new_width) + 0.5) * width / new_width).astype(np.int64), 0, width - 1)
+    assert frame.color is not None  # views without all their images were left out
     color = Image.fromarray(frame.color).resize((new_width, new_height), Image.Resampling.BOX)
     semantic = frame.semantic
     return replace(
