@@ -28,6 +28,8 @@ ASIDE = ".old"
 """Ending of a folder that steps aside for a new one of its name."""
 MOST_RENAMES = 100
 """Attempts at a folder's name that other processes take again and again."""
+SMALL = 2**20
+"""Bytes of a file that is read at once for its digest: thousands of poses are a matter of calls."""
 LONGEST_STEM = 120
 """Bytes of the target's name in a temporary one: most systems allow 255 for all of it."""
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
@@ -206,12 +208,14 @@ def machine() -> str:
 
 def digest_of_file(path: Path) -> str:
     """SHA-256 of its bytes, as text. Raises OSError."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    with path.open("rb", buffering=0) as stream:
+        if os.fstat(stream.fileno()).st_size > SMALL:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return hashlib.sha256(stream.readall()).hexdigest()
 
 
 def digest_of_files(files: Iterable[tuple[str, Path]], *texts: str) -> str:
-    """SHA-256 of texts, and of name, size and every byte of files. The times of files do not count.
+    """SHA-256 of texts, and of name and every byte of files. The times of files do not count.
 
     A file that is missing or cannot be read counts as such. Each pair is the name that counts and the path.
     """
@@ -221,7 +225,7 @@ def digest_of_files(files: Iterable[tuple[str, Path]], *texts: str) -> str:
     for name, path in files:
         _add(digest, name.encode("utf-8", "surrogateescape"))
         try:
-            _add(digest, f"{path.stat().st_size} {digest_of_file(path)}".encode())
+            _add(digest, digest_of_file(path).encode())
         except OSError:
             _add(digest, b"unreadable")
     return digest.hexdigest()

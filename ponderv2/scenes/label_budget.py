@@ -12,6 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ponderv2.errors import SceneError
+from ponderv2.io.files import digest_of_file
 from ponderv2.randomness import generator_of
 from ponderv2.scenes.config import LabelBudgetConfig
 from ponderv2.scenes.scene import Scene
@@ -91,12 +92,12 @@ def spend_label_budget(scene: Scene, config: LabelBudgetConfig, label_field: str
 
 def _listed_points(scene: Scene, path: Path) -> Int[Tensor, " listed"]:
     try:
-        stamp = path.stat().st_mtime_ns
+        content = digest_of_file(path)
     except OSError as error:
         raise SceneError(
             f"cannot read {path}: {error.strerror or error}", fix="set data.budget.points_file to the list"
         ) from error
-    points = _read_points(path, stamp)
+    points = _read_points(path, content)
     if scene.name not in points:
         raise SceneError(
             f"{path} lists no points of scene '{scene.name}', only of {len(points)} others",
@@ -112,8 +113,8 @@ def _listed_points(scene: Scene, path: Path) -> Int[Tensor, " listed"]:
 
 
 @lru_cache(maxsize=4)
-def _read_points(path: Path, stamp: int) -> dict[str, Int[np.ndarray, " listed"]]:
-    """Points by scene; nothing in the file is run. `stamp` is its time: a changed file is read again."""
+def _read_points(path: Path, content: str) -> dict[str, Int[np.ndarray, " listed"]]:
+    """Points by scene; nothing in the file is run. `content` is its digest: a changed file is read again."""
     from ponderv2.scenes.safe_pickle.files import read_pickled
 
     found: dict[str, Int[np.ndarray, " listed"]] = {}

@@ -71,9 +71,7 @@ def _read_cloud(folder: Path, with_labels: bool) -> PointCloud:
     grey = torch.full((1, 3), 127.5).expand(n_points, 3)
     color = _float_rows(folder / "color.npy", 3) if (folder / "color.npy").is_file() else grey
     has_normals = (folder / "normal.npy").is_file()
-    normal = (
-        _float_rows(folder / "normal.npy", 3) if has_normals else kept_normals(coord, folder / "coord.npy")
-    )
+    normal = _float_rows(folder / "normal.npy", 3) if has_normals else kept_normals(coord)
     labels = _labels(folder) if with_labels else {}
     for field, values in {"color": color, "normal": normal, **labels}.items():
         if len(values) != n_points:

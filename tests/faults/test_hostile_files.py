@@ -65,7 +65,7 @@ def test_no_reader_of_scenes_runs_what_a_pickle_holds(tmp_path: Path, flag: Path
     with pytest.raises(PonderError):
         SceneStore.open(store).read("scene0000_00")
     with pytest.raises(PonderError):
-        _read_points(store / "train/scene0000_00.pth", 0)
+        _read_points(store / "train/scene0000_00.pth", "")
     assert not flag.exists() and [one.name for one in tmp_path.iterdir()] == ["store"]
 
 

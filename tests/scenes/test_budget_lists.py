@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 from dataclasses import fields
@@ -16,7 +17,7 @@ from ponderv2.errors import SceneError
 from ponderv2.scenes.batch import SceneBatch
 from ponderv2.scenes.config import LabelBudgetConfig, PretrainDataConfig, SegmentationDataConfig
 from ponderv2.scenes.dataset import PretrainDataset, SegmentationDataset
-from ponderv2.scenes.label_budget import budget_scenes
+from ponderv2.scenes.label_budget import budget_scenes, spend_label_budget
 from ponderv2.scenes.storage import SceneStore
 from tests.scenes.photographed_room import write_store
 
@@ -152,6 +153,17 @@ def test_lists_of_points_are_read_however_they_were_saved(store: SceneStore, tmp
     config = SegmentationDataConfig.model_validate({**DATA, "budget": {"points_file": path}})
     data = SegmentationDataset(store, "train", config)
     assert bool((data.sample(0, 0).segment >= 0).any())
+
+
+def test_a_list_that_is_corrected_in_place_is_read_anew(store: SceneStore, tmp_path: Path):
+    path, name = tmp_path / "points20", store.scene_names("train")[0]
+    scene, config = store.read(name, "train"), LabelBudgetConfig(points_file=path)
+    known = torch.nonzero(scene.cloud.labels["segment"] >= 0)[:, 0].tolist()
+    for points in (known[:2], known[1:3]):
+        path.write_bytes(pickle.dumps({name: np.array(points)}))
+        os.utime(path, (1, 1))
+        labelled = spend_label_budget(scene, config, "segment").cloud.labels["labelled"]
+        assert torch.nonzero(labelled)[:, 0].tolist() == points
 
 
 class _Evil:

@@ -1,4 +1,4 @@
-"""Results that cost time, kept in the user's folder for such things and never beside the data.
+"""Results that cost time, in the user's cache by the content that they follow from, never beside the data.
 
 The folder is $PONDER_CACHE, or ponder/ in $XDG_CACHE_HOME or ~/.cache. Where nothing can be written, the
 results stay in memory as long as the program runs.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from ponderv2.io.files import cache_folder, write_bytes
 from ponderv2.scenes.array_files import read_arrays
 from ponderv2.scenes.recently_used import RecentlyUsed
 
-FORMAT = "1"
+FORMAT = "2"
 """Changes whenever what is kept changes its meaning."""
 
 
@@ -39,14 +39,12 @@ _in_memory: RecentlyUsed[_Arrays] = RecentlyUsed(512.0)
 """Used only where no file can be written."""
 
 
-def kept(
-    kind: str, sources: Iterable[Path], make: Callable[[], Mapping[str, ndarray]]
-) -> Mapping[str, ndarray]:
-    """What `make` gives for these files and folders, from an earlier time when they are unchanged since.
+def kept(kind: str, content: str, make: Callable[[], Mapping[str, ndarray]]) -> Mapping[str, ndarray]:
+    """What `make` gives for this content, from an earlier time where it was made already.
 
-    Unchanged: same path, size and time of change. `make` may raise; then nothing is kept.
+    `content` is a digest of everything that the result follows from. `make` may raise; then nothing is kept.
     """
-    key = _digest(kind, sources)
+    key = hashlib.sha256(f"{FORMAT} {kind} {content}".encode()).hexdigest()[:40]
     path = cache_folder() / kind / f"{key}.npz"
     found = _read(path)
     if found is not None:
@@ -57,18 +55,6 @@ def kept(
     if not _written(path, values):
         _in_memory.get(key, lambda: _Arrays(values))
     return values
-
-
-def _digest(kind: str, sources: Iterable[Path]) -> str:
-    digest = hashlib.sha256(f"{FORMAT} {kind}".encode())
-    for source in sources:
-        try:
-            known = source.stat()
-            state = f"{known.st_size} {known.st_mtime_ns}"
-        except OSError:
-            state = "absent"
-        digest.update(f"{source.absolute()}\0{state}\0".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()[:40]
 
 
 def _read(path: Path) -> Mapping[str, ndarray] | None:

@@ -80,7 +80,7 @@ class PickledScenes:
         if "normal" in arrays:
             normal = _rows(path, arrays, "normal")
         else:
-            normal, notes = kept_normals(coord, path), (*notes, NOTE)
+            normal, notes = kept_normals(coord), (*notes, NOTE)
         fields = dict.fromkeys(self.label_fields, torch.full((n_points,), -1)) if labels else {}
         fields |= {
             self._field(key): _labels(path, arrays[key], key) for key in arrays.keys() & LABEL_KEYS.keys()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from numpy import ndarray
 
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera
+from ponderv2.io.files import digest_of_files
 from ponderv2.scenes.frame_pictures import PreparedPictures
 from ponderv2.scenes.labels.scannet20 import CLASS_OF_NYU40
 from ponderv2.scenes.pictures import decode_color, picture_size, read_integers
@@ -77,14 +79,14 @@ def read_recording(
     if not has_recording(root, scene):
         return (), ()
     folder = root / FOLDER / scene
-    parts = [folder / name for name in ("color", "depth", "pose", "label", "intrinsic/intrinsic_depth.txt")]
-    found = kept("recordings", parts, lambda: _index(folder))
+    files = _FrameFiles.of(folder)
+    found = kept("recordings", files.content(), lambda: _index(files))
     row_of = {int(one): row for row, one in enumerate(found["ids"])}
     chosen, notes = _chosen(root, split, scene, choice, list(row_of))
     lens = torch.from_numpy(found["K"]).float()
-    width, height = (int(side) for side in found["size"])
-    pictures = RecordingPictures()
     names = found["names"]
+    width, height = picture_size(folder / "depth" / str(names[0, 1])) if len(names) else (0, 0)
+    pictures = RecordingPictures()
     frames = []
     for one in chosen:
         pose = torch.from_numpy(np.linalg.inv(found["camera_to_world"][row_of[one]])).float()
@@ -124,13 +126,39 @@ def _chosen(
     return taken, notes
 
 
-def _index(folder: Path) -> dict[str, ndarray]:
+@dataclass(frozen=True)
+class _FrameFiles:
+    """What the index of a recording follows from: names of images by their number, poses, intrinsics."""
+
+    colors: dict[int, str]
+    depths: dict[int, str]
+    labels: dict[int, str]
+    poses: dict[int, Path]
+    """Of the frames with colour and depth."""
+    intrinsics: Path
+
+    @staticmethod
+    def of(folder: Path) -> _FrameFiles:
+        """Lists the folders; reads nothing."""
+        colors, depths, labels = (_numbered(folder / name) for name in ("color", "depth", "label"))
+        both = sorted(colors.keys() & depths.keys())
+        poses = {one: folder / "pose" / f"{Path(colors[one]).stem}.txt" for one in both}
+        return _FrameFiles(colors, depths, labels, poses, folder / "intrinsic" / "intrinsic_depth.txt")
+
+    def content(self) -> str:
+        """Digest of the names of images and of every byte of poses and intrinsics."""
+        names = json.dumps([sorted(one.items()) for one in (self.colors, self.depths, self.labels)])
+        files = [*self.poses.values(), self.intrinsics]
+        return digest_of_files(((path.name, path) for path in files), names)
+
+
+def _index(files: _FrameFiles) -> dict[str, ndarray]:
     """Ids, poses and file names of all frames with colour, depth and a finite pose."""
-    colors, depths, labels = (_numbered(folder / name) for name in ("color", "depth", "label"))
-    intrinsics = read_matrix(folder / "intrinsic" / "intrinsic_depth.txt", (4, 4), (3, 3))[:3, :3]
+    colors, depths, labels = files.colors, files.depths, files.labels
+    intrinsics = read_matrix(files.intrinsics, (4, 4), (3, 3))[:3, :3]
     ids, poses, bad = [], [], []
-    for one in sorted(colors.keys() & depths.keys()):
-        pose = read_pose(folder / "pose" / f"{Path(colors[one]).stem}.txt")
+    for one, path in files.poses.items():
+        pose = read_pose(path)
         if np.isfinite(pose).all() and abs(np.linalg.det(pose[:3, :3])) > 1e-6:
             ids.append(one)
             poses.append(pose)
@@ -140,13 +168,13 @@ def _index(folder: Path) -> dict[str, ndarray]:
     unpaired = colors.keys() ^ depths.keys()
     if unpaired:
         notes.append(f"{len(unpaired)} frames left out with colour or depth alone: {min(unpaired)}")
-    size = picture_size(folder / "depth" / depths[ids[0]]) if ids else (0, 0)
     return {
         "ids": np.array(ids, np.int64),
-        "names": np.array([(colors[one], depths[one], labels.get(one, "")) for one in ids], np.str_),
+        "names": np.array([(colors[one], depths[one], labels.get(one, "")) for one in ids], np.str_).reshape(
+            -1, 3
+        ),
         "K": intrinsics,
         "camera_to_world": np.array(poses, np.float64).reshape(-1, 4, 4),
-        "size": np.array(size, np.int64),
         "notes": np.array(notes, np.str_),
     }
 
@@ -161,16 +189,16 @@ def _numbered(folder: Path) -> dict[int, str]:
 
 def _skip_list(path: Path) -> Mapping[str, frozenset[int]]:
     """Frames per scene that are not to be used; empty where there is no such list."""
-    return _parsed_skip_list(path, path.stat().st_mtime_ns) if path.is_file() else {}
+    return _parsed_skip_list(path, digest_of_files([("", path)])) if path.is_file() else {}
 
 
 def _listed(path: Path) -> Mapping[str, tuple[int, ...]]:
     """Frames per scene that are to be used; empty where there is no such list."""
-    return _parsed_frame_list(path, path.stat().st_mtime_ns) if path.is_file() else {}
+    return _parsed_frame_list(path, digest_of_files([("", path)])) if path.is_file() else {}
 
 
 @functools.lru_cache(maxsize=4)
-def _parsed_skip_list(path: Path, changed: int) -> Mapping[str, frozenset[int]]:
+def _parsed_skip_list(path: Path, content: str) -> Mapping[str, frozenset[int]]:
     found: dict[str, set[int]] = {}
     for number, line in enumerate(read_text(path).splitlines(), 1):
         words = line.split()
@@ -184,9 +212,7 @@ def _parsed_skip_list(path: Path, changed: int) -> Mapping[str, frozenset[int]]:
 
 
 @functools.lru_cache(maxsize=4)
-def _parsed_frame_list(path: Path, changed: int) -> Mapping[str, tuple[int, ...]]:
-    import json
-
+def _parsed_frame_list(path: Path, content: str) -> Mapping[str, tuple[int, ...]]:
     found: dict[str, list[int]] = {}
     try:
         for entry in json.loads(read_text(path)):

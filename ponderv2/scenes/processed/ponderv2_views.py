@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ MIN_COVERAGE = 0.25
 NO_DEPTH = 65535
 LARGEST_CLASS = 40
 """PonderV2 ignores larger numbers in the pictures of classes."""
-_PICTURES = ("rgb", "depth", "depth_mask", "semantic_map")
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,8 @@ def read_views(
     paths = {path.stem: path for path in sorted(_folder(place).glob("*.pth"), key=_in_order)}
     if not paths:
         return (), ()
-    found = kept("views", list(paths.values()), lambda: _index(paths))
+    content = "\n".join(f"{path} {_outline(path)}" for path in paths.values())
+    found = kept("views", content, lambda: _index(paths))
     pictures = PickledPictures(n_classes)
     frames = []
     for number, name in enumerate(found["ids"].tolist()):
@@ -90,6 +89,15 @@ def _in_order(path: Path) -> tuple[Any, ...]:
     return tuple(
         (int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d{1,15})", path.stem)
     )
+
+
+def _outline(path: Path) -> str:
+    """What the index needs of a view: camera and shapes; of bare pickles not the numbers of the mask."""
+    try:
+        with PickledFile.open(path) as file:
+            return file.outline()
+    except SceneError as error:
+        return error.message
 
 
 def _index(paths: Mapping[str, Path]) -> dict[str, ndarray]:
@@ -150,26 +158,13 @@ def _valid(depth: ndarray) -> ndarray:
 
 
 def _measured(path: Path, depth: ndarray) -> ndarray:
-    mask = _pictures(path, _changed(path)).get("depth_mask")
+    mask = read_pickled(path, ("depth_mask",)).get("depth_mask")
     measured = _valid(depth)
     return measured & mask.astype(bool) if mask is not None and mask.shape == depth.shape else measured
 
 
 def _picture(path: Path, key: str, n_axes: int) -> ndarray:
-    picture = _pictures(path, _changed(path)).get(key)
+    picture = read_pickled(path, (key,)).get(key)
     if not isinstance(picture, np.ndarray) or picture.ndim != n_axes or picture.dtype.kind not in "fiub":
         raise SceneError(f"{path} has no picture '{key}'", fix="process the room again, or delete the file")
     return picture
-
-
-def _changed(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError as error:
-        raise SceneError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-@functools.lru_cache(maxsize=1)
-def _pictures(path: Path, changed: int) -> dict[str, Any]:
-    """Colour, depth and classes are asked for one after the other: the last file stays in memory."""
-    return read_pickled(path, _PICTURES)

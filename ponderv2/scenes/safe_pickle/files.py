@@ -5,6 +5,7 @@ Arrays stay in the file until they are asked for: of a photograph with its camer
 
 from __future__ import annotations
 
+import hashlib
 import math
 import mmap
 import struct
@@ -34,6 +35,8 @@ from ponderv2.scenes.safe_pickle.values import (
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """First number of torch's older files."""
+SMALL_ARRAY = 1024
+"""Numbers of an array that counts whole in `outline`: cameras and poses do."""
 GROWTH = 4
 """Arrays may take so many times the size of their file: views may share bytes."""
 _ERRORS = (ValueError, TypeError, IndexError, KeyError, OverflowError, MemoryError, EOFError)
@@ -62,6 +65,8 @@ class PickledFile:
     storages: dict[str, memoryview]
     budget: int
     """Bytes that may still be made of it."""
+    checksums: tuple[int, ...] = ()
+    """CRC-32 of the members of an archive, as its directory says."""
     count: int = field(default=0)
 
     @staticmethod
@@ -87,6 +92,23 @@ class PickledFile:
         """Of an array, without reading it; None where there is none."""
         value = self.values.get(key)
         return value.shape if isinstance(value, ArrayValue | TensorValue) else None
+
+    def outline(self) -> str:
+        """Digest of all numbers and small arrays, and of names, shapes and types of large ones.
+
+        The numbers of large arrays are not read; those of an archive count by its checksums.
+        """
+        parts = [str(self.checksums)]
+        for key, value in self.values.items():
+            if isinstance(value, ArrayValue | TensorValue) and math.prod(value.shape) > SMALL_ARRAY:
+                kind = value.dtype if isinstance(value, ArrayValue) else value.storage.dtype
+                parts.append(f"{key!r} {value.shape} {kind}")
+            elif isinstance(key, str):
+                made = self.read(key)
+                if isinstance(made, np.ndarray):
+                    made = f"{made.shape} {made.dtype} {made.tobytes().hex()}"
+                parts.append(f"{key!r} {made!r}")
+        return hashlib.sha256("\n".join(parts).encode("utf-8", "backslashreplace")).hexdigest()
 
     def read(self, key: str) -> Any:
         """One value. Raises SceneError when it is missing or damaged."""
@@ -170,7 +192,9 @@ def _check_text(data: bytes, dtype: np.dtype) -> None:
 def _described(path: Path, content: memoryview) -> PickledFile:
     try:
         is_zip = bytes(content[:4]) == b"PK\x03\x04"
-        pickle, value, storages = _from_zip(path, content) if is_zip else _from_stream(content)
+        pickle, value, storages, checksums = (
+            _from_zip(path, content) if is_zip else (*_from_stream(content), ())
+        )
     except Forbidden as error:
         raise SceneError(
             f"{path} asks for '{error}', which plain arrays have no need of, and was not opened",
@@ -181,10 +205,12 @@ def _described(path: Path, content: memoryview) -> PickledFile:
     if not isinstance(value, dict):
         kind = type(value).__name__.removesuffix("Value").lower()
         raise SceneError(f"{path} holds no named arrays but a {kind}")
-    return PickledFile(path, value, pickle, storages, GROWTH * len(content) + (1 << 20))
+    return PickledFile(path, value, pickle, storages, GROWTH * len(content) + (1 << 20), checksums)
 
 
-def _from_zip(path: Path, content: memoryview) -> tuple[memoryview, Any, dict[str, memoryview]]:
+def _from_zip(
+    path: Path, content: memoryview
+) -> tuple[memoryview, Any, dict[str, memoryview], tuple[int, ...]]:
     """A torch archive: NAME/data.pkl and the bytes of tensors as NAME/data/KEY."""
     with zipfile.ZipFile(path) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
@@ -195,7 +221,8 @@ def _from_zip(path: Path, content: memoryview) -> tuple[memoryview, Any, dict[st
     pickle = _stored(content, entries[name])
     value = Machine(pickle).load()
     inside = {key.removeprefix(folder): entry for key, entry in entries.items() if key.startswith(folder)}
-    return pickle, value, {key: _stored(content, entry) for key, entry in inside.items()}
+    checksums = tuple(entry.CRC for entry in entries.values())
+    return pickle, value, {key: _stored(content, entry) for key, entry in inside.items()}, checksums
 
 
 def _stored(content: memoryview, entry: zipfile.ZipInfo) -> memoryview:

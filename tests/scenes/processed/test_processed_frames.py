@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -43,6 +45,62 @@ def test_a_scannet_export_is_read_by_frame_numbers(tmp_path: Path):
         assert np.array_equal(frame.read_semantic().numpy(), wanted.semantic)
         assert frame.read_color().shape == (*wanted.depth.shape, 3)
         assert np.abs(frame.read_color().numpy().astype(int) - wanted.color).mean() < 4
+
+
+def keeping_times(path: Path, change: Callable[[], object]) -> None:
+    """Changes a file; its time and that of its folder stay."""
+    before = [(one, one.stat()) for one in (path, path.parent)]
+    change()
+    for one, state in before:
+        os.utime(one, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+def test_what_is_corrected_in_place_is_read_anew_whatever_the_times_say(tmp_path: Path):
+    writers.scannet_pth(tmp_path)
+    store, folder = SceneStore.open(tmp_path), tmp_path / "rgbd" / SCENE
+    wanted = poses(store.read(SCENE).frames)
+    wanted[1, 0, 3] += 0.125
+    keeping_times(folder / "pose/10.txt", lambda: np.savetxt(folder / "pose/10.txt", wanted[1]))
+    assert np.allclose(poses(store.read(SCENE).frames), wanted, atol=1e-6)
+    lens = np.diag([60.0, 61.0, 1.0, 1.0])
+    path = folder / "intrinsic/intrinsic_depth.txt"
+    keeping_times(path, lambda: np.savetxt(path, lens))
+    assert np.allclose(store.read(SCENE).frames[0].camera.intrinsics.numpy(), lens[:3, :3])
+    skip, listed = tmp_path / "skip.lst", tmp_path / "train.json"
+    skip.touch()
+    for name in ("10", "20"):
+        keeping_times(skip, lambda name=name: skip.write_text(f"{SCENE} {name}\n"))
+        left = [one for one in ("0", "10", "20", "30") if one != name]
+        assert [one.id for one in store.read(SCENE).frames] == left
+    skip.unlink()
+    listed.write_text("[]")
+    for one in (20, 30):
+        keeping_times(listed, lambda one=one: writers.frame_list(tmp_path, "train", SCENE, [one]))
+        assert [frame.id for frame in store.read(SCENE).frames] == [str(one)]
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_a_view_that_is_corrected_in_place_is_read_anew(tmp_path: Path, bare: bool):
+    writers.s3dis_pth(tmp_path, ("Area_1",))
+    store, path = SceneStore.open(tmp_path), tmp_path / "Area_1/office_1_rgbd/aa1_0_1.pth"
+    content = writers.view(writers.views()[1], 1 / 4000)
+
+    def write() -> None:
+        if bare:
+            path.write_bytes(pickle.dumps(content, protocol=4))
+        else:
+            writers.save(path, content)
+
+    write()
+    wanted = poses(store.read("office_1").frames)
+    content["extrinsic"] = content["extrinsic"].copy()
+    content["extrinsic"][0, 3] += 0.125
+    wanted[1, 0, 3] += 0.125
+    keeping_times(path, write)
+    assert np.allclose(poses(store.read("office_1").frames), wanted, atol=1e-6)
+    content["rgb"] = 255 - content["rgb"]
+    keeping_times(path, write)
+    assert np.array_equal(store.read("office_1").frames[1].read_color().numpy(), content["rgb"])
 
 
 def test_the_list_of_frames_to_skip_and_the_list_to_take_name_frames_not_places(tmp_path: Path):

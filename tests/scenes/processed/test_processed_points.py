@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from ponderv2.errors import SceneError
 from ponderv2.scenes.normals import estimate_normals
 from ponderv2.scenes.processed import kept, normals
+from ponderv2.scenes.safe_pickle import read_pickled
 from ponderv2.scenes.storage import DatasetInfo, SceneStore
 from tests.scenes.photographed_room import write_store
 from tests.scenes.processed import writers
@@ -89,6 +91,7 @@ def test_without_labels_none_are_read(tmp_path: Path):
 
 def test_normals_are_estimated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     writers.s3dis_pth(tmp_path, ("Area_1",), photographs=False)
+    monkeypatch.setenv("PONDER_CACHE", str(tmp_path / "cache"))
     calls: list[int] = []
 
     def counted(*arguments: Any, **named: Any) -> Any:
@@ -99,7 +102,15 @@ def test_normals_are_estimated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     store = SceneStore.open(tmp_path)
     first = store.read("office_1").cloud.normal
     assert torch.equal(first, store.read("office_1").cloud.normal) and len(calls) == 1
-    writers.s3dis_pth(tmp_path, ("Area_1",), photographs=False)  # another time of change
+    path = tmp_path / "Area_1/office_1.pth"
+    state = path.stat()
+    writers.s3dis_pth(tmp_path, ("Area_1",), photographs=False)  # another time of change, the same content
+    assert torch.equal(first, store.read("office_1").cloud.normal) and len(calls) == 1
+    values = read_pickled(path)
+    values["coord"][0, 0] += 0.5
+    writers.save(path, values)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert path.stat().st_size == state.st_size
     store.read("office_1")
     assert len(calls) == 2
     monkeypatch.setenv("PONDER_CACHE", "/dev/null/nowhere")
