@@ -158,19 +158,19 @@ def _integer_notes(values: ndarray, high: float) -> list[str]:
 
 def _choose_unit(values: ndarray, low: float, high: float, whole: bool) -> tuple[ColorRange, list[str]]:
     if not _rare(values < -_SLACK, values.size):
-        return "-1..1", ["colours span -1..1: they were moved to 0..255"]
+        return "-1..1", ["colours were numbers from -1 to 1 and were moved to 0..255"]
     if whole and high > 0:
         return "0..1", [
             "colours are nothing but 0 and 1: they were multiplied by 255, as 0..255 they are black"
         ]
-    return "0..1", ["colours span 0..1: they were multiplied by 255"] if high > 0 else []
+    return "0..1", ["colours were numbers from 0 to 1 and were multiplied by 255"] if high > 0 else []
 
 
 def _choose_16_bit(values: ndarray, high: float, whole: bool) -> tuple[ColorRange, list[str]]:
     dark = f"; none exceeds {high:g}, with less than 16 bits they come out too dark" if high < _DARK else ""
     if whole and not bool((values.astype(np.int64) & 255).any()):
-        return "0..65280", ["colours are 8 bits times 256: they were divided by 256" + dark]
-    return "0..65535", ["colours span 0..65535: they were divided by 257" + dark]
+        return "0..65280", ["colours were 8 bits times 256 and were divided by 256" + dark]
+    return "0..65535", ["colours were numbers of 16 bits and were divided by 257" + dark]
 
 
 def _without_color(values: ndarray, chosen: ColorRange) -> Bool[ndarray, "*row"] | None:
@@ -183,7 +183,7 @@ def _without_color(values: ndarray, chosen: ColorRange) -> Bool[ndarray, "*row"]
 def _scaled(values: ndarray, chosen: ColorRange) -> tuple[Float32[ndarray, "*row channel"], bool]:
     """0..255, and whether anything visible was cut off."""
     factor, summand = _TO_BYTES[chosen]
-    if values.dtype == np.uint8 and chosen == "0..255":
+    if chosen == "0..255" and values.min(initial=0) >= 0 and values.max(initial=0) <= 255:
         return values.astype(np.float32), False
     scaled = values.astype(np.float64) * factor + summand
     cut_off = bool(((scaled < -0.5) & (values != -1.0)).any() or (scaled > 255.5).any())

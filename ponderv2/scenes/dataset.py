@@ -58,6 +58,20 @@ def _checked(scene: Scene) -> Scene:
     return scene
 
 
+def classes_above(largest: int, labels: Int[Tensor, " point"], where: str, label_field: str) -> str | None:
+    """What to say of labels above the largest class of a model, and how many points have them."""
+    above = labels > largest
+    count = int(above.sum())
+    if not count:
+        return None
+    values = torch.unique(labels[above])
+    listed = ", ".join(str(int(one)) for one in values[:5]) + (", ..." if len(values) > 5 else "")
+    return (
+        f"{where} has {'class' if len(values) == 1 else 'classes'} {listed} in '{label_field}' "
+        f"at {count / len(labels):.1%} of its points, the model knows 0 to {largest}"
+    )
+
+
 class _Scenes(Dataset[SceneBatch], ABC):
     """The scenes of one split, kept in memory up to a limit."""
 
@@ -77,6 +91,7 @@ class _Scenes(Dataset[SceneBatch], ABC):
         self.with_labels = with_labels
         self._frames: FrameChoice = config.frames if isinstance(config, PretrainDataConfig) else "none"
         self.label_field = config.label_field or store.info.label_field
+        self._largest_class: int | None = None
         self._memory: RecentlyUsed[_Read] = RecentlyUsed(config.cache_megabytes / 2)
 
     def __len__(self) -> int:
@@ -92,13 +107,23 @@ class _Scenes(Dataset[SceneBatch], ABC):
         """Classes of the label field."""
         return len(self.store.info.label_set(self.label_field).class_names)
 
+    def expect_classes(self, n_classes: int) -> None:
+        """From now on a scene with other classes is refused when it is read, as one that is damaged is."""
+        self._largest_class = n_classes - 1
+
     def scene(self, index: int) -> Scene:
-        """A scene as it was prepared."""
+        """A scene as it was prepared. Raises SceneError where it cannot be used."""
         name = self.names[index]
-        frames = self._frames
-        return self._memory.get(
-            name, lambda: _Read(_checked(self.store.read(name, self.split, self.with_labels, frames)))
-        ).scene
+        return self._memory.get(name, lambda: _Read(self._read(name))).scene
+
+    def _read(self, name: str) -> Scene:
+        scene = _checked(self.store.read(name, self.split, self.with_labels, self._frames))
+        labels = scene.cloud.labels.get(self.label_field)
+        if self._largest_class is not None and labels is not None:
+            wrong = classes_above(self._largest_class, labels, f"scene '{name}'", self.label_field)
+            if wrong is not None:
+                raise SceneError(wrong, fix="store -1 in the array where a point has no class")
+        return scene
 
     @abstractmethod
     def sample(self, index: int, draw: int) -> SceneBatch:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import yaml
 from ponderv2.errors import SceneError
 from ponderv2.plain_yaml import DUMPER, plain_values
 from ponderv2.scenes.near_miss import near_neighbour
+from ponderv2.scenes.point_labels import with_ignored
 from ponderv2.scenes.prepared import PreparedScene
 from ponderv2.scenes.processed.layout import FrameChoice, SceneLayout
 from ponderv2.scenes.scene import Scene
@@ -158,23 +159,39 @@ class SceneStore:
 
         Without `labels` no file with classes or objects is opened, whether there is one or not.
         """
-        return self.layout.read(self.folder(name, split), name, labels, frames)
+        return self._with_ignored(self.layout.read(self.folder(name, split), name, labels, frames))[0]
+
+    def _with_ignored(self, scene: Scene) -> tuple[Scene, tuple[str, ...]]:
+        """-1 for every point without a label, and what was decided about it."""
+        labels, notes = dict(scene.cloud.labels), ()
+        for field_name, values in labels.items():
+            n_classes = len(self.info.label_set(field_name).class_names) or None
+            labels[field_name], more = with_ignored(values, field_name, n_classes)
+            notes += more
+        return replace(scene, cloud=replace(scene.cloud, labels=labels)), notes
+
+    def _label_notes(self, name: str, split: str) -> tuple[str, ...]:
+        return self._with_ignored(self.layout.read(self._folder(name, split), name, True, "none"))[1]
 
     def mesh_path(self, name: str, split: str | None = None) -> Path | None:
         """The reference mesh of a scene, when there is one."""
         path = self.folder(name, split) / "mesh.ply"
         return path if path.is_file() else None
 
-    def remarks(self, split: str) -> tuple[str, ...]:
-        """What to know of a folder of another program: what it is, and what its first scene lacks."""
-        names = () if self.layout is PREPARED else self.photographed(split)
+    def remarks(self, split: str, labels: bool = False) -> tuple[str, ...]:
+        """What to know of a folder of another program: what it is, and what its first scene lacks.
+
+        With `labels` those of the first scene are read, and what was decided about them is reported.
+        """
+        names = self.photographed(split)
         if not names:
             return ()
-        found = self.layout.notes(self._folder(names[0], split))
-        return (
-            f"{self.root}: scenes of '{self.info.name}' read in place",
-            *(f"{names[0]}: {one}" for one in found),
-        )
+        found = self._label_notes(names[0], split) if labels else ()
+        place = ()
+        if self.layout is not PREPARED:
+            found = (*self.layout.notes(self._folder(names[0], split)), *found)
+            place = (f"{self.root}: scenes of '{self.info.name}' read in place",)
+        return (*place, *(f"{names[0]}: {one}" for one in found))
 
     def record(self, name: str, split: str) -> dict[str, Any]:
         """What was noted when the scene was prepared (fingerprint, notes, repairs); empty if nothing was.
@@ -182,7 +199,8 @@ class SceneStore:
         Of scenes of other programs: what was guessed, computed or left out in reading. Raises SceneError.
         """
         if self.layout is not PREPARED:
-            return {"notes": list(self.layout.notes(self._folder(name, split)))}
+            notes = self.layout.notes(self._folder(name, split)) + self._label_notes(name, split)
+            return {"notes": list(notes)}
         try:
             values = json.loads((self._folder(name, split) / "prepared.json").read_text())
         except (OSError, ValueError, RecursionError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +14,13 @@ from torch import Tensor
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera
 from ponderv2.scenes.array_files import map_array, read_arrays
+from ponderv2.scenes.point_labels import whole_numbers
+from ponderv2.scenes.point_rows import color_rows, finite_rows, near_pose, near_rows
 from ponderv2.scenes.processed.layout import FrameChoice
 from ponderv2.scenes.processed.normals import kept_normals
 from ponderv2.scenes.scene import Frame, PointCloud, Scene
 
 AGAIN = "prepare the scene again"
-MAPPED_FROM = 8 * 2**20
-"""Bytes. A mapped array is an open file, of which a process has but a thousand: smaller ones are read."""
 
 
 class PreparedScenes:
@@ -57,32 +58,57 @@ def read_scene(folder: Path, name: str, with_labels: bool = True) -> Scene:
 
     Without labels no file of them is touched, and frames have no `semantic_path`.
     """
-    frames = _read_frames(folder / "frames")
+    return read_scene_with_notes(folder, name, with_labels)[0]
+
+
+def read_scene_with_notes(folder: Path, name: str, with_labels: bool = True) -> tuple[Scene, tuple[str, ...]]:
+    """As `read_scene`; also how colours and positions were understood, and what was made up."""
+    cloud, notes = _read_cloud(folder, with_labels)
+    frames = _read_frames(folder / "frames", np.array(cloud.origin))
+    stored = _stored_origin(folder)
+    if stored.any():  # subtracted when the scene was prepared
+        x, y, z = (stored + cloud.origin).tolist()
+        cloud = replace(cloud, origin=(x, y, z))
     if not with_labels:
         frames = tuple(replace(frame, semantic_path=None) for frame in frames)
-    return Scene(name=name, cloud=_read_cloud(folder, with_labels), frames=frames)
+    return Scene(name=name, cloud=cloud, frames=frames), notes
 
 
-def _read_cloud(folder: Path, with_labels: bool) -> PointCloud:
-    coord = _float_rows(folder / "coord.npy", 3)
+def _stored_origin(folder: Path) -> ndarray:
+    try:
+        values = json.loads((folder / "prepared.json").read_bytes()).get("origin", (0.0, 0.0, 0.0))
+        origin = np.array(values, np.float64)
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return np.zeros(3)
+    return origin if origin.shape == (3,) and np.isfinite(origin).all() else np.zeros(3)
+
+
+def _read_cloud(folder: Path, with_labels: bool) -> tuple[PointCloud, tuple[str, ...]]:
+    coord, origin, notes = near_rows(_rows(folder / "coord.npy", 3), folder / "coord.npy", AGAIN)
     n_points = len(coord)
     if n_points == 0:
         raise SceneError(f"{folder / 'coord.npy'} holds no points", fix=AGAIN)
-    grey = torch.full((1, 3), 127.5).expand(n_points, 3)
-    color = _float_rows(folder / "color.npy", 3) if (folder / "color.npy").is_file() else grey
+    color = torch.full((1, 3), 127.5).expand(n_points, 3)
+    if (folder / "color.npy").is_file():
+        color, more = color_rows(_rows(folder / "color.npy"), folder / "color.npy", AGAIN)
+        notes += more
     has_normals = (folder / "normal.npy").is_file()
-    normal = _float_rows(folder / "normal.npy", 3) if has_normals else kept_normals(coord)
+    normal = (
+        finite_rows(_rows(folder / "normal.npy", 3), folder / "normal.npy", AGAIN)
+        if has_normals
+        else kept_normals(coord)
+    )
     labels = _labels(folder) if with_labels else {}
     for field, values in {"color": color, "normal": normal, **labels}.items():
         if len(values) != n_points:
             path = folder / f"{field}.npy"
             raise SceneError(f"{path} has {len(values)} rows, coord.npy {n_points}", fix=AGAIN)
-    return PointCloud(coord, color, normal, labels)
+    return PointCloud(coord, color, normal, labels, origin), notes
 
 
 def _labels(folder: Path) -> dict[str, Tensor]:
     paths = [*sorted(folder.glob("segment*.npy")), *folder.glob("instance.npy")]
-    return {path.stem: _label_column(path) for path in paths}
+    return {path.stem: torch.from_numpy(whole_numbers(_array(path), path, AGAIN)) for path in paths}
 
 
 def _array(path: Path) -> ndarray:
@@ -92,29 +118,17 @@ def _array(path: Path) -> ndarray:
         raise SceneError(f"{path} is not a readable array ({error})", fix=AGAIN) from error
 
 
-def _float_rows(path: Path, width: int) -> Tensor:
+def _rows(path: Path, width: int | None = None) -> ndarray:
     values = _array(path)
-    if values.ndim != 2 or values.shape[1] != width or values.dtype.kind not in "fiu":
+    right = values.ndim == 2 and (width is None or values.shape[1] == width)
+    if not right or values.dtype.kind not in "fiu":
         raise SceneError(
-            f"{path} is {values.dtype} {values.shape}, expected numbers of shape (N, {width})", fix=AGAIN
+            f"{path} is {values.dtype} {values.shape}, expected numbers of shape (N, {width or 3})", fix=AGAIN
         )
-    mapped = values.dtype == np.float32 and values.nbytes >= MAPPED_FROM
-    with np.errstate(over="ignore"):
-        rows = torch.from_numpy(values if mapped else np.array(values, np.float32))
-    if not bool(torch.isfinite(rows).all()):
-        raise SceneError(f"{path} holds numbers that are not finite", fix=AGAIN)
-    return rows
+    return values
 
 
-def _label_column(path: Path) -> Tensor:
-    """Any integer type; of several columns the first is the primary label (ScanNet++)."""
-    values = _array(path)
-    if values.dtype.kind not in "iu" or values.ndim not in (1, 2) or 0 in values.shape[1:]:
-        raise SceneError(f"{path} is {values.dtype} {values.shape}, expected whole numbers (N,)", fix=AGAIN)
-    return torch.from_numpy((values if values.ndim == 1 else values[:, 0]).astype(np.int64))
-
-
-def _read_frames(folder: Path) -> tuple[Frame, ...]:
+def _read_frames(folder: Path, origin: ndarray = np.zeros(3)) -> tuple[Frame, ...]:
     path = folder / "cameras.npz"
     if not path.is_file():
         return ()
@@ -123,7 +137,7 @@ def _read_frames(folder: Path) -> tuple[Frame, ...]:
         _check_ids(path, cameras["ids"])
         ids = [str(one) for one in cameras["ids"]]
         _check_cameras(path, cameras, len(ids))
-        return tuple(_frame(folder, one, cameras, index) for index, one in enumerate(ids))
+        return tuple(_frame(folder, one, cameras, index, origin) for index, one in enumerate(ids))
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise SceneError(f"{path} is damaged ({error})", fix=AGAIN) from error
 
@@ -147,12 +161,12 @@ def _check_cameras(path: Path, cameras: dict[str, ndarray], n_frames: int) -> No
         raise SceneError(f"{path} holds poses that are not finite or not invertible", fix=AGAIN)
 
 
-def _frame(folder: Path, name: str, cameras: dict[str, ndarray], index: int) -> Frame:
+def _frame(folder: Path, name: str, cameras: dict[str, ndarray], index: int, origin: ndarray) -> Frame:
     width, height = (int(value) for value in cameras["size"][index])
     camera = Camera(
         intrinsics=torch.from_numpy(cameras["K"][index].astype(np.float32)),
         world_to_camera=torch.from_numpy(
-            np.linalg.inv(cameras["camera_to_world"][index].astype(np.float64))
+            np.linalg.inv(near_pose(cameras["camera_to_world"][index], origin))
         ).float(),
         width=width,
         height=height,

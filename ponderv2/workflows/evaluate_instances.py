@@ -152,5 +152,4 @@ def _check_labels(data: SegmentationDataset, n_classes: int, request: Evaluation
                 fix="--export DIR or --submission FILE.zip write the objects without comparing them",
             )
         return
-    largest = int(cloud.labels[data.label_field].max())
-    refuse_other_classes(request.stored, data, largest, n_classes)
+    refuse_other_classes(request.stored, data, cloud.labels[data.label_field], n_classes)

@@ -183,4 +183,4 @@ def _check_labels(data: SegmentationDataset, n_classes: int, request: Evaluation
         if request.submission is None and request.export is None:
             data.labelled_scene(0)
         return
-    refuse_other_classes(request.stored, data, int(labels.max()), n_classes)
+    refuse_other_classes(request.stored, data, labels, n_classes)

@@ -8,11 +8,13 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
+from jaxtyping import Int
 from pydantic import ValidationError
+from torch import Tensor
 
 from ponderv2.config import StrictConfig
 from ponderv2.errors import CheckpointError, SceneError
-from ponderv2.scenes.dataset import SegmentationDataset
+from ponderv2.scenes.dataset import SegmentationDataset, classes_above
 from ponderv2.scenes.fragments import TestSet
 from ponderv2.scenes.labels.benchmarks import Benchmark, benchmark_of
 from ponderv2.scenes.storage import SceneStore
@@ -81,19 +83,18 @@ class EvaluationRequest:
 
 
 def refuse_other_classes(
-    stored: LoadedModel, data: SegmentationDataset, largest: int, n_classes: int
+    stored: LoadedModel, data: SegmentationDataset, labels: Int[Tensor, " point"], n_classes: int
 ) -> None:
     """Raises SceneError where the scenes have other classes than the model, or give them other names.
 
-    `largest`: label of the first scene.
+    `labels`: of the first scene. Later scenes are refused when they are read.
     """
     fix = "--data DIR with scenes of the classes that the model was trained on"
-    if largest >= n_classes:
-        raise SceneError(
-            f"scene '{data.names[0]}' of {data.store.root} has class {largest}, "
-            f"the model knows 0 to {n_classes - 1}",
-            fix=fix,
-        )
+    where = f"scene '{data.names[0]}' of {data.store.root}"
+    wrong = classes_above(n_classes - 1, labels, where, data.label_field)
+    if wrong is not None:
+        raise SceneError(wrong, fix=f"{fix}; -1 in the array where a point has no class")
+    data.expect_classes(n_classes)
     of_scenes = data.store.info.label_set(data.label_field).class_names
     of_model = names_of_model(stored, data.condition)
     if not of_scenes or not of_model:

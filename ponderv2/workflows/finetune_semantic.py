@@ -11,7 +11,7 @@ from ponderv2.errors import PresetError, SceneError
 from ponderv2.evaluation.semantic import segmentation_metrics
 from ponderv2.models.finetuned import SegmentationModel
 from ponderv2.models.segmentation_config import SegmentationModelConfig
-from ponderv2.scenes.dataset import SegmentationDataset
+from ponderv2.scenes.dataset import SegmentationDataset, classes_above
 from ponderv2.scenes.storage import SceneStore
 from ponderv2.training.logbook import Logbook
 from ponderv2.workflows.class_metrics import confusion_of_scenes
@@ -34,20 +34,33 @@ def datasets(config: FinetuneConfig) -> tuple[SegmentationDataset, SegmentationD
         return training, None
     # A budget of labels is for training; all scenes and labels of the other split are evaluated.
     everything = config.data.model_copy(update={"budget": type(config.data.budget)()})
-    return training, SegmentationDataset(store, config.val_split, everything, config.seed)
+    validation = SegmentationDataset(store, config.val_split, everything, config.seed)
+    n_classes = n_classes_of(config.model, validation.condition)
+    if n_classes is not None:
+        validation.expect_classes(n_classes)
+    return training, validation
 
 
 def check_classes(training: SegmentationDataset, config: FinetuneConfig) -> None:
-    """Labels and datasets that the model does not know are said before the work, by the first scene."""
+    """Labels and datasets that the model does not know are reported before the work, by the first scene.
+
+    Later scenes are refused when they are read.
+    """
     check_condition(training.condition, config)
+    n_classes = n_classes_of(config.model, training.condition)
+    if n_classes is None:
+        return
     segment = training.labelled_scene(0).cloud.labels[training.label_field]
-    largest, n_classes = int(segment.max()), n_classes_of(config.model, training.condition)
-    if n_classes is not None and largest >= n_classes:
-        raise PresetError(
-            f"scene '{training.names[0]}' has class {largest} in '{training.label_field}', "
-            f"the model classes 0 to {n_classes - 1}",
-            fix="--set model.head.n_classes=N or --set data.label_field=NAME",
-        )
+    key = "head.n_classes" if isinstance(config.model, SegmentationModelConfig) else "n_classes"
+    fix = (
+        f"--set model.{key}={int(segment.max()) + 1} if these are classes, -1 in the array where not, "
+        "or --set data.label_field=NAME"
+    )
+    where = f"scene '{training.names[0]}'"
+    wrong = classes_above(n_classes - 1, segment, where, training.label_field)
+    if wrong is not None:
+        raise PresetError(wrong, fix=fix)
+    training.expect_classes(n_classes)
 
 
 def check_condition(condition: str, config: FinetuneConfig) -> None:

@@ -114,7 +114,9 @@ def test_scenes_of_other_classes_are_not_evaluated(tmp_path: Path) -> None:
     run = finetune.run(finetune_config(steps=1, evaluate_every=0), scenes=scenes, out=tmp_path, name="run")
     for path in scenes.rglob("segment.npy"):
         np.save(path, np.full(len(np.load(path)), 9, np.int16))
-    with pytest.raises(SceneError, match="has class 9, the model knows 0 to 2"):
+    with pytest.raises(
+        SceneError, match=r"has class 9 in 'segment' at 100\.0% of its points, the model knows 0 to 2"
+    ):
         evaluate.run(run.folder, scenes=scenes)
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ponderv2.scenes.normals import estimate_normals
+from ponderv2.scenes.origin import far_outliers
 from ponderv2.scenes.processed.kept import kept
 
 NOTE = "the scene has no normals: they were estimated from the points around each point"
@@ -23,7 +24,8 @@ def kept_normals(coord: Float[Tensor, "point 3"]) -> Float[Tensor, "point 3"]:
 
     def make() -> dict[str, np.ndarray]:
         points = coord.numpy().astype(np.float64)
-        return {"normal": estimate_normals(points, towards=points.mean(axis=0)[None])}
+        middle = points[~far_outliers(points)].mean(axis=0)
+        return {"normal": estimate_normals(points, towards=middle[None])}
 
     content = hashlib.sha256(coord.contiguous().numpy().data).hexdigest()
     found = kept("normals", content, make).get("normal")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ponderv2.scenes.point_rows import Origin
 from ponderv2.scenes.processed import ponderv2_recordings, ponderv2_views
 from ponderv2.scenes.processed.layout import FrameChoice
 from ponderv2.scenes.scene import Frame
@@ -24,15 +25,18 @@ class Photographs:
         return ponderv2_views.has_views(place) or ponderv2_recordings.has_recording(self.root, place.name)
 
     def read(
-        self, place: Path, labels: bool, choice: FrameChoice
+        self, place: Path, labels: bool, choice: FrameChoice, origin: Origin = (0.0, 0.0, 0.0)
     ) -> tuple[tuple[Frame, ...], tuple[str, ...]]:
-        """The frames of a scene and what was left out; without `labels` frames know of none."""
+        """The frames of a scene and what was left out; without `labels` frames know of none.
+
+        `origin`: what was subtracted from the points, and is from the cameras.
+        """
         if choice == "none":
             return (), ()
-        frames, notes = ponderv2_views.read_views(place, self.depth_scale, self.n_classes)
+        frames, notes = ponderv2_views.read_views(place, self.depth_scale, self.n_classes, origin)
         if not frames and not notes:
             split = place.parent.name
-            frames, notes = ponderv2_recordings.read_recording(self.root, split, place.name, choice)
+            frames, notes = ponderv2_recordings.read_recording(self.root, split, place.name, choice, origin)
         if not labels:
             frames = tuple(replace(frame, semantic_path=None) for frame in frames)
         return frames, notes

@@ -10,9 +10,8 @@ import torch
 from ponderv2.scenes.processed.layout import FrameChoice
 from ponderv2.scenes.processed.normals import NOTE
 from ponderv2.scenes.processed.photographs import Photographs
-from ponderv2.scenes.processed.ponderv2 import UNIT_COLORS, unit_colors
 from ponderv2.scenes.scene import Scene
-from ponderv2.scenes.storage_reader import PREPARED, read_scene
+from ponderv2.scenes.storage_reader import PREPARED, read_scene, read_scene_with_notes
 
 
 @dataclass(frozen=True)
@@ -39,17 +38,14 @@ class ArrayScenes:
         """A scene; without `labels` no file of them is opened. Raises SceneError."""
         scene = read_scene(place, name, labels)
         cloud = scene.cloud
-        if unit_colors(cloud.color):
-            cloud = replace(cloud, color=cloud.color * 255.0)
         if labels:
             absent = dict.fromkeys(self.label_fields, torch.full((len(cloud),), -1))
             cloud = replace(cloud, labels={**absent, **cloud.labels})
-        found = scene.frames or self.photographs.read(place, labels, frames)[0]
+        found = scene.frames or self.photographs.read(place, labels, frames, cloud.origin)[0]
         return replace(scene, cloud=cloud, frames=found)
 
     def notes(self, place: Path) -> tuple[str, ...]:
         """What was guessed, computed or left out."""
-        scene = read_scene(place, place.name, with_labels=False)
-        notes = [UNIT_COLORS] if unit_colors(scene.cloud.color) else []
-        notes += [] if (place / "normal.npy").is_file() else [NOTE]
+        notes = read_scene_with_notes(place, place.name, with_labels=False)[1]
+        notes += () if (place / "normal.npy").is_file() else (NOTE,)
         return (*notes, *self.photographs.read(place, False, "all")[1])

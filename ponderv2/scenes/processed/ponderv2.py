@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from ponderv2.errors import SceneError
+from ponderv2.scenes.point_labels import whole_numbers
+from ponderv2.scenes.point_rows import color_rows, finite_rows, near_rows
 from ponderv2.scenes.processed.layout import FrameChoice
 from ponderv2.scenes.processed.normals import NOTE, kept_normals
 from ponderv2.scenes.processed.photographs import Photographs
@@ -33,7 +35,6 @@ LABEL_KEYS = {
 }
 """Name in a file -> name in a scene."""
 _AGAIN = "process the scene again, or delete the file"
-UNIT_COLORS = "colours were numbers from 0 to 1 and were multiplied by 255"
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class PickledScenes:
     def read(self, place: Path, name: str, labels: bool, frames: FrameChoice) -> Scene:
         """A scene; without `labels` their bytes are not read. Raises SceneError."""
         cloud, _ = self._cloud(place, labels)
-        return Scene(name, cloud, self.photographs.read(place, labels, frames)[0])
+        return Scene(name, cloud, self.photographs.read(place, labels, frames, cloud.origin)[0])
 
     def notes(self, place: Path) -> tuple[str, ...]:
         """What was guessed, computed or left out."""
@@ -74,11 +75,12 @@ class PickledScenes:
     def _cloud(self, place: Path, labels: bool) -> tuple[PointCloud, tuple[str, ...]]:
         path = _file(place)
         arrays = read_pickled(path, (*POINT_KEYS, *(LABEL_KEYS if labels else ())))
-        coord = _rows(path, arrays, "coord")
+        coord, origin, notes = near_rows(_rows(path, arrays, "coord"), path, _AGAIN)
         n_points = len(coord)
-        color, notes = _colors(path, arrays, n_points)
+        color, more = _colors(path, arrays, n_points)
+        notes += more
         if "normal" in arrays:
-            normal = _rows(path, arrays, "normal")
+            normal = finite_rows(_rows(path, arrays, "normal"), path, _AGAIN)
         else:
             normal, notes = kept_normals(coord), (*notes, NOTE)
         fields = dict.fromkeys(self.label_fields, torch.full((n_points,), -1)) if labels else {}
@@ -88,7 +90,7 @@ class PickledScenes:
         for what, values in {"color": color, "normal": normal, **fields}.items():
             if len(values) != n_points:
                 raise SceneError(f"{path}: {len(values)} rows of '{what}' for {n_points} points", fix=_AGAIN)
-        return PointCloud(coord, color, normal, fields), notes
+        return PointCloud(coord, color, normal, fields, origin), notes
 
     def _field(self, key: str) -> str:
         """A benchmark of several label arrays means its first where a file says no more than `segment`."""
@@ -100,11 +102,6 @@ class PickledScenes:
 def label_fields_in(keys: tuple[str, ...]) -> tuple[str, ...]:
     """Label arrays of a file with these keys, without those of objects."""
     return tuple(sorted({LABEL_KEYS[key] for key in keys if key in LABEL_KEYS} - {"instance"}))
-
-
-def unit_colors(color: Tensor) -> bool:
-    """Whether colours of a floating-point type span 0..1 and not 0..255."""
-    return color.numel() > 0 and bool(color.max() <= 1.0) and bool(color.max() > 0.0)
 
 
 def _file(place: Path) -> Path:
@@ -123,16 +120,15 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
     return entry.name.endswith(ENDING) and entry.is_file()
 
 
-def _rows(path: Path, arrays: dict[str, Any], key: str) -> Tensor:
+def _rows(path: Path, arrays: dict[str, Any], key: str, widths: tuple[int, ...] = (3,)) -> np.ndarray:
     values = arrays.get(key)
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
         raise SceneError(f"{path} has no array '{key}' of numbers: it is no scene", fix=_AGAIN)
-    if values.ndim != 2 or values.shape[1] != 3 or (key == "coord" and not len(values)):
+    if values.ndim != 2 or values.shape[1] not in widths or (key == "coord" and not len(values)):
         raise SceneError(f"{path}: '{key}' has the shape {values.shape}, expected (N, 3)", fix=_AGAIN)
-    numbers = torch.from_numpy(np.ascontiguousarray(values, np.float32))
-    if not bool(torch.isfinite(numbers).all()):
+    if values.dtype.kind == "f" and not bool(np.isfinite(values).all()):
         raise SceneError(f"{path}: '{key}' holds numbers that are not finite", fix=_AGAIN)
-    return numbers
+    return values
 
 
 def _colors(path: Path, arrays: dict[str, Any], n_points: int) -> tuple[Tensor, tuple[str, ...]]:
@@ -140,17 +136,11 @@ def _colors(path: Path, arrays: dict[str, Any], n_points: int) -> tuple[Tensor, 
         return torch.full((1, 3), 127.5).expand(n_points, 3), (
             "the scene has no colours: all points are grey",
         )
-    color = _rows(path, arrays, "color")
-    if arrays["color"].dtype.kind == "f" and unit_colors(color):
-        return color * 255.0, (UNIT_COLORS,)
-    return color, ()
+    return color_rows(_rows(path, arrays, "color", widths=(1, 3, 4)), path, _AGAIN)
 
 
 def _labels(path: Path, values: Any, key: str) -> Tensor:
     """Any type of number, (N,), (N, 1) or (N, k), of which the first column counts."""
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu" or values.ndim not in (1, 2):
+    if not isinstance(values, np.ndarray):
         raise SceneError(f"{path}: '{key}' is no array of whole numbers (N,)", fix=_AGAIN)
-    column = values if values.ndim == 1 else values[:, 0]
-    if values.dtype.kind == "f" and not (np.isfinite(column).all() and (column == np.rint(column)).all()):
-        raise SceneError(f"{path}: '{key}' holds numbers that are not whole", fix=_AGAIN)
-    return torch.from_numpy(column.astype(np.int64))
+    return torch.from_numpy(whole_numbers(values, f"'{key}' in {path}", _AGAIN))

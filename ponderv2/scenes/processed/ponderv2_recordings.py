@@ -20,6 +20,7 @@ from ponderv2.io.files import digest_of_files
 from ponderv2.scenes.frame_pictures import PreparedPictures
 from ponderv2.scenes.labels.scannet20 import CLASS_OF_NYU40
 from ponderv2.scenes.pictures import decode_color, picture_size, read_integers
+from ponderv2.scenes.point_rows import Origin, near_pose
 from ponderv2.scenes.processed.kept import kept
 from ponderv2.scenes.processed.layout import FrameChoice
 from ponderv2.scenes.scene import Frame
@@ -70,11 +71,12 @@ def has_recording(root: Path, scene: str) -> bool:
 
 
 def read_recording(
-    root: Path, split: str, scene: str, choice: FrameChoice
+    root: Path, split: str, scene: str, choice: FrameChoice, origin: Origin = (0.0, 0.0, 0.0)
 ) -> tuple[tuple[Frame, ...], tuple[str, ...]]:
     """The frames that are chosen and can be used, found by their ids, and what was left out.
 
     Chosen are all, or those that `SPLIT.json` lists for the scene; of these none that `skip.lst` names.
+    `origin`: metres, subtracted from the positions of the cameras.
     """
     if not has_recording(root, scene):
         return (), ()
@@ -89,7 +91,8 @@ def read_recording(
     pictures = RecordingPictures()
     frames = []
     for one in chosen:
-        pose = torch.from_numpy(np.linalg.inv(found["camera_to_world"][row_of[one]])).float()
+        near = near_pose(found["camera_to_world"][row_of[one]], np.array(origin))
+        pose = torch.from_numpy(np.linalg.inv(near)).float()
         color, depth, label = (str(name) for name in names[row_of[one]])
         frames.append(
             Frame(

@@ -15,6 +15,8 @@ from numpy import ndarray
 
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera
+from ponderv2.scenes.colors import read_colors
+from ponderv2.scenes.point_rows import Origin, near_pose
 from ponderv2.scenes.processed.kept import kept
 from ponderv2.scenes.safe_pickle import PickledFile, read_pickled
 from ponderv2.scenes.scene import Frame
@@ -36,7 +38,7 @@ class PickledPictures:
     def color(self, path: Path, size: tuple[int, int]) -> UInt8[ndarray, "row column 3"]:
         """RGB 0..255."""
         rgb = _picture(path, "rgb", 3)
-        return rgb if rgb.dtype == np.uint8 else np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
+        return rgb if rgb.dtype == np.uint8 else read_colors(rgb, path).as_bytes()
 
     def depth(self, path: Path, size: tuple[int, int]) -> Float32[ndarray, "row column"]:
         """In units of the file; 0 outside of the mask and where nothing was measured."""
@@ -56,9 +58,12 @@ def has_views(place: Path) -> bool:
 
 
 def read_views(
-    place: Path, depth_scale: float, n_classes: int | None
+    place: Path, depth_scale: float, n_classes: int | None, origin: Origin = (0.0, 0.0, 0.0)
 ) -> tuple[tuple[Frame, ...], tuple[str, ...]]:
-    """The views of a room that can be used, and what was left out. Nothing is renamed or written there."""
+    """The views of a room that can be used, and what was left out. Nothing is renamed or written there.
+
+    `origin`: metres, subtracted from the positions of the cameras.
+    """
     paths = {path.stem: path for path in sorted(_folder(place).glob("*.pth"), key=_in_order)}
     if not paths:
         return (), ()
@@ -71,7 +76,9 @@ def read_views(
         width, height = (int(side) for side in found["size"][number])
         camera = Camera(
             torch.from_numpy(found["K"][number]).float(),
-            torch.from_numpy(np.linalg.inv(found["camera_to_world"][number])).float(),
+            torch.from_numpy(
+                np.linalg.inv(near_pose(found["camera_to_world"][number], np.array(origin)))
+            ).float(),
             width,
             height,
         )
