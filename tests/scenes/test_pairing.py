@@ -216,6 +216,8 @@ def test_more_poses_than_images_by_name(digits):
         ([f"{n / 30:.4f}" for n in range(5)], "s"),
         ([f"{n * 1000 / 30:.3f}" for n in range(5)], "ms"),
         (["0", "33", "67", "100"], "ms"),
+        ([str(132574683871440000 + n * 333333) for n in range(5)], "100 ns"),
+        ([str(1200000000000 + n * 33366667) for n in range(5)], "ns"),
         (["0", "33367", "66733", "100100"], "us"),
         (["0", "33366667", "66733333", "100100001"], "ns"),
         (["0", "1", "2", "3"], None),
@@ -328,3 +330,17 @@ def test_frames_chosen_at_irregular_distances_are_numbers_and_no_times():
     )
     assert found(result) == [(n, n, float(n)) for n in kept]
     assert any("without pose were left out (47)" in repair for repair in result.repairs)
+
+
+def test_images_with_numbers_and_poses_with_times_go_by_order():
+    names = [f"{n:06d}" for n in range(10)]
+    times = [f"{n / 30:.4f}" for n in range(10)]
+    result = pair_frames(WHERE, names, names, poses(10, times))
+    assert found(result) == diagonal(10)
+    assert any("by order (10 of each" in note for note in result.notes)
+    with pytest.raises(SceneError, match="cannot be paired"):
+        pair_frames(WHERE, names, names, poses(12, [f"{n / 30:.4f}" for n in range(12)]))
+
+
+def test_one_image_without_a_number_has_the_one_pose():
+    assert found(pair_frames(WHERE, ["a"], ["a"], poses(1))) == diagonal(1)

@@ -135,7 +135,7 @@ def test_distortion_beside_the_focal_lengths_is_read(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("481.2 -480.0 319.5 239.5", "negative focal length, fy = -480"),
+        ("-481.2 480.0 319.5 239.5", "focal lengths -481.2 and 480"),
         ("525 0 0 0 525 0 319.5 239.5 1", "transposed"),
         ("0.82 1.09 0.5 0.5", "relative to the size"),
         ("525 525", "2 numbers"),

@@ -187,7 +187,7 @@ def _by_counting(first: Names, second: Names) -> Match | None:
     if best is None:
         return _rows_in_order(first, second)
     one, two = best
-    common = _equal_keys(one, two)
+    common = {} if _of_two_kinds(one, two) else _equal_keys(one, two)
     if len(one.items) == len(two.items):
         reason = _same_counting(one, two, len(common))
         if reason:
@@ -203,6 +203,14 @@ def _by_counting(first: Names, second: Names) -> Match | None:
             fix=CHOOSE,
         )
     return None
+
+
+def _of_two_kinds(one: Column, two: Column) -> bool:
+    """Whether one has times and the other frame numbers, so that equal numbers mean nothing."""
+    if not (one.is_number and two.is_number):
+        return False
+    times = [is_certain(part.values) and unit_of(part.values) is not None for part in (one, two)]
+    return times[0] != times[1]
 
 
 def _same_counting(one: Column, two: Column, n_common: int) -> str:
@@ -323,7 +331,7 @@ def _sorted_items(column: Column) -> list[int]:
 
 def _ordered(part: Names) -> list[int]:
     """Places in order."""
-    if part.in_order:
+    if part.in_order or len(part.names) == 1:
         return list(range(len(part.names)))
     if not all(numbers_of(name) for name in part.names):
         raise SceneError(

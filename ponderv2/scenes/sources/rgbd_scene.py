@@ -21,6 +21,7 @@ from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedMesh,
 from ponderv2.scenes.sources.capture import Capture, RawFrame
 from ponderv2.scenes.sources.config import RgbdConfig
 from ponderv2.scenes.sources.depth_units import with_depth_numbers
+from ponderv2.scenes.sources.flipped_rows import with_rows_downwards
 from ponderv2.scenes.sources.frame_loading import Limits, LoadedFrame, load_depth, load_frame, same_aspect
 from ponderv2.scenes.sources.gravity import AXES, estimate_up, normals_of_depth, turn_up
 from ponderv2.scenes.sources.poses import clean_poses
@@ -60,7 +61,8 @@ class _Findings:
 def prepare_recording(capture: Capture, path: Path, config: RgbdConfig) -> PreparedScene:
     """Frames as a generator, the surface when they are through. Raises SceneError when no frame is usable."""
     found = _Findings(notes=[f"layout {capture.layout}", *capture.notes], repairs=list(capture.repairs))
-    capture = _with_own_files(capture, config, found)
+    capture, flipped = with_rows_downwards(_with_own_files(capture, config, found))
+    found.notes += flipped
     capture = _with_valid_poses(capture, path, found)
     capture = replace(capture, frames=choose_frames(capture.frames, config.stride, config.max_frames))
     capture, said = with_depth_numbers(capture, config.depth_max, config.depth_scale)

@@ -122,8 +122,16 @@ def find_capture(folder: Path, name: str) -> Capture | None:
     """
     sens = folder / f"{name}.sens"
     if sens.is_file():
-        return replace(sens_file.read(sens), depth_to_color=None)
-    return replace(exported.read(folder), depth_to_color=None) if exported.matches(folder) else None
+        capture = sens_file.read(sens)
+    elif exported.matches(folder):
+        capture = exported.read(folder)
+    else:
+        return None
+    if any(frame.depth_lens.intrinsics[1, 1] < 0 for frame in capture.frames):
+        raise SceneError(
+            f"the depth camera of {folder} has fy below zero", fix="no ScanNet camera has: copy it again"
+        )
+    return replace(capture, depth_to_color=None)
 
 
 def find_labels(folder: Path, name: str) -> Path | None:

@@ -95,21 +95,16 @@ def read_lens(path: Path) -> Lens:
 
 
 def checked_intrinsics(matrix: Float[ndarray, "3 3"], path: Path) -> Float[ndarray, "3 3"]:
-    """The matrix, refused when no camera can have it."""
+    """The matrix, refused when no camera can have it. fy may be negative: y of the camera points up."""
     fx, fy = matrix[0, 0], matrix[1, 1]
-    if fx > 0 > fy:
-        raise SceneError(
-            f"{path} has a negative focal length, fy = {fy:g}: rows counted from the bottom",
-            fix=f"write {-fy:g} where the first row of the pictures is the top, as in nearly all files",
-        )
-    if not np.isfinite(matrix).all() or fx <= 0 or fy <= 0:
+    if not np.isfinite(matrix).all() or fx <= 0 or fy == 0:
         raise SceneError(f"{path} holds no camera: focal lengths {fx:g} and {fy:g}")
     if matrix[2, :2].any() and not matrix[:2, 2].any():
         raise SceneError(
             f"{path} holds a transposed camera matrix: cx and cy are in the last row",
             fix="write them into the last column",
         )
-    if max(fx, fy) < 5 and np.abs(matrix[:2, 2]).max() <= 1:
+    if max(fx, abs(fy)) < 5 and np.abs(matrix[:2, 2]).max() <= 1:
         raise SceneError(
             f"{path} holds numbers relative to the size of the pictures: fx = {fx:g}, cx = {matrix[0, 2]:g}",
             fix="write pixels: multiply fx and cx by the width, fy and cy by the height",

@@ -15,9 +15,13 @@ from numpy import ndarray
 
 from ponderv2.scenes.sources.poses import clean_poses
 
-PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-EPOCH = (10**8, 5 * 10**9)
-"""Seconds since 1970 that a clock shows: 1973 to 2128."""
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9, "100 ns": 10**7}
+EPOCH = (9 * 10**8, 5 * 10**9)
+"""Seconds since 1970 that a clock shows: 1998 to 2128."""
+TICKS = ((12 * 10**16, 2 * 10**17), (6 * 10**17, 7 * 10**17))
+"""Windows counts 100 nanoseconds since 1601, and .NET since the year 1."""
+WIDEST_STEP = 1000
+"""Between numbers of frames that were thinned out evenly."""
 LONGEST_STEP = 20
 """Seconds between two images of a recording, at most."""
 SIMULTANEOUS = 0.01
@@ -27,7 +31,7 @@ EXACT = 1e-6
 
 
 def unit_of(values: Sequence[Decimal]) -> str | None:
-    """`s`, `ms`, `us` or `ns`, from size and spacing; None for frame numbers and whatever is no time.
+    """`s`, `ms`, `us`, `ns` or `100 ns`, from size and spacing; None for what is no time: frame numbers.
 
     Times since 1970 have 10, 13, 16 or 19 digits. Smaller numbers are told apart by their spacing: images are
     a millisecond to some seconds apart. Whole numbers at multiples of one distance (0, 1, 2 or 0, 10, 30) are
@@ -38,7 +42,10 @@ def unit_of(values: Sequence[Decimal]) -> str | None:
     ordered = sorted(set(values))
     steps = [two - one for one, two in pairwise(ordered)]
     spacing = median(steps) if steps else None
-    for unit, factor in PER_SECOND.items():
+    if any(low <= ordered[0] and ordered[-1] < high for low, high in TICKS):
+        return "100 ns"
+    for unit in ("s", "ms", "us", "ns"):
+        factor = PER_SECOND[unit]
         plausible = spacing is None or spacing <= LONGEST_STEP * factor
         if EPOCH[0] * factor <= ordered[0] and ordered[-1] < EPOCH[1] * factor and plausible:
             return unit
@@ -46,7 +53,8 @@ def unit_of(values: Sequence[Decimal]) -> str | None:
         return None
     if any(one != int(one) for one in ordered):
         return "s" if spacing < 5 else "ms"
-    if spacing < 5 or math.gcd(*map(int, steps)) > spacing / 2:
+    even = spacing < WIDEST_STEP and math.gcd(*map(int, steps)) > spacing / 2
+    if spacing < 5 or even:
         return None
     limits = (("ms", 2 * 10**3), ("us", 5 * 10**6), ("ns", 5 * 10**9))
     return next((unit for unit, limit in limits if spacing <= limit), None)

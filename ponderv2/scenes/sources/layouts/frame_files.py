@@ -41,7 +41,7 @@ def read_7scenes(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
     if known.depth is None:
         notes.append("depth camera: the published f=585, c=(320, 240)")
     if known.color is None or known.color is known.depth:
-        notes.append(UNCALIBRATED)
+        notes += [UNCALIBRATED] if files_like(path, "frame-*.color.*") else []
     capture = _capture(
         path, "7scenes", (known.color or depth_lens, depth_lens), config, known.depth_scale or 0.001
     )
@@ -100,7 +100,7 @@ def _capture(
     files = files_like(path, "frame-*.pose.txt")
     matrices = np.stack([read_pose(one) for one in files]) if files else np.zeros((0, 4, 4))
     poses = Poses(matrices, tuple(one.stem for one in files))
-    pairing = pair_frames(path, colors.names, depths.names, poses, config.pairing)
+    pairing = pair_frames(path, colors.names_or_none, depths.names, poses, config.pairing)
     frames = raw_frames(pairing, _ids(pairing), colors.paths, depths.paths, *lenses)
     notes = (*pairing.notes, *colors.notes, *depths.notes)
     return Capture(layout, frames, depth_scale, notes=notes, repairs=pairing.repairs)

@@ -47,6 +47,11 @@ class ImageFolder:
     notes: tuple[str, ...] = ()
 
     @property
+    def names_or_none(self) -> tuple[str, ...] | None:
+        """The names; None where there are no images at all: a recording of depth alone."""
+        return self.names or None
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names without ending. No two are equal."""
         return tuple(path.stem for path in self.paths)
@@ -122,11 +127,11 @@ def raw_frames(
     color_lens: Lens,
     depth_lens: Lens,
 ) -> tuple[RawFrame, ...]:
-    """Frames of paired images; `colors` and `depths` are the lists that were paired."""
+    """Frames of paired images; `colors` (empty: depth alone) and `depths` are the lists that were paired."""
     return tuple(
         RawFrame(
             id_,
-            PictureFile(colors[one.color or 0]),
+            None if one.color is None else PictureFile(colors[one.color]),
             PictureFile(depths[one.depth or 0]),
             one.camera_to_world,
             color_lens,

@@ -12,7 +12,7 @@ from ponderv2.scenes.plain_text import content_lines, numbers, read_text
 from ponderv2.scenes.sources.capture import Capture, Lens, pinhole
 from ponderv2.scenes.sources.config import RgbdConfig
 from ponderv2.scenes.sources.layouts.calibration import find_calibration
-from ponderv2.scenes.sources.layouts.image_folders import list_images, raw_frames
+from ponderv2.scenes.sources.layouts.image_folders import ImageFolder, list_images, raw_frames
 from ponderv2.scenes.sources.pairing import Poses, pair_frames
 
 EXPECTS = "color/ (or image/, rgb/), depth/, trajectory.log (or scene/trajectory.log)"
@@ -21,23 +21,21 @@ TRAJECTORIES = ("trajectory.log", "scene/trajectory.log", "trajectory.txt")
 
 
 def matches(path: Path) -> bool:
-    """A trajectory and both folders of images."""
-    return (
-        _trajectory(path) is not None
-        and (path / "depth").is_dir()
-        and any((path / name).is_dir() for name in COLORS)
-    )
+    """A trajectory and a folder of depth images; one of colour images may be there."""
+    return _trajectory(path) is not None and (path / "depth").is_dir()
 
 
 def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
     """Depth in millimetres. Poses have the numbers of the images, or as many as there are images."""
     trajectory = _trajectory(path)
     folder = next((path / name for name in COLORS if (path / name).is_dir()), None)
-    if trajectory is None or folder is None:
-        raise SceneError(f"{path} lacks pictures or a trajectory", fix=f"Redwood recordings hold {EXPECTS}")
+    if trajectory is None:
+        raise SceneError(f"{path} lacks a trajectory", fix=f"Redwood recordings hold {EXPECTS}")
     poses = read_trajectory(trajectory)
-    colors, depths = list_images(folder), list_images(path / "depth")
-    pairing = pair_frames(path, colors.names, depths.names, poses, config.pairing)
+    colors = ImageFolder(()) if folder is None else list_images(folder)
+    depths = list_images(path / "depth")
+    names = None if folder is None else colors.names
+    pairing = pair_frames(path, names, depths.names, poses, config.pairing)
     known = find_calibration(path)
     lens = known.depth or Lens(pinhole(525.0, 525.0, 319.5, 239.5), (640, 480))
     notes = known.notes if known.depth else ("camera: the default f=525, c=(319.5, 239.5)", *known.notes)

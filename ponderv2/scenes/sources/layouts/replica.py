@@ -27,7 +27,7 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
     """6553.5 units a metre unless cam_params.json says otherwise; the mesh beside the folder is the cloud."""
     colors, depths = list_images(path / "results", "frame*"), list_images(path / "results", "depth*")
     poses = Poses(_read_rows(path / "traj.txt"))
-    pairing = pair_frames(path, colors.names, depths.names, poses, config.pairing)
+    pairing = pair_frames(path, colors.names_or_none, depths.names, poses, config.pairing)
     known = find_calibration(path)
     lens = known.depth or PUBLISHED
     notes = known.notes if known.depth else ("camera: the published f=600, c=(599.5, 339.5)", *known.notes)

@@ -24,7 +24,7 @@ BESIDE = (
 
 
 def matches(path: Path) -> bool:
-    """The three folders, at the top or below frames/."""
+    """The folders of depth and poses, at the top or below frames/; colour may be missing."""
     return _root(path) is not None
 
 
@@ -32,12 +32,13 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
     """Depth in millimetres; ScanNet is z-up and treats colour and depth as one camera of two sizes."""
     root = _root(path)
     if root is None:
-        raise SceneError(f"{path} lacks color/, depth/ or pose/", fix=f"a ScanNet export holds {EXPECTS}")
+        raise SceneError(f"{path} lacks depth/ or pose/", fix=f"a ScanNet export holds {EXPECTS}")
     colors, depths = list_images(root / "color"), list_images(root / "depth")
     files = files_like(root / "pose", "*.txt")
     matrices = np.stack([read_pose(one) for one in files]) if files else np.zeros((0, 4, 4))
     poses = Poses(matrices, tuple(one.stem for one in files))
-    pairing = pair_frames(path, colors.names, depths.names, poses, config.pairing)
+    names = colors.names if (root / "color").is_dir() else None
+    pairing = pair_frames(path, names, depths.names, poses, config.pairing)
     known = find_calibration(*_camera_folders(root, path))
     depth_lens = known.depth or (None if config.intrinsics is None else read_lens(config.intrinsics))
     if depth_lens is None:
@@ -71,7 +72,7 @@ def _camera_folders(root: Path, path: Path) -> tuple[Path, ...]:
 
 def _root(path: Path) -> Path | None:
     for root in (path, path / "frames"):
-        if all((root / name).is_dir() for name in ("color", "depth", "pose")):
+        if all((root / name).is_dir() for name in ("depth", "pose")):
             return root
     return None
 

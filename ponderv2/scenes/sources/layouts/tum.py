@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -37,6 +38,11 @@ CAMERAS = {
     "freiburg2": ((520.9, 521.0, 325.1, 249.7), (0.2312, -0.7849, -0.0033, -0.0001, 0.9172)),
     "freiburg3": ((535.4, 539.2, 320.1, 247.6), (0.0, 0.0, 0.0, 0.0, 0.0)),
 }
+ICL_NUIM = re.compile(
+    r"traj\d?_?frei|living_?room|lr_?kt\d|of_?kt\d|icl|office_?traj|\.gt\.freiburg$", re.IGNORECASE
+)
+ICL_CAMERA = Lens(pinhole(481.2, -480.0, 319.5, 239.5), (640, 480))
+"""As published: y of the camera points up."""
 DEFAULT = ((525.0, 525.0, 319.5, 239.5), (0.0, 0.0, 0.0, 0.0, 0.0))
 
 
@@ -50,15 +56,12 @@ class _Row:
 
 
 def matches(path: Path) -> bool:
-    """Timed poses and lists of images; without lists, folders of images beside groundtruth.txt."""
+    """Timed poses and a list of depth images; without lists, their folder beside groundtruth.txt."""
     if not path.is_dir() or _pose_file(path) is None:
         return False
-    if _listed(path, COLOR_LISTS) and _listed(path, DEPTH_LISTS):
+    if _listed(path, DEPTH_LISTS) or _association(path) is not None:
         return True
-    if _association(path) is not None:
-        return True
-    folders = _image_folder(path, COLOR_WORDS), _image_folder(path, DEPTH_WORDS)
-    return None not in folders and bool(files_like(path, POSES[0]))
+    return _image_folder(path, DEPTH_WORDS) is not None and bool(files_like(path, POSES[0]))
 
 
 def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
@@ -69,19 +72,19 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
     notes, repairs = [], []
     color_rows, depth_rows, source = _images(path, notes, repairs)
     poses, how = _poses(poses_file)
-    colors, depths = _distinct(color_rows, "colour", repairs), _distinct(depth_rows, "depth", repairs)
-    if not colors or not depths or len(poses.camera_to_world) == 0:
+    colors = None if color_rows is None else _distinct(color_rows, "colour", repairs)
+    depths = _distinct(depth_rows, "depth", repairs)
+    if colors == [] or not depths or len(poses.camera_to_world) == 0:
         raise SceneError(f"a list of {path} is empty", fix="download the sequence again")
-    pairing = pair_frames(
-        path, [one.time for one in colors], [one.time for one in depths], poses, config.pairing
-    )
+    names = None if colors is None else [one.time for one in colors]
+    pairing = pair_frames(path, names, [one.time for one in depths], poses, config.pairing)
     known = find_calibration(path)
-    lens, words = _lens(path, known)
+    lens, words = _lens(path, poses_file, known)
     ids = _ids([frame.name for frame in pairing.frames])
     frames = tuple(
         RawFrame(
             id_,
-            PictureFile(_image(path, colors[frame.color or 0], COLOR_WORDS)),
+            None if colors is None else PictureFile(_image(path, colors[frame.color or 0], COLOR_WORDS)),
             PictureFile(_image(path, depths[frame.depth or 0], DEPTH_WORDS)),
             frame.camera_to_world,
             known.color or lens,
@@ -100,25 +103,41 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
     )
 
 
-def _images(path: Path, notes: list[str], repairs: list[str]) -> tuple[list[_Row], list[_Row], str | None]:
-    """Colour rows, depth rows, and what to say where one list pairs them already."""
+def _images(
+    path: Path, notes: list[str], repairs: list[str]
+) -> tuple[list[_Row] | None, list[_Row], str | None]:
+    """Colour rows (None: depth alone), depth rows, and what to say where one list pairs them already."""
     color, depth = _listed(path, COLOR_LISTS), _listed(path, DEPTH_LISTS)
-    if color is not None and depth is not None:
-        return _rows(color), _rows(depth), None
     associations = _association(path)
-    if associations is not None:
+    if associations is not None and (color is None or depth is None):
         both = _associated(_rows(associations), associations)
         return both[0], both[1], f"images paired as {associations.name} says"
-    folders = _image_folder(path, COLOR_WORDS), _image_folder(path, DEPTH_WORDS)
-    if folders[0] is None or folders[1] is None:
-        raise SceneError(f"no lists of images in {path}", fix=f"this layout holds {EXPECTS}")
-    images = [list_images(folder) for folder in folders if folder is not None]
-    notes += [*images[0].notes, *images[1].notes]
     rows = [
-        [_Row(one.stem, (str(one.relative_to(path)),)) for one in folder.paths if numbers_of(one.stem)]
-        for folder in images
+        _rows(listed) if listed is not None else _rows_of_folder(path, words, notes, repairs)
+        for listed, words in ((color, COLOR_WORDS), (depth, DEPTH_WORDS))
     ]
+    if rows[1] is None:
+        raise SceneError(f"no list of depth images in {path}", fix=f"this layout holds {EXPECTS}")
     return rows[0], rows[1], None
+
+
+def _rows_of_folder(
+    path: Path, words: tuple[str, ...], notes: list[str], repairs: list[str]
+) -> list[_Row] | None:
+    """Images without a list: their names are times or frame numbers. None where there is no folder."""
+    folder = _image_folder(path, words)
+    if folder is None:
+        return None
+    images = list_images(folder)
+    notes += images.notes
+    strange = [one.name for one in images.paths if len(numbers_of(one.stem)) != 1]
+    if strange:
+        repairs.append(f"{len(strange)} images without a time in their name were left out ({some(strange)})")
+    return [
+        _Row(format(numbers_of(one.stem)[0], "f"), (one.relative_to(path).as_posix(),))
+        for one in images.paths
+        if len(numbers_of(one.stem)) == 1
+    ]
 
 
 def _associated(rows: list[_Row], path: Path) -> tuple[list[_Row], ...]:
@@ -213,7 +232,7 @@ def _pose(words: Sequence[str]) -> ndarray:
     return pose
 
 
-def _lens(path: Path, known: Calibration) -> tuple[Lens, tuple[str, ...]]:
+def _lens(path: Path, poses: Path, known: Calibration) -> tuple[Lens, tuple[str, ...]]:
     """The file beside the lists, else the published camera of the sequence."""
     if known.depth is not None:
         return known.depth, known.notes
@@ -221,6 +240,8 @@ def _lens(path: Path, known: Calibration) -> tuple[Lens, tuple[str, ...]]:
     for name, (values, distortion) in CAMERAS.items():
         if name in whole or name.replace("freiburg", "fr") in whole:
             return Lens(pinhole(*values), (640, 480), distortion), (f"camera of {name}", *known.notes)
+    if ICL_NUIM.search(whole) or ICL_NUIM.search(poses.name):
+        return ICL_CAMERA, ("camera of ICL-NUIM", *known.notes)
     words = "camera: the default f=525, c=(319.5, 239.5)"
     return Lens(pinhole(*DEFAULT[0]), (640, 480), DEFAULT[1]), (words, *known.notes)
 
