@@ -189,7 +189,7 @@ class OpenCheckpoint:
                 f"{self.path} takes {takes} numbers per point and says neither which nor the size of voxels",
                 fix="say both: --inputs coord,color --voxel-size 0.05",
             )
-        return data, () if choice.answers else self.notes
+        return data, () if choice.is_complete else self.notes
 
     def model(self, device: torch.device | str = "cpu") -> Model:
         """The whole model in evaluation mode, on a device. Raises CheckpointError where there is none."""

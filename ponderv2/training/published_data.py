@@ -53,6 +53,11 @@ class PointChoice:
         """Whether anything was said."""
         return self.voxel_size is not None or self.inputs is not None
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to assume."""
+        return self.voxel_size is not None and self.inputs is not None
+
     def applied(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """The settings with what was chosen in its place."""
         result = dict(data)

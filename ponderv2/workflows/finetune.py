@@ -176,10 +176,9 @@ def _describe_points(
             f"the encoder was trained on {', '.join(features)}; the settings give it "
             f"{', '.join(config.data.features)}"
         )
-    if size and size != config.data.voxel.size:
-        report.note(
-            f"the encoder was trained on voxels of {size} m; the settings have {config.data.voxel.size}"
-        )
+    here = config.data.voxel.size
+    if size and size != here:
+        report.note(f"the encoder was trained on voxels of {size} m, the settings have {here}")
 
 
 def _describe(config: FinetuneConfig, task: Task, report: Reporter) -> None:

@@ -23,7 +23,9 @@ from ponderv2.models.pretext import PretextModel
 from ponderv2.models.segmentation_config import SegmentationModelConfig
 from ponderv2.scenes.batch import SceneBatch
 from ponderv2.training.checkpoint import Checkpoint, load_checkpoint, read_archive, save_checkpoint
+from ponderv2.training.official_models import published_names
 from ponderv2.training.open_checkpoint import OpenCheckpoint, load_model
+from ponderv2.training.weights import compare
 from ponderv2.workflows import export, inspect_checkpoint
 
 SMALL = {"base_channels": 4, "channels": [4, 6, 6, 5], "layers": [1, 2, 1, 1]}
@@ -261,6 +263,58 @@ def test_inspection_says_what_a_file_holds_and_what_fits(tmp_path: Path):
     ran = CliRunner().invoke(app, ["inspect", str(path), "--against", "pretrain/scannet-official"])
     assert ran.exit_code == 0 and "entries that do not fit" in ran.output
     assert "other shape" in ran.output or "file (" in ran.output
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_running_statistics_are_no_parameters(tmp_path: Path, kind: str):
+    """Against the model itself, which knows its parameters and its buffers apart."""
+    model = made(kind)
+    path = stored(tmp_path / "model.pth", published(model, kind))
+    fixed = {"logit_scale", "class_embedding"}  # the first is a parameter of the published code, frozen
+    state = {name: value for name, value in model.state_dict().items() if name.split(".")[-1] not in fixed}
+    parameters = sum(
+        value.numel() for name, value in model.named_parameters() if name.split(".")[-1] not in fixed
+    )
+    buffers = sum(value.numel() for value in state.values()) - parameters
+    text = sum(v.numel() for n, v in model.state_dict().items() if n.endswith("class_embedding"))
+    scale = sum(v.numel() for n, v in model.state_dict().items() if n.endswith("logit_scale"))
+    for result in (inspect_checkpoint.run(path), export.run(path, tmp_path / "again.pth")):
+        assert (result.parameters, result.buffers) == (parameters + scale, buffers + text)
+        assert result.buffers > 0
+
+
+def test_kinds_that_are_not_known_are_an_error_of_one_sentence(tmp_path: Path):
+    model = made("segmentor from scratch")
+    settings = {"model": model.config.model_dump(mode="json"), "data": {}}  # type: ignore[union-attr]
+    save_checkpoint(tmp_path / "m.pth", Checkpoint("detection", settings, model.state_dict()))
+    ran = CliRunner().invoke(app, ["export", str(tmp_path / "m.pth"), "--out", str(tmp_path / "x.pth")])
+    assert ran.exit_code == 2 and "no model of a known kind but 'detection'" in ran.output
+    assert "version of the program that wrote it" in ran.output
+    with pytest.raises(CheckpointError, match="kind 'detection' has no published form"):
+        published_names("detection", {}, {})
+    assert not (tmp_path / "x.pth").exists()
+
+
+def test_the_name_of_a_class_does_not_decide_what_is_exported(tmp_path: Path):
+    path = stored(tmp_path / "model.pth", published(made("pointgroup"), "pointgroup"))
+    name = InstancesModel.__name__
+    InstancesModel.__name__ = "PointGroup"
+    try:
+        assert export.run(path, tmp_path / "again.pth").kind == "instances"
+    finally:
+        InstancesModel.__name__ = name
+
+
+def test_names_with_colons_stay_whole_in_the_table():
+    """Records have fields: nothing is read out of a sentence."""
+    wanted = {"a: b": torch.zeros(2), "lost: file (1)": torch.zeros(1)}
+    rows = compare(wanted, {"a: b": torch.zeros(3), "file (x)": torch.zeros(1)}).rows()
+    assert [(row.entry, row.kind) for row in rows] == [
+        ("a: b", "other shape"),
+        ("lost: file (1)", "missing"),
+        ("file (x)", "unexpected"),
+    ]
+    assert rows[0].trouble == "file (3,), model (2,)"
 
 
 def test_numpy_numbers_of_either_generation_are_read(tmp_path: Path):

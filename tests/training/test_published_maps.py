@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ponderv2.models.pretext import PretextModel
 from ponderv2.models.segmentation_config import SegmentationModelConfig
 from ponderv2.training.official_checkpoints import encoder_settings, variant_of
 from ponderv2.training.official_models import model_settings, our_names, published_names
-from ponderv2.training.weights import compare, strip_wrappers
+from ponderv2.training.weights import compare, sizes, strip_wrappers
 from ponderv2.workflows.configs import PretrainConfig
 
 Shapes = dict[str, tuple[int, ...]]
@@ -88,6 +89,19 @@ def test_the_model_of_a_published_file_takes_every_entry_and_gives_it_back(
     assert not report.rows() and len(report.matched) == WHOLE[name][3]
     exported = published_names(WHOLE[name][0], config, model.state_dict())
     assert {key: tuple(value.shape) for key, value in exported.items()} == shapes
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_parameters_are_counted_without_buffers_as_the_listing_says(
+    request: pytest.FixtureRequest, name: str
+):
+    shapes = listed(request, name)
+    folder: Path = request.config.getoption("--golden-dir").parent / "reference" / "statedict"
+    entries = json.loads((folder / f"statedict_{name}.json").read_text())["state_dict"]
+    count = {"param": 0, "buffer": 0}
+    for key, entry in entries.items():
+        count[entry["kind"]] += math.prod(shapes[key])
+    assert sizes(weightless(shapes)) == (count["param"], count["buffer"])
 
 
 @pytest.mark.parametrize("name", ["base", "color", "semantic"])

@@ -1,0 +1,84 @@
+"""A model works wholly on the device that was asked for, and gives there what it gives on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import ponderv2
+from ponderv2.errors import ResourceError
+from ponderv2.reconstruction.fields import ModelField
+from ponderv2.scenes.scene import Scene
+from ponderv2.training.open_checkpoint import OpenCheckpoint
+from ponderv2.workflows import features as features_workflow
+from ponderv2.workflows.scene_fields import open_field
+from tests.second_device import OnDevice, second_device
+from tests.workflows.test_loaded import camera, checkpoint, cloud  # noqa: F401 - fixtures
+
+
+def test_the_second_device_refuses_to_meet_the_cpu(monkeypatch):
+    """As a GPU does: otherwise the tests below would prove nothing."""
+    with second_device(monkeypatch) as device:
+        there = torch.arange(3.0).to(device)
+        assert (there + 1).cpu().tolist() == [1.0, 2.0, 3.0]
+        with pytest.raises(RuntimeError, match="same device"):
+            there + torch.ones(3)
+
+
+def test_features_are_computed_there_and_equal_those_of_the_cpu(monkeypatch, checkpoint, cloud):  # noqa: F811
+    expected = ponderv2.load(checkpoint).features(cloud)
+    with second_device(monkeypatch) as device:
+        loaded = ponderv2.load(checkpoint, device=device)
+        assert loaded.device.type == device
+        assert all(isinstance(value.data, OnDevice) for value in loaded.model.parameters())
+        found = loaded.features(cloud)
+        assert type(found) is torch.Tensor
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_cloud_is_encoded_and_rendered_there(monkeypatch, checkpoint, cloud, camera):  # noqa: F811
+    on_cpu = ponderv2.load(checkpoint).encode(cloud)
+    points, down = cloud.coord[:50], torch.tensor([0.0, 0.0, -1.0]).expand(50, 3)
+    expected = on_cpu.render(camera)
+    assert on_cpu.field is not None
+    with torch.no_grad():
+        distance, color = on_cpu.field.signed_distance(points), on_cpu.field.color(points, down)
+    with second_device(monkeypatch) as device:
+        encoded = ponderv2.load(checkpoint, device=device).encode(cloud)
+        assert encoded.field is not None and isinstance(encoded.field.volume.values, OnDevice)
+        view = encoded.render(camera)
+        found = encoded.field.signed_distance(points), encoded.field.color(points, down)
+    assert type(encoded.feature) is torch.Tensor and type(view.color) is torch.Tensor
+    torch.testing.assert_close(encoded.feature, on_cpu.feature, atol=1e-5, rtol=1e-5)
+    for name in ("color", "depth", "normal", "opacity"):
+        torch.testing.assert_close(getattr(view, name), getattr(expected, name), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(found, (distance, color), atol=1e-4, rtol=1e-4)
+
+
+def test_a_scene_is_encoded_on_the_device_that_renders_it(monkeypatch, checkpoint, cloud):  # noqa: F811
+    with second_device(monkeypatch) as device:
+        field = open_field(OpenCheckpoint(checkpoint), Scene("bumps", cloud), device)
+        assert isinstance(field, ModelField)
+        assert isinstance(field.volume.values, OnDevice) and isinstance(field.volume.lower, OnDevice)
+        assert all(isinstance(value.data, OnDevice) for value in field.renderer.parameters())
+
+
+def test_the_features_command_works_there(monkeypatch, tmp_path, checkpoint, cloud):  # noqa: F811
+    np.save(tmp_path / "cloud.npy", torch.cat([cloud.coord, cloud.color, cloud.normal], dim=1).numpy())
+    for name, device in (("cpu", "cpu"), ("there", None)):
+        with second_device(monkeypatch) as other:
+            out = tmp_path / f"{name}.npy"
+            features_workflow.run(checkpoint, out=out, file=tmp_path / "cloud.npy", device=device or other)
+    found = [np.load(tmp_path / f"{name}.npy") for name in ("cpu", "there")]
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device that must be missing")
+def test_a_device_that_is_not_there_is_named(checkpoint: Path):  # noqa: F811
+    with pytest.raises(ResourceError, match="no GPU"):
+        ponderv2.load(checkpoint, device="cuda")
+    with pytest.raises(ResourceError, match="no device called 'gpu'"):
+        ponderv2.load(checkpoint, device="gpu")
