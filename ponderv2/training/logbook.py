@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import os
 import platform
@@ -11,8 +12,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ponderv2.errors import OutputError
 from ponderv2.io.files import needed_and_free, remove_leftovers, write_bytes
@@ -22,28 +24,37 @@ OLDER = ".older"
 """Ending of the lines before those of a file, once that is half as large as it may get."""
 
 
-class BoundedFile:
+class BoundedFile(RotatingFileHandler):
     """Lines at the end of a file. There are two of half the size: the older goes when the newer is full."""
 
     def __init__(self, path: Path, megabytes: float) -> None:
-        self._path, self._most = path, megabytes * 1e6 / 2
-        self._stream: TextIO = path.open("a", encoding="utf-8")
-        self._size = path.stat().st_size
+        """`megabytes`: of 10^6 bytes, of both files together. Raises OSError."""
+        most = 0 if math.isinf(megabytes) else int(megabytes * 1e6 / 2)  # 0: without bound
+        super().__init__(path, maxBytes=most, backupCount=1, encoding="utf-8")
 
     def line(self, text: str) -> None:
         """Appends a line, at once. Raises OSError."""
-        if self._size > self._most:
-            self._stream.close()
-            os.replace(self._path, self._path.with_name(self._path.name + OLDER))
-            self._stream, self._size = self._path.open("a", encoding="utf-8"), 0
-        self._size += len(text) + 1
-        self._stream.write(text + "\n")
-        self._stream.flush()
+        self.handle(logging.makeLogRecord({"msg": text}))
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:
+        """Whether the line would not fit. Logging itself counts its characters, not its bytes."""
+        stream = self.stream
+        if stream is None or self.maxBytes <= 0 or stream.tell() == 0:
+            return False
+        return stream.tell() + len(self.format(record).encode()) + 1 > self.maxBytes
+
+    def rotation_filename(self, default_name: str) -> str:
+        """Of the older lines."""
+        return f"{self.baseFilename}{OLDER}"
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """What cannot be written ends the run; logging would print it and go on."""
+        raise
 
     def close(self) -> None:
-        """What could not be written was said before."""
+        """What could not be written was reported before."""
         with contextlib.suppress(OSError):
-            self._stream.close()
+            super().close()
 
 
 class Logbook:
@@ -125,6 +136,7 @@ class Curves:
     def __init__(self, folder: Path, first_step: int, megabytes: float) -> None:
         self._folder, self._most = folder, megabytes * 1e6 / 2
         self._purge_step: int | None = first_step + 1
+        self._newest: Path | None = None
         self._writer: Any = None
         self._calls = 0
         self._report = threading.excepthook
@@ -136,13 +148,15 @@ class Curves:
         self._calls += 1
         if self._writer is not None and self._calls % 1000 == 0 and self._size() > self._most:
             self._end_file()
-            for path in self._files()[:-1]:
+            for path in self._files() - {self._newest}:
                 with contextlib.suppress(OSError):
                     path.unlink()
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
+            before = self._files()
             self._writer = SummaryWriter(str(self._folder), purge_step=self._purge_step)
+            self._newest = next(iter(self._files() - before), None)
             self._purge_step = None  # a later file of this call continues this one
         return self._writer
 
@@ -162,13 +176,15 @@ class Curves:
         if not isinstance(failure.exc_value, OSError):
             self._report(failure)
 
-    def _files(self) -> list[Path]:
-        """Oldest first: their names begin with the time, and those of one second with a number."""
-        return sorted(self._folder.glob("events*"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+    def _files(self) -> set[Path]:
+        return set(self._folder.glob("events*"))
 
     def _size(self) -> int:
-        files = self._files()
-        return files[-1].stat().st_size if files else 0
+        """Of the file that is being written."""
+        try:
+            return self._newest.stat().st_size if self._newest is not None else 0
+        except OSError:  # somebody removed it
+            return 0
 
 
 def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
@@ -195,7 +211,7 @@ def _keep_until(path: Path, step: int, is_validated: bool) -> None:
     if not path.exists():
         return
     end = (step, is_validated)
-    kept = [line for line in path.read_text().splitlines() if _place_of(line) <= end]
+    kept = [line for line in path.read_text("utf-8", "replace").splitlines() if _place_of(line) <= end]
     write_bytes(path, "".join(line + "\n" for line in kept).encode())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -220,3 +221,11 @@ def test_the_cache_folder_is_named_by_the_environment(monkeypatch: pytest.Monkey
     assert files.cache_folder() == Path("/b/ponder")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert files.cache_folder() == Path("/c/.cache/ponder")
+
+
+def test_no_time_of_a_file_is_asked_for_anywhere():
+    """Copies, checkouts and clocks change times: whether something is unchanged is decided by content."""
+    times = re.compile(r"st_[mc]time|getmtime|getctime|\butime\(")
+    sources = [path for root in ("ponderv2", "ponder_cli") for path in (PROJECT / root).rglob("*.py")]
+    assert len(sources) > 100
+    assert [path for path in sources if times.search(path.read_text("utf-8"))] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -18,7 +19,7 @@ import torch
 from ponderv2.errors import Interrupted, OutputError, TrainingError
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.distributed import Member, free_port, start_together
-from ponderv2.training.run_lock import RunLock
+from ponderv2.training.run_lock import OWNER_FILE, RunLock
 from tests.training.processes import run_ranks, start
 from tests.training.toy import (
     ToyModel,
@@ -219,13 +220,56 @@ def _hold(folder: Path) -> None:
 
 def test_a_second_run_in_one_folder_is_refused_and_a_dead_one_taken_over(tmp_path: Path) -> None:
     child = start(_hold, tmp_path)
-    while not (tmp_path / "run.lock").exists() or not (tmp_path / "run.lock").read_text():
+    while not (tmp_path / OWNER_FILE).exists():
         time.sleep(0.01)
     with pytest.raises(OutputError, match=f"process {child.pid} on"):
         RunLock(tmp_path)
     os.kill(child.pid, signal.SIGKILL)
     child.join(timeout=10)
     RunLock(tmp_path).release()
+    assert not (tmp_path / OWNER_FILE).exists()
+
+
+def _hold_with_a_worker(folder: Path) -> None:
+    lock = RunLock(folder)
+    worker = os.fork()
+    if worker == 0:
+        time.sleep(60)
+        os._exit(0)
+    (folder / "worker").write_text(str(worker))
+    time.sleep(60)
+    lock.release()
+
+
+def test_the_lock_of_a_killed_run_is_free_while_its_forked_workers_live(tmp_path: Path) -> None:
+    child = start(_hold_with_a_worker, tmp_path)
+    while not (tmp_path / "worker").exists() or not (tmp_path / "worker").read_text():
+        time.sleep(0.01)
+    worker = int((tmp_path / "worker").read_text())
+    try:
+        with pytest.raises(OutputError, match=f"process {child.pid} on"):
+            RunLock(tmp_path)
+        os.kill(child.pid, signal.SIGKILL)
+        child.join(timeout=10)
+        os.kill(worker, 0)  # lives
+        RunLock(tmp_path).release()
+    finally:
+        os.kill(worker, signal.SIGKILL)
+
+
+def test_a_file_system_without_locks_still_lets_one_run_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.warns(UserWarning, match="flock not supported"):
+        lock = RunLock(tmp_path)
+    with pytest.raises(OutputError, match=f"process {os.getpid()} on") as caught, pytest.warns(UserWarning):
+        RunLock(tmp_path)
+    assert f"delete {tmp_path / 'run.lock'}" in (caught.value.fix or "")
+    lock.release()
 
 
 def test_half_precision_of_the_forward_pass_trains(tmp_path: Path) -> None:
