@@ -69,6 +69,12 @@ JsonOption = Annotated[
         help="Also write the result as JSON; - for standard output.",
     ),
 ]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device", metavar="auto|cpu|cuda", help="Where the model computes. auto: a GPU if there is one."
+    ),
+]
 VoxelSizeOption = Annotated[
     float | None,
     typer.Option(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from ponder_cli.options import DataOption, InputsOption, JsonOption, VoxelSizeOption
+from ponder_cli.options import DataOption, DeviceOption, InputsOption, JsonOption, VoxelSizeOption
 
 TEST_SETS = ("none", "fragments", "scannet", "scannet200", "s3dis")
 
@@ -55,6 +55,7 @@ def evaluate(  # noqa: PLR0913 - one argument per option
     ] = None,
     voxel_size: VoxelSizeOption = None,
     inputs: InputsOption = None,
+    device: DeviceOption = None,
     json: JsonOption = None,
 ) -> None:
     """Measure a model: classes of points, objects, or views rendered by a pre-trained encoder."""
@@ -84,6 +85,7 @@ def evaluate(  # noqa: PLR0913 - one argument per option
             reuse=not again,
             out=out / fold if out else None,
             points=point_choice(voxel_size, inputs),
+            device=device or "auto",
             report=ConsoleReporter(),
         )
 

@@ -10,6 +10,7 @@ import typer
 from ponder_cli.options import (
     CheckpointArgument,
     DataOption,
+    DeviceOption,
     InputsOption,
     JsonOption,
     SplitOption,
@@ -59,6 +60,7 @@ def features(  # noqa: PLR0913 - one argument per option
     ] = 2.0,
     voxel_size: VoxelSizeOption = None,
     inputs: InputsOption = None,
+    device: DeviceOption = None,
     json: JsonOption = None,
 ) -> None:
     """Write the features of all points: of a file, of a prepared scene, or of every scene of a split."""
@@ -92,6 +94,7 @@ def features(  # noqa: PLR0913 - one argument per option
         scenes=data,
         split=split,
         settings=settings,
+        device=device or "auto",
         report=ConsoleReporter(),
     )
     console.show_result(result)

@@ -9,6 +9,7 @@ import typer
 
 from ponder_cli.options import (
     DataOption,
+    DeviceOption,
     JsonOption,
     PresetOption,
     RefineOption,
@@ -42,6 +43,7 @@ def reconstruct(  # noqa: PLR0913 - one argument per option
     split: SplitOption = None,
     preset: PresetOption = "demo",
     set_: SetOption = None,
+    device: DeviceOption = None,
     json: JsonOption = None,
 ) -> None:
     """Make a mesh of a scene from a pre-trained model or from its depth frames."""
@@ -55,6 +57,7 @@ def reconstruct(  # noqa: PLR0913 - one argument per option
         *option("--method", "method", method),
         *option("--resolution", "resolution", resolution),
         *option("--refine", "refine.steps", refine),
+        *option("--device", "device", device),
     )
     config = load_preset("reconstruct", preset, set_, ReconstructConfig, options)
     if config.method == "field" and checkpoint is None:

@@ -10,6 +10,7 @@ import typer
 from ponder_cli.options import (
     CheckpointArgument,
     DataOption,
+    DeviceOption,
     JsonOption,
     PresetOption,
     RefineOption,
@@ -40,6 +41,7 @@ def render(  # noqa: PLR0913 - one argument per option
     refine: RefineOption = None,
     preset: PresetOption = "demo",
     set_: SetOption = None,
+    device: DeviceOption = None,
     json: JsonOption = None,
 ) -> None:
     """Render views of a scene with a pre-trained model, and compare them with the real frames."""
@@ -54,6 +56,7 @@ def render(  # noqa: PLR0913 - one argument per option
         *option("--side-by-side", "side_by_side", side_by_side),
         *option("--video", "video", video),
         *option("--refine", "refine.steps", refine),
+        *option("--device", "device", device),
     )
     config = load_preset("render", preset, set_, RenderConfig, options)
 

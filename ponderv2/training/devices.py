@@ -12,8 +12,8 @@ def chosen_device(name: str | torch.device) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if str(name).startswith("cuda") and not torch.cuda.is_available():
-        raise ResourceError("this machine has no GPU that torch can use", fix="--set device=cpu")
+        raise ResourceError("this machine has no GPU that torch can use", fix="--device cpu")
     try:
         return torch.device(name)
     except RuntimeError as error:
-        raise ResourceError(f"there is no device called '{name}'", fix="--set device=auto") from error
+        raise ResourceError(f"there is no device called '{name}'", fix="--device auto") from error

@@ -86,7 +86,7 @@ class OpenCheckpoint:
     def __init__(self, path: Path) -> None:
         """Raises CheckpointError: missing, damaged, unsafe, of another program, without an encoder."""
         self.path = checkpoint_file(Path(path))
-        assert self._contents
+        _ = self._contents
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path}

@@ -7,12 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import ponderv2
+from ponder_cli.app import app
 from ponderv2.errors import ResourceError
 from ponderv2.reconstruction.fields import ModelField
 from ponderv2.scenes.scene import Scene
+from ponderv2.scenes.storage import DatasetInfo, SceneStore
 from ponderv2.training.open_checkpoint import OpenCheckpoint
+from ponderv2.workflows import evaluate, scene_fields
 from ponderv2.workflows import features as features_workflow
 from ponderv2.workflows.scene_fields import open_field
 from tests.second_device import OnDevice, second_device
@@ -74,6 +78,35 @@ def test_the_features_command_works_there(monkeypatch, tmp_path, checkpoint, clo
             features_workflow.run(checkpoint, out=out, file=tmp_path / "cloud.npy", device=device or other)
     found = [np.load(tmp_path / f"{name}.npy") for name in ("cpu", "there")]
     np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("command", ["features", "eval", "render", "reconstruct"])
+def test_every_command_passes_its_device_on(monkeypatch, checkpoint, command: str):  # noqa: F811
+    """And says what to type where that device is missing."""
+    words = {"features": ["--cloud", "x.ply", "--out", "f.npy"], "eval": []}
+    words["render"] = ["--scene", "a", "--cameras", "orbit", "--out", str(checkpoint.parent / "frames")]
+    more = words.get(command, ["--scene", "a"])
+    asked = []
+
+    def refuse(name: str) -> torch.device:
+        asked.append(name)
+        raise ResourceError(f"no {name} here", fix="--device cpu")
+
+    for module in (evaluate, features_workflow, scene_fields):
+        monkeypatch.setattr(module, "chosen_device", refuse)
+    store = make_store(checkpoint.parent / "data", torch.rand(50, 3))
+    data = [] if command == "features" else ["--data", str(store)]
+    ran = CliRunner().invoke(app, [command, str(checkpoint), *more, *data, "--device", "cuda"])
+    assert ran.exit_code == 2 and "--device cpu" in ran.output and asked == ["cuda"], ran.output
+
+
+def make_store(root: Path, coord: torch.Tensor) -> Path:
+    """One scene without frames."""
+    SceneStore.create(root, DatasetInfo("rooms", splits=("val",)))
+    (root / "val" / "a").mkdir(parents=True)
+    for field, values in (("coord", coord), ("color", coord * 255), ("normal", torch.ones_like(coord))):
+        np.save(root / "val" / "a" / f"{field}.npy", values.numpy())
+    return root
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device that must be missing")

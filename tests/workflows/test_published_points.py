@@ -17,10 +17,12 @@ import ponderv2
 from ponder_cli.app import app
 from ponder_cli.presets import load_preset
 from ponderv2.errors import CheckpointError, PresetError
+from ponderv2.models.config import PretextConfig
 from ponderv2.models.encoder_only import EncoderOnlyModel
 from ponderv2.models.finetuned import SegmentationModel
 from ponderv2.models.instances import InstancesModel
 from ponderv2.models.instances_config import InstancesModelConfig
+from ponderv2.models.pretext import PretextModel
 from ponderv2.models.segmentation_config import SegmentationModelConfig
 from ponderv2.scenes.config import PointDataConfig
 from ponderv2.scenes.labels import s3dis, structured3d
@@ -33,6 +35,16 @@ from tests.workflows.heard import Heard
 from tests.workflows.tiny import finetune_config, rooms
 
 ENCODER = {"kind": "sparse_unet", "base_channels": 8, "channels": [8, 8], "layers": [1, 1]}
+RENDERS = {
+    "encoder": ENCODER,
+    "frame": {"edge": 4.0},
+    "densify": {"grid_shape": [16, 16, 16], "box": "bounds"},
+    "projection": {"kind": "conv3d", "out_channels": 8},
+    "renderer": {
+        "field": {"sdf": {"hidden": 8}, "color": {"hidden": 8, "n_blocks": 0}, "share_volume": True},
+        "sampler": {"kind": "uniform", "n_samples": 16},
+    },
+}
 PROMPTED = {**ENCODER, "kind": "prompted_sparse_unet", "conditions": ["ScanNet", "S3DIS", "Structured3D"]}
 AS_S3DIS = {"voxel": {"size": 0.05}, "features": ["coord", "color"]}
 USUAL = {"voxel": {"size": 0.02}, "features": ["color", "normal"]}
@@ -259,6 +271,45 @@ def test_features_of_an_encoder_exported_alone_are_those_of_the_model(tmp_path, 
     assert heard.warned == [] and isinstance(ponderv2.load(tmp_path / f"e.{ending}").model, EncoderOnlyModel)
     with pytest.raises(CheckpointError, match="encoder alone"):
         evaluate.run(tmp_path / f"e.{ending}")
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_fine_tuning_starts_from_an_encoder_exported_alone(tmp_path, ending: str):
+    scenes = rooms(tmp_path / "rooms")
+    data = {"voxel": {"size": 0.3}, "features": ["coord", "color"]}
+    model = own_run(tmp_path / "ours.pth", data)
+    export.run(tmp_path / "ours.pth", tmp_path / f"e.{ending}", encoder_only=True)
+    values = finetune_config(steps=1, evaluate_every=0).model_dump(exclude_unset=True)
+    values["model"] = {"kind": "segmentation", "freeze_encoder": True}
+    del values["data"]["voxel"]
+    config, heard = FinetuneConfig.model_validate(values), Heard()
+    path = tmp_path / f"e.{ending}"
+    result = finetune.run(config, checkpoint=path, scenes=scenes, out=tmp_path, name="a", report=heard)
+    opened = OpenCheckpoint(result.checkpoint)
+    assert heard.warned == [] and opened.config["data"]["voxel"]["size"] == 0.3
+    assert opened.config["model"]["encoder"]["norm_eps"] == 0.01
+    for name, value in model.backbone.state_dict().items():
+        assert torch.equal(opened.weights[f"backbone.{name}"], value)
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_an_exported_pre_training_renders_what_it_rendered(tmp_path, cloud, ending: str):
+    """With settings that the published code does not have: fixed cube, aligned volume, one convolution."""
+    torch.manual_seed(0)
+    config = PretextConfig.model_validate(RENDERS)
+    model = randomised(PretextModel(config))
+    settings = {"model": config.model_dump(mode="json"), "data": {"voxel": {"size": 0.1}}}
+    save_checkpoint(tmp_path / "ours.pth", Checkpoint("pretext", settings, model.state_dict()))
+    result = export.run(tmp_path / "ours.pth", tmp_path / f"out.{ending}")
+    assert ending == "safetensors" or any("frame.edge" in note for note in result.notes)
+    down = torch.tensor([[1.0, 0, 0, -1.0], [0, -1.0, 0, 1.0], [0, 0, -1.0, 1.3], [0, 0, 0, 1.0]])
+    intrinsics = torch.tensor([[10.0, 0, 5.5], [0, 10.0, 3.5], [0, 0, 1.0]])
+    camera = ponderv2.Camera(intrinsics, down, width=12, height=8)
+    views = [
+        ponderv2.load(tmp_path / name).encode(cloud).render(camera) for name in ("ours.pth", f"out.{ending}")
+    ]
+    assert torch.equal(views[0].color, views[1].color) and torch.equal(views[0].depth, views[1].depth)
+    assert float(views[0].color.std()) > 0
 
 
 PREFIXES = [
