@@ -53,6 +53,26 @@ def gathered(rows: list[Row]) -> list[Row]:
     return [row for part in parts for row in part]
 
 
+def rows_of_all(rows: Tensor) -> tuple[Tensor, slice]:
+    """The rows of all processes in order of rank, without gradient, and which of them are of this one.
+
+    Processes may have unequal numbers of rows.
+    """
+    rows = rows.detach()
+    if n_processes() == 1:
+        return rows, slice(0, len(rows))
+    counts = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(n_processes())]
+    torch.distributed.all_gather(counts, torch.full_like(counts[0], len(rows)))
+    n_rows = torch.cat(counts).tolist()
+    padded = rows.new_zeros(max(n_rows), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    every = [torch.empty_like(padded) for _ in n_rows]
+    torch.distributed.all_gather(every, padded)
+    first = sum(n_rows[: process_number()])
+    found = torch.cat([part[:n] for part, n in zip(every, n_rows, strict=True)])
+    return found, slice(first, first + len(rows))
+
+
 def sum_over_processes(value: Tensor) -> Tensor:
     """The sum of `value` over all processes. Its gradient is summed over them too."""
     if n_processes() == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 
@@ -25,15 +26,17 @@ def generator_of(*parts: int | str, device: torch.device | str = "cpu") -> torch
     return torch.Generator(device).manual_seed(seed_of(*parts))
 
 
-def generators_of_scenes(generator: torch.Generator, n_scenes: int) -> list[torch.Generator]:
+def generators_of_scenes(
+    generator: torch.Generator, n_scenes: int, slots: Sequence[Sequence[int]] | None = None
+) -> list[torch.Generator]:
     """One generator for each scene of this process's part of the batch.
 
     They depend on where `generator` (the same in all processes) started and on the place of the scene
     in the batch of all processes: two processes with one scene each draw what one process with both draws.
-    Every process must hold equally many scenes.
+    `slots` are these places, the first of each scene counts; without them every process must hold equally
+    many scenes.
     """
     first = process_number() * n_scenes
+    places = range(first, first + n_scenes) if slots is None else [each[0] for each in slots]
     start = generator.initial_seed()
-    return [
-        generator_of("scene", start, slot, device=generator.device) for slot in range(first, first + n_scenes)
-    ]
+    return [generator_of("scene", start, slot, device=generator.device) for slot in places]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional as F
+
+from ponderv2.collectives import n_processes, rows_of_all
+
+MOST_ELEMENTS = 2**25
+"""Errors of all points in some classes that are held and exchanged at once."""
 
 
 def lovasz_gradient(truth: Float[Tensor, "class point"]) -> Float[Tensor, "class point"]:
@@ -24,15 +28,45 @@ def lovasz_gradient(truth: Float[Tensor, "class point"]) -> Float[Tensor, "class
 def lovasz_softmax(logits: Float[Tensor, "point class"], segment: Int[Tensor, " point"]) -> Float[Tensor, ""]:
     """Mean over the classes that occur among the labelled points; 0 (with a gradient of 0) where none is.
 
-    `segment` is the class of each point, -1 = ignore.
+    `segment` is the class of each point, -1 = ignore. The points are those of all processes; each gets its
+    share of the loss, as from `collectives.global_mean`.
     """
     labelled = segment >= 0
     logits, segment = logits[labelled].float(), segment[labelled]
-    if len(segment) == 0:
+    segments, own = rows_of_all(segment)
+    if len(segments) == 0:
         return logits.sum() * 0.0
-    truth = F.one_hot(segment, logits.shape[1]).T.to(logits.dtype)
-    present = truth.any(dim=1)
-    truth, probability = truth[present], torch.softmax(logits, dim=1).T[present]
-    error, order = torch.sort((truth - probability).abs(), dim=1, descending=True, stable=True)
-    per_class = (error * lovasz_gradient(torch.gather(truth, 1, order))).sum(dim=1)
-    return per_class.mean()
+    present = torch.bincount(segments, minlength=logits.shape[1]).nonzero()[:, 0]
+    probability = torch.softmax(logits, dim=1).index_select(1, present)
+    parts = [
+        _errors_by_class(columns, segment[:, None] == classes, segments[:, None] == classes, own)
+        for columns, classes in zip(
+            probability.split(_n_at_once(len(segments)), dim=1),
+            present.split(_n_at_once(len(segments))),
+            strict=True,
+        )
+    ]
+    return torch.cat(parts).mean() * n_processes()
+
+
+def _n_at_once(n_points: int) -> int:
+    """Classes whose errors are exchanged together, the same number in every process."""
+    return max(1, MOST_ELEMENTS // n_points)
+
+
+def _errors_by_class(
+    probability: Float[Tensor, "own class"],
+    truth: Bool[Tensor, "own class"],
+    truths: Bool[Tensor, "point class"],
+    own: slice,
+) -> Float[Tensor, " class"]:
+    """The loss of some classes, as far as it is of the points of this process."""
+    error = (truth.float() - probability).abs()
+    if n_processes() == 1:
+        error, order = torch.sort(error.T, dim=1, descending=True, stable=True)
+        return (error * lovasz_gradient(torch.gather(truth.T.float(), 1, order))).sum(dim=1)
+    errors, _ = rows_of_all(error)
+    order = torch.argsort(errors.T, dim=1, descending=True, stable=True)
+    increments = lovasz_gradient(torch.gather(truths.T.float(), 1, order))
+    of_points = torch.empty_like(increments).scatter_(1, order, increments)
+    return (error.T * of_points[:, own]).sum(dim=1)

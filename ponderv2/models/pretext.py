@@ -98,7 +98,7 @@ class PretextModel(nn.Module):
         scene = scene_of_each(batch.offset)
         voxels = SparseVoxels(batch.feature, batch.grid_coord, scene, len(batch.offset))
         if self.config.mask is not None and generator is not None:
-            generators = generators_of_scenes(generator, voxels.n_scenes)
+            generators = generators_of_scenes(generator, voxels.n_scenes, batch.slots)
             voxels = mask_blocks(voxels, self.mtoken, self.config.mask, generators).voxels
         return self.backbone(voxels, self._context(batch.condition), batch.condition)
 
@@ -126,7 +126,7 @@ class PretextModel(nn.Module):
         rays = self.rays(batch, frames)
         # Rays lie scene by scene; each scene has its own numbers, whatever process it is on.
         counts = torch.bincount(rays.rays.scene, minlength=len(batch.offset)).tolist()
-        generators = generators_of_scenes(generator, len(counts))
+        generators = generators_of_scenes(generator, len(counts), batch.slots)
         noise = draw_noise_of_scenes(counts, generators, self.config.renderer, batch.feature.device)
         output = self.renderer(encoded.volume, rays.rays, noise, target_distance=rays.distance)
         return self.compare(batch, encoded, rays, output)

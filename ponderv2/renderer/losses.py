@@ -90,11 +90,12 @@ def color_loss(output: RenderOutput, targets: RayTargets, config: RenderLossConf
 
 
 def psnr(output: RenderOutput, targets: RayTargets, config: RenderLossConfig) -> Float[Tensor, ""]:
-    """Peak signal to noise of the colours that `color_loss` compares, dB, of this process; nan for none."""
+    """Peak signal to noise of the colours that `color_loss` compares, dB, of all processes; nan for none."""
     target = torch.where(targets.hit[:, None], targets.color, 0.0)
     counted = _with_color(targets, config)
-    square = ((output.color.detach() - target).square().mean(-1) * counted).sum() / counted.sum()
-    return -10.0 * torch.log10(square.clamp(min=1e-12))
+    square = ((output.color.detach() - target).square().mean(-1) * counted).sum()
+    total, count = sum_over_processes(torch.stack([square, counted.sum().to(square.dtype)]))
+    return -10.0 * torch.log10((total / count).clamp(min=1e-12))
 
 
 def _with_color(targets: RayTargets, config: RenderLossConfig) -> Bool[Tensor, " ray"]:

@@ -56,15 +56,16 @@ def assemble(
 def batch_of_points(
     scene: Scene,
     index: Int[Tensor, " voxel"],
-    grid_coord: Int[Tensor, "voxel 3"],
+    cells: tuple[Int[Tensor, "voxel 3"], Float[Tensor, "3"]],
     config: PointDataConfig,
     source: tuple[str, str],
 ) -> tuple[SceneBatch, Scene, Float[Tensor, "4 4"]]:
     """The chosen points, centred in x and y: as a batch, as a scene, and the shift between the two frames.
 
-    `source` is the condition (name of the dataset) and the name of the label field.
+    `cells` are the voxels of the points and the corner of voxel (0, 0, 0) in the frame of the scene; `source`
+    is the condition (name of the dataset) and the name of the label field.
     """
-    condition, label_field = source
+    (grid_coord, lower), (condition, label_field) = cells, source
     offset = offset_in_voxel(scene.cloud.coord[index], config.voxel.size)
     chosen = replace(scene, cloud=scene.cloud.take(index))
     shift = centre_shift_matrix(chosen.cloud.coord, apply_z=False)
@@ -80,6 +81,7 @@ def batch_of_points(
         condition=condition,
         names=(scene.name,),
         instance=chosen.cloud.labels.get("instance", unlabelled).long(),
+        origin=(lower.double() + shift[:3, 3])[None],
     )
     return batch, chosen, shift
 
@@ -91,5 +93,6 @@ def _finish(
     config: PointDataConfig,
     source: tuple[str, str],
 ) -> Assembled:
-    batch, chosen, shift = batch_of_points(scene, voxels.index[kept], voxels.grid_coord[kept], config, source)
+    cells = voxels.grid_coord[kept], voxels.lower
+    batch, chosen, shift = batch_of_points(scene, voxels.index[kept], cells, config, source)
     return Assembled(batch, chosen, voxels, shift)

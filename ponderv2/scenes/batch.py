@@ -57,8 +57,14 @@ class SceneBatch:
     """Name of the dataset that the scenes come from."""
     names: tuple[str, ...]
     pixels: PixelBatch | None = None
-    mix: float = 1.0
-    """A number evenly drawn from 0..1 that decides whether this scene is merged with the next one."""
+    origin: Float[Tensor, "scene 3"] | None = None
+    """Corner of voxel (0, 0, 0) of each scene, in the frame and units of `coord`, in double precision. None:
+    not known; such scenes cannot be merged."""
+    slots: tuple[tuple[int, ...], ...] | None = None
+    """Positions of each scene in the batch of the step, all processes together; several where scenes were
+    merged. None: in order, each process with equally many."""
+    is_merged: bool = False
+    """Whether this single scene is to be merged with the one before it (Mix3D)."""
     instance: Int[Tensor, " point"] = _NOT_GIVEN
     """Object that the point is part of, -1 = none (also when left out); scenes of a batch share no number."""
 

@@ -31,7 +31,19 @@ def collate(batches: Sequence[SceneBatch]) -> SceneBatch:
         names=tuple(name for batch in batches for name in batch.names),
         pixels=_collate_pixels(batches),
         instance=_distinct_instances([batch.instance for batch in batches]),
+        origin=_origins(batches),
+        slots=_slots(batches),
     )
+
+
+def _origins(batches: Sequence[SceneBatch]) -> Float[Tensor, "scene 3"] | None:
+    origins = [batch.origin for batch in batches if batch.origin is not None]
+    return torch.cat(origins) if len(origins) == len(batches) else None
+
+
+def _slots(batches: Sequence[SceneBatch]) -> tuple[tuple[int, ...], ...] | None:
+    slots = [batch.slots for batch in batches if batch.slots is not None]
+    return tuple(one for each in slots for one in each) if len(slots) == len(batches) else None
 
 
 def _distinct_instances(parts: Sequence[Int[Tensor, " _"]]) -> Int[Tensor, " point"]:
@@ -69,37 +81,42 @@ def _exclusive_sum(counts: Sequence[int]) -> list[int]:
 
 
 class MixingCollate:
-    """`collate` that first merges neighbouring pairs of scenes, each with some probability (Mix3D).
+    """`collate` that first merges scenes with the one before them where `is_merged` says so (Mix3D).
 
-    The first of a pair brings the randomness in its `mix` number, so the outcome does not depend on which
-    process or worker does it. An odd last scene stays alone.
+    Which are merged is decided for the whole batch of a step, wherever its scenes go. Where the one before is
+    in another process the batch has no scenes.
     """
 
-    def __init__(self, probability: float, voxel_size: float) -> None:
-        self.probability, self.voxel_size = probability, voxel_size
+    def __init__(self, voxel_size: float) -> None:
+        """`voxel_size`: of the scenes, in their units."""
+        self.voxel_size = voxel_size
 
     def __call__(self, batches: Sequence[SceneBatch]) -> SceneBatch:
         """The batch, with fewer scenes where some were merged."""
         scenes: list[SceneBatch] = []
-        for i in range(0, len(batches), 2):
-            pair = list(batches[i : i + 2])
-            if len(pair) == 2 and pair[0].mix < self.probability:
-                pair = [merge_scenes(pair[0], pair[1], self.voxel_size)]
-            scenes += pair
-        return collate(scenes)
+        for batch in batches:
+            if batch.is_merged and scenes:
+                scenes[-1] = merge_scenes(scenes[-1], batch, self.voxel_size)
+            elif not batch.is_merged:
+                scenes.append(batch)
+        return collate(scenes) if scenes else without_scenes(batches[0])
 
 
 def merge_scenes(first: SceneBatch, second: SceneBatch, voxel_size: float) -> SceneBatch:
     """Two scenes in one place, on one voxel lattice; where they share a voxel, a labelled point is kept.
 
-    Scenes with photographs cannot be merged: rays of one would meet the points of the other.
+    The second scene's cells become the nearest ones of the first scene's lattice, up to half a cell away.
+    Scenes with images cannot be merged: rays of one would meet the points of the other.
     """
     if first.pixels is not None or second.pixels is not None:
         raise ValueError("scenes with photographs cannot be merged")
+    if first.origin is None or second.origin is None:
+        raise ValueError("scenes whose voxel lattice is not known cannot be merged")
     both = collate([first, second])
-    shift = torch.round(_lattice(second, voxel_size) - _lattice(first, voxel_size)).long()
+    shift = torch.round((second.origin - first.origin)[0] / voxel_size).long()
     cells = torch.cat([first.grid_coord, second.grid_coord + shift])
-    cells = cells - cells.amin(dim=0)
+    lowest = cells.amin(dim=0)
+    cells = cells - lowest
     kept = _one_per_cell(cells, both.segment)
     return replace(
         both,
@@ -111,12 +128,26 @@ def merge_scenes(first: SceneBatch, second: SceneBatch, voxel_size: float) -> Sc
         offset=torch.tensor([len(kept)]),
         units_per_metre=both.units_per_metre[:1],
         names=("+".join(both.names),),
+        origin=first.origin + lowest * voxel_size,
+        slots=None if both.slots is None else (both.slots[0] + both.slots[1],),
     )
 
 
-def _lattice(batch: SceneBatch, voxel_size: float) -> Float[Tensor, "3"]:
-    """Where cell (0, 0, 0) lies, in cells: points are in the middle of their cells on average."""
-    return (batch.coord.double() / voxel_size - batch.grid_coord - 0.5).mean(dim=0)
+def without_scenes(batch: SceneBatch) -> SceneBatch:
+    """A batch of the same kind that holds nothing."""
+    none = slice(0)
+    return SceneBatch(
+        coord=batch.coord[none],
+        grid_coord=batch.grid_coord[none],
+        feature=batch.feature[none],
+        offset=batch.offset[none],
+        segment=batch.segment[none],
+        units_per_metre=batch.units_per_metre[none],
+        condition=batch.condition,
+        names=(),
+        instance=batch.instance[none],
+        slots=(),
+    )
 
 
 def _one_per_cell(cells: Int[Tensor, "point 3"], segment: Int[Tensor, " point"]) -> Int[Tensor, " kept"]:

@@ -301,5 +301,5 @@ class SegmentationDataConfig(PointDataConfig):
     sphere_crop: SphereCropConfig | None = SphereCropConfig()
     crop: LocalCropConfig | None = None
     mix_probability: Probability = 0.8
-    """Of merging two neighbouring scenes of a batch into one (Mix3D)."""
+    """Of merging two neighbouring scenes of a batch into one (Mix3D), whichever processes they are for."""
     budget: LabelBudgetConfig = LabelBudgetConfig()

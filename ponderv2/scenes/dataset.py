@@ -277,7 +277,7 @@ class SegmentationDataset(_Scenes):
     def __init__(self, store: SceneStore, split: str, config: SegmentationDataConfig, seed: int = 0) -> None:
         super().__init__(store, split, config, budget_scenes(store.scene_names(split), config.budget))
         self.config, self.seed = config, seed
-        self.collate = MixingCollate(config.mix_probability, config.voxel.size)
+        self.collate = MixingCollate(config.voxel.size)
 
     def sample(self, index: int, draw: int) -> SceneBatch:
         """One augmented scene with the labels that the budget allows."""
@@ -287,8 +287,7 @@ class SegmentationDataset(_Scenes):
             scene = crop_points(scene, random_region(scene, self.config.crop, generator))
         scene = augment(scene, self.config.augment, generator)
         sphere = self.config.sphere_crop
-        done = assemble(scene, self.config, self.condition, self.label_field, generator, sphere)
-        return replace(done.batch, mix=float(torch.rand((), generator=generator)))
+        return assemble(scene, self.config, self.condition, self.label_field, generator, sphere).batch
 
     def evaluation(self, index: int) -> EvaluationScene:
         """The whole scene, one point per voxel, with all its labels."""

@@ -74,7 +74,8 @@ class Fragment:
 def fragments(scene: Scene, view: TestView, config: PointDataConfig, condition: str) -> Iterator[Fragment]:
     """As many fragments as the fullest voxel has points; every point is in at least one of them."""
     scene = view.apply(centre_shift(replace(scene, frames=()), apply_z=True))
-    cells, _ = grid_cells(scene.cloud.coord, config.voxel.size)
+    cells, minimum = grid_cells(scene.cloud.coord, config.voxel.size)
+    lower = minimum.double() * config.voxel.size
     for index in group_by_voxel(hash_cells(cells, config.voxel.order)).fragments():
-        batch, _, _ = batch_of_points(scene, index, cells[index], config, (condition, "none"))
+        batch, _, _ = batch_of_points(scene, index, (cells[index], lower), config, (condition, "none"))
         yield Fragment(batch, index)

@@ -12,11 +12,18 @@ from ponderv2.scenes.batch import PixelBatch, SceneBatch
 
 
 def halves(batch: SceneBatch) -> tuple[SceneBatch, SceneBatch]:
-    """The first half of the scenes and the others, pixels and names with them. Needs two scenes."""
+    """The first half of the scenes and the others, pixels and names with them. Needs two scenes.
+
+    Of merged scenes both count: the halves are those of a run that cut the batch before they were merged.
+    """
     n_scenes = len(batch.offset)
     if n_scenes < 2:
         raise ValueError(f"expected at least two scenes, got {n_scenes}")
     middle = n_scenes // 2
+    if batch.slots is not None:
+        every = [slot for slots in batch.slots for slot in slots]
+        end = every[len(every) // 2]
+        middle = max(1, sum(slots[0] < end for slots in batch.slots))
     return _scenes(batch, 0, middle), _scenes(batch, middle, n_scenes)
 
 
@@ -34,6 +41,8 @@ def _scenes(batch: SceneBatch, first: int, end: int) -> SceneBatch:
         names=batch.names[first:end],
         pixels=None if batch.pixels is None else _pixels(batch.pixels, first, end),
         instance=batch.instance[points],
+        origin=None if batch.origin is None else batch.origin[first:end],
+        slots=None if batch.slots is None else batch.slots[first:end],
     )
 
 

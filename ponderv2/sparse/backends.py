@@ -37,10 +37,11 @@ def spconv_installed() -> bool:
 def backend_for(feature: Tensor) -> Backend:
     """spconv for single and half precision on a CUDA device where it is installed, plain torch otherwise.
 
+    Also for no voxels at all, which spconv refuses (a process of several may have none in a step).
     spconv has no bfloat16: `spconv_backend` computes in float32 what is asked for in it. spconv's CPU build
     is never used: it loses updates at random with more than one thread.
     """
-    if feature.is_cuda and feature.dtype.itemsize <= 4 and spconv_installed():
+    if len(feature) and feature.is_cuda and feature.dtype.itemsize <= 4 and spconv_installed():
         from ponderv2.sparse import spconv_backend
 
         return spconv_backend

@@ -36,16 +36,19 @@ class Backward:
         self.n_split = 0
         """Steps that were done in smaller parts than planned."""
 
-    def __call__(self, step: int, batches: Sequence[SceneBatch], undo: Callable[[], None]) -> Tensor | None:
+    def __call__(
+        self, step: int, batches: Sequence[SceneBatch], weights: Sequence[float], undo: Callable[[], None]
+    ) -> Tensor | None:
         """Loss terms of the step, and its gradient in the parameters.
 
+        `weights` are the shares of the batches in the step, the same in every process.
         Where memory runs out, `undo` is called and parts half as large are tried, up to four times: exactly
         what a run with so large a `training.accumulate` does. None where not even single scenes fit.
 
         Raises:
             ResourceError: memory ran out in one of several processes, which cannot try again alone.
         """
-        portions = portions_of(batches)
+        portions = portions_of(batches, weights)
         for attempt in range(MOST_HALVINGS + 1):
             self._forget()
             try:
@@ -75,7 +78,8 @@ class Backward:
         place = (self._seed, step, part)
         # Models draw from the generator they are given; what still reads the global one is repeatable too.
         torch.manual_seed(seed_of("global", *place, process_number()))
-        generator = generator_of("step", *place)
+        # The same in every part: each scene draws by its place in the batch of the step.
+        generator = generator_of("step", self._seed, step, 0)
         exchange_later = part < len(portions) - 1 and n_processes() > 1
         quiet = self._fabric.no_backward_sync(self._module) if exchange_later else nullcontext()  # pyright: ignore[reportArgumentType]
         with quiet:

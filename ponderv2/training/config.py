@@ -91,7 +91,11 @@ class TrainingConfig(StrictConfig):
     batch_size: Annotated[int, Field(gt=0, le=MOST_SCENES)] = 2
     """Scenes per step, all processes together."""
     accumulate: PositiveInt = 1
-    """Parts that a process cuts its share of the batch into, to need less memory."""
+    """Parts that a process cuts its share of the batch into, one after the other, to need less memory.
+
+    Batch normalisation takes the statistics of each part (of all processes together), and every loss is the
+    mean of its means over the parts: not the same step as with `accumulate: 1`. Scenes, augmentations, Mix3D
+    and random numbers are the same."""
     optimiser: OptimiserConfig = AdamwConfig()
     schedule: ScheduleConfig = OneCycleConfig()
     rate_factors: dict[str, PositiveFloat] = Field(default_factory=dict)

@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -41,6 +41,8 @@ class Datasets:
     sources: tuple[SceneSource, ...]
     ratios: tuple[int, ...] = (1,)
     """Consecutive steps of each."""
+    mix_probability: float = 0.0
+    """Of merging two neighbouring scenes of a batch (Mix3D), which `collate` then has to do."""
 
     @staticmethod
     def of(scenes: SceneSource | Datasets) -> Datasets:
@@ -116,7 +118,8 @@ class _Places(Dataset[Any]):
         bad: list[BadScene] = []
         for one in (place, *stand_ins(place, len(source))):
             try:
-                return Fed(source.sample(one.index, one.draw), tuple(bad))
+                batch = source.sample(one.index, one.draw)
+                return Fed(replace(batch, slots=((place.slot,),), is_merged=place.is_merged), tuple(bad))
             except (SceneError, OSError) as error:
                 bad.append(BadScene(self._name(one), *_reason(error)))
             if len(bad) > self._most:

@@ -71,6 +71,9 @@ class _Training:
         self.share = Share(
             self.settings.batch_size, n_processes(), process_number(), self.settings.accumulate
         )
+        self.datasets = Datasets.of(job.scenes)
+        mix = self.datasets.mix_probability
+        self.order = Order(self.datasets.cycle, job.seed, self.share, self.step, self.settings.steps, mix)
         self.stepper = Stepper(job.model)
         optimiser = build_optimiser(job.model, self.settings)
         if resume:
@@ -85,6 +88,11 @@ class _Training:
         """Whether the last checkpoint is of this step."""
         self.logbook = self._open_logbook()
         self._describe_precision(resume)
+        if mix > 0 and self.share.part_size == 1 and n_processes() > 1:
+            self._note(
+                "Mix3D merges pairs of scenes: with one scene a part, processes have none in some steps; "
+                f"--set training.batch_size={2 * self.settings.batch_size} gives all of them scenes"
+            )
         self.interruption = Interruption()
         parameters = list(job.model.parameters())
         self.backward = Backward(fabric, self.module, parameters, job.seed, self._warn)
@@ -143,7 +151,8 @@ class _Training:
         batches = self._next_batches(parts)
         waited = time.perf_counter() - started
         norm = math.nan
-        if (values := self.backward(self.step, batches, before.restore)) is None:
+        weights = self.order.weights(self.step)
+        if (values := self.backward(self.step, batches, weights, before.restore)) is None:
             self._skip_for_memory(batches)
         else:
             norm = float(self._clipped())
@@ -167,7 +176,7 @@ class _Training:
 
         def fetch() -> list[Fed]:
             try:
-                return [next(parts) for _ in range(self.share.n_parts)]
+                return [next(parts) for _ in self.order.weights(self.step)]
             except WorkerDied as died:
                 raise died.explained(self.step) from died
 
@@ -342,9 +351,8 @@ class _Training:
         self.is_saved = True
 
     def _parts(self) -> Generator[Fed, None, None]:
-        datasets = Datasets.of(self.job.scenes)
-        order = Order(datasets.cycle, self.job.seed, self.share, self.step, self.settings.steps)
-        return feed(datasets, self.job.collate, order, self.settings.workers, self.settings.max_bad_scenes)
+        workers, most = self.settings.workers, self.settings.max_bad_scenes
+        return feed(self.datasets, self.job.collate, self.order, workers, most)
 
     def _open_logbook(self) -> Logbook | None:
         if process_number() != 0:

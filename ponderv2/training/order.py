@@ -1,4 +1,4 @@
-"""Which scene of which dataset is seen when, with which random numbers: a pure function of seed and step."""
+"""Which scene of which dataset is seen when, with which others: a pure function of seed and step."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ class Place:
     """How often the dataset was gone through before: another draw, another augmentation."""
     dataset: int = 0
     """Number of the dataset, where there are several."""
+    slot: int = 0
+    """Position in the batch of the step, all processes together."""
+    is_merged: bool = False
+    """Whether it is merged with the scene in the slot before (Mix3D)."""
 
 
 @dataclass(frozen=True)
@@ -102,25 +106,71 @@ class Share:
         """Place of the part's first scene in the batch of all processes."""
         return (self.rank * self.n_parts + part) * self.part_size
 
+    def slots(self, part: int, merged: frozenset[int]) -> list[int]:
+        """Places of the part's scenes in the batch, each with the one that is merged with it."""
+        first = self.first_slot(part)
+        own = range(first, first + self.part_size)
+        return [slot for slot in (*own, own.stop) if (slot - 1 if slot in merged else slot) in own]
+
+
+def merged_slots(seed: int, step: int, batch_size: int, probability: float) -> frozenset[int]:
+    """Slots whose scenes are merged with those before them (Mix3D): the second of a pair, by chance.
+
+    Pairs are (0, 1), (2, 3), ... of the whole batch, so that neither the number of processes nor that of
+    parts has an influence. An odd last scene stays alone.
+    """
+    if probability == 0.0:
+        return frozenset()
+    draws = torch.rand(batch_size // 2, generator=generator_of("mix", seed, step)).tolist()
+    return frozenset(2 * pair + 1 for pair, draw in enumerate(draws) if draw < probability)
+
 
 @dataclass(frozen=True)
 class Order:
-    """The stream of parts from one step to another, for a torch DataLoader's `batch_sampler`."""
+    """The stream of parts from one step to another, for a torch DataLoader's `batch_sampler`.
+
+    A merged scene goes to the part of the scene that it is merged with. A part that is left without scenes
+    holds one merged scene, of which nothing is used; it is left out where no process has scenes for it.
+    """
 
     cycle: Cycle
     seed: int
     share: Share
     first_step: int
     last_step: int
+    mix_probability: float = 0.0
+    """Of merging two neighbouring scenes."""
 
     def __len__(self) -> int:
-        return (self.last_step - self.first_step) * self.share.n_parts
+        return sum(len(self.weights(step)) for step in range(self.first_step, self.last_step))
 
     def __iter__(self) -> Iterator[list[Place]]:
         for step in range(self.first_step, self.last_step):
-            turn = self.cycle.turn(step)
-            seed, n_scenes = seed_of_dataset(self.seed, turn.dataset), self.cycle.sizes[turn.dataset]
-            for part in range(self.share.n_parts):
-                first = turn.earlier * self.share.batch_size + self.share.first_slot(part)
-                places = (place_of(first + slot, n_scenes, seed) for slot in range(self.share.part_size))
-                yield [replace(place, dataset=turn.dataset) for place in places]
+            yield from self.parts(step)
+
+    def parts(self, step: int) -> list[list[Place]]:
+        """The scenes of each part of a step, of this process."""
+        turn, merged = self.cycle.turn(step), self._merged(step)
+        seed, n_scenes = seed_of_dataset(self.seed, turn.dataset), self.cycle.sizes[turn.dataset]
+
+        def place(slot: int) -> Place:
+            one = place_of(turn.earlier * self.share.batch_size + slot, n_scenes, seed)
+            return replace(one, dataset=turn.dataset, slot=slot, is_merged=slot in merged)
+
+        shares = self._used(merged)
+        own = [(self.share.first_slot(part), slots[self.share.rank]) for part, slots in shares]
+        return [[place(slot) for slot in slots or [first]] for first, slots in own]
+
+    def weights(self, step: int) -> list[float]:
+        """Share of the step's scenes that all processes together have in each part."""
+        shares = self._used(self._merged(step))
+        return [sum(map(len, slots)) / self.share.batch_size for _, slots in shares]
+
+    def _merged(self, step: int) -> frozenset[int]:
+        return merged_slots(self.seed, step, self.share.batch_size, self.mix_probability)
+
+    def _used(self, merged: frozenset[int]) -> list[tuple[int, list[list[int]]]]:
+        """The parts in which any process has scenes: their numbers, and the slots of every process."""
+        ranks = [replace(self.share, rank=rank) for rank in range(self.share.n_processes)]
+        found = [(part, [rank.slots(part, merged) for rank in ranks]) for part in range(self.share.n_parts)]
+        return [(part, slots) for part, slots in found if any(slots)]

@@ -20,9 +20,9 @@ class Portion:
     """Share of the loss of the step; the shares add up to 1."""
 
 
-def portions_of(batches: Sequence[SceneBatch]) -> list[Portion]:
-    """Every part as it came, with equal shares."""
-    return [Portion(batch, 1.0 / len(batches)) for batch in batches]
+def portions_of(batches: Sequence[SceneBatch], weights: Sequence[float]) -> list[Portion]:
+    """Every part as it came."""
+    return [Portion(batch, weight) for batch, weight in zip(batches, weights, strict=True)]
 
 
 def halved(portions: Sequence[Portion]) -> list[Portion] | None:
@@ -32,7 +32,12 @@ def halved(portions: Sequence[Portion]) -> list[Portion] | None:
     """
     found: list[Portion] = []
     for portion in portions:
-        n_scenes = len(portion.batch.offset)
-        parts = halves(portion.batch) if n_scenes > 1 else (portion.batch,)
-        found += [Portion(part, portion.weight * len(part.offset) / n_scenes) for part in parts]
+        parts = halves(portion.batch) if len(portion.batch.offset) > 1 else (portion.batch,)
+        n_scenes = n_slots(portion.batch)
+        found += [Portion(part, portion.weight * n_slots(part) / n_scenes) for part in parts]
     return found if len(found) > len(portions) else None
+
+
+def n_slots(batch: SceneBatch) -> int:
+    """Its scenes, those that were merged counted each."""
+    return len(batch.offset) if batch.slots is None else sum(map(len, batch.slots))

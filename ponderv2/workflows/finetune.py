@@ -211,7 +211,7 @@ def make_job(request: RunRequest, resumed: bool) -> Job:
     return Job(
         kind=task.kind,
         model=model,
-        scenes=Datasets(trainings, tuple(part.ratio for part in config.parts)),
+        scenes=Datasets(trainings, tuple(part.ratio for part in config.parts), config.data.mix_probability),
         collate=trainings[0].collate,
         training=config.training,
         seed=config.seed,

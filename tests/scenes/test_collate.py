@@ -7,13 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ponderv2.scenes.assemble import assemble
 from ponderv2.scenes.batch import SceneBatch
 from ponderv2.scenes.collate import MixingCollate, collate, merge_scenes
+from ponderv2.scenes.config import SegmentationDataConfig
+from ponderv2.scenes.scene import PointCloud, Scene
 
 SIZE = 0.1
 
 
-def scene(seed: int, n_points: int = 120, shift: float = 0.0, mix: float = 1.0) -> SceneBatch:
+def scene(seed: int, n_points: int = 120, shift: float = 0.0, is_merged: bool = False) -> SceneBatch:
     """Points anywhere in their own voxels; feature = number of the point."""
     rng = torch.Generator().manual_seed(seed)
     cells = torch.unique(torch.randint(0, 12, (n_points, 3), generator=rng), dim=0)
@@ -28,7 +31,9 @@ def scene(seed: int, n_points: int = 120, shift: float = 0.0, mix: float = 1.0) 
         units_per_metre=torch.ones(1),
         condition="toy",
         names=(f"scene{seed}",),
-        mix=mix,
+        origin=torch.full((1, 3), shift, dtype=torch.float64),
+        slots=((seed,),),
+        is_merged=is_merged,
     )
 
 
@@ -76,19 +81,78 @@ def test_labelled_points_win_shared_voxels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mixes", "names"),
+    ("merged", "names"),
     [
-        ((0.1, 0.9, 0.9, 0.1, 0.1), ("scene0+scene1", "scene2", "scene3", "scene4")),
-        ((0.9, 0.1, 0.3, 0.9, 0.9), ("scene0", "scene1", "scene2+scene3", "scene4")),
+        ((1, 4), ("scene0+scene1", "scene2", "scene3+scene4")),
+        ((3,), ("scene0", "scene1", "scene2+scene3", "scene4")),
+        ((), ("scene0", "scene1", "scene2", "scene3", "scene4")),
     ],
 )
-def test_first_of_a_pair_decides(mixes: tuple[float, ...], names: tuple[str, ...]) -> None:
-    batch = MixingCollate(0.5, SIZE)([scene(i, mix=mix) for i, mix in enumerate(mixes)])
+def test_scenes_are_merged_with_the_one_before_where_it_is_said(
+    merged: tuple[int, ...], names: tuple[str, ...]
+) -> None:
+    batch = MixingCollate(SIZE)([scene(i, is_merged=i in merged) for i in range(5)])
     assert batch.names == names and len(batch.offset) == len(names)
+    assert batch.slots == tuple(
+        tuple(int(part.removeprefix("scene")) for part in name.split("+")) for name in names
+    )
 
 
-def test_nothing_is_mixed_with_probability_zero() -> None:
-    assert len(MixingCollate(0.0, SIZE)([scene(0, mix=0.0), scene(1, mix=0.0)]).offset) == 2
+def test_a_scene_that_is_merged_elsewhere_leaves_a_batch_without_scenes() -> None:
+    alone = scene(3, is_merged=True)
+    batch = MixingCollate(SIZE)([alone])
+    assert (batch.names, batch.slots, batch.condition) == ((), (), "toy")
+    assert batch.offset.shape == (0,) and batch.feature.shape == (0, alone.feature.shape[1])
+    assert batch.instance.shape == batch.segment.shape == (0,)
+
+
+def test_scenes_whose_lattice_is_not_known_are_not_merged() -> None:
+    with pytest.raises(ValueError, match="lattice"):
+        merge_scenes(replace(scene(0), origin=None), scene(1), SIZE)
+
+
+VOXEL = 0.02
+
+
+def flat_scan(fraction: float, n_cells: tuple[int, int], corner: tuple[float, ...], seed: int) -> SceneBatch:
+    """A floor whose points all lie at one place of their cells; most cells of the rectangle are occupied."""
+    rng = torch.Generator().manual_seed(seed)
+    x, y = torch.meshgrid(torch.arange(n_cells[0]), torch.arange(n_cells[1]), indexing="ij")
+    cells = torch.stack([x.flatten(), y.flatten(), torch.zeros(x.numel(), dtype=torch.long)], dim=1)
+    cells = (
+        cells[torch.rand(len(cells), generator=rng) < 0.8] + torch.tensor(corner).div(VOXEL).round().long()
+    )
+    coord = ((cells.double() + fraction) * VOXEL).float()
+    labels = {"segment": torch.zeros(len(coord), dtype=torch.long)}
+    cloud = PointCloud(coord, torch.zeros(len(coord), 3), torch.zeros(len(coord), 3), labels)
+    config = SegmentationDataConfig.model_validate({"voxel": {"size": VOXEL}})
+    one = Scene(name=f"scan{seed}", cloud=cloud)
+    return assemble(one, config, "toy", "segment", rng).batch
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.05, 0.95), (0.2, 0.75), (0.5, 0.5), (0.95, 0.05)])
+def test_merged_scans_lie_in_the_cells_nearest_to_their_own(low: float, high: float) -> None:
+    """Where a cell lies follows from the place of its points in it, which is known here."""
+    first = flat_scan(low, (60, 45), (-1.0, 0.4, 0.1), 1)
+    second = flat_scan(high, (52, 31), (2.0, -0.3, -0.2), 2)
+    merged = merge_scenes(first, second, VOXEL)
+
+    def corner(batch: SceneBatch, fraction: float) -> torch.Tensor:
+        """Of cell (0, 0, 0), from every point; they agree."""
+        corners = batch.coord.double() - (batch.grid_coord + fraction) * VOXEL
+        assert float((corners - corners[0]).abs().max()) < 1e-6
+        return corners[0]
+
+    away = (corner(second, high) - corner(first, low)) / VOXEL
+    expected = torch.cat([first.grid_coord, second.grid_coord + away.round().long()])
+    points = collate([first, second]).coord.tolist()
+    cell = {tuple(point): row for point, row in zip(points, expected.tolist(), strict=True)}
+    wanted = torch.tensor([cell[tuple(point)] for point in merged.coord.tolist()])
+    assert torch.equal(merged.grid_coord, wanted - expected.amin(dim=0))
+    assert len(torch.unique(merged.grid_coord, dim=0)) == len(merged.grid_coord)
+    assert merged.origin is not None
+    lattice = corner(first, low) + expected.amin(dim=0) * VOXEL
+    torch.testing.assert_close(merged.origin[0], lattice, rtol=0, atol=1e-6)
 
 
 def test_objects_of_different_scenes_keep_apart() -> None:

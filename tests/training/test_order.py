@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 
 import pytest
 
-from ponderv2.training.order import Cycle, Order, Place, Share, place_of, steps_of_pass
+from ponderv2.training.order import Cycle, Order, Place, Share, merged_slots, place_of, steps_of_pass
 
 SIZES, RATIOS = (11, 5, 3), (4, 2, 1)
 
@@ -69,7 +70,8 @@ def test_the_stream_continues_after_any_step_as_if_it_had_not_stopped() -> None:
 
 def test_one_dataset_is_the_plain_stream() -> None:
     batches = steps_of(Order(Cycle((7,)), 9, Share(3, 1, 0), 0, 10))
-    assert list(chain(*batches)) == [place_of(position, 7, 9) for position in range(30)]
+    truth = [replace(place_of(position, 7, 9), slot=position % 3) for position in range(30)]
+    assert list(chain(*batches)) == truth
 
 
 def test_datasets_of_one_size_have_orders_of_their_own() -> None:
@@ -101,3 +103,48 @@ def test_datasets_without_scenes_or_turns_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match="positive ratio"):
         Cycle(sizes, ratios)
+
+
+SHARES = [(n, parts) for n in (1, 2, 3, 4, 6, 12) for parts in (1, 2, 3, 4, 12) if 12 % (n * parts) == 0]
+
+
+def _mixed(share: Share, probability: float) -> Order:
+    return Order(Cycle((50,)), 4, share, 0, 6, probability)
+
+
+@pytest.mark.parametrize(("n", "n_parts"), SHARES)
+@pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
+def test_which_scenes_are_merged_does_not_depend_on_how_they_are_shared(
+    n: int, n_parts: int, probability: float
+) -> None:
+    """Every scene is used once, with the one it is merged with before it in the same part."""
+    whole = _mixed(Share(12, 1, 0), probability)
+    orders = [_mixed(Share(12, n, rank, n_parts), probability) for rank in range(n)]
+    for step in range(6):
+        (alone,) = whole.parts(step)
+        used: list[Place] = []
+        parts = [order.parts(step) for order in orders]
+        assert {len(each) for each in parts} == {len(orders[0].weights(step))}
+        for places in chain(*parts):
+            kept = places if len(places) > 1 or not places[0].is_merged else []
+            slots = [place.slot for place in kept]
+            assert all(place.slot - 1 in slots for place in kept if place.is_merged)
+            assert slots == sorted(slots)
+            used += kept
+        assert sorted(used, key=lambda place: place.slot) == alone
+        counts = [sum(len(each[i]) for each in parts) for i in range(len(parts[0]))]
+        weights = orders[-1].weights(step)
+        assert sum(weights) == pytest.approx(1.0) and all(order.weights(step) == weights for order in orders)
+        assert all(weight * 12 <= count for weight, count in zip(weights, counts, strict=True))
+
+
+def test_parts_without_merged_scenes_have_equal_weights() -> None:
+    assert _mixed(Share(12, 2, 1, 3), 0.0).weights(0) == [1 / 3] * 3
+
+
+def test_pairs_are_merged_as_often_as_is_said_and_anew_in_each_step() -> None:
+    found = [merged_slots(1, step, 9, 0.3) for step in range(500)]
+    assert all(slot % 2 == 1 and slot < 8 for one in found for slot in one)
+    assert sum(map(len, found)) / (500 * 4) == pytest.approx(0.3, abs=0.04)
+    assert len(set(found)) > 4 and found != [merged_slots(2, step, 9, 0.3) for step in range(500)]
+    assert merged_slots(1, 0, 9, 0.0) == frozenset() and merged_slots(1, 0, 9, 1.0) == {1, 3, 5, 7}

@@ -82,7 +82,10 @@ def collate(batches: list[SceneBatch]) -> SceneBatch:
         name: torch.cat([getattr(batch, name) for batch in batches])
         for name in ("coord", "grid_coord", "feature", "segment", "units_per_metre", "instance")
     }
-    return replace(first, offset=ends, names=tuple(n for b in batches for n in b.names), **joined)
+    slots = tuple(slot for b in batches for slot in b.slots or ())
+    return replace(
+        first, offset=ends, names=tuple(n for b in batches for n in b.names), slots=slots, **joined
+    )
 
 
 class ToyModel(nn.Module):
@@ -99,7 +102,7 @@ class ToyModel(nn.Module):
     def forward(self, batch: SceneBatch, generator: torch.Generator) -> ToyStep:
         """Noise is drawn per scene, so that it does not depend on the number of processes."""
         counts = torch.diff(batch.offset, prepend=batch.offset.new_zeros(1)).tolist()
-        generators = generators_of_scenes(generator, len(counts))
+        generators = generators_of_scenes(generator, len(counts), batch.slots)
         noise = torch.cat([torch.randn(n, 4, generator=g) for n, g in zip(counts, generators, strict=True)])
         hidden = torch.relu(self.norm(self.first(batch.feature + 0.1 * noise)))
         wrong = (self.last(hidden) - batch.coord).square().sum(dim=1)
