@@ -88,6 +88,12 @@ def origin_of(*coords: Float[ndarray, "point 3"]) -> Float64[ndarray, "3"]:
     return np.zeros(3)
 
 
+def compact(coord: Float[ndarray, "point 3"]) -> Float[ndarray, "point 3"]:
+    """Single precision where nothing lies far from zero, else the double precision that an origin needs."""
+    near = coord.size == 0 or np.abs(coord).max() <= FAR_FROM_ZERO  # not so for numbers that are not finite
+    return coord.astype(np.float32 if near else np.float64)
+
+
 def origin_note(origin: Float64[ndarray, "3"]) -> str:
     """What to say of an origin that is not zero."""
     numbers = ", ".join(f"{one:.3f}" for one in origin)

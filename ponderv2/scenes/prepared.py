@@ -42,7 +42,8 @@ class PreparedFrame:
 class PreparedCloud:
     """Points with colour, normal and labels; all arrays have one length."""
 
-    coord: Float32[ndarray, "point 3"]
+    coord: Float[ndarray, "point 3"]
+    """In double precision where it is far from zero: an origin is subtracted when it is written."""
     color: UInt8[ndarray, "point 3"] | None
     """None: nothing is known of colours, and no file of them is written."""
     normal: Float32[ndarray, "point 3"]
@@ -55,7 +56,7 @@ class PreparedCloud:
 class PreparedMesh:
     """A reference mesh: the best known surface of the scene."""
 
-    vertices: Float32[ndarray, "vertex 3"]
+    vertices: Float[ndarray, "vertex 3"]
     faces: Integer[ndarray, "face 3"]
     colors: UInt8[ndarray, "vertex 3"] | None = None
 
@@ -70,6 +71,8 @@ class Surface:
     """What was found, chosen, dropped; ends in the report."""
     repairs: tuple[str, ...] = ()
     """What was wrong in the input and put right; ends in the report."""
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Metres, subtracted already from points, mesh and frames, as they were far from zero."""
 
 
 @dataclass(frozen=True)

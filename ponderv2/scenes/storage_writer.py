@@ -6,9 +6,11 @@ import contextlib
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float64
 
 from ponderv2.errors import SceneError
 from ponderv2.io.files import (
@@ -21,8 +23,10 @@ from ponderv2.io.files import (
     temporary_path,
     write_through,
 )
+from ponderv2.scenes.origin import far_outliers, origin_note, origin_of, outlier_note
 from ponderv2.scenes.pictures import encode_jpeg, encode_mask, encode_png16
 from ponderv2.scenes.ply import encode_ply
+from ponderv2.scenes.point_rows import near_pose
 from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene, Surface, label_dtype
 from ponderv2.version import __version__
 
@@ -37,16 +41,19 @@ def write_scene(folder: Path, contents: PreparedScene, fingerprint: str) -> Surf
         with reported(folder):
             remove_leftovers(folder.parent)
             temporary.mkdir(parents=True)
-            frames = _write_frames(temporary / "frames", contents)
-            surface = contents.surface()
+            frames, sizes = _write_frames(temporary / "frames", contents)
+            surface, shift = near_zero(contents.surface())
+            if frames:
+                _write_cameras(temporary / "frames" / "cameras.npz", frames, sizes, shift)
             _write_surface(temporary, surface)
             record = {
                 "fingerprint": fingerprint,
                 "version": __version__,
-                "frames": frames,
+                "frames": len(frames),
                 "points": len(surface.cloud.coord),
                 "notes": list(surface.notes),
                 "repairs": list(surface.repairs),
+                **({"origin": list(surface.origin)} if any(surface.origin) else {}),
             }
             _write_new(temporary / "prepared.json", json.dumps(record, indent=1).encode())
             for directory in [path for path in temporary.rglob("*") if path.is_dir()] + [temporary]:
@@ -55,6 +62,23 @@ def write_scene(folder: Path, contents: PreparedScene, fingerprint: str) -> Surf
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return surface
+
+
+def near_zero(surface: Surface) -> tuple[Surface, Float64[np.ndarray, "3"]]:
+    """The surface with an origin subtracted where it is far from zero, and what was subtracted."""
+    cloud, mesh = surface.cloud, surface.mesh
+    finite = bool(np.isfinite(cloud.coord).all())  # else it is refused when it is written
+    shift = origin_of(cloud.coord) if finite else np.zeros(3)
+    notes = surface.notes
+    far = far_outliers(cloud.coord)
+    if far.any():
+        notes = (*notes, outlier_note(cloud.coord, far))
+    if shift.any():
+        cloud = replace(cloud, coord=cloud.coord.astype(np.float64) - shift)
+        mesh = None if mesh is None else replace(mesh, vertices=mesh.vertices.astype(np.float64) - shift)
+        notes = (*notes, origin_note(shift))
+    x, y, z = (shift + surface.origin).tolist()
+    return replace(surface, cloud=cloud, mesh=mesh, notes=notes, origin=(x, y, z)), shift
 
 
 def put_back(folder: Path) -> None:
@@ -70,7 +94,8 @@ def put_back(folder: Path) -> None:
                 return
 
 
-def _write_frames(folder: Path, contents: PreparedScene) -> int:
+def _write_frames(folder: Path, contents: PreparedScene) -> tuple[list[PreparedFrame], list[tuple[int, int]]]:
+    """The cameras of all frames and the sizes of their images, which are written as they come."""
     cameras: list[PreparedFrame] = []
     sizes: list[tuple[int, int]] = []
     known: set[str] = set()
@@ -82,9 +107,7 @@ def _write_frames(folder: Path, contents: PreparedScene) -> int:
             _write_new(folder / kind / f"{frame.id}.{ENDINGS[kind]}", data)
         sizes.append((frame.depth.shape[1], frame.depth.shape[0]))
         cameras.append(_without_pictures(frame))
-    if cameras:
-        _write_cameras(folder / "cameras.npz", cameras, sizes)
-    return len(cameras)
+    return cameras, sizes
 
 
 def _encoded(frame: PreparedFrame) -> dict[str, bytes]:
@@ -127,13 +150,15 @@ def _without_pictures(frame: PreparedFrame) -> PreparedFrame:
     )
 
 
-def _write_cameras(path: Path, frames: list[PreparedFrame], sizes: list[tuple[int, int]]) -> None:
+def _write_cameras(
+    path: Path, frames: list[PreparedFrame], sizes: list[tuple[int, int]], shift: Float64[np.ndarray, "3"]
+) -> None:
     target = io.BytesIO()
     np.savez(
         target,
         ids=np.array([frame.id for frame in frames]),
         K=np.stack([frame.intrinsics for frame in frames]),
-        camera_to_world=np.stack([frame.camera_to_world for frame in frames]),
+        camera_to_world=np.stack([near_pose(frame.camera_to_world, shift) for frame in frames]),
         depth_scale=np.array([frame.depth_scale for frame in frames], np.float64),
         size=np.array(sizes, np.int64),
         held_out=np.array([frame.held_out for frame in frames], np.bool_),

@@ -12,6 +12,8 @@ TOLERANCE = 2e-2
 """Largest deviation of R^T R from the identity that counts as rounding."""
 EXACT = 1e-6
 """Deviation below which nothing is changed."""
+FARTHEST = 1e8
+"""Metres. Coordinates fixed to the Earth reach 6.4e6; recordings that far away get an origin of their own."""
 SAME_FACTOR = 1e-2
 """Relative difference up to which rotation parts of several poses have one common factor."""
 
@@ -85,7 +87,7 @@ def _fault(pose: Float[ndarray, "4 4"]) -> str:
         return "transposed: the translation is in the last row"
     if np.abs(pose[3] - (0.0, 0.0, 0.0, 1.0)).max() > 1e-4 or _deviation(pose[:3, :3]) > TOLERANCE:
         return "not a rotation"
-    return "too far away" if np.abs(pose[:3, 3]).max() > 1e6 else ""
+    return "too far away" if np.abs(pose[:3, 3]).max() > FARTHEST else ""
 
 
 def _deviation(rotation: Float[ndarray, "3 3"]) -> float:

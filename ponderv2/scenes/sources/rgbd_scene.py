@@ -8,22 +8,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.colors import NO_COLOR_NOTE
 from ponderv2.scenes.fusion import FusionSettings, TsdfFusion, colors_of
-from ponderv2.scenes.normals import estimate_normals, vertex_normals
-from ponderv2.scenes.ply import read_ply
-from ponderv2.scenes.point_columns import named_columns
-from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedMesh, PreparedScene, Surface
+from ponderv2.scenes.origin import far_outliers, origin_note, origin_of
+from ponderv2.scenes.point_rows import near_pose
+from ponderv2.scenes.prepared import PreparedFrame, PreparedScene, Surface
 from ponderv2.scenes.sources.capture import Capture, RawFrame
 from ponderv2.scenes.sources.config import RgbdConfig
 from ponderv2.scenes.sources.depth_units import with_depth_numbers
 from ponderv2.scenes.sources.flipped_rows import with_rows_downwards
 from ponderv2.scenes.sources.frame_loading import Limits, LoadedFrame, load_depth, load_frame, same_aspect
 from ponderv2.scenes.sources.gravity import AXES, estimate_up, normals_of_depth, turn_up
+from ponderv2.scenes.sources.own_surface import own_surface
 from ponderv2.scenes.sources.poses import clean_poses
 from ponderv2.scenes.sources.text_files import read_lens, read_matrix
 
@@ -68,6 +67,7 @@ def prepare_recording(capture: Capture, path: Path, config: RgbdConfig) -> Prepa
     capture, said = with_depth_numbers(capture, config.depth_max, config.depth_scale)
     found.notes += said
     limits = Limits(config.depth_min, config.depth_max, config.max_image_size)
+    capture, origin = _near_zero(capture, found)
     turn = _turn(capture, limits, config.up, found)
     own_cloud = capture.cloud if config.cloud == "auto" else None
     if own_cloud is None:
@@ -76,7 +76,35 @@ def prepare_recording(capture: Capture, path: Path, config: RgbdConfig) -> Prepa
         colors = colors_of(frame.color is not None for frame in capture.frames)
         found.fusion = TsdfFusion(settings, colors=colors)
     frames = _frames(capture, limits, turn, config.holdout, found)
-    return PreparedScene(frames, lambda: _surface(path, own_cloud, turn, found))
+    to_scene = turn.copy()
+    to_scene[:3, 3] -= turn[:3, :3] @ origin
+    x, y, z = (-to_scene[:3, 3] + 0.0).tolist()  # no negative zeros
+    return PreparedScene(
+        frames, lambda: replace(_surface(path, own_cloud, to_scene, found), origin=(x, y, z))
+    )
+
+
+def _near_zero(capture: Capture, found: _Findings) -> tuple[Capture, Float64[ndarray, "3"]]:
+    """The recording moved by an origin where its cameras are far from zero, and that origin.
+
+    A camera that is far from all others is a damaged pose, and its frame is dropped.
+    """
+    places = np.stack([frame.camera_to_world[:3, 3] for frame in capture.frames])
+    far = far_outliers(places)
+    if far.any():
+        first = capture.frames[int(np.flatnonzero(far)[0])].id
+        found.repairs.append(
+            f"{int(far.sum())} frames far from all others were dropped, the first is {first}"
+        )
+    origin = origin_of(places)
+    if origin.any():
+        found.notes.append(origin_note(origin))
+    frames = tuple(
+        replace(frame, camera_to_world=near_pose(frame.camera_to_world, origin))
+        for frame, is_far in zip(capture.frames, far, strict=True)
+        if not is_far
+    )
+    return replace(capture, frames=frames), origin
 
 
 def choose_frames(frames: tuple[RawFrame, ...], stride: int, most: int | None) -> tuple[RawFrame, ...]:
@@ -229,12 +257,14 @@ def _note_frame(found: _Findings, loaded: LoadedFrame, held_out: bool) -> None:
         found.hidden_share.append(1.0 - float(loaded.visible.mean()))
 
 
-def _surface(path: Path, own_cloud: Path | None, turn: Float[ndarray, "4 4"], found: _Findings) -> Surface:
+def _surface(
+    path: Path, own_cloud: Path | None, to_scene: Float[ndarray, "4 4"], found: _Findings
+) -> Surface:
     if found.n_frames == 0:
         raise _nothing_usable(path, found)
     notes, repairs = _summary(found)
     if own_cloud is not None:
-        cloud, mesh, said = own_surface(own_cloud, turn)
+        cloud, mesh, said = own_surface(own_cloud, to_scene)
         notes += said
         if found.n_held_out:
             notes.append("the recording's own points may have been made from held-out frames too")
@@ -304,33 +334,3 @@ def _nothing_usable(path: Path, found: _Findings) -> SceneError:
         f"no usable frames in {path}: {reason}",
         fix="check the depth images, --depth-scale, --depth-min and --depth-max",
     )
-
-
-def own_surface(
-    path: Path, turn: Float[ndarray, "4 4"]
-) -> tuple[PreparedCloud, PreparedMesh | None, list[str]]:
-    """Vertices with colour and normals of a PLY file; normals are worked out from the faces when missing."""
-    ply = read_ply(path)
-    columns = named_columns(ply.vertex, path, ply.faces)
-    coord = columns.coord.astype(np.float64) @ turn[:3, :3].T + turn[:3, 3]
-    color = columns.color
-    about_color = (NO_COLOR_NOTE,) if color is None else color.notes
-    notes = [f"{path.name}: {note}" for note in (*columns.notes, *about_color)]
-    normal = None if columns.normal is None else columns.normal @ turn[:3, :3].T
-    if normal is None or not normal.any():
-        normal = (
-            vertex_normals(coord, ply.faces)
-            if len(ply.faces)
-            else estimate_normals(coord, towards=coord.mean(axis=0)[None]).astype(np.float64)
-        )
-    length = np.linalg.norm(normal, axis=1)
-    usable = np.isfinite(coord).all(axis=1) & (length > 1e-9)
-    if not usable.all():
-        notes.append(
-            f"{path.name}: {int((~usable).sum())} points without a position or a normal are left out"
-        )
-    unit = (normal[usable] / length[usable, None]).astype(np.float32)
-    bytes_ = None if color is None else color.as_bytes()
-    cloud = PreparedCloud(coord[usable].astype(np.float32), None if bytes_ is None else bytes_[usable], unit)
-    mesh = PreparedMesh(coord.astype(np.float32), ply.faces, bytes_) if len(ply.faces) else None
-    return cloud, mesh, notes

@@ -13,6 +13,7 @@ from numpy import ndarray
 from ponderv2.errors import SceneError
 from ponderv2.io.files import digest_of_files
 from ponderv2.scenes.labels.s3dis import CLASS_NAMES, COLORS
+from ponderv2.scenes.origin import compact
 from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene, Surface
 from ponderv2.scenes.sources.fingerprints import fingerprint
 from ponderv2.scenes.sources.s3dis_config import S3disConfig
@@ -110,7 +111,7 @@ class S3disJob:
     def _surface(self, room: RoomPoints, turn: Float[ndarray, "4 4"], found: ViewFindings) -> Surface:
         normal, how = self._normals(room.coord)
         cloud = PreparedCloud(
-            moved(room.coord, turn).astype(np.float32),
+            compact(moved(room.coord, turn)),
             room.color,
             (normal.astype(np.float64) @ turn[:3, :3].T).astype(np.float32),
             {"segment": room.segment, "instance": room.instance},

@@ -12,6 +12,7 @@ from numpy import ndarray
 from ponderv2.errors import SceneError
 from ponderv2.scenes.colors import no_colors
 from ponderv2.scenes.normals import vertex_normals
+from ponderv2.scenes.origin import compact, far_outliers
 from ponderv2.scenes.ply import read_ply
 from ponderv2.scenes.point_columns import named_columns
 from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh, PreparedScene, Surface
@@ -35,9 +36,6 @@ from ponderv2.scenes.sources.scannet_pictures import (
     prepared_frames,
 )
 from ponderv2.scenes.sources.text_files import numbers, read_text
-
-FAR_AWAY = 1.0e4
-"""Metres. A room that is farther from its origin is a damaged file."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +164,7 @@ def read_surface(
     """
     ply = read_ply(path)
     coord = np.stack([ply.vertex[axis] for axis in "xyz"], axis=1).astype(np.float64)
-    strange = np.flatnonzero(~(np.abs(coord) < FAR_AWAY).all(axis=1))
+    strange = np.flatnonzero(~np.isfinite(coord).all(axis=1) | far_outliers(coord))
     if len(coord) == 0 or len(strange):
         what = f"vertex {strange[0]} is not a place in a room" if len(strange) else "there are no vertices"
         raise SceneError(f"{path}: {what}", fix="copy the file again")
@@ -180,7 +178,7 @@ def read_surface(
     colors, notes = read.as_bytes(), list(read.notes)
     if lonely.any():
         notes.append(f"{int(lonely.sum())} vertices without a face around them: their normals point up")
-    cloud = PreparedCloud(coord.astype(np.float32), colors, unit.astype(np.float32))
+    cloud = PreparedCloud(compact(coord), colors, unit.astype(np.float32))
     mesh = PreparedMesh(cloud.coord, ply.faces, colors) if len(ply.faces) else None
     return cloud, mesh, notes
 

@@ -19,6 +19,7 @@ from numpy import ndarray
 
 from ponderv2.errors import SceneError
 from ponderv2.scenes.labels.scannetpp import class_colors
+from ponderv2.scenes.origin import compact
 from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh, PreparedScene
 from ponderv2.scenes.sources.fingerprints import fingerprint
 from ponderv2.scenes.sources.scannet_labels import SegmentGroup, read_groups, read_segments
@@ -138,7 +139,7 @@ def points_on_surface(
     distance = np.linalg.norm(cloud.coord[vertex] - coord[:, None], axis=2)
     nearest = vertex[np.arange(n_points), distance.argmin(axis=1)]
     labels = {name: values[nearest] for name, values in cloud.labels.items()}
-    return PreparedCloud(coord.astype(np.float32), color, normal.astype(np.float32), labels)
+    return PreparedCloud(compact(coord), color, normal.astype(np.float32), labels)
 
 
 def find(config: ScannetppConfig) -> SourcePlan:
