@@ -412,3 +412,26 @@ def test_stride_and_holdout_follow_the_numbers_of_frames(tmp_path: Path):
     frames = list(scene.frames)
     assert [frame.id for frame in frames] == [f"frame_{n}" for n in (1, 3, 5, 7, 9, 11)]
     assert [frame.id for frame in frames if frame.held_out] == ["frame_5", "frame_11"]
+
+
+@pytest.mark.parametrize("whose", ["depth", "colour"])
+@pytest.mark.parametrize("given", ["beside", "option"])
+def test_one_camera_for_images_of_two_sizes_belongs_to_those_that_its_centre_fits(
+    tmp_path: Path, whose: str, given: str
+):
+    taken = shots(3)
+    root = tmp_path / "room"
+    write_lists(root, taken, seconds)
+    double = np.array([[2.0, 0, 0.5], [0, 2.0, 0.5], [0, 0, 1]]) @ K
+    for path, shot in zip(sorted((root / "rgb").iterdir()), taken, strict=True):
+        large = box_room.shoot(shot.pose, double, (160, 120))
+        Image.fromarray(large.color).save(path)
+    matrix = K if whose == "depth" else double
+    file = (root if given == "beside" else tmp_path) / "calibration.txt"
+    file.write_text(f"{matrix[0, 0]} {matrix[1, 1]} {matrix[0, 2]} {matrix[1, 2]}")
+    option = {} if given == "beside" else {"intrinsics": file}
+    scene = find(RgbdConfig(path=root, up="z", **option)).jobs[0].prepare()
+    for frame, shot in zip(scene.frames, taken, strict=True):
+        assert np.allclose(frame.intrinsics, K)
+        assert np.abs(frame.color.astype(float) - shot.color).mean() < 3
+    assert any(f"belong to the {whose} images" in note for note in scene.surface().notes)

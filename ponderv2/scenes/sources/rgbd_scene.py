@@ -24,6 +24,7 @@ from ponderv2.scenes.sources.frame_loading import Limits, LoadedFrame, load_dept
 from ponderv2.scenes.sources.gravity import AXES, estimate_up, normals_of_depth, turn_up
 from ponderv2.scenes.sources.own_surface import own_surface
 from ponderv2.scenes.sources.poses import clean_poses
+from ponderv2.scenes.sources.shared_lens import with_size_of_images
 from ponderv2.scenes.sources.text_files import read_lens, read_matrix
 
 N_SURVEYED = 16
@@ -61,7 +62,8 @@ def prepare_recording(capture: Capture, path: Path, config: RgbdConfig) -> Prepa
     """Frames as a generator, the surface when they are through. Raises SceneError when no frame is usable."""
     found = _Findings(notes=[f"layout {capture.layout}", *capture.notes], repairs=list(capture.repairs))
     capture, flipped = with_rows_downwards(_with_own_files(capture, config, found))
-    found.notes += flipped
+    capture, sized = with_size_of_images(capture)
+    found.notes += (*flipped, *sized)
     capture = _with_valid_poses(capture, path, found)
     capture = replace(capture, frames=choose_frames(capture.frames, config.stride, config.max_frames))
     capture, said = with_depth_numbers(capture, config.depth_max, config.depth_scale)
