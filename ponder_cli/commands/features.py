@@ -28,7 +28,12 @@ def features(  # noqa: PLR0913 - one argument per option
     ],
     file: Annotated[
         Path | None,
-        typer.Option("--ply", "--cloud", metavar="FILE", help="A cloud: PLY, PCD, NPY, XYZ, TXT, CSV, PTS."),
+        typer.Option(
+            "--ply",
+            "--cloud",
+            metavar="FILE",
+            help="A cloud: PLY, PCD, NPY, or text (XYZ, PTS, ASC, TXT, CSV, ...).",
+        ),
     ] = None,
     scene: Annotated[
         str | None, typer.Option("--scene", help="A prepared scene, in place of a file.")

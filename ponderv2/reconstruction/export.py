@@ -12,7 +12,10 @@ import torch
 from ponderv2.errors import OutputError, SceneError
 from ponderv2.geometry.meshes import Mesh, vertex_normals
 from ponderv2.io.files import write_bytes
-from ponderv2.scenes.ply import read_ply
+from ponderv2.scenes.origin import origin_of
+from ponderv2.scenes.ply import encode_ply, read_ply
+from ponderv2.scenes.point_columns import named_columns
+from ponderv2.scenes.point_rows import Origin
 
 SUFFIXES = (".ply", ".obj", ".glb")
 
@@ -28,33 +31,40 @@ def check_mesh_path(path: Path) -> None:
         raise OutputError(f"cannot write into {folder}", fix="choose another place with --out")
 
 
-def write_mesh(path: Path, mesh: Mesh) -> None:
+def write_mesh(path: Path, mesh: Mesh, origin: Origin = (0.0, 0.0, 0.0)) -> None:
     """Vertices, faces, smooth normals and colours; the ending chooses the format.
 
-    Coordinates stay as they are (metres, z up), in GLB too. Raises OutputError.
+    Coordinates stay as they are (metres, z up), in GLB too. `origin` is added in double precision to those of
+    PLY and OBJ; GLB knows single precision alone and stays near zero. Raises OutputError.
     """
     check_mesh_path(path)
-    data = _encoded(mesh, path.suffix.lower()[1:])
+    data = _encoded(mesh, path.suffix.lower()[1:], np.array(origin))
     write_bytes(path, data)
 
 
-def read_mesh(path: Path) -> Mesh:
-    """A triangle mesh from PLY, OBJ, GLB or whatever else trimesh reads. Raises SceneError."""
+def read_mesh(path: Path, origin: Origin = (0.0, 0.0, 0.0)) -> Mesh:
+    """A triangle mesh from PLY, OBJ, GLB or whatever else trimesh reads. Raises SceneError.
+
+    `origin` is subtracted from a mesh that lies far from zero, in double precision.
+    """
     if path.suffix.lower() == ".ply":
         file = read_ply(path)
-        vertices = file.columns("x", "y", "z")
-        colors = file.columns("red", "green", "blue")
-        assert vertices is not None
-        return _checked(
-            path, vertices, file.faces, None if colors is None else colors.astype(np.float32) / 255
-        )
+        columns = named_columns(file.vertex, path)
+        colors = None if columns.color is None else columns.color.color / 255
+        return _checked(path, _near(columns.coord, origin), file.faces, colors)
     import trimesh
 
     try:
         loaded: Any = trimesh.load_mesh(path, process=False)
-        return _checked(path, np.asarray(loaded.vertices), np.asarray(loaded.faces), None)
+        vertices, faces = np.asarray(loaded.vertices), np.asarray(loaded.faces)
     except (OSError, ValueError, LookupError, AttributeError, TypeError, NotImplementedError) as error:
         raise SceneError(f"{path} is not a readable mesh ({error})") from error
+    return _checked(path, _near(vertices, origin), faces, None)
+
+
+def _near(vertices: np.ndarray, origin: Origin) -> np.ndarray:
+    far = len(vertices) > 0 and origin_of(vertices).any()
+    return vertices.astype(np.float64) - origin if far else vertices
 
 
 def _checked(path: Path, vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray | None) -> Mesh:
@@ -67,14 +77,19 @@ def _checked(path: Path, vertices: np.ndarray, faces: np.ndarray, colors: np.nda
     )
 
 
-def _encoded(mesh: Mesh, kind: str) -> bytes:
+def _encoded(mesh: Mesh, kind: str, origin: np.ndarray) -> bytes:
     import trimesh
 
     colors = None
     if mesh.colors is not None:
         colors = (mesh.colors.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    vertices = mesh.vertices.numpy()
+    if origin.any() and kind != "glb":
+        vertices = vertices.astype(np.float64) + origin
+        if kind == "ply":  # trimesh writes single precision
+            return encode_ply(vertices, vertex_normals(mesh).numpy(), mesh.faces.numpy(), colors)
     made = trimesh.Trimesh(
-        vertices=mesh.vertices.numpy(),
+        vertices=vertices,
         faces=mesh.faces.numpy(),
         vertex_normals=vertex_normals(mesh).numpy(),
         vertex_colors=colors,

@@ -387,10 +387,9 @@ def encode_ply(
     faces: Integer[ndarray, "face 3"] | None = None,
     colors: UInt8[ndarray, "vertex 3"] | None = None,
 ) -> bytes:
-    """A binary little-endian PLY file."""
-    columns: list[tuple[str, str, ndarray]] = [
-        ("float " + a, "<f4", vertices[:, i]) for i, a in enumerate("xyz")
-    ]
+    """A binary little-endian PLY file; positions in double precision where they are given in it."""
+    kind, form = ("double ", "<f8") if vertices.dtype == np.float64 else ("float ", "<f4")
+    columns: list[tuple[str, str, ndarray]] = [(kind + a, form, vertices[:, i]) for i, a in enumerate("xyz")]
     if normals is not None:
         columns += [("float n" + a, "<f4", normals[:, i]) for i, a in enumerate("xyz")]
     if colors is not None:

@@ -175,7 +175,10 @@ def _write_surface(folder: Path, surface: Surface) -> None:
         _write_new(folder / f"{name}.npy", target.getvalue())
     if surface.mesh is not None:
         mesh = surface.mesh
-        _write_new(folder / "mesh.ply", encode_ply(mesh.vertices, faces=mesh.faces, colors=mesh.colors))
+        _write_new(
+            folder / "mesh.ply",
+            encode_ply(mesh.vertices.astype(np.float32), faces=mesh.faces, colors=mesh.colors),
+        )
 
 
 def _cloud_arrays(cloud: PreparedCloud) -> dict[str, np.ndarray]:

@@ -54,9 +54,12 @@ def export_scene(
             left_out = torch.isin(truth.long(), torch.tensor((-1, *predicted.ignored)))
             true = torch.where(left_out, -1, cloud.labels[LABELS].long())
             colors["true_instances"] = object_colors(true)
+    coord = cloud.coord.numpy()
+    if any(cloud.origin):  # the scene lay far from zero, and so do its predictions
+        coord = coord.astype(np.float64) + cloud.origin
     paths = []
     for what, color in colors.items():
-        data_ply = encode_ply(cloud.coord.numpy(), cloud.normal.numpy(), colors=color)
+        data_ply = encode_ply(coord, cloud.normal.numpy(), colors=color)
         paths.append(folder / f"{name}_{what}.ply")
         write_bytes(paths[-1], data_ply)
     return tuple(paths)

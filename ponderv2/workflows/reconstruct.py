@@ -70,6 +70,8 @@ def run(
 ) -> ReconstructResult:
     """Writes the mesh of a scene to `out` (.ply, .obj, .glb), in metres and in the frame of the scene.
 
+    A scene that lay far from zero has its mesh there again (not in GLB).
+
     `scenes` is the folder of prepared scenes, `reference` a mesh to measure against (by default the scene's
     own, where it has one). With refinement the refined scene is written beside the mesh.
 
@@ -85,7 +87,8 @@ def run(
     store = open_scenes(SceneChoice.of(scenes, config), opened, report)
     read = store.read(scene, split)
     reference = reference or store.mesh_path(scene, split)
-    truth = None if reference is None else read_mesh(reference)
+    origin = read.cloud.origin
+    truth = None if reference is None else read_mesh(reference, origin)
     fitted, refined = None, out.with_suffix(".refined.pth")
     if config.method == "tsdf":
         if config.refine.steps > 0:
@@ -96,7 +99,10 @@ def run(
         if fitted is not None:  # before anything else can fail: refinement takes longest
             save_refined(refined, fitted, scene, store.root)
         cell, mesh = _extracted(field, read, config, report)
-    write_mesh(out, mesh)
+    write_mesh(out, mesh, origin)
+    if any(origin) and out.suffix.lower() == ".glb":
+        numbers = ", ".join(f"{one:.3f}" for one in origin)
+        report.note(f"GLB knows single precision alone: add ({numbers}) m to its vertices")
     return ReconstructResult(
         mesh=out,
         n_vertices=len(mesh.vertices),

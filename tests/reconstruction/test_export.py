@@ -11,6 +11,7 @@ from ponderv2.errors import OutputError, SceneError
 from ponderv2.geometry.meshes import Mesh
 from ponderv2.io.files import write_bytes
 from ponderv2.reconstruction.export import check_mesh_path, read_mesh, write_mesh
+from ponderv2.scenes.ply import read_ply
 
 
 @pytest.fixture
@@ -86,3 +87,24 @@ def test_damaged_and_missing_references_are_named(tmp_path):
     for path in (broken, tmp_path / "none.ply", tmp_path / "none.obj"):
         with pytest.raises(SceneError, match=path.name):
             read_mesh(path)
+
+
+@pytest.mark.parametrize("suffix", ["ply", "obj"])
+def test_a_mesh_of_a_far_scene_is_written_where_the_scene_was(tmp_path, mesh, suffix):
+    import trimesh
+
+    origin = (555813.15, 5385888.54, 185.86)
+    path = tmp_path / f"far.{suffix}"
+    write_mesh(path, mesh, origin)
+    if suffix == "obj":
+        vertices = np.asarray(trimesh.load_mesh(path, process=False).vertices)
+    else:
+        columns = read_ply(path).columns("x", "y", "z")
+        assert columns is not None and columns.dtype == np.float64
+        vertices = columns
+    assert np.abs(vertices - origin - mesh.vertices.numpy()).max() < 1e-6
+    assert np.abs(read_mesh(path, origin).vertices.numpy() - mesh.vertices.numpy()).max() < 1e-6
+    write_mesh(tmp_path / "near.glb", mesh, origin)
+    assert (
+        np.abs(read_mesh(tmp_path / "near.glb", origin).vertices.numpy() - mesh.vertices.numpy()).max() < 1e-6
+    )

@@ -159,3 +159,28 @@ def test_clouds_of_nothing_are_refused(tmp_path: Path, checkpoint: Path, coord: 
     np.save(tmp_path / "a.npy", coord)
     with pytest.raises(SceneError, match=r"a\.npy"):
         workflow.run(checkpoint, out=tmp_path / "f.npy", file=tmp_path / "a.npy")
+
+
+def test_far_points_of_a_scene_change_no_voxel_of_training_and_evaluation(tmp_path: Path):
+    from ponderv2.scenes.config import SegmentationDataConfig
+    from ponderv2.scenes.dataset import SegmentationDataset
+    from ponderv2.scenes.storage import SceneStore
+
+    config = SegmentationDataConfig.model_validate(
+        {"voxel": {"size": 0.1}, "sphere_crop": None, "augment": []}
+    )
+    found = []
+    for name, far in (("alone", np.zeros((0, 3))), ("both", np.array([[1e4, 0, 0], [1e12, -1e12, 0]]))):
+        folder = tmp_path / name / "train" / "room"
+        folder.mkdir(parents=True)
+        coord = np.concatenate([ROOM[:, :3], far])
+        np.save(folder / "coord.npy", coord)
+        np.save(folder / "color.npy", np.resize(ROOM[:, 3:], (len(coord), 3)).astype(np.uint8))
+        np.save(folder / "normal.npy", np.tile([0.0, 0, 1], (len(coord), 1)))
+        np.save(folder / "segment.npy", np.arange(len(coord)) % 3)
+        data = SegmentationDataset(SceneStore.open(tmp_path / name), "train", config)
+        found.append((data.evaluation(0), data.sample(0, 0).grid_coord.amax(dim=0)))
+    (alone, size), (both, other_size) = found
+    assert torch.equal(both.batch.grid_coord, alone.batch.grid_coord) and torch.equal(size, other_size)
+    assert torch.equal(both.batch.feature, alone.batch.feature)
+    assert torch.equal(both.inverse[: len(ROOM)], alone.inverse) and len(both.inverse) == len(ROOM) + 2

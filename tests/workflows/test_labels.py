@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ponderv2.errors import PresetError, SceneError
+from ponderv2.scenes.ply import read_ply
 from ponderv2.workflows import evaluate, finetune
 from tests.workflows.heard import Heard
 from tests.workflows.tiny import finetune_config, rooms
@@ -52,3 +53,16 @@ def test_wrong_classes_of_a_later_scene_are_a_mistake_of_the_scene(tmp_path: Pat
     relabel(scenes, 77, name=f"val/{last.name}")
     with pytest.raises(SceneError, match=f"scene '{last.name}'.* has class 77"):
         evaluate.run(tmp_path / "run", scenes=scenes)
+
+
+def test_predictions_of_a_far_scene_lie_where_the_scene_does(tmp_path: Path):
+    scenes = rooms(tmp_path / "rooms")
+    shift = np.array([555813.15, 5385888.54, 185.86])
+    finetune.run(finetune_config(steps=1, evaluate_every=0), scenes=scenes, out=tmp_path, name="run")
+    before = {path.parent.name: np.load(path) for path in scenes.glob("val/*/coord.npy")}
+    for path in scenes.glob("val/*/coord.npy"):
+        np.save(path, np.load(path).astype(np.float64) + shift)
+    evaluate.run(tmp_path / "run", scenes=scenes, export=tmp_path / "out")
+    for name, coord in before.items():
+        written = read_ply(tmp_path / "out" / f"{name}_prediction.ply").columns("x", "y", "z")
+        assert written is not None and np.abs(written - coord - shift).max() < 1e-6
