@@ -140,6 +140,21 @@ def write_redwood(root: Path, taken: list[Shot]) -> None:
     (root / "intrinsic.json").write_text(json.dumps(camera))
 
 
+def write_sun3d(root: Path, taken: list[Shot]) -> None:
+    """Names with number and microseconds; three rows of numbers a pose."""
+    for index, shot in enumerate(taken):
+        time = index * 33367
+        color, depth = (
+            root / f"image/{index + 1:07d}-{time:012d}.jpg",
+            root / f"depth/{index + 1:07d}-{time + 900:012d}.png",
+        )
+        save(shot, color, depth, 0.001)
+    (root / "extrinsics").mkdir()
+    rows = [" ".join(map(str, row)) for shot in taken for row in shot.pose[:3]]
+    (root / "extrinsics/20140804232440.txt").write_text("\n".join(rows) + "\n")
+    np.savetxt(root / "intrinsics.txt", K)
+
+
 def write_replica(root: Path, taken: list[Shot]) -> None:
     """results/ and traj.txt, 6553.5 per metre."""
     for index, shot in enumerate(taken):
@@ -226,6 +241,7 @@ WRITERS = {
     "redwood": write_redwood,
     "replica": write_replica,
     "scannet": write_scannet,
+    "sun3d": write_sun3d,
     "nerfstudio": write_nerfstudio,
     "sens": lambda root, taken: write_sens(root, taken),
 }

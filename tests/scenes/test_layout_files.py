@@ -435,3 +435,19 @@ def test_one_camera_for_images_of_two_sizes_belongs_to_those_that_its_centre_fit
         assert np.allclose(frame.intrinsics, K)
         assert np.abs(frame.color.astype(float) - shot.color).mean() < 3
     assert any(f"belong to the {whose} images" in note for note in scene.surface().notes)
+
+
+@pytest.mark.parametrize(
+    "layout", ["redwood", "replica", "scannet", "tum", "sun3d", "7scenes", "bundlefusion"]
+)
+def test_names_in_capitals_are_the_same_names(tmp_path: Path, layout: str):
+    taken = shots(3)
+    root = tmp_path / "room"
+    box_room.WRITERS[layout](root, taken)
+    for path in sorted(root.rglob("*"), key=lambda one: -len(one.parts)):
+        if path.suffix != ".json" and path.parent.name != "intrinsic":
+            path.rename(path.with_name(path.name.upper()))
+    for path in root.glob("INTRINSIC"):
+        path.rename(root / "intrinsic")
+    capture = read(root, layout)
+    assert which(capture, taken) == [0, 1, 2]

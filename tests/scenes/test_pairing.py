@@ -344,3 +344,13 @@ def test_images_with_numbers_and_poses_with_times_go_by_order():
 
 def test_one_image_without_a_number_has_the_one_pose():
     assert found(pair_frames(WHERE, ["a"], ["a"], poses(1))) == diagonal(1)
+
+
+def test_rows_may_count_the_frames_that_have_both_images():
+    color, depth = ["1", "2", "3", "5"], ["2", "3", "4", "5"]
+    result = pair_frames(WHERE, color, depth, poses(3))
+    assert [(frame.name, frame.camera_to_world[0, 3]) for frame in result.frames] == [
+        ("2", 0),
+        ("3", 1),
+        ("5", 2),
+    ]

@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from ponderv2.config import StrictConfig
 
 LayoutName = Literal[
-    "auto", "7scenes", "bundlefusion", "tum", "redwood", "replica", "scannet", "nerfstudio", "sens"
+    "auto", "7scenes", "bundlefusion", "tum", "redwood", "replica", "scannet", "nerfstudio", "sens", "sun3d"
 ]
 Up = Literal["auto", "x", "-x", "y", "-y", "z", "-z"]
 

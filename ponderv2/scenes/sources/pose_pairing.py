@@ -185,10 +185,11 @@ def _matched(slots: Sequence[Slot], poses: Poses, settings: PairingConfig) -> Ma
 
 
 def _name_lists(slots: Sequence[Slot]) -> list[tuple[str, list[tuple[int, str]]]]:
-    """By what poses may count: depth images, colour images, or both together."""
+    """By what poses may count: depth images, colour images, frames that have all images, or all together."""
     lists = [
         ("depth", [(index, slot.depth) for index, slot in enumerate(slots) if slot.depth is not None]),
         ("colour", [(index, slot.color) for index, slot in enumerate(slots) if slot.color is not None]),
+        ("whole frame", [(index, slot.name) for index, slot in enumerate(slots) if slot.whole]),
         ("frame", [(index, slot.name) for index, slot in enumerate(slots)]),
     ]
     return [

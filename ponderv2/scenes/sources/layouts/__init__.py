@@ -15,6 +15,7 @@ from ponderv2.scenes.sources.layouts import (
     replica,
     scannet,
     sens_file,
+    sun3d,
     tum,
 )
 from ponderv2.scenes.sources.layouts.calibration import ABOVE
@@ -47,6 +48,7 @@ LAYOUTS: dict[str, Layout] = {
     "scannet": Layout(scannet.EXPECTS, scannet.matches, scannet.read, scannet.BESIDE),
     "nerfstudio": Layout(nerfstudio.EXPECTS, nerfstudio.matches, lambda path, _: nerfstudio.read(path)),
     "redwood": Layout(redwood.EXPECTS, redwood.matches, redwood.read, ABOVE),
+    "sun3d": Layout(sun3d.EXPECTS, sun3d.matches, sun3d.read, ABOVE),
     "bundlefusion": Layout(
         frame_files.EXPECTS_BUNDLEFUSION, frame_files.matches_bundlefusion, frame_files.read_bundlefusion
     ),

@@ -73,6 +73,15 @@ def files_like(folder: Path, pattern: str) -> list[Path]:
     )
 
 
+def folder_like(path: Path, *names: str) -> Path | None:
+    """The first folder of one of these names, whatever the case."""
+    if not path.is_dir():
+        return None
+    there = {one.name.lower(): one for one in sorted(path.iterdir(), reverse=True) if one.is_dir()}
+    exact = (path / name for name in names if (path / name).is_dir())
+    return next(exact, None) or next((there[name] for name in names if name in there), None)
+
+
 def list_images(folder: Path, pattern: str = "*") -> ImageFolder:
     """Images of a folder whose names fit the pattern.
 

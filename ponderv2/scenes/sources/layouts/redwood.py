@@ -12,7 +12,13 @@ from ponderv2.scenes.plain_text import content_lines, numbers, read_text
 from ponderv2.scenes.sources.capture import Capture, Lens, pinhole
 from ponderv2.scenes.sources.config import RgbdConfig
 from ponderv2.scenes.sources.layouts.calibration import find_calibration
-from ponderv2.scenes.sources.layouts.image_folders import ImageFolder, list_images, raw_frames
+from ponderv2.scenes.sources.layouts.image_folders import (
+    ImageFolder,
+    files_like,
+    folder_like,
+    list_images,
+    raw_frames,
+)
 from ponderv2.scenes.sources.pairing import Poses, pair_frames
 
 EXPECTS = "color/ (or image/, rgb/), depth/, trajectory.log (or scene/trajectory.log)"
@@ -22,18 +28,18 @@ TRAJECTORIES = ("trajectory.log", "scene/trajectory.log", "trajectory.txt")
 
 def matches(path: Path) -> bool:
     """A trajectory and a folder of depth images; one of colour images may be there."""
-    return _trajectory(path) is not None and (path / "depth").is_dir()
+    return _trajectory(path) is not None and folder_like(path, "depth") is not None
 
 
 def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
     """Depth in millimetres. Poses have the numbers of the images, or as many as there are images."""
     trajectory = _trajectory(path)
-    folder = next((path / name for name in COLORS if (path / name).is_dir()), None)
-    if trajectory is None:
-        raise SceneError(f"{path} lacks a trajectory", fix=f"Redwood recordings hold {EXPECTS}")
+    folder, depth_folder = folder_like(path, *COLORS), folder_like(path, "depth")
+    if trajectory is None or depth_folder is None:
+        raise SceneError(f"{path} lacks depth/ or a trajectory", fix=f"Redwood recordings hold {EXPECTS}")
     poses = read_trajectory(trajectory)
     colors = ImageFolder(()) if folder is None else list_images(folder)
-    depths = list_images(path / "depth")
+    depths = list_images(depth_folder)
     names = None if folder is None else colors.names
     pairing = pair_frames(path, names, depths.names, poses, config.pairing)
     known = find_calibration(path)
@@ -80,4 +86,8 @@ def _numbers_of_heads(heads: Sequence[list[int]]) -> tuple[str, ...] | None:
 
 
 def _trajectory(path: Path) -> Path | None:
-    return next((path / name for name in TRAJECTORIES if (path / name).is_file()), None)
+    return next((found[0] for name in TRAJECTORIES if (found := files_like(*_split(path / name)))), None)
+
+
+def _split(path: Path) -> tuple[Path, str]:
+    return path.parent, path.name

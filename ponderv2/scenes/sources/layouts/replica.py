@@ -6,11 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
+from ponderv2.errors import SceneError
 from ponderv2.scenes.plain_text import content_lines, numbers, read_text
 from ponderv2.scenes.sources.capture import Capture, Lens, pinhole
 from ponderv2.scenes.sources.config import RgbdConfig
 from ponderv2.scenes.sources.layouts.calibration import ABOVE, find_calibration
-from ponderv2.scenes.sources.layouts.image_folders import files_like, ids_of, list_images, raw_frames
+from ponderv2.scenes.sources.layouts.image_folders import (
+    files_like,
+    folder_like,
+    ids_of,
+    list_images,
+    raw_frames,
+)
 from ponderv2.scenes.sources.pairing import Poses, pair_frames
 
 EXPECTS = "results/frame000000.jpg, results/depth000000.png, traj.txt"
@@ -20,13 +27,19 @@ PUBLISHED = Lens(pinhole(600.0, 600.0, 599.5, 339.5), (1200, 680))
 
 def matches(path: Path) -> bool:
     """The trajectory and the images by name."""
-    return (path / "traj.txt").is_file() and bool(files_like(path / "results", "depth*.*"))
+    results = folder_like(path, "results")
+    return (
+        bool(files_like(path, "traj.txt")) and results is not None and bool(files_like(results, "depth*.*"))
+    )
 
 
 def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
     """6553.5 units a metre unless cam_params.json says otherwise; the mesh beside the folder is the cloud."""
-    colors, depths = list_images(path / "results", "frame*"), list_images(path / "results", "depth*")
-    poses = Poses(_read_rows(path / "traj.txt"))
+    results, lists = folder_like(path, "results"), files_like(path, "traj.txt")
+    if results is None or not lists:
+        raise SceneError(f"{path} lacks results/ or traj.txt", fix=f"this layout holds {EXPECTS}")
+    colors, depths = list_images(results, "frame*"), list_images(results, "depth*")
+    poses = Poses(_read_rows(lists[0]))
     pairing = pair_frames(path, colors.names_or_none, depths.names, poses, config.pairing)
     known = find_calibration(path)
     lens = known.depth or PUBLISHED

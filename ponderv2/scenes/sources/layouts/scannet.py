@@ -11,7 +11,14 @@ from ponderv2.io.files import files_below
 from ponderv2.scenes.sources.capture import Capture
 from ponderv2.scenes.sources.config import RgbdConfig
 from ponderv2.scenes.sources.layouts.calibration import ABOVE, calibration_files, find_calibration
-from ponderv2.scenes.sources.layouts.image_folders import files_like, ids_of, list_images, raw_frames
+from ponderv2.scenes.sources.layouts.image_folders import (
+    ImageFolder,
+    files_like,
+    folder_like,
+    ids_of,
+    list_images,
+    raw_frames,
+)
 from ponderv2.scenes.sources.pairing import Poses, pair_frames
 from ponderv2.scenes.sources.text_files import read_lens, read_matrix, read_pose
 
@@ -33,11 +40,14 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
     root = _root(path)
     if root is None:
         raise SceneError(f"{path} lacks depth/ or pose/", fix=f"a ScanNet export holds {EXPECTS}")
-    colors, depths = list_images(root / "color"), list_images(root / "depth")
-    files = files_like(root / "pose", "*.txt")
+    color_folder, depth_folder, pose_folder = (folder_like(root, name) for name in ("color", "depth", "pose"))
+    assert depth_folder is not None and pose_folder is not None
+    colors = ImageFolder(()) if color_folder is None else list_images(color_folder)
+    depths = list_images(depth_folder)
+    files = files_like(pose_folder, "*.txt")
     matrices = np.stack([read_pose(one) for one in files]) if files else np.zeros((0, 4, 4))
     poses = Poses(matrices, tuple(one.stem for one in files))
-    names = colors.names if (root / "color").is_dir() else None
+    names = None if color_folder is None else colors.names
     pairing = pair_frames(path, names, depths.names, poses, config.pairing)
     known = find_calibration(*_camera_folders(root, path))
     depth_lens = known.depth or (None if config.intrinsics is None else read_lens(config.intrinsics))
@@ -72,7 +82,7 @@ def _camera_folders(root: Path, path: Path) -> tuple[Path, ...]:
 
 def _root(path: Path) -> Path | None:
     for root in (path, path / "frames"):
-        if all((root / name).is_dir() for name in ("depth", "pose")):
+        if all(folder_like(root, name) is not None for name in ("depth", "pose")):
             return root
     return None
 

@@ -17,7 +17,8 @@ from ponderv2.scenes.plain_text import read_text
 from ponderv2.scenes.sources.capture import Capture, Lens, PictureFile, RawFrame, pinhole
 from ponderv2.scenes.sources.config import RgbdConfig
 from ponderv2.scenes.sources.layouts.calibration import Calibration, find_calibration
-from ponderv2.scenes.sources.layouts.image_folders import files_like, list_images, number_or_name
+from ponderv2.scenes.sources.layouts.image_folders import files_like, folder_like, list_images, number_or_name
+from ponderv2.scenes.sources.named_files import IMAGE_ENDINGS, NamedFiles
 from ponderv2.scenes.sources.pairing import Poses, pair_frames
 from ponderv2.scenes.sources.text_files import rotation_of_quaternion
 
@@ -78,14 +79,16 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
         raise SceneError(f"a list of {path} is empty", fix="download the sequence again")
     names = None if colors is None else [one.time for one in colors]
     pairing = pair_frames(path, names, [one.time for one in depths], poses, config.pairing)
-    known = find_calibration(path)
+    known, files = find_calibration(path), NamedFiles(path)
     lens, words = _lens(path, poses_file, known)
     ids = _ids([frame.name for frame in pairing.frames])
     frames = tuple(
         RawFrame(
             id_,
-            None if colors is None else PictureFile(_image(path, colors[frame.color or 0], COLOR_WORDS)),
-            PictureFile(_image(path, depths[frame.depth or 0], DEPTH_WORDS)),
+            None
+            if colors is None
+            else PictureFile(_image(path, colors[frame.color or 0], COLOR_WORDS, files)),
+            PictureFile(_image(path, depths[frame.depth or 0], DEPTH_WORDS, files)),
             frame.camera_to_world,
             known.color or lens,
             lens,
@@ -98,7 +101,7 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
         frames,
         known.depth_scale or 1.0 / 5000.0,
         z_is_up=True,
-        notes=(*words, *said, *how, *notes),
+        notes=(*words, *said, *how, *notes, *files.rules),
         repairs=(*known.repairs, *repairs, *pairing.repairs),
     )
 
@@ -252,19 +255,18 @@ def _ids(names: list[str]) -> tuple[str, ...]:
     return plain if len(set(plain)) == len(plain) else tuple(names)
 
 
-def _image(path: Path, row: _Row, words: tuple[str, ...]) -> Path:
-    """The file of a row: `\\` counts as `/`, and the folder may be left out."""
-    name = row.words[0].replace("\\", "/")
+def _image(path: Path, row: _Row, words: tuple[str, ...], files: NamedFiles) -> Path:
+    """The file of a row, whose folder may be left out; where it should be, if it is not there."""
+    name = row.words[0]
     folder = _image_folder(path, words)
-    places = [path / row.words[0], path / name, *([] if folder is None else [folder / name])]
-    try:
-        return next((place for place in places if place.is_file()), places[0])
-    except (OSError, ValueError):  # a name that no disk can hold
-        return places[0]
+    found = files.find(name, IMAGE_ENDINGS)
+    if found is None and folder is not None and "/" not in name.replace("\\", "/"):
+        found = files.find(f"{folder.name}/{name}", IMAGE_ENDINGS)
+    return found or path / name
 
 
 def _image_folder(path: Path, words: tuple[str, ...]) -> Path | None:
-    return next((path / word for word in words if (path / word).is_dir()), None)
+    return folder_like(path, *words)
 
 
 def _listed(path: Path, names: tuple[str, ...]) -> Path | None:
