@@ -24,6 +24,10 @@ def _recording(name: str, text: str) -> Any:
     return typer.Option(name, help=text, rich_help_panel="Recordings (rgbd)")
 
 
+def _generic(name: str, metavar: str, text: str) -> Any:
+    return typer.Option(name, metavar=metavar, help=text, rich_help_panel="Recordings of --layout generic")
+
+
 def _generated(name: str, text: str) -> Any:
     return typer.Option(name, help=text, rich_help_panel="Generated rooms (synthetic)")
 
@@ -70,6 +74,23 @@ def prepare(  # noqa: PLR0913 - one argument per option
         str | None, _recording("--up", "Axis of the recording that points up: x, -x, y, -y, z, -z.")
     ] = None,
     voxel: Annotated[float | None, _recording("--voxel", "Cell of the fused surface, metres.")] = None,
+    poses: Annotated[
+        str | None, _generic("--poses", "NAME", "File of the poses in the recording, or folder of files.")
+    ] = None,
+    color_dir: Annotated[
+        str | None, _generic("--color-dir", "NAME", "Folder of the colour images; none = depth only.")
+    ] = None,
+    depth_dir: Annotated[str | None, _generic("--depth-dir", "NAME", "Folder of the depth images.")] = None,
+    quaternion: Annotated[
+        str | None, _generic("--quaternion", "xyzw|wxyz", "Order of the numbers of a quaternion.")
+    ] = None,
+    direction: Annotated[
+        str | None,
+        _generic("--direction", "camera_to_world|world_to_camera", "What the poses map to what."),
+    ] = None,
+    axes: Annotated[
+        str | None, _generic("--axes", "opencv|opengl|ros", "Axes of the cameras: y down, y up, x forward.")
+    ] = None,
     noxyz: Annotated[
         Path | None,
         typer.Option(
@@ -118,6 +139,12 @@ def prepare(  # noqa: PLR0913 - one argument per option
         *option("--depth-to-color", "source.depth_to_color", depth_to_color),
         *option("--up", "source.up", up),
         *option("--voxel", "source.fusion.voxel_size", voxel),
+        *option("--poses", "source.generic.poses", poses),
+        *option("--color-dir", "source.generic.color", color_dir),
+        *option("--depth-dir", "source.generic.depth", depth_dir),
+        *option("--quaternion", "source.generic.quaternion", quaternion),
+        *option("--direction", "source.generic.direction", direction),
+        *option("--axes", "source.generic.axes", axes),
         *option("--noxyz", "source.noxyz", noxyz),
         *option("--rooms", "source.rooms", rooms),
         *option("--seed", "source.seed", seed),

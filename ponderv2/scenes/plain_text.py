@@ -61,18 +61,23 @@ def content_lines(text: str) -> list[str]:
     return [line for line in stripped if line]
 
 
-def numbers(text: str, decimal_comma: bool = False) -> Float[ndarray, " number"]:
-    """All numbers of a text without comments, nan and inf among them.
+def words(text: str, decimal_comma: bool = False) -> list[str]:
+    """What stands between blanks, commas, semicolons and brackets, without comments.
 
-    Blanks, commas, semicolons and brackets separate; what numpy and torch print around an array is ignored.
-    With `decimal_comma` a comma between digits is a decimal point. Raises ValueError for any other word.
+    What numpy and torch print around an array is ignored, and numbers are written as `float` reads them.
+    With `decimal_comma` a comma between digits is a decimal point.
     """
     text = "\n".join(content_lines(text))
     text = _PRINTED.sub(" ", text).translate(_BRACKETS).replace("\u2212", "-")
     text = _FORTRAN.sub("e", _WINDOWS_NAN.sub("nan", text))
     if decimal_comma:
         text = re.sub(r"(?<=\d),(?=\d)", ".", text)
-    return np.array([float(word) for word in re.split(r"[\s,;]+", text) if word], np.float64)
+    return [word for word in re.split(r"[\s,;]+", text) if word]
+
+
+def numbers(text: str, decimal_comma: bool = False) -> Float[ndarray, " number"]:
+    """All `words` of a text as numbers, nan and inf among them. Raises ValueError for any other word."""
+    return np.array([float(word) for word in words(text, decimal_comma)], np.float64)
 
 
 def numbers_of_count(text: str, counts: tuple[int, ...]) -> Float[ndarray, " number"]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ponderv2.errors import SceneError
 from ponderv2.scenes.sources.config import RgbdConfig
@@ -63,10 +64,75 @@ def assert_is_the_room(root: Path, error: float = 1e-9) -> None:
     assert len(capture.frames) == N
     assert np.abs(poses_of(root) - np.stack(box_room.poses(N))).max() < error
     for raw, shot in zip(capture.frames, SHOTS, strict=True):
+        assert raw.color is None or np.array_equal(raw.color.color().rgb, shot.color)
         assert np.allclose(
             raw.depth.depth() * capture.depth_scale, shot.depth, atol=0.51 * capture.depth_scale
         )
         assert np.allclose(raw.depth_lens.at_size(box_room.WIDTH, box_room.HEIGHT), box_room.K)
+
+
+def masks(root: Path, name: str, hidden: int) -> np.ndarray:
+    """Left columns of each image are hidden; what is visible."""
+    visible = np.ones((box_room.HEIGHT, box_room.WIDTH), bool)
+    visible[:, :30] = False
+    for index in range(1, N + 1):
+        path = root / name.format(index)
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.where(visible, 255 - hidden, hidden).astype(np.uint8)).save(path)
+    return visible
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "hidden"),
+    [
+        ("masks/frame_{}.png", "masks/frame_{}.png", 0),
+        ("masks/frame_{}.png", "", 0),
+        ("masks/frame_{}.png.png", "", 0),
+        ("mask/M_{}.PNG", "mask\\m_{}", 0),
+        ("images/dynamic_mask_frame_{}.png", "", 255),
+    ],
+)
+def test_masks_hide_what_their_kind_of_file_says(tmp_path: Path, name: str, key: str, hidden: int):
+    root = write(tmp_path, lambda one, i: {**one, "mask_path": key.format(i + 1)} if key else one)
+    visible = masks(root, name, hidden)
+    capture = LAYOUTS["nerfstudio"].read(root)
+    for frame in capture.frames:
+        assert frame.mask is not None and np.array_equal(frame.mask.visible(), visible)
+    assert any("masks" in note for note in capture.notes)
+    (job,) = find(RgbdConfig(path=root, up="z", max_frames=1)).jobs
+    depth = next(iter(job.prepare().frames)).depth
+    assert np.array_equal(depth > 0, visible)
+
+
+def test_masks_that_are_not_there_hide_nothing_and_are_named(tmp_path: Path):
+    root = write(tmp_path, lambda one, i: {**one, "mask_path": f"masks/{i}.png"})
+    capture = LAYOUTS["nerfstudio"].read(root)
+    assert capture.frames[0].mask is None and str(root / "masks/0.png") in capture.repairs[0]
+
+
+def test_entries_that_name_depth_alone_are_frames_without_colour(tmp_path: Path):
+    root = write(tmp_path, lambda one, _: {key: value for key, value in one.items() if key != "file_path"})
+    assert_is_the_room(root)
+    assert all(frame.color is None for frame in LAYOUTS["nerfstudio"].read(root).frames)
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.25])
+def test_floats_of_sdfstudio_are_in_the_units_of_its_poses(tmp_path: Path, factor: float):
+    frames = []
+    for index, shot in enumerate(SHOTS):
+        pose = shot.pose.copy()
+        pose[:3, 3] *= factor
+        box_room.save(shot, tmp_path / f"{index}.png", tmp_path / "unused.png", 0.001)
+        np.save(tmp_path / f"{index}.npy", (shot.depth * factor).astype(np.float32))
+        one = {"rgb_path": f"{index}.png", "sensor_depth_path": f"{index}.npy", "camtoworld": pose.tolist()}
+        frames.append(one | {"intrinsics": box_room.K.tolist()})
+    world = np.diag([1 / factor, 1 / factor, 1 / factor, 1.0]).tolist()
+    head = {"width": box_room.WIDTH, "height": box_room.HEIGHT, "worldtogt": world}
+    (tmp_path / "meta_data.json").write_text(json.dumps({**head, "frames": frames}))
+    (job,) = find(RgbdConfig(path=tmp_path, up="z")).jobs
+    for frame, shot in zip(job.prepare().frames, SHOTS, strict=True):
+        assert np.abs(frame.depth * frame.depth_scale - shot.depth).max() < frame.depth_scale
+        assert np.abs(frame.camera_to_world - shot.pose).max() < 1e-9
 
 
 def moved(entry: Frame, transform: np.ndarray, scale: float) -> Frame:

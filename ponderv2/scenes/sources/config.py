@@ -10,8 +10,22 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from ponderv2.config import StrictConfig
 
 LayoutName = Literal[
-    "auto", "7scenes", "bundlefusion", "tum", "redwood", "replica", "scannet", "nerfstudio", "sens", "sun3d"
+    "auto",
+    "7scenes",
+    "bundlefusion",
+    "tum",
+    "redwood",
+    "replica",
+    "scannet",
+    "nerfstudio",
+    "sens",
+    "sun3d",
+    "generic",
 ]
+QuaternionOrder = Literal["xyzw", "wxyz"]
+PoseDirection = Literal["camera_to_world", "world_to_camera"]
+Axes = Literal["opencv", "opengl", "ros"]
+"""Of a camera: x right, y down, z forward; x right, y up, z backward; x forward, y left, z up."""
 Up = Literal["auto", "x", "-x", "y", "-y", "z", "-z"]
 
 
@@ -41,6 +55,24 @@ class PairingConfig(StrictConfig):
     """Seconds between two poses, at most, between which the pose of a frame is interpolated."""
     first_pose: NonNegativeInt | None = None
     """Number of the image that the first pose belongs to, where poses are not numbered."""
+
+
+class GenericConfig(StrictConfig):
+    """Layout `generic`: folders of images, a list of poses. What is `auto` is decided by the depth images."""
+
+    color: str | None = None
+    """Folder of the colour images, in the recording; by default found by its name; `none` = depth only."""
+    depth: str | None = None
+    """Folder of the depth images, in the recording; by default found by its name."""
+    poses: str | None = None
+    """File of the poses, or folder with one file each; by default the only one that holds poses."""
+    quaternion: QuaternionOrder | Literal["auto"] = "auto"
+    """Order of the four numbers of a quaternion."""
+    direction: PoseDirection | Literal["auto"] = "auto"
+    axes: Axes | Literal["auto"] = "auto"
+    """Of the cameras."""
+    pose_unit: PositiveFloat | None = None
+    """Metres per unit of the translations; by default metres, or what the depth images say."""
 
 
 class RgbdConfig(StrictConfig):
@@ -83,6 +115,7 @@ class RgbdConfig(StrictConfig):
     """auto = the recording's own PLY when it brings one; fuse = always from the depth frames."""
     fusion: FusionConfig = FusionConfig()
     pairing: PairingConfig = PairingConfig()
+    generic: GenericConfig = GenericConfig()
 
 
 class CheckConfig(StrictConfig):

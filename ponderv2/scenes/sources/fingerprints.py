@@ -52,6 +52,8 @@ def files_of_settings(config: StrictConfig, without: Iterable[str] = ("path",)) 
 
 def _named_elsewhere(path: Path, layout: str) -> set[Path]:
     """Pictures of a list (transforms.json, rgb.txt) and the cloud, which may lie outside of the folder."""
+    if not LAYOUTS[layout].recognised:  # what it reads depends on the settings, which name it
+        return set()
     try:
         capture = LAYOUTS[layout].read(path)
     except (SceneError, OSError):  # reported when the recording is prepared

@@ -10,10 +10,11 @@ from pathlib import Path
 from ponderv2.errors import SceneError
 from ponderv2.scenes.near_miss import near_neighbour
 from ponderv2.scenes.prepared import PreparedScene
-from ponderv2.scenes.sources.config import RgbdConfig
+from ponderv2.scenes.sources.config import GenericConfig, RgbdConfig
 from ponderv2.scenes.sources.fingerprints import files_of_settings, fingerprint, recording_files
 from ponderv2.scenes.sources.given_path import advice_for_folder, folder_of_recording
 from ponderv2.scenes.sources.layouts import LAYOUTS, detect_layout
+from ponderv2.scenes.sources.layouts.generic_parts import named_parts
 from ponderv2.scenes.sources.source import SourcePlan
 from ponderv2.scenes.storage import DatasetInfo
 
@@ -39,6 +40,8 @@ class RgbdJob:
         kept = self.config.model_dump(mode="json", exclude={"path", "split", "val_scenes", "name", "dataset"})
         root, file = (self.path, "") if self.path.is_dir() else (self.path.parent, self.path.name)
         files = [*recording_files(self.path, self.layout), *files_of_settings(self.config)]
+        if self.layout == "generic":
+            files += [one for one in named_parts(self.path, self.config.generic) if one.is_file()]
         return fingerprint(root, files, self.layout, file, str(kept))
 
     def estimated_bytes(self) -> int:
@@ -73,7 +76,7 @@ def find(config: RgbdConfig) -> SourcePlan:
     _refuse_missing_files(config)
     root, given = folder_of_recording(root, lambda path: _layout_of(path, config.layout) is not None)
     try:
-        recordings = _recordings(root, config.layout)
+        recordings = _recordings(root, config.layout, config.generic)
     except OSError as error:
         raise SceneError(
             f"cannot read {error.filename or root}: {error.strerror}", fix="give the folder of one recording"
@@ -115,13 +118,13 @@ def _refuse_missing_files(config: RgbdConfig) -> None:
             raise SceneError(f"no file {file}, which source.{name} names", fix="give the path of the file")
 
 
-def _recordings(root: Path, layout: str) -> list[tuple[Path, str]]:
+def _recordings(root: Path, layout: str, told: GenericConfig) -> list[tuple[Path, str]]:
     """The folder itself, or else the folders below it; .sens files of one folder are one recording each."""
     if root.is_dir() and layout in ("auto", "sens"):
         files = sorted(root.glob("*.sens"))
         if len(files) > 1:
             return [(path, "sens") for path in files]
-    own = _layout_of(root, layout)
+    own = "generic" if layout == "generic" and told.depth is not None else _layout_of(root, layout)
     if own is not None:
         return [(root, own)]
     level = [root] if root.is_dir() else []
@@ -172,4 +175,5 @@ def _nothing_found(root: Path, layout: str) -> str:
 def _known_layouts(layout: str) -> str:
     if layout != "auto":
         return f"a recording of this layout holds {LAYOUTS[layout].expects}"
-    return "expected one of: " + "; ".join(f"{name}: {one.expects}" for name, one in LAYOUTS.items())
+    known = "; ".join(f"{name}: {one.expects}" for name, one in LAYOUTS.items() if one.recognised)
+    return f"expected one of: {known}; or give --layout generic: {LAYOUTS['generic'].expects}"

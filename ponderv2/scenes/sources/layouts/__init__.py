@@ -10,6 +10,7 @@ from ponderv2.scenes.sources.capture import Capture
 from ponderv2.scenes.sources.config import RgbdConfig
 from ponderv2.scenes.sources.layouts import (
     frame_files,
+    generic,
     nerfstudio,
     redwood,
     replica,
@@ -32,6 +33,8 @@ class Layout:
     reader: Callable[[Path, RgbdConfig], Capture]
     beside: tuple[str, ...] = ()
     """Files in the folder around the recording's that are read with it; {name} is that of the recording."""
+    recognised: bool = True
+    """Whether it is found without being asked for."""
 
     def read(self, path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
         """The recording; the settings decide what its files leave open.
@@ -55,9 +58,11 @@ LAYOUTS: dict[str, Layout] = {
     "7scenes": Layout(
         frame_files.EXPECTS_7SCENES, frame_files.matches_7scenes, frame_files.read_7scenes, ABOVE
     ),
+    "generic": Layout(generic.EXPECTS, generic.matches, generic.read, ABOVE, recognised=False),
 }
 
 
 def detect_layout(path: Path) -> str | None:
     """Name of the first layout that fits, None when none does."""
-    return next((name for name, layout in LAYOUTS.items() if layout.matches(path)), None)
+    found = (name for name, layout in LAYOUTS.items() if layout.recognised and layout.matches(path))
+    return next(found, None)

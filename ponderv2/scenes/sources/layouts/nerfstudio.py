@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from ponderv2.errors import SceneError
+from ponderv2.scenes.frame_names import by_number
 from ponderv2.scenes.pictures import picture_size
 from ponderv2.scenes.plain_text import read_json
-from ponderv2.scenes.sources.capture import Capture, Lens, PictureFile, RawFrame
+from ponderv2.scenes.sources.capture import Capture, Lens, MaskFile, PictureFile, RawFrame
 from ponderv2.scenes.sources.named_files import DEPTH_ENDINGS, IMAGE_ENDINGS, NamedFiles
 from ponderv2.scenes.sources.text_files import checked_intrinsics
 from ponderv2.scenes.sources.transforms_file import (
@@ -35,6 +35,7 @@ LONGEST_STEM = 64
 """Characters of an image's name that its frame keeps."""
 COLOR_KEYS = ("file_path", "rgb_path")
 DEPTH_KEYS = ("depth_file_path", "depth_path", "sensor_depth_path")
+FLOAT_ENDINGS = (".npy", ".npz", ".exr", ".tif", ".tiff")
 BESIDE = ("depth", "depths")
 """Folders in which depth images are looked for where none are named."""
 
@@ -60,9 +61,11 @@ def read(path: Path) -> Capture:
         raise SceneError(f"{' and '.join(one.name for one in files)} give different units of depth")
     _refuse_nothing(found, files)
     scale, key = scales.pop()
-    unit = f"depth unit {scale:g} m ({key})" if key else "depth unit: 0.001 m, no other is named"
-    notes = (*found.notes, *found.files.rules, unit)
-    return Capture("nerfstudio", tuple(found.frames), scale, notes=notes, repairs=_repairs(found))
+    unit = f"depth unit {scale:g} m ({key})" if key else "depth unit: none is named (whole numbers: 0.001 m)"
+    return Capture(
+        "nerfstudio", tuple(found.frames), scale,
+        notes=(*found.notes, *found.files.rules, unit), repairs=_repairs(found), unit_declared=bool(key),
+    )  # fmt: skip
 
 
 @dataclass
@@ -79,6 +82,8 @@ class _Found:
     unnamed_depth: list[str] = field(default_factory=list)
     """Images for which no depth is named nor beside them."""
     doubled: list[str] = field(default_factory=list)
+    no_mask: list[str] = field(default_factory=list)
+    """Masks that are named but not there."""
     seen: set[Path] = field(default_factory=set)
 
     def note(self, text: str) -> None:
@@ -110,7 +115,7 @@ def _has_poses(path: Path) -> bool:
 def _read_file(path: Path, found: _Found) -> tuple[float, str]:
     """Adds the frames of one file; metres per unit of depth and the key that says so."""
     values = read_json(path)
-    entries = sorted(frame_entries(values, path), key=_by_number)
+    entries = sorted(frame_entries(values, path), key=_place)
     refuse_other_models(values, path.name)
     sdfstudio = any("camtoworld" in one for one in entries)
     applied = applied_of(values, path.name)
@@ -123,19 +128,23 @@ def _read_file(path: Path, found: _Found) -> tuple[float, str]:
     for note in applied.notes:
         found.note(note)
     unit, key = depth_unit_of(values, path.name)
-    if sdfstudio and not key:
-        unit = 0.001 / applied.scale
+    if sdfstudio and not key and applied.scale != 1.0:
+        floats = any(_named(one, DEPTH_KEYS).lower().endswith(FLOAT_ENDINGS) for one in entries)
+        unit, key = (1.0 if floats else 0.001) / applied.scale, "worldtogt"
     for entry in entries:
         pictures = _pictures(entry, found)
         if pictures is None:
             continue
         color, depth = pictures
-        lens = _lens({**values, **entry}, f"{path.name} for {color.name}", color)
+        first = color or depth
+        lens = _lens({**values, **entry}, f"{path.name} for {first.name}", first)
         if any(lens.distortion):
             found.note("lens distortion (k1 k2 p1 p2 k3) removed from colour and depth alike")
         pose = applied.undo(pose_of(entry, "camtoworld" if sdfstudio else "transform_matrix", path.name))
-        name = f"{len(found.frames):06d}_{color.stem[:LONGEST_STEM]}"
-        found.frames.append(RawFrame(name, PictureFile(color), PictureFile(depth), pose @ turned, lens, lens))
+        name = f"{len(found.frames):06d}_{first.stem[:LONGEST_STEM]}"
+        image = None if color is None else PictureFile(color)
+        mask = _mask(entry, first, found)
+        found.frames.append(RawFrame(name, image, PictureFile(depth), pose @ turned, lens, lens, mask))
     return unit, key
 
 
@@ -156,9 +165,19 @@ def _world_of_sdfstudio(values: Mapping[str, Any], name: str) -> Applied:
     return Applied(np.linalg.inv(matrix), 1.0 / factor, (note,))
 
 
-def _pictures(entry: Mapping[str, Any], found: _Found) -> tuple[Path, Path] | None:
-    """Colour and depth of an entry; None, and why is remembered, where one of them is missing."""
+def _pictures(entry: Mapping[str, Any], found: _Found) -> tuple[Path | None, Path] | None:
+    """Colour and depth of an entry; None, and why is remembered, where one of them is missing.
+
+    An entry that names no image but a depth image has depth alone.
+    """
     named = _named(entry, COLOR_KEYS)
+    if not named and _named(entry, DEPTH_KEYS):
+        depth = found.files.find(_named(entry, DEPTH_KEYS), DEPTH_ENDINGS)
+        if depth is None:
+            found.no_depth.append(str(found.files.wanted(_named(entry, DEPTH_KEYS))))
+            return None
+        found.note("entries without an image have depth alone")
+        return None, depth
     color = found.files.find(named, IMAGE_ENDINGS) if named else None
     if color is None:
         found.no_color.append(str(found.files.wanted(named)) if named else "an entry without file_path")
@@ -190,6 +209,28 @@ def _depth_beside(color: Path, files: NamedFiles) -> Path | None:
     return None
 
 
+def _mask(entry: Mapping[str, Any], image: Path, found: _Found) -> MaskFile | None:
+    """What hides pixels of the image: black of a named mask or of one in masks/, white of instant-ngp's."""
+    named = _named(entry, ("mask_path",))
+    if named:
+        mask = found.files.find(named, IMAGE_ENDINGS)
+        if mask is None:
+            found.no_mask.append(str(found.files.wanted(named)))
+            return None
+        found.note("masks: mask_path, black hides")
+        return MaskFile(mask)
+    dynamic = image.with_name(f"dynamic_mask_{image.stem}.png")
+    if dynamic.is_file():
+        found.note("masks: dynamic_mask_*.png beside the images, white hides")
+        return MaskFile(dynamic, "white")
+    for name in (image.stem, image.name):
+        mask = found.files.find(f"masks/{name}.png", ())
+        if mask is not None and mask != image:
+            found.note("masks: of the same names in masks/, black hides")
+            return MaskFile(mask)
+    return None
+
+
 def _named(entry: Mapping[str, Any], keys: tuple[str, ...]) -> str:
     return next((str(entry[key]) for key in keys if entry.get(key)), "")
 
@@ -205,10 +246,9 @@ def _lens(values: Mapping[str, Any], name: str, color: Path) -> Lens:
     return lens_of(values, name, lambda: picture_size(color))
 
 
-def _by_number(entry: Mapping[str, Any]) -> list[tuple[int, int, str]]:
-    """Numbers in names count as numbers: frame_2 before frame_10."""
-    words = re.split(r"([0-9]+)", _named(entry, COLOR_KEYS))
-    return [(index % 2, len(word.lstrip("0")) * (index % 2), word) for index, word in enumerate(words)]
+def _place(entry: Mapping[str, Any]) -> Any:
+    """In the order of the numbers of their images: frame_2 before frame_10."""
+    return by_number(_named(entry, COLOR_KEYS) or _named(entry, DEPTH_KEYS))
 
 
 def _refuse_nothing(found: _Found, files: list[Path]) -> None:
@@ -241,5 +281,6 @@ def _repairs(found: _Found) -> tuple[str, ...]:
         (found.no_depth, "frames were left out: their depth image is not there"),
         (found.unnamed_depth, "frames without depth were left out"),
         (found.doubled, "frames were left out: their image was there before"),
+        (found.no_mask, "masks are not there and hide nothing"),
     )
     return tuple(f"{len(paths)} {what}, the first is {paths[0]}" for paths, what in groups if paths)
