@@ -39,6 +39,8 @@ from ponderv2.training.weights import load_weights
 
 Model = PretextModel | SegmentationModel | InstancesModel | EncoderOnlyModel
 
+KINDS = ("pretext", "segmentation", "instances", "encoder")
+"""Of models that can be built from a file."""
 REFINED = "refined_scene"
 """Kind of a scene that was fitted to its own frames."""
 RECORD = "ponder"
@@ -191,13 +193,17 @@ class OpenCheckpoint:
             )
         return data, () if choice.is_complete else self.notes
 
+    def require_model(self) -> None:
+        """Raises CheckpointError where the file holds no whole model: a classifier, a refined scene."""
+        if self._contents.unusable is not None:
+            raise self._contents.unusable
+        if self.kind not in KINDS:
+            raise _no_model(self.path, self.kind)
+
     def model(self, device: torch.device | str = "cpu") -> Model:
         """The whole model in evaluation mode, on a device. Raises CheckpointError where there is none."""
-        contents = self._contents
-        if contents.unusable is not None:
-            raise contents.unusable
-        settings = self.config.get("model", {})
-        model = build_model(self.path, contents.kind, settings)
+        self.require_model()
+        model = build_model(self.path, self.kind, self.config.get("model", {}))
         load_weights(model, self.our_weights(), source=str(self.path), least_share=1.0)
         return model.eval().to(device)
 
@@ -308,11 +314,15 @@ def build_model(path: Path, kind: str, settings: Mapping[str, Any]) -> Model:
         raise CheckpointError(
             f"{path} has settings that this program does not know: {place}: {first['msg']}"
         ) from error
+    raise _no_model(path, kind)
+
+
+def _no_model(path: Path, kind: str) -> CheckpointError:
     if kind == REFINED:
         fix = "give the run that it was made from; ponder render and ponder reconstruct read refined scenes"
     else:
         fix = "use the version of the program that wrote it"
-    raise CheckpointError(f"{path} holds no model of a known kind but '{kind}'", fix=fix)
+    return CheckpointError(f"{path} holds no model of a known kind but '{kind}'", fix=fix)
 
 
 def _without_files(config: PretextConfig) -> PretextConfig:

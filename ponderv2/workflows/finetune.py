@@ -19,7 +19,7 @@ from ponderv2.scenes.dataset import SegmentationDataset
 from ponderv2.scenes.storage import SceneStore
 from ponderv2.training.feed import Datasets
 from ponderv2.training.job import Job
-from ponderv2.training.open_checkpoint import OpenCheckpoint
+from ponderv2.training.open_checkpoint import OpenCheckpoint, Origin
 from ponderv2.workflows import finetune_instances, finetune_semantic
 from ponderv2.workflows.configs import FinetuneConfig
 from ponderv2.workflows.dataset_parts import (
@@ -108,6 +108,8 @@ def run(  # noqa: PLR0913 - one argument per option of the command
     started = time.perf_counter()
     report = report or SilentReporter()
     opened = None if checkpoint is None else OpenCheckpoint(Path(checkpoint))
+    if opened is not None and opened.origin is Origin.REFINED:
+        opened.require_model()
     asked, config = config, _completed(config, scenes, opened, report)
     folder = run_folder(Path(out), name)
     request = RunRequest(config, folder, opened, resume, devices, nodes)

@@ -202,6 +202,7 @@ def loaded_model(
     opened: OpenCheckpoint, device: torch.device | str, choice: PointChoice = PointChoice()
 ) -> LoadedModel:
     """The model of a checkpoint that was opened, on a device. Raises what `load` raises."""
+    opened.require_model()
     data, notes = opened.data(choice)
     points = _point_settings(opened.path, data)
     model = opened.model(device)

@@ -139,6 +139,23 @@ def test_another_process_gets_the_path_and_reads_the_file_itself(
     assert counts.loads == 1
 
 
+@pytest.mark.parametrize(
+    "words", [("features", "--split", "val"), ("eval",), ("export",), ("finetune", "--from"), ("inspect",)]
+)
+def test_a_refined_scene_is_no_model_and_every_command_says_so(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    config = {"scene": "room0", "frame_ids": []}
+    path = tmp_path / "refined.pth"
+    files.save_checkpoint(path, files.Checkpoint("refined_scene", config, {"x": torch.zeros(3)}, step=7))
+    out = () if words == ("inspect",) else ("--out", tmp_path / "out.pth")
+    ran = CliRunner().invoke(app, [*words, *map(str, (path, *out))])
+    if words == ("inspect",):
+        assert ran.exit_code == 0 and "refined_scene" in ran.output
+    else:
+        assert ran.exit_code == 2 and "holds no model of a known kind but 'refined_scene'" in ran.output
+
+
 def test_a_run_folder_stands_for_its_best_checkpoint(runs: Path) -> None:
     opened = OpenCheckpoint(runs / "fine")
     assert opened.path == runs / "fine" / "checkpoints" / "best.pth"
