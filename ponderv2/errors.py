@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import sys
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,7 +69,17 @@ class Interrupted(PonderError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the allocator of Python, the CPU or the GPU gave up."""
+    """Whether the allocator of Python, the system, the CPU or the GPU gave up.
+
+    torch's allocator for the CPU and CUDA's own calls have no type for it: they raise RuntimeError (and its
+    child AcceleratorError), which the words tell. No other error is judged by its words.
+    """
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    torch = sys.modules.get("torch")  # not loaded: then it has raised nothing
+    if torch is None or not isinstance(error, RuntimeError):
+        return False
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
     text = str(error).lower()
-    told = any(words in text for words in ("out of memory", "not enough memory", "can't allocate memory"))
-    return told or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return any(words in text for words in ("out of memory", "not enough memory", "can't allocate memory"))

@@ -281,6 +281,8 @@ def _pixels(decode, name: str, *arguments: str):
 
 
 def _damaged(name: str, error: Exception) -> SceneError:
-    if type(error).__name__ == "UnidentifiedImageError":  # its text is an address in memory
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):  # its text is an address in memory
         error = ValueError("it is of no format that is known, or of one that is not read")
     return SceneError(f"{name} is not a readable picture ({error})", fix="copy the file again or delete it")

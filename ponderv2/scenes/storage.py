@@ -24,7 +24,7 @@ from ponderv2.scenes.point_labels import with_ignored
 from ponderv2.scenes.prepared import PreparedScene
 from ponderv2.scenes.processed.layout import FrameChoice, SceneLayout
 from ponderv2.scenes.scene import Scene
-from ponderv2.scenes.storage_reader import PREPARED
+from ponderv2.scenes.storage_reader import PREPARED, PreparedScenes
 from ponderv2.scenes.storage_writer import put_back, write_scene
 from ponderv2.version import __version__
 
@@ -188,7 +188,7 @@ class SceneStore:
             return ()
         found = self._label_notes(names[0], split) if labels else ()
         place = ()
-        if self.layout is not PREPARED:
+        if not isinstance(self.layout, PreparedScenes):  # not by identity: stores travel to other processes
             found = (*self.layout.notes(self._folder(names[0], split)), *found)
             place = (f"{self.root}: scenes of '{self.info.name}' read in place",)
         return (*place, *(f"{names[0]}: {one}" for one in found))
@@ -198,7 +198,7 @@ class SceneStore:
 
         Of scenes of other programs: what was guessed, computed or left out in reading. Raises SceneError.
         """
-        if self.layout is not PREPARED:
+        if not isinstance(self.layout, PreparedScenes):  # not by identity: stores travel to other processes
             notes = self.layout.notes(self._folder(name, split)) + self._label_notes(name, split)
             return {"notes": list(notes)}
         try:

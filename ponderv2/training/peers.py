@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from ponderv2.errors import ResourceError
 
 PATIENCE = 5.0
@@ -62,10 +64,10 @@ class Peers:
 
 
 def _is_of_an_exchange(error: BaseException) -> bool:
-    """Gloo and NCCL raise RuntimeError and its children with words of their own."""
-    words = ("gloo", "connection", "nccl", "timed out", "timeout", "socket", "broken pipe", "store")
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(word in text for word in words)
+    """NCCL, the store and the network have types of their own; gloo raises RuntimeError that names it."""
+    if isinstance(error, torch.distributed.DistError):
+        return True
+    return isinstance(error, RuntimeError) and "gloo" in str(error).lower()
 
 
 def _trouble(peer: Peer) -> str | None:

@@ -44,6 +44,8 @@ class SceneOutcome:
     n_frames: int = 0
     n_points: int = 0
     check: CheckResult | None = None
+    fix: str | None = None
+    """Of one that failed: what to do."""
 
     @property
     def key(self) -> str:
@@ -98,7 +100,7 @@ def run(config: PrepareConfig, report: Reporter | None = None, strict: bool = Fa
     result = replace(_result(config.out, outcomes), warnings=plan.warnings)
     if result.scenes and (result.n_failed == len(result.scenes) or (strict and result.n_failed)):
         first = next(one for one in result.scenes if one.status == "failed")
-        raise SceneError(f"{first.key}: {first.why[0]}", fix=first.why[1] if len(first.why) > 1 else None)
+        raise SceneError(f"{first.key}: {first.why[0]}", fix=first.fix)
     return result
 
 
@@ -160,10 +162,9 @@ def prepare_one(job: SceneJob, root: Path, check: CheckConfig) -> SceneOutcome:
         store.write(job.split, job.name, job.prepare(), fingerprint)
         checked = _check_one(store, job.split, job.name, check)
     except SceneError as error:
-        why = (error.message, error.fix) if error.fix else (error.message,)
-        return SceneOutcome(job.split, job.name, "failed", why)
+        return SceneOutcome(job.split, job.name, "failed", (error.message,), fix=error.fix)
     except MemoryError:
-        return SceneOutcome(job.split, job.name, "failed", ("not enough memory", "use fewer --workers"))
+        return SceneOutcome(job.split, job.name, "failed", ("out of memory",), fix="use fewer --workers")
     repairs = tuple(store.record(job.name, job.split).get("repairs", ()))
     return replace(checked, status="repaired" if repairs else "done", why=repairs)
 
@@ -195,7 +196,7 @@ def _prepare_all(
 
 
 def _lost(job: SceneJob, why: tuple[str, str]) -> SceneOutcome:
-    return SceneOutcome(job.split, job.name, "failed", why)
+    return SceneOutcome(job.split, job.name, "failed", why[:1], fix=why[1])
 
 
 def _is_there(store: SceneStore, job: SceneJob) -> bool:

@@ -44,8 +44,8 @@ def summarise(outcomes: Iterable[SceneOutcome]) -> tuple[ReasonCount, ...]:
 
 
 def _reasons(outcome: SceneOutcome) -> list[tuple[str, str]]:
-    """Without doubles. Of a failure only the reason, not the advice that follows it."""
-    why = outcome.why[:1] if outcome.status in ("failed", "skipped") else outcome.why
+    """Without doubles. Of a skipped scene not the repairs of the time when it was prepared."""
+    why = outcome.why[:1] if outcome.status == "skipped" else outcome.why
     kinds = list(dict.fromkeys(kind_of(one) for one in why)) or [""]
     found: list[tuple[str, str]] = [(outcome.status, kind) for kind in kinds]
     if outcome.check is not None and outcome.check.suspect:

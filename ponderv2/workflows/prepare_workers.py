@@ -108,9 +108,7 @@ def _on_cluster(
             yield from results
     except (TimeoutError, ConnectionError) as error:
         raise _unreachable(scheduler, error) from error
-    except Exception as error:
-        if type(error).__name__ not in ("KilledWorker", "WorkerCrashedError", "CommClosedError"):
-            raise
+    except _died(scheduler) as error:
         raise ResourceError(
             f"a worker of {scheduler} died ({error})",
             fix="run the command again: finished scenes are kept; see the logs of the cluster",
@@ -171,6 +169,18 @@ def _cluster_kind(scheduler: str) -> str:
             fix=f'pip install "ponder[{kind}]"',
         )
     return kind
+
+
+def _died(scheduler: str) -> tuple[type[Exception], ...]:
+    """What a cluster raises for a worker that ended."""
+    if _cluster_kind(scheduler) == "dask":
+        from distributed import KilledWorker  # pyright: ignore[reportMissingImports]
+        from distributed.comm import CommClosedError  # pyright: ignore[reportMissingImports]
+
+        return KilledWorker, CommClosedError
+    from ray.exceptions import WorkerCrashedError  # pyright: ignore[reportMissingImports]
+
+    return (WorkerCrashedError,)
 
 
 def _unreachable(scheduler: str, error: Exception) -> ResourceError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -215,3 +216,11 @@ def test_a_file_in_place_of_a_folder_is_named_with_the_folder(tmp_path: Path) ->
     with pytest.raises(SceneError, match=r"report\.json is a file") as caught:
         SceneStore.open(file)
     assert caught.value.fix == f"--data {tmp_path}"
+
+
+def test_a_store_that_travelled_to_another_process_still_knows_its_records(tmp_path: Path):
+    store = SceneStore.create(tmp_path, DatasetInfo("rooms"))
+    store.write("train", "room", PreparedScene.of(cloud(3)), fingerprint="as it was")
+    travelled = pickle.loads(pickle.dumps(store))
+    assert travelled.record("room", "train") == store.record("room", "train")
+    assert travelled.record("room", "train")["fingerprint"] == "as it was"

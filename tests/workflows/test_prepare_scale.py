@@ -201,6 +201,8 @@ def test_a_dask_cluster_prepares_what_this_machine_does(tmp_path: Path, plan, da
     assert there.scenes == here.scenes and there.n_prepared == 5 and there.n_failed == 1
     one, two = (SceneStore.open(tmp_path / store).read("room3").cloud.coord for store in ("a", "b"))
     assert (one == two).all()
+    again = prepare.run(config(tmp_path / "a", scheduler=dask_address))
+    assert (again.n_skipped, again.n_prepared, again.n_failed) == (5, 0, 1)
 
 
 # What the user is told --------------------------------------------------------------------------------------

@@ -89,9 +89,18 @@ class ConvertedDepth:
         return None
 
 
+@dataclass(frozen=True)
+class DepthChoices:
+    """What was chosen for the numbers of depth images."""
+
+    notes: tuple[str, ...] = ()
+    doubt: str = ""
+    """Why the unit looks wrong, one of the notes; empty where it does not."""
+
+
 def with_depth_numbers(
     capture: Capture, depth_max: float, given: float | None
-) -> tuple[Capture, tuple[str, ...]]:
+) -> tuple[Capture, DepthChoices]:
     """The recording with depth images of 16 bits in one unit, and what was chosen.
 
     Args:
@@ -104,10 +113,11 @@ def with_depth_numbers(
     """
     looked_at = _looked_at(capture.frames)
     if not looked_at:  # each frame says what is wrong with it when its turn comes
-        return replace(capture, depth_scale=given or capture.depth_scale), ()
+        return replace(capture, depth_scale=given or capture.depth_scale), DepthChoices()
     floats = any(one.dtype.kind == "f" for one in looked_at)
     wide = any(one.dtype != np.uint16 for one in looked_at)
     notes: list[str] = []
+    doubt = ""
     numbers = DepthNumbers(given or capture.depth_scale)
     measured = _measured(looked_at)
     if len(measured) and float((measured < 0).mean()) > 0.99:
@@ -123,16 +133,18 @@ def with_depth_numbers(
         numbers = replace(numbers, scale=scale)
         notes.append(said)
     elif len(measured):
-        notes += _doubt(float(np.median(measured)), numbers.scale, declared)
+        doubt = _doubt(float(np.median(measured)), numbers.scale, declared)
+        notes += [doubt] if doubt else []
     if not wide and not numbers.negative and not numbers.rotated_bits:
-        return replace(capture, depth_scale=numbers.scale), tuple(notes)
+        return replace(capture, depth_scale=numbers.scale), DepthChoices(tuple(notes), doubt)
     if wide:
         # The finest round unit in which 16 bits reach as far as depths are kept.
         stored = max(math.ceil(depth_max / LARGEST * 1e4) / 1e4, 1e-4)
         numbers = replace(numbers, stored_scale=stored)
         notes.append(f"depths are stored in 16 bits of {1000 * stored:g} mm")
     frames = tuple(replace(one, depth=ConvertedDepth(one.depth, numbers)) for one in capture.frames)
-    return replace(capture, frames=frames, depth_scale=numbers.stored_scale or numbers.scale), tuple(notes)
+    scale = numbers.stored_scale or numbers.scale
+    return replace(capture, frames=frames, depth_scale=scale), DepthChoices(tuple(notes), doubt)
 
 
 def _looked_at(frames: tuple[RawFrame, ...]) -> list[Num[ndarray, "row column"]]:
@@ -203,10 +215,10 @@ def _unit_of_floats(measured: Float64[ndarray, " pixel"], declared: float | None
     )
 
 
-def _doubt(middle: float, scale: float, declared: bool) -> list[str]:
-    """A sentence where the median depth is that of no place, with other units that make it one."""
+def _doubt(middle: float, scale: float, declared: bool) -> str:
+    """A clause where the median depth is that of no place, with other units that make it one."""
     if NEAREST < middle * scale < FARTHEST:
-        return []
+        return ""
     others = [
         f"--depth-scale {unit:g} ({name}) makes it {middle * unit:.2f} m"
         for unit, name in UNITS.items()
@@ -214,4 +226,4 @@ def _doubt(middle: float, scale: float, declared: bool) -> list[str]:
     ]
     source = "declared" if declared else "usual for the layout"
     advice = f": {', or '.join(others[:3])}" if others else ""
-    return [f"the median depth is {middle * scale:.3g} m in units of {scale:g} m, {source}{advice}"]
+    return f"the median depth is {middle * scale:.3g} m in units of {scale:g} m, {source}{advice}"

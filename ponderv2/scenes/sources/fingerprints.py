@@ -10,7 +10,7 @@ from pathlib import Path
 from ponderv2.config import StrictConfig
 from ponderv2.errors import SceneError
 from ponderv2.io.files import digest_of_files, files_below
-from ponderv2.scenes.sources.capture import PictureFile
+from ponderv2.scenes.sources.capture import MaskFile, PictureFile
 from ponderv2.scenes.sources.layouts import LAYOUTS
 from ponderv2.scenes.storage import INFO_FILE
 
@@ -51,7 +51,7 @@ def files_of_settings(config: StrictConfig, without: Iterable[str] = ("path",)) 
 
 
 def _named_elsewhere(path: Path, layout: str) -> set[Path]:
-    """Pictures of a list (transforms.json, rgb.txt) and the cloud, which may lie outside of the folder."""
+    """Images and masks of a list (transforms.json, rgb.txt) and the cloud, which may lie elsewhere."""
     if not LAYOUTS[layout].recognised:  # what it reads depends on the settings, which name it
         return set()
     try:
@@ -59,5 +59,5 @@ def _named_elsewhere(path: Path, layout: str) -> set[Path]:
     except (SceneError, OSError):  # reported when the recording is prepared
         return set()
     values = (getattr(frame, field.name) for frame in capture.frames for field in fields(frame))
-    pictures = {one.path for one in values if isinstance(one, PictureFile)}
+    pictures = {one.path for one in values if isinstance(one, PictureFile | MaskFile)}
     return pictures if capture.cloud is None else pictures | {capture.cloud}

@@ -42,6 +42,8 @@ class Match:
     pairs: dict[int, int]
     rule: str
     """Words for the report."""
+    by_order: bool = False
+    """Nothing but the order fits: what is paired by names or numbers goes before it."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def by_order(first: Names, second: Names, why: str) -> Match:
             fix=CHOOSE,
         )
     pairs = dict(zip(_ordered(first), _ordered(second), strict=True))
-    return Match(pairs, f"by order ({len(pairs)} of each; {why})")
+    return Match(pairs, f"by order ({len(pairs)} of each; {why})", by_order=True)
 
 
 def times_of(first: Names, second: Names, settings: PairingConfig) -> Times | None:
@@ -192,7 +194,7 @@ def _by_counting(first: Names, second: Names) -> Match | None:
         reason = _same_counting(one, two, len(common))
         if reason:
             pairs = dict(zip(_sorted_items(one), _sorted_items(two), strict=True))
-            return Match(pairs, f"by order ({len(pairs)} of each; {reason})")
+            return Match(pairs, f"by order ({len(pairs)} of each; {reason})", by_order=True)
     shifted = max((_shifted(one, two, shift) for shift in (-1, 1)), default=0) if one.is_number else 0
     if len(common) >= ENOUGH * min(len(one.items), len(two.items)) and len(common) >= shifted:
         return Match(common, "by the number in the name")

@@ -177,8 +177,8 @@ def _matched(slots: Sequence[Slot], poses: Poses, settings: PairingConfig) -> Ma
         except SceneError as error:
             errors.append(error)
             continue
-        results.append(Match({places[one][0]: two for one, two in found.pairs.items()}, found.rule))
-    sure = [one for one in results if not one.rule.startswith("by order")]
+        results.append(replace(found, pairs={places[one][0]: two for one, two in found.pairs.items()}))
+    sure = [one for one in results if not one.by_order]
     if not results:
         raise errors[0]
     return max(sure, key=lambda one: len(one.pairs)) if sure else _the_only(results)
@@ -221,7 +221,7 @@ def _by_rows(
             names = Names(what, tuple(name for _, name in places))
             rows = Names("pose", tuple(map(str, range(n_poses))), in_order=True)
             found = by_order(names, rows, "the poses have no numbers")
-            results.append(Match({places[one][0]: two for one, two in found.pairs.items()}, found.rule))
+            results.append(replace(found, pairs={places[one][0]: two for one, two in found.pairs.items()}))
     if not results and settings.rule == "order":
         counts = ", ".join(f"{len(places)} {what}" for what, places in lists)
         raise SceneError(f"order cannot pair {n_poses} poses with {counts} images", fix=FIRST_POSE)

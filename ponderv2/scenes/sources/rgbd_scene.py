@@ -40,6 +40,8 @@ class _Findings:
     """What is learnt while frames pass by; the only thing here that changes."""
 
     notes: list[str] = field(default_factory=list)
+    unit_doubt: str = ""
+    """Why the unit of depth looks wrong; empty where it does not."""
     repairs: list[str] = field(default_factory=list)
     unreadable: list[SceneError] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
@@ -66,8 +68,9 @@ def prepare_recording(capture: Capture, path: Path, config: RgbdConfig) -> Prepa
     found.notes += (*flipped, *sized)
     capture = _with_valid_poses(capture, path, found)
     capture = replace(capture, frames=choose_frames(capture.frames, config.stride, config.max_frames))
-    capture, said = with_depth_numbers(capture, config.depth_max, config.depth_scale)
-    found.notes += said
+    capture, chosen = with_depth_numbers(capture, config.depth_max, config.depth_scale)
+    found.notes += chosen.notes
+    found.unit_doubt = chosen.doubt
     limits = Limits(config.depth_min, config.depth_max, config.max_image_size)
     capture, origin = _near_zero(capture, found)
     turn = _turn(capture, limits, config.up, found)
@@ -330,8 +333,7 @@ def _nothing_usable(path: Path, found: _Findings) -> SceneError:
             f"no usable frames in {path}: alpha or masks hide everything ({found.hidden[0]})",
             fix="remove the alpha channel or the masks; black hides, and so does an alpha below one half",
         )
-    doubt = next((note for note in found.notes if note.startswith("the median depth")), None)
-    reason = "no depth within the limits" + (f"; {doubt}" if doubt else "")
+    reason = "no depth within the limits" + (f"; {found.unit_doubt}" if found.unit_doubt else "")
     return SceneError(
         f"no usable frames in {path}: {reason}",
         fix="check the depth images, --depth-scale, --depth-min and --depth-max",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ponderv2.errors import SceneError
+from ponderv2.io.files import files_below
 from ponderv2.scenes.sources.capture import PictureFile
 from ponderv2.scenes.sources.config import GenericConfig
 from ponderv2.scenes.sources.layouts.image_folders import ENDINGS, OTHER_WORDS, list_images
@@ -74,7 +75,7 @@ def find_images(
 def named_parts(path: Path, told: GenericConfig) -> list[Path]:
     """Files that the settings name, which may lie outside of the recording."""
     given = [path / name for name in (told.color, told.depth, told.poses) if name not in (None, "none")]
-    return [one for part in given for one in (sorted(part.rglob("*")) if part.is_dir() else [part])]
+    return [one for part in given for one in (files_below(part) if part.is_dir() else [part])]
 
 
 def find_poses(path: Path, told: str | None) -> tuple[PoseList, str]:
