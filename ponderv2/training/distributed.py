@@ -51,11 +51,11 @@ def start_together(n_processes: int, work: Callable[..., Value], *arguments: Any
     context = torch.multiprocessing.get_context("spawn")
     with _steady_store():
         port = free_port()
-        complaints = context.SimpleQueue()
+        complaints, started = context.SimpleQueue(), context.Semaphore(0)
         others = [
             context.Process(
                 target=_run_other,
-                args=(Member(rank, n_processes, port), work, arguments, complaints),
+                args=(Member(rank, n_processes, port), work, arguments, complaints, started),
                 daemon=True,
             )
             for rank in range(1, n_processes)
@@ -64,6 +64,7 @@ def start_together(n_processes: int, work: Callable[..., Value], *arguments: Any
             process.start()
         patience = 0.0
         try:
+            _wait_for_start(others, started)
             result = work(Member(0, n_processes, port), *arguments, first)
             patience = 30.0
         except Interrupted:
@@ -113,7 +114,14 @@ def make_fabric(
         plugins=[_environment(member)] if member.n_processes > 1 else None,
     )
     if several:
-        fabric.launch()
+        try:
+            fabric.launch()
+        except torch.distributed.DistError as error:
+            raise ResourceError(
+                f"the training processes did not find each other within {config.timeout:g} s: "
+                f"{str(error).splitlines()[0][:200]}",
+                fix="start all of them; --set training.timeout=SECONDS waits longer",
+            ) from error
     return fabric
 
 
@@ -183,10 +191,26 @@ def _check_devices(config: TrainingConfig, devices: int, nodes: int) -> None:
         )
 
 
-def _run_other(member: Member, work: Callable[..., Any], arguments: tuple[Any, ...], complaints: Any) -> None:
+def _wait_for_start(others: list[Any], started: Any) -> None:
+    """Until every process runs our code. Raises ResourceError where one ends before: nothing would join."""
+    for _ in others:
+        while not started.acquire(timeout=0.2):
+            for rank, process in enumerate(others, 1):
+                if process.exitcode:
+                    raise ResourceError(
+                        f"training process {rank} of {len(others) + 1} ended with status {process.exitcode} "
+                        "before it could start",
+                        fix="see what it said above; fewer --devices where memory is short",
+                    )
+
+
+def _run_other(
+    member: Member, work: Callable[..., Any], arguments: tuple[Any, ...], complaints: Any, started: Any
+) -> None:
     """A process other than the first: prints nothing, the first one says what was wrong."""
     import signal
 
+    started.release()
     # Ctrl-C reaches all processes of a terminal: the first one decides and tells the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // member.n_processes))

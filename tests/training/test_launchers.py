@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ponderv2.errors import PresetError
+from ponderv2.errors import PresetError, ResourceError
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.config import TrainingConfig
-from ponderv2.training.distributed import Member, free_port
+from ponderv2.training.distributed import Member, free_port, start_together
 from ponderv2.training.launchers import Launch, launch
 from ponderv2.workflows.training_runs import _check_batch
 from tests.faults.children import Child, run_program
@@ -122,3 +122,31 @@ def test_two_processes_of_a_launcher_have_the_losses_of_one(tmp_path: Path, star
     one, two = ([json.loads(line).get("loss", 0.0) for line in found] for found in lines)
     assert len(one) == 4 and two == pytest.approx(one, rel=2e-5)
     assert load_checkpoint(tmp_path / "two" / "checkpoints" / "last.pth").step == 3
+
+
+def test_processes_that_do_not_find_each_other_say_so(tmp_path: Path) -> None:
+    """One of two, and the other is never started."""
+    child = Child(_alone_of_two, tmp_path, log=tmp_path / "log", **_torchrun(2)[0])
+    assert child.wait(60) == 0, child.said
+
+
+def _alone_of_two(folder: Path) -> None:
+    with pytest.raises(ResourceError, match=r"did not find each other within 1 s") as caught:
+        run_toy(toy_job(folder, timeout=1.0))
+    assert "training.timeout" in str(caught.value.fix)
+
+
+def _never(member: Member, first: object) -> None:
+    raise AssertionError("the work of a run that cannot start")
+
+
+class _CannotArrive:
+    """An argument that ends the process which unpacks it."""
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return os._exit, (7,)
+
+
+def test_a_process_that_dies_at_its_start_is_named_at_once() -> None:
+    with pytest.raises(ResourceError, match="process 1 of 2 ended with status 7 before it could start"):
+        start_together(2, _never, _CannotArrive())
