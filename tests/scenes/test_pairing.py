@@ -159,9 +159,12 @@ def test_two_files_never_share_a_key():
     color, depth = ["1", "0001", "0002", "0003"], ["0001", "0002", "0003"]
     result = pair_frames(WHERE, color, depth, poses(3, depth))
     assert found(result) == [(1, 0, 0.0), (2, 1, 1.0), (3, 2, 2.0)]
-    assert any("colour 1 has the number of 0001" in repair for repair in result.repairs)
+    assert any("without depth were left out (1)" in repair for repair in result.repairs)
+    other = pair_frames(WHERE, [f"rgb_{name}" for name in color], depth, poses(3, depth))
+    assert found(other) == found(result)
+    assert any("colour rgb_1 has the number of rgb_0001" in repair for repair in other.repairs)
     with pytest.raises(SceneError, match=r"1, 01|01, 1"):
-        pair_frames(WHERE, ["1", "01"], ["1"], poses(1, ["1"]))
+        pair_frames(WHERE, ["1", "01"], ["depth_1"], poses(1, ["1"]))
 
 
 def test_thumbnails_and_masks_are_left_out_by_name_and_reported():
@@ -354,3 +357,10 @@ def test_rows_may_count_the_frames_that_have_both_images():
         ("3", 1),
         ("5", 2),
     ]
+
+
+def test_whole_names_that_look_like_one_number_stay_apart():
+    names = ["1.1", "1.10", "00a4b0", "0a4b0", "0a4b00"]
+    assert found(pair_frames(WHERE, names, names, poses(5, names))) == sorted(
+        diagonal(5), key=lambda one: by_number(names[one[0]])
+    )

@@ -17,7 +17,7 @@ from numpy import ndarray
 from ponderv2.errors import SceneError
 from ponderv2.scenes.frame_names import by_number, equal_numbers, some, usual_one
 from ponderv2.scenes.sources.config import PairingConfig
-from ponderv2.scenes.sources.pairing_rules import Names, match
+from ponderv2.scenes.sources.pairing_rules import Match, Names, by_whole_name, match
 from ponderv2.scenes.sources.pose_pairing import Poses, Slot, poses_of
 
 __all__ = ["PairedFrame", "Pairing", "Poses", "pair_frames"]
@@ -64,7 +64,11 @@ def pair_frames(
     try:
         colors = None if color is None else _distinct("colour", color, repairs)
         depths = None if depth is None else _distinct("depth", depth, repairs)
-        pairs, rule = _image_pairs(colors, depths, settings)
+        if colors is not None and depths is not None:
+            colors, depths, found_pairs = _matched(colors, depths, settings, repairs)
+        else:
+            found_pairs = None
+        pairs, rule = _image_pairs(colors, depths, found_pairs)
         slots = [
             Slot(
                 None if one is None or colors is None else colors.names[one],
@@ -95,47 +99,66 @@ def pair_frames(
 
 @dataclass(frozen=True)
 class _List:
-    """Names of which no two mean one frame, and their places in the list that was given."""
+    """Names of which no two are equal, and their places in the list that was given."""
 
     names: tuple[str, ...]
     places: tuple[int, ...]
 
 
 def _distinct(what: str, names: Sequence[str], repairs: list[str]) -> _List:
-    """Without repeated names, and of names that mean one frame (`1` and `0001`) only the usual one."""
+    """Without repeated names."""
     first: dict[str, int] = {}
     for index, name in enumerate(names):
         first.setdefault(name, index)
     if len(first) < len(names):
         repairs.append(f"{len(names) - len(first)} repeated {what} entries were left out")
-    kept = list(first)
-    for places in equal_numbers(kept).values():
-        twins = [kept[place] for place in places]
-        usual = usual_one(kept, places)
-        if usual is None:
-            raise SceneError(f"several {what} files mean one frame: {some(twins)}", fix="remove all but one")
-        others = [name for name in twins if name != kept[usual]]
-        repairs.append(f"{what} {some(others)} has the number of {kept[usual]} and was left out")
-        for name in others:
-            del first[name]
     return _List(tuple(first), tuple(first.values()))
 
 
+def _matched(
+    colors: _List, depths: _List, settings: PairingConfig, repairs: list[str]
+) -> tuple[_List, _List, Match | None]:
+    """Colour and depth images by their names, else by what names mean, of which no two may mean the same."""
+    if not colors.names or not depths.names:
+        return colors, depths, None
+    whole = settings.rule in ("auto", "name")
+    found = by_whole_name(Names("colour", colors.names), Names("depth", depths.names)) if whole else None
+    if found is None:
+        colors = _without_twins("colour", colors, repairs)
+        depths = _without_twins("depth", depths, repairs)
+        found = match(Names("colour", colors.names), Names("depth", depths.names), settings)
+    return colors, depths, found
+
+
+def _without_twins(what: str, part: _List, repairs: list[str]) -> _List:
+    """Of names that mean one frame (`1` and `0001`) only the one that is written as most are."""
+    dropped: set[int] = set()
+    for places in equal_numbers(part.names).values():
+        twins = [part.names[place] for place in places]
+        usual = usual_one(part.names, places)
+        if usual is None:
+            raise SceneError(f"several {what} files mean one frame: {some(twins)}", fix="remove all but one")
+        dropped.update(place for place in places if place != usual)
+        others = [name for name in twins if name != part.names[usual]]
+        repairs.append(f"{what} {some(others)} has the number of {part.names[usual]} and was left out")
+    kept = [place for place in range(len(part.names)) if place not in dropped]
+    return _List(tuple(part.names[one] for one in kept), tuple(part.places[one] for one in kept))
+
+
 def _image_pairs(
-    colors: _List | None, depths: _List | None, settings: PairingConfig
+    colors: _List | None, depths: _List | None, found: Match | None
 ) -> tuple[list[tuple[int | None, int | None]], tuple[str, ...]]:
     """Colour and depth images side by side, in order, and a note. Those without a partner are there too,
     as poses may count them."""
     pairs: list[tuple[int | None, int | None]]
+    rule: tuple[str, ...] = ()
     if colors is None or depths is None:
         alone = colors or depths
         count = 0 if alone is None else len(alone.names)
         pairs = [(None, one) if colors is None else (one, None) for one in range(count)]
-        rule: tuple[str, ...] = ()
-    elif not colors.names or not depths.names:
+    elif found is None:
         return [], ()
     else:
-        found = match(Names("colour", colors.names), Names("depth", depths.names), settings)
         matched = set(found.pairs.values())
         pairs = list(found.pairs.items())
         pairs += [(one, None) for one in range(len(colors.names)) if one not in found.pairs]

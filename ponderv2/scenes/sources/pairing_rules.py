@@ -87,6 +87,11 @@ def match(first: Names, second: Names, settings: PairingConfig) -> Match:
     )
 
 
+def by_whole_name(first: Names, second: Names) -> Match | None:
+    """Equal names, where one list has all names of the other."""
+    return _by_name(first, second, forms=_FORMS[:1])
+
+
 def by_order(first: Names, second: Names, why: str) -> Match:
     """The n-th belongs to the n-th. Raises SceneError where the counts differ."""
     if len(first.names) != len(second.names):
@@ -134,12 +139,15 @@ def _forced(
     return rules[settings.rule]()
 
 
-def _by_name(first: Names, second: Names, partly: bool = False) -> Match | None:
+_FORMS: tuple[tuple[Callable[[str], object], str], ...] = (
+    (str, "by whole name"),
+    (str.lower, "by whole name, whatever the case"),
+    (frame_key, "by name, but for words such as rgb and depth"),
+)
+
+
+def _by_name(first: Names, second: Names, partly: bool = False, forms=_FORMS) -> Match | None:
     """Equal names, or names that are equal but for words such as `rgb` and `depth`."""
-    forms: tuple[tuple[Callable[[str], object], str], ...] = (
-        (str.lower, "by whole name"),
-        (frame_key, "by name, but for words such as rgb and depth"),
-    )
     for form, words in forms:
         ours = {form(name): index for index, name in enumerate(first.names)}
         theirs = {form(name): index for index, name in enumerate(second.names)}

@@ -13,7 +13,6 @@ from ponderv2.errors import SceneError
 from ponderv2.scenes.frame_names import columns, some
 from ponderv2.scenes.sources.config import PairingConfig
 from ponderv2.scenes.sources.pairing_rules import CHOOSE, Match, Names, by_order, match, times_of
-from ponderv2.scenes.sources.poses import clean_poses
 from ponderv2.scenes.sources.timestamps import poses_at, unit_of
 
 FIRST_POSE = "--set source.pairing.first_pose=NUMBER (of the image that the first pose belongs to)"
@@ -122,9 +121,8 @@ def _in_time(slots: Sequence[Slot], poses: Poses, settings: PairingConfig, repor
     where = [whole[item] for item in times.first.items]
     report.poses = {where[index]: found.camera_to_world[index] for index in np.flatnonzero(found.known)}
     _say_times(slots, where, found, times.units, settings, report)
-    n_invalid = int((~clean_poses(sequence).valid).sum())
-    if n_invalid:
-        report.repairs.append(f"{n_invalid} invalid poses were left out")
+    if found.n_invalid:
+        report.repairs.append(f"{found.n_invalid} invalid poses were left out")
     return True
 
 

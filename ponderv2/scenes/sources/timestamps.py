@@ -111,6 +111,8 @@ class PosesInTime:
     """Has the pose of another time, at most `SIMULTANEOUS` seconds away."""
     distance: Float[ndarray, " time"]
     """Seconds to the nearest pose."""
+    n_invalid: int
+    """Poses that were left out beforehand: not finite, or no rotation."""
 
 
 def poses_at(
@@ -125,37 +127,38 @@ def poses_at(
     beforehand. A time beyond the ends or in a longer gap has a pose only where one is `SIMULTANEOUS`.
     """
     clean = clean_poses(camera_to_world)
-    order = np.argsort(np.where(clean.valid, pose_times, np.inf), kind="stable")[: int(clean.valid.sum())]
-    known_times, poses = pose_times[order], clean.camera_to_world[order]
+    n_valid = int(clean.valid.sum())
+    n_invalid = len(clean.valid) - n_valid
+    order = np.argsort(np.where(clean.valid, pose_times, np.inf), kind="stable")[:n_valid]
+    when, poses = pose_times[order], clean.camera_to_world[order]
     result = np.full((len(times), 4, 4), np.nan)
-    kinds = np.zeros((3, len(times)), bool)
-    distances = np.full(len(times), np.inf)
-    if len(order):
-        after = np.searchsorted(known_times, times)
-        for index, time in enumerate(times):
-            two = min(int(after[index]), len(order) - 1)
-            one = max(int(after[index]) - 1, 0)
-            nearest = one if time - known_times[one] <= known_times[two] - time or one == two else two
-            distance = abs(time - known_times[nearest])
-            distances[index] = distance
-            between = known_times[one] <= time <= known_times[two]
-            if distance <= EXACT:
-                result[index], kinds[:, index] = poses[nearest], (True, False, False)
-            elif between and known_times[two] - known_times[one] <= gap + EXACT:
-                share = float((time - known_times[one]) / (known_times[two] - known_times[one]))
-                result[index], kinds[:, index] = _between(poses[one], poses[two], share), (True, True, False)
-            elif distance <= SIMULTANEOUS:
-                result[index], kinds[:, index] = poses[nearest], (True, False, True)
-    return PosesInTime(result, kinds[0], kinds[1], kinds[2], distances)
+    none = np.zeros(len(times), bool)
+    if n_valid == 0:
+        return PosesInTime(result, none, none, none, np.full(len(times), np.inf), n_invalid)
+    after = np.searchsorted(when, times)
+    one, two = np.clip(after - 1, 0, n_valid - 1), np.clip(after, 0, n_valid - 1)
+    nearest = np.where(np.abs(times - when[one]) <= np.abs(times - when[two]), one, two)
+    distance = np.abs(times - when[nearest])
+    exact = distance <= EXACT
+    inside = (when[one] <= times) & (times <= when[two]) & (when[two] - when[one] <= gap + EXACT)
+    between = inside & ~exact
+    neighbour = (distance <= SIMULTANEOUS) & ~exact & ~between
+    taken = exact | neighbour
+    result[taken] = poses[nearest[taken]]
+    if between.any():
+        span = when[two] - when[one]
+        share = (times - when[one])[between] / span[between]
+        result[between] = _between(poses[one[between]], poses[two[between]], share)
+    return PosesInTime(result, taken | between, between, neighbour, distance, n_invalid)
 
 
 def _between(
-    first: Float[ndarray, "4 4"], second: Float[ndarray, "4 4"], share: float
-) -> Float[ndarray, "4 4"]:
+    first: Float[ndarray, "time 4 4"], second: Float[ndarray, "time 4 4"], share: Float[ndarray, " time"]
+) -> Float[ndarray, "time 4 4"]:
     from scipy.spatial.transform import Rotation
 
-    turn = Rotation.from_matrix(first[:3, :3].T @ second[:3, :3]).as_rotvec()
-    pose = np.eye(4)
-    pose[:3, :3] = first[:3, :3] @ Rotation.from_rotvec(share * turn).as_matrix()
-    pose[:3, 3] = (1 - share) * first[:3, 3] + share * second[:3, 3]
-    return pose
+    turn = Rotation.from_matrix(np.swapaxes(first[:, :3, :3], 1, 2) @ second[:, :3, :3]).as_rotvec()
+    poses = first.copy()
+    poses[:, :3, :3] = first[:, :3, :3] @ Rotation.from_rotvec(share[:, None] * turn).as_matrix()
+    poses[:, :3, 3] += share[:, None] * (second[:, :3, 3] - first[:, :3, 3])
+    return poses
