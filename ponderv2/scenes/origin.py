@@ -23,6 +23,8 @@ TIMES_APART = 10.0
 _MOST_GROUPS = 16
 _CUBE = 200.0
 """Metres."""
+LARGE = 500.0
+"""Metres. A larger scene is perhaps not in metres."""
 COARSE = 1.0e-3
 """Metres. A file whose numbers have larger steps is reported."""
 
@@ -104,8 +106,16 @@ def outlier_note(coord: Float[ndarray, "point 3"], far: Bool[ndarray, " point"])
     """Names points that are far from all others; `coord` as in the file, metres."""
     first = int(np.flatnonzero(far)[0])
     place = ", ".join(f"{one:.6g}" for one in coord[first])
-    count = "1 point lies" if far.sum() == 1 else f"{int(far.sum())} points lie"
-    return f"{count} far from all others (the first: point {first} at {place} m) and count for none of them"
+    count, verb = ("1 point lies", "counts") if far.sum() == 1 else (f"{int(far.sum())} points lie", "count")
+    return f"{count} far from all others (the first: point {first} at {place} m) and {verb} for none of them"
+
+
+def size_note(coord: Float[ndarray, "point 3"]) -> Sequence[str]:
+    """What to say of a cloud so large, without far outliers, that its unit may be another."""
+    near = coord[np.isfinite(coord).all(axis=1)]
+    near = near[~far_outliers(near)]
+    extent = float(np.ptp(near, axis=0).max()) if len(near) else 0.0
+    return (f"it is {extent:.0f} m large: is its unit the millimetre?",) if extent > LARGE else ()
 
 
 def coarse_note(coord: ndarray, metres: float = 1.0) -> Sequence[str]:

@@ -21,6 +21,7 @@ from ponderv2.scenes.origin import (
     origin_note,
     origin_of,
     outlier_note,
+    size_note,
 )
 from ponderv2.scenes.pcd import read_pcd
 from ponderv2.scenes.ply import read_ply
@@ -92,9 +93,9 @@ def read_cloud_with_notes(path: Path, scale: float = 1.0, up: str = "z", centred
         raise SceneError(f"a scale of {scale} makes no cloud", fix="--scale 0.001 for millimetres")
     columns = _read(path)
     turn = _turn_to_z(up)
-    coord = columns.coord.astype(np.float64) * scale @ turn.T
     # Clouds are stored in single precision: what is infinite there is infinite here.
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
+        coord = columns.coord.astype(np.float64) * scale @ turn.T
         finite = np.asarray(np.isfinite(coord.astype(np.float32)).all(axis=1))
     if not finite.any():
         raise SceneError(f"{path} holds no points of finite position", fix="give another file")
@@ -102,6 +103,7 @@ def read_cloud_with_notes(path: Path, scale: float = 1.0, up: str = "z", centred
     notes += [] if finite.all() else [f"{int((~finite).sum())} points have no finite position"]
     far = far_outliers(np.where(finite[:, None], coord, np.nan))
     notes += [outlier_note(coord, far)] if far.any() else []
+    notes += [f"{note} Then --scale 0.001" for note in size_note(coord[finite])]
     origin = origin_of(coord[finite])
     notes += [origin_note(origin)] if origin.any() else []
     origin = middle_of(coord[finite]) if centred else origin

@@ -14,12 +14,15 @@ from ponderv2.errors import SceneError
 
 UNLABELLED_BYTE = 255
 """-1 in 8 bits, and the usual number of points without a class in image segmentation."""
+NOT_A_NUMBER = -(2**62)
+"""Stands for NaN until `with_ignored` has reported it."""
 
 
 def whole_numbers(values: ndarray, source: Path | str, fix: str) -> Int[ndarray, " point"]:
-    """One integer per point from (N,), (N, 1) or (N, k), of which the first column counts. NaN becomes -1.
+    """One integer per point from (N,), (N, 1) or (N, k), of which the first column counts.
 
-    The largest number of an unsigned type of 16 bits and more, which is -1 stored there, becomes -1.
+    NaN becomes NOT_A_NUMBER, the largest number of an unsigned type of 16 bits and more, which is -1 stored
+    there, becomes -1.
 
     Raises:
         SceneError: naming `source`, for another shape, for text, and for numbers that are not whole.
@@ -34,7 +37,7 @@ def whole_numbers(values: ndarray, source: Path | str, fix: str) -> Int[ndarray,
         whole = column[known]
         if not (whole == np.rint(whole)).all() or (np.abs(whole) >= 2.0**53).any() or np.isinf(column).any():
             raise SceneError(f"{source} holds labels that are not whole numbers", fix=fix)
-        return np.where(known, column, -1).astype(np.int64)
+        return np.where(known, column, NOT_A_NUMBER).astype(np.int64)
     if column.dtype.kind == "u" and column.dtype.itemsize > 1:
         return np.where(column == np.iinfo(column.dtype).max, -1, column.astype(np.int64))
     return column.astype(np.int64)
@@ -43,22 +46,35 @@ def whole_numbers(values: ndarray, source: Path | str, fix: str) -> Int[ndarray,
 def with_ignored(
     labels: Int[Tensor, " point"], name: str, n_classes: int | None
 ) -> tuple[Int[Tensor, " point"], tuple[str, ...]]:
-    """Labels with -1 for every point that has none, and a note where that was decided here.
+    """Labels with -1 for every point that has none, and notes where another number than -1 said so.
 
     Every negative number means no label. So does 255, unless there are more classes: with `n_classes`
     unknown (None; objects have none), unless the scene has a label of 254 or more beside it.
     """
     if not len(labels) or (int(labels.min()) >= -1 and int(labels.max()) < UNLABELLED_BYTE):
         return labels, ()
-    labels = torch.where(labels < 0, -1, labels)
-    is_byte = labels == UNLABELLED_BYTE
-    count = int(is_byte.sum())
-    if not count:
-        return labels, ()
-    others = labels[~is_byte]
-    largest = int(others.max()) if len(others) else -1
-    unused = largest < UNLABELLED_BYTE - 1 if n_classes is None else n_classes <= UNLABELLED_BYTE
-    if not unused:
-        return labels, ()
-    note = f"'{name}' is 255 at {count} of {len(labels)} points: taken for points without a label"
-    return torch.where(is_byte, -1, labels), (note,)
+    marks = torch.unique(labels[labels < -1]).tolist()
+    if _is_unused(labels, n_classes):
+        marks.append(UNLABELLED_BYTE)
+    without = labels < 0
+    notes = []
+    for mark in marks:
+        here = labels == mark
+        without |= here
+        what = "no number" if mark == NOT_A_NUMBER else str(mark)
+        notes.append(f"'{name}' is {what} at {int(here.sum())} of {len(labels)} points: taken for no label")
+    most = 3
+    notes = (
+        notes if len(notes) <= most else [*notes[:most], f"'{name}': {len(notes) - most} more such numbers"]
+    )
+    return torch.where(without, -1, labels), tuple(notes)
+
+
+def _is_unused(labels: Int[Tensor, " point"], n_classes: int | None) -> bool:
+    """Whether 255 is there and no class."""
+    if not bool((labels == UNLABELLED_BYTE).any()):
+        return False
+    if n_classes is not None:
+        return n_classes <= UNLABELLED_BYTE
+    others = labels[labels != UNLABELLED_BYTE]
+    return not len(others) or int(others.max()) < UNLABELLED_BYTE - 1

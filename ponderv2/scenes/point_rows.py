@@ -19,6 +19,7 @@ from ponderv2.scenes.origin import (
     origin_note,
     origin_of,
     outlier_note,
+    size_note,
 )
 
 MAPPED_FROM = 8 * 2**20
@@ -42,6 +43,7 @@ def near_rows(
     notes = list(coarse_note(values))
     far = far_outliers(values)
     notes += [outlier_note(values, far)] if far.any() else []
+    notes += size_note(values)
     origin = origin_of(values)
     notes += [origin_note(origin)] if origin.any() else []
     x, y, z = origin.tolist()

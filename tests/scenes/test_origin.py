@@ -13,6 +13,7 @@ from ponderv2.scenes.origin import (
     middle_of,
     origin_of,
     outlier_note,
+    size_note,
 )
 
 ROOM = np.random.default_rng(2).random((500, 3)) * [4.0, 3.0, 2.5]
@@ -77,3 +78,11 @@ def test_coarse_numbers_of_a_file_are_reported():
     assert not coarse_note(far) and not coarse_note(ROOM.astype(np.float32))
     assert not coarse_note((ROOM * 1000).astype(np.float32), 0.001)
     assert "half precision" in coarse_note(ROOM.astype(np.float16))[0]
+
+
+def test_what_is_perhaps_in_millimetres_is_reported():
+    assert (
+        "4000 m large: is its unit the millimetre?"
+        in size_note(np.r_[ROOM, [[0.0, 0, 0], [4, 3, 2]]] * 1000)[0]
+    )
+    assert not size_note(ROOM + UTM) and not size_note(np.r_[ROOM, [[1e6, 0, 0]]]) and not size_note(ROOM[:0])

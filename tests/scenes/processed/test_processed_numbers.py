@@ -140,15 +140,15 @@ def test_whole_numbers_of_any_type_are_labels(tmp_path: Path, kind: str, form: s
     assert np.array_equal(store.read("scene0000_00").cloud.labels["segment20"].numpy(), SEGMENT)
 
 
-IGNORED: dict[str, tuple[Any, type, bool]] = {
-    "-1": (-1, np.int16, False),
-    "-100": (-100, np.int64, False),
-    "255": (255, np.int16, True),
-    "255 in bytes": (255, np.uint8, True),
-    "-1 in 16 bits": (65535, np.uint16, False),
-    "-1 in 32 bits": (2**32 - 1, np.uint32, False),
-    "not a number": (np.nan, np.float64, False),
-    "-1 in double": (-1.0, np.float64, False),
+IGNORED: dict[str, tuple[Any, type, str]] = {
+    "-1": (-1, np.int16, ""),
+    "-100": (-100, np.int64, "-100"),
+    "255": (255, np.int16, "255"),
+    "255 in bytes": (255, np.uint8, "255"),
+    "-1 in 16 bits": (65535, np.uint16, ""),
+    "-1 in 32 bits": (2**32 - 1, np.uint32, ""),
+    "not a number": (np.nan, np.float64, "no number"),
+    "-1 in double": (-1.0, np.float64, ""),
 }
 
 
@@ -163,8 +163,8 @@ def test_every_mark_of_a_missing_label_is_ignored(tmp_path: Path, kind: str, for
     expected = SEGMENT.copy()
     expected[::5] = -1
     assert np.array_equal(store.read("scene0000_00").cloud.labels[field].numpy(), expected)
-    assert (f"'{field}' is 255 at 300 of 1500 points" in notes(store)) == noted
-    assert (f"'{field}' is 255" in " ".join(store.remarks("train", labels=True))) == noted
+    assert (f"'{field}' is {noted} at 300 of 1500 points" in notes(store)) == bool(noted)
+    assert (f"'{field}' is {noted} at" in " ".join(store.remarks("train", labels=True))) == bool(noted)
 
 
 def test_class_255_of_a_larger_set_of_classes_stays():
