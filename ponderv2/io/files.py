@@ -86,6 +86,28 @@ def share_file(source: Path, target: Path, fix: str | None = None) -> None:
             shutil.copyfile(source, temporary)
 
 
+@contextlib.contextmanager
+def exclusively(path: Path, seconds: float = 30.0) -> Iterator[None]:
+    """One process at a time reads a file, changes it and writes it again.
+
+    The lock lies in the cache folder. Where none can be had within `seconds` the block runs all the same: the
+    file stays whole, only what another process writes in the same moment may be lost.
+    """
+    from filelock import FileLock, Timeout
+
+    name = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:24]
+    folder = cache_folder() / "locks"
+    lock = FileLock(folder / f"{name}.lock", thread_local=False)
+    with contextlib.suppress(OSError, Timeout):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=seconds)
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            lock.release()
+
+
 def write_through(path: Path, data: bytes) -> None:
     """Writes a file that nobody else knows of yet, to the disk. Raises OSError."""
     with path.open("wb") as stream:

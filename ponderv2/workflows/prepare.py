@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ponderv2.errors import SceneError
-from ponderv2.io.files import write_bytes
+from ponderv2.io.files import exclusively, write_bytes
 from ponderv2.scenes.check import CheckResult, CheckSettings, check_or_reason
 from ponderv2.scenes.processed.recognise import recognise
 from ponderv2.scenes.sources import SOURCES
@@ -88,7 +88,8 @@ def run(config: PrepareConfig, report: Reporter | None = None, strict: bool = Fa
     written = _ReportFile(config.out, config.check)
     outcomes, pending = _divide(store, plan, written.before, config, report)
     _refuse_full_disk(pending, config, report)
-    SceneStore.create(config.out, store.info)
+    with exclusively(config.out / INFO_FILE):  # another `prepare` may have added a split meanwhile
+        SceneStore.create(config.out, _joined_info(config.out, plan.info))
     try:
         for outcome in report.track(_prepared(pending, config), "scenes", total=len(pending)):
             outcomes[outcome.key] = outcome
@@ -278,7 +279,7 @@ def _read_report(root: Path) -> dict[str, Any]:
 
 
 class _ReportFile:
-    """prepare_report.json: the scenes of former runs and of this one, written now and then."""
+    """prepare_report.json: scenes of former runs, of this one and of others at work, written now and then."""
 
     def __init__(self, root: Path, settings: CheckConfig) -> None:
         self.path = root / REPORT_FILE
@@ -292,8 +293,10 @@ class _ReportFile:
         if not now and start < self.due:
             return
         scenes = {key: {**asdict(outcome), **self.settings} for key, outcome in outcomes.items()}
-        text = json.dumps({"scenes": dict(sorted({**self.before, **scenes}.items()))}, indent=1)
-        write_bytes(self.path, text.encode())
+        with exclusively(self.path):
+            before = {**self.before, **_read_report(self.path.parent)}
+            text = json.dumps({"scenes": dict(sorted({**before, **scenes}.items()))}, indent=1)
+            write_bytes(self.path, text.encode())
         end = time.monotonic()
         self.due = end + max(REPORT_EVERY, 20.0 * (end - start))
 

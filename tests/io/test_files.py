@@ -123,6 +123,34 @@ with replacement(Path(sys.argv[1])) as temporary:
     assert {one.name for one in tmp_path.iterdir()} == {"other"}
 
 
+COUNTER = """
+import sys
+from pathlib import Path
+from ponderv2.io.files import exclusively, write_bytes
+path = Path(sys.argv[1])
+for _ in range(100):
+    with exclusively(path):
+        write_bytes(path, str(int(path.read_bytes()) + 1).encode())
+print("done")
+"""
+
+
+def test_two_processes_that_change_one_file_lose_nothing(tmp_path: Path):
+    files.write_bytes(tmp_path / "count", b"0")
+    counters = [_start(COUNTER, tmp_path / "count") for _ in range(2)]
+    assert [one.communicate(timeout=60)[0] for one in counters] == ["done\n"] * 2
+    assert (tmp_path / "count").read_bytes() == b"200"
+
+
+def test_without_a_place_for_the_lock_the_file_is_changed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PONDER_CACHE", "/dev/null/nowhere")
+    with files.exclusively(tmp_path / "one"):
+        files.write_bytes(tmp_path / "one", b"1")
+    assert (tmp_path / "one").read_bytes() == b"1"
+
+
 def test_names_of_others_are_no_leftovers(tmp_path: Path):
     machine = files.machine()
     elsewhere = ".x.elsewhere-999999-00ff00ff.partial"

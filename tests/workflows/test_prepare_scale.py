@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,6 +149,31 @@ def test_the_report_is_complete_although_it_is_not_written_after_every_scene(
     prepare.run(config(tmp_path))
     scenes = json.loads((tmp_path / prepare.REPORT_FILE).read_text())["scenes"]
     assert len(scenes) == 12 and 2 <= len(written) < 12
+
+
+def test_two_runs_into_one_folder_keep_each_others_scenes_and_splits(tmp_path: Path, plan, monkeypatch):
+    """The second starts after the first has read what is there, and ends before the first does."""
+    first = PointsJob("a")
+    plan(first)
+    real = prepare._divide
+
+    def late(*arguments: Any) -> Any:
+        monkeypatch.setattr(prepare, "_divide", real)
+        other = SourcePlan(DatasetInfo("points", splits=("test",)), (PointsJob("b", split="test"),), (), ())
+        monkeypatch.setitem(SOURCES, "synthetic", lambda _: other)
+        assert prepare.run(config(tmp_path)).n_prepared == 1
+        return real(*arguments)
+
+    monkeypatch.setattr(prepare, "_divide", late)
+    assert prepare.run(config(tmp_path)).n_prepared == 1
+    scenes = json.loads((tmp_path / prepare.REPORT_FILE).read_text())["scenes"]
+    assert set(scenes) == {"train/a", "test/b"}
+    store = SceneStore.open(tmp_path)
+    assert {split: store.scene_names(split) for split in ("train", "test")} == {
+        "train": ("a",),
+        "test": ("b",),
+    }
+    assert {"train", "test"} <= set(store.info.splits)
 
 
 # Clusters ---------------------------------------------------------------------------------------------------
