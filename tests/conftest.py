@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch, as the program does
@@ -21,6 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--sample-data", type=Path, default=shared / "data", help="folder of small real recordings"
     )
+    parser.addoption("--cases", type=Path, default=shared / "cases", help="folder of makers of odd files")
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +43,25 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def rng() -> torch.Generator:
     """The one source of randomness of a test."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def make_case(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], Path]:
+    """Runs a maker of odd files, by the beginning of its name, and gives the folder of what it made.
+
+    The test is skipped where there are no makers.
+    """
+    folder = request.config.getoption("--cases")
+
+    def make(start: str) -> Path:
+        maker = next(folder.glob(f"{start}*/make.py"), None)
+        if maker is None:
+            pytest.skip(f"no makers of odd files in {folder}; choose a folder with --cases")
+        environment = {**os.environ, "CASES_OUT": str(tmp_path / "cases")}
+        subprocess.run([sys.executable, str(maker)], check=True, env=environment, capture_output=True)
+        return tmp_path / "cases" / maker.parent.name
+
+    return make
 
 
 @pytest.fixture
