@@ -144,8 +144,9 @@ class _FrameFiles:
     def of(folder: Path) -> _FrameFiles:
         """Lists the folders; reads nothing."""
         colors, depths, labels = (_numbered(folder / name) for name in ("color", "depth", "label"))
+        listed = _numbered(folder / "pose", (".txt",))
         both = sorted(colors.keys() & depths.keys())
-        poses = {one: folder / "pose" / f"{Path(colors[one]).stem}.txt" for one in both}
+        poses = {one: folder / "pose" / listed.get(one, f"{Path(colors[one]).stem}.txt") for one in both}
         return _FrameFiles(colors, depths, labels, poses, folder / "intrinsic" / "intrinsic_depth.txt")
 
     def content(self) -> str:
@@ -182,12 +183,19 @@ def _index(files: _FrameFiles) -> dict[str, ndarray]:
     }
 
 
-def _numbered(folder: Path) -> dict[int, str]:
-    """File names by the number that they are."""
+def _numbered(folder: Path, endings: tuple[str, ...] = (".jpg", ".jpeg", ".png")) -> dict[int, str]:
+    """File names by the number that they are. Raises SceneError where two files have one number."""
     if not folder.is_dir():
         return {}
-    paths = (path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    return {int(path.stem): path.name for path in paths if path.stem.isdigit() and len(path.stem) < 16}
+    found: dict[int, str] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in endings and path.stem.isdigit() and len(path.stem) < 16:
+            twin = found.setdefault(int(path.stem), path.name)
+            if twin != path.name:
+                raise SceneError(
+                    f"{folder} has two files of one frame: {twin} and {path.name}", fix="remove one of them"
+                )
+    return found
 
 
 def _skip_list(path: Path) -> Mapping[str, frozenset[int]]:

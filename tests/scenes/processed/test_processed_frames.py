@@ -47,6 +47,18 @@ def test_a_scannet_export_is_read_by_frame_numbers(tmp_path: Path):
         assert np.abs(frame.read_color().numpy().astype(int) - wanted.color).mean() < 4
 
 
+def test_two_files_of_one_frame_are_refused_and_zeros_before_a_number_mean_nothing(tmp_path: Path):
+    writers.scannet_pth(tmp_path)
+    folder = tmp_path / "rgbd" / SCENE
+    for path in sorted((folder / "pose").iterdir()):
+        path.rename(path.with_name(f"{int(path.stem):06d}.txt"))
+    frames = SceneStore.open(tmp_path).read(SCENE).frames
+    assert np.allclose(poses(frames), np.stack([one.camera_to_world for one in writers.views()]), atol=1e-6)
+    (folder / "depth/0010.png").write_bytes((folder / "depth/10.png").read_bytes())
+    with pytest.raises(SceneError, match=r"0010\.png and 10\.png"):
+        SceneStore.open(tmp_path).read(SCENE)
+
+
 def keeping_times(path: Path, change: Callable[[], object]) -> None:
     """Changes a file; its time and that of its folder stay."""
     before = [(one, one.stat()) for one in (path, path.parent)]
