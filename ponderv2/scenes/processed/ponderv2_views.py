@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy import ndarray
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera
 from ponderv2.scenes.colors import read_colors
+from ponderv2.scenes.frame_names import by_number
 from ponderv2.scenes.point_rows import Origin, near_pose
 from ponderv2.scenes.processed.kept import kept
 from ponderv2.scenes.safe_pickle import PickledFile, read_pickled
@@ -64,7 +64,9 @@ def read_views(
 
     `origin`: metres, subtracted from the positions of the cameras.
     """
-    paths = {path.stem: path for path in sorted(_folder(place).glob("*.pth"), key=_in_order)}
+    paths = {
+        path.stem: path for path in sorted(_folder(place).glob("*.pth"), key=lambda one: by_number(one.stem))
+    }
     if not paths:
         return (), ()
     content = "\n".join(f"{path} {_outline(path)}" for path in paths.values())
@@ -89,13 +91,6 @@ def read_views(
 
 def _folder(place: Path) -> Path:
     return place.with_name(f"{place.name}_rgbd")
-
-
-def _in_order(path: Path) -> tuple[Any, ...]:
-    """Numbers in names as numbers: frame_2 before frame_10."""
-    return tuple(
-        (int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d{1,15})", path.stem)
-    )
 
 
 def _outline(path: Path) -> str:
