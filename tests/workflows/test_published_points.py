@@ -312,7 +312,7 @@ def test_an_exported_pre_training_renders_what_it_rendered(tmp_path, cloud, endi
     assert float(views[0].color.std()) > 0
 
 
-PREFIXES = [
+PREFIXES = (
     "",
     "module.",
     "backbone.",
@@ -320,12 +320,16 @@ PREFIXES = [
     "backbone.backbone.",
     "model.backbone.",
     "encoder.",
+)
+PLACES = [
+    *(("bare", prefix) for prefix in PREFIXES),
+    *(("model_state_dict", prefix) for prefix in ("", "module.")),
+    *(("safetensors", prefix) for prefix in ("", "model.backbone.")),
 ]
 
 
-@pytest.mark.parametrize("prefix", PREFIXES)
-@pytest.mark.parametrize("place", ["bare", "model_state_dict", "safetensors"])
-def test_a_bare_encoder_gives_features_whatever_stands_before_its_names(tmp_path, cloud, file, prefix, place):
+@pytest.mark.parametrize(("place", "prefix"), PLACES)
+def test_a_bare_encoder_gives_features_whatever_stands_before_its_names(tmp_path, file, place, prefix):
     from safetensors.torch import save_file
 
     model = segmentor(20)
