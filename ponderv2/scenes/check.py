@@ -1,8 +1,10 @@
-"""Are poses, depth, cameras and points of a scene consistent? Frames are compared with each other and them.
+"""Are poses, depth, cameras, colour and points of a scene consistent? Frames are compared with each other.
 
 When they are not, other readings of the same files are tried (inverse poses, mirrored axes, other scales and
-focal lengths), then pictures of other frames, then motions of the points that the cameras did not make;
-the one under which all agrees names the likely cause. Metres.
+focal lengths), then images of other frames, then motions of the points that the cameras did not make;
+the one under which all agrees names the likely cause. What moves all frames alike leaves the depth of the
+frames
+in agreement: colour is compared with depth of its own. Metres.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Float64
+from numpy import ndarray
 
 from ponderv2.errors import SceneError
 from ponderv2.scenes.check_agreement import (
@@ -21,14 +25,14 @@ from ponderv2.scenes.check_agreement import (
 )
 from ponderv2.scenes.check_candidates import spread_frames
 from ponderv2.scenes.check_cloud import CloudMap, motion_of_cloud, reading_of_cloud, seen_points
+from ponderv2.scenes.check_diagnosis import Diagnosis, diagnose, diagnose_together
+from ponderv2.scenes.check_motion import words_on_motion
 from ponderv2.scenes.check_order import OrderCheck
-from ponderv2.scenes.check_readings import Reading, readings
+from ponderv2.scenes.check_readings import AS_IT_IS, readings
+from ponderv2.scenes.check_registration import Registration, check_registration
+from ponderv2.scenes.check_scale import known_factors, scale_reading
 from ponderv2.scenes.scene import Frame, Scene
 
-CLEARLY_BETTER = 0.04
-"""Share of agreeing pixels by which another reading must win to be named."""
-HALVED = 0.6
-"""Another reading must leave less than this part of the disagreeing pixels."""
 MIN_CLOUD_SHARE = 0.3
 """Share of depth pixels near a point of the cloud, below which the cloud cannot be that of the frames."""
 GOOD_CLOUD_SHARE = 0.8
@@ -36,10 +40,21 @@ GOOD_CLOUD_SHARE = 0.8
 FEW_SEEN_AGAIN = 0.3
 """Part of the pixels seen again, below which frames look at different things and the points decide."""
 CONVINCING = 0.85
-"""Agreement under another reading from which on no further explanation is looked for."""
+"""Closeness under another reading from which on no further explanation is looked for."""
+CONVINCING_FROM_NOTHING = 0.6
+"""The same where frames hardly see each other as they are, so that the points seem to decide."""
+IN_ORDER = 0.97
+"""Closeness from which on no other order of the frames can be clearly better."""
+CONTRAST_IN_PLACE = 0.85
+"""Correlation of local contrast from which on nobody asks whether colours are those of other frames."""
+FAR_OUT_OF_ORDER = 0.6
+"""Closeness below which other orders than shifts by few frames are tried. Sound recordings reach 0.66 or
+more."""
+UNRELATED_CONTRAST = 0.3
+"""The same of local contrast; sound recordings reach 0.5 or more."""
+PAIRS, PIXELS = 60, 400
+"""That colour is compared in."""
 UNEXPLAINED = "frames disagree, and none of the usual mistakes explains it: inaccurate poses, motion, noise"
-UNRELATED_COLORS = 0.5
-"""Correlation of brightness below which colours may be those of other frames."""
 
 
 @dataclass(frozen=True)
@@ -74,15 +89,40 @@ class CheckResult:
     """Agreement under other readings, the best five; empty where frames agree so well that none was tried."""
     mirrored: bool = False
     """Cameras of determinant -1: the scene is a mirror image of the place, which does no harm by itself."""
+    contrast_correlation: float | None = None
+    """Of the local contrast of reprojected pixels: how sharply colour is registered to depth."""
+    edge_rank: float | None = None
+    """Mean rank of the image gradient at depth edges, 0..1; 0.5 = no relation."""
+    notes: tuple[str, ...] = ()
+    """What is not wrong enough to be suspect, and what could not be checked for want of evidence."""
 
 
-def check_scene(scene: Scene, settings: CheckSettings = CheckSettings()) -> CheckResult:
-    """Compare frames with each other and with the cloud; name the likely cause where they disagree."""
-    samples = [sample_frame(frame, settings.n_pixels) for frame in _chosen(scene.frames, settings.max_frames)]
+def check_scene(
+    scene: Scene,
+    settings: CheckSettings = CheckSettings(),
+    recording_to_scene: Float64[ndarray, "4 4"] | None = None,
+) -> CheckResult:
+    """Compare frames with each other and with the cloud; name the likely cause where they disagree.
+
+    `recording_to_scene`: what was done to the world when the recording was prepared. Readings of the
+    poses (such
+    as their inverse) concern those of the recording.
+    """
+    frames = [frame for frame in _chosen(scene.frames, settings.max_frames)]
+    samples = [sample_frame(frame, settings.n_pixels, recording_to_scene) for frame in frames]
     samples = [one for one in samples if len(one.pixel) >= FEWEST]
     if not samples:
         return _unchecked(0, "no frames with depth: nothing to compare")
     return _Check(scene, settings, samples).result()
+
+
+def cause_without_points(samples: list[Samples]) -> str:
+    """The reading under which frames agree that do not as they are, of a recording that gave no points."""
+    if len(samples) < 2:
+        return ""
+    pairs = frame_pairs(len(samples))
+    found = diagnose(samples, pairs)
+    return found.cause or diagnose_together(samples, pairs).cause
 
 
 class _Check:
@@ -91,11 +131,13 @@ class _Check:
     def __init__(self, scene: Scene, settings: CheckSettings, samples: list[Samples]) -> None:
         self.scene, self.settings, self.samples = scene, settings, samples
         self.pairs = frame_pairs(len(samples))
-        self.base = agreement(samples, self.pairs, Reading(""))
+        self.base = agreement(samples, self.pairs)
         self.cloud = CloudMap(scene.cloud.coord.numpy(), settings.tolerance)
-        self.cloud_error = self.cloud.distance(seen_points(samples, Reading("")))
+        self.cloud_error = self.cloud.distance(seen_points(samples, AS_IT_IS))
         self.cloud_share = float((self.cloud_error < settings.tolerance).mean())
-        self.scores: dict[str, float] = {}
+        self.diagnosis = diagnose(samples, self.pairs) if self.pairs else None
+        self.registration: Registration | None = None
+        self.notes: list[str] = []
 
     def result(self) -> CheckResult:
         """Figures and cause."""
@@ -106,6 +148,7 @@ class _Check:
         words = cause
         if not self.pairs and not cause:
             words = "fewer than two frames with depth: nothing to compare but frame and points"
+        placed = self.registration
         return CheckResult(
             n_frames=len(self.samples),
             n_pairs=len(self.pairs),
@@ -116,8 +159,11 @@ class _Check:
             color_correlation=_rounded(correlation),
             suspect=bool(cause),
             likely_cause=words,
-            alternatives=self.scores,
+            alternatives=self.diagnosis.scores if self.diagnosis is not None and cause else {},
             mirrored=any(np.linalg.det(one.camera_to_world[:3, :3]) < 0 for one in self.samples),
+            contrast_correlation=None if placed is None else placed.contrast,
+            edge_rank=None if placed is None else placed.edges,
+            notes=tuple(self.notes),
         )
 
     def _share(self) -> float | None:
@@ -131,11 +177,16 @@ class _Check:
 
     def _cause(self) -> str:
         """What is wrong; empty when nothing is."""
-        if not self.pairs or self._points_decide():
+        found = self.diagnosis
+        if found is None:
+            return self._cause_by_points() or self._cause_by_color()
+        if self._points_decide():
+            if found.cause and found.best > CONVINCING_FROM_NOTHING:
+                return found.cause
             cause = self._cause_by_points()
             if cause is not None:
-                return cause
-        return self._cause_by_frames()
+                return cause or self._cause_by_color()
+        return self._cause_by_frames(found)
 
     def _cause_by_points(self) -> str | None:
         """Of frames that see different things; None where the points cannot tell."""
@@ -144,7 +195,8 @@ class _Check:
         if agree and self.cloud_share >= self.settings.min_inliers:
             return ""
         first = self.samples[0]
-        others = readings(first.intrinsics, first.depth.shape)
+        others = readings(first.intrinsics, (first.depth.shape[1], first.depth.shape[0]))
+        others += [scale_reading(factor, self.samples) for factor in known_factors()]
         cause, best = reading_of_cloud(self.samples, self.cloud, others, self.cloud_share)
         if cause and best > CONVINCING:
             return cause
@@ -155,27 +207,31 @@ class _Check:
             return cause or None
         return self._by_share_of_cloud()
 
-    def _cause_by_frames(self) -> str:
+    def _cause_by_frames(self, found: Diagnosis) -> str:
+        if found.cause and found.best > CONVINCING:
+            return found.cause
         settings = self.settings
         share = self.base.share(settings.tolerance)
-        self.scores, better = _other_readings(self.samples, self.pairs, settings.tolerance)
-        if better and self.scores[better] > CONVINCING:
-            return better
-        if better or share < settings.min_inliers:
-            order, found = OrderCheck(
-                self.scene.frames, min(settings.n_pixels, 300), settings.tolerance
-            ).of_poses()
-            if order and found > self.scores.get(better, 0.0):
+        if found.closeness < IN_ORDER:
+            n_pixels = min(settings.n_pixels, 300)
+            near = max(found.closeness, found.best) > FAR_OUT_OF_ORDER and share > settings.min_inliers
+            order, closeness = OrderCheck(self.scene.frames, n_pixels, settings.tolerance).of_poses(near)
+            if order and closeness > (found.best if found.cause else 0.0):
                 return order
-        if better:
-            return better
+        if found.cause:
+            return found.cause
         if share < settings.min_inliers:
-            return UNEXPLAINED
+            together = diagnose_together(self.samples, self.pairs).cause
+            return together or "; ".join(one for one in (UNEXPLAINED, words_on_motion(self.samples)) if one)
+        if not found.moves:
+            self.notes.append(
+                "the camera hardly moves: not enough evidence on poses, depth scale and intrinsics"
+            )
         if self.cloud_share < GOOD_CLOUD_SHARE:
             moved, _ = motion_of_cloud(self.samples, self.cloud, self.cloud_share)
             if moved or self.cloud_share < MIN_CLOUD_SHARE:
                 return moved or self._by_share_of_cloud()
-        return self._colors_of_other_frames()
+        return self._cause_by_color()
 
     def _by_share_of_cloud(self) -> str:
         if self.cloud_share < MIN_CLOUD_SHARE:
@@ -184,32 +240,31 @@ class _Check:
             )
         return ""
 
-    def _colors_of_other_frames(self) -> str:
-        """Depth and poses agree; do the colours?"""
-        correlation = self.base.correlation(self.settings.tolerance)
-        if correlation is None or correlation >= UNRELATED_COLORS:
+    def _cause_by_color(self) -> str:
+        """Depth and poses agree; do the colours lie on depth, and are they those of the same frames?"""
+        settings = self.settings
+        pairs = self.pairs[:: max(len(self.pairs) // PAIRS, 1)]
+        few = [replace(one, pixel=one.pixel[:: max(len(one.pixel) // PIXELS, 1)]) for one in self.samples]
+        seen = agreement(few, pairs).only_agreeing(settings.tolerance)
+        found = check_registration(few, seen, pairs)
+        self.registration = found
+        if found.unknown:
+            self.notes.append(f"colour against depth: not enough evidence ({found.unknown})")
             return ""
-        frames, n_pixels = self.scene.frames, min(self.settings.n_pixels, 600)
-        return OrderCheck(frames, n_pixels, self.settings.tolerance).of_colors()
-
-
-def _other_readings(
-    samples: list[Samples], pairs: list[tuple[int, int]], tolerance: float
-) -> tuple[dict[str, float], str]:
-    """Agreement of the best other readings, and the name of one that halves the disagreement, if one does."""
-    few = [replace(one, pixel=one.pixel[:: max(len(one.pixel) // 300, 1)]) for one in samples]
-    pairs = pairs[:: max(len(pairs) // 40, 1)]
-    share = agreement(few, pairs, Reading("")).share(tolerance)
-    scores: dict[str, float] = {}
-    if share > 1.0 - CLEARLY_BETTER:
-        return scores, ""  # no reading can be clearly better
-    for reading in readings(samples[0].intrinsics, samples[0].depth.shape):
-        # Errors shrink with a scale below one: the tolerance has to shrink with it.
-        scaled = tolerance * min(max(reading.depth_factor, 0.02), 1.0)
-        scores[reading.name] = round(agreement(few, pairs, reading).share(scaled), 3)
-    best = sorted(scores.items(), key=lambda item: -item[1])[:5]
-    clearly = best[0][1] > share + CLEARLY_BETTER and 1.0 - best[0][1] < HALVED * (1.0 - share)
-    return dict(best), best[0][0] if clearly else ""
+        if found.contrast is not None and found.contrast < CONTRAST_IN_PLACE:
+            n_pixels = min(settings.n_pixels, 300)
+            near = max(found.contrast, found.best) > UNRELATED_CONTRAST
+            order, best = OrderCheck(self.scene.frames, n_pixels, settings.tolerance).of_colors(near)
+            if order and best > found.best:
+                return order
+        if found.cause and found.strong:
+            return f"{found.cause} (by {found.offset:.0%} of the width on average)"
+        if found.cause:
+            self.notes.append(
+                f"{found.cause} (by {found.offset:.1%} of the width on average): "
+                "see --color-intrinsics and --depth-to-color"
+            )
+        return ""
 
 
 def _chosen(frames: tuple[Frame, ...], most: int) -> list[Frame]:
@@ -224,9 +279,11 @@ def _unchecked(n_frames: int, reason: str) -> CheckResult:
     return CheckResult(n_frames, 0, None, None, None, None, None, False, reason, {})
 
 
-def check_or_reason(scene: Scene, settings: CheckSettings) -> CheckResult:
-    """Like check_scene; a scene whose pictures cannot be read is suspect, with the reason."""
+def check_or_reason(
+    scene: Scene, settings: CheckSettings, recording_to_scene: Float64[ndarray, "4 4"] | None = None
+) -> CheckResult:
+    """Like check_scene; a scene whose images cannot be read is suspect, with the reason."""
     try:
-        return check_scene(scene, settings)
+        return check_scene(scene, settings, recording_to_scene)
     except SceneError as error:
         return CheckResult(0, 0, None, None, None, None, None, True, error.message, {})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from numpy import ndarray
 
-from ponderv2.scenes.check_readings import Reading
+from ponderv2.scenes.check_readings import AS_IT_IS, Reading
 from ponderv2.scenes.scene import Frame
 
 GAPS = (1, 2, 3, 5, 8)
@@ -17,6 +18,15 @@ RELATIVE = 0.02
 """Part of the depth that is tolerated on top of the fixed tolerance."""
 FEWEST = 20
 """Pixels with a depth that a frame must have to be looked at."""
+LEAST_OVERLAP = 0.15
+"""Part of the pixels that a pair must see again to count fully: fewer, and those that are missing count as
+wrong."""
+FRACTIONS = (0.25, 0.5, 1.0, 2.0)
+"""Of the tolerance: readings that differ by little differ in how many pixels agree closely."""
+
+
+def _identity() -> Float64[ndarray, "4 4"]:
+    return np.eye(4)
 
 
 @dataclass(frozen=True)
@@ -30,18 +40,27 @@ class Samples:
     """Pixels with a measurement."""
     intrinsics: Float64[ndarray, "3 3"]
     camera_to_world: Float64[ndarray, "4 4"]
+    recording_to_scene: Float64[ndarray, "4 4"] = field(default_factory=_identity)
+    """What was done to the world when the recording was prepared: readings concern the poses before it."""
 
-    @property
+    @cached_property
     def coverage(self) -> float:
         """Share of pixels with a measurement."""
         return float(np.count_nonzero(self.depth) / max(self.depth.size, 1))
 
+    @property
+    def size(self) -> Float64[ndarray, "2"]:
+        """Width and height."""
+        return np.array(self.depth.shape[::-1], np.float64)
+
     def world_points(self, reading: Reading, at_most: int) -> Float64[ndarray, "point 3"]:
-        """Where the pixels are under a reading."""
+        """Where the pixels are under a reading, in the frame of the scene."""
         pixel = self.pixel[:: max(len(self.pixel) // at_most, 1)]
-        points = _points(self, pixel, reading)
-        pose = reading.pose(self.camera_to_world)
-        return points @ pose[:3, :3].T + pose[:3, 3]
+        lens = reading.lenses(self.intrinsics[None], self.size[None])[0]
+        ray = _rays(pixel, lens)
+        depth = self.depth[pixel[:, 1].astype(np.int64), pixel[:, 0].astype(np.int64)]
+        pose = posed([self], reading)[0]
+        return (ray * _read(depth, ray, reading)[:, None]) @ pose[:3, :3].T + pose[:3, 3]
 
 
 @dataclass(frozen=True)
@@ -52,25 +71,44 @@ class Agreement:
     """Difference of depths where a pixel was seen again, metres."""
     depth: Float64[ndarray, " point"]
     first: Float64[ndarray, " point"]
-    """Brightness in the one frame."""
+    """Brightness in the one frame; NaN where there is no colour."""
     second: Float64[ndarray, " point"]
     """Brightness in the other."""
-    n_tried: float | int
+    start: Float64[ndarray, "point 2"]
+    """Pixel in the one frame."""
+    end: Float64[ndarray, "point 2"]
+    """Where it is seen in the other."""
+    pair: Int64[ndarray, " point"]
+    tried: Float64[ndarray, " pair"]
     """Pixels that would be seen again if all of the first frame were in view of the second."""
 
-    def share(self, tolerance: float, relative: float = RELATIVE) -> float:
+    def share(self, tolerance: float) -> float:
         """Agreeing part of the pixels that were seen again; few pixels seen again lower it."""
-        seen = max(len(self.error), 0.15 * self.n_tried, 1.0)
-        return float(self._agreeing(tolerance, relative).sum() / seen)
+        seen = max(len(self.error), LEAST_OVERLAP * self.n_tried, 1.0)
+        return float(self._agreeing(tolerance).sum() / seen)
 
     def share_of_seen(self, tolerance: float) -> float | None:
         """The same where it is known that frames look at different things; None when hardly any is seen."""
         return None if len(self.error) < FEWEST else float(self._agreeing(tolerance).mean())
 
+    def closeness(self, tolerance: float) -> Float64[ndarray, "pair 2"]:
+        """Agreeing pixels, averaged over FRACTIONS of the tolerance, and pixels that count, of each pair."""
+        n_pairs = len(self.tried)
+        seen = np.bincount(self.pair, minlength=n_pairs).astype(np.float64)
+        level = np.abs(self.error) / (tolerance + RELATIVE * np.abs(self.depth))
+        weight = np.mean([level < fraction for fraction in FRACTIONS], axis=0) if len(level) else level
+        agreeing = np.bincount(self.pair, weights=weight, minlength=n_pairs)
+        return np.stack([agreeing, np.maximum(seen, np.maximum(LEAST_OVERLAP * self.tried, 1.0))], axis=1)
+
+    @property
+    def n_tried(self) -> float:
+        """Of all pairs."""
+        return float(self.tried.sum())
+
     @property
     def overlap(self) -> float:
         """Part of the pixels that were seen again."""
-        return len(self.error) / max(self.n_tried, 1)
+        return len(self.error) / max(self.n_tried, 1.0)
 
     def correlation(self, tolerance: float) -> float | None:
         """Of the brightness of agreeing pixels; None where there are few with a colour or no contrast."""
@@ -80,30 +118,124 @@ class Agreement:
             return None
         return float(np.corrcoef(first, second)[0, 1])
 
-    def _agreeing(self, tolerance: float, relative: float = RELATIVE) -> ndarray:
-        return np.abs(self.error) < tolerance + relative * self.depth
+    def _agreeing(self, tolerance: float) -> ndarray:
+        return np.abs(self.error) < tolerance + RELATIVE * self.depth
+
+    def only_agreeing(self, tolerance: float) -> Agreement:
+        """Without the pixels that the second frame sees at another depth."""
+        fits = self._agreeing(tolerance)
+        return Agreement(
+            self.error[fits],
+            self.depth[fits],
+            self.first[fits],
+            self.second[fits],
+            self.start[fits],
+            self.end[fits],
+            self.pair[fits],
+            self.tried,
+        )
 
 
-def agreement(samples: list[Samples], pairs: list[tuple[int, int]], reading: Reading) -> Agreement:
+class Reprojection:
+    """Pixels of the first frame of each pair, ready to be put into the second under any reading."""
+
+    def __init__(
+        self, samples: list[Samples], pairs: list[tuple[int, int]], n_pixels: int | None = None
+    ) -> None:
+        self.samples = samples
+        self.size = np.stack([one.size for one in samples]) if samples else np.zeros((0, 2))
+        self.lens = np.stack([one.intrinsics for one in samples]) if samples else np.zeros((0, 3, 3))
+        pixel, depth, grey, pair = [np.zeros((0, 2))], [np.zeros(0)], [np.zeros(0)], [np.zeros(0, np.int64)]
+        tried = []
+        for index, (first, second) in enumerate(pairs):
+            one = samples[first]
+            some = one.pixel if n_pixels is None else one.pixel[:: max(len(one.pixel) // n_pixels, 1)]
+            column, row = some[:, 0].astype(np.int64), some[:, 1].astype(np.int64)
+            pixel.append(some)
+            depth.append(one.depth[row, column])
+            grey.append(np.full(len(some), np.nan) if one.grey is None else one.grey[row, column])
+            pair.append(np.full(len(some), index))
+            tried.append(len(some) * samples[second].coverage)
+        self.pixel, self.depth = np.concatenate(pixel), np.concatenate(depth)
+        self.grey, self.pair = np.concatenate(grey), np.concatenate(pair)
+        self.tried = np.array(tried, np.float64)
+        frames = np.array(pairs, np.int64).reshape(-1, 2)
+        self.pairs = frames
+        self.first, self.second = frames[self.pair, 0], frames[self.pair, 1]
+
+    def under(self, reading: Reading, poses: Float64[ndarray, "frame 4 4"] | None = None) -> Agreement:
+        """Residuals under a reading; `poses` in place of the samples' own."""
+        if not len(self.pairs):
+            none, nowhere = np.zeros(0), np.zeros((0, 2))
+            return Agreement(none, none, none, none, nowhere, nowhere, np.zeros(0, np.int64), none)
+        to_world = posed(self.samples, reading) if poses is None else reading.poses(poses)
+        lens = reading.lenses(self.lens, self.size)
+        matrix = np.linalg.inv(to_world)[self.pairs[:, 1]] @ to_world[self.pairs[:, 0]]
+        ray = _rays(self.pixel, lens[self.first])
+        points = ray * _read(self.depth, ray, reading)[:, None]
+        matrix = matrix[self.pair]
+        moved = np.einsum("nij,nj->ni", matrix[:, :3, :3], points) + matrix[:, :3, 3]
+        target = lens[self.second]
+        z = moved[:, 2]
+        front = z > 1e-6
+        safe = np.where(front, z, 1.0)
+        seen = moved[:, :2] / safe[:, None] * target[:, [0, 1], [0, 1]] + target[:, :2, 2]
+        pixel = np.rint(np.clip(seen, -1e6, 1e6)).astype(np.int64)
+        limit = self.size[self.second]
+        inside = np.nonzero(front & (pixel >= 0).all(axis=1) & (pixel < limit).all(axis=1))[0]
+        return self._compared(inside, seen[inside], z[inside], target[inside], reading)
+
+    def _compared(
+        self, index: ndarray, seen: ndarray, z: ndarray, target: ndarray, reading: Reading
+    ) -> Agreement:
+        pixel = np.rint(seen).astype(np.int64)
+        raw = np.zeros(len(index))
+        grey = np.full(len(index), np.nan)
+        second = self.second[index]
+        for frame in np.unique(second):
+            here = np.nonzero(second == frame)[0]
+            column, row = pixel[here, 0], pixel[here, 1]
+            raw[here] = self.samples[frame].depth[row, column]
+            image = self.samples[frame].grey
+            if image is not None:
+                grey[here] = image[row, column]
+        measured = _read(raw, _rays(pixel.astype(np.float64), target), reading)
+        # What lies far behind the second frame's surface is hidden from it, which is no disagreement.
+        known = (raw > 0) & (z < measured * 1.25 + 0.1)
+        index = index[known]
+        start = np.where(np.isfinite(grey[known]), self.grey[index], np.nan)
+        end = np.where(np.isfinite(start), grey[known], np.nan)
+        error = (z - measured)[known]
+        return Agreement(
+            error, z[known], start, end, self.pixel[index], seen[known], self.pair[index], self.tried
+        )
+
+
+def posed(samples: list[Samples], reading: Reading) -> Float64[ndarray, "frame 4 4"]:
+    """Poses under a reading, which concerns those that the recording had, in the frame of the scene."""
+    poses = np.stack([one.camera_to_world for one in samples])
+    if reading.change is None:
+        return reading.poses(poses)
+    world = np.stack([one.recording_to_scene for one in samples])
+    return world @ reading.poses(np.linalg.inv(world) @ poses)
+
+
+def agreement(samples: list[Samples], pairs: list[tuple[int, int]], reading: Reading = AS_IT_IS) -> Agreement:
     """Reproject the pixels of each pair's first frame into the second."""
-    none = np.zeros(0)
-    parts: list[tuple[ndarray, ndarray, ndarray, ndarray]] = [(none, none, none, none)]
-    n_tried = 0.0
-    for first, second in pairs:
-        parts.append(_reproject(samples[first], samples[second], reading))
-        n_tried += len(samples[first].pixel) * samples[second].coverage
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    return Agreement(columns[0], columns[1], columns[2], columns[3], n_tried)
+    return Reprojection(samples, pairs).under(reading)
 
 
-def sample_frame(frame: Frame, n_pixels: int) -> Samples:
+def sample_frame(
+    frame: Frame, n_pixels: int, recording_to_scene: Float64[ndarray, "4 4"] | None = None
+) -> Samples:
     """Images and camera of a frame, with some of its pixels that have a depth."""
     return sample_depth(
         frame.read_depth().numpy().astype(np.float64),
         frame.camera.intrinsics.numpy().astype(np.float64),
         np.linalg.inv(frame.camera.world_to_camera.numpy().astype(np.float64)),
         n_pixels,
-        frame.read_color().numpy().astype(np.float64).mean(axis=2) if frame.has_color else None,
+        frame.read_color().numpy() @ np.full(3, 1.0 / 3.0) if frame.has_color else None,
+        recording_to_scene,
     )
 
 
@@ -113,6 +245,7 @@ def sample_depth(
     camera_to_world: Float64[ndarray, "4 4"],
     n_pixels: int,
     grey: Float64[ndarray, "row column"] | None = None,
+    recording_to_scene: Float64[ndarray, "4 4"] | None = None,
 ) -> Samples:
     """The same of arrays: depth in metres, 0 = no measurement."""
     row, column = np.nonzero(depth > 0)
@@ -120,7 +253,8 @@ def sample_depth(
     # Evenly spaced in reading order would give stripes where the row length divides the step: jitter by hash.
     keep = np.clip(keep + (np.arange(len(keep)) * 7919) % 53, 0, max(len(row) - 1, 0))
     pixel = np.stack([column[keep], row[keep]], axis=1).astype(np.float64)
-    return Samples(depth, grey, pixel, intrinsics, camera_to_world)
+    world = np.eye(4) if recording_to_scene is None else recording_to_scene
+    return Samples(depth, grey, pixel, intrinsics, camera_to_world, world)
 
 
 def frame_pairs(n_frames: int) -> list[tuple[int, int]]:
@@ -130,36 +264,15 @@ def frame_pairs(n_frames: int) -> list[tuple[int, int]]:
     return pairs + [(second, first) for first, second in pairs]
 
 
-def _points(one: Samples, pixel: Float64[ndarray, "point 2"], reading: Reading) -> ndarray:
-    """Of pixels in camera coordinates."""
-    lens = reading.intrinsics(one.intrinsics)
-    depth = one.depth[pixel[:, 1].astype(np.int64), pixel[:, 0].astype(np.int64)] * reading.depth_factor
-    ray = (pixel - lens[:2, 2]) / np.array([lens[0, 0], lens[1, 1]])
-    return np.concatenate([ray, np.ones((len(ray), 1))], axis=1) * depth[:, None]
+def _rays(pixel: Float64[ndarray, "point 2"], lens: ndarray) -> Float64[ndarray, "point 3"]:
+    """With z = 1, for one camera or one of each pixel."""
+    across, along = lens[..., 0, 0], lens[..., 1, 1]
+    x = (pixel[:, 0] - lens[..., 0, 2]) / across
+    y = (pixel[:, 1] - lens[..., 1, 2]) / along
+    return np.stack([x, y, np.ones(len(pixel))], axis=1)
 
 
-def _reproject(
-    first: Samples, second: Samples, reading: Reading
-) -> tuple[ndarray, ndarray, ndarray, ndarray]:
-    """Depth difference, depth, and the brightness in both frames, of the pixels that are seen again."""
-    target = reading.intrinsics(second.intrinsics)
-    column, row = first.pixel[:, 0].astype(np.int64), first.pixel[:, 1].astype(np.int64)
-    points = _points(first, first.pixel, reading)
-    pose = np.linalg.inv(reading.pose(second.camera_to_world)) @ reading.pose(first.camera_to_world)
-    moved = points @ pose[:3, :3].T + pose[:3, 3]
-    front = moved[:, 2] > 0.05
-    pixel = moved[front, :2] / moved[front, 2:] * (target[0, 0], target[1, 1]) + target[:2, 2]
-    x, y = np.rint(pixel[:, 0]), np.rint(pixel[:, 1])
-    height, width = second.depth.shape
-    inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
-    x, y = x[inside].astype(np.int64), y[inside].astype(np.int64)
-    measured = second.depth[y, x] * reading.depth_factor
-    z = moved[front, 2][inside]
-    known = measured > 0
-    # What lies far behind the second frame's surface is hidden from it, which is no disagreement.
-    known &= z < measured * 1.25 + 0.1
-    if first.grey is None or second.grey is None:
-        unknown = np.full(int(known.sum()), np.nan)
-        return (z - measured)[known], z[known], unknown, unknown
-    start = first.grey[row, column][front][inside]
-    return (z - measured)[known], z[known], start[known], second.grey[y, x][known]
+def _read(depth: Float64[ndarray, " point"], ray: ndarray, reading: Reading) -> Float64[ndarray, " point"]:
+    """Depth along the optical axis, metres, under a reading."""
+    depth = depth * reading.depth_factor
+    return depth * np.linalg.norm(ray, axis=1) ** reading.ray_power if reading.ray_power else depth

@@ -6,17 +6,15 @@ Poses camera-to-world, 4 x 4, OpenCV axes; depth along the optical axis in metre
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
-from ponderv2.scenes.check_agreement import FEWEST, RELATIVE, Samples, agreement, frame_pairs, sample_depth
+from ponderv2.scenes.check_agreement import FEWEST, Reprojection, frame_pairs, sample_depth
 from ponderv2.scenes.check_readings import Reading
 
-FRACTIONS = (0.25, 0.5, 1.0, 2.0)
-"""Of the tolerance: candidates that differ by little differ in how many pixels agree closely."""
 CONVINCING = 0.6
 """Mean agreement over these tolerances that the best must reach. Right poses of a Kinect reach 0.85 to 0.98,
 of depth with 2 cm of noise 0.80; wrong ones 0.2 to 0.5 where the camera moves more than a few centimetres."""
@@ -91,10 +89,10 @@ def decide(
     if len(frames) < 2:
         names = tuple((one.name, 0.0) for one in candidates)
         return Decision(names, False, "fewer than two frames have depth")
-    pairs = frame_pairs(len(frames))
+    reprojection = Reprojection(frames, frame_pairs(len(frames)))
     still = Candidate(STILL, np.tile(np.eye(4), (len(images), 1, 1)))
     tried = (*candidates, still)
-    table = np.stack([_of_pairs(frames, one.camera_to_world[usable], one, pairs, tolerance) for one in tried])
+    table = np.stack([_of_pairs(reprojection, one.camera_to_world[usable], one, tolerance) for one in tried])
     return _decision([one.name for one in tried], table)
 
 
@@ -110,53 +108,43 @@ def spread_frames(n_frames: int, most: int = 24) -> list[int]:
 
 
 def _of_pairs(
-    frames: list[Samples],
-    poses: Float64[ndarray, "frame 4 4"],
-    candidate: Candidate,
-    pairs: list[tuple[int, int]],
-    tolerance: float,
+    frames: Reprojection, poses: Float64[ndarray, "frame 4 4"], candidate: Candidate, tolerance: float
 ) -> Float64[ndarray, "pair 2"]:
-    """Agreeing pixels (mean over the tolerances) and pixels that count, of each pair."""
+    """Agreeing pixels and pixels that count of each pair; none where a pose is not finite."""
+    valid: ndarray = np.array([bool(np.isfinite(pose).all()) for pose in poses])
+    usable = np.where(valid[:, None, None], poses, np.eye(4))
+    # Errors shrink and grow with the factor: the tolerance has to follow.
     reading = Reading(candidate.name, depth_factor=candidate.depth_factor)
-    # Errors shrink with a factor below one: the tolerance has to shrink with it.
-    tolerance = tolerance * min(max(candidate.depth_factor, 0.02), 1.0)
-    valid = [bool(np.isfinite(pose).all()) for pose in poses]
-    posed = [
-        replace(one, camera_to_world=pose if fine else np.eye(4))
-        for one, pose, fine in zip(frames, poses, valid, strict=True)
-    ]
-    counts = np.zeros((len(pairs), 2))
-    for row, (first, second) in enumerate(pairs):
-        if not (valid[first] and valid[second]):
-            continue
-        found = agreement(posed, [(first, second)], reading)
-        shares = [found.share(tolerance * fraction, RELATIVE * fraction) for fraction in FRACTIONS]
-        counts[row, 1] = max(len(found.error), 0.15 * found.n_tried, 1.0)
-        counts[row, 0] = counts[row, 1] * float(np.mean(shares))
-    return counts
+    found = frames.under(reading, usable).closeness(tolerance * candidate.depth_factor)
+    both = valid[frames.pairs[:, 0]] & valid[frames.pairs[:, 1]]
+    return found * both[:, None]
 
 
 def _decision(names: list[str], table: Float64[ndarray, "candidate pair 2"]) -> Decision:
     """The last candidate is a camera that stands still."""
-    total = table[:, :, 0].sum(axis=1) / np.maximum(table[:, :, 1].sum(axis=1), 1.0)
+    total = np.array([mean_closeness(one) for one in table])
     order = np.argsort(-total[:-1], kind="stable")
     scores = tuple((names[index], round(float(total[index]), 3)) for index in order)
     best = int(order[0])
     if total[best] < CONVINCING:
         return Decision(scores, False, f"frames agree under none of them ({total[best]:.0%} at best)")
     for rival in (len(names) - 1, *order[1:2]):
-        if not _leads(total[best], total[rival], table[best], table[rival]):
+        if not leads(table[best], table[rival]):
             rivals = f"'{names[best]}' ({total[best]:.0%}) and '{names[rival]}' ({total[rival]:.0%})"
             return Decision(scores, False, f"frames agree about as well under {rivals}")
     return Decision(scores, True, "")
 
 
-def _leads(
-    one: float, other: float, of_one: Float64[ndarray, "pair 2"], of_other: Float64[ndarray, "pair 2"]
-) -> bool:
-    """By enough, and in most pairs of frames that tell the two apart."""
-    if one - other < MARGIN or 1.0 - one > REMAINING * (1.0 - other):
+def mean_closeness(table: Float64[ndarray, "pair 2"]) -> float:
+    """Of all pairs: agreeing pixels over pixels that count."""
+    return float(table[:, 0].sum() / max(table[:, 1].sum(), 1.0))
+
+
+def leads(one: Float64[ndarray, "pair 2"], other: Float64[ndarray, "pair 2"]) -> bool:
+    """Whether a candidate is better by enough, and in most pairs of frames that tell the two apart."""
+    best, second = mean_closeness(one), mean_closeness(other)
+    if best - second < MARGIN or 1.0 - best > REMAINING * (1.0 - second):
         return False
-    lead = of_one[:, 0] / np.maximum(of_one[:, 1], 1.0) - of_other[:, 0] / np.maximum(of_other[:, 1], 1.0)
+    lead = one[:, 0] / np.maximum(one[:, 1], 1.0) - other[:, 0] / np.maximum(other[:, 1], 1.0)
     told = np.abs(lead) > 0.02
     return bool(told.any()) and float((lead[told] > 0).mean()) >= WINS

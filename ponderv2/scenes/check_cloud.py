@@ -15,7 +15,7 @@ from jaxtyping import Float, Float64, Shaped
 from numpy import ndarray
 
 from ponderv2.scenes.check_agreement import Samples
-from ponderv2.scenes.check_readings import Reading
+from ponderv2.scenes.check_readings import AS_IT_IS, Reading
 
 if TYPE_CHECKING:
     from scipy.spatial import KDTree
@@ -89,7 +89,7 @@ def motion_of_cloud(samples: list[Samples], cloud: CloudMap, share: float) -> tu
     The simplest explanation wins, except with cameras of determinant -1: there a mirror is as likely.
     """
     mirrored = any(np.linalg.det(one.camera_to_world[:3, :3]) < 0 for one in samples)
-    seen = seen_points(samples, Reading(""))
+    seen = seen_points(samples, AS_IT_IS)
     fits = [fit for fit in _fits(seen, cloud) if fit[1].share > CLEAR]
     if not fits:
         return "", 0.0

@@ -1,38 +1,48 @@
-"""Other ways to read the poses, depths and cameras of a recording, each the cure of a usual mistake."""
+"""Other ways to read the poses, depths and cameras of a recording, each the cure of a usual mistake.
+
+Poses camera-to-world with OpenCV axes; metres.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
-DEPTH_FACTORS = (
-    0.0002,
-    0.001,
-    0.1,
-    0.1525,
-    0.2,
-    0.25,
-    0.5,
-    0.75,
-    1.33,
-    2.0,
-    4.0,
-    5.0,
-    6.5535,
-    10.0,
-    1000.0,
-    5000.0,
-)
+Poses = Float64[ndarray, "frame 4 4"]
+Lenses = Float64[ndarray, "frame 3 3"]
+
 FORWARD_UP_RIGHT = np.array([[0.0, 0, 1, 0], [0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
 """From OpenCV's axes to those in which Structured3D writes its cameras."""
-FOCAL_FACTORS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.1, 1.25, 1.4, 1.65, 2.0)
-
-
-def _identity() -> Float64[ndarray, "4 4"]:
-    return np.eye(4)
+OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
+FOCAL_FACTORS = (
+    0.35,
+    0.42,
+    0.5,
+    0.55,
+    0.6,
+    0.66,
+    0.73,
+    0.8,
+    0.9,
+    1.1,
+    1.25,
+    1.4,
+    1.55,
+    1.7,
+    1.9,
+    2.1,
+    2.4,
+    2.8,
+)
+ASPECTS = (0.5, 0.5625, 0.6667, 0.75, 0.8333, 1.2, 1.3333, 1.5, 1.7778, 2.0)
+"""Height of a pixel over its width, where intrinsics of an image of another aspect ratio were scaled:
+16:9 taken for
+4:3, 3:2, 4:3 for 16:9 and so on."""
 
 
 @dataclass(frozen=True)
@@ -41,73 +51,202 @@ class Reading:
 
     name: str
     """Says what is wrong with the files if this reading is right."""
-    inverse: bool = False
-    before: Float64[ndarray, "4 4"] = field(default_factory=_identity)
+    change: Callable[[Poses], Poses] | None = None
+    """Of the poses as the recording has them."""
+    before: Float64[ndarray, "4 4"] | None = None
     """Applied to camera coordinates before the pose."""
     depth_factor: float = 1.0
-    matrix: Float64[ndarray, "3 3"] | None = None
-    """Instead of the intrinsics."""
+    ray_power: int = 0
+    """Depth is multiplied by this power of the length of the ray with z = 1: -1 where files hold
+    distances."""
+    lens: Callable[[Lenses, Float64[ndarray, "frame 2"]], Lenses] | None = None
+    """Of the intrinsics, given width and height of the images."""
 
-    def pose(self, camera_to_world: Float64[ndarray, "4 4"]) -> Float64[ndarray, "4 4"]:
-        """The pose under this reading."""
-        pose = np.linalg.inv(camera_to_world) if self.inverse else camera_to_world
-        return pose @ self.before
+    def poses(self, camera_to_world: Poses) -> Poses:
+        """Those under this reading."""
+        changed = camera_to_world if self.change is None else self.change(camera_to_world)
+        return changed if self.before is None else changed @ self.before
 
-    def intrinsics(self, known: Float64[ndarray, "3 3"]) -> Float64[ndarray, "3 3"]:
-        """The camera under this reading."""
-        return known if self.matrix is None else self.matrix
-
-
-def readings(intrinsics: Float64[ndarray, "3 3"], shape: tuple[int, ...]) -> list[Reading]:
-    """All that are tried, for a camera and the rows and columns of its pictures."""
-    opengl = np.diag([1.0, -1.0, -1.0, 1.0])
-    found = [
-        Reading("poses are world-to-camera: invert them", inverse=True),
-        Reading("poses have OpenGL axes: negate columns 1 and 2", before=opengl),
-        Reading("poses are world-to-camera with OpenGL axes", inverse=True, before=opengl),
-        Reading("poses are mirrored along x", before=np.diag([-1.0, 1.0, 1.0, 1.0])),
-        Reading("poses are mirrored along y", before=np.diag([1.0, -1.0, 1.0, 1.0])),
-        Reading("poses are mirrored along z", before=np.diag([1.0, 1.0, -1.0, 1.0])),
-        Reading("poses have x and y swapped", before=np.eye(4)[[1, 0, 2, 3]]),
-        Reading(
-            "poses have the axes of Structured3D's files (forward, up, right): they were not corrected",
-            before=FORWARD_UP_RIGHT,
-        ),
-        Reading(
-            "poses are world-to-camera with the axes of Structured3D's files (forward, up, right)",
-            inverse=True,
-            before=FORWARD_UP_RIGHT,
-        ),
-    ]
-    for factor in DEPTH_FACTORS:
-        found.append(Reading(f"depth scale is wrong: multiply it by about {factor:g}", depth_factor=factor))
-    return found + _cameras(intrinsics, shape)
+    def lenses(self, known: Lenses, size: Float64[ndarray, "frame 2"]) -> Lenses:
+        """The cameras under this reading."""
+        return known if self.lens is None else self.lens(known.copy(), size)
 
 
-def _cameras(known: Float64[ndarray, "3 3"], shape: tuple[int, ...]) -> list[Reading]:
-    height, width = shape[:2]
-    found = []
+AS_IT_IS = Reading("as it is")
+
+
+def readings(intrinsics: Float64[ndarray, "3 3"], size: tuple[int, int]) -> list[Reading]:
+    """All that are tried beside the scale, simple ones first; `size` is width and height."""
+    return [*of_poses(), *of_depth(), *of_cameras(intrinsics, size)]
+
+
+def of_poses() -> Iterator[Reading]:
+    """Direction, axes, order of a quaternion, and what is met together."""
+    yield Reading("poses are world-to-camera: invert them", change=np.linalg.inv)
+    yield Reading("poses have OpenGL axes: negate columns 1 and 2", before=OPENGL)
+    yield Reading("poses are world-to-camera with OpenGL axes", change=np.linalg.inv, before=OPENGL)
+    yield Reading(
+        "rotations are transposed (or quaternions conjugated), translations are not", change=_transposed
+    )
+    yield Reading(
+        "rotations are transposed with OpenGL axes, translations are not", change=_transposed, before=OPENGL
+    )
+    yield Reading("translations are those of world-to-camera, rotations are not", change=_centre_moved)
+    for axis, name in enumerate("xyz"):
+        mirror = np.eye(4)
+        mirror[axis, axis] = -1
+        words = f"poses are mirrored along {name}"
+        yield Reading(f"{words} (a left-handed frame, or flipped images)", before=mirror)
+    yield Reading("images are upside down: turn them by 180 degrees", before=np.diag([-1.0, -1.0, 1.0, 1.0]))
+    quarter = np.array([[0.0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    yield Reading("images are turned by 90 degrees against the poses", before=quarter)
+    yield Reading("images are turned by 90 degrees against the poses, to the other side", before=quarter.T)
+    yield Reading("poses have x and y swapped", before=np.eye(4)[[1, 0, 2, 3]])
+    forward = "axes of Structured3D's files (forward, up, right)"
+    yield Reading(f"poses have the {forward}: they were not corrected", before=FORWARD_UP_RIGHT)
+    yield Reading(
+        f"poses are world-to-camera with the {forward}", change=np.linalg.inv, before=FORWARD_UP_RIGHT
+    )
+    for words, columns in (
+        ("w x y z were read as x y z w", [1, 2, 3, 0]),
+        ("x y z w were read as w x y z", [3, 0, 1, 2]),
+    ):
+        roll = partial(_quaternion, columns=columns)
+        yield Reading(f"quaternions have another order: {words}", change=roll)
+        yield Reading(
+            f"quaternions have another order: {words}, and poses are world-to-camera",
+            change=lambda poses, roll=roll: np.linalg.inv(roll(poses)),
+        )
+        yield Reading(
+            f"quaternions have another order: {words}, and axes are OpenGL's", change=roll, before=OPENGL
+        )
+
+
+def of_depth() -> Iterator[Reading]:
+    """Shape of the depth; its scale is fitted."""
+    yield Reading(
+        "depth images hold distances along the ray, not depth along the optical axis: "
+        "divide each by the length of its ray",
+        ray_power=-1,
+    )
+    yield Reading(
+        "depth images were divided by the length of the ray, though they held depth along the optical axis",
+        ray_power=1,
+    )
+
+
+def of_cameras(known: Float64[ndarray, "3 3"], size: tuple[int, int]) -> Iterator[Reading]:
+    """Intrinsics of another size or aspect ratio, swapped numbers, a wrong middle, a wrong focal length."""
+    for factor in (0.25, 0.5, 2.0, 4.0, 1.5, 1 / 1.5, 1.6, 0.625, 3.0, 1 / 3):
+        times = f"{1 / factor:.3g}"
+        yield Reading(
+            f"intrinsics are wrong: they belong to images of {times} times the size",
+            lens=partial(_scaled, factor=factor),
+        )
+    yield from _of_centres(known, size)
+    yield from _of_aspects(square=bool(abs(known[0, 0] / known[1, 1] - 1) < 0.02))
     for factor in FOCAL_FACTORS:
-        matrix = known.copy()
-        matrix[0, 0] *= factor
-        matrix[1, 1] *= factor
-        found.append(
-            Reading(f"intrinsics are wrong: multiply the focal length by about {factor:g}", matrix=matrix)
-        )
-    swapped = known.copy()
-    swapped[0, 0], swapped[1, 1] = known[1, 1], known[0, 0]
-    centred = known.copy()
-    centred[:2, 2] = (width - 1) / 2, (height - 1) / 2
-    crossed = known.copy()
-    crossed[0, 2], crossed[1, 2] = known[1, 2], known[0, 2]
-    for matrix, name in ((swapped, "fx and fy are swapped"), (crossed, "cx and cy are swapped")):
-        if not np.allclose(matrix, known):
-            found.append(Reading(f"intrinsics are wrong: {name}", matrix=matrix))
-    if np.abs(centred - known).max() > 0.05 * width:
-        found.append(
-            Reading("intrinsics are wrong: the principal point should be near the middle", matrix=centred)
-        )
-    for factor in (0.25, 0.5, 2.0, 4.0):
-        name = f"intrinsics are wrong: they belong to pictures of {1 / factor:g} times the size"
-        found.append(Reading(name, matrix=np.diag([factor, factor, 1.0]) @ known))
+        yield focal_reading(factor)
+
+
+def _of_centres(known: Float64[ndarray, "3 3"], size: tuple[int, int]) -> Iterator[Reading]:
+    middle = (np.array(size, np.float64) - 1) / 2
+    if np.abs(known[0, 2] - known[1, 2]) > 0.02 * size[0]:
+        yield Reading("intrinsics are wrong: cx and cy are swapped", lens=_swapped_centre)
+    if np.abs(middle - known[:2, 2]).max() > 0.05 * size[0]:
+        yield Reading("intrinsics are wrong: the principal point should be near the middle", lens=_centred)
+
+
+def _of_aspects(square: bool) -> Iterator[Reading]:
+    """`square`: whether fx and fy are equal as they are."""
+    other = "the camera is that of an image of another aspect ratio"
+    if not square:
+        yield Reading("intrinsics are wrong: fx and fy are swapped", lens=_swapped_focal)
+        yield Reading(f"intrinsics are wrong: fy should be fx, {other}", lens=partial(_square, axis=0))
+        yield Reading(f"intrinsics are wrong: fx should be fy, {other}", lens=partial(_square, axis=1))
+    for aspect in ASPECTS:
+        for axis, name in enumerate("xy"):
+            across, along = (aspect, 1.0) if name == "x" else (1.0, aspect)
+            both = f"f{name} and c{name} should be multiplied by about {aspect:.3g}, {other}"
+            yield Reading(f"intrinsics are wrong: {both}", lens=partial(_stretched, axis=axis, factor=aspect))
+            focal = f"f{name} should be multiplied by about {aspect:.3g}, {other}"
+            yield Reading(f"intrinsics are wrong: {focal}", lens=partial(_focal, across=across, along=along))
+    if not square:
+        for factor in FOCAL_FACTORS:
+            words = f"fx and fy should be equal, about {factor:.3g} times fx, {other}"
+            change = partial(_square, axis=0, factor=factor, centred=True)
+            yield Reading(f"intrinsics are wrong: {words}", lens=change)
+
+
+def focal_reading(factor: float) -> Reading:
+    """Another focal length."""
+    words = f"intrinsics are wrong: multiply the focal length by about {factor:.3g}"
+    return Reading(words, lens=partial(_focal, across=factor, along=factor))
+
+
+# Changes of poses -------------------------------------------------------------------------------------------
+
+
+def _transposed(poses: Poses) -> Poses:
+    found = poses.copy()
+    found[:, :3, :3] = np.swapaxes(poses[:, :3, :3], 1, 2)
     return found
+
+
+def _centre_moved(poses: Poses) -> Poses:
+    """Rotation kept; centre = -R t of what is written."""
+    found = poses.copy()
+    found[:, :3, 3] = -np.einsum("fij,fj->fi", poses[:, :3, :3], poses[:, :3, 3])
+    return found
+
+
+def _quaternion(poses: Poses, columns: list[int]) -> Poses:
+    """Numbers x, y, z, w of each quaternion taken in another order."""
+    from scipy.spatial.transform import Rotation
+
+    found = poses.copy()
+    proper = np.linalg.det(poses[:, :3, :3]) > 0
+    if proper.any():
+        numbers = Rotation.from_matrix(poses[proper, :3, :3]).as_quat()
+        found[proper, :3, :3] = Rotation.from_quat(numbers[:, columns]).as_matrix()
+    return found
+
+
+# Changes of intrinsics --------------------------------------------------------------------------------------
+
+
+def _scaled(lens: Lenses, size: ndarray, factor: float) -> Lenses:
+    return np.diag([factor, factor, 1.0]) @ lens
+
+
+def _stretched(lens: Lenses, size: ndarray, axis: int, factor: float) -> Lenses:
+    lens[:, axis] *= factor
+    return lens
+
+
+def _focal(lens: Lenses, size: ndarray, across: float, along: float) -> Lenses:
+    lens[:, 0, 0] *= across
+    lens[:, 1, 1] *= along
+    return lens
+
+
+def _square(lens: Lenses, size: ndarray, axis: int, factor: float = 1.0, centred: bool = False) -> Lenses:
+    focal = lens[:, axis, axis] * factor
+    lens[:, 0, 0] = focal
+    lens[:, 1, 1] = focal
+    return _centred(lens, size) if centred else lens
+
+
+def _swapped_focal(lens: Lenses, size: ndarray) -> Lenses:
+    lens[:, [0, 1], [0, 1]] = lens[:, [1, 0], [1, 0]]
+    return lens
+
+
+def _swapped_centre(lens: Lenses, size: ndarray) -> Lenses:
+    lens[:, :2, 2] = lens[:, 1::-1, 2]
+    return lens
+
+
+def _centred(lens: Lenses, size: ndarray) -> Lenses:
+    lens[:, :2, 2] = (size - 1) / 2
+    return lens

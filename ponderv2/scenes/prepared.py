@@ -73,6 +73,8 @@ class Surface:
     """What was wrong in the input and put right; ends in the report."""
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Metres, subtracted already from points, mesh and frames, as they were far from zero."""
+    recording_to_scene: Float[ndarray, "4 4"] | None = None
+    """What was done to the world of the recording, such as turning it upright; None = nothing."""
 
 
 @dataclass(frozen=True)

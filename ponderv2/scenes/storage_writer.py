@@ -55,6 +55,8 @@ def write_scene(folder: Path, contents: PreparedScene, fingerprint: str) -> Surf
                 "repairs": list(surface.repairs),
                 **({"origin": list(surface.origin)} if any(surface.origin) else {}),
             }
+            if surface.recording_to_scene is not None:
+                record["recording_to_scene"] = surface.recording_to_scene.tolist()
             _write_new(temporary / "prepared.json", json.dumps(record, indent=1).encode())
             for directory in [path for path in temporary.rglob("*") if path.is_dir()] + [temporary]:
                 sync_folder(directory)

@@ -11,10 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from jaxtyping import Float64
+from numpy import ndarray
+
 from ponderv2.errors import SceneError
 from ponderv2.io.files import exclusively, write_bytes
 from ponderv2.scenes.check import CheckResult, CheckSettings, check_or_reason
 from ponderv2.scenes.processed.recognise import recognise
+from ponderv2.scenes.scene import Scene
 from ponderv2.scenes.sources import SOURCES
 from ponderv2.scenes.sources.config import CheckConfig
 from ponderv2.scenes.sources.source import SceneJob, SourcePlan
@@ -176,9 +181,26 @@ def _check_one(store: SceneStore, split: str, name: str, settings: CheckConfig) 
         scene = store.read(name, split)
     except SceneError as error:
         return SceneOutcome(split, name, "failed", (error.message,))
-    notes = tuple(store.record(name, split).get("notes", ()))
-    result = check_or_reason(scene, values)
+    record = store.record(name, split)
+    notes = tuple(record.get("notes", ()))
+    result = check_or_reason(scene, values, _recording_to_scene(record, scene))
     return SceneOutcome(split, name, "checked", (), notes, len(scene.frames), len(scene.cloud), result)
+
+
+def _recording_to_scene(record: dict[str, Any], scene: Scene) -> Float64[ndarray, "4 4"]:
+    """What was done to the world of the recording: turned upright when it was prepared, then moved."""
+    moved = np.eye(4)
+    try:
+        turned = np.array(record.get("recording_to_scene", np.eye(4)), np.float64)
+        known = np.array(record.get("origin", (0.0, 0.0, 0.0)), np.float64)
+        moved[:3, 3] = known - np.array(scene.cloud.origin)
+        usable = turned.shape == (4, 4) and np.isfinite(turned).all() and abs(np.linalg.det(turned)) > 1e-9
+    except (TypeError, ValueError):
+        return np.eye(4)
+    if "recording_to_scene" not in record or not usable:
+        moved[:3, 3] = -np.array(scene.cloud.origin)
+        return moved
+    return moved @ turned
 
 
 def _prepare_all(
@@ -233,7 +255,7 @@ def _unchanged(
 
 def _check_result(values: dict[str, Any]) -> CheckResult | None:
     try:
-        return CheckResult(**values)
+        return CheckResult(**{**values, "notes": tuple(values.get("notes", ()))})
     except TypeError:
         return None
 
@@ -321,6 +343,8 @@ def _tell(outcome: SceneOutcome, report: Reporter) -> None:
     else:
         mirrored = "; a mirror image of the place, points and cameras alike" if found.mirrored else ""
         report.note(f"{outcome.key}: {figures}{mirrored}")
+    for note in found.notes:
+        report.note(f"{outcome.key}: {note}")
 
 
 def _result(out: Path, outcomes: dict[str, SceneOutcome]) -> PrepareResult:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ponderv2.scenes.check import CheckSettings, _Check, check_or_reason, check_scene
 from ponderv2.scenes.check_agreement import sample_frame
-from ponderv2.scenes.check_readings import Reading
+from ponderv2.scenes.check_readings import AS_IT_IS
 from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene
 from ponderv2.scenes.scene import Scene
 from ponderv2.scenes.storage import DatasetInfo, SceneStore
@@ -83,14 +83,20 @@ def test_exact_photographs_agree(scene: Scene):
         ({"scale": 2.0}, "multiply it by about 0.5"),
         ({"scale": 0.2}, "multiply it by about 5"),
         ({"scale": 5.0}, "multiply it by about 0.2"),
-        ({"lens": focal(0.625)}, "multiply the focal length by about 1.65"),
-        ({"lens": lambda one: diagonal(2, 2, 1) @ one}, "pictures of 2 times the size"),
+        ({"lens": lambda one: diagonal(2, 2, 1) @ one}, "images of 2 times the size"),
     ],
 )
 def test_each_usual_mistake_is_named(scene: Scene, change: dict, cause: str):
     found = check_scene(changed(scene, **change), SETTINGS)
     assert found.suspect
     assert cause in found.likely_cause
+
+
+@pytest.mark.parametrize("factor", [0.625, 0.9, 1.3])
+def test_a_wrong_focal_length_is_named_with_its_factor(scene: Scene, factor: float):
+    found = check_scene(changed(scene, lens=focal(factor)), SETTINGS)
+    assert found.suspect and "multiply the focal length by about" in found.likely_cause
+    assert float(found.likely_cause.split("about ")[1].split()[0]) == pytest.approx(1 / factor, rel=0.03)
 
 
 def test_a_cloud_that_was_shifted_alone_is_flagged_with_the_shift(scene: Scene):
@@ -109,11 +115,11 @@ def test_a_cloud_that_no_motion_explains_is_flagged_as_that_of_another_frame(sce
 def test_frames_of_which_nothing_that_is_seen_again_agrees_are_suspect(scene: Scene):
     """Points on the surfaces that both frames claim do not vouch for two depths of one place."""
     one, other = scene.frames[0], replace(scene.frames[0], id="halved", depth_scale=0.0005)
-    seen = [sample_frame(frame, 2000).world_points(Reading(""), 2000) for frame in (one, other)]
+    seen = [sample_frame(frame, 2000).world_points(AS_IT_IS, 2000) for frame in (one, other)]
     coord = torch.from_numpy(np.concatenate(seen)).float()
     cloud = replace(scene.cloud, coord=coord, color=torch.zeros_like(coord), normal=torch.ones_like(coord))
     examined = _Check(replace(scene, cloud=cloud), SETTINGS, [sample_frame(f, 400) for f in (one, other)])
-    examined.base = replace(examined.base, n_tried=100 * len(examined.base.error))
+    examined.base = replace(examined.base, tried=np.full(2, 50.0 * len(examined.base.error)))
     assert examined._points_decide() and examined.base.share_of_seen(0.05) == 0.0
     assert examined.cloud_share > 0.8
     assert examined.result().suspect

@@ -22,6 +22,7 @@ from ponderv2.scenes.sources.depth_units import with_depth_numbers
 from ponderv2.scenes.sources.flipped_rows import with_rows_downwards
 from ponderv2.scenes.sources.frame_loading import Limits, LoadedFrame, load_depth, load_frame, same_aspect
 from ponderv2.scenes.sources.gravity import AXES, estimate_up, normals_of_depth, turn_up
+from ponderv2.scenes.sources.no_points import no_points
 from ponderv2.scenes.sources.own_surface import own_surface
 from ponderv2.scenes.sources.poses import clean_poses
 from ponderv2.scenes.sources.shared_lens import with_size_of_images
@@ -84,9 +85,14 @@ def prepare_recording(capture: Capture, path: Path, config: RgbdConfig) -> Prepa
     to_scene = turn.copy()
     to_scene[:3, 3] -= turn[:3, :3] @ origin
     x, y, z = (-to_scene[:3, 3] + 0.0).tolist()  # no negative zeros
-    return PreparedScene(
-        frames, lambda: replace(_surface(path, own_cloud, to_scene, found), origin=(x, y, z))
-    )
+
+    def surface() -> Surface:
+        made = _surface(path, own_cloud, to_scene, found)
+        if found.fusion is not None and not len(made.cloud.coord):
+            raise no_points(path, capture, limits, origin)
+        return replace(made, origin=(x, y, z), recording_to_scene=to_scene)
+
+    return PreparedScene(frames, surface)
 
 
 def _near_zero(capture: Capture, found: _Findings) -> tuple[Capture, Float64[ndarray, "3"]]:
@@ -273,7 +279,8 @@ def _surface(
         notes += said
         if found.n_held_out:
             notes.append("the recording's own points may have been made from held-out frames too")
-        return Surface(cloud, mesh, (*notes, f"points from {own_cloud.name}"), tuple(repairs))
+        notes.append(f"points from {own_cloud.name}")
+        return Surface(cloud, mesh, tuple(notes), tuple(repairs))
     assert found.fusion is not None
     cloud = found.fusion.cloud()
     notes.append(f"{len(cloud.coord)} points fused from {found.fusion.n_frames} frames")
