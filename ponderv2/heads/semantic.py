@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ponderv2.collectives import global_mean
-from ponderv2.errors import PresetError
+from ponderv2.errors import PresetError, SceneError
 from ponderv2.heads.config import FinalHeadConfig, LinearHeadConfig, SegmentationLossConfig
 from ponderv2.heads.lovasz import lovasz_softmax
 from ponderv2.normalisation import BatchNorm
 from ponderv2.scenes.array_files import map_array
+from ponderv2.scenes.plain_text import numbers, read_text
 from ponderv2.sparse.layers import SubmanifoldConvolution
 
 
@@ -125,9 +126,9 @@ def read_class_weights(config: SegmentationLossConfig) -> Float[Tensor, " class"
 
     path = config.class_weights
     try:
-        array = map_array(path) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
+        array = map_array(path) if path.suffix == ".npy" else numbers(read_text(path))
         weights = torch.from_numpy(np.asarray(array, dtype=np.float32)).flatten()
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, SceneError) as error:
         raise PresetError(
             f"cannot read class weights from {path}: {error}",
             fix="a .npy or text file of one number per class",

@@ -15,6 +15,7 @@ from ponderv2.errors import SceneError
 from ponderv2.io.files import digest_of_file
 from ponderv2.randomness import generator_of
 from ponderv2.scenes.config import LabelBudgetConfig
+from ponderv2.scenes.plain_text import content_lines, read_text
 from ponderv2.scenes.scene import Scene
 
 
@@ -53,9 +54,9 @@ def _named_scenes(names: tuple[str, ...], chosen: tuple[str, ...], source: str) 
 
 def _read_names(path: Path) -> tuple[str, ...]:
     try:
-        names = tuple(path.read_text(encoding="utf-8").split())
-    except (OSError, UnicodeDecodeError) as error:
-        raise SceneError(f"cannot read {path} ({error})", fix="give a list, one scene a line") from error
+        names = tuple(name for line in content_lines(read_text(path)) for name in line.split())
+    except SceneError as error:
+        raise SceneError(error.message, fix="give a list, one scene a line") from error
     if not names:
         raise SceneError(f"{path} names no scenes", fix="give a list, one scene a line")
     return names

@@ -111,7 +111,7 @@ def test_pre_training_with_points_sees_no_picture_labels(store: SceneStore, tmp_
 
 def test_pre_training_with_scenes_sees_labels_of_these_only(store: SceneStore, tmp_path: Path):
     first, second = store.scene_names("train")
-    (tmp_path / "1.txt").write_text(f"{second}\n")
+    (tmp_path / "1.txt").write_bytes(f"\ufeff# one scene\r\n{second}\r\n".encode())
     config = PretrainDataConfig.model_validate({**DATA, "budget": {"scenes_file": tmp_path / "1.txt"}})
     before = [PretrainDataset(store, "train", config, with_labels=True).sample(i, 1) for i in range(2)]
     assert bool((before[0].segment == -1).all()) and bool((before[1].segment >= 0).any())

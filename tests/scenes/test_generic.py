@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -300,6 +301,48 @@ def test_masks_of_the_same_names_hide(tmp_path: Path):
         None if one.mask is None else int((~one.mask.visible()).any(axis=0).sum()) for one in capture.frames
     ]
     assert hidden == [1, 2, 3, 4, 5, None, None, None] and any("masks" in note for note in capture.notes)
+
+
+def test_the_folder_of_record3d_is_read_with_its_own_files(tmp_path: Path):
+    root = write(
+        tmp_path, Form("q t", axes="opengl", color="rgb/{}.png", depth="depth/{}.npy", depth_unit=1.0)
+    )
+    rows = [
+        [float(word) for word in row.split()] for row in (root / "poses.txt").read_text().strip().split("\n")
+    ]
+    without(root, "poses.txt", "intrinsics.txt")
+    size = {"w": box_room.WIDTH, "h": box_room.HEIGHT}
+    (root / "metadata.json").write_text(
+        json.dumps({"K": box_room.K.T.ravel().tolist(), "poses": rows, **size})
+    )
+    capture = read(root, generic={"poses": "metadata.json"}, intrinsics=root / "metadata.json")
+    assert_is_the_room(capture)
+
+
+def test_several_recordings_are_read_each(tmp_path: Path):
+    for name, form in (("a", Form()), ("b", Form("3x4", axes="opengl"))):
+        write(tmp_path / "all" / name, form)
+    jobs = find(RgbdConfig(path=tmp_path / "all", layout="generic", depth_scale=0.001)).jobs
+    assert [job.name for job in jobs] == ["a", "b"]
+    for job in jobs:
+        assert_is_the_room(LAYOUTS["generic"].read(job.path, job.config))
+
+
+def test_real_frames_of_a_kitchen_tell_how_their_poses_are_written(tmp_path: Path, sample_data: Path):
+    source = sample_data / "rgbd_7scenes_redkitchen"
+    if not source.is_dir():
+        pytest.skip(f"no {source}")
+    truth, rows = [], []
+    (tmp_path / "depth").mkdir()
+    for index in range(0, 48, 4):
+        (tmp_path / f"depth/{index}.png").write_bytes((source / f"frame-{index:06d}.depth.png").read_bytes())
+        truth.append(np.loadtxt(source / f"frame-{index:06d}.pose.txt"))
+        rows.append(row_of(truth[-1], Form("t q w first", direction="world_to_camera", axes="opengl")))
+    (tmp_path / "poses.txt").write_text("\n".join(rows))
+    (tmp_path / "intrinsics.txt").write_text((source / "camera-intrinsics.txt").read_text())
+    capture = read(tmp_path)
+    assert capture.depth_scale == 0.001
+    assert np.abs(np.stack([one.camera_to_world for one in capture.frames]) - truth).max() < 1e-3
 
 
 def test_it_is_never_taken_unasked(tmp_path: Path):

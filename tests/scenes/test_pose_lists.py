@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from ponderv2.errors import SceneError
 from ponderv2.scenes.sources.pose_lists import read_poses
+from ponderv2.scenes.sources.text_files import read_lens
 from tests.scenes import box_room
 
 POSES = np.stack(box_room.poses(6))
@@ -141,6 +143,15 @@ def test_a_folder_of_pose_files_is_one_list(tmp_path: Path, form: str):
     kept = [0, 1, 3, 4, 5]
     assert np.abs(found.matrices("xyzw")[kept] - POSES[kept]).max() < 1e-7
     assert np.isnan(found.matrices("xyzw")[2]).all()
+
+
+def test_the_poses_of_record3d_are_read_from_its_metadata(tmp_path: Path):
+    values = {"K": [70.0, 0, 0, 0, 62.0, 0, 38.5, 30.5, 1], "w": 80, "h": 60, "fps": 60}
+    values["poses"] = np.concatenate([Q, T], axis=1).tolist()
+    (tmp_path / "metadata.json").write_text(json.dumps(values))
+    assert np.abs(read_poses(tmp_path / "metadata.json").matrices("xyzw") - POSES).max() < 1e-9
+    lens = read_lens(tmp_path / "metadata.json")
+    assert np.array_equal(lens.intrinsics, box_room.K) and lens.size == (80, 60)
 
 
 @pytest.mark.parametrize("shape", [(6, 4, 4), (6, 3, 4), (6, 16)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,7 @@ NAMES: dict[str, Callable[[str], str]] = {
     "other ending": lambda name: name.replace(".png", ".jpg"),
     "path of another machine": lambda name: f"/home/me/capture/{name}",
     "path of Windows": lambda name: "C:\\Users\\me\\" + name.replace("/", "\\"),
+    "web address": lambda name: name.replace("_", "%5F"),
     "path from another folder": lambda name: f"../capture/{name}",
 }
 
@@ -220,6 +222,24 @@ def test_files_are_found_however_they_are_named(tmp_path: Path, kind: str):
     assert_is_the_room(root)
     if kind in ("backslashes", "other case", "other ending", "path of another machine"):
         assert len(LAYOUTS["nerfstudio"].read(root).notes) > 2  # it is said
+
+
+def test_accents_are_found_in_either_form(tmp_path: Path):
+    root = write(tmp_path, lambda one, _: {**one, "file_path": one["file_path"].replace("frame", "Küche")})
+    for path in list((root / "images").iterdir()):
+        path.rename(path.with_name(unicodedata.normalize("NFD", path.name.replace("frame", "Küche"))))
+    assert_is_the_room(root)
+
+
+def test_units_of_depth_in_frames_count_and_must_agree(tmp_path: Path):
+    def per_frame(one: Frame, index: int) -> Frame:
+        return {**one, "integer_depth_scale": 1 / 4000 if index < n_alike else 1 / 1000}
+
+    n_alike = N
+    assert_is_the_room(write(tmp_path / "a", per_frame, scale=1 / 4000))
+    n_alike = 2
+    with pytest.raises(SceneError, match="different units"):
+        LAYOUTS["nerfstudio"].read(write(tmp_path / "b", per_frame))
 
 
 def test_upper_case_endings_on_disk_are_found_without_any(tmp_path: Path):

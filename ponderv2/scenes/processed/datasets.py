@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
-from ponderv2.errors import SceneError
+from ponderv2.scenes.plain_text import read_text
 from ponderv2.scenes.storage import LabelSet
 
 DatasetName = Literal["ScanNet", "S3DIS", "Structured3D", "ScanNet++", ""]
@@ -60,11 +60,8 @@ def _scannetpp(root: Path) -> Mapping[str, LabelSet]:
     from ponderv2.scenes.labels import scannetpp
 
     for path in [base / name for base in (root, root.parent) for name in _TOP_CLASSES]:
-        try:
-            names = tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
-        except FileNotFoundError:
+        if not path.is_file():
             continue
-        except (OSError, UnicodeDecodeError) as error:
-            raise SceneError(f"cannot read {path}: {error}") from error
+        names = tuple(line.strip() for line in read_text(path).split("\n") if line.strip())
         return {"segment": LabelSet(names, scannetpp.class_colors(len(names)))}
     return {}

@@ -17,8 +17,7 @@ _KINDS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         (".r3d",),
         "a Record3D archive",
-        "export the recording as RGBD (EXR + RGB), convert the depth to 16-bit PNG of millimetres, "
-        + GENERIC,
+        "export the recording as EXR + RGB and give that folder",
     ),
     ((".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"), "an archive", _ARCHIVE),
     ((".bag", ".mcap", ".db3", ".mkv", ".svo", ".oni", ".klg"), "the log of a sensor", _LOG),
@@ -109,12 +108,14 @@ _EXPORTS: tuple[tuple[Callable[[Path], bool], str], ...] = (
     ),
     (
         _is_record3d,
-        "this is an export of Record3D: write its depth as 16-bit PNG of millimetres and its poses"
-        f" (metadata: qx qy qz qw tx ty tz) as a text file, {GENERIC}",
+        "this is an export of Record3D: pip install OpenEXR, then ponder prepare rgbd DIR --layout generic"
+        " --poses metadata.json --intrinsics DIR/metadata.json, with the DIR that holds rgb/ and depth/",
     ),
     (
         _is_stray_scanner,
-        f"this is an export of Stray Scanner: write the frames of rgb.mp4 as images into rgb/, {GENERIC}",
+        "this is an export of Stray Scanner: write the frames of rgb.mp4 as images (ffmpeg -i rgb.mp4"
+        " -start_number 0 rgb/%06d.jpg), then ponder prepare rgbd DIR --layout generic --poses odometry.csv"
+        " --intrinsics DIR/camera_matrix.csv",
     ),
     (_is_colmap, f"a COLMAP model has no depth images; with some and a text file of poses, {GENERIC}"),
 )

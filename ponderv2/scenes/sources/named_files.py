@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 DEPTH_ENDINGS = (".png", ".npy", ".npz", ".tif", ".tiff", ".exr", ".pgm")
@@ -48,6 +50,10 @@ class NamedFiles:
         rule = "'\\' in names of files read as '/'" if slashed != name else ""
         if slashed != name:
             found.append((slashed, rule))
+        if "%" in slashed:
+            found.append(
+                (unquote(slashed), "names of files read as those of web addresses (%20 for a blank)")
+            )
         parts = [part for part in PurePosixPath(slashed).parts if part not in ("/", ".", "..")]
         if slashed.startswith(("/", "../", "~")) or slashed[1:3] == ":/":
             for count in range(min(LONGEST_TAIL, len(parts)), 0, -1):
@@ -66,7 +72,7 @@ class NamedFiles:
         if folder is None:
             return None
         names = self._listing(folder)
-        low = path.name.lower()
+        low = _folded(path.name)
         same = names.get(low, [])
         if len(same) == 1:
             return same[0], "upper and lower case in names of files ignored"
@@ -74,7 +80,7 @@ class NamedFiles:
         if len(with_ending) == 1:
             return with_ending[0], "upper and lower case in names of files ignored"
         if path.suffix.lower() in endings:
-            stem = low.removesuffix(path.suffix.lower())
+            stem = low.removesuffix(_folded(path.suffix))
             others = [one for ending in endings for one in names.get(stem + ending, [])]
             if len(others) == 1:
                 how = f"{path.suffix} in names of files is {others[0].suffix} on disk"
@@ -91,19 +97,19 @@ class NamedFiles:
             return None
         here = self.root
         for part in parts:
-            near = [one for one in self._listing(here).get(part.lower(), []) if one.is_dir()]
+            near = [one for one in self._listing(here).get(_folded(part), []) if one.is_dir()]
             if len(near) != 1:
                 return None
             here = near[0]
         return here
 
     def _listing(self, folder: Path) -> dict[str, list[Path]]:
-        """Contents of a folder by name in lower case."""
+        """Contents of a folder by folded name."""
         if folder not in self._listings:
             found: dict[str, list[Path]] = {}
             try:
                 for one in sorted(folder.iterdir()):
-                    found.setdefault(one.name.lower(), []).append(one)
+                    found.setdefault(_folded(one.name), []).append(one)
             except OSError:
                 pass
             self._listings[folder] = found
@@ -112,6 +118,11 @@ class NamedFiles:
     def _remember(self, rule: str) -> None:
         if rule and rule not in self.rules:
             self.rules.append(rule)
+
+
+def _folded(name: str) -> str:
+    """In lower case, letters with accents in one form: archives of macOS store them in two parts."""
+    return unicodedata.normalize("NFC", name).lower()
 
 
 def _is_file(path: Path) -> bool:

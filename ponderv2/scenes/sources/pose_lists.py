@@ -18,11 +18,11 @@ from numpy import ndarray
 from ponderv2.errors import SceneError
 from ponderv2.scenes.array_files import map_array
 from ponderv2.scenes.frame_names import by_number
-from ponderv2.scenes.plain_text import content_lines, read_text, words
+from ponderv2.scenes.plain_text import content_lines, parse_json, read_text, words
 from ponderv2.scenes.sources.config import QuaternionOrder
 from ponderv2.scenes.sources.text_files import rotation_of_quaternion
 
-POSE_FILES = (".txt", ".csv", ".tsv", ".log", ".traj", ".tum", ".dat", ".pose", ".npy")
+POSE_FILES = (".txt", ".csv", ".tsv", ".log", ".traj", ".tum", ".dat", ".pose", ".npy", ".json")
 UNIT = 0.02
 """Deviation from length one of a quaternion or of the rows of a rotation, rounded in a file."""
 MOSTLY = 0.9
@@ -83,7 +83,7 @@ class _Table:
 
 
 def read_poses(path: Path) -> PoseList:
-    """The poses of a text file, of an .npy array, or of a folder with one file for each frame.
+    """The poses of a text file, of an array (.npy, .json), or of a folder with one file for each frame.
 
     Raises SceneError naming the file, the line and the forms that are read.
     """
@@ -91,6 +91,8 @@ def read_poses(path: Path) -> PoseList:
         return _of_folder(path)
     if path.suffix.lower() == ".npy":
         return _of_array(path)
+    if path.suffix.lower() == ".json":
+        return _of_json(path)
     text = read_text(path)
     rows = _rows(text, path)
     if not rows:
@@ -363,6 +365,20 @@ def _of_array(path: Path) -> PoseList:
         values = np.array(map_array(path), np.float64)
     except (OSError, ValueError, TypeError) as error:
         raise SceneError(f"{path} is not a readable array ({error})") from error
+    return _of_values(values, path)
+
+
+def _of_json(path: Path) -> PoseList:
+    """An array, alone or as `poses` (Record3D's metadata.json)."""
+    values = parse_json(read_text(path), path)
+    try:
+        poses = values["poses"] if isinstance(values, dict) else values
+        return _of_values(np.array(poses, np.float64), path)
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
+        raise SceneError(f"{path} holds no poses ({error})", fix=f"write {FORMS}") from error
+
+
+def _of_values(values: ndarray, path: Path) -> PoseList:
     flat = values.reshape(len(values), -1) if values.ndim >= 2 else np.zeros((0, 0))
     if flat.shape[1] not in (7, 12, 16) or not len(flat):
         raise SceneError(

@@ -12,6 +12,7 @@ from numpy import ndarray
 
 from ponderv2.errors import SceneError
 from ponderv2.scenes.labels.s3dis import CLASS_NAMES, CLUTTER
+from ponderv2.scenes.plain_text import read_text
 from ponderv2.scenes.sources.s3dis_text import PointRows, read_points
 
 ANNOTATIONS = "Annotations"
@@ -143,11 +144,7 @@ def _shown(path: Path) -> str:
 def read_angles(path: Path) -> dict[str, float]:
     """Degrees by room, from an Area_k_alignmentAngle.txt. Raises SceneError naming a line that is none."""
     angles: dict[str, float] = {}
-    try:
-        lines = path.read_text(errors="replace").splitlines()
-    except OSError as error:
-        raise SceneError(f"cannot read {path}: {error.strerror or error}") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue

@@ -72,7 +72,7 @@ def read_pose(path: Path) -> Float[ndarray, "4 4"]:
 def read_lens(path: Path) -> Lens:
     """Intrinsics from numbers (3x3, 3x4, 4x4, `fx fy cx cy` with k1 k2 p1 p2 k3), from names, or from JSON.
 
-    JSON is Open3D's (`intrinsic_matrix`, column by column), or has fx, fy, cx and cy (nerfstudio: fl_x).
+    JSON is Open3D's (`intrinsic_matrix`, column by column), or has fx, fy, cx, cy (nerfstudio: fl_x), or K.
     Raises SceneError when the file holds no camera.
     """
     text = read_text(path, LARGEST_MATRIX)
@@ -140,6 +140,8 @@ def _lens_of_json(path: Path) -> Lens:
         if "intrinsic_matrix" in values:
             matrix = np.array(values["intrinsic_matrix"], np.float64).reshape(3, 3).T
             return Lens(checked_intrinsics(matrix, path), (int(values["width"]), int(values["height"])))
+        if "K" in values:
+            return _lens_of_k(values, path)
         named = {_JSON_NAMES.get(name, name): value for name, value in values.items()}
         lens = _lens_of_names(named, path)
         if "fl_x" not in values:
@@ -147,6 +149,15 @@ def _lens_of_json(path: Path) -> Lens:
         return replace(lens, intrinsics=lens.intrinsics - CENTER_AT_HALF)
     except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise SceneError(f"{path} is not a camera ({error})", fix=f"write {CAMERA_FORMS}") from error
+
+
+def _lens_of_k(values: Mapping[str, Any], path: Path) -> Lens:
+    """`K` by rows, or by columns as Record3D writes it: the principal point is where the zeros are not."""
+    matrix = np.array(values["K"], np.float64).reshape(3, 3)
+    matrix = matrix.T if matrix[2, :2].all() and not matrix[:2, 2].any() else matrix
+    named = {_JSON_NAMES.get(name, name): value for name, value in values.items()}
+    size = (int(named["width"]), int(named["height"])) if {"width", "height"} <= named.keys() else None
+    return Lens(checked_intrinsics(matrix, path), size)
 
 
 def _lens_of_names(named: Mapping[str, Any], path: Path) -> Lens:

@@ -127,7 +127,10 @@ def _read_file(path: Path, found: _Found) -> tuple[float, str]:
         found.note("poses turned from OpenGL to OpenCV axes")
     for note in applied.notes:
         found.note(note)
-    unit, key = depth_unit_of(values, path.name)
+    units = {depth_unit_of({**values, **entry}, path.name) for entry in entries}
+    if len(units) > 1:
+        raise SceneError(f"frames of {path.name} have different units of depth", fix="give them one unit")
+    unit, key = units.pop()
     if sdfstudio and not key and applied.scale != 1.0:
         floats = any(_named(one, DEPTH_KEYS).lower().endswith(FLOAT_ENDINGS) for one in entries)
         unit, key = (1.0 if floats else 0.001) / applied.scale, "worldtogt"
