@@ -451,3 +451,29 @@ def test_names_in_capitals_are_the_same_names(tmp_path: Path, layout: str):
         path.rename(root / "intrinsic")
     capture = read(root, layout)
     assert which(capture, taken) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("layout", ["replica", "redwood"])
+@pytest.mark.parametrize("truth", ["counted from 1", "first image lost"])
+def test_depth_tells_whether_poses_count_from_0_or_from_1(tmp_path: Path, layout: str, truth: str):
+    """Images 1 to 9 and poses of more frames: the last images are lost, or the first one is."""
+    taken = shots(12)
+    kept = taken[:9] if truth == "counted from 1" else taken[1:10]
+    for index, shot in enumerate(kept):
+        number = index + 1
+        if layout == "replica":
+            names = f"results/frame{number:06d}.jpg", f"results/depth{number:06d}.png"
+        else:
+            names = f"color/{number}.jpg", f"depth/{number}.png"
+        box_room.save(shot, tmp_path / names[0], tmp_path / names[1], 0.001)
+    every = [shot.pose for shot in taken]
+    rows = "\n".join(" ".join(map(repr, map(float, pose.ravel()))) for pose in every)
+    (tmp_path / "traj.txt").write_text(rows if layout == "replica" else "")
+    if layout == "redwood":
+        (tmp_path / "trajectory.log").write_text(log(every, list(range(12))))
+    (tmp_path / "calibration.yaml").write_text("fx: 70\nfy: 62\ncx: 38.5\ncy: 30.5\ndepth_scale: 1000\n")
+    capture = read(tmp_path, layout)
+    first = 0 if truth == "counted from 1" else 1
+    assert which(capture, taken) == list(range(first, first + 9))
+    number = 1 if truth == "counted from 1" else 0
+    assert any(f"first pose is that of image {number}: so depth" in note for note in capture.notes)

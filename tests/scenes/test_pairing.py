@@ -364,3 +364,14 @@ def test_whole_names_that_look_like_one_number_stay_apart():
     assert found(pair_frames(WHERE, names, names, poses(5, names))) == sorted(
         diagonal(5), key=lambda one: by_number(names[one[0]])
     )
+
+
+def test_more_poses_from_0_than_images_from_1_go_by_number_and_say_what_else_could_be():
+    names = [str(n) for n in range(1, 10)]
+    result = pair_frames(WHERE, names, names, poses(12, [str(n) for n in range(12)]))
+    assert [pose for _, _, pose in found(result)] == list(range(1, 10))
+    assert any("first pose is that of image 0: as usual" in note for note in result.notes)
+    moved = pair_frames(
+        WHERE, names, names, poses(12, [str(n) for n in range(12)]), PairingConfig(first_pose=1)
+    )
+    assert [pose for _, _, pose in found(moved)] == list(range(9))

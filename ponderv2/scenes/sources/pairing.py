@@ -7,8 +7,8 @@ images are interpolated. What was left out is reported, and what can be paired i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jaxtyping import Float
@@ -18,7 +18,7 @@ from ponderv2.errors import SceneError
 from ponderv2.scenes.frame_names import by_number, equal_numbers, some, usual_one
 from ponderv2.scenes.sources.config import PairingConfig
 from ponderv2.scenes.sources.pairing_rules import Match, Names, by_whole_name, match
-from ponderv2.scenes.sources.pose_pairing import Poses, Slot, poses_of
+from ponderv2.scenes.sources.pose_pairing import AmbiguousCount, Poses, Slot, poses_of
 
 __all__ = ["PairedFrame", "Pairing", "Poses", "pair_frames"]
 
@@ -44,21 +44,50 @@ class Pairing:
     repairs: tuple[str, ...]
 
 
+Decide = Callable[[Mapping[int, Pairing]], tuple[int | None, str]]
+"""Of pairings by the number of the image that the first pose belongs to, the right one and why; or None."""
+
+
 def pair_frames(
     where: Path,
     color: Sequence[str] | None,
     depth: Sequence[str] | None,
     poses: Poses,
     settings: PairingConfig = PairingConfig(),
+    decide: Decide | None = None,
 ) -> Pairing:
     """Frames with a pose and every image that the recording has.
 
     `color` and `depth` are names of image files without their ending, or times of a list; None where the
-    recording has no such images. `where` is named in messages.
+    recording has no such images. `where` is named in messages. `decide` chooses where poses can be counted in
+    two ways.
 
     Raises:
-        SceneError: nothing fits, or two ways to pair are equally good.
+        SceneError: nothing fits, or two ways to pair are equally good and `decide` does not know.
     """
+    try:
+        return _paired(where, color, depth, poses, settings)
+    except AmbiguousCount as error:
+        options = {
+            first: _paired(where, color, depth, poses, settings.model_copy(update={"first_pose": first}))
+            for first in error.first_poses
+        }
+        chosen, reason = (None, "") if decide is None else decide(options)
+        if chosen is None:
+            if error.usual is None:
+                raise
+            chosen, reason = error.usual, f"as usual; see {error.fix}"
+        pairing = options[chosen]
+        return replace(pairing, notes=(*pairing.notes, f"the first pose is that of image {chosen}: {reason}"))
+
+
+def _paired(
+    where: Path,
+    color: Sequence[str] | None,
+    depth: Sequence[str] | None,
+    poses: Poses,
+    settings: PairingConfig,
+) -> Pairing:
     parts = {"colour": color, "depth": depth, "pose": poses.camera_to_world}
     repairs: list[str] = []
     try:
@@ -82,7 +111,10 @@ def pair_frames(
         found = poses_of(slots, poses, settings)
     except SceneError as error:
         counts = ", ".join(f"{len(part)} {what}" for what, part in parts.items() if part is not None)
-        raise SceneError(f"no frames in {where}: found {counts}; {error.message}", fix=error.fix) from error
+        message = f"no frames in {where}: found {counts}; {error.message}"
+        if isinstance(error, AmbiguousCount):
+            raise AmbiguousCount(message, error.fix, error.first_poses, error.usual) from error
+        raise SceneError(message, fix=error.fix) from error
     repairs += _left_out("colour", [slot.name for slot in slots if colors is not None and slot.color is None])
     repairs += _left_out("depth", [slot.name for slot in slots if depths is not None and slot.depth is None])
     frames = tuple(

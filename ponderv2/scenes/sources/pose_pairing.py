@@ -19,6 +19,19 @@ FIRST_POSE = "--set source.pairing.first_pose=NUMBER (of the image that the firs
 MOST_POSES = 10**7
 
 
+class AmbiguousCount(SceneError):
+    """Numbers of poses that fit the images in more than one way."""
+
+    def __init__(
+        self, message: str, fix: str | None, first_poses: tuple[int, ...], usual: int | None
+    ) -> None:
+        super().__init__(message, fix)
+        self.first_poses = first_poses
+        """Numbers of the image that the first pose may belong to."""
+        self.usual = usual
+        """The one that holds where nothing decides; None: then it has to be asked for."""
+
+
 @dataclass(frozen=True)
 class Poses:
     """Poses of a recording, in one file or one file each."""
@@ -65,6 +78,8 @@ def poses_of(slots: Sequence[Slot], poses: Poses, settings: PairingConfig) -> Po
         and _in_time(slots, poses, settings, report)
     ):
         return report
+    if settings.first_pose is None and settings.rule == "auto" and poses.names is not None:
+        _refuse_other_start(slots, poses)
     found, n_poses = _matched(slots, poses, settings), len(poses.camera_to_world)
     report.notes.append(f"poses paired {found.rule}")
     report.poses = {
@@ -152,9 +167,22 @@ def _say_times(slots, where, found, units, settings: PairingConfig, report: Pose
         )
 
 
+def _refuse_other_start(slots: Sequence[Slot], poses: Poses) -> None:
+    """Images from 1 on and more poses from 0 on: were first images lost, or are they counted from 1?"""
+    numbers = _whole_numbers(poses.names or ())
+    images = set(_image_numbers(slots))
+    if not numbers or not images or (min(images), min(numbers)) != (1, 0):
+        return
+    rows = set(numbers)
+    if len(rows) > len(images) and images <= rows and {one - 1 for one in images} <= rows:
+        raise AmbiguousCount(
+            f"{len(images)} images from 1 on and {len(rows)} poses from 0 on", FIRST_POSE, (0, 1), 0
+        )
+
+
 def _matched(slots: Sequence[Slot], poses: Poses, settings: PairingConfig) -> Match:
     """Slots and poses by name or number, else by order."""
-    if poses.names is None and settings.first_pose is not None:
+    if settings.first_pose is not None:
         return _counted_from(slots, poses, settings.first_pose, settings)
     lists = _name_lists(slots)
     if poses.names is None:
@@ -241,11 +269,13 @@ def _by_row_number(slots: Sequence[Slot], poses: Poses, settings: PairingConfig)
         if images <= rows or rows <= images:
             fitting.append(first)
     lowest, highest = min(images), max(images)
-    if not fitting or (len(fitting) == 2 and lowest == 1):
-        either = ", which can be counted from 0 or from 1" if fitting else ""
-        raise SceneError(
-            f"{len(images)} images numbered {lowest} to {highest}, {n_poses} poses without numbers{either}",
-            fix=FIRST_POSE,
+    words = f"{len(images)} images numbered {lowest} to {highest}, {n_poses} poses without numbers"
+    if not fitting:
+        raise SceneError(words, fix=FIRST_POSE)
+    if len(fitting) == 2 and lowest > 0:
+        usual = None if lowest == 1 else 0
+        raise AmbiguousCount(
+            f"{words}, which can be counted from 0 or from 1", FIRST_POSE, tuple(fitting), usual
         )
     return _counted_from(slots, poses, fitting[0], settings)
 
@@ -254,18 +284,30 @@ def _image_numbers(slots: Sequence[Slot]) -> list[int]:
     """Numbers of the depth images, else of the colour images; none where the names hold times."""
     for what in ("depth", "color"):
         names = [getattr(slot, what) for slot in slots if getattr(slot, what) is not None]
-        for column in columns(names):
-            if (
-                column.is_number
-                and len(column.items) == len(names)
-                and all(one == int(one) and one < MOST_POSES for one in column.values)
-                and unit_of(column.values) is None
-            ):
-                return [int(one) for one in column.values]
+        numbers = _whole_numbers(names)
+        if numbers:
+            return numbers
+    return []
+
+
+def _whole_numbers(names: Sequence[str]) -> list[int]:
+    """The number of each name; none where the numbers are times, or names have several that vary."""
+    for column in columns(names):
+        if (
+            column.is_number
+            and len(column.items) == len(names)
+            and all(one == int(one) and one < MOST_POSES for one in column.values)
+            and unit_of(column.values) is None
+        ):
+            return [int(one) for one in column.values]
     return []
 
 
 def _counted_from(slots: Sequence[Slot], poses: Poses, first: int, settings: PairingConfig) -> Match:
-    named = replace(poses, names=tuple(str(first + row) for row in range(len(poses.camera_to_world))))
+    """By number, where the first pose belongs to the image `first`."""
+    given = range(len(poses.camera_to_world)) if poses.names is None else _whole_numbers(poses.names)
+    if not given:
+        raise SceneError("the poses have no numbers that first_pose could shift", fix=CHOOSE)
+    named = replace(poses, names=tuple(str(one - min(given) + first) for one in given))
     found = _matched(slots, named, settings.model_copy(update={"rule": "number", "first_pose": None}))
     return Match(found.pairs, f"{found.rule}, the first pose is that of image {first}")

@@ -12,6 +12,7 @@ from ponderv2.scenes.plain_text import content_lines, numbers, read_text
 from ponderv2.scenes.sources.capture import Capture, Lens, pinhole
 from ponderv2.scenes.sources.config import RgbdConfig
 from ponderv2.scenes.sources.layouts.calibration import find_calibration
+from ponderv2.scenes.sources.layouts.counting import by_depth
 from ponderv2.scenes.sources.layouts.image_folders import (
     ImageFolder,
     files_like,
@@ -41,15 +42,17 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
     colors = ImageFolder(()) if folder is None else list_images(folder)
     depths = list_images(depth_folder)
     names = None if folder is None else colors.names
-    pairing = pair_frames(path, names, depths.names, poses, config.pairing)
     known = find_calibration(path)
     lens = known.depth or Lens(pinhole(525.0, 525.0, 319.5, 239.5), (640, 480))
+    scale = known.depth_scale or 0.001
+    decide = by_depth(depths.paths, lens, config.depth_scale or scale)
+    pairing = pair_frames(path, names, depths.names, poses, config.pairing, decide)
     notes = known.notes if known.depth else ("camera: the default f=525, c=(319.5, 239.5)", *known.notes)
     ids = tuple(frame.name for frame in pairing.frames)
     return Capture(
         "redwood",
         raw_frames(pairing, ids, colors.paths, depths.paths, known.color or lens, lens),
-        known.depth_scale or 0.001,
+        scale,
         notes=(*notes, *pairing.notes, *colors.notes, *depths.notes),
         repairs=(*known.repairs, *pairing.repairs),
     )

@@ -11,6 +11,7 @@ from ponderv2.scenes.plain_text import content_lines, numbers, read_text
 from ponderv2.scenes.sources.capture import Capture, Lens, pinhole
 from ponderv2.scenes.sources.config import RgbdConfig
 from ponderv2.scenes.sources.layouts.calibration import ABOVE, find_calibration
+from ponderv2.scenes.sources.layouts.counting import by_depth
 from ponderv2.scenes.sources.layouts.image_folders import (
     files_like,
     folder_like,
@@ -40,15 +41,17 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
         raise SceneError(f"{path} lacks results/ or traj.txt", fix=f"this layout holds {EXPECTS}")
     colors, depths = list_images(results, "frame*"), list_images(results, "depth*")
     poses = Poses(_read_rows(lists[0]))
-    pairing = pair_frames(path, colors.names_or_none, depths.names, poses, config.pairing)
     known = find_calibration(path)
     lens = known.depth or PUBLISHED
+    scale = known.depth_scale or 1.0 / 6553.5
+    decide = by_depth(depths.paths, lens, config.depth_scale or scale)
+    pairing = pair_frames(path, colors.names_or_none, depths.names, poses, config.pairing, decide)
     notes = known.notes if known.depth else ("camera: the published f=600, c=(599.5, 339.5)", *known.notes)
     mesh = path.parent / f"{path.name}_mesh.ply"
     return Capture(
         "replica",
         raw_frames(pairing, ids_of(pairing, 6), colors.paths, depths.paths, known.color or lens, lens),
-        known.depth_scale or 1.0 / 6553.5,
+        scale,
         z_is_up=True,
         cloud=mesh if mesh.is_file() else None,
         notes=(*notes, *pairing.notes, *colors.notes, *depths.notes),
