@@ -35,7 +35,6 @@ def pickled_scene(folder: Path) -> Read:
         view.write_bytes(data)
         try:
             ponderv2_views._camera(view)
-            ponderv2_views._pictures.cache_clear()
             ponderv2_views.PickledPictures(20).color(view, (8, 6))
             ponderv2_views.PickledPictures(20).depth(view, (8, 6))
             ponderv2_views.PickledPictures(20).semantic(view, (8, 6))
@@ -54,8 +53,8 @@ def frame_lists(folder: Path) -> None:
     recordings._parsed_skip_list.cache_clear()
     recordings._parsed_frame_list.cache_clear()
     with contextlib.suppress(SceneError):
-        recordings._parsed_skip_list(folder / "skip.lst", 0)
-    recordings._parsed_frame_list(folder / "train.json", 0)
+        recordings._parsed_skip_list(folder / "skip.lst", "")
+    recordings._parsed_frame_list(folder / "train.json", "")
 
 
 def store(folder: Path) -> Read:
@@ -156,9 +155,9 @@ def _signed(data: bytes) -> bytes:
 
 
 def camera_path(path: Path) -> None:
-    from ponderv2.reconstruction.paths import read_path
+    from ponderv2.reconstruction.camera_files import read_cameras
 
-    read_path(path)
+    read_cameras(path)
 
 
 def embeddings(folder: Path) -> Read:

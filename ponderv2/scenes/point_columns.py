@@ -217,7 +217,15 @@ def unnamed_columns(values: ndarray, source: Path, intensity_first: bool = False
             else "columns x y z [r g b [nx ny nz]], or a header that names them"
         )
         raise SceneError(f"{source} has shape {values.shape}; expected points of 3 to 12 columns", fix=fix)
-    coord, values = values[:, :3], values.astype(np.float64)
+    coord = values[:, :3]
+    with np.errstate(all="ignore"):  # damaged files hold numbers of every kind
+        values = values.astype(np.float64)
+        return _by_values(coord, values, source, intensity_first)
+
+
+def _by_values(
+    coord: ndarray, values: Float64[ndarray, "point column"], source: Path, intensity_first: bool
+) -> PointColumns:
     notes: list[str] = []
     normal_at = _normals_at(values)
     if normal_at is not None:

@@ -28,6 +28,12 @@ _GRID_WORDS = {"ncols", "nrows", "xllcorner", "yllcorner", "cellsize"}
 _DEGREES = {"lat", "latitude", "lon", "lng", "long", "longitude"}
 _WINDOWS_NAN = re.compile(r"[-+]?\d\.#(?:INF|IND|QNAN|SNAN|NAN)\d*", re.IGNORECASE)
 _FORTRAN = re.compile(r"(?<=[\d.])[dD](?=[-+]?\d)")
+_LOOKED_AT = 20000
+"""Characters that decide about marks between thousands."""
+_GROUPED = {
+    ",": re.compile(r"[-+]?\d{1,3}(,\d{3})+\.\d*"),
+    ".": re.compile(r"[-+]?\d{1,3}(\.\d{3})+,\d*"),
+}
 _COMMENT = re.compile(r"(?:^|(?<=\s))(?:#|%|//).*")
 _TO_BLANKS = str.maketrans(",;\t", "   ")
 _EMPTY = "nan"
@@ -129,6 +135,8 @@ def _words(line: str) -> list[str]:
 
 
 def _is_number(word: str) -> bool:
+    if any(pattern.fullmatch(word) for pattern in _GROUPED.values()):
+        return True
     try:
         float(_FORTRAN.sub("e", _WINDOWS_NAN.sub("nan", word.replace(",", "."))))
     except ValueError:
@@ -148,6 +156,10 @@ def _separated(body: str, path: Path) -> tuple[str, str, list[str]]:
         body = body.replace('","', '";"').replace('"', "")
     first = body[: body.find("\n") if "\n" in body else len(body)]
     separator = next((one for one in ("\t", ";") if one in first), "")
+    grouped = _grouped_digits(body[:_LOOKED_AT], separator)
+    if grouped:
+        body = body.replace(grouped, "").replace(",", ".")
+        return body, separator, [f"'{grouped}' was read as a mark between thousands"]
     separator = separator or ("," if "," in first and not _is_decimal_comma(first) else "")
     if "," not in body or "." in body:
         return body, separator, []
@@ -156,6 +168,16 @@ def _separated(body: str, path: Path) -> tuple[str, str, list[str]]:
     if _DECIMALS_BESIDE_COMMAS.search(body):
         raise SceneError(f"{path}: {_COMMAS_TWICE}", fix=_OTHER_SEPARATOR)
     return body, separator, []
+
+
+def _grouped_digits(body: str, separator: str) -> str:
+    """The mark between thousands (1,234.5 or 1.234,5), "" where numbers have none."""
+    fields = [field.strip() for line in body.split("\n")[:-1] for field in line.split(separator or None)]
+    both = [field for field in fields if "," in field and "." in field]
+    for mark, pattern in _GROUPED.items():
+        if both and all(pattern.fullmatch(field) for field in both):
+            return mark
+    return ""
 
 
 def _quick(body: str) -> ndarray | None:

@@ -41,6 +41,11 @@ def with_comma(text: str) -> str:
 
 
 FULL, XYZRGB = (P, V, C), (P, C)
+UTM = np.array([555813.25, 5385888.5, 1185.75])
+THOUSANDS = "".join(
+    " ".join([*(f"{one:,.6f}" for one in point), *map(str, color)]) + "\n"
+    for point, color in zip((P + UTM).tolist(), C.tolist(), strict=True)
+)
 WRITTEN: dict[str, tuple[str, str, str]] = {
     # file name, text, what is in it
     "CloudCompare, names after //": ("a.txt", "//X Y Z Nx Ny Nz R G B\n" + lines(*FULL), "cn"),
@@ -92,6 +97,11 @@ WRITTEN: dict[str, tuple[str, str, str]] = {
         ),
         "c",
     ),
+    "thousands with commas": ("a.txt", THOUSANDS, "c"),
+    "thousands with commas, tabs": ("a.txt", THOUSANDS.replace(" ", "\t"), "c"),
+    "thousands with points, decimal commas": (
+        "a.csv", THOUSANDS.replace(" ", ";").translate(str.maketrans(",.", ".,")), "c",
+    ),
     "byte order mark": ("a.csv", "\ufeff" + lines(*XYZRGB, separator=","), "c"),
     "mark before names": ("a.csv", "\ufeffX,Y,Z,R,G,B\n" + lines(*XYZRGB, separator=","), "c"),
     "CR LF": ("a.xyz", lines(*XYZRGB).replace("\n", "\r\n"), "c"),
@@ -117,7 +127,8 @@ def test_every_form_gives_back_the_points_that_were_written(tmp_path: Path, kind
     path = tmp_path / name
     path.write_bytes(text.encode("utf-8"))
     read = read_cloud_with_notes(path)
-    np.testing.assert_allclose(read.cloud.coord.numpy(), P, atol=2e-6)
+    coord = read.cloud.coord.double().numpy() + read.origin - (UTM if "thousands" in kind else 0)
+    np.testing.assert_allclose(coord, P, atol=2e-6)
     expected = C if "c" in contents else np.full((N, 3), NO_COLOR)
     np.testing.assert_allclose(read.cloud.color.numpy(), expected, atol=2e-4)
     assert ("no colours" in " ".join(read.notes)) == ("c" not in contents)
