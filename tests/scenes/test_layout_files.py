@@ -350,7 +350,7 @@ def test_a_depth_scale_beside_the_images_is_used(tmp_path: Path):
         "Camera.fx: 70\nCamera.fy: 62\nCamera.cx: 38.5\nCamera.cy: 30.5\ndepth_map_factor: 4000\n"
     )
     capture = read(tmp_path, "redwood")
-    assert capture.depth_scale == pytest.approx(1 / 4000)
+    assert capture.depth_scale == pytest.approx(1 / 4000) and capture.unit_declared
     assert which(capture, taken) == [0, 1]
 
 

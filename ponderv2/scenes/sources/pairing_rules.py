@@ -142,7 +142,7 @@ def _forced(
 _FORMS: tuple[tuple[Callable[[str], object], str], ...] = (
     (str, "by whole name"),
     (str.lower, "by whole name, whatever the case"),
-    (frame_key, "by name, but for words such as rgb and depth"),
+    (frame_key, "by name, but for leading zeros and words such as rgb and depth"),
 )
 
 

@@ -45,6 +45,7 @@ def read_7scenes(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
     capture = _capture(
         path, "7scenes", (known.color or depth_lens, depth_lens), config, known.depth_scale or 0.001
     )
+    capture = replace(capture, unit_declared=known.depth_scale is not None)
     return _with_notes(capture, notes, known.repairs)
 
 
@@ -60,6 +61,7 @@ def read_bundlefusion(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
         if _entries(read_text(other)) != _entries(read_text(files[0]))
     ]
     capture = _capture(path, "bundlefusion", (color, depth), config, 1.0 / shift)
+    capture = replace(capture, unit_declared=True)
     return _with_notes(capture, [f"cameras and depth scale from {files[0].name}"], tuple(repairs))
 
 

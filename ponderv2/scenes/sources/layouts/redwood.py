@@ -55,6 +55,7 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
         scale,
         notes=(*notes, *pairing.notes, *colors.notes, *depths.notes),
         repairs=(*known.repairs, *pairing.repairs),
+        unit_declared=known.depth_scale is not None,
     )
 
 

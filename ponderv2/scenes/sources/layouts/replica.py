@@ -56,6 +56,7 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
         cloud=mesh if mesh.is_file() else None,
         notes=(*notes, *pairing.notes, *colors.notes, *depths.notes),
         repairs=(*known.repairs, *pairing.repairs),
+        unit_declared=known.depth_scale is not None,
     )
 
 

@@ -51,6 +51,7 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
         known.depth_scale or 0.001,
         notes=(*notes, f"poses from {file.name}", *pairing.notes, *colors.notes, *depths.notes),
         repairs=(*known.repairs, *pairing.repairs),
+        unit_declared=known.depth_scale is not None,
     )
 
 

@@ -103,6 +103,7 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
         z_is_up=True,
         notes=(*words, *said, *how, *notes, *files.rules),
         repairs=(*known.repairs, *repairs, *pairing.repairs),
+        unit_declared=known.depth_scale is not None,
     )
 
 
