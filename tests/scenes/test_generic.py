@@ -282,10 +282,23 @@ def test_intrinsics_of_larger_colour_images_are_known_by_their_middle(tmp_path: 
     assert any("colour images of 160 x 120" in note for note in capture.notes)
     given = tmp_path / "k.txt"
     np.savetxt(given, double)
-    (job,) = find(RgbdConfig(path=root, layout="generic", up="z", intrinsics=given)).jobs
-    frame = next(iter(job.prepare().frames))
-    assert np.allclose(frame.intrinsics, box_room.K)
-    assert frame.color is not None and np.abs(frame.color.astype(int) - SHOTS[0].color).mean() < 6
+    for option in ({}, {"intrinsics": given}):  # the file beside the images, and the same one named
+        (job,) = find(RgbdConfig(path=root, layout="generic", up="z", **option)).jobs
+        frame = next(iter(job.prepare().frames))
+        assert np.allclose(frame.intrinsics, box_room.K)
+        assert frame.color is not None and np.abs(frame.color.astype(int) - SHOTS[0].color).mean() < 6
+
+
+def test_one_camera_of_the_depth_images_leads_colours_of_another_size_to_their_place(tmp_path: Path):
+    double = np.array([[2.0, 0, 0.5], [0, 2.0, 0.5], [0, 0, 1]]) @ box_room.K
+    root = write(tmp_path, Form())
+    for index, shot in enumerate(SHOTS):
+        large = box_room.shoot(shot.pose, double, (2 * box_room.WIDTH, 2 * box_room.HEIGHT))
+        Image.fromarray(large.color).save(root / f"rgb/{index:04d}.png")
+    (job,) = find(RgbdConfig(path=root, layout="generic", up="z")).jobs
+    for frame, shot in zip(job.prepare().frames, SHOTS, strict=True):
+        assert np.allclose(frame.intrinsics, box_room.K)
+        assert frame.color is not None and np.abs(frame.color.astype(int) - shot.color).mean() < 6
 
 
 def test_masks_of_the_same_names_hide(tmp_path: Path):

@@ -58,7 +58,7 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
 
     chosen = _reading(listed, config, known, depths, lens, paired)
     pairing = paired(chosen.reading.camera_to_world(listed))
-    color_lens = lens if known.color is None else known.color
+    color_lens = lens if known.color is None or known.color is known.depth else known.color
     files = NamedFiles(path)
     frames = tuple(
         RawFrame(
