@@ -99,9 +99,7 @@ def _plain(values: Shaped[ndarray, "*any"], name: str) -> Num[ndarray, "row colu
     if values.dtype.itemsize == 1:
         raise _eight_bits(name, f"an array of {values.dtype}")
     if values.dtype.kind == "i" and values.dtype.itemsize == 2:  # uint16 that a writer called `short`
-        values = (
-            values.view(values.dtype.newbyteorder("=").str.replace("i", "u")) if _wrapped(values) else values
-        )
+        values = values.astype(np.int16).view(np.uint16) if _wrapped(values) else values
     if values.min(initial=0) >= 0 and values.max(initial=0) <= 65535:
         small = values.astype(np.uint16)
         _refuse_stretched(small, name)

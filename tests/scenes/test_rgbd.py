@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ponderv2.errors import SceneError
+from ponderv2.scenes.depth_files import read_depth
 from ponderv2.scenes.sources.capture import Lens, pinhole
 from ponderv2.scenes.sources.config import RgbdConfig
 from ponderv2.scenes.sources.layouts import LAYOUTS, detect_layout
@@ -85,6 +86,36 @@ def test_a_damaged_file_of_a_recording_is_named(tmp_path: Path, layout: str, fil
 def test_a_camera_that_cannot_be_is_a_mistake_in_the_files(size: tuple[int, int], focal: float):
     with pytest.raises(SceneError, match="camera"):
         Lens(pinhole(focal, focal, 320.0, 240.0), size)
+
+
+def test_a_colour_image_that_a_list_names_and_that_is_not_there_leaves_one_frame_out(tmp_path: Path):
+    box_room.write_tum(tmp_path, box_room.shots(4))
+    lost = sorted((tmp_path / "rgb").iterdir())[1]
+    names = (tmp_path / "rgb.txt").read_text()
+    (tmp_path / "rgb.txt").write_text(names.replace(f"rgb/{lost.name}", "rgb/lost.jpg"))
+    scene = find(RgbdConfig(path=tmp_path, up="z")).jobs[0].prepare()
+    poses = [frame.camera_to_world for frame in scene.frames]
+    assert np.allclose(poses, np.stack(box_room.poses(4))[[0, 2, 3]], atol=1e-4)
+    (repair,) = [one for one in scene.surface().repairs if "unreadable" in one]
+    assert repair.startswith("1 unreadable") and "lost.jpg" in repair
+
+
+def test_poses_of_no_frame_that_is_whole_are_a_mistake_in_the_files(tmp_path: Path):
+    box_room.write_redwood(tmp_path, box_room.shots(4))
+    for number in (2, 3):
+        (tmp_path / f"depth/{number:05d}.png").unlink()
+    lines = (tmp_path / "trajectory.log").read_text().splitlines()
+    (tmp_path / "trajectory.log").write_text("\n".join(lines[10:]) + "\n")  # of the images 2 and 3
+    (job,) = find(RgbdConfig(path=tmp_path, up="z")).jobs
+    with pytest.raises(SceneError, match=r"no frame in .* has all its images and a pose"):
+        job.prepare()
+
+
+def test_depth_of_16_bits_that_a_writer_called_signed_has_its_large_numbers(tmp_path: Path):
+    depth = np.arange(20000, 68000, 600).reshape(8, 10) % 65535
+    for kind in ("<i2", ">i2"):
+        np.save(tmp_path / "depth.npy", depth.astype(np.uint16).view(np.int16).astype(kind))
+        assert np.array_equal(read_depth(tmp_path / "depth.npy"), depth)
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -12,7 +12,7 @@ from numpy import ndarray
 
 from ponderv2.errors import SceneError
 from ponderv2.scenes.depth_files import read_depth
-from ponderv2.scenes.pictures import ColorImage, read_image, read_visible
+from ponderv2.scenes.pictures import ColorImage, read_bytes, read_image, read_visible
 
 
 @runtime_checkable
@@ -57,8 +57,8 @@ class PictureFile:
         return read_depth(self.path)
 
     def jpeg(self) -> bytes | None:
-        """The file, when it is a JPEG."""
-        return self.path.read_bytes() if self.path.suffix.lower() in (".jpg", ".jpeg") else None
+        """The file, when it is a JPEG. Raises SceneError where it cannot be read."""
+        return read_bytes(self.path) if self.path.suffix.lower() in (".jpg", ".jpeg") else None
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,12 @@ class _Findings:
 
 def prepare_recording(capture: Capture, path: Path, config: RgbdConfig) -> PreparedScene:
     """Frames as a generator, the surface when they are through. Raises SceneError when no frame is usable."""
+    if not capture.frames:
+        reasons = "; ".join((*capture.notes, *capture.repairs))
+        raise SceneError(
+            f"no frame in {path} has all its images and a pose: {reasons}",
+            fix="check the numbers or times of images and poses",
+        )
     found = _Findings(notes=[f"layout {capture.layout}", *capture.notes], repairs=list(capture.repairs))
     capture, flipped = with_rows_downwards(_with_own_files(capture, config, found))
     capture, sized = with_size_of_images(capture)
