@@ -154,6 +154,15 @@ def test_the_poses_of_record3d_are_read_from_its_metadata(tmp_path: Path):
     assert np.array_equal(lens.intrinsics, box_room.K) and lens.size == (80, 60)
 
 
+def test_decimal_commas_are_known_beside_points_of_comments_and_of_names(tmp_path: Path):
+    rows = [f"{n:04d}.png " + " ".join(f"{x:.9f}" for x in row) for n, row in enumerate(np.hstack([T, Q]))]
+    text = "\n".join(row[:8] + row[8:].replace(".", ",") for row in rows)
+    (tmp_path / "poses.txt").write_text(f"# written by version 1.2 of a tracker\n{text}\n")
+    found = read_poses(tmp_path / "poses.txt")
+    assert found.names == tuple(f"{n:04d}" for n in range(len(T)))
+    assert np.abs(found.matrices("xyzw") - POSES).max() < 1e-8
+
+
 @pytest.mark.parametrize("shape", [(6, 4, 4), (6, 3, 4), (6, 16)])
 def test_an_array_of_poses_is_read(tmp_path: Path, shape: tuple[int, ...]):
     values = POSES if shape[-1] != 4 or shape[1] == 4 else POSES[:, :3]

@@ -23,8 +23,15 @@ def fingerprint(root: Path, files: Iterable[Path], *texts: str) -> str:
 
     Neither the times of files nor the place of `root` count. Every file is read whole.
     """
-    pairs = ((os.path.relpath(path, root), path) for path in files)
+    pairs = ((_relative(path, root), path) for path in files)
     return digest_of_files(pairs, f"{READERS_VERSION}", *texts)
+
+
+def _relative(path: Path, root: Path) -> str:
+    try:
+        return os.path.relpath(path, root)
+    except ValueError:  # on another drive of Windows
+        return str(path)
 
 
 def recording_files(path: Path, layout: str) -> list[Path]:

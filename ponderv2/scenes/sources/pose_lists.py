@@ -29,6 +29,8 @@ MOSTLY = 0.9
 """Share of the poses that must be what they are taken for; the others are damaged."""
 FORMS = "7 numbers (t q), 8 (time or number, t q), 12 (3x4) or 16 (4x4) a line, or 4x4 over four lines"
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf|infinity)", re.IGNORECASE)
+_DECIMAL_POINT = re.compile(r"\d\.(?![A-Za-z])|\.\d")
+"""Not the point before the ending of a file."""
 _QUATERNION_COLUMN = re.compile(r"(?:q|quat|rot|orient).*?_?([wxyz])$|^r?([wxyz])_?(?:q|quat|rot)$")
 _PLACE_COLUMN = re.compile(r"(?:^|^t|^p|^pos\w*?|^trans\w*?|^cam\w*?|^loc\w*?|.*_)_?([xyz])$")
 _KEY_COLUMNS = (
@@ -113,7 +115,8 @@ def read_poses(path: Path) -> PoseList:
 
 def _rows(text: str, path: Path) -> list[list[str]]:
     lines = content_lines(text)
-    comma = bool(lines) and "," in text and "." not in text and " " in lines[-1].strip()
+    plain = "\n".join(lines)
+    comma = "," in plain and not _DECIMAL_POINT.search(plain) and " " in lines[-1]
     rows = [words(line, decimal_comma=comma) for line in lines]
     return [row for row in rows if row]
 
