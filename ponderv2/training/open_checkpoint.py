@@ -292,6 +292,7 @@ def _exported(
         classes=record["classes"],
         step=int(epoch or 0),
         variant=variant,
+        notes=tuple(map(str, record.get("notes") or ())),
         recorded=True,
     )
 

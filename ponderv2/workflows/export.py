@@ -98,7 +98,7 @@ def _official_bytes(
     """The published container; its optimiser is empty, as another program could not continue with ours.
 
     What that container does not say (voxels, inputs, classes, settings of the model) stands beside it, where
-    it is known and not only assumed; other programs ignore that entry.
+    it does not follow from the rest in the same way again; other programs ignore that entry.
     """
     stream = io.BytesIO()
     contents: dict[str, Any] = {
@@ -109,12 +109,14 @@ def _official_bytes(
         "scaler": None,
         "best_metric_value": 0.0,
     }
-    if opened.says_its_data:
+    alone = settings["kind"] == "encoder"  # without its head nothing tells its data any more
+    if opened.says_its_data or (alone and opened.config.get("data")):
         contents[RECORD] = {
             "kind": settings["kind"],
             "model": published_settings(settings),
             "data": dict(opened.config.get("data") or {}),
             "classes": dict(opened.classes),
+            "notes": list(opened.notes),
         }
     torch.save(contents, stream)
     return stream.getvalue()

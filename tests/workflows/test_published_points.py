@@ -273,6 +273,20 @@ def test_features_of_an_encoder_exported_alone_are_those_of_the_model(tmp_path, 
         evaluate.run(tmp_path / f"e.{ending}")
 
 
+@pytest.mark.filterwarnings("ignore:.*13 classes")
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+@pytest.mark.parametrize(("n_classes", "data"), [(13, AS_S3DIS), (20, USUAL)])
+def test_an_encoder_cut_out_of_a_published_file_is_still_known(tmp_path, cloud, n_classes, data, ending):
+    """Its classes told how its points are prepared; alone it would be taken for any encoder."""
+    model = segmentor(n_classes)
+    path = published(tmp_path / "m.pth", model)
+    export.run(path, tmp_path / f"e.{ending}", encoder_only=True)
+    opened = OpenCheckpoint(tmp_path / f"e.{ending}")
+    assert opened.notes == OpenCheckpoint(path).notes and len(opened.notes) == (n_classes == 13)
+    found = ponderv2.load(tmp_path / f"e.{ending}").features(cloud)
+    assert torch.equal(found, expected(model, cloud, data))
+
+
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
 def test_fine_tuning_starts_from_an_encoder_exported_alone(tmp_path, ending: str):
     scenes = rooms(tmp_path / "rooms")
