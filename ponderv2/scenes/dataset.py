@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -22,8 +21,8 @@ from ponderv2.scenes.collate import MixingCollate, collate
 from ponderv2.scenes.config import PointDataConfig, PretrainDataConfig, SegmentationDataConfig
 from ponderv2.scenes.crops import ATTEMPTS, Region, crop_points, random_region, region_around
 from ponderv2.scenes.decoding import FrameDecoder
+from ponderv2.scenes.far_points import with_near_points
 from ponderv2.scenes.label_budget import budget_scenes, spend_label_budget
-from ponderv2.scenes.origin import far_outliers
 from ponderv2.scenes.processed.layout import FrameChoice
 from ponderv2.scenes.recently_used import RecentlyUsed
 from ponderv2.scenes.sampling import ChosenPixels, choose_pixels, surface_points
@@ -58,22 +57,6 @@ def _checked(scene: Scene) -> Scene:
                 f"'{name}' of scene '{scene.name}' holds numbers that are not finite", fix="prepare it again"
             )
     return scene
-
-
-def _with_near_points(scene: Scene) -> Scene:
-    """Points far from all others where their nearest other point is: they move no grid.
-
-    Every point keeps its place in the list, and so gets a class.
-    """
-    coord = scene.cloud.coord.numpy()
-    far = far_outliers(coord)
-    if not far.any():
-        return scene
-    from scipy.spatial import KDTree
-
-    moved = coord.copy()
-    moved[far] = coord[~far][np.asarray(KDTree(coord[~far]).query(coord[far])[1])]
-    return replace(scene, cloud=replace(scene.cloud, coord=torch.from_numpy(moved)))
 
 
 def classes_above(largest: int, labels: Int[Tensor, " point"], where: str, label_field: str) -> str | None:
@@ -135,7 +118,7 @@ class _Scenes(Dataset[SceneBatch], ABC):
         return self._memory.get(name, lambda: _Read(self._read(name))).scene
 
     def _read(self, name: str) -> Scene:
-        scene = _with_near_points(_checked(self.store.read(name, self.split, self.with_labels, self._frames)))
+        scene = with_near_points(_checked(self.store.read(name, self.split, self.with_labels, self._frames)))
         labels = scene.cloud.labels.get(self.label_field)
         if self._largest_class is not None and labels is not None:
             wrong = classes_above(self._largest_class, labels, f"scene '{name}'", self.label_field)

@@ -25,6 +25,7 @@ from ponderv2.reconstruction.fields import ModelField
 from ponderv2.scenes.assemble import assemble
 from ponderv2.scenes.augment_geometry import centre_shift_matrix
 from ponderv2.scenes.config import PointDataConfig
+from ponderv2.scenes.far_points import with_near_points
 from ponderv2.scenes.scene import PointCloud, Scene
 from ponderv2.training.devices import chosen_device
 from ponderv2.training.distributed import to_device
@@ -160,8 +161,9 @@ class LoadedModel:
         """
         if not isinstance(self.model, PretextModel):
             return EncodedCloud(cloud, self.features(cloud, condition), None)
-        shift = centre_shift_matrix(cloud.coord, apply_z=True)
-        scene = Scene("cloud", cloud).moved(shift)
+        scene = with_near_points(Scene("cloud", cloud))
+        shift = centre_shift_matrix(scene.cloud.coord, apply_z=True)
+        scene = scene.moved(shift)
         done = assemble(scene, self.data, chosen_condition(self.model, condition), "segment")
         _check_inputs(self.model, self.data, self.path)
         encoded = self.model.build_volume(to_device(done.batch, self.device))

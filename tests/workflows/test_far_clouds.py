@@ -184,3 +184,40 @@ def test_far_points_of_a_scene_change_no_voxel_of_training_and_evaluation(tmp_pa
     assert torch.equal(both.batch.grid_coord, alone.batch.grid_coord) and torch.equal(size, other_size)
     assert torch.equal(both.batch.feature, alone.batch.feature)
     assert torch.equal(both.inverse[: len(ROOM)], alone.inverse) and len(both.inverse) == len(ROOM) + 2
+
+
+@pytest.mark.parametrize("kind", ["npy", "pth"])
+def test_a_processed_folder_far_away_has_the_features_of_the_near_one(
+    tmp_path: Path, checkpoint: Path, kind: str
+):
+    rows = []
+    for name, place in (("near", np.zeros(3)), ("far", UTM)):
+        values = {"coord": ROOM[:, :3] + place, "color": ROOM[:, 3:].astype(np.uint8)}
+        values["normal"] = np.tile([0.0, 0, 1], (len(ROOM), 1))
+        folder = tmp_path / name / "val"
+        if kind == "npy":
+            (folder / "room").mkdir(parents=True)
+            for field, array in values.items():
+                np.save(folder / "room" / f"{field}.npy", array)
+        else:
+            folder.mkdir(parents=True)
+            torch.save(values, folder / "room.pth")
+        workflow.run(checkpoint, out=tmp_path / f"{name}.npy", scenes=tmp_path / name, scene="room")
+        rows.append(np.load(tmp_path / f"{name}.npy"))
+    near, far = rows
+    np.testing.assert_allclose(far, near, atol=2e-3 * np.abs(near).max())
+
+
+def test_the_volume_that_is_rendered_does_not_depend_on_far_points(checkpoint: Path):
+    coord = torch.from_numpy(ROOM[:, :3]).float()
+    color, normal = torch.from_numpy(ROOM[:, 3:]).float(), torch.tensor([0.0, 0, 1]).expand(len(ROOM), 3)
+    alone = ponderv2.PointCloud(coord, color, normal)
+    far = torch.tensor([[1e5, 0, 0], [0, -1e9, 0]])
+    both = ponderv2.PointCloud(
+        torch.cat([coord, far]), torch.cat([color, color[:2]]), torch.cat([normal, normal[:2]])
+    )
+    model = ponderv2.load(checkpoint)
+    expected, found = model.encode(alone), model.encode(both)
+    assert torch.equal(found.feature[: len(ROOM)], expected.feature) and len(found.feature) == len(ROOM) + 2
+    assert expected.field is not None and found.field is not None
+    assert torch.equal(found.field.signed_distance(coord[:50]), expected.field.signed_distance(coord[:50]))
