@@ -26,10 +26,10 @@ from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera
 from ponderv2.reconstruction.viewpoint import CameraPath, Viewpoint
 from ponderv2.scenes.frame_names import by_number
-from ponderv2.scenes.pictures import LARGEST_SIDE, picture_size
+from ponderv2.scenes.pictures import COLOR_ENDINGS, LARGEST_SIDE, picture_size
 from ponderv2.scenes.plain_text import parse_json, read_text
 from ponderv2.scenes.scene import Frame
-from ponderv2.scenes.sources.named_files import IMAGE_ENDINGS, NamedFiles
+from ponderv2.scenes.sources.named_files import NamedFiles
 from ponderv2.scenes.sources.poses import clean_poses
 from ponderv2.scenes.sources.transforms_file import (
     OPENGL_TO_OPENCV,
@@ -186,7 +186,7 @@ def _of_transforms(
 
 
 def _size_of(files: NamedFiles, named: str) -> tuple[int, int]:
-    image = files.find(named, IMAGE_ENDINGS)
+    image = files.find(named, COLOR_ENDINGS)
     if image is None:
         raise SceneError(
             f"{files.root / named} is not there, and its width and height are not in the file",

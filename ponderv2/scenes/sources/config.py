@@ -111,6 +111,8 @@ class RgbdConfig(StrictConfig):
     """Longest side of the prepared pictures, pixels."""
     up: Up = "auto"
     """The axis of the recording that points up; auto = known from the layout or estimated from the floor."""
+    masks: Literal["black", "white", "ignore"] | None = None
+    """What hides pixels in the recording's masks; by default black (in instant-ngp's white)."""
     cloud: Literal["auto", "fuse"] = "auto"
     """auto = the recording's own PLY when it brings one; fuse = always from the depth frames."""
     fusion: FusionConfig = FusionConfig()

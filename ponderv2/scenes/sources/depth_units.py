@@ -43,7 +43,9 @@ class DepthNumbers:
     """How the numbers of an image become depths."""
 
     scale: float
-    """Metres per unit, after bits and sign are put right."""
+    """Metres per unit of whole numbers, after bits and sign are put right."""
+    float_scale: float = 1.0
+    """Metres per unit of floats."""
     rotated_bits: bool = False
     """16-bit numbers rotated to the left by three bits (SUN3D, SUN RGB-D)."""
     negative: bool = False
@@ -60,7 +62,8 @@ class DepthNumbers:
         numbers = -values.astype(np.float64) if self.negative else values.astype(np.float64)
         if values.dtype == np.uint16:
             numbers[values == 65535] = 0.0
-        numbers = np.rint(numbers * (self.scale / (self.stored_scale or self.scale)))
+        scale = self.float_scale if values.dtype.kind == "f" else self.scale
+        numbers = np.rint(numbers * (scale / (self.stored_scale or scale)))
         return np.where((numbers > 0) & (numbers <= LARGEST), numbers, 0).astype(np.uint16)
 
 
@@ -114,27 +117,30 @@ def with_depth_numbers(
     looked_at = _looked_at(capture.frames)
     if not looked_at:  # each frame says what is wrong with it when its turn comes
         return replace(capture, depth_scale=given or capture.depth_scale), DepthChoices()
-    floats = any(one.dtype.kind == "f" for one in looked_at)
     wide = any(one.dtype != np.uint16 for one in looked_at)
-    notes: list[str] = []
-    doubt = ""
-    numbers = DepthNumbers(given or capture.depth_scale)
-    measured = _measured(looked_at)
-    if len(measured) and float((measured < 0).mean()) > 0.99:
-        numbers, measured = replace(numbers, negative=True), -measured
+    given_scale = given or capture.depth_scale
+    numbers, notes = DepthNumbers(given_scale, given_scale), []
+    whole = _measured([one for one in looked_at if one.dtype.kind != "f"])
+    floats = _measured([one for one in looked_at if one.dtype.kind == "f"])
+    both = np.concatenate([whole, floats])
+    if len(both) and float((both < 0).mean()) > 0.99:
+        numbers, whole, floats = replace(numbers, negative=True), -whole, -floats
         notes.append("depths are negative (OpenGL cameras look along -z): their sign was changed")
-    measured = measured[measured > 0]
+    whole, floats = whole[whole > 0], floats[floats > 0]
     if not wide and _multiples_of_8(looked_at):
-        numbers, measured, said = _bits(numbers, measured)
+        numbers, whole, said = _bits(numbers, whole)
         notes.append(said)
     declared = given is not None or capture.unit_declared
-    if len(measured) and floats and given is None:
-        scale, said = _unit_of_floats(measured, capture.depth_scale if capture.unit_declared else None)
-        numbers = replace(numbers, scale=scale)
+    doubt = ""
+    if len(floats) and given is None:
+        unit, said = _unit_of_floats(floats, capture.depth_scale if declared else None)
+        numbers = replace(numbers, float_scale=unit)
         notes.append(said)
-    elif len(measured):
-        doubt = _doubt(float(np.median(measured)), numbers.scale, declared)
-        notes += [doubt] if doubt else []
+    elif len(floats):
+        doubt = _doubt(float(np.median(floats)), given_scale, declared)
+    if len(whole):
+        doubt = doubt or _doubt(float(np.median(whole)), given_scale, declared)
+    notes += [doubt] if doubt else []
     if not wide and not numbers.negative and not numbers.rotated_bits:
         return replace(capture, depth_scale=numbers.scale), DepthChoices(tuple(notes), doubt)
     if wide:

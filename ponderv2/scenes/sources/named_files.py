@@ -6,8 +6,10 @@ import unicodedata
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-DEPTH_ENDINGS = (".png", ".npy", ".npz", ".tif", ".tiff", ".exr", ".pgm")
+from ponderv2.scenes.depth_files import DEPTH_ENDINGS
+from ponderv2.scenes.pictures import COLOR_ENDINGS as IMAGE_ENDINGS
+
+__all__ = ["DEPTH_ENDINGS", "IMAGE_ENDINGS", "NamedFiles"]
 LONGEST_TAIL = 3
 """Parts of an absolute path that are looked for below the folder."""
 

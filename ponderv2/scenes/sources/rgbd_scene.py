@@ -22,6 +22,7 @@ from ponderv2.scenes.sources.depth_units import with_depth_numbers
 from ponderv2.scenes.sources.flipped_rows import with_rows_downwards
 from ponderv2.scenes.sources.frame_loading import Limits, LoadedFrame, load_depth, load_frame, same_aspect
 from ponderv2.scenes.sources.gravity import AXES, estimate_up, normals_of_depth, turn_up
+from ponderv2.scenes.sources.masks import with_masks
 from ponderv2.scenes.sources.no_points import no_points
 from ponderv2.scenes.sources.own_surface import own_surface
 from ponderv2.scenes.sources.poses import clean_poses
@@ -30,6 +31,7 @@ from ponderv2.scenes.sources.text_files import read_lens, read_matrix
 
 N_SURVEYED = 16
 """Frames that are looked at to find out which way is up."""
+CHECK_DEPTH = "check the depth images, --depth-scale, --depth-min and --depth-max"
 MOST_HIDDEN = 0.8
 """Share of hidden pixels from which on masks are perhaps the other way round."""
 GUESSED_WARNING = 0.1
@@ -70,6 +72,8 @@ def prepare_recording(capture: Capture, path: Path, config: RgbdConfig) -> Prepa
             fix="check the numbers or times of images and poses",
         )
     found = _Findings(notes=[f"layout {capture.layout}", *capture.notes], repairs=list(capture.repairs))
+    capture, said = with_masks(capture, path, config.masks)
+    found.notes += said
     capture, flipped = with_rows_downwards(_with_own_files(capture, config, found))
     capture, sized = with_size_of_images(capture)
     found.notes += (*flipped, *sized)
@@ -95,7 +99,8 @@ def prepare_recording(capture: Capture, path: Path, config: RgbdConfig) -> Prepa
     def surface() -> Surface:
         made = _surface(path, own_cloud, to_scene, found)
         if found.fusion is not None and not len(made.cloud.coord):
-            raise no_points(path, capture, limits, origin)
+            error = no_points(path, capture, limits, origin)
+            raise SceneError(error.message + _doubt(found), fix=error.fix)
         return replace(made, origin=(x, y, z), recording_to_scene=to_scene)
 
     return PreparedScene(frames, surface)
@@ -158,13 +163,20 @@ def _with_own_files(capture: Capture, config: RgbdConfig, found: _Findings) -> C
 
 
 def _two_cameras(frames: tuple[RawFrame, ...]) -> bool:
-    """Whether the one camera that is known cannot be that of the depth images, so that it is the colours'."""
-    size = frames[0].color_lens.size
-    try:
-        depth = frames[0].depth.depth()
-    except SceneError:
-        return False
-    return size is not None and not same_aspect((depth.shape[1], depth.shape[0]), size)
+    """Whether the one camera that is known cannot be that of the depth images, but is that of the colours."""
+    known, size = frames[0].color_lens.size, _depth_size(frames)
+    return known is not None and size is not None and not same_aspect(size, known)
+
+
+def _depth_size(frames: tuple[RawFrame, ...]) -> tuple[int, int] | None:
+    """Width and height of the first depth image that can be read."""
+    for frame in frames[:N_SURVEYED]:
+        try:
+            depth = frame.depth.depth()
+        except SceneError:
+            continue
+        return depth.shape[1], depth.shape[0]
+    return None
 
 
 def _with_valid_poses(capture: Capture, path: Path, found: _Findings) -> Capture:
@@ -346,8 +358,10 @@ def _nothing_usable(path: Path, found: _Findings) -> SceneError:
             f"no usable frames in {path}: alpha or masks hide everything ({found.hidden[0]})",
             fix="remove the alpha channel or the masks; black hides, and so does an alpha below one half",
         )
-    reason = "no depth within the limits" + (f"; {found.unit_doubt}" if found.unit_doubt else "")
     return SceneError(
-        f"no usable frames in {path}: {reason}",
-        fix="check the depth images, --depth-scale, --depth-min and --depth-max",
+        f"no usable frames in {path}: no depth within the limits{_doubt(found)}", fix=CHECK_DEPTH
     )
+
+
+def _doubt(found: _Findings) -> str:
+    return f"; {found.unit_doubt}" if found.unit_doubt else ""

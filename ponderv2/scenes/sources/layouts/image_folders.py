@@ -9,27 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ponderv2.errors import SceneError
+from ponderv2.scenes.depth_files import DEPTH_ENDINGS
 from ponderv2.scenes.frame_names import by_number, numbers_of, some
+from ponderv2.scenes.pictures import COLOR_ENDINGS
 from ponderv2.scenes.sources.capture import Lens, PictureFile, RawFrame
 from ponderv2.scenes.sources.pairing import Pairing
 
-ENDINGS = frozenset(
-    {
-        ".jpg",
-        ".jpeg",
-        ".png",
-        ".bmp",
-        ".webp",
-        ".ppm",
-        ".pgm",
-        ".tif",
-        ".tiff",
-        ".npy",
-        ".npz",
-        ".exr",
-        ".pfm",
-    }
-)
+ENDINGS = frozenset((*COLOR_ENDINGS, *DEPTH_ENDINGS))
 """Of images and depth images; whether one can be read is found out when it is read."""
 OTHER_WORDS = frozenset(
     {"mask", "masks", "thumb", "thumbs", "thumbnail", "preview", "conf", "confidence", "label", "labels"}

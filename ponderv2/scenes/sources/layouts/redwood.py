@@ -22,7 +22,7 @@ from ponderv2.scenes.sources.layouts.image_folders import (
 )
 from ponderv2.scenes.sources.pairing import Poses, pair_frames
 
-EXPECTS = "color/ (or image/, rgb/), depth/, trajectory.log (or scene/trajectory.log)"
+EXPECTS = "color/ (or image/, rgb/; may be absent), depth/, trajectory.log (or scene/trajectory.log)"
 COLORS = ("color", "image", "rgb")
 TRAJECTORIES = ("trajectory.log", "scene/trajectory.log", "trajectory.txt")
 

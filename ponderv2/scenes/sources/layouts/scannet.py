@@ -22,7 +22,10 @@ from ponderv2.scenes.sources.layouts.image_folders import (
 from ponderv2.scenes.sources.pairing import Poses, pair_frames
 from ponderv2.scenes.sources.text_files import read_lens, read_matrix, read_pose
 
-EXPECTS = "color/0.jpg, depth/0.png, pose/0.txt, intrinsic/intrinsic_depth.txt (or intrinsics_depth.txt)"
+EXPECTS = (
+    "color/0.jpg (may be absent), depth/0.png, pose/0.txt, intrinsic/intrinsic_depth.txt "
+    "(or intrinsics_depth.txt)"
+)
 EXTRINSICS = ("extrinsic_depth.txt", "extrinsic_color.txt")
 BESIDE = (
     *ABOVE,

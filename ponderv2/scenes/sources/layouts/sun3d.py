@@ -11,18 +11,23 @@ from ponderv2.scenes.plain_text import numbers, read_text
 from ponderv2.scenes.sources.capture import Capture, Lens, pinhole
 from ponderv2.scenes.sources.config import RgbdConfig
 from ponderv2.scenes.sources.layouts.calibration import find_calibration
-from ponderv2.scenes.sources.layouts.image_folders import files_like, folder_like, list_images, raw_frames
+from ponderv2.scenes.sources.layouts.image_folders import (
+    ImageFolder,
+    files_like,
+    folder_like,
+    list_images,
+    raw_frames,
+)
 from ponderv2.scenes.sources.pairing import Poses, pair_frames
 
-EXPECTS = "image/, depth/, extrinsics/*.txt, intrinsics.txt"
+EXPECTS = "image/ (may be missing), depth/, extrinsics/*.txt, intrinsics.txt"
 PUBLISHED = Lens(pinhole(570.342205, 570.342205, 320.0, 240.0), (640, 480))
 
 
 def matches(path: Path) -> bool:
-    """Images, depth images and a file of extrinsics."""
+    """Depth images and a file of extrinsics; colour images may be missing."""
     folder = folder_like(path, "extrinsics")
-    both = folder_like(path, "image") is not None and folder_like(path, "depth") is not None
-    return both and folder is not None and bool(files_like(folder, "*.txt"))
+    return folder_like(path, "depth") is not None and folder is not None and bool(files_like(folder, "*.txt"))
 
 
 def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
@@ -30,11 +35,13 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
     color_folder, depth_folder, pose_folder = (
         folder_like(path, one) for one in ("image", "depth", "extrinsics")
     )
-    if color_folder is None or depth_folder is None or pose_folder is None:
-        raise SceneError(f"{path} lacks image/, depth/ or extrinsics/", fix=f"SUN3D holds {EXPECTS}")
+    if depth_folder is None or pose_folder is None:
+        raise SceneError(f"{path} lacks depth/ or extrinsics/", fix=f"SUN3D holds {EXPECTS}")
     file = files_like(pose_folder, "*.txt")[-1]
-    colors, depths = list_images(color_folder), list_images(depth_folder)
-    pairing = pair_frames(path, colors.names, depths.names, Poses(_poses(file)), config.pairing)
+    colors = ImageFolder(()) if color_folder is None else list_images(color_folder)
+    depths = list_images(depth_folder)
+    names = None if color_folder is None else colors.names
+    pairing = pair_frames(path, names, depths.names, Poses(_poses(file)), config.pairing)
     known = find_calibration(path)
     lens = known.depth or PUBLISHED
     notes = known.notes if known.depth else ("camera: the published f=570.3, c=(320, 240)", *known.notes)

@@ -22,7 +22,7 @@ from ponderv2.scenes.sources.named_files import IMAGE_ENDINGS, NamedFiles
 from ponderv2.scenes.sources.pairing import Poses, pair_frames
 from ponderv2.scenes.sources.text_files import rotation_of_quaternion
 
-EXPECTS = "rgb.txt and depth.txt (or associations.txt), groundtruth.txt"
+EXPECTS = "rgb.txt and depth.txt (or associations.txt, or depth.txt alone), groundtruth.txt"
 COLOR_LISTS = ("rgb.txt", "color.txt")
 DEPTH_LISTS = ("depth.txt", "aligned_depth.txt")
 ASSOCIATIONS = ("associations.txt", "association.txt", "associated.txt", "associate.txt", "assoc.txt")
