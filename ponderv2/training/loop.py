@@ -109,7 +109,8 @@ class _Training:
                     self._validate()
                 while self.step < total:
                     shown = self._one_step(parts)
-                    display.advance(1, **shown)
+                    # Of rays without a colour there is no psnr.
+                    display.advance(1, **{k: v for k, v in shown.items() if k != "psnr" or v == v})
                     self._after_step(shown)
         except WorkerDied as died:
             raise died.explained(self.step) from died
@@ -320,7 +321,8 @@ class _Training:
         if self.logbook:
             self.logbook.evaluation(self.step, metrics)
         self._note(
-            f"step {self.step}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            f"step {self.step}: "
+            + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items() if not math.isnan(value))
         )
         name = self.job.best_metric
         sign = 1.0 if self.job.higher_is_better else -1.0

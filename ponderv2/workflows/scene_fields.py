@@ -101,7 +101,10 @@ def fit_scene(scene: Scene, config: RefineConfig, start: SceneField | None, repo
         report.note("the scene is refined on the CPU, from what the model says on the GPU")
     n_without = sum(not frame.has_color for frame in frames)
     if n_without:
-        report.note(f"{n_without} of {len(frames)} frames have depth alone: colours are fitted to the others")
+        fitted_to = (
+            "no colours are fitted" if n_without == len(frames) else "colours are fitted to the others"
+        )
+        report.note(f"{n_without} of {len(frames)} frames have depth alone: {fitted_to}")
     recording = Recording.read(frames, report.track(frames, "read frames", len(frames)))
     chosen = {frame.id for frame in frames}
     fitted = torch.tensor([frame.id in chosen for frame in scene.frames])
