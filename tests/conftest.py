@@ -19,6 +19,12 @@ PROJECT = Path(__file__).resolve().parent.parent
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Where optional reference numbers and sample recordings are, when they are there at all."""
     shared = PROJECT.parent / "shared"
+    parser.addoption(
+        "--statedict-dir",
+        type=Path,
+        default=shared / "reference" / "statedict",
+        help="folder of the names and shapes of published state dicts",
+    )
     compact = PROJECT / "tests" / "golden" / "data"
     parser.addoption("--golden-dir", type=Path, default=compact, help="folder of golden .npz cases")
     parser.addoption(

@@ -29,10 +29,10 @@ SMALL_CASES = {
 
 def listed(request: pytest.FixtureRequest, name: str, prefix: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a listing that start with a prefix, without it."""
-    folder: Path = request.config.getoption("--golden-dir").parent / "reference" / "statedict"
+    folder: Path = request.config.getoption("--statedict-dir")
     path = folder / f"statedict_{name}.json"
     if not path.is_file():
-        pytest.skip(f"no listing {path}; it lies beside the folder given by --golden-dir")
+        pytest.skip(f"no listing {path}; choose its folder with --statedict-dir")
     entries = json.loads(path.read_text())["state_dict"]
     return {
         key[len(prefix) :]: tuple(entry["shape"]) for key, entry in entries.items() if key.startswith(prefix)

@@ -87,10 +87,10 @@ def test_with_true_classes_and_offsets_the_objects_are_the_true_ones(
 
 @pytest.mark.parametrize("name", ["scannet", "scannet200"])
 def test_model_has_the_published_names_and_shapes(request: pytest.FixtureRequest, name: str) -> None:
-    folder: Path = request.config.getoption("--golden-dir").parent / "reference" / "statedict"
+    folder: Path = request.config.getoption("--statedict-dir")
     path = folder / f"statedict_ft_insseg_pointgroup_{name}.json"
     if not path.is_file():
-        pytest.skip(f"no listing {path}; it lies beside the folder given by --golden-dir")
+        pytest.skip(f"no listing {path}; choose its folder with --statedict-dir")
     entries = json.loads(path.read_text())["state_dict"]
     expected = strip_wrappers({key: torch.empty(entry["shape"]) for key, entry in entries.items()})
     n_classes = int(expected["seg_head.weight"].shape[0])

@@ -43,10 +43,10 @@ WHOLE = {
 
 def listed(request: pytest.FixtureRequest, name: str) -> Shapes:
     """Names and shapes of a listing."""
-    folder: Path = request.config.getoption("--golden-dir").parent / "reference" / "statedict"
+    folder: Path = request.config.getoption("--statedict-dir")
     path = folder / f"statedict_{name}.json"
     if not path.is_file():
-        pytest.skip(f"no listing {path}; it lies beside the folder given by --golden-dir")
+        pytest.skip(f"no listing {path}; choose its folder with --statedict-dir")
     entries = json.loads(path.read_text())["state_dict"]
     return {key: tuple(entry["shape"]) for key, entry in entries.items()}
 
@@ -96,7 +96,7 @@ def test_parameters_are_counted_without_buffers_as_the_listing_says(
     request: pytest.FixtureRequest, name: str
 ):
     shapes = listed(request, name)
-    folder: Path = request.config.getoption("--golden-dir").parent / "reference" / "statedict"
+    folder: Path = request.config.getoption("--statedict-dir")
     entries = json.loads((folder / f"statedict_{name}.json").read_text())["state_dict"]
     count = {"param": 0, "buffer": 0}
     for key, entry in entries.items():
