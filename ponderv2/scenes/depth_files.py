@@ -16,12 +16,10 @@ from numpy import ndarray
 from ponderv2.errors import SceneError
 from ponderv2.scenes.array_files import map_array, read_arrays
 from ponderv2.scenes.pgm_files import decode_pgm, pgm_maximum
-from ponderv2.scenes.pictures import load_pixels, open_image, read_bytes
+from ponderv2.scenes.pictures import LARGEST_SIDE, load_pixels, open_image, read_bytes
 
 DEPTH_ENDINGS = (".png", ".pgm", ".tif", ".tiff", ".npy", ".npz", ".exr", ".pfm")
 """Of depth images that can be read, lower case."""
-LARGEST_SIDE = 32768
-"""Pixels. A larger image is a damaged header."""
 FEWEST_STEPS = 16
 """Different numbers that an image must have before anything is concluded from all of them."""
 EXPORT_16_BIT = "export depth as 16-bit PNG in millimetres, or as floats (.npy, TIFF, EXR) in metres"

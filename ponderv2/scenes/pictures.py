@@ -14,10 +14,8 @@ from numpy import ndarray
 
 from ponderv2.errors import SceneError
 from ponderv2.scenes.colors import read_colors
-from ponderv2.scenes.pgm_files import decode_pgm
+from ponderv2.scenes.pgm_files import LARGEST_SIDE, decode_pgm
 
-LARGEST_SIDE = 32768
-"""Pixels. A larger picture is a damaged header."""
 MOST_UNPACKED = 32 * 2**20
 """Bytes that a file of any size may be unpacked to."""
 LARGEST_RATIO = 100

@@ -26,7 +26,8 @@ _MARKS = (  # the mark of UTF-32 begins with that of UTF-16
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_COMMENT = re.compile(r"(?:^|(?<=\s))(?:#|%|//).*")
+COMMENT = re.compile(r"(?:^|(?<=\s))(?:#|%|//).*")
+"""From its mark to the end of the line."""
 _PRINTED = re.compile(
     r"(?:\b(?:np|numpy|torch)\.)?\b(?:array|matrix|tensor)\(|,?\s*\b(?:dtype|device)=[\w.:'\"]+"
 )
@@ -57,7 +58,7 @@ def read_text(path: Path, largest: int = LARGEST_FILE) -> str:
 
 def content_lines(text: str) -> list[str]:
     """Lines without comments and outer blanks; empty ones are left out."""
-    stripped = (_COMMENT.sub("", line).strip() for line in text.split("\n"))
+    stripped = (COMMENT.sub("", line).strip() for line in text.split("\n"))
     return [line for line in stripped if line]
 
 
@@ -69,10 +70,15 @@ def words(text: str, decimal_comma: bool = False) -> list[str]:
     """
     text = "\n".join(content_lines(text))
     text = _PRINTED.sub(" ", text).translate(_BRACKETS).replace("\u2212", "-")
-    text = _FORTRAN.sub("e", _WINDOWS_NAN.sub("nan", text))
+    text = plain_notation(text)
     if decimal_comma:
         text = re.sub(r"(?<=\d),(?=\d)", ".", text)
     return [word for word in re.split(r"[\s,;]+", text) if word]
+
+
+def plain_notation(text: str) -> str:
+    """As `float` reads them: exponents of Fortran (1.5d0), and nan and inf as Windows prints them (1.#IND)."""
+    return _FORTRAN.sub("e", _WINDOWS_NAN.sub("nan", text))
 
 
 def numbers(text: str, decimal_comma: bool = False) -> Float[ndarray, " number"]:

@@ -16,7 +16,7 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.plain_text import COMMENTS, decode_text
+from ponderv2.scenes.plain_text import COMMENT, COMMENTS, decode_text, plain_notation
 from ponderv2.scenes.point_columns import has_position, plain_name
 
 TEXT_FILES = (".xyz", ".xyzn", ".xyzrgb", ".txt", ".csv", ".asc", ".pts")
@@ -26,15 +26,12 @@ _DECIMAL = re.compile(r"[-+]?\d*(,\d+)?([eE][-+]?\d+)?")
 _DECIMALS_BESIDE_COMMAS = re.compile(r",0\d+(?=[,\s;])")
 _GRID_WORDS = {"ncols", "nrows", "xllcorner", "yllcorner", "cellsize"}
 _DEGREES = {"lat", "latitude", "lon", "lng", "long", "longitude"}
-_WINDOWS_NAN = re.compile(r"[-+]?\d\.#(?:INF|IND|QNAN|SNAN|NAN)\d*", re.IGNORECASE)
-_FORTRAN = re.compile(r"(?<=[\d.])[dD](?=[-+]?\d)")
 _LOOKED_AT = 20000
 """Characters that decide about marks between thousands."""
 _GROUPED = {
     ",": re.compile(r"[-+]?\d{1,3}(,\d{3})+\.\d*"),
     ".": re.compile(r"[-+]?\d{1,3}(\.\d{3})+,\d*"),
 }
-_COMMENT = re.compile(r"(?:^|(?<=\s))(?:#|%|//).*")
 _TO_BLANKS = str.maketrans(",;\t", "   ")
 _EMPTY = "nan"
 _EMPTY_FIELD = {one: re.compile(rf"{one}[ ]*(?:{one}|\n|$)|(?:^|\n)[ ]*{one}") for one in ("\t", ";", ",")}
@@ -138,7 +135,7 @@ def _is_number(word: str) -> bool:
     if any(pattern.fullmatch(word) for pattern in _GROUPED.values()):
         return True
     try:
-        float(_FORTRAN.sub("e", _WINDOWS_NAN.sub("nan", word.replace(",", "."))))
+        float(plain_notation(word.replace(",", ".")))
     except ValueError:
         return False
     return True
@@ -195,7 +192,7 @@ def _careful(body: str, separator: str, head: _Head, path: Path) -> tuple[ndarra
     rows: list[list[str]] = []
     lines: list[int] = []
     for line, text in enumerate(body.split("\n"), head.line + 1):
-        words = _fields(_COMMENT.sub("", text), separator)
+        words = _fields(COMMENT.sub("", text), separator)
         if words and not (path.suffix.lower() == ".pts" and len(words) == 1 and words[0].isdigit()):
             rows.append(words)
             lines.append(line)
@@ -215,7 +212,7 @@ def _careful(body: str, separator: str, head: _Head, path: Path) -> tuple[ndarra
     for column in range(width):
         words = flat[column::width]
         numbers = _numbers(words)
-        bad = np.flatnonzero(np.isnan(numbers) & ~_means_nothing(words)) if np.isnan(numbers).any() else []
+        bad = np.flatnonzero(np.isnan(numbers) & ~_is_missing(words)) if np.isnan(numbers).any() else []
         if len(bad) > len(words) / 2:
             notes.append(f"column {column + 1} holds words and was left out")
         elif len(bad):
@@ -265,14 +262,14 @@ def _numbers(words: list[str]) -> Float64[ndarray, " word"]:
 
 def _number(word: str) -> float:
     try:
-        return float(_FORTRAN.sub("e", _WINDOWS_NAN.sub("nan", word)))
+        return float(plain_notation(word))
     except ValueError:
         return np.nan
 
 
-def _means_nothing(words: list[str]) -> ndarray:
+def _is_missing(words: list[str]) -> ndarray:
     """Whether a word stands for a number that is missing."""
-    return np.array([_WINDOWS_NAN.sub("nan", word).lower().lstrip("+-") in _NOTHING for word in words])
+    return np.array([plain_notation(word).lower().lstrip("+-") in _NOTHING for word in words])
 
 
 def _unwrapped(values: ndarray, head: _Head, path: Path) -> tuple[ndarray, list[str]]:

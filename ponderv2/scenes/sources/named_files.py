@@ -6,10 +6,6 @@ import unicodedata
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from ponderv2.scenes.depth_files import DEPTH_ENDINGS
-from ponderv2.scenes.pictures import COLOR_ENDINGS as IMAGE_ENDINGS
-
-__all__ = ["DEPTH_ENDINGS", "IMAGE_ENDINGS", "NamedFiles"]
 LONGEST_TAIL = 3
 """Parts of an absolute path that are looked for below the folder."""
 

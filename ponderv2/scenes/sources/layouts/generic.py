@@ -11,12 +11,13 @@ from numpy import ndarray
 
 from ponderv2.errors import SceneError
 from ponderv2.scenes.check_candidates import spread_frames
+from ponderv2.scenes.pictures import COLOR_ENDINGS
 from ponderv2.scenes.sources.capture import Capture, Lens, MaskFile, PictureFile, RawFrame
 from ponderv2.scenes.sources.config import RgbdConfig
 from ponderv2.scenes.sources.layouts.calibration import Calibration, find_calibration
 from ponderv2.scenes.sources.layouts.generic_parts import ImageList, find_images, find_poses
 from ponderv2.scenes.sources.layouts.image_folders import ids_of
-from ponderv2.scenes.sources.named_files import IMAGE_ENDINGS, NamedFiles
+from ponderv2.scenes.sources.named_files import NamedFiles
 from ponderv2.scenes.sources.pairing import Pairing, Poses, pair_frames
 from ponderv2.scenes.sources.pose_lists import PoseList
 from ponderv2.scenes.sources.pose_readings import ChosenReading, PoseReading, choose_reading
@@ -43,12 +44,12 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
 
     Raises SceneError naming what is missing or not clear, and the option that says it.
     """
-    told = config.generic
-    depths = find_images(path, told.depth, "depth")
+    given = config.generic
+    depths = find_images(path, given.depth, "depth")
     if depths is None:
         raise SceneError(f"no folder of depth images in {path}", fix="--depth-dir NAME")
-    colors = None if told.color == "none" else find_images(path, told.color, "color", without=depths)
-    listed, where = find_poses(path, told.poses)
+    colors = None if given.color == "none" else find_images(path, given.color, "color", without=depths)
+    listed, where = find_poses(path, given.poses)
     known = Calibration() if config.intrinsics is not None else find_calibration(path)
     lens, said = _lens(path, config, known, depths, colors)
 
@@ -91,7 +92,7 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
 
 def _mask(files: NamedFiles, name: str) -> MaskFile | None:
     """An image of the frame's name in masks/ or mask/."""
-    found = (files.find(f"{folder}/{name}", IMAGE_ENDINGS) for folder in ("masks", "mask"))
+    found = (files.find(f"{folder}/{name}", COLOR_ENDINGS) for folder in ("masks", "mask"))
     path = next((one for one in found if one is not None), None)
     return None if path is None else MaskFile(path)
 

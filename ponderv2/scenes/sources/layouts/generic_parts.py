@@ -42,18 +42,18 @@ class ImageList:
 
 
 def find_images(
-    path: Path, told: str | None, kind: Kind, without: ImageList | None = None
+    path: Path, given: str | None, kind: Kind, without: ImageList | None = None
 ) -> ImageList | None:
-    """Images of a kind: in the folder that is told, in one whose name says so, in the only one left.
+    """Images of a kind: in the folder that is given, in one whose name says so, in the only one left.
 
     `without` are those of the other kind. None where there are none. Raises SceneError where it is not clear
-    which folder is meant, or the one that is told has no images.
+    which folder is meant, or the one that is given has no images.
     """
     option = f"--{kind}-dir"
-    if told is not None:
-        images = _images_of(path / told, kind, without)
+    if given is not None:
+        images = _images_of(path / given, kind, without)
         if images is None:
-            raise SceneError(f"no images in {path / told}", fix=f"{option} NAME of a folder in {path}")
+            raise SceneError(f"no images in {path / given}", fix=f"{option} NAME of a folder in {path}")
         return images
     folders = _folders(path)
     named = [one for one in folders if WORDS[kind] & _words(one.name)]
@@ -72,21 +72,21 @@ def find_images(
     return _only_left(path, folders, kind, without)
 
 
-def named_parts(path: Path, told: GenericConfig) -> list[Path]:
+def named_parts(path: Path, given: GenericConfig) -> list[Path]:
     """Files that the settings name, which may lie outside of the recording."""
-    given = [path / name for name in (told.color, told.depth, told.poses) if name not in (None, "none")]
-    return [one for part in given for one in (files_below(part) if part.is_dir() else [part])]
+    parts = [path / name for name in (given.color, given.depth, given.poses) if name not in (None, "none")]
+    return [one for part in parts for one in (files_below(part) if part.is_dir() else [part])]
 
 
-def find_poses(path: Path, told: str | None) -> tuple[PoseList, str]:
+def find_poses(path: Path, given: str | None) -> tuple[PoseList, str]:
     """The poses and the name of their file. Raises SceneError where there are none, or several."""
-    if told is not None:
-        given = path / told
-        if not given.exists():
+    if given is not None:
+        file = path / given
+        if not file.exists():
             raise SceneError(
-                f"no file or folder {path / told}", fix="--poses NAME of a file in the recording"
+                f"no file or folder {path / given}", fix="--poses NAME of a file in the recording"
             )
-        return read_poses(given), given.name
+        return read_poses(file), file.name
     candidates = _pose_candidates(path)
     read: list[tuple[int, Path, PoseList]] = []
     errors: list[SceneError] = []

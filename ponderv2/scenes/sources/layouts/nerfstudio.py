@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from ponderv2.errors import SceneError
+from ponderv2.scenes.depth_files import DEPTH_ENDINGS
 from ponderv2.scenes.frame_names import by_number
-from ponderv2.scenes.pictures import picture_size
+from ponderv2.scenes.pictures import COLOR_ENDINGS, picture_size
 from ponderv2.scenes.plain_text import read_json
 from ponderv2.scenes.sources.capture import Capture, Lens, MaskFile, PictureFile, RawFrame
-from ponderv2.scenes.sources.named_files import DEPTH_ENDINGS, IMAGE_ENDINGS, NamedFiles
+from ponderv2.scenes.sources.named_files import NamedFiles
 from ponderv2.scenes.sources.text_files import checked_intrinsics
 from ponderv2.scenes.sources.transforms_file import (
     OPENGL_TO_OPENCV,
@@ -181,7 +182,7 @@ def _pictures(entry: Mapping[str, Any], found: _Found) -> tuple[Path | None, Pat
             return None
         found.note("entries without an image have depth alone")
         return None, depth
-    color = found.files.find(named, IMAGE_ENDINGS) if named else None
+    color = found.files.find(named, COLOR_ENDINGS) if named else None
     if color is None:
         found.no_color.append(str(found.files.wanted(named)) if named else "an entry without file_path")
         return None
@@ -216,7 +217,7 @@ def _mask(entry: Mapping[str, Any], image: Path, found: _Found) -> MaskFile | No
     """What hides pixels of the image: black of a named mask or of one in masks/, white of instant-ngp's."""
     named = _named(entry, ("mask_path",))
     if named:
-        mask = found.files.find(named, IMAGE_ENDINGS)
+        mask = found.files.find(named, COLOR_ENDINGS)
         if mask is None:
             found.no_mask.append(str(found.files.wanted(named)))
             return None

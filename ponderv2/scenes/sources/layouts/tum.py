@@ -12,13 +12,15 @@ import numpy as np
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
+from ponderv2.scenes.depth_files import DEPTH_ENDINGS
 from ponderv2.scenes.frame_names import by_number, numbers_of, some
+from ponderv2.scenes.pictures import COLOR_ENDINGS
 from ponderv2.scenes.plain_text import read_text
 from ponderv2.scenes.sources.capture import Capture, Lens, PictureFile, RawFrame, pinhole
 from ponderv2.scenes.sources.config import RgbdConfig
 from ponderv2.scenes.sources.layouts.calibration import Calibration, find_calibration
 from ponderv2.scenes.sources.layouts.image_folders import files_like, folder_like, list_images, number_or_name
-from ponderv2.scenes.sources.named_files import IMAGE_ENDINGS, NamedFiles
+from ponderv2.scenes.sources.named_files import NamedFiles
 from ponderv2.scenes.sources.pairing import Poses, pair_frames
 from ponderv2.scenes.sources.text_files import rotation_of_quaternion
 
@@ -183,7 +185,7 @@ def _distinct(rows: Sequence[_Row], what: str, repairs: list[str]) -> list[_Row]
 
 
 def _rows(path: Path) -> list[_Row]:
-    """Lines that are not comments, as they come. A first line of words names columns."""
+    """Lines that are not comments, in their order. A first line of words names columns."""
     rows: list[_Row] = []
     strange: list[str] = []
     for line in read_text(path).splitlines():
@@ -260,9 +262,10 @@ def _image(path: Path, row: _Row, words: tuple[str, ...], files: NamedFiles) -> 
     """The file of a row, whose folder may be left out; where it should be, if it is not there."""
     name = row.words[0]
     folder = _image_folder(path, words)
-    found = files.find(name, IMAGE_ENDINGS)
+    endings = DEPTH_ENDINGS if words == DEPTH_WORDS else COLOR_ENDINGS
+    found = files.find(name, endings)
     if found is None and folder is not None and "/" not in name.replace("\\", "/"):
-        found = files.find(f"{folder.name}/{name}", IMAGE_ENDINGS)
+        found = files.find(f"{folder.name}/{name}", endings)
     return found or path / name
 
 
