@@ -36,7 +36,7 @@ def viewpoints(scene: Scene, config: CameraPathConfig) -> tuple[Viewpoint, ...]:
 
 
 def camera_path(scene: Scene, config: CameraPathConfig) -> CameraPath:
-    """The same, with what is to be said of them and how fast a film of them should be."""
+    """The same, with what is to be said of them and how fast a video of them should be."""
     match config:
         case OwnCamerasConfig():
             return CameraPath(_own(scene, config))

@@ -22,7 +22,7 @@ class Viewpoint:
     """The frame that was taken from there."""
 
     def resized(self, width: int) -> Viewpoint:
-        """With so many pixels across; the height follows."""
+        """With `width` pixels across; the height follows."""
         return replace(self, camera=resized(self.camera, width))
 
 
@@ -35,7 +35,7 @@ class CameraPath:
     notes: tuple[str, ...] = ()
     """What the user should know of where they are."""
     frames_per_second: float | None = None
-    """Of the film that they are for; None = nothing says."""
+    """Of the video that they are for; None = nothing says."""
 
 
 def resized(camera: Camera, width: int) -> Camera:

@@ -76,7 +76,7 @@ def orders(ids: list[str], near: bool = False) -> Iterator[Order]:
     last = number[0] + number[-1]
     if not near:
         yield from _sorted_as_text(number)
-        rules.append(("pictures and poses run in opposite directions", lambda n: last - n))
+        rules.append(("images and poses run in opposite directions", lambda n: last - n))
     for words, rule in rules:
         partner = {index: place[target] for index, n in enumerate(number) if (target := rule(n)) in place}
         if len([1 for one, two in partner.items() if one != two]) >= FEWEST_FRAMES:

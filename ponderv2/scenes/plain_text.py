@@ -77,7 +77,7 @@ def words(text: str, decimal_comma: bool = False) -> list[str]:
 
 
 def plain_notation(text: str) -> str:
-    """As `float` reads them: exponents of Fortran (1.5d0), and nan and inf as Windows prints them (1.#IND)."""
+    """As `float` reads them: exponents of Fortran (1.5d0), nan and inf as Windows prints them (1.#IND)."""
     return _FORTRAN.sub("e", _WINDOWS_NAN.sub("nan", text))
 
 

@@ -97,7 +97,7 @@ def put_back(folder: Path) -> None:
 
 
 def _write_frames(folder: Path, contents: PreparedScene) -> tuple[list[PreparedFrame], list[tuple[int, int]]]:
-    """The cameras of all frames and the sizes of their images, which are written as they come."""
+    """The cameras of all frames and the sizes of their images, which are written one by one."""
     cameras: list[PreparedFrame] = []
     sizes: list[tuple[int, int]] = []
     known: set[str] = set()

@@ -48,7 +48,7 @@ class BoundedFile(RotatingFileHandler):
         return f"{self.baseFilename}{OLDER}"
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """What cannot be written ends the run; logging would print it and go on."""
+        """What cannot be written ends the run; logging would print it and continue."""
         raise
 
     def close(self) -> None:

@@ -154,7 +154,7 @@ class RenderConfig(PresetConfig):
     """Also write the rendered picture beside the real frame."""
     video: Literal["none", "mp4", "gif"] = "none"
     frames_per_second: PositiveInt | None = None
-    """Of the film; by default what the file of the cameras says, else 15."""
+    """Of the video; by default what the file of the cameras says, else 15."""
     depth_range: tuple[NonNegativeFloat, PositiveFloat] | None = None
     """Metres that the colours of depth pictures span; by default the range of the scene."""
     refine: RefineConfig = RefineConfig()

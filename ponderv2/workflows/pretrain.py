@@ -226,7 +226,7 @@ def _validation(
     config: PretrainConfig, parts: tuple[OpenPart[PretrainDataConfig], ...], model: PretextModel, folder: Path
 ) -> JointValidation:
     """Held-out views of a few scenes of each dataset."""
-    # Captures of one place have no scenes to spare: their held-out photographs are validated.
+    # Captures of one place have no scenes to spare: their held-out images are validated.
     data = [
         PretrainDataset(one.store, one.val_split or one.part.train_split, one.part.data, one.seed)
         for one in parts
@@ -262,7 +262,7 @@ class _Validation:
         return any(frame.has_color for scene in scenes for frame in validation_frames(scene))
 
     def measure(self, number: int, step: int, logbook: Logbook | None) -> list[dict[str, float]]:
-        """Metrics of each view. The first view is kept as a picture."""
+        """Metrics of each view. The first view is kept as an image."""
         scene = self.data.validation(number)
         rows: list[dict[str, float]] = []
         for view, pair in enumerate(compare_views(self.model, scene, self.settings.evaluate_width)):

@@ -29,7 +29,7 @@ _SCALE = np.array(
 
 
 def preview(pair: ViewPair) -> Picture:
-    """Above the photograph with its depth, below the rendered view with depth and normals.
+    """Above the image with its depth, below the rendered view with depth and normals.
 
     Of a view without colour both colours are left white: what is rendered is compared with nothing.
     """

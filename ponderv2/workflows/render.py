@@ -41,7 +41,7 @@ from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 from ponderv2.workflows.view_metrics import mean_metrics
 
 FRAMES_PER_SECOND = 15
-"""Of films of cameras that say nothing."""
+"""Of videos of cameras whose file does not say it."""
 Bytes = UInt8[ndarray, "row column 3"]
 
 
@@ -214,7 +214,7 @@ def photograph(view: Viewpoint) -> Photograph:
 
 
 def compare(seen: RenderedView, real: Photograph, view: Viewpoint) -> dict[str, float]:
-    """Metrics of a rendered view against its photograph; depth where both are known.
+    """Metrics of a rendered view against its image; depth where both are known.
 
     Of a view without colour neither psnr nor ssim, of one with a mask psnr of what it shows and no ssim.
     """

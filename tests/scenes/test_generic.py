@@ -159,14 +159,14 @@ def test_a_recording_without_colour_is_read_with_depth_alone(tmp_path: Path, nam
     assert "depth alone" in capture.notes[0]
 
 
-def test_what_is_told_is_not_questioned(tmp_path: Path):
+def test_what_is_given_is_not_questioned(tmp_path: Path):
     root = write(
         tmp_path, Form("t q w first", direction="world_to_camera", axes="opengl", depth_unit=1 / 4000)
     )
     told = {"quaternion": "wxyz", "direction": "world_to_camera", "axes": "opengl"}
     capture = read(root, generic=told, depth_scale=1 / 4000)
     assert_is_the_room(capture)
-    assert any("as told" in note for note in capture.notes)
+    assert any("as given" in note for note in capture.notes)
     wrong = read(root, generic={**told, "axes": "opencv"}, depth_scale=1 / 4000)
     assert np.abs(wrong.frames[0].camera_to_world - POSES[0]).max() > 0.1
 
@@ -257,7 +257,7 @@ def test_what_is_missing_or_not_clear_is_asked_for(tmp_path: Path, what: str):
     assert fix in str(caught.value.fix)
 
 
-def test_names_of_folders_and_files_can_be_told(tmp_path: Path):
+def test_names_of_folders_and_files_can_be_given(tmp_path: Path):
     root = write(tmp_path, Form(color="left/{}.png", depth="sensor/{}.png", poses="a.txt"))
     write(tmp_path, Form(rows="3x4", color="right/{}.png", depth="sensor/{}.png", poses="b.txt"))
     told = {"color": "right", "depth": "sensor", "poses": "b.txt"}

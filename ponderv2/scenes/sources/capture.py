@@ -29,7 +29,7 @@ class Picture(Protocol):
         ...
 
     def depth(self) -> Shaped[ndarray, "row column"]:
-        """Raw numbers of a depth picture: uint16, or int64 or float32 where they are none of that."""
+        """Raw numbers of a depth image: uint16, or int64 or float32 where they are none of that."""
         ...
 
     def jpeg(self) -> bytes | None:
@@ -53,7 +53,7 @@ class PictureFile:
         return read_image(self.path)
 
     def depth(self) -> Shaped[ndarray, "row column"]:
-        """Raw numbers of a depth picture: uint16, or int64 or float32 where they are none of that."""
+        """Raw numbers of a depth image: uint16, or int64 or float32 where they are none of that."""
         return read_depth(self.path)
 
     def jpeg(self) -> bytes | None:

@@ -1,7 +1,7 @@
 """Lists of poses in text: 7, 8, 12 or 16 numbers a line, matrices over several lines, one file each, arrays.
 
-What the numbers are is told by their count, by the names of columns, and by what only a rotation can be (rows
-of length one). Order of a quaternion, direction and axes are left open where nothing says them.
+What the numbers are follows from their count, from the names of columns, and from what only a rotation can be
+(rows of length one). Order of a quaternion, direction and axes are left open where nothing says them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a list of poses is to be read: quaternion, direction, axes, units. Told, or decided by depth images."""
+"""How a list of poses is read: quaternion, direction, axes, units. Given, or decided by depth images."""
 
 from __future__ import annotations
 
@@ -79,16 +79,16 @@ class ChosenReading:
 
 def choose_reading(
     listed: PoseList,
-    told: GenericConfig,
+    given: GenericConfig,
     depth_unit: float | None,
     images: Sequence[tuple[Float64[ndarray, "row column"], Float64[ndarray, "3 3"]]],
     poses_of_images: Callable[[Float[ndarray, "pose 4 4"]], Float[ndarray, "image 4 4"]],
 ) -> ChosenReading:
-    """The reading that was told, or the one under which the depth images agree clearly.
+    """The reading that was given, or the one under which the depth images agree clearly.
 
     Args:
         listed: The poses of the file.
-        told: What is not `auto` there is not questioned.
+        given: What is not `auto` there is not questioned.
         depth_unit: Metres per unit of the depth images, where it is known.
         images: Raw depth and intrinsics of some frames.
         poses_of_images: The pose of each of these images, from all poses of the list.
@@ -98,10 +98,10 @@ def choose_reading(
     """
     quaternion = listed.quaternion is not None
     middle = _median_depth([depth for depth, _ in images])
-    candidates = _candidates(listed, told, _depth_units(depth_unit, middle))
+    candidates = _candidates(listed, given, _depth_units(depth_unit, middle))
     if len(candidates) == 1:
         return ChosenReading(
-            candidates[0], f"poses: {listed.form}; {candidates[0].words(quaternion)}, as told"
+            candidates[0], f"poses: {listed.form}; {candidates[0].words(quaternion)}, as given"
         )
     base = min(
         (one.depth_unit for one in candidates), key=lambda unit: abs(np.log(unit * middle / USUAL_DEPTH))
@@ -117,7 +117,7 @@ def choose_reading(
     )
     by_words = {one.words(quaternion): one for one in candidates}
     if not decision.clear:
-        raise _unclear(decision, by_words, told)
+        raise _unclear(decision, by_words, given)
     best, next_best = decision.scores[0], decision.scores[1]
     return ChosenReading(
         by_words[best[0]],
@@ -126,18 +126,18 @@ def choose_reading(
     )
 
 
-def _candidates(listed: PoseList, told: GenericConfig, depth_units: Sequence[float]) -> list[PoseReading]:
+def _candidates(listed: PoseList, given: GenericConfig, depth_units: Sequence[float]) -> list[PoseReading]:
     orders: tuple[QuaternionOrder, ...] = get_args(QuaternionOrder)
     if listed.quaternion is None:
         orders = orders[:1]
-    elif listed.order is not None and told.quaternion == "auto":
+    elif listed.order is not None and given.quaternion == "auto":
         orders = (listed.order,)
-    elif told.quaternion != "auto":
-        orders = (told.quaternion,)
+    elif given.quaternion != "auto":
+        orders = (given.quaternion,)
     directions: tuple[PoseDirection, ...] = get_args(PoseDirection)
-    directions = directions if told.direction == "auto" else (told.direction,)
-    axes: tuple[Axes, ...] = get_args(Axes) if told.axes == "auto" else (told.axes,)
-    units = _pose_units(listed) if told.pose_unit is None else (told.pose_unit,)
+    directions = directions if given.direction == "auto" else (given.direction,)
+    axes: tuple[Axes, ...] = get_args(Axes) if given.axes == "auto" else (given.axes,)
+    units = _pose_units(listed) if given.pose_unit is None else (given.pose_unit,)
     columns = (False, True) if listed.by_rows_or_columns else (False,)
     return [PoseReading(*one) for one in product(orders, directions, axes, units, depth_units, columns)]
 
@@ -164,7 +164,7 @@ def _median_depth(images: Sequence[ndarray]) -> float:
     return float(np.median(np.concatenate(measured))) if any(map(len, measured)) else 1.0
 
 
-def _unclear(decision: Decision, by_words: dict[str, PoseReading], told: GenericConfig) -> SceneError:
+def _unclear(decision: Decision, by_words: dict[str, PoseReading], given: GenericConfig) -> SceneError:
     """What to give: the options in which the readings that agree about as well differ."""
     best = decision.scores[0][1]
     tied = [by_words[name] for name, score in decision.scores if score >= best - MARGIN] if best > 0 else []

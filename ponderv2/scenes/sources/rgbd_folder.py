@@ -118,13 +118,13 @@ def _refuse_missing_files(config: RgbdConfig) -> None:
             raise SceneError(f"no file {file}, which source.{name} names", fix="give the path of the file")
 
 
-def _recordings(root: Path, layout: str, told: GenericConfig) -> list[tuple[Path, str]]:
+def _recordings(root: Path, layout: str, given: GenericConfig) -> list[tuple[Path, str]]:
     """The folder itself, or else the folders below it; .sens files of one folder are one recording each."""
     if root.is_dir() and layout in ("auto", "sens"):
         files = sorted(root.glob("*.sens"))
         if len(files) > 1:
             return [(path, "sens") for path in files]
-    own = "generic" if layout == "generic" and told.depth is not None else _layout_of(root, layout)
+    own = "generic" if layout == "generic" and given.depth is not None else _layout_of(root, layout)
     if own is not None:
         return [(root, own)]
     level = [root] if root.is_dir() else []

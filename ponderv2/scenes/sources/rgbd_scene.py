@@ -209,7 +209,7 @@ def _with_valid_poses(capture: Capture, path: Path, found: _Findings) -> Capture
 def _turn(capture: Capture, limits: Limits, up: str, found: _Findings) -> Float[ndarray, "4 4"]:
     """The rotation of the recording's frame into one with z up."""
     if up != "auto":
-        found.notes.append(f"up: the {up} axis of the recording, as told")
+        found.notes.append(f"up: the {up} axis of the recording, as given")
         return turn_up(np.array(AXES[up]))
     if capture.z_is_up:
         found.notes.append("up: z, known from the layout")

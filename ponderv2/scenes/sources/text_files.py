@@ -106,7 +106,7 @@ def checked_intrinsics(matrix: Float[ndarray, "3 3"], path: Path) -> Float[ndarr
         )
     if max(fx, abs(fy)) < 5 and np.abs(matrix[:2, 2]).max() <= 1:
         raise SceneError(
-            f"{path} holds numbers relative to the size of the pictures: fx = {fx:g}, cx = {matrix[0, 2]:g}",
+            f"{path} holds numbers relative to the size of the images: fx = {fx:g}, cx = {matrix[0, 2]:g}",
             fix="write pixels: multiply fx and cx by the width, fy and cy by the height",
         )
     return matrix.astype(np.float64)
