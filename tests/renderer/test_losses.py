@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -149,3 +149,20 @@ def test_every_term_reaches_the_total(term: str) -> None:
     zero = torch.zeros(())
     losses = RenderLosses(**{field.name: zero for field in fields(RenderLosses)} | {term: torch.tensor(2.5)})
     assert float(losses.total()) == 2.5
+
+
+def test_rays_without_a_colour_count_for_neither_colour_loss_nor_psnr(rng: torch.Generator) -> None:
+    output, targets = _output(rng), _targets(rng)
+    colored = torch.arange(12) % 3 == 0
+    some = replace(targets, colored=colored)
+    config = RenderLossConfig(color=1.0, semantic=0)
+    counted = targets.hit & colored
+    expected = (output.color - targets.color)[counted].abs().mean()
+    torch.testing.assert_close(render_losses(output, some, None, config).color, expected)
+    square = (output.color - targets.color)[counted].square().mean()
+    torch.testing.assert_close(psnr(output, some, config), -10.0 * torch.log10(square))
+    whole, none = (render_losses(output, one, None, config) for one in (targets, some))
+    assert torch.equal(whole.depth, none.depth) and torch.equal(whole.sdf, none.sdf)
+    nothing = replace(targets, colored=torch.zeros(12, dtype=torch.bool))
+    assert float(render_losses(output, nothing, None, config).color) == 0.0
+    assert bool(torch.isnan(psnr(output, nothing, config)))

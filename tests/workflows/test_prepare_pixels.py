@@ -12,7 +12,9 @@ from PIL import Image
 
 from ponderv2.errors import SceneError
 from ponderv2.scenes.scene import Scene
+from ponderv2.scenes.sources.capture import Capture, Lens, PictureFile, RawFrame, pinhole
 from ponderv2.scenes.sources.config import CheckConfig, FusionConfig, RgbdConfig
+from ponderv2.scenes.sources.depth_units import with_depth_numbers
 from ponderv2.scenes.storage import SceneStore
 from ponderv2.workflows import prepare
 from ponderv2.workflows.configs import PrepareConfig
@@ -384,3 +386,17 @@ def test_a_recording_of_depth_alone_is_checked(tmp_path):
     found = result.scenes[0].check
     assert found is not None and found.suspect and "0.5" in found.likely_cause  # twice as deep as the room
     assert found.color_correlation is None
+
+
+def test_published_sun_rgbd_depth_is_recognised(sample_data):
+    """Numbers as they are distributed: 19 m in millimetres, 2.4 m with the bits put right."""
+    paths = sorted((sample_data / "sunrgbd").rglob("depth_bfx/*.png"))
+    if not paths:
+        pytest.skip("no SUN RGB-D sample")
+    lens = Lens(pinhole(529.5, 529.5, 365.0, 265.0), (730, 530))
+    frame = RawFrame("0", None, PictureFile(paths[0]), np.eye(4), lens, lens)
+    capture, chosen = with_depth_numbers(Capture("sun", (frame,), 0.001), 10.0, None)
+    raw = np.asarray(Image.open(paths[0])).astype(np.uint32)
+    expected = ((raw >> 3) | (raw << 13)) & 0xFFFF
+    assert np.array_equal(capture.frames[0].depth.depth(), expected)
+    assert 1.0 < np.median(expected[expected > 0]) / 1000 < 4.0 and "rotated back" in chosen.notes[0]
