@@ -71,9 +71,12 @@ def render(  # noqa: PLR0913 - one argument per option
 
 
 def _cameras(cameras: str | None) -> dict[str, str] | None:
-    """A file of cameras, else the name of a kind."""
+    """A file of cameras, that of a recording's folder, else the name of a kind."""
     if cameras is None:
         return None
+    inside = Path(cameras) / "transforms.json"
+    if inside.is_file():
+        return {"kind": "file", "path": str(inside)}
     if cameras.lower().endswith(".json") or Path(cameras).is_file():
         return {"kind": "file", "path": cameras}
     return {"kind": cameras}

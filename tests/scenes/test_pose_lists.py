@@ -175,6 +175,9 @@ def test_an_array_of_poses_is_read(tmp_path: Path, shape: tuple[int, ...]):
     [
         ("", "no poses"),
         ("1 2 3\n4 5 6\n", "different length"),
+        ("0.28\ufffd0.\n", "no poses"),
+        (blocks(POSES).replace(" 1.000000000", " ."), "none"),
+        ("# timestamp tx ty tz qx qy qz qw\n1 2 3 4 5 6 7 8\n" + "1 2 3 4 5 6 7\n" * 20, "no four of them"),
         (lines(T, Q * 3), "no four of them"),
         (lines(T, T, T[:, :1]), "no four of them"),
         (lines(R9 * 2 + 1, T), "no rotation"),

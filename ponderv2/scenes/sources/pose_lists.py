@@ -102,12 +102,15 @@ def read_poses(path: Path) -> PoseList:
     header = _header(text, rows)
     if header is not None and not _is_numeric(rows[0]):
         rows = rows[1:]
+    if not rows:
+        raise SceneError(f"{path} holds names of columns and no poses", fix=f"write {FORMS}")
     if len(rows) > 2 and len(rows[0]) == 1 and rows[0][0] == str(len(rows) - 1):
         rows = rows[1:]  # how many there are
     counts = [len(row) for row in rows]
     usual = max(set(counts), key=counts.count)
     if usual <= 4 or counts.count(usual) < MOSTLY * len(rows) - 1:
         return _of_blocks(rows, path)
+    header = header if header is not None and len(header) == usual else None
     found = _of_table(_Table([row if len(row) == usual else _lost(row, usual) for row in rows], header, path))
     n_lost = len(rows) - counts.count(usual)
     return replace(found, form=f"{found.form}; {n_lost} damaged lines") if n_lost else found
@@ -337,7 +340,8 @@ def _ends_matrices(blocks: list[list[list[str]]]) -> bool:
     last = [block[3] for block in blocks], [[row[3] for row in block] for block in blocks]
 
     def fits(one: list[str]) -> bool:
-        return "nan" in one[0].lower() or list(map(float, one)) == [0, 0, 0, 1]
+        numeric = all(_NUMBER.fullmatch(word) for word in one)
+        return numeric and ("nan" in one[0].lower() or list(map(float, one)) == [0, 0, 0, 1])
 
     return any(np.mean([fits(one) for one in kind]) >= MOSTLY for kind in last)
 
