@@ -1,10 +1,9 @@
 """Are poses, depth, cameras, colour and points of a scene consistent? Frames are compared with each other.
 
 When they are not, other readings of the same files are tried (inverse poses, mirrored axes, other scales and
-focal lengths), then images of other frames, then motions of the points that the cameras did not make;
-the one under which all agrees names the likely cause. What moves all frames alike leaves the depth of the
-frames
-in agreement: colour is compared with depth of its own. Metres.
+focal lengths), then images of other frames, then motions of the points that the cameras did not make; the one
+under which all agrees names the likely cause. What moves all frames alike leaves the depth of the frames in
+agreement: colour is compared with depth of its own. Metres.
 """
 
 from __future__ import annotations
@@ -104,9 +103,8 @@ def check_scene(
 ) -> CheckResult:
     """Compare frames with each other and with the cloud; name the likely cause where they disagree.
 
-    `recording_to_scene`: what was done to the world when the recording was prepared. Readings of the
-    poses (such
-    as their inverse) concern those of the recording.
+    `recording_to_scene`: what was done to the world when the recording was prepared. Readings of the poses
+    (such as their inverse) concern those of the recording.
     """
     frames = [frame for frame in _chosen(scene.frames, settings.max_frames)]
     samples = [sample_frame(frame, settings.n_pixels, recording_to_scene) for frame in frames]

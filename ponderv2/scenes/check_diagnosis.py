@@ -24,13 +24,11 @@ EQUAL = 0.003
 SMALLEST = 0.06
 """Natural logarithm of a factor below which depth scale and focal length are not called wrong."""
 COLORS_LEAD, COLORS_LEFT = 0.08, 0.7
-"""Where depth cannot tell two readings apart, colours of pixels seen again can: their correlation must
-rise by
-the first number, and what lacks to 1 fall to the second part."""
+"""Where depth cannot tell two readings apart, colours of pixels seen again can: their correlation must rise
+by the first number, and what lacks to 1 fall to the second part."""
 CONVINCING = 0.5
 """Closeness that a reading must reach to be named. Right ones reach 0.66 to 0.99 on generated rooms and
-recordings
-of a Kinect, wrong ones at most 0.4 where the files are wrong."""
+recordings of a Kinect, wrong ones at most 0.4 where the files are wrong."""
 CONVINCING_TOGETHER = 0.75
 """Closeness that two changes at once must reach: one of 250 such pairs reached 0.66 by chance."""
 TOGETHER = (0.001, 0.01, 0.0254, 0.125, 0.2, 0.25, 0.3048, 3.2808, 4.0, 5.0, 8.0, 39.37, 100.0, 1000.0)

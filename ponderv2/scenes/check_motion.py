@@ -11,9 +11,8 @@ from ponderv2.scenes.check_scale import median_depth
 
 FEWEST_STEPS = 6
 TOGETHER, APART = 0.5, 0.2
-"""Rank correlation of the two changes from which on poses and images belong together, and below which
-they do not.
-Every recording at hand reaches 0.6 or more; its images in another order stay below 0.2."""
+"""Rank correlation of the two changes from which on poses and images belong together, and below which they do
+not. Every recording at hand reaches 0.6 or more; its images in another order stay below 0.2."""
 SAME_POSE, SAME_IMAGE = 1e-6, 1e-4
 """Changes below these are none. Sensors have noise: the depth of a camera at rest changes by more than the
 second."""

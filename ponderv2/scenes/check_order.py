@@ -35,13 +35,11 @@ KEPT, KEPT_WIDTH = 160, 160
 """Frames that are kept in memory, and their width."""
 FEWEST_FRAMES = 4
 LOWEST = 0.5
-"""Closeness that an order must reach. Neighbouring frames that were all moved alike agree well in spite
-of it: how
-much better is enough, `leads` knows."""
+"""Closeness that an order must reach. Neighbouring frames that were all moved alike agree well in spite of
+it: how much better is enough, `leads` knows."""
 CORRELATED, LESS, LEFT = 0.2, 0.08, 0.85
 """The same for the correlation of local contrast: the lowest, the least lead, the part that may remain of
-what
-lacks to 1."""
+what lacks to 1."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ class OrderCheck:
             seen = [self._sample(order.partner[index])[0] for index in chosen]
             if any(one.depth.shape != own[0][0].depth.shape for one in (*(two for two, _ in own), *seen)):
                 continue
-            stack = ContrastStack([image for _, image in own], own[0][0].depth.shape)
+            stack = ContrastStack([image for _, image in own], [one.depth.shape for one, _ in own])
             found = self._correlation(stack, seen)
             if found > max(CORRELATED, best[1]):
                 before = self._correlation(stack, [one for one, _ in own])

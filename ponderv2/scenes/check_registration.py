@@ -17,56 +17,37 @@ from numpy import ndarray
 from ponderv2.scenes.check_agreement import Agreement, Samples
 
 Image = Float64[ndarray, "row column"]
+Images = list[Float64[ndarray, "_ _"] | None]
+"""Of any sizes; None for a frame without colour."""
 
 WIDTH = 160
 """To which images are reduced: finer structure than 1/160 of the width is calibration, not a mistake."""
 CONTRAST = 0.04
-"""Of the width: the neighbourhood whose mean and spread are taken out. Brightness itself correlates at
-0.8 even
-for images shifted by 8 % of the width, its local contrast at half of what it does in place."""
+"""Of the width: the neighbourhood whose mean and spread are taken out. Brightness itself correlates at 0.8
+even for images shifted by 8 % of the width, its local contrast at half of what it does in place."""
 FEWEST_MATCHES, FEWEST_OF_PAIR = 300, 12
 """Pixels seen again, in all and of one pair."""
 MAGNIFIED = (
-    0.4,
-    0.5,
-    0.56,
-    0.63,
-    0.71,
-    0.77,
-    0.83,
-    0.9,
-    0.95,
-    1.05,
-    1.11,
-    1.2,
-    1.3,
-    1.41,
-    1.6,
-    1.8,
-    2.0,
-    2.5,
+    *(0.4, 0.5, 0.56, 0.63, 0.71, 0.77, 0.83, 0.9, 0.95),
+    *(1.05, 1.11, 1.2, 1.3, 1.41, 1.6, 1.8, 2.0, 2.5),
 )
 LEAD, LEFT, LITTLE_LEFT, WINS = 0.08, 0.85, 0.65, 0.7
-"""By how much the correlation must rise under another placement, which part of what lacks to 1 may
-remain, and in
-which part of the pairs it must be better. Sound recordings: at most 0.00 (walk through a box), kitchen
+"""By how much the correlation must rise under another placement, which part of what lacks to 1 may remain,
+and in which part of the pairs it must be better. Sound recordings: at most 0.00 (walk through a box), kitchen
 below."""
 LOWEST = 0.25
 """Correlation that an explanation must reach; unrelated images stay below 0.13."""
 FEWEST_EDGES, FEWEST_FRAMES = 30, 3
 EDGES_LEAD, EDGES_LOWEST, EDGES_WINS = 0.08, 0.68, 0.75
-"""The same of edges, where colours cannot tell. Rank of the image gradient at depth edges, 0..1: 0.70 to
-0.83 in
-place, 0.60 to 0.67 elsewhere."""
+"""The same of edges, where colours cannot tell. Rank of the image gradient at depth edges, 0..1: 0.70 to 0.83
+in place, 0.60 to 0.67 elsewhere."""
 EDGES_AGAINST = 0.03
 """Loss of edges that refutes what the contrast says, in at least AGAINST_FRAMES."""
 AGAINST_FRAMES = 8
 STRONG = 0.05
 """Mean distance, in widths, between where colours are and where they belong, from which on a scene is
-suspect. The
-two cameras of one Kinect, not registered, are 0.035 to 0.04 apart, which is worth a note; a camera of
-another image size is
-0.06 or more away."""
+suspect. The two cameras of one Kinect, not registered, are 0.035 to 0.04 apart, which is worth a note; a
+camera of another image size is 0.06 or more away."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +95,7 @@ def check_registration(
     images = [local_contrast(one.grey) for one in samples]
     if all(image is None or image.std() < 1e-3 for image in images):
         return Registration(None, None, "", unknown="colour images without contrast")
-    height, width = samples[int(np.argmax(colored))].depth.shape
+    height, width = samples[0].depth.shape
     identity = Placement("", np.eye(3))
     others = list(placements(width, height))
     witness = _Witness(samples, images, found, np.array(pairs, np.int64).reshape(-1, 2))
@@ -213,10 +194,14 @@ def local_contrast(grey: Image | None) -> Image | None:
 
 
 class ContrastStack:
-    """Reduced images in one row of numbers, so that pixels of many are read at once."""
+    """Reduced images in one row of numbers, so that pixels of many are read at once.
 
-    def __init__(self, images: list[Image | None], shape: tuple[int, ...]) -> None:
-        self.full = np.array([shape[1], shape[0]], np.float64)
+    Placements are of pixels at the size of the first frame; frames may have other sizes.
+    """
+
+    def __init__(self, images: Images, shapes: list[tuple[int, ...]]) -> None:
+        """`shapes`: rows and columns of each frame in full."""
+        self.full = np.array([(shape[1], shape[0]) for shape in shapes], np.float64).reshape(-1, 2)
         size = [(1, 1) if image is None else (image.shape[1], image.shape[0]) for image in images]
         self.size = np.array(size, np.int64).reshape(-1, 2)
         self.start = np.concatenate([[0], np.cumsum(self.size.prod(axis=1))])
@@ -225,9 +210,9 @@ class ContrastStack:
 
     def at(self, frame: ndarray, pixel: ndarray, matrix: ndarray) -> Float64[ndarray, " point"]:
         """Nearest values at placed pixels of the full images; not a number outside or where there is none."""
-        placed = pixel @ matrix[:2, :2].T + matrix[:2, 2]
+        placed = ((pixel + 0.5) * (self.full[0] / self.full[frame]) - 0.5) @ matrix[:2, :2].T + matrix[:2, 2]
         size = self.size[frame]
-        place = np.rint((placed + 0.5) * (size / self.full) - 0.5)
+        place = np.rint((placed + 0.5) * (size / self.full[0]) - 0.5)
         inside = ((place >= 0) & (place < size)).all(axis=1)
         value = np.full(len(pixel), np.nan)
         x, y = place[inside].astype(np.int64).T
@@ -261,16 +246,15 @@ def contrast_of_pairs(
 class _Witness:
     """Evidence for any placement."""
 
-    def __init__(
-        self, samples: list[Samples], images: list[Image | None], found: Agreement, pairs: ndarray
-    ) -> None:
+    def __init__(self, samples: list[Samples], images: Images, found: Agreement, pairs: ndarray) -> None:
         self.found, self.pairs = found, pairs
-        self.stack = ContrastStack(images, samples[0].depth.shape)
+        shapes = [one.depth.shape for one in samples]
+        self.stack = ContrastStack(images, shapes)
         pixels = [_depth_edges(one.depth) for one in samples]
         self.edge = np.concatenate(pixels)
         self.frame = np.repeat(np.arange(len(samples)), [len(one) for one in pixels])
         self.n_frames = len(samples)
-        self.gradients = ContrastStack([_gradient_rank(one.grey) for one in samples], samples[0].depth.shape)
+        self.gradients = ContrastStack([_gradient_rank(one.grey) for one in samples], shapes)
 
     def contrast(self, placement: Placement) -> Float64[ndarray, "pair 2"]:
         return contrast_of_pairs(self.stack, self.found, self.pairs, placement.matrix)

@@ -30,13 +30,35 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     for index, shot in enumerate(box_room.shots()):
         depth = np.rint(shot.depth * 1000).astype(np.uint16)
         frames.append(PreparedFrame(str(index), box_room.K, shot.pose, shot.color, depth))
-        row, column = np.mgrid[0 : box_room.HEIGHT, 0 : box_room.WIDTH]
-        ray = np.stack([column, row, np.ones_like(row)], axis=-1) @ np.linalg.inv(box_room.K).T
-        points.append((ray * shot.depth[..., None]).reshape(-1, 3) @ shot.pose[:3, :3].T + shot.pose[:3, 3])
+        points.append(points_of(shot, box_room.K))
     coord = np.concatenate(points).astype(np.float32)
     cloud = PreparedCloud(coord, np.zeros(coord.shape, np.uint8), np.ones_like(coord))
     store.write("train", "box", PreparedScene.of(cloud, frames))
     return store.read("box")
+
+
+def test_frames_of_two_sizes_have_their_colours_in_place(tmp_path: Path):
+    store = SceneStore.create(tmp_path, DatasetInfo("box"))
+    frames, points = [], []
+    for index, pose in enumerate(box_room.poses(12)):
+        size = 2 if index == 0 else 1
+        lens = np.array([[size, 0, (size - 1) / 2], [0, size, (size - 1) / 2], [0, 0, 1.0]]) @ box_room.K
+        shot = box_room.shoot(pose, lens, (size * box_room.WIDTH, size * box_room.HEIGHT))
+        depth = np.rint(shot.depth * 1000).astype(np.uint16)
+        frames.append(PreparedFrame(str(index), lens, pose, shot.color, depth))
+        points.append(points_of(shot, lens))
+    coord = np.concatenate(points).astype(np.float32)
+    cloud = PreparedCloud(coord, np.zeros(coord.shape, np.uint8), np.ones_like(coord))
+    store.write("train", "box", PreparedScene.of(cloud, frames))
+    found = check_scene(store.read("box"), SETTINGS)
+    assert not found.suspect and found.likely_cause == "" and found.notes == ()
+    assert found.contrast_correlation is not None and found.contrast_correlation > 0.5
+
+
+def points_of(shot: box_room.Shot, lens: np.ndarray) -> np.ndarray:
+    row, column = np.mgrid[0 : shot.depth.shape[0], 0 : shot.depth.shape[1]]
+    ray = np.stack([column, row, np.ones_like(row)], axis=-1) @ np.linalg.inv(lens).T
+    return (ray * shot.depth[..., None]).reshape(-1, 3) @ shot.pose[:3, :3].T + shot.pose[:3, 3]
 
 
 def changed(
