@@ -28,6 +28,7 @@ from ponderv2.reconstruction.viewpoint import CameraPath, Viewpoint
 from ponderv2.scenes.frame_names import by_number
 from ponderv2.scenes.pictures import COLOR_ENDINGS, LARGEST_SIDE, picture_size
 from ponderv2.scenes.plain_text import parse_json, read_text
+from ponderv2.scenes.point_rows import near_pose
 from ponderv2.scenes.scene import Frame
 from ponderv2.scenes.sources.named_files import NamedFiles
 from ponderv2.scenes.sources.poses import clean_poses
@@ -197,24 +198,26 @@ def _size_of(files: NamedFiles, named: str) -> tuple[int, int]:
 
 def _moved_to_scene(entries: list[_Entry], frames: Sequence[Frame]) -> tuple[list[_Entry], str]:
     """Frames of the scene with the same names tell where the recording is in it."""
-    by_name = {one.name: one for one in entries}
+    # Maps of places far from zero (UTM) would take rounded rotations times that distance with them.
+    start = np.mean([one.camera_to_world[:3, 3] for one in entries], axis=0)
+    poses = {one.name: near_pose(one.camera_to_world, start) for one in entries}
     maps = []
     for frame in frames:
-        entry = by_name.get(frame.id) or by_name.get(frame.id.split("_", 1)[-1])
-        if entry is not None:
+        own = next((poses[one] for one in (frame.id, frame.id.split("_", 1)[-1]) if one in poses), None)
+        if own is not None:
             pose = np.linalg.inv(frame.camera.world_to_camera.double().numpy())
-            maps.append(pose @ np.linalg.inv(entry.camera_to_world))
+            maps.append(pose @ np.linalg.inv(own))
     unmoved = "poses are taken as they are, in the frame of the scene"
     if len(maps) < FEWEST_SHARED:
         return entries, unmoved
     middle = np.median(np.stack(maps), axis=0)
-    places = [one.camera_to_world[:3, 3] for one in entries]
     apart = max(float(np.abs(one[:3] - middle[:3]).max()) for one in maps)
-    if apart > SAME_PLACE * max(1.0, float(np.abs(places).max())):
+    size = max(float(np.abs(one[:3, 3]).max()) for one in poses.values())
+    if apart > SAME_PLACE * max(1.0, size):
         return entries, f"{unmoved}: its frames of the same names have other poses"
-    if np.allclose(middle, np.eye(4), atol=1e-6):
+    if np.allclose(near_pose(middle, start), np.eye(4), atol=1e-6):
         return entries, f"{unmoved}, which is that of the file"
-    moved = [replace(one, camera_to_world=middle @ one.camera_to_world) for one in entries]
+    moved = [replace(one, camera_to_world=middle @ near_pose(one.camera_to_world, start)) for one in entries]
     return moved, f"poses moved into the frame of the scene, by {len(maps)} frames that both have"
 
 

@@ -137,6 +137,20 @@ def test_cameras_of_the_recording_are_moved_to_where_its_scene_is(tmp_path):
     assert any("other poses" in note for note in read.notes)
 
 
+def test_cameras_of_a_recording_far_from_zero_are_moved_as_exactly(tmp_path):
+    scene = write_store(tmp_path / "store", n_scenes=1).read("room0")
+    to_scene, away = np.eye(4), np.eye(4)
+    to_scene[:3, :3] = looking_at(np.zeros(3), np.array([1.0, 0.4, -0.3]))[:3, :3]
+    away[:3, 3] = 500_000.0, 5_400_000.0, 300.0
+    contents = transforms(applied=away)
+    contents.pop("applied_transform")
+    moved = [to_scene @ pose for pose in POSES]
+    assert_poses(read_cameras(written(tmp_path, contents), frames_of(scene, moved, "")).views, moved)
+    others = [*moved[:2], np.linalg.inv(moved[2])]
+    read = read_cameras(written(tmp_path, contents), frames_of(scene, others, ""))
+    assert any("other poses" in note for note in read.notes)
+
+
 def test_images_of_one_name_are_told_apart(tmp_path):
     contents = transforms()
     for index, one in enumerate(contents["frames"]):
