@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from ponderv2.scenes.depth_files import read_depth
 from ponderv2.scenes.sources.capture import Lens, pinhole
 from ponderv2.scenes.sources.config import RgbdConfig
 from ponderv2.scenes.sources.layouts import LAYOUTS, detect_layout
+from ponderv2.scenes.sources.layouts.calibration import find_calibration
 from ponderv2.scenes.sources.poses import clean_poses
 from ponderv2.scenes.sources.registration import distort, same_camera
 from ponderv2.scenes.sources.rgbd_folder import find
@@ -145,6 +147,18 @@ def test_poses_are_sorted_into_valid_rounded_and_wrong():
     assert clean.n_rounded == 1
     assert np.allclose(clean.camera_to_world[1], exact, atol=2e-3)
     assert np.linalg.det(clean.camera_to_world[3, :3, :3]) == pytest.approx(-1.0)
+
+
+def test_cameras_under_names_in_one_file_keep_distortion_and_size(tmp_path: Path):
+    color = {"FX": 525, "fy": 524, "ppx": 319.5, "ppy": 239.5, "k1": 0.1, "p2": -0.01, "w": 640, "h": 480}
+    depth = {"K": [[570, 0, 320], [0, 571, 240], [0, 0, 1]], "width": 640, "height": 480}
+    (tmp_path / "calibration.json").write_text(json.dumps({"color": color, "depth": depth}))
+    found = find_calibration(tmp_path)
+    assert found.color is not None and found.depth is not None
+    assert np.array_equal(found.color.intrinsics, pinhole(525.0, 524.0, 319.5, 239.5))
+    assert found.color.distortion == (0.1, 0.0, 0.0, -0.01, 0.0) and found.color.size == (640, 480)
+    assert np.array_equal(found.depth.intrinsics, pinhole(570.0, 571.0, 320.0, 240.0))
+    assert found.depth.size == (640, 480) and not any(found.depth.distortion)
 
 
 def test_distortion_is_that_of_a_worked_example():

@@ -18,6 +18,7 @@ from ponderv2.scenes.sources.capture import Lens, pinhole
 
 __all__ = [
     "checked_intrinsics",
+    "lens_of_values",
     "numbers",
     "read_json",
     "read_lens",
@@ -77,7 +78,7 @@ def read_lens(path: Path) -> Lens:
     """
     text = read_text(path, LARGEST_MATRIX)
     if text.lstrip().startswith("{"):
-        return _lens_of_json(path)
+        return lens_of_values(read_json(path), path)
     named = dict(_NAMED.findall(text))
     if {"fx", "fy", "cx", "cy"} <= named.keys():
         return _lens_of_names(named, path)
@@ -134,8 +135,8 @@ def _numbers_of_file(path: Path, counts: tuple[int, ...]) -> Float[ndarray, " nu
         raise SceneError(f"{path} does not hold numbers ({error})") from error
 
 
-def _lens_of_json(path: Path) -> Lens:
-    values = read_json(path)
+def lens_of_values(values: Mapping[str, Any], path: Path) -> Lens:
+    """The camera of a JSON object in `path`, of any of the forms of `read_lens`. Raises SceneError."""
     try:
         if "intrinsic_matrix" in values:
             matrix = np.array(values["intrinsic_matrix"], np.float64).reshape(3, 3).T

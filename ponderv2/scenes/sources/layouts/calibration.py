@@ -13,7 +13,7 @@ import numpy as np
 from ponderv2.errors import SceneError
 from ponderv2.scenes.plain_text import parse_json, read_text
 from ponderv2.scenes.sources.capture import Lens, pinhole
-from ponderv2.scenes.sources.text_files import LARGEST_MATRIX, checked_intrinsics, read_lens
+from ponderv2.scenes.sources.text_files import LARGEST_MATRIX, checked_intrinsics, lens_of_values, read_lens
 
 Role = Literal["depth", "color", "both"]
 
@@ -205,15 +205,10 @@ def _nested(values: Any) -> list[tuple[Role, dict[str, Any]]]:
 
 
 def _lens_of(values: dict[str, Any], path: Path) -> Lens:
-    """A camera of a JSON object."""
-    named = {"w": "width", "h": "height", "ppx": "cx", "ppy": "cy"}
-    plain = {named.get(name.lower(), name.lower()): value for name, value in values.items()}
-    try:
-        matrix = pinhole(*(float(plain[name]) for name in ("fx", "fy", "cx", "cy")))
-        size = (int(plain["width"]), int(plain["height"])) if {"width", "height"} <= plain.keys() else None
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise SceneError(f"{path} is not a camera file ({error})") from error
-    return Lens(checked_intrinsics(matrix, path), size)
+    """A camera of a JSON object, whatever the case of its names."""
+    return lens_of_values(
+        {"K" if name in ("k", "K") else name.lower(): one for name, one in values.items()}, path
+    )
 
 
 def _lens(text: str, path: Path) -> Lens:
