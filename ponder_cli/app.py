@@ -28,6 +28,8 @@ from ponder_cli.commands.text_embeddings import text_embeddings
 from ponderv2.version import describe_version
 
 USER_MISTAKE, OUR_MISTAKE, INTERRUPTED = 2, 1, 130
+READER_LEFT = 1
+"""Whoever read standard output, `head` for instance, has enough: nothing is said, as Rich does it."""
 
 
 class ReportingGroup(TyperGroup):
@@ -121,6 +123,8 @@ def _report(problem: Exception, debug: bool) -> int:
     if isinstance(problem, Interrupted):
         console.stopped(problem)
         return problem.exit_status
+    if isinstance(problem, BrokenPipeError) and _nobody_reads():
+        return READER_LEFT
     text = "".join(traceback.format_exception(problem))
     if debug:
         console.err.print(text, markup=False, highlight=False)
@@ -136,6 +140,16 @@ def _report(problem: Exception, debug: bool) -> int:
         return USER_MISTAKE
     console.defect(problem, _write_log(text))
     return OUR_MISTAKE
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output was closed at its other end. What is left in its buffer then goes nowhere."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _misses_a_library(problem: Exception) -> bool:

@@ -187,3 +187,18 @@ def test_a_long_list_of_files_is_shown_by_its_ends(capsys):
     shown = capsys.readouterr().out
     assert "view-0.png, ..., view-23.png (24 of them)" in shown
     assert "0, 1, 2, 3, 4, 5, 6, 7" in shown
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of other systems")
+@pytest.mark.parametrize("words", [["presets"], ["--help"], ["pretrain", "--help"]])
+def test_a_reader_that_leaves_is_no_error(words: list[str]):
+    """`ponder presets | head`: the rest goes nowhere, and nothing is said about it."""
+    code = f"import sys; from ponder_cli.app import main; sys.stdin.read(1); main({words})"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    child = subprocess.Popen([sys.executable, "-c", code], text=True, **pipes)
+    assert child.stdin is not None and child.stdout is not None and child.stderr is not None
+    child.stdout.close()
+    child.stdin.write("x")
+    child.stdin.close()
+    assert child.wait(timeout=60) == 1
+    assert child.stderr.read() == ""
