@@ -136,7 +136,7 @@ def _choose(values: ndarray, source: object) -> tuple[ColorRange, list[str]]:
         )
     n_lit = int((values > 0).sum())
     if high <= 1.0 if whole else (high <= 2.0 or _rare(values > 1.0 + _SLACK, n_lit)):
-        return _choose_unit(values, low, high, whole)
+        return _choose_unit(values, high, whole)
     if high > 2 * 255 and not _rare(values > 255.5, n_lit):
         return _choose_16_bit(values, high, whole)
     return "0..255", []
@@ -156,7 +156,7 @@ def _integer_notes(values: ndarray, high: float) -> list[str]:
     return []
 
 
-def _choose_unit(values: ndarray, low: float, high: float, whole: bool) -> tuple[ColorRange, list[str]]:
+def _choose_unit(values: ndarray, high: float, whole: bool) -> tuple[ColorRange, list[str]]:
     if not _rare(values < -_SLACK, values.size):
         return "-1..1", ["colours were numbers from -1 to 1 and were moved to 0..255"]
     if whole and high > 0:

@@ -48,7 +48,6 @@ COLOR = (
 )
 HARMONICS = ("f_dc_0", "f_dc_1", "f_dc_2")
 """Constant term of the colours of Gaussian splats."""
-ALPHA = ("alpha", "a", "diffuse_alpha")
 GREY = ("grey", "gray", "luminance")
 NORMAL = (
     ("nx", "ny", "nz"),
@@ -131,14 +130,11 @@ def named_columns(
     )
 
 
-def _side_by_side(
-    table: Mapping[str, ndarray], choices: Sequence[tuple[str, str, str]], more: Sequence[str] = ()
-) -> ndarray | None:
-    """The first triple of which all columns are there, and the first of `more` beside it."""
+def _side_by_side(table: Mapping[str, ndarray], choices: Sequence[tuple[str, str, str]]) -> ndarray | None:
+    """The first triple of which all columns are there."""
     for names in choices:
         if all(name in table for name in names):
-            extra = [name for name in more if name in table][:1]
-            return np.stack([table[name] for name in (*names, *extra)], axis=1)
+            return np.stack([table[name] for name in names], axis=1)
     return None
 
 

@@ -96,7 +96,7 @@ def read_poses(path: Path) -> PoseList:
     if path.suffix.lower() == ".json":
         return _of_json(path)
     text = read_text(path)
-    rows = _rows(text, path)
+    rows = _rows(text)
     if not rows:
         raise SceneError(f"{path} holds no poses", fix=f"write {FORMS}")
     header = _header(text, rows)
@@ -116,7 +116,7 @@ def read_poses(path: Path) -> PoseList:
     return replace(found, form=f"{found.form}; {n_lost} damaged lines") if n_lost else found
 
 
-def _rows(text: str, path: Path) -> list[list[str]]:
+def _rows(text: str) -> list[list[str]]:
     lines = content_lines(text)
     plain = "\n".join(lines)
     comma = "," in plain and not _DECIMAL_POINT.search(plain) and " " in lines[-1]
@@ -181,10 +181,10 @@ def _of_table(table: _Table) -> PoseList:
             found = _of_numbers(_floats(rows, [one for one in range(n) if one != key]))
             if found is not None:
                 return _with_names(found, [row[key] for row in rows])
-    raise SceneError(f"{table.path} has {n} numbers a line{_why_not(rows, n)}", fix=f"write {FORMS}")
+    raise SceneError(f"{table.path} has {n} numbers a line{_why_not(n)}", fix=f"write {FORMS}")
 
 
-def _why_not(rows: list[list[str]], n: int) -> str:
+def _why_not(n: int) -> str:
     if n in (7, 8):
         return ", but no four of them in a row are a quaternion of length one"
     if n in (12, 13, 16, 17):

@@ -117,7 +117,7 @@ def choose_reading(
     )
     by_words = {one.words(quaternion): one for one in candidates}
     if not decision.clear:
-        raise _unclear(decision, by_words, given)
+        raise _unclear(decision, by_words)
     best, next_best = decision.scores[0], decision.scores[1]
     return ChosenReading(
         by_words[best[0]],
@@ -164,7 +164,7 @@ def _median_depth(images: Sequence[ndarray]) -> float:
     return float(np.median(np.concatenate(measured))) if any(map(len, measured)) else 1.0
 
 
-def _unclear(decision: Decision, by_words: dict[str, PoseReading], given: GenericConfig) -> SceneError:
+def _unclear(decision: Decision, by_words: dict[str, PoseReading]) -> SceneError:
     """What to give: the options in which the readings that agree about as well differ."""
     best = decision.scores[0][1]
     tied = [by_words[name] for name, score in decision.scores if score >= best - MARGIN] if best > 0 else []

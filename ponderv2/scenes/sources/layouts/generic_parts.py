@@ -69,7 +69,7 @@ def find_images(
     mixed = _images_of(path, kind, without)
     if mixed is not None:
         return mixed
-    return _only_left(path, folders, kind, without)
+    return _only_left(folders, kind, without)
 
 
 def named_parts(path: Path, given: GenericConfig) -> list[Path]:
@@ -160,7 +160,7 @@ def _images_of(folder: Path, kind: Kind, without: ImageList | None) -> ImageList
     return ImageList(tuple(paths), folder.name, listed.notes) if paths else None
 
 
-def _only_left(path: Path, folders: list[Path], kind: Kind, without: ImageList | None) -> ImageList | None:
+def _only_left(folders: list[Path], kind: Kind, without: ImageList | None) -> ImageList | None:
     """Of folders whose names say nothing the one that holds such images."""
     taken = {one.parent for one in without.paths} if without is not None else set()
     rest = [one for one in folders if one not in taken and not WORDS["depth"] & _words(one.name)]
