@@ -47,7 +47,7 @@ def prepare(  # noqa: PLR0913 - one argument per option
         bool, typer.Option("--check", help="Only check the scenes that are prepared already.")
     ] = False,
     layout: Annotated[
-        str | None, _recording("--layout", "Layout of the recording, where the guess is wrong.")
+        str | None, _recording("--layout", "Layout of the recording where the guess is wrong, or generic.")
     ] = None,
     stride: Annotated[int | None, _recording("--stride", "Take every N-th frame.")] = None,
     max_frames: Annotated[

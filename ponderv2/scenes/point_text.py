@@ -37,6 +37,7 @@ _EMPTY = "nan"
 _EMPTY_FIELD = {one: re.compile(rf"{one}[ ]*(?:{one}|\n|$)|(?:^|\n)[ ]*{one}") for one in ("\t", ";", ",")}
 _NOTHING = {"nan", "null", "none", "na", "n/a", "inf", "infinity"}
 _COMMAS_TWICE = "commas separate the numbers and seem to be decimal points, too"
+_BOTH_DECIMAL = "some numbers have decimal commas and others decimal points"
 _OTHER_SEPARATOR = "export it with decimal points, or with another separator than the comma"
 _ONE_A_LINE = "one point per line: x y z [r g b [nx ny nz]]"
 
@@ -151,13 +152,17 @@ def _separated(body: str, path: Path) -> tuple[str, str, list[str]]:
     """The lines of points with decimal points, and what separates their numbers ("" = blanks)."""
     if '"' in body:
         body = body.replace('","', '";"').replace('"', "")
-    first = body[: body.find("\n") if "\n" in body else len(body)]
+    first = COMMENT.sub("", body[: body.find("\n") if "\n" in body else len(body)])
     separator = next((one for one in ("\t", ";") if one in first), "")
     grouped = _grouped_digits(body[:_LOOKED_AT], separator)
     if grouped:
         body = body.replace(grouped, "").replace(",", ".")
         return body, separator, [f"'{grouped}' was read as a mark between thousands"]
     separator = separator or ("," if "," in first and not _is_decimal_comma(first) else "")
+    if not separator and "," in first and "." in body:  # decimal commas: points belong to comments alone
+        body = "\n".join(COMMENT.sub("", line) for line in body.split("\n"))
+        if "." in body:
+            raise SceneError(f"{path}: {_BOTH_DECIMAL}", fix="export it with decimal points")
     if "," not in body or "." in body:
         return body, separator, []
     if separator != ",":

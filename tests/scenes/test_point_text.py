@@ -89,6 +89,9 @@ WRITTEN: dict[str, tuple[str, str, str]] = {
     "S3DIS-like with labels": ("a.txt", lines(P, C, LABEL), "cl"),
     "decimal comma, semicolons": ("a.csv", "X;Y;Z;R;G;B\n" + with_comma(lines(*XYZRGB, separator=";")), "c"),
     "decimal comma, blanks": ("a.xyz", with_comma(lines(*XYZRGB)), "c"),
+    "decimal comma, blanks, a comment": (
+        "a.xyz", with_comma(lines(*XYZRGB)).replace("\n", " # station 1.2\n", 1), "c",
+    ),
     "decimal comma, tabs": ("a.txt", with_comma(lines(*XYZRGB, separator="\t")), "c"),
     "decimal comma in quotes": (
         "a.csv",
@@ -173,6 +176,7 @@ def test_empty_fields_are_colours_that_are_missing(tmp_path: Path):
 
 
 REFUSED: dict[str, tuple[str, str]] = {
+    "commas and points": (with_comma(lines(P)) + lines(P), "decimal commas and others decimal points"),
     "a line is cut off": (lines(*XYZRGB)[:-12], rf"line {N}: [345] numbers, other lines have 6"),
     "a word": (lines(*XYZRGB).replace(" ", " x", 2), r"line 1: 'x.*is no number"),
     "two commas for one": (with_comma(lines(P, separator=",", form="%.2f")), "commas separate the numbers"),
