@@ -5,9 +5,10 @@ PLY, PCD, structured arrays and text with a header name their columns; plain arr
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,14 @@ from ponderv2.scenes.colors import ReadColors, colors_of_harmonics, read_colors
 
 POSITION = (
     ("x", "y", "z"),
-    ("points_0", "points_1", "points_2"),  # ParaView
+    ("points_0", "points_1", "points_2"),  # ParaView; fields of three numbers in structured arrays
+    ("point_0", "point_1", "point_2"),
+    ("xyz_0", "xyz_1", "xyz_2"),
+    ("position_0", "position_1", "position_2"),
+    ("pos_0", "pos_1", "pos_2"),
+    ("coord_0", "coord_1", "coord_2"),
+    ("coords_0", "coords_1", "coords_2"),
+    ("vertex_0", "vertex_1", "vertex_2"),
     ("point_x", "point_y", "point_z"),
     ("pos_x", "pos_y", "pos_z"),
     ("position_x", "position_y", "position_z"),
@@ -42,6 +50,7 @@ COLOR = (
     ("colour_r", "colour_g", "colour_b"),
     ("red_255", "green_255", "blue_255"),
     ("rgb_0", "rgb_1", "rgb_2"),
+    ("rgba_0", "rgba_1", "rgba_2"),
     ("color_0", "color_1", "color_2"),
     ("colors_0", "colors_1", "colors_2"),
     ("ambient_red", "ambient_green", "ambient_blue"),
@@ -68,6 +77,14 @@ PACKED = ("rgb", "rgba")
 _UNIT_TOLERANCE = 0.02
 """Numbers of two decimals make unit vectors of 0.99 to 1.01."""
 _MOST_UNNAMED = 12
+_LEAST_NUMBERED = 10
+"""Points from which on a column 1, 2, 3, ... is a numbering and no coordinate."""
+_LEAST_COMPARED = 30
+"""Points that tell channels of one colour, which go together, from another column beside them."""
+_CLEARER = 0.2
+"""By how much the mean correlation of one choice of channels must exceed that of the other."""
+_MOST_NAMED = 6
+"""Names of columns that are listed in a note."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +144,19 @@ def named_columns(
         None if normal is None else normal.astype(np.float64),
         labels,
         faces if faces is not None and len(faces) else None,
+        _unknown_names(table),
     )
+
+
+def _unknown_names(table: Mapping[str, ndarray]) -> tuple[str, ...]:
+    """One sentence about the columns that mean nothing here."""
+    known = {*SEGMENT, *INSTANCE, *PACKED, *GREY, *HARMONICS, "a", "alpha", "diffuse_alpha"}
+    known.update(name for choice in (*POSITION, *COLOR, *NORMAL) for name in choice)
+    unknown = [name for name in table if name and name not in known]
+    if not unknown:
+        return ()
+    more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
+    return (f"columns of other names were left out: {', '.join(unknown[:_MOST_NAMED])}{more}",)
 
 
 def _side_by_side(table: Mapping[str, ndarray], choices: Sequence[tuple[str, str, str]]) -> ndarray | None:
@@ -213,10 +242,50 @@ def unnamed_columns(values: ndarray, source: Path, intensity_first: bool = False
             else "columns x y z [r g b [nx ny nz]], or a header that names them"
         )
         raise SceneError(f"{source} has shape {values.shape}; expected points of 3 to 12 columns", fix=fix)
-    coord = values[:, :3]
     with np.errstate(all="ignore"):  # damaged files hold numbers of every kind
-        values = values.astype(np.float64)
-        return _by_values(coord, values, source, intensity_first)
+        n_before = _columns_before(values)
+        said = _before_notes(n_before)
+        coord, values = values[:, n_before : n_before + 3], values[:, n_before:].astype(np.float64)
+        found = _by_values(coord, values, source, intensity_first)
+    return replace(found, notes=(*said, *found.notes))
+
+
+def _columns_before(values: ndarray) -> int:
+    """How many columns before the position number the points: 1, 2, 3, ..., or row and column of a scan.
+
+    Programs for surveying and tables put a number before each point, those of laser scanners two.
+    """
+    if len(values) < _LEAST_NUMBERED or values.shape[1] < 4:
+        return 0
+    first, second = values[:, 0].astype(np.float64), values[:, 1]
+    if (np.diff(first) == 1.0).all() and first[0] == np.rint(first[0]) and len(np.unique(second)) > 1:
+        return 1
+    if values.shape[1] in (5, 6, 8) and _is_raster(values[:, :2]) and not _is_whole(values[:, 2:5]).any():
+        looks_like_color = values.shape[1] >= 6 and 0 <= values[:, 3:6].min() <= values[:, 3:6].max() <= 1
+        return 0 if looks_like_color or _normals_at(values) == 3 else 2
+    return 0
+
+
+def _is_whole(values: ndarray) -> ndarray:
+    """Of each column, whether it holds whole numbers alone."""
+    return (values == np.rint(values)).all(axis=0)
+
+
+def _is_raster(pair: ndarray) -> bool:
+    """Whether two columns are places in a raster: whole, not negative, no place twice."""
+    whole = bool(_is_whole(pair).all()) and float(pair.min()) >= 0
+    return whole and (np.ptp(pair, axis=0) > 0).all() and len(np.unique(pair, axis=0)) == len(pair)
+
+
+def _before_notes(n_before: int) -> tuple[str, ...]:
+    if not n_before:
+        return ()
+    what = (
+        "column 1 numbers the points and was left out"
+        if n_before == 1
+        else "columns 1 and 2 are row and column of a scan and were left out"
+    )
+    return (f"{what}: columns are counted without them; a header that names x, y, z says otherwise",)
 
 
 def _by_values(
@@ -226,7 +295,7 @@ def _by_values(
     normal_at = _normals_at(values)
     if normal_at is not None:
         notes += _normal_notes(values, normal_at)
-    color_at, color = _colors_at(values, source, normal_at, intensity_first)
+    color_at, color, others = _colors_at(values, source, normal_at, intensity_first)
     if color_at is None and normal_at is None and values.shape[1] >= 6:
         raise SceneError(
             f"{source}: none of the columns 4 to {values.shape[1]} can be colours or normals",
@@ -234,6 +303,9 @@ def _by_values(
         )
     if color_at is not None and values.shape[1] >= 7 and normal_at is None:
         notes.append(f"columns {color_at + 1} to {color_at + 3} were read as colours")
+        notes += [
+            f"columns {one + 1} to {one + 3} could be the colours, too: a header decides" for one in others
+        ]
     used = {*range(3)}
     for start in (normal_at, color_at):
         used |= set() if start is None else {start, start + 1, start + 2}
@@ -278,20 +350,41 @@ def _normal_notes(values: ndarray, start: int) -> list[str]:
 
 def _colors_at(
     values: ndarray, source: Path, normal_at: int | None, intensity_first: bool
-) -> tuple[int | None, ReadColors | None]:
-    """First of three neighbouring columns that can be colours, beside the normals."""
+) -> tuple[int | None, ReadColors | None, list[int]]:
+    """First of three neighbouring columns that can be colours, beside the normals; other such places.
+
+    Where a column before or behind them fits as well, as a class of 0..20 does, those three are taken whose
+    values rise and fall alike, as channels of one colour do. If that is not clear, the others are returned.
+    """
     taken = set() if normal_at is None else {normal_at, normal_at + 1, normal_at + 2}
     starts = [start for start in range(3, values.shape[1] - 2) if not taken & {start, start + 1, start + 2}]
     if intensity_first and len(starts) > 1:
         starts = [starts[1], starts[0], *starts[2:]]
+    found: dict[int, ReadColors] = {}
     for start in starts:
         triple = values[:, start : start + 3]
-        if _are_alike(triple):
-            try:
-                return start, read_colors(triple, source)
-            except SceneError:
-                continue
-    return None, None
+        if _are_alike(triple) and not (found and min(abs(start - one) for one in found) > 1):
+            with contextlib.suppress(SceneError):
+                found[start] = read_colors(triple, source)
+    if not found:
+        return None, None, []
+    first = next(iter(found))
+    together = {start: _togetherness(values[:, start : start + 3]) for start in found}
+    best = max(together, key=lambda start: (together[start], start == first))
+    others = [start for start in found if start != best]
+    if all(together[best] - together[start] > _CLEARER for start in others):
+        return best, found[best], []
+    whole = bool(_is_whole(values[:, [*{first + i for i in range(3)}, *others]]).all())
+    return first, found[first], [start for start in found if start != first] if whole else []
+
+
+def _togetherness(triple: Float64[ndarray, "point 3"]) -> float:
+    """Mean correlation of three columns; 0 where there are too few points, or one column is constant."""
+    known = triple[np.isfinite(triple).all(axis=1)]
+    if len(known) < _LEAST_COMPARED or (np.ptp(known, axis=0) == 0).any():
+        return 0.0
+    matrix = np.corrcoef(known.T)
+    return float(matrix[0, 1] + matrix[0, 2] + matrix[1, 2]) / 3.0
 
 
 def _are_alike(triple: ndarray) -> bool:

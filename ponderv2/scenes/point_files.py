@@ -159,15 +159,28 @@ def _array(path: Path) -> PointColumns:
         values = map_array(path)
     except (OSError, ValueError) as error:
         raise SceneError(f"{path} is not a readable array ({error})", fix="np.save of [N, 3..9]") from error
-    names = values.dtype.names
-    if names:
-        plain = [
-            name for name in names if values.dtype[name].kind in "fiu" and values.dtype[name].shape == ()
-        ]
-        return named_columns({name: np.ascontiguousarray(values[name]).reshape(-1) for name in plain}, path)
+    if values.dtype.names:
+        return named_columns(_fields(values), path)
     if values.dtype.kind not in "fiu":
         raise SceneError(f"{path} does not hold numbers", fix="np.save of [N, 3..9]")
+    if values.ndim == 3 and values.shape[0] == 1:  # a batch of one cloud
+        values = values[0]
     return unnamed_columns(values, path)
+
+
+def _fields(values: ndarray) -> dict[str, ndarray]:
+    """Fields of numbers by name; one of three numbers, `xyz`, becomes `xyz_0`, `xyz_1` and `xyz_2`."""
+    fields: dict[str, ndarray] = {}
+    for name in values.dtype.names or ():
+        kind = values.dtype[name]
+        if kind.base.kind not in "fiu" or len(kind.shape) > 1:
+            continue
+        column = np.ascontiguousarray(values[name]).reshape(values.size, -1)
+        if column.shape[1] == 1:
+            fields[name] = column[:, 0]
+        else:
+            fields |= {f"{name}_{index}": column[:, index] for index in range(column.shape[1])}
+    return fields
 
 
 def _turn_to_z(up: str) -> Float64[ndarray, "3 3"]:

@@ -198,6 +198,28 @@ def which_near(capture: Capture, taken: list[Shot]) -> list[int]:
             if min(np.abs(frame.camera_to_world - shot.pose).max() for shot in taken) < 1e-3]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "#timestamp tx ty tz qw qx qy qz",
+        "#timestamp, p_RS_R_x [m], p_RS_R_y [m], p_RS_R_z [m], q_RS_w [], q_RS_x [], q_RS_y [], q_RS_z []",
+    ],
+    ids=["TUM", "EuRoC"],
+)
+def test_a_header_decides_the_order_of_a_quaternion(tmp_path: Path, header: str):
+    taken = shots(5)
+    write_lists(tmp_path, taken, seconds)
+    comma = ", " if "," in header else " "
+    rows = []
+    for line in (tmp_path / "groundtruth.txt").read_text().splitlines()[1:]:
+        words = line.split()
+        rows.append(comma.join([*words[:4], words[7], *words[4:7]]))
+    (tmp_path / "groundtruth.txt").write_text("\n".join([header, *rows]) + "\n")
+    capture = read(tmp_path, "tum")
+    assert which(capture, taken) == list(range(5))
+    assert any("by the names of its columns" in note for note in capture.notes)
+
+
 def test_frame_numbers_in_place_of_times(tmp_path: Path):
     taken = shots(6)
     write_lists(tmp_path, taken, lambda t: f"{(t - START) * 30 + 1:.0f}", apart=0.0)

@@ -146,3 +146,10 @@ def test_a_camera_that_cannot_be_is_explained(tmp_path: Path, text: str, reason:
     (tmp_path / "k.txt").write_text(text)
     with pytest.raises(SceneError, match=reason):
         read_lens(tmp_path / "k.txt")
+
+
+@pytest.mark.parametrize("before", ["7\n", "7 7 8\n"], ids=["its number", "as in a trajectory.log"])
+def test_whole_numbers_before_a_pose_are_left_out(tmp_path: Path, before: str):
+    rows = "\n".join(" ".join(map(repr, map(float, row))) for row in POSE)
+    (tmp_path / "pose.txt").write_text(before + rows)
+    assert np.array_equal(read_pose(tmp_path / "pose.txt"), POSE)

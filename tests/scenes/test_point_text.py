@@ -218,6 +218,13 @@ ARRAYS: dict[str, Callable[[], ndarray]] = {
     "labels": lambda: np.c_[P, C, LABEL],
     "whole numbers": lambda: np.c_[(P * 1000).round().astype(np.int64), C],
     "named": lambda: np.rec.fromarrays([*C.astype(np.uint8).T, *P.T], names="red,green,blue,x,y,z"),
+    "three numbers a field": lambda: np.rec.fromarrays(
+        [P, C.astype(np.uint8)], dtype=[("xyz", "f8", 3), ("rgb", "u1", 3)]
+    ),
+    "other names": lambda: np.rec.fromarrays(
+        [P, C / 255, V], dtype=[("position", "f8", 3), ("color", "f8", 3), ("normal", "f4", 3)]
+    ),
+    "a batch of one": lambda: np.c_[P, C][None],
 }
 
 
@@ -228,8 +235,66 @@ def test_arrays_are_read_by_columns_or_by_names(tmp_path: Path, kind: str):
     cloud = read_cloud(tmp_path / "a.npy", scale=0.001 if kind == "whole numbers" else 1.0)
     tolerance = {"half": 2e-2, "whole numbers": 1e-3}.get(kind, 1e-6)
     np.testing.assert_allclose(cloud.coord.numpy(), P, atol=tolerance)
-    np.testing.assert_array_equal(cloud.color.numpy(), C)
+    np.testing.assert_allclose(cloud.color.numpy(), C, atol=1e-4)
     assert ("segment" in cloud.labels) == (kind == "labels")
+
+
+SMOOTH = np.clip(60 + 40 * P @ [[1, 0.8, 1.1], [0.2, 0.3, 0.1], [0.1, 0.1, 0.2]], 0, 255).astype(np.int64)
+"""Colours whose channels rise and fall alike, as those of lit surfaces do."""
+RASTER = np.stack(np.divmod(np.arange(N) * 7, 40), axis=1)
+
+
+@pytest.mark.parametrize(
+    ("before", "note"),
+    [
+        ((np.arange(N),), "column 1 numbers the points"),
+        ((np.arange(1, N + 1),), "column 1 numbers the points"),
+        ((np.arange(1000, 1000 + N),), "column 1 numbers the points"),
+        ((RASTER,), "row and column of a scan"),
+    ],
+    ids=["from 0", "from 1", "from 1000", "row and column"],
+)
+@pytest.mark.parametrize("contents", ["", "c"])
+def test_numbers_before_the_points_are_no_coordinates(
+    tmp_path: Path, before: tuple, note: str, contents: str
+):
+    (tmp_path / "a.txt").write_text(lines(*before, *(XYZRGB if contents else (P,)), separator=","))
+    read = read_cloud_with_notes(tmp_path / "a.txt")
+    np.testing.assert_allclose(read.cloud.coord.double().numpy() + read.origin, P, atol=2e-6)
+    np.testing.assert_allclose(read.cloud.color.numpy(), C if contents else NO_COLOR)
+    assert any(note in one for one in read.notes)
+
+
+@pytest.mark.parametrize("columns", [(RASTER, P[:, 2]), (RASTER, P[:, 2], C), (RASTER, P[:, 2], C / 255)])
+def test_a_raster_of_heights_keeps_its_coordinates(tmp_path: Path, columns: tuple):
+    (tmp_path / "a.xyz").write_text(lines(*columns))
+    read = read_cloud_with_notes(tmp_path / "a.xyz")
+    truth = np.column_stack([RASTER, P[:, 2]])
+    np.testing.assert_allclose(read.cloud.coord.double().numpy() + read.origin, truth, atol=2e-5)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 13), (0, 256)], ids=["class", "intensity"])
+@pytest.mark.parametrize("name", ["a.txt", "a.pts"])
+def test_channels_of_one_colour_go_together(tmp_path: Path, low: int, high: int, name: str):
+    """Four columns that all could be channels: the three are taken that rise and fall alike."""
+    extra = np.random.default_rng(8).integers(low, high, N)
+    for columns in ((P, extra, SMOOTH), (P, SMOOTH, extra)):
+        (tmp_path / name).write_text(lines(*columns))
+        np.testing.assert_array_equal(read_cloud(tmp_path / name).color.numpy(), SMOOTH)
+
+
+def test_channels_that_do_not_tell_are_noted_with_the_other_reading(tmp_path: Path):
+    (tmp_path / "a.txt").write_text(lines(P, C, LABEL))
+    notes = " ".join(read_cloud_with_notes(tmp_path / "a.txt").notes)
+    assert "columns 4 to 6 were read as colours" in notes and "columns 5 to 7 could be the colours" in notes
+
+
+def test_columns_of_unknown_names_are_named(tmp_path: Path):
+    head = "X coordinate, Y coordinate, Z coordinate, Red value, Green value, Blue value\n"
+    (tmp_path / "a.csv").write_text(head + lines(*XYZRGB, separator=", "))
+    read = read_cloud_with_notes(tmp_path / "a.csv")
+    assert (read.cloud.color == NO_COLOR).all()
+    assert any("red_value, green_value, blue_value" in one for one in read.notes)
 
 
 def test_a_transposed_array_is_named(tmp_path: Path):

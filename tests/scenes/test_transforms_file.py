@@ -325,6 +325,23 @@ def test_angles_of_view_give_the_focal_lengths(tmp_path: Path):
     assert_is_the_room(tmp_path)
 
 
+def test_null_is_not_there_and_numbers_may_be_text(tmp_path: Path):
+    write(tmp_path)
+    values = json.loads((tmp_path / "transforms.json").read_text())
+    nothing = dict.fromkeys(
+        ("k1", "k2", "k3", "k4", "p1", "p2", "camera_model", "is_fisheye", "applied_scale",
+         "applied_transform", "camera_angle_x", "depth_unit_scale_factor", "mask_path")
+    )  # fmt: skip
+    values |= {"w": f"{box_room.WIDTH}.0", "h": str(box_room.HEIGHT), "fl_x": str(values["fl_x"])} | nothing
+    (tmp_path / "transforms.json").write_text(json.dumps(values))
+    assert_is_the_room(tmp_path)
+    values["w"] = "wide"
+    (tmp_path / "transforms.json").write_text(json.dumps(values))
+    with pytest.raises(SceneError, match="wide") as caught:
+        LAYOUTS["nerfstudio"].read(tmp_path)
+    assert "as numbers" in str(caught.value.fix)
+
+
 def test_files_of_splits_are_read_together_and_doubles_once(tmp_path: Path):
     root = write(tmp_path, name="transforms_train.json")
     values = json.loads((root / "transforms_train.json").read_text())

@@ -33,6 +33,7 @@ _DECIMAL_POINT = re.compile(r"\d\.(?![A-Za-z])|\.\d")
 """Not the point before the ending of a file."""
 _QUATERNION_COLUMN = re.compile(r"(?:q|quat|rot|orient).*?_?([wxyz])$|^r?([wxyz])_?(?:q|quat|rot)$")
 _PLACE_COLUMN = re.compile(r"(?:^|^t|^p|^pos\w*?|^trans\w*?|^cam\w*?|^loc\w*?|.*_)_?([xyz])$")
+_WANTED = ("tx", "ty", "tz", "qx", "qy", "qz", "qw")
 _KEY_COLUMNS = (
     ("image", "filename", "file", "name", "frame", "frame_id", "frame_index", "frame_number", "index"),
     ("idx", "id", "timestamp", "timestamps", "time", "stamp", "ts", "sec", "seconds"),
@@ -114,6 +115,19 @@ def read_poses(path: Path) -> PoseList:
     found = _of_table(_Table([row if len(row) == usual else _lost(row, usual) for row in rows], header, path))
     n_lost = len(rows) - counts.count(usual)
     return replace(found, form=f"{found.form}; {n_lost} damaged lines") if n_lost else found
+
+
+def named_places(path: Path) -> tuple[int, ...] | None:
+    """Columns of key, tx, ty, tz, qx, qy, qz, qw in a text file whose header names them; None without one."""
+    text = read_text(path)
+    rows = _rows(text)
+    header = _header(text, rows) if rows else None
+    if header is None:
+        return None
+    places, keys = _places(header)
+    return (
+        (min(keys)[1], *(places[name] for name in _WANTED)) if keys and set(_WANTED) <= set(places) else None
+    )
 
 
 def _rows(text: str) -> list[list[str]]:
@@ -200,9 +214,24 @@ def _by_names(table: _Table) -> PoseList | None:
     """By the names of the columns; None where they name no pose."""
     if table.header is None:
         return None
+    places, keys = _places(table.header)
+    if not all(name in places for name in _WANTED):
+        return None
+    try:
+        values = _floats(table.rows, [places[name] for name in _WANTED])
+    except ValueError as error:
+        raise SceneError(
+            f"{table.path} has a line that is no pose ({error})", fix=f"write {FORMS}"
+        ) from error
+    found = PoseList(values[:, :3], None, values[:, 3:], "xyzw", None, "t and q by the names of the columns")
+    return _with_names(found, [row[min(keys)[1]] for row in table.rows]) if keys else found
+
+
+def _places(header: list[str]) -> tuple[dict[str, int], list[tuple[int, int]]]:
+    """Columns by tx .. qw, and those that may hold numbers, times or names, the better ones ranked lower."""
     places: dict[str, int] = {}
     keys: list[tuple[int, int]] = []
-    for index, name in enumerate(table.header):
+    for index, name in enumerate(header):
         rank = next((rank for rank, names in enumerate(_KEY_COLUMNS) if name in names), None)
         quaternion, place = _QUATERNION_COLUMN.search(name), _PLACE_COLUMN.match(name)
         if rank is not None:
@@ -211,17 +240,7 @@ def _by_names(table: _Table) -> PoseList | None:
             places.setdefault(f"q{quaternion.group(1) or quaternion.group(2)}", index)
         elif place is not None:
             places.setdefault(f"t{place.group(1)}", index)
-    wanted = ("tx", "ty", "tz", "qx", "qy", "qz", "qw")
-    if not all(name in places for name in wanted):
-        return None
-    try:
-        values = _floats(table.rows, [places[name] for name in wanted])
-    except ValueError as error:
-        raise SceneError(
-            f"{table.path} has a line that is no pose ({error})", fix=f"write {FORMS}"
-        ) from error
-    found = PoseList(values[:, :3], None, values[:, 3:], "xyzw", None, "t and q by the names of the columns")
-    return _with_names(found, [row[min(keys)[1]] for row in table.rows]) if keys else found
+    return places, keys
 
 
 def _of_numbers(values: Float[ndarray, "pose number"]) -> PoseList | None:

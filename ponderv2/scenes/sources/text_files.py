@@ -65,6 +65,9 @@ def read_pose(path: Path) -> Float[ndarray, "4 4"]:
             f"{path} holds {len(values)} numbers, a translation and a quaternion, expected a 4x4 matrix",
             fix="--layout generic reads such poses",
         )
+    n_before = len(values) - 16
+    if n_before in (1, 3) and (values[:n_before] == np.rint(values[:n_before])).all():
+        values = values[n_before:]  # its number, or the three of a trajectory.log
     if len(values) == 12:
         values = np.append(values, (0.0, 0.0, 0.0, 1.0))
     return values.reshape(4, 4) if len(values) == 16 else none

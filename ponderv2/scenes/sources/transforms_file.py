@@ -95,7 +95,7 @@ def matrix_of(values: Any, key: str, name: str) -> Float[ndarray, "row 4"]:
 def positive_number(values: Mapping[str, Any], key: str, default: float, name: str) -> float:
     """A finite number above zero. Raises SceneError for another one."""
     try:
-        found = float(values.get(key, default))
+        found = float(default if values.get(key) is None else values[key])
     except (TypeError, ValueError, OverflowError) as error:
         raise SceneError(f"'{key}' of {name} is not a number") from error
     if not (math.isfinite(found) and found > 0):
@@ -111,7 +111,7 @@ def depth_unit_of(values: Mapping[str, Any], name: str) -> tuple[float, str]:
 
 def refuse_other_models(values: Mapping[str, Any], name: str) -> None:
     """Raises SceneError for cameras that are no pinhole with OpenCV's five coefficients."""
-    model = str(values.get("camera_model", "OPENCV"))
+    model = str(values.get("camera_model") or "OPENCV")
     if _true(values.get("is_fisheye")):
         raise SceneError(f"the camera of {name} is a fisheye lens (is_fisheye), not a pinhole", fix=UNDISTORT)
     if model.upper() not in PINHOLES:
@@ -132,9 +132,11 @@ def lens_of(values: Mapping[str, Any], name: str, image_size: Callable[[], tuple
 
     `image_size` is asked where w and h are not given. Raises SceneError when something is missing.
     """
+    values = {key: value for key, value in values.items() if value is not None}  # null is not there
     refuse_other_models(values, name)
     try:
-        size = (int(values["w"]), int(values["h"])) if "w" in values and "h" in values else image_size()
+        sides = float(values.get("w", 0)), float(values.get("h", 0))
+        size = (int(sides[0]), int(sides[1])) if all(sides) else image_size()
         fx, fy = _focal_lengths(values, size)
         center = float(values.get("cx", size[0] / 2)) - 0.5, float(values.get("cy", size[1] / 2)) - 0.5
         k1, k2, p1, p2, k3 = (float(values.get(key, 0.0)) for key in COEFFICIENTS)
@@ -143,7 +145,9 @@ def lens_of(values: Mapping[str, Any], name: str, image_size: Callable[[], tuple
             f"{name} lacks the camera: no {error}", fix="write fl_x, fl_y, cx, cy, w and h into it"
         ) from error
     except (TypeError, ValueError, ArithmeticError) as error:
-        raise SceneError(f"{name} lacks the camera ({error})") from error
+        raise SceneError(
+            f"{name} lacks the camera ({error})", fix="write fl_x, fl_y, cx, cy, w and h as numbers into it"
+        ) from error
     if not (fx > 0 and fy > 0):
         raise SceneError(f"{name} gives focal lengths {fx:g} and {fy:g}")
     return Lens(pinhole(fx, fy, *center), size, (k1, k2, p1, p2, k3))

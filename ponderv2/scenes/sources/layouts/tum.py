@@ -22,6 +22,7 @@ from ponderv2.scenes.sources.layouts.calibration import Calibration, find_calibr
 from ponderv2.scenes.sources.layouts.image_folders import files_like, folder_like, list_images, number_or_name
 from ponderv2.scenes.sources.named_files import NamedFiles
 from ponderv2.scenes.sources.pairing import Poses, pair_frames
+from ponderv2.scenes.sources.pose_lists import named_places
 from ponderv2.scenes.sources.text_files import rotation_of_quaternion
 
 EXPECTS = "rgb.txt and depth.txt (or associations.txt, or depth.txt alone), groundtruth.txt"
@@ -211,8 +212,19 @@ def _no_time(path: Path, line: str) -> SceneError:
 
 
 def _poses(path: Path) -> tuple[Poses, list[str]]:
-    """`time tx ty tz qx qy qz qw`. Damaged rows are not-a-number."""
+    """`time tx ty tz qx qy qz qw`, or as a header names the columns. Damaged rows are not-a-number."""
     rows = _rows(path)
+    places = named_places(path)
+    other_order = places is not None and places[0] == 0 and places != tuple(range(8))
+    if places is not None and other_order:
+        n_needed = max(places)
+        rows = [
+            _Row(
+                row.time,
+                tuple(row.words[one - 1] for one in places[1:]) if len(row.words) >= n_needed else (),
+            )
+            for row in rows
+        ]
     known = [row for row in rows if len(row.words) >= 7]
     if rows and not known:
         raise SceneError(
@@ -223,6 +235,7 @@ def _poses(path: Path) -> tuple[Poses, list[str]]:
     times = [numbers_of(row.time) for row in rows]
     early = sum(two < one for one, two in pairwise(times))
     notes = [f"poses of {path.name} were put into the order of time"] if early else []
+    notes += [f"t and q of {path.name} by the names of its columns"] if other_order else []
     return Poses(matrices, tuple(row.time for row in rows)), notes
 
 
