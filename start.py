@@ -99,8 +99,9 @@ def find_python() -> str:
 
 
 def run_tests(python: Path, rest: list[str]) -> int:
-    """pytest, with what else was written on the command line."""
-    return subprocess.run([str(python), "-m", "pytest", *rest], check=False).returncode
+    """pytest in two processes, with what else was written on the command line."""
+    command = [str(python), "-m", "pytest", "-n", "2", "--dist", "loadfile", *rest]
+    return subprocess.run(command, check=False).returncode
 
 
 def run_demo(python: Path, again: bool) -> None:
