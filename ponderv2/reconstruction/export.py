@@ -12,7 +12,7 @@ import torch
 from ponderv2.errors import OutputError, SceneError
 from ponderv2.geometry.meshes import Mesh, vertex_normals
 from ponderv2.io.files import write_bytes
-from ponderv2.scenes.origin import origin_of
+from ponderv2.scenes.origin import middle_of
 from ponderv2.scenes.ply import encode_ply, read_ply
 from ponderv2.scenes.point_columns import named_columns
 from ponderv2.scenes.point_rows import Origin
@@ -45,7 +45,7 @@ def write_mesh(path: Path, mesh: Mesh, origin: Origin = (0.0, 0.0, 0.0)) -> None
 def read_mesh(path: Path, origin: Origin = (0.0, 0.0, 0.0)) -> Mesh:
     """A triangle mesh from PLY, OBJ, GLB or whatever else trimesh reads. Raises SceneError.
 
-    `origin` is subtracted from a mesh that lies far from zero, in double precision.
+    `origin` is subtracted, in double precision, from a mesh that lies nearer to it than to zero.
     """
     if path.suffix.lower() == ".ply":
         file = read_ply(path)
@@ -63,7 +63,9 @@ def read_mesh(path: Path, origin: Origin = (0.0, 0.0, 0.0)) -> Mesh:
 
 
 def _near(vertices: np.ndarray, origin: Origin) -> np.ndarray:
-    far = len(vertices) > 0 and origin_of(vertices).any()
+    """Near zero: meshes of prepared scenes are there already, others lie where the recording lay."""
+    middle = middle_of(vertices)
+    far = np.linalg.norm(middle - origin) < np.linalg.norm(middle)
     return vertices.astype(np.float64) - origin if far else vertices
 
 

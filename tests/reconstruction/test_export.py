@@ -108,3 +108,12 @@ def test_a_mesh_of_a_far_scene_is_written_where_the_scene_was(tmp_path, mesh, su
     assert (
         np.abs(read_mesh(tmp_path / "near.glb", origin).vertices.numpy() - mesh.vertices.numpy()).max() < 1e-6
     )
+
+
+def test_a_mesh_larger_than_what_counts_as_near_stays_where_it_is(tmp_path, mesh):
+    origin = (555813.15, 5385888.54, 185.86)
+    large = Mesh(mesh.vertices * 300, mesh.faces, mesh.colors)
+    write_mesh(tmp_path / "near.ply", large)
+    assert np.abs(read_mesh(tmp_path / "near.ply", origin).vertices - large.vertices).max() < 1e-3
+    write_mesh(tmp_path / "far.ply", large, origin)
+    assert np.abs(read_mesh(tmp_path / "far.ply", origin).vertices - large.vertices).max() < 1e-3
