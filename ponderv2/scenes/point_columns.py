@@ -149,7 +149,7 @@ def named_columns(
 
 
 def _unknown_names(table: Mapping[str, ndarray]) -> tuple[str, ...]:
-    """One sentence about the columns that mean nothing here."""
+    """One sentence about the columns whose names are not known."""
     known = {*SEGMENT, *INSTANCE, *PACKED, *GREY, *HARMONICS, "a", "alpha", "diffuse_alpha"}
     known.update(name for choice in (*POSITION, *COLOR, *NORMAL) for name in choice)
     unknown = [name for name in table if name and name not in known]
@@ -197,10 +197,8 @@ def _packed_color(values: ndarray, source: Path) -> ReadColors:
         if as_value:
             number = np.nan_to_num(values.astype(np.float64), nan=0.0).astype(np.int64)
             notes = ("packed colours were written as numbers, not as the bits of a float",)
-        elif values.dtype.itemsize == 4:
-            number = values.view(np.uint32).astype(np.int64)
-        else:
-            number = values.astype(np.float32).view(np.uint32).astype(np.int64)
+        else:  # in this machine's order of bytes
+            number = np.ascontiguousarray(values, np.float32).view(np.uint32).astype(np.int64)
     channels = np.stack([(number >> shift) & 255 for shift in (16, 8, 0)], axis=1).astype(np.uint8)
     read = read_colors(channels, source)
     return ReadColors(read.color, read.range, None, (*notes, *read.notes))

@@ -224,3 +224,14 @@ def test_files_that_are_no_clouds_are_refused_in_one_sentence(tmp_path: Path, na
     path.write_bytes(b"certainly not points\n1 2\n")
     with pytest.raises(SceneError, match=name.replace(".", r"\.")):
         read_cloud(path)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_packed_colours_of_a_structured_array_in_either_order_of_bytes(tmp_path: Path, order: str):
+    packed = np.array([(r << 16) | (g << 8) | b for r, g, b in COLORS], np.uint32).view(np.float32)
+    values = np.zeros(len(POINTS), [(name, f"{order}f4") for name in ("x", "y", "z", "rgb")])
+    for axis, column in zip("xyz", np.array(POINTS).T, strict=True):
+        values[axis] = column
+    values["rgb"] = packed
+    np.save(tmp_path / "cloud.npy", values)
+    assert read_cloud(tmp_path / "cloud.npy").color.tolist() == [list(map(float, one)) for one in COLORS]
