@@ -92,7 +92,8 @@ def make_fabric(
 ) -> "lightning_fabric.Fabric":
     """Fabric for this process, its process group joined. Under torchrun or SLURM their world is used.
 
-    Raises ResourceError where the devices that were asked for are not there.
+    Raises ResourceError where the devices that were asked for are not there, where processes do not find
+    each other, and where a launcher started unequal numbers of them on its machines.
     """
     from lightning_fabric import Fabric
 
@@ -100,6 +101,12 @@ def make_fabric(
         logging.getLogger(name).setLevel(logging.WARNING)
     if launched := launch():
         devices, nodes = launched.per_machine, launched.n_machines
+        if devices * nodes != launched.n_processes:
+            raise ResourceError(
+                f"{launched.n_processes} processes were started, {devices} of them on one machine: all need "
+                "equally many",
+                fix="start as many on each: --ntasks-per-node of SLURM, --nproc-per-node of torchrun",
+            )
     _check_devices(config, devices, nodes)
     torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
     several = devices > 1 or launched is not None

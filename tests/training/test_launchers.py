@@ -11,7 +11,7 @@ import pytest
 from ponderv2.errors import PresetError, ResourceError
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.config import TrainingConfig
-from ponderv2.training.distributed import Member, free_port, start_together
+from ponderv2.training.distributed import Member, free_port, make_fabric, start_together
 from ponderv2.training.launchers import Launch, launch
 from ponderv2.workflows.training_runs import _check_batch
 from tests.faults.children import Child, run_program
@@ -50,6 +50,24 @@ def test_the_environment_tells_how_many_processes_there_are(
     assert launch() == expected
     if expected:
         assert expected.n_machines * expected.per_machine == expected.n_processes
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"SLURM_NTASKS": "10", "SLURM_TASKS_PER_NODE": "4(x2),2"},
+        {"SLURM_NTASKS": "5", "SLURM_TASKS_PER_NODE": "3,2"},
+        {"WORLD_SIZE": "6", "LOCAL_WORLD_SIZE": "4"},
+    ],
+)
+def test_machines_with_unequal_numbers_of_processes_are_refused_before_anything_waits(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "")  # is set where SLURM did not
+    with pytest.raises(ResourceError, match="equally many"):
+        make_fabric(TrainingConfig(device="cpu"), Member(), 1)
 
 
 @pytest.mark.parametrize("variable", ["WORLD_SIZE", "SLURM_NTASKS"])
