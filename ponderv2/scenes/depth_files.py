@@ -148,7 +148,7 @@ def _read_exr(path: Path) -> ndarray:
     except ImportError as error:
         raise SceneError(
             f"{path} is an OpenEXR file, which needs the package OpenEXR",
-            fix="pip install OpenEXR, or " + EXPORT_16_BIT,
+            fix='pip install "ponder[exr]", or ' + EXPORT_16_BIT,
         ) from error
     if not path.is_file():
         raise SceneError(f"cannot read {path}: no such file")

@@ -101,7 +101,7 @@ def test_exr_without_the_library_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "d.exr").write_bytes(b"v/1\x01")
     with pytest.raises(SceneError, match="OpenEXR") as caught:
         read_depth(tmp_path / "d.exr")
-    assert "pip install OpenEXR" in str(caught.value.fix)
+    assert "ponder[exr]" in str(caught.value.fix)
 
 
 @pytest.mark.parametrize("ending", ["png", "tiff", "npy"])

@@ -108,7 +108,8 @@ _EXPORTS: tuple[tuple[Callable[[Path], bool], str], ...] = (
     ),
     (
         _is_record3d,
-        "this is an export of Record3D: pip install OpenEXR, then ponder prepare rgbd DIR --layout generic"
+        'this is an export of Record3D: pip install "ponder[exr]", then ponder prepare rgbd DIR'
+        " --layout generic"
         " --poses metadata.json --intrinsics DIR/metadata.json, with the DIR that holds rgb/ and depth/",
     ),
     (
