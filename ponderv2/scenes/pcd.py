@@ -14,6 +14,8 @@ import numpy as np
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
+from ponderv2.scenes.mistaken_files import what_it_is
+from ponderv2.scenes.plain_text import float_words
 from ponderv2.scenes.point_columns import PACKED
 
 _KINDS = {"F": "f", "I": "i", "U": "u"}
@@ -56,6 +58,9 @@ def read_pcd(path: Path) -> dict[str, ndarray]:
         body = data[header.start :]
         table = _ascii(body, header) if header.form == "ascii" else _binary(body, header)
     except (ValueError, IndexError, KeyError, TypeError, UnicodeDecodeError, OverflowError) as error:
+        what = what_it_is(data)
+        if what is not None:
+            raise SceneError(f"{path} is no PCD file: it is {what[0]}", fix=what[1]) from error
         raise SceneError(f"{path} is not a whole PCD file ({error})", fix="copy the file again") from error
     return table
 
@@ -114,14 +119,9 @@ def _ascii(body: bytes, header: _Header) -> dict[str, ndarray]:
 def _numbers(words: ndarray) -> ndarray:
     try:
         return words.astype(np.float64)
-    except ValueError:  # 0x00ff7f00, and what Windows prints for nan
-        return np.array([_number(word.decode("ascii", errors="replace")) for word in words.tolist()])
-
-
-def _number(word: str) -> float:
-    if word.lower().startswith("0x"):
-        return float(int(word, 16))
-    return np.nan if "#" in word else float(word)
+    except ValueError:
+        plain = [str(int(word, 16)) if word.lower().startswith(b"0x") else word for word in words.tolist()]
+        return float_words(plain)
 
 
 def _cast(values: ndarray, kind: str) -> ndarray:

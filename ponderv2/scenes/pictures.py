@@ -14,6 +14,7 @@ from numpy import ndarray
 
 from ponderv2.errors import SceneError
 from ponderv2.scenes.colors import read_colors
+from ponderv2.scenes.mistaken_files import what_it_is
 from ponderv2.scenes.pgm_files import LARGEST_SIDE, decode_pgm
 
 MOST_UNPACKED = 32 * 2**20
@@ -247,6 +248,9 @@ def open_image(data: bytes, name: str):
     try:
         image = Image.open(io.BytesIO(data))
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        what = what_it_is(data)
+        if what is not None:
+            raise SceneError(f"{name} is no image: it is {what[0]}", fix=what[1]) from error
         raise _damaged(name, error) from error
     width, height = image.size
     if max(width, height) > LARGEST_SIDE:

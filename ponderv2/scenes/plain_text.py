@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
+from ponderv2.scenes.mistaken_files import what_it_is
 
 LARGEST_FILE = 256 * 2**20
 """Bytes. A larger text file is not a list of poses."""
@@ -32,7 +34,9 @@ _PRINTED = re.compile(
     r"(?:\b(?:np|numpy|torch)\.)?\b(?:array|matrix|tensor)\(|,?\s*\b(?:dtype|device)=[\w.:'\"]+"
 )
 _BRACKETS = str.maketrans("[](){}", "      ", "")
-_WINDOWS_NAN = re.compile(r"[-+]?\d\.#(?:INF|IND|QNAN|SNAN|NAN)\d*", re.IGNORECASE)
+_WINDOWS_NAN = re.compile(
+    r"[-+]?\d[.,]#(?:INF|IND|QNAN|SNAN|NAN)\d*|[-+]?nan\((?:ind|snan|qnan)\)", re.IGNORECASE
+)
 _FORTRAN = re.compile(r"(?<=[\d.])[dD](?=[-+]?\d)")
 
 
@@ -41,6 +45,10 @@ def decode_text(data: bytes, name: Path | str) -> str:
 
     What is not valid UTF-8 becomes U+FFFD. Raises SceneError for a binary file, naming it `name`.
     """
+    what = what_it_is(data) if data else None
+    if what is not None:
+        raise SceneError(f"{name} is no text file: it is {what[0]}", fix=what[1])
+    data = data.rstrip(b"\0\x1a") if data[:4].count(0) == 0 else data  # what DOS and crashes leave at the end
     encoding = _encoding(data, name)
     text = data.decode(encoding, errors="replace").replace("\ufeff", "")  # marks of joined files, too
     return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -69,16 +77,31 @@ def words(text: str, decimal_comma: bool = False) -> list[str]:
     With `decimal_comma` a comma between digits is a decimal point.
     """
     text = "\n".join(content_lines(text))
-    text = _PRINTED.sub(" ", text).translate(_BRACKETS).replace("\u2212", "-")
-    text = plain_notation(text)
+    text = plain_notation(_PRINTED.sub(" ", text).translate(_BRACKETS))
     if decimal_comma:
         text = re.sub(r"(?<=\d),(?=\d)", ".", text)
     return [word for word in re.split(r"[\s,;]+", text) if word]
 
 
 def plain_notation(text: str) -> str:
-    """As `float` reads them: exponents of Fortran (1.5d0), nan and inf as Windows prints them (1.#IND)."""
-    return _FORTRAN.sub("e", _WINDOWS_NAN.sub("nan", text))
+    """Numbers as `float` reads them: exponents of Fortran (1.5d0), the minus of typography, nan of Windows.
+
+    Windows prints 1.#IND, 1.#INF or -nan(ind): all become nan.
+    """
+    return _FORTRAN.sub("e", _WINDOWS_NAN.sub("nan", text.replace("\u2212", "-")))
+
+
+def float_words(words: Sequence[bytes | str]) -> Float[ndarray, " word"]:
+    """Words as numbers, in any of the notations of `plain_notation`; without points, commas are decimal.
+
+    Raises ValueError for a word that is no number.
+    """
+    try:
+        return np.array(words, np.float64)
+    except ValueError:
+        text = [word.decode("utf-8", errors="replace") if isinstance(word, bytes) else word for word in words]
+        comma = not any("." in word and "#" not in word for word in text)
+        return np.array([float(plain_notation(word.replace(",", ".") if comma else word)) for word in text])
 
 
 def numbers(text: str, decimal_comma: bool = False) -> Float[ndarray, " number"]:

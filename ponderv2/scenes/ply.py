@@ -13,6 +13,8 @@ from jaxtyping import Float, Integer, UInt8
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
+from ponderv2.scenes.mistaken_files import what_it_is
+from ponderv2.scenes.plain_text import float_words
 
 _TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
@@ -89,6 +91,9 @@ def read_ply(path: Path) -> PlyFile:
     except _Unreadable as error:
         raise SceneError(f"{path}: {error}", fix="export it again, as PLY with vertices x, y, z") from error
     except (ValueError, IndexError, KeyError, UnicodeDecodeError, OverflowError) as error:
+        what = what_it_is(data)
+        if what is not None:
+            raise SceneError(f"{path} is no PLY file: it is {what[0]}", fix=what[1]) from error
         raise SceneError(f"{path} is not a whole PLY file ({error})", fix="copy the file again") from error
 
 
@@ -145,8 +150,8 @@ def _property(words: list[str]) -> _Property:
 
 def _ascii_tables(body: memoryview, elements: list[_Element]) -> dict[str, _Table]:
     """Number after number, wherever lines end; line by line where lines hold more than is declared."""
-    text = bytes(body)
-    numbers = np.array(text.split(), dtype=np.float64)
+    text = bytes(body).rstrip(b"\0\x1a")  # what DOS and crashes leave at the end
+    numbers = float_words(text.split())
     n_least = sum(element.count * len(element.properties) for element in elements)
     if n_least > len(numbers):
         promised = ", ".join(f"{element.count} {element.name}" for element in elements)
@@ -266,7 +271,7 @@ def _ascii_lines(text: bytes, elements: list[_Element]) -> dict[str, _Table]:
         found: list[list[ndarray]] = [[] for _ in element.properties]
         for row in rows:
             single = _Element(element.name, 1, element.properties)
-            table, _ = _walk_element(np.array(row.split(), dtype=np.float64), single)
+            table, _ = _walk_element(float_words(row.split()), single)
             for place, one in zip(found, element.properties, strict=True):
                 values = table[one.name]
                 place.append(values.values if isinstance(values, _Lists) else values)

@@ -73,7 +73,9 @@ def read_point_text(path: Path) -> PointTable:
     except OSError as error:
         raise SceneError(f"cannot read {path}: {error.strerror or error}") from error
     head = _head(text, path)
-    body, separator, notes = _separated(text[head.start :], path)
+    body = text[head.start :]
+    body = plain_notation(body) if "#" in body or "\u2212" in body else body  # no point of 1.#IND counts
+    body, separator, notes = _separated(body, path)
     values = None if separator and _EMPTY_FIELD[separator].search(body) else _quick(body)
     if values is None:
         values, more = _careful(body, separator, head, path)
@@ -144,8 +146,8 @@ def _is_number(word: str) -> bool:
 
 def _is_decimal_comma(line: str) -> bool:
     """Whether blanks separate and commas are decimal points: 1,5 2,25 -3,0."""
-    words = line.split()
-    return len(words) >= 3 and all(_DECIMAL.fullmatch(word) for word in words)
+    words = plain_notation(line).split()
+    return len(words) >= 3 and all(_DECIMAL.fullmatch(word) or word in _NOTHING for word in words)
 
 
 def _separated(body: str, path: Path) -> tuple[str, str, list[str]]:

@@ -459,6 +459,33 @@ def test_one_camera_for_images_of_two_sizes_belongs_to_those_that_its_centre_fit
     assert any(f"belong to the {whose} images" in note for note in scene.surface().notes)
 
 
+@pytest.mark.parametrize("factor", [2.0, 7.5, 0.5])
+@pytest.mark.parametrize("color", [True, False], ids=["with colour", "depth alone"])
+def test_a_camera_of_images_before_they_were_resized_is_scaled_and_said(
+    tmp_path: Path, factor: float, color: bool
+):
+    taken = shots(3)
+    root = tmp_path / "room"
+    write_lists(root, taken, seconds)
+    if not color:
+        shutil.rmtree(root / "rgb")
+        (root / "rgb.txt").unlink()
+    large = np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2], [0, 0, 1]]) @ K
+    (root / "calibration.txt").write_text(" ".join(map(str, large[[0, 1, 0, 1], [0, 1, 2, 2]])))
+    scene = find(RgbdConfig(path=root, up="z")).jobs[0].prepare()
+    assert all(np.allclose(frame.intrinsics, K) for frame in scene.frames)
+    assert any(f"divided by {factor:g}" in note for note in scene.surface().notes)
+
+
+def test_a_principal_point_near_the_middle_is_left_alone(tmp_path: Path):
+    taken = shots(3)
+    write_lists(tmp_path / "room", taken, seconds)
+    off = K + np.array([[0, 0, 9.0], [0, 0, -6.0], [0, 0, 0]])  # as of a camera that was cropped a little
+    (tmp_path / "room/calibration.txt").write_text(" ".join(map(str, off[[0, 1, 0, 1], [0, 1, 2, 2]])))
+    scene = find(RgbdConfig(path=tmp_path / "room", up="z")).jobs[0].prepare()
+    assert all(np.allclose(frame.intrinsics, off) for frame in scene.frames)
+
+
 @pytest.mark.parametrize(
     "layout", ["redwood", "replica", "scannet", "tum", "sun3d", "7scenes", "bundlefusion"]
 )

@@ -235,3 +235,38 @@ def test_packed_colours_of_a_structured_array_in_either_order_of_bytes(tmp_path:
     values["rgb"] = packed
     np.save(tmp_path / "cloud.npy", values)
     assert read_cloud(tmp_path / "cloud.npy").color.tolist() == [list(map(float, one)) for one in COLORS]
+
+
+PLY_HEAD = "ply\nformat ascii 1.0\nelement vertex 4\n" + "".join(
+    f"property {kind} {name}\n"
+    for kind, names in (("float", "xyz"), ("uchar", ("red", "green", "blue")))
+    for name in names
+)
+PCD_HEAD = "FIELDS x y z r g b\nSIZE 4 4 4 1 1 1\nTYPE F F F U U U\nWIDTH 4\nHEIGHT 1\nPOINTS 4\n"
+PLACES = np.array([[0.5, -1.25, 2.0], [1.5, 2.25, 0.125], [3.0, -0.5, 1.0], [0.25, 0.75, -2.5]])
+SHADES = np.array([[1, 2, 3], [40, 50, 60], [255, 0, 7], [8, 9, 10]])
+NOTATIONS = {
+    "decimal comma": (lambda text: text.replace(".", ","), 0),
+    "a minus of typography": (lambda text: text.replace("-", "\u2212"), 0),
+    "exponents of Fortran": (lambda text: text.replace("2.25", "0.225D+01"), 0),
+    "nan of Windows": (lambda text: text.replace("0.5 ", "-nan(ind) ", 1), 1),
+    "older nan of Windows": (lambda text: text.replace("0.5 ", "1.#QNAN ", 1), 1),
+    "nan and decimal comma": (lambda text: text.replace("0.5 ", "1.#IND ", 1).replace(".", ","), 1),
+    "the end of a DOS file": (lambda text: text + "\x1a", 0),
+    "zeros of a crash behind the end": (lambda text: text + "\0" * 40, 0),
+}
+
+
+@pytest.mark.parametrize("kind", NOTATIONS)
+@pytest.mark.parametrize("ending", ["ply", "pcd", "xyz"])
+def test_every_notation_of_numbers_is_read_in_every_kind_of_text(tmp_path: Path, ending: str, kind: str):
+    rows = [
+        " ".join(map(str, [*place, *shade]))
+        for place, shade in zip(PLACES.tolist(), SHADES.tolist(), strict=True)
+    ]
+    change, n_lost = NOTATIONS[kind]
+    heads = {"ply": PLY_HEAD + "end_header\n", "pcd": PCD_HEAD + "DATA ascii\n", "xyz": ""}
+    (tmp_path / f"a.{ending}").write_text(heads[ending] + change("\n".join(rows) + "\n"), encoding="utf-8")
+    cloud = read_cloud_with_notes(tmp_path / f"a.{ending}").cloud
+    np.testing.assert_array_equal(cloud.coord.numpy(), PLACES[n_lost:])
+    np.testing.assert_array_equal(cloud.color.numpy(), SHADES[n_lost:])

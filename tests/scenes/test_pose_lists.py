@@ -145,6 +145,27 @@ def test_a_folder_of_pose_files_is_one_list(tmp_path: Path, form: str):
     assert np.isnan(found.matrices("xyzw")[2]).all()
 
 
+JSON_POSES = {
+    "Polycam": lambda pose: {
+        f"t_{row}{column}": pose[row, column] for row in range(3) for column in range(4)
+    },
+    "a matrix": lambda pose: {"transform_matrix": pose.tolist(), "blur": 3},
+    "a list": lambda pose: pose.tolist(),
+}
+
+
+@pytest.mark.parametrize("form", JSON_POSES)
+def test_a_folder_of_json_files_with_one_pose_each(tmp_path: Path, form: str):
+    for index, pose in enumerate(POSES):
+        values = JSON_POSES[form](pose)
+        camera = {"fx": 70.0, "fy": 62.0, "cx": 38.5, "cy": 30.5, "width": 80, "height": 60}
+        values = values | camera if isinstance(values, dict) else values
+        (tmp_path / f"{1680000000 + index}.json").write_text(json.dumps(values))
+    found = read_poses(tmp_path)
+    assert found.names == tuple(str(1680000000 + index) for index in range(len(POSES)))
+    assert np.abs(found.matrices("xyzw") - POSES).max() < 1e-12
+
+
 def test_the_poses_of_record3d_are_read_from_its_metadata(tmp_path: Path):
     values = {"K": [70.0, 0, 0, 0, 62.0, 0, 38.5, 30.5, 1], "w": 80, "h": 60, "fps": 60}
     values["poses"] = np.concatenate([Q, T], axis=1).tolist()

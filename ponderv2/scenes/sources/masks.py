@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from ponderv2.scenes.frame_names import some
 from ponderv2.scenes.sources.capture import Capture, MaskFile, PictureFile, RawFrame
 
 FOLDERS = ("masks", "mask")
@@ -33,8 +34,7 @@ def with_masks(capture: Capture, root: Path, use: MaskUse | None) -> tuple[Captu
     masks = [frame.mask for frame in frames if frame.mask is not None]
     if not masks:
         return capture, ()
-    where = Counter(_where(mask.path, root) for mask in masks)
-    named = ", ".join(where)
+    named = some(list(Counter(_where(mask.path, root) for mask in masks)))
     count = f"{len(masks)} of {len(frames)} frames"
     if use == "ignore":
         frames = tuple(replace(frame, mask=None) for frame in frames)

@@ -33,6 +33,9 @@ _DECIMAL_POINT = re.compile(r"\d\.(?![A-Za-z])|\.\d")
 """Not the point before the ending of a file."""
 _QUATERNION_COLUMN = re.compile(r"(?:q|quat|rot|orient).*?_?([wxyz])$|^r?([wxyz])_?(?:q|quat|rot)$")
 _PLACE_COLUMN = re.compile(r"(?:^|^t|^p|^pos\w*?|^trans\w*?|^cam\w*?|^loc\w*?|.*_)_?([xyz])$")
+_MATRIX_KEYS = ("transform_matrix", "camera_to_world", "cam_to_world", "c2w", "pose", "matrix", "extrinsic")
+"""Of a JSON file that holds one pose."""
+_MATRIX_ENTRIES = tuple(f"t_{row}{column}" for row in range(3) for column in range(4))
 _WANTED = ("tx", "ty", "tz", "qx", "qy", "qz", "qw")
 _KEY_COLUMNS = (
     ("image", "filename", "file", "name", "frame", "frame_id", "frame_index", "frame_number", "index"),
@@ -371,7 +374,7 @@ def _of_folder(path: Path) -> PoseList:
         (one for one in path.iterdir() if one.is_file() and one.suffix.lower() in POSE_FILES),
         key=lambda one: by_number(one.stem),
     )
-    rows = [[word for line in content_lines(read_text(one)) for word in words(line)] for one in files]
+    rows = [_words_of_file(one) for one in files]
     counts = [len(row) for row in rows if row]
     usual = max(set(counts), key=counts.count) if counts else 0
     if usual not in (7, 8, 12, 16):
@@ -384,6 +387,23 @@ def _of_folder(path: Path) -> PoseList:
     if found is None:
         raise SceneError(f"files of {path} hold {usual} numbers each, but no rotation", fix=f"write {FORMS}")
     return replace(found, names=tuple(one.stem for one in files), form=f"{found.form}, a file each")
+
+
+def _words_of_file(path: Path) -> list[str]:
+    """The numbers of one pose; of a JSON file those of its matrix."""
+    text = read_text(path)
+    if path.suffix.lower() != ".json":
+        return [word for line in content_lines(text) for word in words(line)]
+    values = parse_json(text, path)
+    if isinstance(values, dict):
+        if _MATRIX_ENTRIES[0] in values:  # Polycam: t_00 .. t_23
+            values = [values.get(name) for name in _MATRIX_ENTRIES]
+        else:
+            values = next((values[name] for name in _MATRIX_KEYS if name in values), [])
+    try:
+        return [repr(float(one)) for one in np.array(values, np.float64).ravel()]
+    except (ValueError, TypeError, OverflowError):
+        return []
 
 
 def _of_array(path: Path) -> PoseList:

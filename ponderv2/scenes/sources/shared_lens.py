@@ -1,4 +1,4 @@
-"""One camera without a size, for colour and depth images of two sizes: to which its numbers belong."""
+"""A camera without a size: to images of which size its numbers belong, by its principal point."""
 
 from __future__ import annotations
 
@@ -11,9 +11,23 @@ from ponderv2.scenes.sources.capture import Capture, Lens, RawFrame
 
 CENTRED = 0.12
 """Parts of the width and height that the principal point may be from the middle of the image."""
+ENLARGED = (1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.5, 8.0)
+"""Usual factors between images that a camera was calibrated with, and those that were stored."""
+ALIKE = 0.06
+"""Relative difference up to which the principal point says the same factor in x and in y."""
 
 
 def with_size_of_images(capture: Capture) -> tuple[Capture, tuple[str, ...]]:
+    """The recording with the sizes of cameras whose numbers can be told to be those of images of other sizes.
+
+    One file without a size may serve two sizes of images, or be that of images before they were resized.
+    """
+    capture, shared = _with_shared_size(capture)
+    capture, resized = _with_size_of_calibration(capture)
+    return capture, (*shared, *resized)
+
+
+def _with_shared_size(capture: Capture) -> tuple[Capture, tuple[str, ...]]:
     """The recording with the size of its camera, where one file without a size serves two sizes of images.
 
     The principal point lies near the middle of the images that the numbers belong to. Where it is near
@@ -41,6 +55,65 @@ def with_size_of_images(capture: Capture) -> tuple[Capture, tuple[str, ...]]:
         f"the camera's numbers belong to the {whose} images of {wide} x {high} pixels, by its principal point"
     )
     return replace(capture, frames=frames), (note,)
+
+
+def _with_size_of_calibration(capture: Capture) -> tuple[Capture, tuple[str, ...]]:
+    """The recording with the size of cameras whose numbers are those of images k times as large, or as small.
+
+    Only where the principal point is k times as far from the corner as the middle of the image is, by one
+    usual factor in x and in y. Whether that holds the check of the prepared frames tells.
+    """
+    sized: dict[int, Lens] = {}
+    seen: set[int] = set()
+    notes: dict[str, None] = {}
+    for what in ("depth", "colour"):
+        for frame in capture.frames:
+            lens = frame.depth_lens if what == "depth" else frame.color_lens
+            image = None if lens.size is not None or id(lens) in seen else _size_of(frame, what)
+            if image is None:
+                continue
+            seen.add(id(lens))
+            factor = _enlarged(lens, image)
+            if factor is not None:
+                wide, high = round(image[0] * factor), round(image[1] * factor)
+                sized[id(lens)] = replace(lens, size=(wide, high))
+                small = f"not of {image[0]} x {image[1]}: its numbers were divided by {factor:g}"
+                where = f"middle of images of {wide} x {high} pixels, {small}"
+                notes[f"the {what} camera's principal point is the {where}"] = None
+    if not sized:
+        return capture, ()
+    frames = tuple(
+        replace(
+            frame,
+            depth_lens=sized.get(id(frame.depth_lens), frame.depth_lens),
+            color_lens=sized.get(id(frame.color_lens), frame.color_lens),
+        )
+        for frame in capture.frames
+    )
+    return replace(capture, frames=frames), tuple(notes)
+
+
+def _size_of(frame: RawFrame, what: str) -> tuple[int, int] | None:
+    """Width and height of an image; None where there is none, or it cannot be read."""
+    try:
+        if what == "depth":
+            shape = frame.depth.depth().shape
+        elif frame.color is not None:
+            shape = frame.color.color().rgb.shape
+        else:
+            return None
+    except SceneError:
+        return None
+    return shape[1], shape[0]
+
+
+def _enlarged(lens: Lens, image: tuple[int, int]) -> float | None:
+    """The usual factor by which the principal point is farther than the middle, in x and y alike; or None."""
+    seen = (2.0 * np.abs(lens.intrinsics[:2, 2]) + 1.0) / np.array(image)
+    for factor in (*ENLARGED, *(1.0 / one for one in ENLARGED)):
+        if np.abs(seen / factor - 1.0).max() < ALIKE:
+            return factor
+    return None
 
 
 def _sizes(frame: RawFrame) -> dict[str, tuple[int, int]] | None:
