@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ponderv2.errors import SceneError
 
+MOST_COLUMNS = 3
+"""Label arrays of PonderV2 have up to three, of which the first is the class."""
 UNLABELLED_BYTE = 255
 """-1 in 8 bits, and the usual number of points without a class in image segmentation."""
 NOT_A_NUMBER = -(2**62)
@@ -19,7 +21,7 @@ NOT_A_NUMBER = -(2**62)
 
 
 def whole_numbers(values: ndarray, source: Path | str, fix: str) -> Int[ndarray, " point"]:
-    """One integer per point from (N,), (N, 1) or (N, k), of which the first column counts.
+    """One integer per point from (N,), (N, 1), (N, 2) or (N, 3), of which the first column counts.
 
     NaN becomes NOT_A_NUMBER, the largest number of an unsigned type of 16 bits and more, which is -1 stored
     there, becomes -1.
@@ -30,6 +32,11 @@ def whole_numbers(values: ndarray, source: Path | str, fix: str) -> Int[ndarray,
     if values.dtype.kind not in "fiub" or values.ndim not in (1, 2) or 0 in values.shape[1:]:
         raise SceneError(
             f"{source} is {values.dtype} {values.shape}, expected whole numbers of shape (N,)", fix=fix
+        )
+    if values.ndim == 2 and values.shape[1] > MOST_COLUMNS:
+        raise SceneError(
+            f"{source} holds {values.shape[1]} numbers per point, expected one label",
+            fix="of one-hot vectors and scores store the argmax: values.argmax(axis=1)",
         )
     column = values if values.ndim == 1 else values[:, 0]
     if column.dtype.kind == "f":

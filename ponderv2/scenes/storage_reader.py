@@ -15,9 +15,9 @@ from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera
 from ponderv2.scenes.array_files import map_array, read_arrays
 from ponderv2.scenes.point_labels import whole_numbers
-from ponderv2.scenes.point_rows import color_rows, finite_rows, near_pose, near_rows
+from ponderv2.scenes.point_rows import color_rows, near_pose, near_rows
 from ponderv2.scenes.processed.layout import FrameChoice
-from ponderv2.scenes.processed.normals import kept_normals
+from ponderv2.scenes.processed.normals import kept_normals, unit_normals
 from ponderv2.scenes.scene import Frame, PointCloud, Scene
 
 AGAIN = "prepare the scene again"
@@ -92,12 +92,12 @@ def _read_cloud(folder: Path, with_labels: bool) -> tuple[PointCloud, tuple[str,
     if (folder / "color.npy").is_file():
         color, more = color_rows(_rows(folder / "color.npy"), folder / "color.npy", AGAIN)
         notes += more
-    has_normals = (folder / "normal.npy").is_file()
-    normal = (
-        finite_rows(_rows(folder / "normal.npy", 3), folder / "normal.npy", AGAIN)
-        if has_normals
-        else kept_normals(coord)
-    )
+    if (folder / "normal.npy").is_file():
+        path = folder / "normal.npy"
+        normal, more = unit_normals(_rows(path, 3), coord, path, AGAIN)
+        notes += more
+    else:
+        normal = kept_normals(coord)
     labels = _labels(folder) if with_labels else {}
     for field, values in {"color": color, "normal": normal, **labels}.items():
         if len(values) != n_points:

@@ -1,19 +1,49 @@
-"""Normals for clouds that come without, estimated once and kept."""
+"""Normals of processed clouds: of unit length; for clouds that come without, estimated once and kept."""
 
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy import ndarray
 from torch import Tensor
 
 from ponderv2.scenes.normals import estimate_normals
 from ponderv2.scenes.origin import far_outliers
+from ponderv2.scenes.point_rows import finite_rows
 from ponderv2.scenes.processed.kept import kept
 
 NOTE = "the scene has no normals: they were estimated from the points around each point"
+ALL_ZERO = "the normals of the scene are all zero: they were estimated from the points around each point"
+OF_UNIT_LENGTH = 0.02
+"""Deviation of the usual length from 1 up to which normals are left as they are, to the last bit."""
+FEW = 0.01
+"""Share of points without a normal that is not worth a sentence."""
+
+
+def unit_normals(
+    values: ndarray, coord: Float[Tensor, "point 3"], source: Path, fix: str
+) -> tuple[Float[Tensor, "row 3"], tuple[str, ...]]:
+    """Normals of a file, and what to report about them.
+
+    Where they are not of unit length, as bytes of -127..127 are, every one is divided by its length. Where
+    all are zero, they are estimated. Single zeros stay. Raises SceneError where some are not finite.
+    """
+    normal = finite_rows(values, source, fix)
+    length = torch.linalg.vector_norm(normal, dim=1)
+    there = length > 0
+    if not bool(there.any()):
+        return (kept_normals(coord), (ALL_ZERO,)) if len(normal) else (normal, ())
+    n_zero = int((~there).sum())
+    notes = (f"{n_zero} of {len(normal)} normals are zero",) if n_zero > FEW * len(normal) else ()
+    typical = float(length[there].median())
+    if abs(typical - 1.0) <= OF_UNIT_LENGTH:
+        return normal, notes
+    unit = normal / torch.where(there, length, torch.ones_like(length))[:, None]
+    return unit, (*notes, f"normals were of length {typical:.4g} and were divided by their lengths")
 
 
 def kept_normals(coord: Float[Tensor, "point 3"]) -> Float[Tensor, "point 3"]:

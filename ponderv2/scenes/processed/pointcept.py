@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from ponderv2.scenes.colors import NO_COLOR_NOTE
 from ponderv2.scenes.processed.layout import FrameChoice
 from ponderv2.scenes.processed.normals import NOTE
 from ponderv2.scenes.processed.photographs import Photographs
@@ -48,4 +49,5 @@ class ArrayScenes:
         """What was guessed, computed or left out."""
         notes = read_scene_with_notes(place, place.name, with_labels=False)[1]
         notes += () if (place / "normal.npy").is_file() else (NOTE,)
+        notes += () if (place / "color.npy").is_file() else (NO_COLOR_NOTE,)
         return (*notes, *self.photographs.read(place, False, "all")[1])

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ponderv2.errors import SceneError
 from ponderv2.scenes.point_labels import whole_numbers
-from ponderv2.scenes.point_rows import color_rows, finite_rows, near_rows
+from ponderv2.scenes.point_rows import color_rows, near_rows
 from ponderv2.scenes.processed.layout import FrameChoice
-from ponderv2.scenes.processed.normals import NOTE, kept_normals
+from ponderv2.scenes.processed.normals import NOTE, kept_normals, unit_normals
 from ponderv2.scenes.processed.photographs import Photographs
 from ponderv2.scenes.safe_pickle import read_pickled
 from ponderv2.scenes.scene import PointCloud, Scene
@@ -80,7 +80,8 @@ class PickledScenes:
         color, more = _colors(path, arrays, n_points)
         notes += more
         if "normal" in arrays:
-            normal = finite_rows(_rows(path, arrays, "normal"), path, _AGAIN)
+            normal, more = unit_normals(_rows(path, arrays, "normal"), coord, path, _AGAIN)
+            notes += more
         else:
             normal, notes = kept_normals(coord), (*notes, NOTE)
         fields = dict.fromkeys(self.label_fields, torch.full((n_points,), -1)) if labels else {}

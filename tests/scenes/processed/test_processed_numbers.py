@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -190,3 +191,52 @@ def test_the_cloud_of_a_store_of_ours_has_the_origin_of_its_record(tmp_path: Pat
     cloud = store.read("scene0000_00").cloud
     assert cloud.origin == (1000.5, 2000.25, 3.0) and np.array_equal(cloud.coord.numpy(), ONE.coord)
     assert replace(cloud, color=cloud.color * 0).origin == cloud.origin
+
+
+SCALED: dict[str, Callable[[ndarray], ndarray]] = {
+    "bytes": lambda normal: np.rint(normal * 127).astype(np.int8),
+    "millimetres": lambda normal: normal * 1000,
+    "lengths of all kinds": lambda normal: normal * np.linspace(2, 9, len(normal), dtype=np.float32)[:, None],
+}
+
+
+@pytest.mark.parametrize("kind", ["pth", "npy"])
+@pytest.mark.parametrize("form", SCALED)
+def test_normals_of_another_length_become_unit_vectors(tmp_path: Path, kind: str, form: str):
+    store = write(tmp_path, kind, normal=SCALED[form](ONE.normal))
+    normal = store.read("scene0000_00").cloud.normal.numpy()
+    assert np.allclose(np.linalg.norm(normal, axis=1), 1, atol=1e-5)
+    assert np.abs(normal - ONE.normal).max() < (0.01 if form == "bytes" else 1e-5)
+    assert "divided by their lengths" in notes(store)
+
+
+@pytest.mark.parametrize("kind", ["pth", "npy"])
+def test_normals_of_unit_length_stay_to_the_last_bit_and_zeros_are_reported(tmp_path: Path, kind: str):
+    rounded = (ONE.normal * np.float32(1.004)).astype(np.float32)
+    rounded[::10] = 0
+    store = write(tmp_path, kind, normal=rounded)
+    assert np.array_equal(store.read("scene0000_00").cloud.normal.numpy(), rounded)
+    assert "150 of 1500 normals are zero" in notes(store)
+
+
+@pytest.mark.parametrize("kind", ["pth", "npy"])
+def test_normals_that_are_all_zero_are_estimated(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PONDER_CACHE", str(tmp_path / "cache"))
+    store = write(tmp_path / "data", kind, normal=np.zeros_like(ONE.normal))
+    normal = store.read("scene0000_00").cloud.normal.numpy()
+    assert np.allclose(np.linalg.norm(normal, axis=1), 1, atol=1e-5)
+    assert "all zero: they were estimated" in notes(store)
+
+
+@pytest.mark.parametrize("kind", ["pth", "npy"])
+def test_scores_and_one_hot_vectors_are_no_labels(tmp_path: Path, kind: str):
+    store = write(tmp_path, kind, segment20=np.eye(20)[SEGMENT % 20])
+    with pytest.raises(SceneError, match="20 numbers per point") as caught:
+        store.read("scene0000_00")
+    assert "argmax" in str(caught.value.fix)
+
+
+def test_a_scene_without_colours_says_so(tmp_path: Path):
+    store = write(tmp_path, "npy")
+    (tmp_path / "train/scene0000_00/color.npy").unlink()
+    assert (store.read("scene0000_00").cloud.color == 127.5).all() and "no colours" in notes(store)
