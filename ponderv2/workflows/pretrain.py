@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from ponderv2.models.pretext import PretextLosses, PretextModel
 from ponderv2.scenes.collate import collate
 from ponderv2.scenes.config import PretrainDataConfig
 from ponderv2.scenes.dataset import PretrainDataset, validation_frames
+from ponderv2.scenes.scene import Scene
 from ponderv2.scenes.storage import SceneStore
 from ponderv2.training.config import TrainingConfig
 from ponderv2.training.feed import Datasets
@@ -153,9 +155,15 @@ def make_job(request: RunRequest, resumed: bool) -> Job:
 
 
 def _views_without_color(part: OpenPart[PretrainDataConfig]) -> tuple[str, ...]:
-    """What to know of views that have depth alone, from a few scenes spread over a dataset."""
+    """What to know of views that have depth alone, from a few scenes spread over a dataset.
+
+    A scene that cannot be read is none of them: training replaces it, and reports it.
+    """
     names = part.names[:: max(len(part.names) // LOOKED_AT, 1)][:LOOKED_AT]
-    scenes = [part.store.read(name, part.part.train_split, labels=False) for name in names]
+    scenes: list[Scene] = []
+    for name in names:
+        with contextlib.suppress(SceneError):
+            scenes.append(part.store.read(name, part.part.train_split, labels=False))
     frames = [frame for scene in scenes for frame in scene.frames]
     without = sum(not frame.has_color for frame in frames)
     if not without:
