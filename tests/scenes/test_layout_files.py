@@ -477,6 +477,29 @@ def test_a_camera_of_images_before_they_were_resized_is_scaled_and_said(
     assert any(f"divided by {factor:g}" in note for note in scene.surface().notes)
 
 
+@pytest.mark.parametrize("odd", ["half the size", "turned"])
+def test_images_of_another_size_among_those_of_one_camera(tmp_path: Path, odd: str):
+    """Of the same aspect ratio they get the camera of their size; others cannot be of this camera."""
+    taken = shots(5)
+    root = tmp_path / "room"
+    box_room.write_scannet(root, taken)
+    path = root / "depth/2.png"
+    if odd == "turned":
+        Image.fromarray(np.rot90(np.asarray(Image.open(path))).copy()).save(path)
+    else:
+        half = np.array([[0.5, 0, -0.25], [0, 0.5, -0.25], [0, 0, 1]]) @ K
+        small = box_room.shoot(taken[2].pose, half, (40, 30))
+        Image.fromarray(np.rint(small.depth * 1000).astype(np.uint16)).save(path)
+    scene = find(RgbdConfig(path=root)).jobs[0].prepare()
+    frames = {frame.id: frame for frame in scene.frames}
+    notes = " ".join((*scene.surface().notes, *scene.surface().repairs))
+    if odd == "turned":
+        assert set(frames) == {"0", "1", "3", "4"} and "aspect ratio" in notes
+    else:
+        assert np.allclose(frames["2"].intrinsics, half, atol=1e-3)
+    assert np.allclose(frames["1"].intrinsics, K, atol=1e-3)
+
+
 def test_a_principal_point_near_the_middle_is_left_alone(tmp_path: Path):
     taken = shots(3)
     write_lists(tmp_path / "room", taken, seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,8 @@ CENTRED = 0.12
 """Parts of the width and height that the principal point may be from the middle of the image."""
 ENLARGED = (1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.5, 8.0)
 """Usual factors between images that a camera was calibrated with, and those that were stored."""
+LOOKED_AT = 5
+"""Images that tell the size of a camera that has none."""
 ALIKE = 0.06
 """Relative difference up to which the principal point says the same factor in x and in y."""
 
@@ -58,25 +61,27 @@ def _with_shared_size(capture: Capture) -> tuple[Capture, tuple[str, ...]]:
 
 
 def _with_size_of_calibration(capture: Capture) -> tuple[Capture, tuple[str, ...]]:
-    """The recording with the size of cameras whose numbers are those of images k times as large, or as small.
+    """The recording with a size for every camera: that of most of its images, so that others are told apart.
 
-    Only where the principal point is k times as far from the corner as the middle of the image is, by one
-    usual factor in x and in y. Whether that holds the check of the prepared frames tells.
+    It is k times that of the images where the principal point is k times as far from the corner as their
+    middle, by one usual factor in x and in y. Whether that holds the check of the prepared frames tells.
     """
     sized: dict[int, Lens] = {}
-    seen: set[int] = set()
     notes: dict[str, None] = {}
     for what in ("depth", "colour"):
+        users: dict[int, list[RawFrame]] = {}
         for frame in capture.frames:
-            lens = frame.depth_lens if what == "depth" else frame.color_lens
-            image = None if lens.size is not None or id(lens) in seen else _size_of(frame, what)
+            lens = _lens(frame, what)
+            if lens.size is None and id(lens) not in sized:
+                users.setdefault(id(lens), []).append(frame)
+        for key, frames in users.items():
+            image, lens = _usual_size(frames, what), _lens(frames[0], what)
             if image is None:
                 continue
-            seen.add(id(lens))
-            factor = _enlarged(lens, image)
-            if factor is not None:
-                wide, high = round(image[0] * factor), round(image[1] * factor)
-                sized[id(lens)] = replace(lens, size=(wide, high))
+            factor = _enlarged(lens, image) or 1.0
+            wide, high = round(image[0] * factor), round(image[1] * factor)
+            sized[key] = replace(lens, size=(wide, high))
+            if factor != 1.0:
                 small = f"not of {image[0]} x {image[1]}: its numbers were divided by {factor:g}"
                 where = f"middle of images of {wide} x {high} pixels, {small}"
                 notes[f"the {what} camera's principal point is the {where}"] = None
@@ -91,6 +96,18 @@ def _with_size_of_calibration(capture: Capture) -> tuple[Capture, tuple[str, ...
         for frame in capture.frames
     )
     return replace(capture, frames=frames), tuple(notes)
+
+
+def _lens(frame: RawFrame, what: str) -> Lens:
+    return frame.depth_lens if what == "depth" else frame.color_lens
+
+
+def _usual_size(frames: list[RawFrame], what: str) -> tuple[int, int] | None:
+    """The most frequent size of a few images, spread over the recording; None where none can be read."""
+    places = np.unique(np.linspace(0, len(frames) - 1, LOOKED_AT).astype(int))
+    sizes = Counter(_size_of(frames[place], what) for place in places)
+    sizes.pop(None, None)
+    return sizes.most_common(1)[0][0] if sizes else None
 
 
 def _size_of(frame: RawFrame, what: str) -> tuple[int, int] | None:
