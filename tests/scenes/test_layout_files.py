@@ -477,6 +477,14 @@ def test_a_camera_of_images_before_they_were_resized_is_scaled_and_said(
     assert any(f"divided by {factor:g}" in note for note in scene.surface().notes)
 
 
+def test_a_camera_file_that_cannot_be_read_is_not_called_missing(tmp_path: Path):
+    box_room.write_scannet(tmp_path / "room", shots(3))
+    (file,) = (tmp_path / "room").rglob("intrinsic_depth.txt")
+    file.write_text("1 2 3 4 5\n")
+    with pytest.raises(SceneError, match=r"intrinsic_depth\.txt holds 5 numbers"):
+        read(tmp_path / "room", "scannet")
+
+
 @pytest.mark.parametrize("odd", ["half the size", "turned"])
 def test_images_of_another_size_among_those_of_one_camera(tmp_path: Path, odd: str):
     """Of the same aspect ratio they get the camera of their size; others cannot be of this camera."""

@@ -153,3 +153,36 @@ def test_whole_numbers_before_a_pose_are_left_out(tmp_path: Path, before: str):
     rows = "\n".join(" ".join(map(repr, map(float, row))) for row in POSE)
     (tmp_path / "pose.txt").write_text(before + rows)
     assert np.array_equal(read_pose(tmp_path / "pose.txt"), POSE)
+
+
+CAMERAS = {
+    "names and blanks": "fx 70\nfy 62\ncx 38.5\ncy 30.5\n",
+    "a table": "fx,fy,cx,cy\n70,62,38.5,30.5\n",
+    "a table with the size": "# width height fx fy cx cy\nwidth height fx fy cx cy\n80 60 70 62 38.5 30.5\n",
+    "the size first": "80 60 70 62 38.5 30.5\n",
+    "the size last": "70 62 38.5 30.5 80 60\n",
+    "cameras.txt of COLMAP": "# Camera list\n#   CAMERA_ID, MODEL, WIDTH\n1 PINHOLE 80 60 70 62 39 31\n",
+}
+
+
+@pytest.mark.parametrize("form", CAMERAS)
+def test_a_camera_in_every_usual_form_of_text(tmp_path: Path, form: str):
+    (tmp_path / "camera.txt").write_text(CAMERAS[form])
+    lens = read_lens(tmp_path / "camera.txt")
+    assert np.allclose(lens.intrinsics, [[70, 0, 38.5], [0, 62, 30.5], [0, 0, 1]])
+    assert lens.size == (None if form in ("names and blanks", "a table") else (80, 60))
+
+
+def test_a_camera_of_colmap_with_one_focal_length(tmp_path: Path):
+    (tmp_path / "cameras.txt").write_text("1 SIMPLE_PINHOLE 80 60 70 39 31\n")
+    lens = read_lens(tmp_path / "cameras.txt")
+    assert np.allclose(lens.intrinsics, [[70, 0, 38.5], [0, 70, 30.5], [0, 0, 1]]) and lens.size == (80, 60)
+
+
+@pytest.mark.parametrize(
+    "text", ["1 2 3 4 5 6", "1 PINHOLE 80 60 70 --", "1 PINHOLE 80 60 70", "80 60 70 62 0 0"]
+)
+def test_numbers_that_are_no_camera_are_refused_with_the_forms(tmp_path: Path, text: str):
+    (tmp_path / "camera.txt").write_text(text)
+    with pytest.raises(SceneError, match=r"camera\.txt"):
+        read_lens(tmp_path / "camera.txt")

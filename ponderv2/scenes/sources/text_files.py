@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.plain_text import numbers, numbers_of_count, read_json, read_text
+from ponderv2.scenes.plain_text import numbers, numbers_of_count, read_json, read_text, words
 from ponderv2.scenes.sources.capture import Lens, pinhole
 
 __all__ = [
@@ -30,10 +31,18 @@ __all__ = [
 
 LARGEST_MATRIX = 64 * 2**10
 """Bytes of a file that holds one matrix."""
-CAMERA_FORMS = "3x3 or 4x4 numbers, `fx fy cx cy`, lines such as `fx: 525`, or JSON with these names"
+CAMERA_FORMS = (
+    "3x3 or 4x4 numbers, `fx fy cx cy`, `width height fx fy cx cy`, lines such as `fx: 525`, or JSON with"
+    " these names"
+)
 CENTER_AT_HALF = np.array([[0.0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
 """Pixels to subtract where the centre of the first pixel is (0.5, 0.5), as in nerfstudio."""
-_NAMED = re.compile(r"(?<![A-Za-z])(fx|fy|cx|cy|k1|k2|k3|p1|p2|width|height)[\"']?\s*[:=]\s*([-+\d.eE]+)")
+_NAMED = re.compile(
+    r"(?<![A-Za-z])(fx|fy|cx|cy|k1|k2|k3|p1|p2|width|height)[\"']?(?:\s*[:=]\s*|[ \t]+)([-+\d.eE]+)"
+)
+_COLMAP = re.compile(r"^[ \t]*\d+[ \t]+(SIMPLE_PINHOLE|PINHOLE)((?:[ \t]+[\d.eE+-]+)+)", re.MULTILINE)
+CENTRED = 0.12
+"""Parts of width and height by which the principal point may miss the middle, where it tells them apart."""
 _COEFFICIENTS = ("k1", "k2", "p1", "p2", "k3")
 _JSON_NAMES = {"fl_x": "fx", "fl_y": "fy", "w": "width", "h": "height", "ppx": "cx", "ppy": "cy"}
 
@@ -85,7 +94,12 @@ def read_lens(path: Path) -> Lens:
     named = dict(_NAMED.findall(text))
     if {"fx", "fy", "cx", "cy"} <= named.keys():
         return _lens_of_names(named, path)
-    values = _numbers_of_file(path, (4, 9, 16, 12, 8))
+    lens = _lens_of_colmap(text, path) or _lens_of_header(text, path)
+    if lens is not None:
+        return lens
+    values = _numbers_of_file(path, (4, 9, 16, 12, 8, 6))
+    if len(values) == 6:
+        return _lens_with_size(values, path)
     if len(values) in (8, 9) and values[3] != 0:  # a matrix has a zero there
         return Lens(checked_intrinsics(pinhole(*values[:4]), path), None, _five(values[4:]))
     if len(values) == 4:
@@ -96,6 +110,49 @@ def read_lens(path: Path) -> Lens:
             f"{path} holds {len(values)} numbers, which is no camera", fix=f"write {CAMERA_FORMS}"
         )
     return Lens(checked_intrinsics(values.reshape(shape)[:3, :3], path))
+
+
+def _lens_of_colmap(text: str, path: Path) -> Lens | None:
+    """The camera of COLMAP's cameras.txt: `1 PINHOLE width height fx fy cx cy`, the first of several."""
+    found = _COLMAP.search(text)
+    if found is None:
+        return None
+    try:
+        wide, high, *rest = (float(word) for word in found[2].split())
+    except ValueError as error:
+        raise SceneError(f"{path} is not a camera ({error})", fix=f"write {CAMERA_FORMS}") from error
+    if len(rest) != (4 if found[1] == "PINHOLE" else 3):
+        raise SceneError(
+            f"{path} holds a {found[1]} camera of {len(rest) + 2} numbers", fix="export it again"
+        )
+    fx, fy, cx, cy = rest if found[1] == "PINHOLE" else (rest[0], *rest)
+    matrix = pinhole(fx, fy, cx, cy) - CENTER_AT_HALF
+    return Lens(checked_intrinsics(matrix, path), (round(wide), round(high)))
+
+
+def _lens_of_header(text: str, path: Path) -> Lens | None:
+    """A table of one camera: a line of names, fx, fy, cx and cy among them, and a line of numbers."""
+    rows = [line for line in (words(line) for line in text.split("\n")) if line]
+    for names, values in pairwise(rows):
+        plain = [_JSON_NAMES.get(name.lower().lstrip("#"), name.lower().lstrip("#")) for name in names]
+        plain = [name for name in plain if name]
+        if {"fx", "fy", "cx", "cy"} <= set(plain) and len(plain) == len(values):
+            return _lens_of_names(dict(zip(plain, values, strict=True)), path)
+    return None
+
+
+def _lens_with_size(values: Float[ndarray, "6"], path: Path) -> Lens:
+    """`width height fx fy cx cy` or `fx fy cx cy width height`: the principal point is near the middle."""
+    readings = [(values[:2], values[2:]), (values[4:], values[:4])]
+    fitting = []
+    for size, four in readings:
+        whole = bool((size == np.rint(size)).all() and (size > 0).all())
+        if whole and (np.abs(four[2:] / size - 0.5) < CENTRED).all():
+            fitting.append((size, four))
+    if len(fitting) != 1:
+        raise SceneError(f"{path} holds 6 numbers, which is no camera", fix=f"write {CAMERA_FORMS}")
+    size, four = fitting[0]
+    return Lens(checked_intrinsics(pinhole(*four), path), (int(size[0]), int(size[1])))
 
 
 def checked_intrinsics(matrix: Float[ndarray, "3 3"], path: Path) -> Float[ndarray, "3 3"]:

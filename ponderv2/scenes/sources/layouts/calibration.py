@@ -70,6 +70,8 @@ class Calibration:
     """Metres per unit of the depth images."""
     notes: tuple[str, ...] = ()
     repairs: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+    """Why files that are called like cameras were not used."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def find_calibration(*folders: Path) -> Calibration:
         scales[0].depth_scale if scales else None,
         tuple(notes),
         tuple(_contradictions(found, depth, color, scales)),
+        tuple(error.message for error in errors),
     )
 
 

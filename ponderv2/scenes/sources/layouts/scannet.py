@@ -56,7 +56,7 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
     depth_lens = known.depth or (None if config.intrinsics is None else read_lens(config.intrinsics))
     if depth_lens is None:
         raise SceneError(
-            f"no intrinsic/intrinsic_depth.txt in {root}",
+            "; ".join(known.unread) or f"no intrinsic/intrinsic_depth.txt in {root}",
             fix="write its 4x4 numbers into that file, or give --intrinsics FILE",
         )
     frames = raw_frames(
