@@ -130,12 +130,21 @@ def _header(data: bytes) -> tuple[str, list[_Element], int]:
             elements[-1] = _Element(last.name, last.count, (*last.properties, _property(words)))
     if form not in _FORMATS:
         raise _Unreadable(f"unknown format '{form[:40]}'")
+    _check_elements(elements)
+    return form, elements, start
+
+
+def _check_elements(elements: list[_Element]) -> None:
+    """Raises `_Unreadable` or ValueError for what cannot be read without a guess."""
     names = [element.name for element in elements]
     if "vertex" not in names:
         raise _Unreadable(f"no element 'vertex' but: {', '.join(names)[:200]}")
     if min(element.count for element in elements) < 0:
         raise ValueError("a negative number of elements")
-    return form, elements, start
+    for element in elements:
+        called = [one.name for one in element.properties]
+        if twice := [name for name in called if called.count(name) > 1]:
+            raise _Unreadable(f"the element '{element.name}' has several properties called '{twice[0][:40]}'")
 
 
 def _property(words: list[str]) -> _Property:

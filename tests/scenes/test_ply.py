@@ -248,6 +248,7 @@ def test_splats_have_the_colours_of_their_constant_term(tmp_path: Path):
         ("property float z", "property float zz", "no x, y, z but: x, y, zz"),
         ("element vertex", "element point", "no element 'vertex'"),
         ("format ascii", "format xml", "unknown format"),
+        ("property uchar green", "property uchar Red", "several properties called 'red'"),
     ],
 )
 def test_what_another_copy_would_not_mend_is_not_blamed_on_the_copy(
