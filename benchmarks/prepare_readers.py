@@ -28,6 +28,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.sens_reading import textbook_frames, write_mesh, write_recording
+from ponderv2.scenes.fusion import load_open3d
 from ponderv2.workflows import prepare
 from ponderv2.workflows.configs import PrepareConfig
 from tests.scenes import structured3d_room as room
@@ -101,7 +102,7 @@ def rgbd(folder: Path, n_frames: int) -> Case:
         np.savetxt(f"{name}.pose.txt", pose(view))
 
     def simple(out: Path) -> None:
-        import open3d
+        open3d = load_open3d()
 
         color_type = open3d.pipelines.integration.TSDFVolumeColorType.RGB8
         volume = open3d.pipelines.integration.ScalableTSDFVolume(0.02, 0.08, color_type)

@@ -174,7 +174,7 @@ def main() -> None:
 READERS = (
     "ponder_cli.presets", "ponderv2.heads.text_embeddings", "ponderv2.reconstruction.paths",
     "ponderv2.scenes.processed.recognise", "ponderv2.training.open_checkpoint", "ponderv2.workflows.prepare",
-    "pandas", "scipy.ndimage", "scipy.spatial", "open3d", "PIL.PngImagePlugin", "PIL.JpegImagePlugin",
+    "scipy.ndimage", "scipy.spatial", "PIL.PngImagePlugin", "PIL.JpegImagePlugin",
 )  # fmt: skip
 """What reads, and what it imports late: imports would hang at the limit of memory."""
 

@@ -16,8 +16,8 @@ from numpy import ndarray
 
 from ponderv2.scenes.check_agreement import Agreement, Samples
 
-Image = Float64[ndarray, "row column"]
-Images = list[Float64[ndarray, "_ _"] | None]
+Image = Float64[ndarray, "_row _column"]
+Images = list[Image | None]
 """Of any sizes; None for a frame without colour."""
 
 WIDTH = 160

@@ -80,9 +80,11 @@ def kill_at(child: subprocess.Popen[str], folder: Path, n_files: int) -> int:
 
 def one(source: str, raw: Path, out: Path, n_scenes: int) -> None:
     """Runs `prepare` and prints the seconds that it took."""
+    from ponderv2.scenes.fusion import load_open3d
     from ponderv2.workflows import prepare
 
-    for name in ("open3d", "pandas", "scipy.ndimage", "scipy.spatial", "torch"):
+    load_open3d()
+    for name in ("scipy.ndimage", "scipy.spatial", "torch"):
         importlib.import_module(name)  # late imports would be timed with every run
     started = time.perf_counter()
     prepare.run(configuration(source, raw, out, n_scenes))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ponderv2.geometry.raycasting import Raycaster
+from ponderv2.scenes.fusion import load_open3d
 
 SQUARE = (
     np.array([[0.0, 0, 0], [2, 0, 0], [2, 2, 0], [0, 2, 0], [0, 0, 3], [2, 0, 3], [2, 2, 3], [0, 2, 3]]),
@@ -46,7 +47,7 @@ def test_the_nearest_point_is_on_a_face_an_edge_or_a_corner(engine: bool) -> Non
 
 
 def test_both_engines_agree_with_open3d(engine: bool) -> None:
-    o3d = pytest.importorskip("open3d")
+    o3d = load_open3d()
     rng = np.random.default_rng(4)
     vertices, faces = tangle(rng)
     ours = Raycaster(vertices, faces, embree=engine)

@@ -11,6 +11,7 @@ from ponderv2.errors import OutputError, SceneError
 from ponderv2.geometry.meshes import Mesh
 from ponderv2.io.files import write_bytes
 from ponderv2.reconstruction.export import check_mesh_path, read_mesh, write_mesh
+from ponderv2.scenes.fusion import load_open3d
 from ponderv2.scenes.ply import read_ply
 
 
@@ -32,7 +33,7 @@ def test_trimesh_reads_geometry_and_colours(tmp_path, mesh, suffix):
 
 
 def test_open3d_reads_colours_and_normals_of_a_ply(tmp_path, mesh):
-    import open3d
+    open3d = load_open3d()
 
     write_mesh(tmp_path / "ball.ply", mesh)
     read = open3d.io.read_triangle_mesh(str(tmp_path / "ball.ply"))

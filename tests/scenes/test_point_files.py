@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ponderv2.errors import SceneError
+from ponderv2.scenes.fusion import load_open3d
 from ponderv2.scenes.pcd import lzf_unpacked, read_pcd
 from ponderv2.scenes.point_files import UP_AXES, face_normals, read_cloud, read_cloud_with_notes
 
@@ -77,7 +78,7 @@ def test_lzf_copies_may_overlap_what_they_write():
 
 
 def test_pcd_agrees_with_open3d(tmp_path: Path, rng: torch.Generator):
-    open3d = pytest.importorskip("open3d")
+    open3d = load_open3d()
     coord = torch.rand(500, 3, generator=rng).double().numpy()
     cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(coord))
     cloud.colors = open3d.utility.Vector3dVector(np.round(coord * 255) / 255)

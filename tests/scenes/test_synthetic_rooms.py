@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from ponderv2.scenes.fusion import load_open3d
 from ponderv2.scenes.labels.synthetic import CLASS_COLORS, CLASS_INDEX, CLASS_NAMES
 from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
 from ponderv2.scenes.synthetic.materials import plain
@@ -106,7 +107,7 @@ def test_turned_boxes_overlap_as_dense_sampling_says() -> None:
 @pytest.mark.parametrize("index", [1, 4])
 def test_things_do_not_run_into_each_other(index: int) -> None:
     """Points well inside each part lie in no part of another thing: parity of crossings, by Open3D."""
-    import open3d as o3d
+    o3d = load_open3d()
 
     things = [thing for thing in built(index).things if thing.name not in ("wall", "floor", "ceiling")]
     rng = np.random.default_rng(0)
@@ -145,7 +146,7 @@ def test_everything_stands_inside_the_walls(room: Room) -> None:
 
 def test_no_camera_is_inside_or_close_to_a_thing(room: Room, studio: Studio) -> None:
     """By Open3D's distance to the surface, which knows nothing of the boxes that keep cameras away."""
-    import open3d as o3d
+    o3d = load_open3d()
 
     scene = o3d.t.geometry.RaycastingScene(nthreads=1)
     surface = room.surface()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from ponderv2.scenes.fusion import load_open3d
 from ponderv2.scenes.labels.synthetic import CLASS_NAMES
 from ponderv2.scenes.sources.synthetic import find
 from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
@@ -98,7 +99,7 @@ def test_exact_frames_agree_with_each_other(exact: tuple[Studio, Scan]) -> None:
 
 
 def test_cloud_of_an_exact_scan_lies_on_the_surface(exact: tuple[Studio, Scan]) -> None:
-    import open3d as o3d
+    o3d = load_open3d()
 
     studio, scan = exact
     scene = o3d.t.geometry.RaycastingScene(nthreads=1)

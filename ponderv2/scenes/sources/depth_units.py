@@ -153,7 +153,7 @@ def with_depth_numbers(
     return replace(capture, frames=frames, depth_scale=scale), DepthChoices(tuple(notes), doubt)
 
 
-def _looked_at(frames: tuple[RawFrame, ...]) -> list[Num[ndarray, "row column"]]:
+def _looked_at(frames: tuple[RawFrame, ...]) -> list[Num[ndarray, "_row _column"]]:
     """Some depth images; those that cannot be read are left out."""
     chosen = [frames[i] for i in sorted(set(np.linspace(0, len(frames) - 1, LOOKED_AT).round().astype(int)))]
     found = []
@@ -165,7 +165,7 @@ def _looked_at(frames: tuple[RawFrame, ...]) -> list[Num[ndarray, "row column"]]
     return found
 
 
-def _measured(images: list[Num[ndarray, "row column"]]) -> Float64[ndarray, " pixel"]:
+def _measured(images: list[Num[ndarray, "_row _column"]]) -> Float64[ndarray, " pixel"]:
     """Some numbers of each image that are measurements, negative ones among them."""
     parts = [np.zeros(0)]
     for image in images:
@@ -177,7 +177,7 @@ def _measured(images: list[Num[ndarray, "row column"]]) -> Float64[ndarray, " pi
     return np.concatenate(parts)
 
 
-def _multiples_of_8(images: list[Num[ndarray, "row column"]]) -> bool:
+def _multiples_of_8(images: list[Num[ndarray, "_row _column"]]) -> bool:
     """Whether the lower three bits are those that a rotation to the left puts there: hardly ever any."""
     known = np.concatenate([image[(image != 0) & (image != 65535)] for image in images])
     if len(known) == 0 or float((known & 7 == 0).mean()) < 0.99:
