@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ponderv2.config import StrictConfig
+from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.models.config import PretextConfig
 from ponderv2.models.segmentation_config import SegmentationModelConfig
 from ponderv2.models.task_config import TaskModelConfig
@@ -20,7 +21,7 @@ from ponderv2.reconstruction.config import (
 )
 from ponderv2.scenes.config import PointDataConfig, PretrainDataConfig, SegmentationDataConfig, SplitName
 from ponderv2.scenes.part_config import DatasetPartConfig, Part, parts_of
-from ponderv2.scenes.sources.config import CheckConfig, RgbdConfig
+from ponderv2.scenes.sources.config import CheckConfig
 from ponderv2.scenes.sources.s3dis_config import S3disConfig
 from ponderv2.scenes.sources.scannet_config import ScannetConfig
 from ponderv2.scenes.sources.scannetpp_config import ScannetppConfig

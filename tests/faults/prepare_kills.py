@@ -26,7 +26,8 @@ Files = dict[str, bytes]
 
 def configuration(source: str, raw: Path, out: Path, n_scenes: int) -> Any:
     """Settings of a small run."""
-    from ponderv2.scenes.sources.config import CheckConfig, FusionConfig, RgbdConfig
+    from ponderv2.datasets.rgbd.config import FusionConfig, RgbdConfig
+    from ponderv2.scenes.sources.config import CheckConfig
     from ponderv2.scenes.sources.scannet_config import ScannetConfig
     from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
     from ponderv2.workflows.configs import PrepareConfig

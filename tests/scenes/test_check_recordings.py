@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.errors import SceneError
-from ponderv2.scenes.sources.config import RgbdConfig
 from ponderv2.workflows import prepare
 from ponderv2.workflows.configs import PrepareConfig
 from tests.scenes import spoiled

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.scenes.ply import encode_ply, read_ply
 from ponderv2.scenes.scene import Scene
-from ponderv2.scenes.sources.config import RgbdConfig
 from ponderv2.scenes.sources.layouts import LAYOUTS
 from ponderv2.scenes.sources.own_surface import own_surface
 from ponderv2.scenes.sources.rgbd_scene import prepare_recording

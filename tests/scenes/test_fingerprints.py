@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ponderv2.datasets.rgbd.config import FusionConfig, RgbdConfig
 from ponderv2.scenes.prepared import PreparedCloud, PreparedScene
 from ponderv2.scenes.sources import rgbd_folder, s3dis, scannet, scannetpp, structured3d
-from ponderv2.scenes.sources.config import CheckConfig, FusionConfig, RgbdConfig
+from ponderv2.scenes.sources.config import CheckConfig
 from ponderv2.scenes.sources.s3dis_config import S3disConfig
 from ponderv2.scenes.sources.scannet_config import ScannetConfig
 from ponderv2.scenes.sources.scannetpp_config import ScannetppConfig

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from ponderv2.datasets.rgbd.config import PairingConfig, RgbdConfig
 from ponderv2.errors import SceneError
 from ponderv2.scenes.sources.capture import Capture
-from ponderv2.scenes.sources.config import PairingConfig, RgbdConfig
 from ponderv2.scenes.sources.layouts import LAYOUTS, detect_layout
 from ponderv2.scenes.sources.rgbd_folder import find
 from tests.scenes import box_room

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation, Slerp
 
+from ponderv2.datasets.rgbd.config import PairingConfig
 from ponderv2.errors import SceneError
 from ponderv2.scenes.frame_names import by_number
-from ponderv2.scenes.sources.config import PairingConfig
 from ponderv2.scenes.sources.pairing import Pairing, Poses, pair_frames
 from ponderv2.scenes.sources.timestamps import nearest_pairs, poses_at, unit_of
 

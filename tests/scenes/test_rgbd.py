@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.errors import SceneError
 from ponderv2.scenes.depth_files import read_depth
 from ponderv2.scenes.sources.capture import Lens, pinhole
-from ponderv2.scenes.sources.config import RgbdConfig
 from ponderv2.scenes.sources.layouts import LAYOUTS, detect_layout
 from ponderv2.scenes.sources.layouts.calibration import find_calibration
 from ponderv2.scenes.sources.poses import clean_poses

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.errors import SceneError
-from ponderv2.scenes.sources.config import RgbdConfig
 from ponderv2.scenes.sources.layouts import LAYOUTS
 from ponderv2.scenes.sources.poses import clean_poses
 from ponderv2.scenes.sources.rgbd_folder import find

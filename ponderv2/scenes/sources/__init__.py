@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ponderv2.scenes.sources.config import RgbdConfig
+    from ponderv2.datasets.rgbd.config import RgbdConfig
     from ponderv2.scenes.sources.s3dis_config import S3disConfig
     from ponderv2.scenes.sources.scannet_config import ScannetConfig
     from ponderv2.scenes.sources.scannetpp_config import ScannetppConfig

@@ -14,9 +14,9 @@ from pathlib import Path
 from jaxtyping import Float
 from numpy import ndarray
 
+from ponderv2.datasets.rgbd.config import PairingConfig
 from ponderv2.errors import SceneError
 from ponderv2.scenes.frame_names import by_number, equal_numbers, some, usual_one
-from ponderv2.scenes.sources.config import PairingConfig
 from ponderv2.scenes.sources.pairing_rules import Match, Names, by_whole_name, match
 from ponderv2.scenes.sources.pose_pairing import AmbiguousCount, Poses, Slot, poses_of
 

@@ -9,9 +9,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from ponderv2.datasets.rgbd.config import PairingConfig
 from ponderv2.errors import SceneError
 from ponderv2.scenes.frame_names import Column, Key, by_number, columns, frame_key, numbers_of, some
-from ponderv2.scenes.sources.config import PairingConfig
 from ponderv2.scenes.sources.timestamps import PER_SECOND, in_seconds, is_certain, nearest_pairs, unit_of
 
 ENOUGH = 0.5

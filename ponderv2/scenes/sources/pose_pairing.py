@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from ponderv2.datasets.rgbd.config import PairingConfig
 from ponderv2.errors import SceneError
 from ponderv2.scenes.frame_names import columns, some
-from ponderv2.scenes.sources.config import PairingConfig
 from ponderv2.scenes.sources.pairing_rules import CHOOSE, Match, Names, by_order, match, times_of
 from ponderv2.scenes.sources.timestamps import poses_at, unit_of
 

@@ -7,10 +7,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ponderv2.datasets.rgbd.config import GenericConfig, RgbdConfig
 from ponderv2.errors import SceneError
 from ponderv2.scenes.near_miss import near_neighbour
 from ponderv2.scenes.prepared import PreparedScene
-from ponderv2.scenes.sources.config import GenericConfig, RgbdConfig
 from ponderv2.scenes.sources.fingerprints import files_of_settings, fingerprint, recording_files
 from ponderv2.scenes.sources.given_path import advice_for_folder, folder_of_recording
 from ponderv2.scenes.sources.layouts import LAYOUTS, detect_layout

@@ -11,13 +11,13 @@ import numpy as np
 from jaxtyping import Float, Float64
 from numpy import ndarray
 
+from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.errors import SceneError
 from ponderv2.scenes.fusion import FusionSettings, TsdfFusion, colors_of
 from ponderv2.scenes.origin import far_outliers, origin_note, origin_of
 from ponderv2.scenes.point_rows import near_pose
 from ponderv2.scenes.prepared import PreparedFrame, PreparedScene, Surface
 from ponderv2.scenes.sources.capture import Capture, RawFrame
-from ponderv2.scenes.sources.config import RgbdConfig
 from ponderv2.scenes.sources.depth_units import with_depth_numbers
 from ponderv2.scenes.sources.flipped_rows import with_rows_downwards
 from ponderv2.scenes.sources.frame_loading import Limits, LoadedFrame, load_depth, load_frame, same_aspect

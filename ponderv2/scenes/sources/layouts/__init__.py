@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.scenes.sources.capture import Capture
-from ponderv2.scenes.sources.config import RgbdConfig
 from ponderv2.scenes.sources.layouts import (
     frame_files,
     generic,

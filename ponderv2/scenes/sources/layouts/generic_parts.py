@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ponderv2.datasets.rgbd.config import GenericConfig
 from ponderv2.errors import SceneError
 from ponderv2.io.files import files_below
 from ponderv2.scenes.sources.capture import PictureFile
-from ponderv2.scenes.sources.config import GenericConfig
 from ponderv2.scenes.sources.layouts.image_folders import ENDINGS, OTHER_WORDS, list_images
 from ponderv2.scenes.sources.pose_lists import FORMS, POSE_FILES, PoseList, read_poses
 

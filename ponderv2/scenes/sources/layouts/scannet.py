@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.errors import SceneError
 from ponderv2.io.files import files_below
 from ponderv2.scenes.sources.capture import Capture
-from ponderv2.scenes.sources.config import RgbdConfig
 from ponderv2.scenes.sources.layouts.calibration import ABOVE, calibration_files, find_calibration
 from ponderv2.scenes.sources.layouts.image_folders import (
     ImageFolder,
