@@ -13,18 +13,12 @@ from torch.nn import functional as F
 
 from benchmarks.gain_rooms import CropSettings, Room, on_device, training_batch, training_piece, whole_room
 from ponderv2.encoder.build import build_encoder
-from ponderv2.encoder.config import (
-    ConvBlock3DConfig,
-    DensifyConfig,
-    MaskConfig,
-    SceneFrameConfig,
-    SparseUNetConfig,
-)
+from ponderv2.encoder.config import MaskConfig, SparseUNetConfig
 from ponderv2.evaluation.semantic import confusion_matrix, segmentation_metrics
 from ponderv2.geometry.voxels import SparseVoxels, scene_of_each
+from ponderv2.lift.config import ConvBlock3DConfig, CubeFrameConfig, DensifyConfig
 from ponderv2.models.config import ClassTargetConfig, PretextConfig
 from ponderv2.models.pretext import PretextModel
-from ponderv2.normalisation import BatchNorm
 from ponderv2.renderer.config import (
     ClassesConfig,
     DecoderConfig,
@@ -34,6 +28,7 @@ from ponderv2.renderer.config import (
     RenderLossConfig,
 )
 from ponderv2.scenes.batch import SceneBatch
+from ponderv2.sparse.normalisation import BatchNorm
 
 ENCODER = SparseUNetConfig(
     in_channels=7,
@@ -67,7 +62,7 @@ class PretrainSettings:
         return PretextConfig(
             encoder=ENCODER,
             mask=self.mask,
-            frame=SceneFrameConfig(edge=4.6),
+            frame=CubeFrameConfig(edge=4.6),
             densify=DensifyConfig(grid_shape=self.grid_shape, box="bounds"),
             projection=ConvBlock3DConfig(out_channels=24),
             renderer=RendererConfig(

@@ -27,7 +27,8 @@ from benchmarks.timing import side_by_side
 from ponderv2.encoder.build import build_encoder
 from ponderv2.encoder.config import SparseUNetConfig
 from ponderv2.geometry.voxels import SparseVoxels
-from ponderv2.sparse import by_entry, torch_backend
+from ponderv2.sparse import gather_gemm_scatter as by_entry
+from ponderv2.sparse import torch_backend
 from ponderv2.sparse.kernel_maps import KernelMap, Level, sorted_level
 
 CASES = [

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ponderv2.encoder.densify import pool
-from ponderv2.encoder.frames import scene_frames
+from ponderv2.lift.densify import pool
+from ponderv2.lift.volume_frame import scene_frames
 from ponderv2.models.pretext import EncodedScenes, PretextModel
 from ponderv2.randomness import generator_of, generators_of_scenes
 from ponderv2.renderer.sampling import draw_noise_of_scenes

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from ponderv2.collectives import alone, global_mean, n_processes, process_number, sum_over_processes
-from ponderv2.normalisation import BatchNorm
 from ponderv2.randomness import generator_of, generators_of_scenes
+from ponderv2.sparse.normalisation import BatchNorm
 from ponderv2.training.distributed import free_port
 from tests.training.processes import join, run_ranks
 

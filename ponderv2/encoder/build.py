@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from ponderv2.encoder.config import (
-    ConvBlock3DConfig,
-    DoubleConvUNet3DConfig,
-    PromptedSparseUNetConfig,
-    SparseUNetConfig,
-    UNet3DConfig,
-)
-from ponderv2.encoder.project import ConvBlock3D, DoubleConvUNet3D, UNet3D
+from ponderv2.encoder.config import PromptedSparseUNetConfig, SparseUNetConfig
 from ponderv2.encoder.sparse_unet import SparseUNet
+from ponderv2.lift.config import ConvBlock3DConfig, DoubleConvUNet3DConfig, UNet3DConfig
+from ponderv2.lift.projection import ConvBlock3D, DoubleConvUNet3D, UNet3D
 
 
 def build_encoder(config: SparseUNetConfig | PromptedSparseUNetConfig) -> SparseUNet:

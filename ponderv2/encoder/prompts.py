@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ponderv2.encoder.config import PromptedSparseUNetConfig
-from ponderv2.normalisation import BatchNorm
+from ponderv2.sparse.normalisation import BatchNorm
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,11 @@ from torch import Tensor, nn
 
 from ponderv2.encoder.config import PromptedSparseUNetConfig, SparseUNetConfig
 from ponderv2.encoder.prompts import Prompt, PromptedNorm, normalise
-from ponderv2.encoder.volume_layers import rectified
 from ponderv2.geometry.segments import segment_mean
 from ponderv2.geometry.voxels import SparseVoxels
-from ponderv2.normalisation import BatchNorm
 from ponderv2.sparse.kernel_maps import Level, sorted_level
 from ponderv2.sparse.layers import InverseConvolution, StridedConvolution, SubmanifoldConvolution
+from ponderv2.sparse.normalisation import BatchNorm, relu_
 
 UNetConfig = SparseUNetConfig | PromptedSparseUNetConfig
 Convolution = SubmanifoldConvolution | StridedConvolution | InverseConvolution
@@ -52,7 +51,7 @@ class Unit(nn.Module):
         self, feature: Float[Tensor, "voxel channel"], prompt: Prompt | None
     ) -> Float[Tensor, "voxel channel"]:
         """Norm and ReLU of what the convolution returned."""
-        return rectified(normalise(self.get_submodule(self.names[1]), feature, prompt))
+        return relu_(normalise(self.get_submodule(self.names[1]), feature, prompt))
 
     def forward(
         self, feature: Float[Tensor, "input in"], level: Level, prompt: Prompt | None
@@ -94,7 +93,7 @@ class ResidualBlock(nn.Module):
     ) -> Float[Tensor, "voxel out"]:
         inner = torch.relu_(normalise(self.bn1, self.conv1(x, level), prompt))
         inner = normalise(self.bn2, self.conv2(inner, level), prompt)
-        return rectified(inner + self._shortcut(x, level, prompt))
+        return relu_(inner + self._shortcut(x, level, prompt))
 
 
 class Stage(nn.ModuleDict):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ponderv2.collectives import global_mean
-from ponderv2.normalisation import BatchNorm
+from ponderv2.sparse.normalisation import BatchNorm
 
 TINY = 1.0e-8
 

@@ -7,14 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ponderv2.config import StrictConfig
-from ponderv2.encoder.config import (
-    DensifyConfig,
-    EncoderConfig,
-    MaskConfig,
-    ProjectionConfig,
-    SceneFrameConfig,
-)
+from ponderv2.encoder.config import EncoderConfig, MaskConfig
 from ponderv2.heads.text_config import EmbeddingsConfig, OrthogonalEmbeddingsConfig
+from ponderv2.lift.config import CubeFrameConfig, DensifyConfig, ProjectionConfig
 from ponderv2.renderer.config import RendererConfig, RenderLossConfig
 from ponderv2.scenes.labels import vocabulary
 
@@ -86,7 +81,7 @@ class PretextConfig(StrictConfig):
     encoder: EncoderConfig
     mask: MaskConfig | None = None
     """Hide blocks of voxels behind a learned feature. None: see everything."""
-    frame: SceneFrameConfig = SceneFrameConfig()
+    frame: CubeFrameConfig = CubeFrameConfig()
     densify: DensifyConfig = DensifyConfig()
     projection: ProjectionConfig
     renderer: RendererConfig = RendererConfig()
@@ -113,3 +108,15 @@ class PretextConfig(StrictConfig):
                 f"semantic kind '{self.semantic.kind}' does not go with semantic_target kind '{loss}'"
             )
         return self
+
+
+class EncoderOnlyConfig(StrictConfig):
+    """What a file of an encoder alone describes: enough for features, and for fine-tuning."""
+
+    kind: Literal["encoder"] = "encoder"
+    encoder: EncoderConfig
+    freeze_encoder: bool = False
+    condition: str | None = None
+    """Name that a prompted encoder gets in place of that of the dataset."""
+    conditions: tuple[str, ...] = ()
+    """Datasets in the order of the rows of `embedding_table`; empty: that of the encoder."""

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ponderv2.heads.build import build_head
 from ponderv2.heads.semantic import SegmentationLosses, read_class_weights, segmentation_losses
+from ponderv2.models.encoder_model import EncoderModel
 from ponderv2.models.segmentation_config import SegmentationModelConfig
-from ponderv2.models.task_model import TaskModel
-from ponderv2.normalisation import BatchNorm
 from ponderv2.scenes.batch import SceneBatch
+from ponderv2.sparse.normalisation import BatchNorm
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class SegmentationStep:
     logits: Float[Tensor, "point class"]
 
 
-class SegmentationModel(TaskModel):
+class SegmentationModel(EncoderModel):
     """A class for every point."""
 
     def __init__(self, config: SegmentationModelConfig) -> None:
@@ -55,7 +55,7 @@ class SegmentationModel(TaskModel):
 
 
 @torch.no_grad()
-def calibrate_normalisation(model: TaskModel, batches: Iterable[SceneBatch]) -> None:
+def calibrate_normalisation(model: EncoderModel, batches: Iterable[SceneBatch]) -> None:
     """Replace the stored statistics of the encoder's normalisations by their average over some batches.
 
     For a frozen encoder whose own statistics mean nothing, such as a random one, or come from other data.

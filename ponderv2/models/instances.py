@@ -18,8 +18,8 @@ from ponderv2.heads.instance import (
     objects_to_find,
     offset_head,
 )
+from ponderv2.models.encoder_model import EncoderModel
 from ponderv2.models.instances_config import InstancesModelConfig
-from ponderv2.models.task_model import TaskModel
 from ponderv2.scenes.batch import SceneBatch
 
 
@@ -33,7 +33,7 @@ class InstanceStep:
     """Predicted way to the centre of the object, scene units."""
 
 
-class InstancesModel(TaskModel):
+class InstancesModel(EncoderModel):
     """State names of the heads are the published ones: `seg_head`, `bias_head`."""
 
     def __init__(self, config: InstancesModelConfig) -> None:

@@ -10,25 +10,27 @@ from dataclasses import dataclass, fields, replace
 from typing import assert_never
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ponderv2.collectives import global_mean
 from ponderv2.encoder.build import build_encoder, build_projection
-from ponderv2.encoder.densify import pool
-from ponderv2.encoder.frames import SceneFrames, scene_frames
 from ponderv2.encoder.masking import mask_blocks, new_mask_token
 from ponderv2.geometry.cells import CellVolume
+from ponderv2.geometry.rays import RayBundle, rays_that_hit, rays_through_pixels
 from ponderv2.geometry.volumes import FeatureVolume
 from ponderv2.geometry.voxels import SparseVoxels, scene_of_each
+from ponderv2.heads.text_embeddings import embedding_rows
+from ponderv2.lift.densify import pool
+from ponderv2.lift.volume_frame import VolumeFrame, scene_frames
 from ponderv2.models.config import ClassTargetConfig, PretextConfig, TextTargetConfig
-from ponderv2.models.pixel_rays import TargetRays, rays_of_pixels
-from ponderv2.models.text_targets import class_cosines, point_loss, text_embeddings
 from ponderv2.randomness import generators_of_scenes
 from ponderv2.renderer.decoder import in_blocks
 from ponderv2.renderer.losses import RayTargets, psnr, render_losses
 from ponderv2.renderer.renderer import Renderer, RenderOutput
 from ponderv2.renderer.sampling import draw_noise_of_scenes
-from ponderv2.scenes.batch import SceneBatch
+from ponderv2.scenes.batch import PixelBatch, SceneBatch
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class EncodedScenes:
 
     feature: Float[Tensor, "point channel"]
     volume: FeatureVolume
-    frames: SceneFrames
+    frames: VolumeFrame
 
 
 class PretextModel(nn.Module):
@@ -146,7 +148,7 @@ class PretextModel(nn.Module):
         )
         return PretextStep(losses, psnr(output, targets, self.config.losses), point.detach(), output)
 
-    def rays(self, batch: SceneBatch, frames: SceneFrames) -> TargetRays:
+    def rays(self, batch: SceneBatch, frames: VolumeFrame) -> TargetRays:
         """The pixels of a batch as rays in the frame of their scene's volume, with their targets."""
         if batch.pixels is None:
             raise ValueError("the batch has no pixels to render")
@@ -194,3 +196,67 @@ def _n_semantic(config: PretextConfig) -> int:
             return config.semantic.n_channels
         case _:
             assert_never(config.semantic)
+
+
+@dataclass(frozen=True)
+class TargetRays:
+    """Rays in cube units and what was photographed along them."""
+
+    rays: RayBundle
+    color: Float[Tensor, "ray 3"]
+    """0..1; black where the ray misses."""
+    distance: Float[Tensor, " ray"]
+    """Along the ray, cube units; not positive where there is no measurement."""
+    hit: Bool[Tensor, " ray"]
+    """Whether the ray meets the box around the scene."""
+    colored: Bool[Tensor, " ray"]
+    """Whether a colour was recorded."""
+
+
+def rays_of_pixels(pixels: PixelBatch, frames: VolumeFrame, half_side: float) -> TargetRays:
+    """Rays from optical centres through pixel centres, in the frame of each scene's volume.
+
+    Depth along the optical axis becomes distance along the ray. Rays that miss the cube of half side
+    `half_side` are black and have no distance.
+    """
+    world_to_camera = cameras_in_cube(pixels.world_to_camera, frames.to_cube[pixels.view_scene])
+    through = rays_through_pixels(
+        pixels.pixel, pixels.view, pixels.intrinsics, world_to_camera, pixels.view_scene
+    )
+    corner = pixels.pixel.new_full((1, 3), half_side)
+    hit = rays_that_hit(through.rays, -corner, corner)
+    distance = torch.where(hit & (pixels.depth > 0), pixels.depth * through.distance_per_depth, -0.001)
+    color = torch.where(hit[:, None], pixels.color, 0.0)
+    return TargetRays(through.rays, color, distance, hit, pixels.colored)
+
+
+def cameras_in_cube(
+    world_to_camera: Float[Tensor, "view 4 4"], to_cube: Float[Tensor, "view 4 4"]
+) -> Float[Tensor, "view 4 4"]:
+    """Cameras that see the same picture after the world is mapped by `to_cube`."""
+    moved = world_to_camera.double() @ torch.linalg.inv(to_cube.double())
+    return moved.to(world_to_camera.dtype)
+
+
+def text_embeddings(config: TextTargetConfig) -> Float[Tensor, "class channel"]:
+    """One unit row per class. Raises PresetError and ResourceError as `embedding_rows`."""
+    return embedding_rows(config.embeddings, (config.n_classes, config.n_channels), config.names)
+
+
+def class_cosines(
+    embedded: Float[Tensor, "point channel"], class_rows: Float[Tensor, "class channel"]
+) -> Float[Tensor, "point class"]:
+    """Cosine similarity with each class. The few products are divided by the length, not the features."""
+    length = torch.linalg.vector_norm(embedded, dim=1, keepdim=True).clamp(min=1e-12)
+    return embedded @ class_rows.T / length
+
+
+def point_loss(
+    cosines: Float[Tensor, "point class"], segment: Int[Tensor, " point"], logit_scale: Float[Tensor, ""]
+) -> Float[Tensor, ""]:
+    """Cross-entropy of cosine similarities with the class rows (point prompt training).
+
+    Over the labelled points of all processes; 0 without labels.
+    """
+    total = F.cross_entropy(cosines * logit_scale.exp(), segment, ignore_index=-1, reduction="sum")
+    return global_mean(total, (segment >= 0).sum().to(total.dtype))

@@ -35,23 +35,23 @@ def triple(value: int | Sequence[int]) -> Triple:
 
 @dataclass(frozen=True)
 class Block:
-    """The meetings of some consecutive output rows."""
+    """The pairs of some consecutive output rows."""
 
     rows: slice
     counts: tuple[int, ...]
-    """Meetings of each kernel entry."""
-    inputs: Int[Tensor, " meeting"]
+    """Pairs of each kernel entry."""
+    inputs: Int[Tensor, " pair"]
     """Input rows, entry after entry."""
-    outputs: Int[Tensor, " meeting"]
+    outputs: Int[Tensor, " pair"]
     """Output rows counted from the start of the block; ascending within an entry."""
-    order: Int[Tensor, " meeting"]
-    """The meetings sorted by output row, those of one row by entry."""
+    order: Int[Tensor, " pair"]
+    """The pairs sorted by output row, those of one row by entry."""
     starts: Int[Tensor, " bound"]
     """Where each output row begins in `order`, and the end of the last."""
     reversed: bool = False
     """The first count is that of the last kernel entry."""
 
-    def meetings(self, along: Tensor) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    def pairs(self, along: Tensor) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
         """Each kernel entry that meets anything: its number, inputs, outputs and its rows of `along`."""
         entries = range(len(self.counts))
         if self.reversed:
@@ -100,7 +100,7 @@ class KernelMap:
         return {}, {}
 
     def blocks(self, n_rows: int) -> tuple[Block, ...]:
-        """The meetings in blocks of `n_rows` output rows; found once per block size."""
+        """The pairs in blocks of `n_rows` output rows; found once per block size."""
         made, _ = self._made
         if n_rows not in made:
             starts = range(0, self.n_out, n_rows)
@@ -108,7 +108,7 @@ class KernelMap:
         return made[n_rows]
 
     def mirrored_blocks(self, n_rows: int) -> tuple[Block, ...]:
-        """The meetings in blocks of `n_rows` input rows, which are the outputs of the blocks."""
+        """The pairs in blocks of `n_rows` input rows, which are the outputs of the blocks."""
         if self.mirrored_table is not None:
             return self.transposed.blocks(n_rows)
         return tuple(replace(block, reversed=True) for block in self.blocks(n_rows))
@@ -117,7 +117,7 @@ class KernelMap:
         table = self.table[start:stop].t().contiguous()
         met = table < self.n_in
         place = met.view(-1).nonzero()[:, 0]
-        ranks = met.int()  # of a meeting among those of its output row; counted from 1
+        ranks = met.int()  # of a pair among those of its output row; counted from 1
         for before, here in pairwise(ranks.unbind()):
             here += before
         starts = F.pad(ranks[-1].cumsum(0, dtype=torch.int32), (1, 0))
@@ -262,7 +262,7 @@ def _strided_map(level: Level, kernel: Triple, stride: Triple) -> tuple[KernelMa
 def _strided_pairs(
     level: Level, kernel: Triple, stride: Triple, extent: Triple
 ) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair"], Int[Tensor, "pair 4"]]:
-    """Input row, kernel entry and output voxel of every meeting."""
+    """Input row, kernel entry and output voxel of every pair."""
     device = level.indices.device
     position, scene = level.indices[:, 1:].long(), level.indices[:, :1].long()
     step, limit = torch.tensor(stride, device=device), torch.tensor(extent, device=device)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ponderv2.sparse import by_entry
+from ponderv2.sparse import gather_gemm_scatter as by_entry
 from ponderv2.sparse.kernel_maps import KernelMap, Level
 
 CHUNK_ELEMENTS = {"cpu": 2**19, "cuda": 2**26}
@@ -74,8 +74,8 @@ class _SparseConvolution(torch.autograd.Function):
         ctx.save_for_backward(feature, weight)
         ctx.kernel_map = kernel_map
         if _is_wide(weight):
-            return by_entry.multiplied(feature, weight, kernel_map)
-        return _multiplied_at_once(feature, weight.flatten(1).t(), kernel_map.table)
+            return by_entry.convolve(feature, weight, kernel_map)
+        return _convolve_at_once(feature, weight.flatten(1).t(), kernel_map.table)
 
     @staticmethod
     @once_differentiable
@@ -91,7 +91,7 @@ class _SparseConvolution(torch.autograd.Function):
         grad_feature = grad_weight = None
         if needs_feature:
             matrix = weight.transpose(0, 1).flatten(0, 1)
-            grad_feature = _multiplied_at_once(grad, matrix, ctx.kernel_map.mirrored)
+            grad_feature = _convolve_at_once(grad, matrix, ctx.kernel_map.mirrored)
         if needs_weight:
             grad_weight = _weight_gradient_at_once(feature, grad, ctx.kernel_map)
         return grad_feature, grad_weight, None
@@ -101,7 +101,7 @@ def _is_wide(weight: Float[Tensor, "out entry in"]) -> bool:
     return weight.shape[0] * weight.shape[2] >= WIDE and weight.shape[1] > 1
 
 
-def _multiplied_at_once(
+def _convolve_at_once(
     x: Float[Tensor, "input in"], matrix: Float[Tensor, "entry_in out"], table: Int[Tensor, "output entry"]
 ) -> Float[Tensor, "output out"]:
     """One product for all entries together, with zeros for absent neighbours."""
@@ -123,7 +123,7 @@ def _gathered(x: Tensor, table: Int[Tensor, "output entry"]) -> Iterator[tuple[s
 
 
 def _weight_gradient_at_once(x: Tensor, grad: Tensor, kernel_map: KernelMap) -> Float[Tensor, "out entry in"]:
-    """dW[:, k] = sum over meetings of grad[output]^T x[input], summed in float32 or better."""
+    """dW[:, k] = sum over pairs of grad[output]^T x[input], summed in float32 or better."""
     n_entries, n_channels, n_out_channels = kernel_map.n_entries, x.shape[1], grad.shape[1]
     sum_type = torch.promote_types(x.dtype, torch.float32)
     if kernel_map.n_out * n_channels <= kernel_map.n_in * n_out_channels:

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from ponderv2.errors import CheckpointError
 from ponderv2.heads.text_config import OrthogonalEmbeddingsConfig
-from ponderv2.models.config import PretextConfig, TextTargetConfig
-from ponderv2.models.encoder_only import EncoderOnlyModel
-from ponderv2.models.encoder_only_config import EncoderOnlyConfig
+from ponderv2.models.config import EncoderOnlyConfig, PretextConfig, TextTargetConfig
+from ponderv2.models.encoder_model import EncoderOnlyModel
 from ponderv2.models.finetuned import SegmentationModel
 from ponderv2.models.instances import InstancesModel
 from ponderv2.models.instances_config import InstancesModelConfig

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ponderv2.errors import CheckpointError, SceneError
-from ponderv2.models.encoder_only import EncoderOnlyModel
+from ponderv2.models.encoder_model import EncoderOnlyModel
 from ponderv2.models.finetuned import SegmentationModel
 from ponderv2.models.instances import InstancesModel
 from ponderv2.models.pretext import PretextModel

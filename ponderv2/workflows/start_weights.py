@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ponderv2.errors import CheckpointError, MismatchError
 from ponderv2.heads.config import LanguageHeadConfig
 from ponderv2.heads.text_config import OrthogonalEmbeddingsConfig
-from ponderv2.models.task_model import TaskModel
+from ponderv2.models.encoder_model import EncoderModel
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.training.weights import MatchReport, load_weights
 
@@ -33,7 +33,7 @@ def load_encoder(model: nn.Module, checkpoint: OpenCheckpoint) -> MatchReport:
     kept = {
         name: value for name, value in stored.items() if name.startswith(("backbone.", "embedding_table."))
     }
-    if isinstance(model, TaskModel):
+    if isinstance(model, EncoderModel):
         kept = _of_these_datasets(kept, model, checkpoint)
     shared = {f"head.{name}": value for name, value in stored.items() if name.startswith(LANGUAGE_PARTS)}
     if _has_own_texts(model):
@@ -57,7 +57,7 @@ def _has_own_texts(model: nn.Module) -> bool:
 
 
 def _of_these_datasets(
-    state: Mapping[str, Tensor], model: TaskModel, checkpoint: OpenCheckpoint
+    state: Mapping[str, Tensor], model: EncoderModel, checkpoint: OpenCheckpoint
 ) -> dict[str, Tensor]:
     """Normalisations and prompts in the order in which the model names the datasets."""
     wanted = tuple(getattr(model.settings.encoder, "conditions", ()))

@@ -13,8 +13,7 @@ from torch import Tensor
 from ponderv2.evaluation.images import depth_errors, psnr, ssim
 from ponderv2.geometry.cameras import transform_points, unproject
 from ponderv2.geometry.rays import rays_through_pixels
-from ponderv2.models.pixel_rays import cameras_in_cube
-from ponderv2.models.pretext import EncodedScenes, PretextModel
+from ponderv2.models.pretext import EncodedScenes, PretextModel, cameras_in_cube
 from ponderv2.scenes.crops import Region
 from ponderv2.scenes.dataset import ValidationScene
 from ponderv2.scenes.scene import Frame

@@ -10,12 +10,8 @@ import torch
 from torch import nn
 
 from ponderv2.encoder.build import build_encoder, build_projection
-from ponderv2.encoder.config import (
-    ConvBlock3DConfig,
-    PromptedSparseUNetConfig,
-    SparseUNetConfig,
-    UNet3DConfig,
-)
+from ponderv2.encoder.config import PromptedSparseUNetConfig, SparseUNetConfig
+from ponderv2.lift.config import ConvBlock3DConfig, UNet3DConfig
 
 V1M2 = SparseUNetConfig(norm_eps=1e-5, norm_momentum=0.1, unit_norm_momentum=0.02, pad=1, n_classes=20)
 SMALL_CASES = {

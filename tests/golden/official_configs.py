@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ponderv2.encoder.config import (
-    ConvBlock3DConfig,
-    DensifyConfig,
-    DoubleConvUNet3DConfig,
-    MaskConfig,
-    PromptedSparseUNetConfig,
-    SparseUNetConfig,
-    UNet3DConfig,
-)
+from ponderv2.encoder.config import MaskConfig, PromptedSparseUNetConfig, SparseUNetConfig
 from ponderv2.heads.config import (
     DecoupledHeadConfig,
     FinalHeadConfig,
     LanguageHeadConfig,
     SegmentationLossConfig,
 )
+from ponderv2.lift.config import ConvBlock3DConfig, DensifyConfig, DoubleConvUNet3DConfig, UNet3DConfig
 from ponderv2.models.config import PretextConfig, TextTargetConfig
 from ponderv2.models.segmentation_config import SegmentationModelConfig
 from ponderv2.renderer.config import ContrastiveConfig, RendererConfig, RenderLossConfig

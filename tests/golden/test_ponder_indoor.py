@@ -139,7 +139,7 @@ def test_rays_and_targets_are_the_published_ones(case: Case, model: PretextModel
 
 
 def _frames_only(model: PretextModel, batch: SceneBatch) -> Any:
-    from ponderv2.encoder.frames import scene_frames
+    from ponderv2.lift.volume_frame import scene_frames
 
     return scene_frames(batch.coord, batch.offset, model.config.frame)
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ponderv2.encoder.config import DensifyConfig, SceneFrameConfig
-from ponderv2.encoder.densify import densify
-from ponderv2.encoder.frames import SceneFrames, scene_frames
 from ponderv2.geometry.voxels import scene_of_each
+from ponderv2.lift.config import CubeFrameConfig, DensifyConfig
+from ponderv2.lift.densify import densify
+from ponderv2.lift.volume_frame import VolumeFrame, scene_frames
 from tests.golden.cases import Case, seeded_normal
 from tests.golden.compare import assert_absolute, assert_relative_l2, assert_rows, cells_first
 
@@ -19,11 +19,11 @@ BORDER = 1e-4
 
 
 @pytest.fixture(scope="module")
-def frames(case: Case) -> SceneFrames:
-    return scene_frames(case.tensor("in_coord"), case.tensor("in_offset"), SceneFrameConfig())
+def frames(case: Case) -> VolumeFrame:
+    return scene_frames(case.tensor("in_coord"), case.tensor("in_offset"), CubeFrameConfig())
 
 
-def test_points_and_cameras_equal_the_published_cube(case: Case, frames: SceneFrames) -> None:
+def test_points_and_cameras_equal_the_published_cube(case: Case, frames: VolumeFrame) -> None:
     scene = scene_of_each(case.tensor("in_offset"))
     edge = 1.0 / frames.scale
     limit = 0.5 - 1e-5
@@ -38,7 +38,7 @@ def test_points_and_cameras_equal_the_published_cube(case: Case, frames: SceneFr
         assert_absolute(case, "out_cube_depth_scale", depth_scale, 1e-9, relative=1e-6)
 
 
-def borderline(case: Case, frames: SceneFrames, config: DensifyConfig) -> int:
+def borderline(case: Case, frames: VolumeFrame, config: DensifyConfig) -> int:
     """How many points lie at a border of their cell: as stored, else found here."""
     if "aux_near_cell_border" in case:
         return int(case.tensor("aux_near_cell_border").sum())
@@ -48,7 +48,7 @@ def borderline(case: Case, frames: SceneFrames, config: DensifyConfig) -> int:
     return int(((part < BORDER) | (part > 1 - BORDER)).any(1).sum())
 
 
-def test_volume_and_its_gradient_equal_the_published_pooling(case: Case, frames: SceneFrames) -> None:
+def test_volume_and_its_gradient_equal_the_published_pooling(case: Case, frames: VolumeFrame) -> None:
     shape = case.config["grid_shape"]
     config = DensifyConfig(
         grid_shape=tuple(shape) if isinstance(shape, list) else (shape,) * 3,

@@ -23,7 +23,7 @@ from ponderv2.heads.text_config import (
 )
 from ponderv2.heads.text_embeddings import embedding_rows, orthogonal_rows
 from ponderv2.models.config import TextTargetConfig
-from ponderv2.models.text_targets import text_embeddings
+from ponderv2.models.pretext import text_embeddings
 
 NAMES = ("wall", "shower curtain", "tv")
 TEMPLATES = ("a photo of a {}", "a {} in a room", "{}")

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from ponderv2.models.config import PretextConfig, TextTargetConfig
-from ponderv2.models.pretext import PretextModel, PretextStep
-from ponderv2.models.text_targets import class_cosines, point_loss
+from ponderv2.models.pretext import PretextModel, PretextStep, class_cosines, point_loss
 from ponderv2.scenes.batch import PixelBatch, SceneBatch
 from tests.sparse.twins import random_voxels
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ponderv2.sparse import by_entry, torch_backend
+from ponderv2.sparse import gather_gemm_scatter as by_entry
+from ponderv2.sparse import torch_backend
 from ponderv2.sparse.kernel_maps import Level
 from tests.sparse import twins
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ponderv2.collectives import global_mean
-from ponderv2.normalisation import BatchNorm
 from ponderv2.randomness import generator_of, generators_of_scenes
 from ponderv2.scenes.batch import SceneBatch
+from ponderv2.sparse.normalisation import BatchNorm
 from ponderv2.training.checkpoint import Checkpoint
 from ponderv2.training.config import OneCycleConfig, SgdConfig, TrainingConfig
 from ponderv2.training.distributed import Member, make_fabric, start_together

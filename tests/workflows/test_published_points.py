@@ -18,7 +18,7 @@ from ponder_cli.app import app
 from ponder_cli.presets import load_preset
 from ponderv2.errors import CheckpointError, PresetError
 from ponderv2.models.config import PretextConfig
-from ponderv2.models.encoder_only import EncoderOnlyModel
+from ponderv2.models.encoder_model import EncoderOnlyModel
 from ponderv2.models.finetuned import SegmentationModel
 from ponderv2.models.instances import InstancesModel
 from ponderv2.models.instances_config import InstancesModelConfig

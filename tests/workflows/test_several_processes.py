@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from ponderv2.encoder.cell_unit import is_mostly_empty
-from ponderv2.encoder.densify import pool
-from ponderv2.encoder.frames import scene_frames
+from ponderv2.lift.densify import pool
+from ponderv2.lift.sparse_input_conv import is_mostly_empty
+from ponderv2.lift.volume_frame import scene_frames
 from ponderv2.models.pretext import PretextModel
 from ponderv2.scenes.dataset import PretrainDataset
 from ponderv2.scenes.storage import SceneStore

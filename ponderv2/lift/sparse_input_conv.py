@@ -7,6 +7,7 @@ rounding.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,11 +18,11 @@ from torch.nn import functional as F
 
 from ponderv2.collectives import n_processes, sum_over_processes
 from ponderv2.geometry.cells import CellVolume
-from ponderv2.normalisation import BatchNorm
-from ponderv2.sparse.dilation import border_types, dilation
+from ponderv2.sparse.kernel_maps import KernelMap
+from ponderv2.sparse.normalisation import BatchNorm
 from ponderv2.sparse.torch_backend import convolve
 
-DENSE_FROM = 0.25
+DENSE_OCCUPANCY_THRESHOLD = 0.25
 """Share of occupied cells from which the dense way is taken."""
 
 
@@ -35,10 +36,10 @@ def is_mostly_empty(cells: CellVolume, together: bool = False) -> bool:
     if together and n_processes() > 1:
         counts = torch.tensor([n_occupied, n_cells], device=cells.rows.device)
         n_occupied, n_cells = sum_over_processes(counts).tolist()
-    return n_occupied < DENSE_FROM * n_cells
+    return n_occupied < DENSE_OCCUPANCY_THRESHOLD * n_cells
 
 
-def unit_of_cells(
+def sparse_input_conv(
     cells: CellVolume, norm: BatchNorm, weight: Float[Tensor, "out in 3 3 3"]
 ) -> Float[Tensor, "scene out z y x"]:
     """relu(conv(norm(volume))) with padding 1; the channel is last in memory."""
@@ -97,3 +98,60 @@ def _sum_by_kind(values: Float[Tensor, "scene z y x channel"]) -> Float[Tensor, 
             first, inner, last = values.split([1, size - 2, 1], dim=axis)
             values = torch.cat([first, inner.sum(axis, keepdim=True), last], dim=axis)
     return values.sum(0).flatten(0, 2)
+
+
+@dataclass(frozen=True)
+class Dilation:
+    """Cells that see an occupied one under a kernel of 3 with padding 1, and which."""
+
+    number: Int[Tensor, " reached"]
+    """Of the cells that are reached, `((scene * size_z + z) * size_y + y) * size_x + x`, ascending."""
+    kernel_map: KernelMap
+    """From occupied to reached cells; entries along z, y, x with x fastest."""
+
+
+def dilation(number: Int[Tensor, " cell"], shape: tuple[int, int, int, int]) -> Dilation:
+    """`number`: the occupied cells of grids of `shape` (scenes, z, y, x), ascending.
+
+    Tables over the whole grid stand in for searches: a dense volume is small enough for one integer a cell.
+    """
+    scenes, *size = shape
+    wide = [s + 2 for s in size]
+    steps = torch.arange(-1, 2, device=number.device)
+    shift = (steps[:, None, None] * wide[1] + steps[:, None]) * wide[2] + steps
+    shift = shift.reshape(-1)
+    occupied = _padded_number(number, size)
+    seen = number.new_zeros(scenes * wide[0] * wide[1] * wide[2], dtype=torch.bool)
+    for step in shift:
+        seen[occupied + step] = True
+    inner = seen.view(scenes, *wide)[:, 1:-1, 1:-1, 1:-1]
+    reached = inner.reshape(-1).nonzero()[:, 0]
+    there = _padded_number(reached, size)
+    table = _table(len(seen), occupied, there, shift)
+    mirrored = _table(len(seen), there, occupied, -shift)
+    return Dilation(reached, KernelMap(len(number), len(reached), table, mirrored))
+
+
+def _padded_number(number: Int[Tensor, " cell"], size: list[int]) -> Int[Tensor, " cell"]:
+    """The number of a cell in grids that are one cell larger on every side."""
+    z, y, x = size
+    row = number.div(x, rounding_mode="floor")
+    plane = row.div(y, rounding_mode="floor")
+    scene = plane.div(z, rounding_mode="floor")
+    padded = scene * (z + 2) + plane - scene * z + 1
+    return (padded * (y + 2) + row - plane * y + 1) * (x + 2) + number - row * x + 1
+
+
+def _table(
+    n_cells: int, wanted: Int[Tensor, " wanted"], start: Int[Tensor, " start"], shift: Int[Tensor, " entry"]
+) -> Int[Tensor, "start entry"]:
+    """Position in `wanted` of the cell at every shift from every start; `len(wanted)` for none."""
+    position = torch.full((n_cells,), len(wanted), dtype=torch.int32, device=wanted.device)
+    position[wanted] = torch.arange(len(wanted), dtype=torch.int32, device=wanted.device)
+    return position[start[:, None] + shift]
+
+
+def border_types(size: int, device: torch.device) -> Int[Tensor, " cell"]:
+    """Which cell of the shortest axis with the same borders stands for each: first, inner, last."""
+    index = torch.arange(size, device=device)
+    return F.pad((index[1:] == size - 1).long() + 1, (1, 0)) if size > 2 else index

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ponderv2.encoder.config import DensifyConfig, SceneFrameConfig
-from ponderv2.encoder.densify import _resizing, densify, mean_per_cell
-from ponderv2.encoder.frames import SceneFrames, scene_frames
 from ponderv2.geometry.volumes import FeatureVolume
 from ponderv2.geometry.voxels import scene_of_each
+from ponderv2.lift.config import CubeFrameConfig, DensifyConfig
+from ponderv2.lift.densify import _resizing, densify, mean_per_cell
+from ponderv2.lift.volume_frame import VolumeFrame, scene_frames
 
 OFFSET = torch.tensor([300, 500])
 GRID = (9, 7, 5)
@@ -55,8 +55,8 @@ def looped_volume(feature: Tensor, position: Tensor, scene: Tensor, volume: Feat
     return sums / counts[:, None].clamp(min=1)
 
 
-def frames_of(coord: Tensor, edge: float | None = None) -> SceneFrames:
-    return scene_frames(coord, OFFSET, SceneFrameConfig(edge=edge))
+def frames_of(coord: Tensor, edge: float | None = None) -> VolumeFrame:
+    return scene_frames(coord, OFFSET, CubeFrameConfig(edge=edge))
 
 
 def test_longest_side_becomes_one_and_the_floor_lies_at_the_bottom(rng: torch.Generator) -> None:
@@ -82,7 +82,7 @@ def test_matrix_and_scale_say_the_same(rng: torch.Generator) -> None:
 
 def test_a_scene_without_points_is_refused() -> None:
     with pytest.raises(ValueError, match="points"):
-        scene_frames(torch.rand(5, 3), torch.tensor([5, 5]), SceneFrameConfig())
+        scene_frames(torch.rand(5, 3), torch.tensor([5, 5]), CubeFrameConfig())
 
 
 @pytest.mark.parametrize("box", ["cube", "bounds"])
@@ -102,7 +102,7 @@ def test_reading_at_a_cell_centre_of_the_cube_returns_what_was_put_there(rng: to
     centres = cell_centres(densify(torch.ones(500, 1), coord, OFFSET, frames, config))[0].reshape(-1, 3)
     feature = torch.randn(len(centres), 2, generator=rng)
     points = (centres - frames.to_cube[0, :3, 3]) / frames.scale[0]
-    one = SceneFrames(frames.to_cube[:1], frames.scale[:1])
+    one = VolumeFrame(frames.to_cube[:1], frames.scale[:1])
     volume = densify(feature, points, torch.tensor([len(points)]), one, config)
     torch.testing.assert_close(trilinear(volume, centres, 0), feature, atol=1e-4, rtol=0)
 
@@ -111,7 +111,7 @@ def test_reading_at_a_cell_centre_of_fitted_bounds_returns_what_was_put_there(rn
     axes = [torch.arange(count) * 0.5 + 3.0 for count in GRID]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
     offset = torch.tensor([len(points)])
-    frames = scene_frames(points, offset, SceneFrameConfig())
+    frames = scene_frames(points, offset, CubeFrameConfig())
     # With half a step around a lattice of as many points as cells, every point is the centre of a cell.
     config = DensifyConfig(grid_shape=GRID, box="bounds", margin=0.25 * float(frames.scale), padding=0.5)
     feature = torch.randn(len(points), 2, generator=rng)
@@ -171,7 +171,7 @@ def test_enlarging_matrix_equals_linear_interpolation(rng: torch.Generator, size
 def test_small_published_scenes_are_resized_as_the_library_does(rng: torch.Generator) -> None:
     coord, feature = torch.rand(200, 3, generator=rng) * 0.4, torch.randn(200, 2, generator=rng)
     offset = torch.tensor([200])
-    frames = scene_frames(coord, offset, SceneFrameConfig())
+    frames = scene_frames(coord, offset, CubeFrameConfig())
     config = DensifyConfig(grid_shape=(12, 11, 10), grid_size=0.1, align_with_sampling=False)
     volume = densify(feature, coord, offset, frames, config)
     position = frames.cube_coord(coord, torch.zeros(200, dtype=torch.long)) + 0.5
@@ -190,7 +190,7 @@ def test_gradients_agree_with_finite_differences(rng: torch.Generator, align: bo
     coord = torch.cat([torch.rand(30, 3, generator=rng) * 4, torch.rand(20, 3, generator=rng) * 0.3]).double()
     feature = torch.randn(50, 2, generator=rng, dtype=torch.float64).requires_grad_()
     offset = torch.tensor([30, 50])
-    frames = scene_frames(coord, offset, SceneFrameConfig())
+    frames = scene_frames(coord, offset, CubeFrameConfig())
     config = DensifyConfig(grid_shape=(4, 4, 5), grid_size=0.2, align_with_sampling=align)
     assert torch.autograd.gradcheck(lambda f: densify(f, coord, offset, frames, config).values, (feature,))
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ponderv2.sparse.kernel_maps import Block, KernelMap
-from ponderv2.sparse.workers import n_workers, run_side_by_side
+from ponderv2.sparse.thread_pool import n_workers, run_side_by_side
 
 BLOCK_ROWS = {"cpu": 2048, "cuda": 2**30}
 """How many rows are treated at once, at most: a third of them meets a neighbour under each entry."""
@@ -34,12 +34,12 @@ def block_rows(device: torch.device, n_channels: int) -> int:
     return BLOCK_ROWS["cpu"] * min(1 << max(narrow.bit_length() - 1, 0), NARROW_BLOCKS)
 
 
-def multiplied(
+def convolve(
     x: Float[Tensor, "input in"], weight: Float[Tensor, "out entry in"], kernel_map: KernelMap
 ) -> Float[Tensor, "output out"]:
     """Every output row is the sum over entries of its input row times the weight of the entry."""
     blocks = _blocks(kernel_map, x.device, max(weight.shape[0], weight.shape[2]))
-    return _convolved(x, [matrix.t() for matrix in weight.unbind(1)], blocks)
+    return _convolve_in_threads(x, [matrix.t() for matrix in weight.unbind(1)], blocks)
 
 
 def gradients(
@@ -53,7 +53,7 @@ def gradients(
     blocks = _blocks(kernel_map, x.device, max(weight.shape[0], weight.shape[2]), mirrored=True)
     matrices = weight.unbind(1)
     if not needs[1]:
-        return _convolved(grad, matrices, blocks), None
+        return _convolve_in_threads(grad, matrices, blocks), None
     of_x = torch.empty_like(x) if needs[0] else None
     sum_type = torch.promote_types(x.dtype, torch.float32)
     parts, totals = [], []
@@ -82,19 +82,19 @@ def _shared(blocks: tuple[Block, ...], workers: int) -> list[tuple[Block, ...]]:
     return [blocks[first::workers] for first in range(max(min(workers, len(blocks)), 1))]
 
 
-def _convolved(x: Tensor, matrices: Sequence[Tensor], blocks: tuple[Block, ...]) -> Tensor:
+def _convolve_in_threads(x: Tensor, matrices: Sequence[Tensor], blocks: tuple[Block, ...]) -> Tensor:
     """One matrix [in, out] per entry."""
     y = x.new_empty(blocks[-1].rows.stop if blocks else 0, matrices[0].shape[1])
     run_side_by_side(
         [
-            partial(_convolve, x, matrices, mine, y, _scratch(mine, y, x))
+            partial(_convolve_blocks, x, matrices, mine, y, _scratch(mine, y, x))
             for mine in _shared(blocks, n_workers(x.device))
         ]
     )
     return y
 
 
-def _convolve(
+def _convolve_blocks(
     x: Tensor,
     matrices: Sequence[Tensor],
     blocks: tuple[Block, ...],
@@ -103,7 +103,7 @@ def _convolve(
 ) -> None:
     near, far = scratch
     for block in blocks:
-        for entry, inputs, _, product in block.meetings(near):
+        for entry, inputs, _, product in block.pairs(near):
             gathered = far[: len(inputs)]
             torch.index_select(x, 0, inputs, out=gathered)
             torch.mm(gathered, matrices[entry], out=product)
@@ -124,7 +124,7 @@ def _add_gradients(
     of_weights = total.unbind(1)
     for block in blocks:
         rows = x[block.rows]
-        for entry, outputs, inputs, product in block.meetings(products):
+        for entry, outputs, inputs, product in block.pairs(products):
             slopes = gathered_grad[: len(outputs)]
             torch.index_select(grad, 0, outputs, out=slopes)
             if of_x is not None:

@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ponderv2.encoder import cell_unit
 from ponderv2.encoder.build import build_projection
-from ponderv2.encoder.config import ConvBlock3DConfig, DoubleConvUNet3DConfig, UNet3DConfig
-from ponderv2.encoder.volume_layers import halved, normed_convolution, rectified
 from ponderv2.geometry.cells import CellVolume
-from ponderv2.normalisation import BatchNorm
-from ponderv2.row_norm import normalise_rows
-from ponderv2.sparse.dilation import dilation
+from ponderv2.lift import sparse_input_conv as cell_unit
+from ponderv2.lift.config import ConvBlock3DConfig, DoubleConvUNet3DConfig, UNet3DConfig
+from ponderv2.lift.sparse_input_conv import dilation
+from ponderv2.lift.volume_layers import max_pool2, normed_convolution
+from ponderv2.sparse.normalisation import BatchNorm, batch_norm_rows, relu_
 
 CONFIGS = [
     UNet3DConfig(f_maps=4, n_levels=3, out_channels=5),
@@ -72,7 +71,7 @@ def test_a_dilation_reaches_the_cells_that_a_dense_convolution_reaches(rng: torc
     assert torch.equal(reach.number, seen.nonzero()[:, 0])
     kernel_map = reach.kernel_map
     assert torch.equal((kernel_map.table < kernel_map.n_in).sum(1).float(), seen[reach.number])
-    meetings = {
+    pairs = {
         (int(i), entry, q)
         for q, row in enumerate(kernel_map.table)
         for entry, i in enumerate(row)
@@ -84,7 +83,7 @@ def test_a_dilation_reaches_the_cells_that_a_dense_convolution_reaches(rng: torc
         for entry, q in enumerate(row)
         if q < kernel_map.n_out
     }
-    assert meetings == mirrored
+    assert pairs == mirrored
 
 
 @pytest.mark.parametrize("affine", [True, False])
@@ -93,7 +92,7 @@ def test_rows_are_normalised_as_the_library_does(rng: torch.Generator, affine: b
     weight = torch.randn(3, dtype=torch.float64, generator=rng).requires_grad_() if affine else None
     bias = torch.randn(3, dtype=torch.float64, generator=rng).requires_grad_() if affine else None
     cotangent = torch.randn(70_000, 3, dtype=torch.float64, generator=rng)
-    mine, mean, variance = normalise_rows(rows, weight, bias, 1e-3)
+    mine, mean, variance = batch_norm_rows(rows, weight, bias, 1e-3)
     theirs = F.batch_norm(rows, None, None, weight, bias, True, 0.0, 1e-3)
     torch.testing.assert_close(mine, theirs)
     torch.testing.assert_close(mean, rows.mean(0))
@@ -107,7 +106,7 @@ def test_rows_are_normalised_as_the_library_does(rng: torch.Generator, affine: b
 
 def test_statistics_of_rows_stay_exact_where_the_mean_is_large(rng: torch.Generator) -> None:
     rows = torch.randn(200_000, 4, generator=rng) + 100.0
-    _, mean, variance = normalise_rows(rows, None, None, 1e-5)
+    _, mean, variance = batch_norm_rows(rows, None, None, 1e-5)
     torch.testing.assert_close(mean, rows.double().mean(0).float(), rtol=1e-6, atol=0)
     torch.testing.assert_close(variance, rows.double().var(0, unbiased=False).float(), rtol=1e-5, atol=0)
 
@@ -119,7 +118,7 @@ def test_layers_that_keep_little_equal_the_plain_ones(rng: torch.Generator, chan
     x = x.requires_grad_()
     weight = torch.randn(3, 4, 3, 3, 3, dtype=torch.float64, generator=rng).requires_grad_()
     norm, plain = BatchNorm(4).double(), torch.nn.BatchNorm3d(4).double()
-    mine = halved(rectified(normed_convolution(x, norm, weight)))
+    mine = max_pool2(relu_(normed_convolution(x, norm, weight)))
     dense = F.conv3d(plain(x.contiguous()), weight, padding=1)
     theirs = F.max_pool3d(torch.relu(dense), 2, ceil_mode=True)
     torch.testing.assert_close(mine, theirs)

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from ponderv2.encoder.build import build_encoder
 from ponderv2.encoder.config import PromptedSparseUNetConfig
 from ponderv2.geometry.voxels import SparseVoxels, scene_of_each
-from ponderv2.models.encoder_only_config import EncoderOnlyConfig
+from ponderv2.models.config import EncoderOnlyConfig
 from ponderv2.models.instances_config import InstancesModelConfig
 from ponderv2.models.segmentation_config import SegmentationModelConfig
 from ponderv2.scenes.batch import SceneBatch
 
 
-class TaskModel(nn.Module):
+class EncoderModel(nn.Module):
     """The encoder is mounted as `backbone`, as in pre-training, so that its weights fit by name.
 
     Subclasses add their heads and then call `freeze`.
@@ -42,7 +42,7 @@ class TaskModel(nn.Module):
                     parameter.requires_grad_(False)
             self.train(self.training)
 
-    def train(self, mode: bool = True) -> TaskModel:
+    def train(self, mode: bool = True) -> EncoderModel:
         """Switch between training and evaluation; a frozen encoder stays in evaluation."""
         super().train(mode)
         if self.settings.freeze_encoder:
@@ -66,3 +66,12 @@ class TaskModel(nn.Module):
         if condition not in self.conditions:
             raise ValueError(f"expected a condition out of {self.conditions}, got {condition!r}")
         return self.embedding_table.weight[self.conditions.index(condition)][None]
+
+
+class EncoderOnlyModel(EncoderModel):
+    """`backbone` and, of a prompted encoder, `embedding_table`."""
+
+    def __init__(self, config: EncoderOnlyConfig) -> None:
+        super().__init__(config)
+        self.config = config
+        self.freeze()

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from ponderv2.encoder.build import build_projection
-from ponderv2.encoder.cell_unit import DENSE_FROM
-from ponderv2.encoder.config import DoubleConvUNet3DConfig, UNet3DConfig
 from ponderv2.geometry.cells import CellVolume
+from ponderv2.lift.config import DoubleConvUNet3DConfig, UNet3DConfig
+from ponderv2.lift.sparse_input_conv import DENSE_OCCUPANCY_THRESHOLD
 from ponderv2.training.distributed import free_port
 from tests.training.processes import join, run_ranks
 
@@ -58,7 +58,7 @@ def _rank(rank: int, port: int, shares: tuple[float, ...], number: int) -> dict[
 @pytest.mark.parametrize("shares", [(0.2, 0.29), (0.2, 0.6), (0.05, 0.3, 0.1), (0.0, 0.3)], ids=str)
 @pytest.mark.parametrize("number", [0, 1], ids=[config.kind for config in CONFIGS])
 def test_processes_on_both_sides_of_the_threshold_equal_one(shares: tuple[float, ...], number: int) -> None:
-    assert min(shares) < DENSE_FROM < max(shares)
+    assert min(shares) < DENSE_OCCUPANCY_THRESHOLD < max(shares)
     ranks = run_ranks(_rank, len(shares), free_port(), shares, number)
     truth = outcome(CONFIGS[number], cells(shares))
     for name, expected in truth.items():

@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ponderv2.encoder.config import SceneFrameConfig
 from ponderv2.geometry.voxels import scene_of_each
+from ponderv2.lift.config import CubeFrameConfig
 
 WIDENING = 1.0e-5
 """Scene units that the bounding box is larger than the points, on each side (published)."""
 
 
 @dataclass(frozen=True)
-class SceneFrames:
+class VolumeFrame:
     """Where the scenes of a batch lie in their cubes."""
 
     to_cube: Float[Tensor, "scene 4 4"]
@@ -45,8 +45,8 @@ def bounds_of_scenes(
 
 @torch.no_grad()
 def scene_frames(
-    coord: Float[Tensor, "point 3"], offset: Int[Tensor, " scene"], config: SceneFrameConfig
-) -> SceneFrames:
+    coord: Float[Tensor, "point 3"], offset: Int[Tensor, " scene"], config: CubeFrameConfig
+) -> VolumeFrame:
     """The longest side of each scene (or `config.edge`) becomes 1. ValueError for a scene without points."""
     counts = torch.diff(offset, prepend=offset.new_zeros(1))
     if bool((counts <= 0).any()):
@@ -59,4 +59,4 @@ def scene_frames(
     shift[:, 2] = -lower[:, 2] * scale - 0.5
     to_cube = torch.diag_embed(torch.stack([scale, scale, scale, torch.ones_like(scale)], dim=1))
     to_cube[:, :3, 3] = shift
-    return SceneFrames(to_cube.to(coord.dtype), scale.to(coord.dtype))
+    return VolumeFrame(to_cube.to(coord.dtype), scale.to(coord.dtype))

@@ -7,12 +7,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ponderv2.encoder.cell_unit import is_mostly_empty, unit_of_cells
-from ponderv2.encoder.config import ConvBlock3DConfig, DoubleConvUNet3DConfig, UNet3DConfig
-from ponderv2.encoder.volume_layers import halved, normed_convolution, rectified
 from ponderv2.geometry.cells import CellVolume
 from ponderv2.geometry.volumes import ChannelMap
-from ponderv2.normalisation import BatchNorm
+from ponderv2.lift.config import ConvBlock3DConfig, DoubleConvUNet3DConfig, UNet3DConfig
+from ponderv2.lift.sparse_input_conv import is_mostly_empty, sparse_input_conv
+from ponderv2.lift.volume_layers import max_pool2, normed_convolution
+from ponderv2.sparse.normalisation import BatchNorm, relu_
 
 Volume = Float[Tensor, "scene in z y x"] | CellVolume
 """Dense, or the occupied cells alone."""
@@ -29,9 +29,9 @@ class _Unit(nn.Module):
     def forward(self, x: Volume) -> Float[Tensor, "scene out z y x"]:
         if isinstance(x, CellVolume):
             if is_mostly_empty(x, together=self.training):
-                return unit_of_cells(x, self.batchnorm, self.conv.weight)
+                return sparse_input_conv(x, self.batchnorm, self.conv.weight)
             x = x.dense()
-        return rectified(normed_convolution(x, self.batchnorm, self.conv.weight))
+        return relu_(normed_convolution(x, self.batchnorm, self.conv.weight))
 
 
 class _Encoder(nn.Module):
@@ -44,7 +44,7 @@ class _Encoder(nn.Module):
 
     def forward(self, x: Volume) -> Float[Tensor, "scene out z2 y2 x2"]:
         if self.pool and isinstance(x, Tensor):
-            x = halved(x)
+            x = max_pool2(x)
         return self.basic_module(x)
 
 

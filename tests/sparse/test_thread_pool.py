@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from ponderv2.sparse.workers import run_side_by_side
+from ponderv2.sparse.thread_pool import run_side_by_side
 
 
 @pytest.fixture

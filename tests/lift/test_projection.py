@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ponderv2.encoder.build import build_projection
-from ponderv2.encoder.config import ConvBlock3DConfig, DoubleConvUNet3DConfig, UNet3DConfig
+from ponderv2.lift.config import ConvBlock3DConfig, DoubleConvUNet3DConfig, UNet3DConfig
 
 CONFIGS = [
     UNet3DConfig(f_maps=4, n_levels=3, out_channels=5),

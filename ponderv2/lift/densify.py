@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ponderv2.encoder.config import DensifyConfig
-from ponderv2.encoder.frames import WIDENING, SceneFrames, bounds_of_scenes
 from ponderv2.geometry.cells import CellVolume
 from ponderv2.geometry.segments import segment_mean
 from ponderv2.geometry.volumes import FeatureVolume
 from ponderv2.geometry.voxels import scene_of_each
+from ponderv2.lift.config import DensifyConfig
+from ponderv2.lift.volume_frame import WIDENING, VolumeFrame, bounds_of_scenes
 
 PUBLISHED_EXTRA = 0.001
 """The published lookup divides positions by 1 + padding + this."""
@@ -28,7 +28,7 @@ def densify(
     feature: Float[Tensor, "point channel"],
     coord: Float[Tensor, "point 3"],
     offset: Int[Tensor, " scene"],
-    frames: SceneFrames,
+    frames: VolumeFrame,
     config: DensifyConfig,
 ) -> FeatureVolume:
     """The mean feature per cell, zero where there is no point; differentiable in `feature` only.
@@ -42,7 +42,7 @@ def pool(
     feature: Float[Tensor, "point channel"],
     coord: Float[Tensor, "point 3"],
     offset: Int[Tensor, " scene"],
-    frames: SceneFrames,
+    frames: VolumeFrame,
     config: DensifyConfig,
 ) -> CellVolume:
     """The mean feature per cell that holds a point; differentiable in `feature` only.
@@ -82,7 +82,7 @@ def _published(
     feature: Tensor,
     position: Float[Tensor, "point 3"],
     scene: Tensor,
-    frames: SceneFrames,
+    frames: VolumeFrame,
     config: DensifyConfig,
 ) -> CellVolume:
     """Cells of `grid_size`, then groups of them per axis; small scenes are enlarged by interpolation."""

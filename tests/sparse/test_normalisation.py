@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ponderv2.normalisation import BatchNorm
+from ponderv2.sparse.normalisation import BatchNorm
 
 
 def trained(rng: torch.Generator) -> BatchNorm:

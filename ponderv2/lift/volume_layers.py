@@ -10,37 +10,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ponderv2.normalisation import BatchNorm
-from ponderv2.row_norm import applied, norm_gradients, row_statistics
+from ponderv2.sparse.normalisation import BatchNorm, norm_gradients, normalise_rows, row_statistics
 
 ONES = [1, 1, 1]
 
 
-def halved(x: Float[Tensor, "scene channel z y x"]) -> Float[Tensor, "scene channel z2 y2 x2"]:
+def max_pool2(x: Float[Tensor, "scene channel z y x"]) -> Float[Tensor, "scene channel z2 y2 x2"]:
     """The largest of every 2x2x2 cells; an odd last plane counts by itself. Keeps places, not the volume."""
-    return _Halved.apply(x)
+    return _MaxPool2.apply(x)
 
 
-def rectified(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """relu(x), written over `x`. Keeps the signs, a byte per number."""
-    return _Rectified.apply(x)
-
-
-class _Rectified(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx.save_for_backward(x > 0)
-        ctx.mark_dirty(x)
-        return x.relu_()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (positive,) = ctx.saved_tensors
-        return gradient * positive
-
-
-class _Halved(torch.autograd.Function):
+class _MaxPool2(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         largest, place = F.max_pool3d(x, 2, ceil_mode=True, return_indices=True)
@@ -81,7 +61,7 @@ class _NormedConvolution(torch.autograd.Function):
         inverse = torch.rsqrt(variance + eps)
         ctx.save_for_backward(x, norm_weight, norm_bias, mean, inverse, weight)
         ctx.mark_non_differentiable(mean, variance)
-        normed = _volume(applied(rows, mean, inverse, norm_weight, norm_bias), x)
+        normed = _volume(normalise_rows(rows, mean, inverse, norm_weight, norm_bias), x)
         return F.conv3d(normed, weight, padding=1), mean, variance
 
     @staticmethod
@@ -91,7 +71,7 @@ class _NormedConvolution(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         x, norm_weight, norm_bias, mean, inverse, weight = ctx.saved_tensors
         rows = _rows(x)
-        normed = _volume(applied(rows, mean, inverse, norm_weight, norm_bias), x)
+        normed = _volume(normalise_rows(rows, mean, inverse, norm_weight, norm_bias), x)
         backward = torch.ops.aten.convolution_backward
         none, wanted = [0, 0, 0], [True, True, False]
         of_normed, of_weight, _ = backward(

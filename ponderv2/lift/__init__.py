@@ -1,0 +1,1 @@
+"""Features to a volume: its frame, pooling into cells, the networks that smooth it."""
