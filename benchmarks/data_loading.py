@@ -31,8 +31,9 @@ from benchmarks.voxel_sampling import published_train
 from ponderv2.scenes.collate import collate
 from ponderv2.scenes.config import PretrainDataConfig
 from ponderv2.scenes.dataset import PretrainDataset
+from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.prepared import PreparedFrame, PreparedScene
-from ponderv2.scenes.storage import DatasetInfo, SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.training.feed import Datasets, feed
 from ponderv2.training.order import Order, Share
 from tests.scenes import structured3d_room as room

@@ -13,8 +13,8 @@ from ponderv2.geometry.cameras import transform_points, unproject
 from ponderv2.scenes.batch import PixelBatch, SceneBatch
 from ponderv2.scenes.collate import collate
 from ponderv2.scenes.scene import Scene
-from ponderv2.scenes.storage import SceneStore
 from ponderv2.scenes.voxelise import voxelise
+from ponderv2.store.store import SceneStore
 
 FINE = 0.06
 """Metres between the points that are kept of a room: finer than the voxels, so that each crop differs."""

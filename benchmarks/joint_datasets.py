@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.gain_rooms import Room, read_rooms, surface_points
 from ponderv2.scenes.labels.synthetic import CLASS_NAMES
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 
 
 @dataclass(frozen=True)

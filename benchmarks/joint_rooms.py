@@ -31,7 +31,7 @@ from ponderv2.models.finetuned import SegmentationModel
 from ponderv2.models.pretext import PretextModel
 from ponderv2.models.segmentation_config import SegmentationModelConfig
 from ponderv2.scenes.batch import SceneBatch
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.training.order import Cycle, place_of
 
 State = dict[str, Tensor]

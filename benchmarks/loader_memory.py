@@ -26,8 +26,9 @@ import torch
 from ponderv2.scenes.collate import collate
 from ponderv2.scenes.config import PretrainDataConfig, SegmentationDataConfig
 from ponderv2.scenes.dataset import PretrainDataset, SegmentationDataset
+from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene
-from ponderv2.scenes.storage import DatasetInfo, SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.training.feed import Datasets, feed
 from ponderv2.training.order import Order, Share
 

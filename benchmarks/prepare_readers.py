@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.sens_reading import textbook_frames, write_mesh, write_recording
-from ponderv2.scenes.fusion import load_open3d
+from ponderv2.reconstruction.fusion import load_open3d
 from ponderv2.workflows import prepare
 from ponderv2.workflows.configs import PrepareConfig
 from tests.scenes import structured3d_room as room

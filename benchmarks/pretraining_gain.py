@@ -36,7 +36,7 @@ from benchmarks.gain_targets import found_classes
 from ponderv2.encoder.config import MaskConfig
 from ponderv2.models.pretext import PretextModel
 from ponderv2.renderer.config import ClassesConfig, RenderLossConfig
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 
 State = dict[str, Tensor]
 N_FOUND = 48

@@ -42,7 +42,7 @@ from ponderv2.renderer.renderer import Renderer
 from ponderv2.renderer.sampling import draw_noise
 from ponderv2.scenes.collate import collate
 from ponderv2.scenes.dataset import PretrainDataset
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.workflows.configs import PretrainConfig
 from tests.scenes.photographed_room import write_store
 

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ponderv2.scenes.pictures import encode_png16
+from ponderv2.io.images import encode_png16
 from ponderv2.scenes.sources.sens import open_sens
 
 COLOR_SIZE, DEPTH_SIZE = (1296, 968), (640, 480)
@@ -121,7 +121,7 @@ def our_extraction(path: Path, folder: Path) -> None:
 
 def our_frames(path: Path) -> None:
     """What `ponder prepare` does with every frame: colour resized to depth, encoded again."""
-    from ponderv2.scenes.pictures import encode_jpeg
+    from ponderv2.io.images import encode_jpeg
     from ponderv2.scenes.sources.frame_loading import Limits, load_frame
     from ponderv2.scenes.sources.layouts import sens_file
 

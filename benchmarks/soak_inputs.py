@@ -75,7 +75,7 @@ def hostile(folder: Path, wanted: argparse.Namespace) -> list[Outcome]:
 
     from ponder_cli.app import app
     from ponderv2.errors import PonderError
-    from ponderv2.scenes.storage import SceneStore
+    from ponderv2.store.store import SceneStore
 
     flag, harm, injected = folder / "flag", 0, 0
 

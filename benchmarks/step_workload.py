@@ -15,7 +15,7 @@ from ponderv2.scenes.collate import collate
 from ponderv2.scenes.config import CentreShiftConfig
 from ponderv2.scenes.dataset import PretrainDataset
 from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
 from ponderv2.workflows.configs import PrepareConfig, PretrainConfig
 from ponderv2.workflows.training_runs import seeded_weights

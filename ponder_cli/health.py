@@ -77,7 +77,7 @@ tensorview.from_numpy(numpy.zeros((2, 2), dtype=numpy.float32))
 print(spconv.__version__ if hasattr(spconv, "__version__") else "works")
 """
 
-OPEN3D_PROBE = "from ponderv2.scenes.fusion import load_open3d; load_open3d()"
+OPEN3D_PROBE = "from ponderv2.reconstruction.fusion import load_open3d; load_open3d()"
 """Not `import open3d`: libusb is loaded first, where a package brings it."""
 
 GPU_PROBE = """

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from ponderv2.errors import PresetError
-from ponderv2.plain_yaml import NotPlain, plain_values
+from ponderv2.io.yaml import NotPlain, plain_values
 
 MAX_BYTES = 256 * 1024
 

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from ponderv2.geometry.cameras import Camera
     from ponderv2.geometry.meshes import Mesh
     from ponderv2.reconstruction.export import read_mesh, write_mesh
-    from ponderv2.scenes.point_files import read_cloud
+    from ponderv2.scenes.point_cloud_files import read_cloud
     from ponderv2.scenes.scene import Frame, PointCloud, Scene
-    from ponderv2.scenes.storage import SceneStore
+    from ponderv2.store.store import SceneStore
     from ponderv2.workflows.encoding import BlockSettings, VoxelFeatures
     from ponderv2.workflows.loaded import EncodedCloud, LoadedModel, View, load
 

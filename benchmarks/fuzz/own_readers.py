@@ -15,7 +15,7 @@ from benchmarks.fuzz.target import Read
 
 
 def pickled(path: Path) -> None:
-    from ponderv2.scenes.safe_pickle import read_pickled
+    from ponderv2.io.safe_pickle import read_pickled
 
     read_pickled(path)
 
@@ -58,7 +58,8 @@ def frame_lists(folder: Path) -> None:
 
 
 def store(folder: Path) -> Read:
-    from ponderv2.scenes.storage import DatasetInfo, SceneStore
+    from ponderv2.scenes.dataset_info import DatasetInfo
+    from ponderv2.store.store import SceneStore
     from ponderv2.workflows.prepare import _read_report
 
     place = folder / "train/room"
@@ -80,7 +81,7 @@ def store(folder: Path) -> Read:
 
 def scene_arrays(folder: Path) -> Read:
     from ponderv2.errors import SceneError
-    from ponderv2.scenes.storage_reader import read_scene
+    from ponderv2.store.reader import read_scene
 
     def run(data: bytes) -> None:
         for name in ("color", "normal", "segment", "coord"):
@@ -98,7 +99,7 @@ def scene_arrays(folder: Path) -> Read:
 
 
 def cameras(folder: Path) -> Read:
-    from ponderv2.scenes.storage_reader import _read_frames
+    from ponderv2.store.reader import _read_frames
 
     def run(data: bytes) -> None:
         (folder / "cameras.npz").write_bytes(data)

@@ -40,7 +40,7 @@ def _frames(capture: Any) -> None:
 
 
 def cloud(path: Path) -> None:
-    from ponderv2.scenes.point_files import read_cloud_with_notes
+    from ponderv2.scenes.point_cloud_files import read_cloud_with_notes
 
     read_cloud_with_notes(path)
 
@@ -53,7 +53,7 @@ def mesh(path: Path) -> None:
 
 def depth_picture(folder: Path) -> Read:
     from ponderv2.errors import SceneError
-    from ponderv2.scenes.pictures import decode_integers, encoded_size
+    from ponderv2.io.images import decode_integers, encoded_size
 
     def run(data: bytes) -> None:
         encoded_size(data, "depth.png")
@@ -67,7 +67,7 @@ def depth_picture(folder: Path) -> Read:
 
 
 def color_picture(folder: Path) -> Read:
-    from ponderv2.scenes.pictures import decode_color
+    from ponderv2.io.images import decode_color
 
     def run(data: bytes) -> None:
         decode_color(data, "color.jpg", at_least=(4, 4))

@@ -14,8 +14,8 @@ from ponderv2.collectives import global_mean
 from ponderv2.errors import PresetError, SceneError
 from ponderv2.heads.config import FinalHeadConfig, LinearHeadConfig, SegmentationLossConfig
 from ponderv2.heads.lovasz import lovasz_softmax
-from ponderv2.scenes.array_files import map_array
-from ponderv2.scenes.plain_text import numbers, read_text
+from ponderv2.io.arrays import map_array
+from ponderv2.io.text import numbers, read_text
 from ponderv2.sparse.layers import SubmanifoldConvolution
 from ponderv2.sparse.normalisation import BatchNorm
 

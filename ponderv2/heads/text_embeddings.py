@@ -18,7 +18,7 @@ from ponderv2.heads.text_config import (
     FileEmbeddingsConfig,
     OrthogonalEmbeddingsConfig,
 )
-from ponderv2.scenes.array_files import map_array
+from ponderv2.io.arrays import map_array
 
 
 def embedding_rows(

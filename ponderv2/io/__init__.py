@@ -1,1 +1,1 @@
-"""Files, whatever is in them: whole writes, digests of content, the cache folder."""
+"""Files in and out as NumPy arrays and plain values; nothing here knows a scene."""

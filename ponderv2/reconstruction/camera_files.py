@@ -24,11 +24,11 @@ from numpy import ndarray
 
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera
+from ponderv2.io.images import COLOR_ENDINGS, LARGEST_SIDE, picture_size
+from ponderv2.io.text import parse_json, read_text
 from ponderv2.reconstruction.viewpoint import CameraPath, Viewpoint
 from ponderv2.scenes.frame_names import by_number
-from ponderv2.scenes.pictures import COLOR_ENDINGS, LARGEST_SIDE, picture_size
-from ponderv2.scenes.plain_text import parse_json, read_text
-from ponderv2.scenes.point_rows import near_pose
+from ponderv2.scenes.origin import near_pose
 from ponderv2.scenes.scene import Frame
 from ponderv2.scenes.sources.named_files import NamedFiles
 from ponderv2.scenes.sources.poses import clean_poses

@@ -12,10 +12,9 @@ import torch
 from ponderv2.errors import OutputError, SceneError
 from ponderv2.geometry.meshes import Mesh, vertex_normals
 from ponderv2.io.files import write_bytes
-from ponderv2.scenes.origin import middle_of
-from ponderv2.scenes.ply import encode_ply, read_ply
-from ponderv2.scenes.point_columns import named_columns
-from ponderv2.scenes.point_rows import Origin
+from ponderv2.io.ply import encode_ply, read_ply
+from ponderv2.io.point_columns import named_columns
+from ponderv2.scenes.origin import Origin, middle_of
 
 SUFFIXES = (".ply", ".obj", ".glb")
 

@@ -10,7 +10,7 @@ import torch
 from ponderv2.errors import SceneError
 from ponderv2.geometry.meshes import Mesh
 from ponderv2.reconstruction.config import TsdfConfig
-from ponderv2.scenes.fusion import Colors, FusionSettings, TsdfFusion
+from ponderv2.reconstruction.fusion import Colors, FusionSettings, TsdfFusion
 from ponderv2.scenes.scene import Frame
 
 

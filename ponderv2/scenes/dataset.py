@@ -27,7 +27,7 @@ from ponderv2.scenes.processed.layout import FrameChoice
 from ponderv2.scenes.recently_used import RecentlyUsed
 from ponderv2.scenes.sampling import ChosenPixels, choose_pixels, surface_points
 from ponderv2.scenes.scene import Frame, Scene
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 
 FRAME_BYTES = 4096
 """Of a camera with the names of its files, about: scenes of thousands of photographs are not small."""

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ponderv2.errors import SceneError
 from ponderv2.io.files import digest_of_file
+from ponderv2.io.text import content_lines, read_text
 from ponderv2.randomness import generator_of
 from ponderv2.scenes.config import LabelBudgetConfig
-from ponderv2.scenes.plain_text import content_lines, read_text
 from ponderv2.scenes.scene import Scene
 
 
@@ -116,7 +116,7 @@ def _listed_points(scene: Scene, path: Path) -> Int[Tensor, " listed"]:
 @lru_cache(maxsize=4)
 def _read_points(path: Path, content: str) -> dict[str, Int[np.ndarray, " listed"]]:
     """Points by scene; nothing in the file is run. `content` is its digest: a changed file is read again."""
-    from ponderv2.scenes.safe_pickle.files import read_pickled
+    from ponderv2.io.safe_pickle import read_pickled
 
     found: dict[str, Int[np.ndarray, " listed"]] = {}
     for name, values in read_pickled(path).items():

@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 from numpy import ndarray
 
+Origin = tuple[float, float, float]
+"""Metres. What was subtracted from coordinates."""
 FAR_FROM_ZERO = 200.0
 """Metres. Single precision has steps of 0.015 mm there."""
 APART = 20.0
@@ -94,6 +96,13 @@ def compact(coord: Float[ndarray, "point 3"]) -> Float[ndarray, "point 3"]:
     """Single precision where nothing lies far from zero, else the double precision that an origin needs."""
     near = coord.size == 0 or np.abs(coord).max() <= FAR_FROM_ZERO  # not so for numbers that are not finite
     return coord.astype(np.float32 if near else np.float64)
+
+
+def near_pose(camera_to_world: Float[ndarray, "4 4"], origin: ndarray) -> Float[ndarray, "4 4"]:
+    """The pose in the frame of points from which `origin` was subtracted; in double precision."""
+    pose = camera_to_world.astype(np.float64)
+    pose[:3, 3] -= origin
+    return pose
 
 
 def origin_note(origin: Float64[ndarray, "3"]) -> str:

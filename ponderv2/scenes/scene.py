@@ -13,8 +13,7 @@ from torch import Tensor
 
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera, transform_points
-from ponderv2.scenes.frame_pictures import PREPARED_PICTURES, FramePictures
-from ponderv2.scenes.pictures import read_visible
+from ponderv2.io.images import PREPARED_PICTURES, FramePictures, read_visible
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ponderv2.errors import PresetError, SceneError
 from ponderv2.randomness import seed_of_dataset
 from ponderv2.scenes.config import PointDataConfig
 from ponderv2.scenes.part_config import Part
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.training.logbook import Logbook
 from ponderv2.training.validation import Validation
 from ponderv2.workflows.configs import FinetuneConfig, PretrainConfig

@@ -17,7 +17,7 @@ from ponderv2.errors import CheckpointError, SceneError
 from ponderv2.scenes.dataset import SegmentationDataset, classes_above
 from ponderv2.scenes.fragments import TestSet
 from ponderv2.scenes.labels.benchmarks import Benchmark, benchmark_of
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.workflows.loaded import LoadedModel
 
 Config = TypeVar("Config", bound=StrictConfig)

@@ -12,8 +12,8 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from ponderv2.io.files import write_bytes
+from ponderv2.io.ply import encode_ply
 from ponderv2.scenes.dataset import SegmentationDataset
-from ponderv2.scenes.ply import encode_ply
 from ponderv2.workflows.instance_metrics import LABELS
 
 UNLABELLED = (40, 40, 40)

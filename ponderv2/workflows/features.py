@@ -15,9 +15,9 @@ from numpy import ndarray
 from ponderv2.errors import OutputError, SceneError
 from ponderv2.io.files import replacement, write_bytes
 from ponderv2.scenes.origin import FAR_FROM_ZERO
-from ponderv2.scenes.point_files import read_cloud_with_notes
+from ponderv2.scenes.point_cloud_files import read_cloud_with_notes
 from ponderv2.scenes.scene import PointCloud
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.training.devices import chosen_device
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.training.published_data import PointChoice

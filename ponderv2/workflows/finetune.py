@@ -16,7 +16,7 @@ from ponderv2.models.instances_config import InstancesModelConfig
 from ponderv2.models.segmentation_config import SegmentationModelConfig
 from ponderv2.scenes.batch import SceneBatch
 from ponderv2.scenes.dataset import SegmentationDataset
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.training.feed import Datasets
 from ponderv2.training.job import Job
 from ponderv2.training.open_checkpoint import OpenCheckpoint, Origin

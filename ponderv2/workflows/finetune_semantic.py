@@ -12,7 +12,7 @@ from ponderv2.evaluation.semantic import segmentation_metrics
 from ponderv2.models.finetuned import SegmentationModel
 from ponderv2.models.segmentation_config import SegmentationModelConfig
 from ponderv2.scenes.dataset import SegmentationDataset, classes_above
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.training.logbook import Logbook
 from ponderv2.workflows.class_metrics import confusion_of_scenes
 from ponderv2.workflows.configs import FinetuneConfig

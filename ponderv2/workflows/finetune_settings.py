@@ -14,7 +14,7 @@ from ponderv2.heads.config import DecoupledHeadConfig, LanguageHeadConfig
 from ponderv2.models.instances_config import InstancesModelConfig
 from ponderv2.models.task_config import TaskModelConfig
 from ponderv2.scenes.config import PointDataConfig, SegmentationDataConfig
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.workflows.configs import FinetuneConfig
 

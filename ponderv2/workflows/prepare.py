@@ -15,15 +15,16 @@ import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
+from ponderv2.checks.check import CheckResult, CheckSettings, check_or_reason
 from ponderv2.errors import SceneError
 from ponderv2.io.files import exclusively, write_bytes
-from ponderv2.scenes.check import CheckResult, CheckSettings, check_or_reason
+from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.processed.recognise import recognise
 from ponderv2.scenes.scene import Scene
 from ponderv2.scenes.sources import SOURCES
 from ponderv2.scenes.sources.config import CheckConfig
 from ponderv2.scenes.sources.source import SceneJob, SourcePlan
-from ponderv2.scenes.storage import INFO_FILE, DatasetInfo, SceneStore
+from ponderv2.store.store import INFO_FILE, SceneStore
 from ponderv2.workflows.configs import PrepareConfig
 from ponderv2.workflows.prepare_space import estimate_space, refuse_if_too_large
 from ponderv2.workflows.prepare_summary import ReasonCount, summarise

@@ -17,7 +17,7 @@ from ponderv2.scenes.collate import collate
 from ponderv2.scenes.config import PretrainDataConfig
 from ponderv2.scenes.dataset import PretrainDataset, validation_frames
 from ponderv2.scenes.scene import Scene
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.training.config import TrainingConfig
 from ponderv2.training.feed import Datasets
 from ponderv2.training.job import Job

@@ -26,9 +26,9 @@ from ponderv2.reconstruction.coloring import colored
 from ponderv2.reconstruction.export import check_mesh_path, read_mesh, write_mesh
 from ponderv2.reconstruction.extract import Lattice, extract_surface
 from ponderv2.reconstruction.fields import SceneField
+from ponderv2.reconstruction.fusion import colors_of
 from ponderv2.reconstruction.memory import in_parts
 from ponderv2.reconstruction.tsdf import fuse_frames
-from ponderv2.scenes.fusion import colors_of
 from ponderv2.scenes.scene import Frame, Scene
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.workflows.configs import ReconstructConfig

@@ -279,7 +279,7 @@ def _film(config: RenderConfig, out: Path, cameras: CameraPath) -> Path | None:
 
 
 def _read(folder: Path, views: tuple[Viewpoint, ...]) -> Iterator[Bytes]:
-    from ponderv2.scenes.pictures import read_color
+    from ponderv2.io.images import read_color
 
     for view in views:
         yield read_color(folder / f"{view.name}.png")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.workflows.configs import FinetuneConfig, ReconstructConfig, RenderConfig
 from ponderv2.workflows.report import Reporter

@@ -14,7 +14,7 @@ import torch
 from ponderv2.collectives import process_number
 from ponderv2.errors import CheckpointError, OutputError, PresetError
 from ponderv2.randomness import seed_of
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.training.agreement import run_in_all
 from ponderv2.training.checkpoint import Checkpoint
 from ponderv2.training.config import TrainingConfig

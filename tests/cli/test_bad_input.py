@@ -16,7 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 from ponder_cli.app import app
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ponderv2.workflows import finetune, pretrain
 from tests.scenes import box_room

@@ -92,7 +92,7 @@ def _sparse(path: Path, size: int = 4 << 30) -> None:
 
 
 def _cloud(path: Path) -> Any:
-    from ponderv2.scenes.point_files import read_cloud
+    from ponderv2.scenes.point_cloud_files import read_cloud
 
     return read_cloud(path)
 
@@ -104,7 +104,7 @@ def _open_sens(path: Path) -> Any:
 
 
 def _cameras(path: Path) -> Any:
-    from ponderv2.scenes.storage_reader import _read_frames
+    from ponderv2.store.reader import _read_frames
 
     return _read_frames(path.parent)
 
@@ -116,19 +116,19 @@ def _checkpoint(path: Path) -> Any:
 
 
 def _pickled(path: Path) -> Any:
-    from ponderv2.scenes.safe_pickle import read_pickled
+    from ponderv2.io.safe_pickle import read_pickled
 
     return read_pickled(path)
 
 
 def _depth(path: Path) -> Any:
-    from ponderv2.scenes.pictures import read_integers
+    from ponderv2.io.images import read_integers
 
     return read_integers(path)
 
 
 def _color(path: Path) -> Any:
-    from ponderv2.scenes.pictures import read_color
+    from ponderv2.io.images import read_color
 
     return read_color(path)
 
@@ -152,7 +152,7 @@ def _preset(path: Path) -> Any:
 
 
 def _store(path: Path) -> Any:
-    from ponderv2.scenes.storage import SceneStore
+    from ponderv2.store.store import SceneStore
 
     return SceneStore.open(path.parent)
 

@@ -81,7 +81,7 @@ def kill_at(child: subprocess.Popen[str], folder: Path, n_files: int) -> int:
 
 def one(source: str, raw: Path, out: Path, n_scenes: int) -> None:
     """Runs `prepare` and prints the seconds that it took."""
-    from ponderv2.scenes.fusion import load_open3d
+    from ponderv2.reconstruction.fusion import load_open3d
     from ponderv2.workflows import prepare
 
     load_open3d()

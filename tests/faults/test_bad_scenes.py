@@ -11,7 +11,7 @@ import pytest
 from ponderv2.datasets.rgbd.config import FusionConfig, RgbdConfig
 from ponderv2.errors import SceneError
 from ponderv2.scenes.sources.config import CheckConfig
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
 from ponderv2.workflows.configs import PrepareConfig
 from tests.faults import bad_recordings

@@ -14,8 +14,8 @@ from ponder_cli.app import app
 from ponderv2.errors import PonderError
 from ponderv2.heads.text_embeddings import _read as read_embeddings
 from ponderv2.scenes.label_budget import _read_points
-from ponderv2.scenes.point_files import read_cloud
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.scenes.point_cloud_files import read_cloud
+from ponderv2.store.store import SceneStore
 from tests.conftest import PROJECT
 from tests.faults import hostile_files
 from tests.workflows.tiny import rooms

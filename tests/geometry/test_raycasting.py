@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ponderv2.geometry.raycasting import Raycaster
-from ponderv2.scenes.fusion import load_open3d
+from ponderv2.reconstruction.fusion import load_open3d
 
 SQUARE = (
     np.array([[0.0, 0, 0], [2, 0, 0], [2, 2, 0], [0, 2, 0], [0, 0, 3], [2, 0, 3], [2, 2, 3], [0, 2, 3]]),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ponderv2.errors import OutputError, ResourceError
+from ponderv2.io.images import read_color, read_integers
 from ponderv2.reconstruction.pictures import (
     check_video,
     class_bytes,
@@ -17,7 +18,6 @@ from ponderv2.reconstruction.pictures import (
     write_rgb,
     write_video,
 )
-from ponderv2.scenes.pictures import read_color, read_integers
 
 
 def test_depth_is_stored_in_millimetres(tmp_path):

@@ -18,7 +18,7 @@ from ponderv2.scenes.batch import SceneBatch
 from ponderv2.scenes.config import LabelBudgetConfig, PretrainDataConfig, SegmentationDataConfig
 from ponderv2.scenes.dataset import PretrainDataset, SegmentationDataset
 from ponderv2.scenes.label_budget import budget_scenes, spend_label_budget
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from tests.scenes.photographed_room import write_store
 
 DATA = {"voxel": {"size": 0.05}, "cache_megabytes": 64}

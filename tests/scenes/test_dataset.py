@@ -26,7 +26,7 @@ from ponderv2.scenes.config import (
     published_pretraining_augmentations,
 )
 from ponderv2.scenes.dataset import PretrainDataset, SegmentationDataset
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from tests.scenes.photographed_room import SIZE, room_frames, write_store
 
 VIEWS = ViewSamplingConfig(n_views=3, n_pixels=40)

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from ponderv2.datasets.rgbd.config import RgbdConfig
-from ponderv2.scenes.ply import encode_ply, read_ply
+from ponderv2.io.ply import encode_ply, read_ply
+from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.scene import Scene
 from ponderv2.scenes.sources.layouts import LAYOUTS
 from ponderv2.scenes.sources.own_surface import own_surface
 from ponderv2.scenes.sources.rgbd_scene import prepare_recording
 from ponderv2.scenes.sources.scannet_scene import read_surface
-from ponderv2.scenes.storage import DatasetInfo, SceneStore
+from ponderv2.store.store import SceneStore
 from tests.scenes import box_room
 
 UTM = np.array([555813.15, 5385888.54, 185.86])

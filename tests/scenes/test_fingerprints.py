@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ponderv2.datasets.rgbd.config import FusionConfig, RgbdConfig
+from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.prepared import PreparedCloud, PreparedScene
 from ponderv2.scenes.sources import rgbd_folder, s3dis, scannet, scannetpp, structured3d
 from ponderv2.scenes.sources.config import CheckConfig
@@ -20,7 +21,7 @@ from ponderv2.scenes.sources.scannet_config import ScannetConfig
 from ponderv2.scenes.sources.scannetpp_config import ScannetppConfig
 from ponderv2.scenes.sources.source import SceneJob
 from ponderv2.scenes.sources.structured3d_config import Structured3dConfig
-from ponderv2.scenes.storage import DatasetInfo, SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
 from ponderv2.workflows.configs import PrepareConfig
 from tests.scenes import box_room, scannet_files, stanford_room, structured3d_room

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ponderv2.scenes.ply import read_ply
-from ponderv2.scenes.point_files import POINT_FILES, read_cloud_with_notes
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.io.ply import read_ply
+from ponderv2.scenes.point_cloud_files import POINT_FILES, read_cloud_with_notes
+from ponderv2.store.store import SceneStore
 
 Make = Callable[[str], Path]
 

@@ -10,7 +10,7 @@ import pytest
 
 from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.errors import SceneError
-from ponderv2.scenes.depth_files import read_depth
+from ponderv2.io.depth_images import read_depth
 from ponderv2.scenes.sources.capture import Lens, pinhole
 from ponderv2.scenes.sources.layouts import LAYOUTS, detect_layout
 from ponderv2.scenes.sources.layouts.calibration import find_calibration

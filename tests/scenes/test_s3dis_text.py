@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.sources.number_rows import parse_rows
+from ponderv2.io.text import parse_rows
 from ponderv2.scenes.sources.s3dis_room import read_angles
 from ponderv2.scenes.sources.s3dis_text import BLOCK, parse_points, read_points
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ponderv2.errors import SceneError
+from ponderv2.io.ply import read_ply
 from ponderv2.scenes.labels import scannet20, scannet200
-from ponderv2.scenes.ply import read_ply
 from ponderv2.scenes.prepared import PreparedCloud, Surface
 from ponderv2.scenes.sources.scannet import find
 from ponderv2.scenes.sources.scannet_config import ScannetConfig

@@ -14,7 +14,7 @@ from ponderv2.scenes.prepared import PreparedFrame, Surface
 from ponderv2.scenes.sources.scannet import find
 from ponderv2.scenes.sources.scannet_config import ScannetConfig
 from ponderv2.scenes.sources.source import SizedJob
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
 from ponderv2.workflows.configs import PrepareConfig
 from tests.scenes import box_room

@@ -15,7 +15,7 @@ from ponderv2.scenes.sources.s3dis import S3disJob, find
 from ponderv2.scenes.sources.s3dis_config import S3disConfig
 from ponderv2.scenes.sources.stanford2d3d import find_views, read_view_lens
 from ponderv2.scenes.sources.surface_normals import nearest_normals, read_obj, squared_distance
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
 from ponderv2.workflows.configs import PrepareConfig
 from tests.scenes import stanford_room as real

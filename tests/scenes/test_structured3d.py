@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ponderv2.checks.check import CheckResult
 from ponderv2.errors import SceneError
-from ponderv2.scenes.check import CheckResult
 from ponderv2.scenes.labels.structured3d import CLASS_NAMES, CLASS_OF_NYU40, COLORS, NYU40_IDS
 from ponderv2.scenes.scene import Scene
 from ponderv2.scenes.sources.config import CheckConfig
 from ponderv2.scenes.sources.structured3d import Structured3dJob, find, split_of
 from ponderv2.scenes.sources.structured3d_config import Structured3dConfig
 from ponderv2.scenes.sources.structured3d_zips import Piece, archive_pieces
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
 from ponderv2.workflows.configs import PrepareConfig
 from tests.scenes import structured3d_room as truth

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from ponderv2.scenes.fusion import load_open3d
+from ponderv2.reconstruction.fusion import load_open3d
 from ponderv2.scenes.labels.synthetic import CLASS_COLORS, CLASS_INDEX, CLASS_NAMES
 from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
 from ponderv2.scenes.synthetic.materials import plain

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from ponderv2.scenes.fusion import load_open3d
+from ponderv2.reconstruction.fusion import load_open3d
 from ponderv2.scenes.labels.synthetic import CLASS_NAMES
 from ponderv2.scenes.sources.synthetic import find
 from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
-from ponderv2.scenes.storage import SceneStore
 from ponderv2.scenes.synthetic.photography import Photograph, Pinhole, Studio
 from ponderv2.scenes.synthetic.room import make_room
 from ponderv2.scenes.synthetic.scan import Scan, mean_per_cube, scan_room
 from ponderv2.scenes.synthetic.sensor import depth_deviation, depth_step, sense_depth
+from ponderv2.store.store import SceneStore
 
 SETTINGS = SyntheticConfig(rooms=2, val_rooms=1, frames=6, width=64, height=48, room_size=(3.0, 4.0))
 

@@ -13,8 +13,9 @@ import ponderv2
 from ponder_cli.app import app
 from ponderv2.errors import ResourceError
 from ponderv2.reconstruction.fields import ModelField
+from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.scene import Scene
-from ponderv2.scenes.storage import DatasetInfo, SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.workflows import evaluate, scene_fields
 from ponderv2.workflows import features as features_workflow

@@ -15,7 +15,7 @@ import yaml
 from ponderv2.errors import SceneError
 from ponderv2.scenes.config import SegmentationDataConfig
 from ponderv2.scenes.labels import scannet20
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.workflows import class_metrics, evaluate, finetune
 from ponderv2.workflows.configs import FinetuneConfig
 from ponderv2.workflows.evaluation_request import EvaluationRequest

@@ -164,7 +164,7 @@ def test_clouds_of_nothing_are_refused(tmp_path: Path, checkpoint: Path, coord: 
 def test_far_points_of_a_scene_change_no_voxel_of_training_and_evaluation(tmp_path: Path):
     from ponderv2.scenes.config import SegmentationDataConfig
     from ponderv2.scenes.dataset import SegmentationDataset
-    from ponderv2.scenes.storage import SceneStore
+    from ponderv2.store.store import SceneStore
 
     config = SegmentationDataConfig.model_validate(
         {"voxel": {"size": 0.1}, "sphere_crop": None, "augment": []}

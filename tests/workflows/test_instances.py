@@ -13,13 +13,14 @@ import torch
 from ponderv2.errors import PresetError, SceneError
 from ponderv2.evaluation.instances import instance_metrics
 from ponderv2.evaluation.object_overlaps import PredictedObjects, compare_objects
+from ponderv2.io.ply import read_ply
 from ponderv2.models.instances import InstancesModel
 from ponderv2.scenes.config import SegmentationDataConfig
 from ponderv2.scenes.dataset import SegmentationDataset
+from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.labels import scannet20
-from ponderv2.scenes.ply import read_ply
 from ponderv2.scenes.prepared import PreparedCloud, PreparedScene
-from ponderv2.scenes.storage import DatasetInfo, SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.training.open_checkpoint import load_model
 from ponderv2.workflows import evaluate, finetune
 from ponderv2.workflows.configs import FinetuneConfig

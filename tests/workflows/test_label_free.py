@@ -10,7 +10,7 @@ import torch
 
 from ponderv2.scenes.config import LabelBudgetConfig, PretrainDataConfig
 from ponderv2.scenes.dataset import PretrainDataset
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.workflows import pretrain
 from tests.scenes.photographed_room import write_store

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ponderv2.errors import PresetError, SceneError
-from ponderv2.scenes.ply import read_ply
+from ponderv2.io.ply import read_ply
 from ponderv2.workflows import evaluate, finetune
 from tests.workflows.heard import Heard
 from tests.workflows.tiny import finetune_config, rooms

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from ponderv2.errors import SceneError
+from ponderv2.reconstruction.fusion import FusionSettings, TsdfFusion
 from ponderv2.scenes.collate import collate
 from ponderv2.scenes.dataset import PretrainDataset
-from ponderv2.scenes.fusion import FusionSettings, TsdfFusion
+from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene
 from ponderv2.scenes.split import halves
-from ponderv2.scenes.storage import DatasetInfo, SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.workflows import evaluate, pretrain, reconstruct, render
 from ponderv2.workflows.configs import ReconstructConfig, RenderConfig
 from tests.scenes.photographed_room import SIZE, color_at, room_cloud, room_frames
@@ -208,7 +209,7 @@ def test_depth_alone_gives_a_mesh_of_the_room_without_colours(trained, depth_alo
         scenes=depth_alone,
         report=heard,
     )
-    from ponderv2.scenes.ply import read_ply
+    from ponderv2.io.ply import read_ply
 
     ply = read_ply(tmp_path / "room.ply")
     assert result.n_faces > 100 and ply.columns("red", "green", "blue") is None

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ponderv2.checks.check import CheckResult
 from ponderv2.datasets.rgbd.config import FusionConfig, RgbdConfig
 from ponderv2.errors import SceneError
-from ponderv2.scenes.check import CheckResult
 from ponderv2.scenes.prepared import PreparedCloud, PreparedScene
 from ponderv2.scenes.sources.config import CheckConfig
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
 from ponderv2.workflows.configs import PrepareConfig
 from tests.scenes import box_room
@@ -215,7 +215,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
             raise KeyboardInterrupt
         return real(job, root, check)
 
-    from ponderv2.scenes import storage_writer
+    from ponderv2.store import writer as storage_writer
 
     write_new = storage_writer._write_new
 

@@ -16,7 +16,7 @@ from ponderv2.scenes.scene import Scene
 from ponderv2.scenes.sources.capture import Capture, Lens, PictureFile, RawFrame, pinhole
 from ponderv2.scenes.sources.config import CheckConfig
 from ponderv2.scenes.sources.depth_units import with_depth_numbers
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
 from ponderv2.workflows.configs import PrepareConfig
 from tests.scenes import box_room

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ponderv2.checks.check import CheckResult
 from ponderv2.errors import OutputError, ResourceError, SceneError
-from ponderv2.scenes.check import CheckResult
+from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.prepared import PreparedCloud, PreparedScene, Surface
 from ponderv2.scenes.sources import SOURCES
 from ponderv2.scenes.sources.source import SourcePlan
 from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
-from ponderv2.scenes.storage import DatasetInfo, SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare, prepare_space, prepare_workers
 from ponderv2.workflows.configs import PrepareConfig
 from ponderv2.workflows.prepare_space import SpaceEstimate, estimate_space, readable

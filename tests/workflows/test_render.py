@@ -12,9 +12,9 @@ import torch
 from PIL import Image, ImageSequence
 
 from ponderv2.errors import CheckpointError, SceneError
+from ponderv2.io.images import read_color, read_integers
 from ponderv2.models.pretext import PretextModel
-from ponderv2.scenes.pictures import read_color, read_integers
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.training.checkpoint import Checkpoint, save_checkpoint
 from ponderv2.workflows import render
 from ponderv2.workflows.configs import RenderConfig

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ponderv2.errors import PresetError, SceneError
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.distributed import Member, free_port
 from ponderv2.workflows import evaluate, finetune, pretrain

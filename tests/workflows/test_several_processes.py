@@ -15,7 +15,7 @@ from ponderv2.lift.sparse_input_conv import is_mostly_empty
 from ponderv2.lift.volume_frame import scene_frames
 from ponderv2.models.pretext import PretextModel
 from ponderv2.scenes.dataset import PretrainDataset
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.distributed import Member, free_port
 from ponderv2.workflows import finetune, pretrain

@@ -16,8 +16,8 @@ import numpy as np
 from numpy import ndarray
 
 from ponderv2.errors import OutputError
+from ponderv2.io.arrays import read_arrays
 from ponderv2.io.files import cache_folder, write_bytes
-from ponderv2.scenes.array_files import read_arrays
 from ponderv2.scenes.recently_used import RecentlyUsed
 
 FORMAT = "2"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ponderv2.scenes.normals import estimate_normals
 from ponderv2.scenes.origin import far_outliers
-from ponderv2.scenes.point_rows import finite_rows
+from ponderv2.scenes.point_cloud_files import finite_rows
 from ponderv2.scenes.processed.kept import kept
 
 NOTE = "the scene has no normals: they were estimated from the points around each point"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ponderv2.scenes.point_rows import Origin
+from ponderv2.scenes.origin import Origin
 from ponderv2.scenes.processed import ponderv2_recordings, ponderv2_views
 from ponderv2.scenes.processed.layout import FrameChoice
 from ponderv2.scenes.scene import Frame

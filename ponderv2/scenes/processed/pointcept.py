@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from ponderv2.scenes.colors import NO_COLOR_NOTE
+from ponderv2.io.colors import NO_COLOR_NOTE
 from ponderv2.scenes.processed.layout import FrameChoice
 from ponderv2.scenes.processed.normals import NOTE
 from ponderv2.scenes.processed.photographs import Photographs
 from ponderv2.scenes.scene import Scene
-from ponderv2.scenes.storage_reader import PREPARED, read_scene, read_scene_with_notes
+from ponderv2.store.reader import PREPARED, read_scene, read_scene_with_notes
 
 
 @dataclass(frozen=True)

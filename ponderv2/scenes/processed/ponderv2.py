@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from ponderv2.errors import SceneError
+from ponderv2.io.safe_pickle import read_pickled
+from ponderv2.scenes.point_cloud_files import color_rows, near_rows
 from ponderv2.scenes.point_labels import whole_numbers
-from ponderv2.scenes.point_rows import color_rows, near_rows
 from ponderv2.scenes.processed.layout import FrameChoice
 from ponderv2.scenes.processed.normals import NOTE, kept_normals, unit_normals
 from ponderv2.scenes.processed.photographs import Photographs
-from ponderv2.scenes.safe_pickle import read_pickled
 from ponderv2.scenes.scene import PointCloud, Scene
 
 ENDING = ".pth"

@@ -17,10 +17,9 @@ from numpy import ndarray
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera
 from ponderv2.io.files import digest_of_files
-from ponderv2.scenes.frame_pictures import PreparedPictures
+from ponderv2.io.images import PreparedPictures, decode_color, picture_size, read_integers
 from ponderv2.scenes.labels.scannet20 import CLASS_OF_NYU40
-from ponderv2.scenes.pictures import decode_color, picture_size, read_integers
-from ponderv2.scenes.point_rows import Origin, near_pose
+from ponderv2.scenes.origin import Origin, near_pose
 from ponderv2.scenes.processed.kept import kept
 from ponderv2.scenes.processed.layout import FrameChoice
 from ponderv2.scenes.scene import Frame

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Shaped
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.depth_files import read_depth
-from ponderv2.scenes.pictures import ColorImage, read_bytes, read_image, read_visible
+from ponderv2.io.depth_images import read_depth
+from ponderv2.io.images import ColorImage, read_bytes, read_image, read_visible
 
 
 @runtime_checkable

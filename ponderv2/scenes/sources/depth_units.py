@@ -14,8 +14,8 @@ from jaxtyping import Float64, Num, UInt16
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.depth_files import FEWEST_STEPS
-from ponderv2.scenes.pictures import ColorImage
+from ponderv2.io.depth_images import FEWEST_STEPS
+from ponderv2.io.images import ColorImage
 from ponderv2.scenes.sources.capture import Capture, Picture, RawFrame
 
 LOOKED_AT = 8

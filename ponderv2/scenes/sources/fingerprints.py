@@ -12,7 +12,7 @@ from ponderv2.errors import SceneError
 from ponderv2.io.files import digest_of_files, files_below
 from ponderv2.scenes.sources.capture import MaskFile, PictureFile
 from ponderv2.scenes.sources.layouts import LAYOUTS
-from ponderv2.scenes.storage import INFO_FILE
+from ponderv2.store.store import INFO_FILE
 
 READERS_VERSION = 1
 """Raised whenever the same files and settings give other scenes, so that stored ones are made anew."""

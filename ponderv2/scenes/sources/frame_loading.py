@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, UInt8, UInt16
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.pictures import ColorImage, decode_image, encoded_size, transposed
+from ponderv2.io.images import ColorImage, decode_image, encoded_size, transposed
 from ponderv2.scenes.sources.capture import Capture, Lens, Picture, RawFrame, scaled_intrinsics
 from ponderv2.scenes.sources.registration import (
     rays_of,

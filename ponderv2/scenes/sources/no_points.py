@@ -8,10 +8,9 @@ import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
+from ponderv2.checks.agreement import Samples, sample_depth, spread_frames
+from ponderv2.checks.check import cause_without_points
 from ponderv2.errors import SceneError
-from ponderv2.scenes.check import cause_without_points
-from ponderv2.scenes.check_agreement import Samples, sample_depth
-from ponderv2.scenes.check_candidates import spread_frames
 from ponderv2.scenes.sources.capture import Capture
 from ponderv2.scenes.sources.frame_loading import Limits, load_depth
 

@@ -17,9 +17,9 @@ from numpy import ndarray
 
 from ponderv2.datasets.rgbd.config import QuaternionOrder
 from ponderv2.errors import SceneError
-from ponderv2.scenes.array_files import map_array
+from ponderv2.io.arrays import map_array
+from ponderv2.io.text import content_lines, parse_json, read_text, words
 from ponderv2.scenes.frame_names import by_number
-from ponderv2.scenes.plain_text import content_lines, parse_json, read_text, words
 from ponderv2.scenes.sources.text_files import rotation_of_quaternion
 
 POSE_FILES = (".txt", ".csv", ".tsv", ".log", ".traj", ".tum", ".dat", ".pose", ".npy", ".json")

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float, Float64
 from numpy import ndarray
 
+from ponderv2.checks.agreement import MARGIN, Candidate, Decision, DepthImage, decide
 from ponderv2.datasets.rgbd.config import Axes, GenericConfig, PoseDirection, QuaternionOrder
 from ponderv2.errors import SceneError
-from ponderv2.scenes.check_candidates import MARGIN, Candidate, Decision, DepthImage, decide
 from ponderv2.scenes.sources.pose_lists import PoseList
 from ponderv2.scenes.sources.poses import clean_poses
 

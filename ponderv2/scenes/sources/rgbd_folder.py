@@ -9,14 +9,14 @@ from pathlib import Path
 
 from ponderv2.datasets.rgbd.config import GenericConfig, RgbdConfig
 from ponderv2.errors import SceneError
-from ponderv2.scenes.near_miss import near_neighbour
+from ponderv2.io.suggestions import near_neighbour
+from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.prepared import PreparedScene
 from ponderv2.scenes.sources.fingerprints import files_of_settings, fingerprint, recording_files
 from ponderv2.scenes.sources.given_path import advice_for_folder, folder_of_recording
 from ponderv2.scenes.sources.layouts import LAYOUTS, detect_layout
 from ponderv2.scenes.sources.layouts.generic_parts import named_parts
 from ponderv2.scenes.sources.source import SourcePlan
-from ponderv2.scenes.storage import DatasetInfo
 
 DEEPEST = 2
 """Levels below the given folder at which recordings are looked for."""

@@ -13,9 +13,8 @@ from numpy import ndarray
 
 from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.errors import SceneError
-from ponderv2.scenes.fusion import FusionSettings, TsdfFusion, colors_of
-from ponderv2.scenes.origin import far_outliers, origin_note, origin_of
-from ponderv2.scenes.point_rows import near_pose
+from ponderv2.reconstruction.fusion import FusionSettings, TsdfFusion, colors_of
+from ponderv2.scenes.origin import far_outliers, near_pose, origin_note, origin_of
 from ponderv2.scenes.prepared import PreparedFrame, PreparedScene, Surface
 from ponderv2.scenes.sources.capture import Capture, RawFrame
 from ponderv2.scenes.sources.depth_units import with_depth_numbers

@@ -12,6 +12,7 @@ from numpy import ndarray
 
 from ponderv2.errors import SceneError
 from ponderv2.io.files import digest_of_files
+from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.labels.s3dis import CLASS_NAMES, COLORS
 from ponderv2.scenes.origin import compact
 from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene, Surface
@@ -39,7 +40,6 @@ from ponderv2.scenes.sources.stanford2d3d import (
     room_frames,
     view_pose,
 )
-from ponderv2.scenes.storage import DatasetInfo
 
 READER_VERSION = 1
 """Raised whenever the same input gives other scenes."""

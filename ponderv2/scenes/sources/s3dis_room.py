@@ -11,8 +11,8 @@ from jaxtyping import Float, Float64, Int, UInt8
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
+from ponderv2.io.text import read_text
 from ponderv2.scenes.labels.s3dis import CLASS_NAMES, CLUTTER
-from ponderv2.scenes.plain_text import read_text
 from ponderv2.scenes.sources.s3dis_text import PointRows, read_points
 
 ANNOTATIONS = "Annotations"

@@ -17,7 +17,7 @@ from jaxtyping import Float64, UInt8
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.sources.number_rows import parse_rows
+from ponderv2.io.text import parse_rows
 
 BLOCK = 1 << 20
 """Bytes that are parsed at once; a damaged line slows down its own block only."""

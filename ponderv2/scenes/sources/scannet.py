@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ponderv2.errors import SceneError
 from ponderv2.io.files import digest_of_file
+from ponderv2.scenes.dataset_info import DatasetInfo, LabelSet
 from ponderv2.scenes.labels import scannet20, scannet200
 from ponderv2.scenes.prepared import PreparedScene
 from ponderv2.scenes.sources.fingerprints import fingerprint
@@ -18,7 +19,6 @@ from ponderv2.scenes.sources.scannet_labels import TABLE_FILE, read_label_table
 from ponderv2.scenes.sources.scannet_scene import SceneFiles, prepare_scene
 from ponderv2.scenes.sources.source import SourcePlan
 from ponderv2.scenes.sources.text_files import read_text
-from ponderv2.scenes.storage import DatasetInfo, LabelSet
 
 SPLITS = ("train", "val", "test")
 BYTES_PER_FRAME = 450_000

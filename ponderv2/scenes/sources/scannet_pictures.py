@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt16
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.pictures import decode_integers, encoded_size
+from ponderv2.io.images import decode_integers, encoded_size
 from ponderv2.scenes.prepared import PreparedFrame
 from ponderv2.scenes.sources.capture import Capture, Lens, RawFrame
 from ponderv2.scenes.sources.frame_loading import Limits, load_frame, seen_pixels

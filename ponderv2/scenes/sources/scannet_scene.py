@@ -10,11 +10,11 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.colors import no_colors
+from ponderv2.io.colors import no_colors
+from ponderv2.io.ply import read_ply
+from ponderv2.io.point_columns import named_columns
 from ponderv2.scenes.normals import vertex_normals
 from ponderv2.scenes.origin import compact, far_outliers
-from ponderv2.scenes.ply import read_ply
-from ponderv2.scenes.point_columns import named_columns
 from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh, PreparedScene, Surface
 from ponderv2.scenes.sources.layouts import scannet as exported
 from ponderv2.scenes.sources.scannet_config import ScannetConfig

@@ -18,6 +18,7 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
+from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.labels.scannetpp import class_colors
 from ponderv2.scenes.origin import compact
 from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh, PreparedScene
@@ -27,7 +28,6 @@ from ponderv2.scenes.sources.scannet_scene import read_surface
 from ponderv2.scenes.sources.scannetpp_config import ScannetppConfig
 from ponderv2.scenes.sources.source import SourcePlan
 from ponderv2.scenes.sources.text_files import read_text
-from ponderv2.scenes.storage import DatasetInfo
 
 LISTS = {
     "train": ("nvs_sem_train.txt",),

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64, UInt8, UInt16
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.pictures import LARGEST_SIDE, ColorImage, decode_color, refuse_bomb
+from ponderv2.io.images import LARGEST_SIDE, ColorImage, decode_color, refuse_bomb
 
 _FRAME_HEAD = np.dtype([("pose", "<f4", 16), ("timestamps", "<u8", 2), ("n_bytes", "<u8", 2)])
 _LENGTHS = struct.Struct("<2Q")

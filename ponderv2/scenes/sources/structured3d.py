@@ -11,13 +11,13 @@ from pathlib import Path
 
 from ponderv2.errors import SceneError
 from ponderv2.io.files import digest_of_files
+from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.labels.structured3d import CLASS_NAMES, COLORS
 from ponderv2.scenes.prepared import PreparedScene
 from ponderv2.scenes.sources.source import SourcePlan
 from ponderv2.scenes.sources.structured3d_config import Structured3dConfig
 from ponderv2.scenes.sources.structured3d_room import OWN_WORLD, PUBLISHED_WORLD, RoomFiles, prepare_room
 from ponderv2.scenes.sources.structured3d_zips import Piece, archive_pieces, folder_pieces
-from ponderv2.scenes.storage import DatasetInfo
 
 READER_VERSION = 1
 """Raised whenever the same archives and settings give other scenes, so that stored ones are made anew."""

@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Float32, Int16, Integer, UInt8, UInt16
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
+from ponderv2.io.images import decode_color, decode_integers
 from ponderv2.scenes.labels.structured3d import NYU40_IDS
-from ponderv2.scenes.pictures import decode_color, decode_integers
 from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene, Surface
 from ponderv2.scenes.sources.structured3d_config import Structured3dConfig
 from ponderv2.scenes.sources.structured3d_views import (

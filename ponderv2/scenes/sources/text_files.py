@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.plain_text import numbers, numbers_of_count, read_json, read_text, words
+from ponderv2.io.text import numbers, numbers_of_count, read_json, read_text, words
 from ponderv2.scenes.sources.capture import Lens, pinhole
 
 __all__ = [

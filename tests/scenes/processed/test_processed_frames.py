@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 import torch
 
+from ponderv2.checks.check import CheckSettings, check_scene
 from ponderv2.errors import SceneError
-from ponderv2.scenes.check import CheckSettings, check_scene
 from ponderv2.scenes.config import PretrainDataConfig, SegmentationDataConfig
 from ponderv2.scenes.dataset import PretrainDataset, SegmentationDataset
+from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.labels import s3dis
 from ponderv2.scenes.prepared import PreparedScene
 from ponderv2.scenes.scene import Frame
-from ponderv2.scenes.storage import DatasetInfo, SceneStore
+from ponderv2.store.store import SceneStore
 from tests.scenes.processed import writers
 
 SCENE = "scene0000_00"

@@ -14,7 +14,7 @@ from numpy import ndarray
 
 from ponderv2.errors import SceneError
 from ponderv2.scenes.point_labels import whole_numbers, with_ignored
-from ponderv2.scenes.storage import SceneStore
+from ponderv2.store.store import SceneStore
 from tests.scenes.processed import writers
 
 UTM = np.array([555813.15, 5385888.54, 185.86])

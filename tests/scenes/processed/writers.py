@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ponderv2.io.images import decode_color, encode_jpeg
 from ponderv2.scenes.labels.scannet20 import NYU40_IDS
-from ponderv2.scenes.pictures import decode_color, encode_jpeg
 from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame
 from tests.scenes.photographed_room import room_cloud, room_frames
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.plain_text import parse_json, read_text
+from ponderv2.io.text import parse_json, read_text
 from ponderv2.scenes.sources.capture import Lens, pinhole
 from ponderv2.scenes.sources.text_files import LARGEST_MATRIX, checked_intrinsics, lens_of_values, read_lens
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ponderv2.checks.agreement import Candidate, DepthImage, decide, spread_frames
 from ponderv2.errors import SceneError
-from ponderv2.scenes.check_candidates import Candidate, DepthImage, decide, spread_frames
 from ponderv2.scenes.sources.capture import Lens, PictureFile
 from ponderv2.scenes.sources.pairing import Decide, Pairing
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.errors import SceneError
-from ponderv2.scenes.plain_text import numbers, read_text
+from ponderv2.io.text import numbers, read_text
 from ponderv2.scenes.sources.capture import Capture, Lens, pinhole
 from ponderv2.scenes.sources.layouts.calibration import find_calibration
 from ponderv2.scenes.sources.layouts.image_folders import files_like, list_images, raw_frames

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float, Float64
 from numpy import ndarray
 
+from ponderv2.checks.agreement import spread_frames
 from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.errors import SceneError
-from ponderv2.scenes.check_candidates import spread_frames
-from ponderv2.scenes.pictures import COLOR_ENDINGS
+from ponderv2.io.images import COLOR_ENDINGS
 from ponderv2.scenes.sources.capture import Capture, Lens, MaskFile, PictureFile, RawFrame
 from ponderv2.scenes.sources.layouts.calibration import Calibration, find_calibration
 from ponderv2.scenes.sources.layouts.generic_parts import ImageList, find_images, find_poses

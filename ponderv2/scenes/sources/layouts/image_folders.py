@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.depth_files import DEPTH_ENDINGS
+from ponderv2.io.depth_images import DEPTH_ENDINGS
+from ponderv2.io.images import COLOR_ENDINGS
 from ponderv2.scenes.frame_names import by_number, numbers_of, some
-from ponderv2.scenes.pictures import COLOR_ENDINGS
 from ponderv2.scenes.sources.capture import Lens, PictureFile, RawFrame
 from ponderv2.scenes.sources.pairing import Pairing
 

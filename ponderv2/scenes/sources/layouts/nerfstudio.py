@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.depth_files import DEPTH_ENDINGS
+from ponderv2.io.depth_images import DEPTH_ENDINGS
+from ponderv2.io.images import COLOR_ENDINGS, picture_size
+from ponderv2.io.text import read_json
 from ponderv2.scenes.frame_names import by_number
-from ponderv2.scenes.pictures import COLOR_ENDINGS, picture_size
-from ponderv2.scenes.plain_text import read_json
 from ponderv2.scenes.sources.capture import Capture, Lens, MaskFile, PictureFile, RawFrame
 from ponderv2.scenes.sources.named_files import NamedFiles
 from ponderv2.scenes.sources.text_files import checked_intrinsics

@@ -13,10 +13,10 @@ from numpy import ndarray
 
 from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.errors import SceneError
-from ponderv2.scenes.depth_files import DEPTH_ENDINGS
+from ponderv2.io.depth_images import DEPTH_ENDINGS
+from ponderv2.io.images import COLOR_ENDINGS
+from ponderv2.io.text import read_text
 from ponderv2.scenes.frame_names import by_number, numbers_of, some
-from ponderv2.scenes.pictures import COLOR_ENDINGS
-from ponderv2.scenes.plain_text import read_text
 from ponderv2.scenes.sources.capture import Capture, Lens, PictureFile, RawFrame, pinhole
 from ponderv2.scenes.sources.layouts.calibration import Calibration, find_calibration
 from ponderv2.scenes.sources.layouts.image_folders import files_like, folder_like, list_images, number_or_name

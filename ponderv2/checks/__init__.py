@@ -1,0 +1,1 @@
+"""Do poses, depth, intrinsics, colour and points of a scene agree?"""

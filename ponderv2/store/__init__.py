@@ -1,0 +1,1 @@
+"""Prepared scenes on disk: written whole or not at all, read without copying."""
