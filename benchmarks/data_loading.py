@@ -28,11 +28,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.prepare_readers import ANGLES, SIZE, lens, pose, views
 from benchmarks.voxel_sampling import published_train
-from ponderv2.scenes.collate import collate
-from ponderv2.scenes.config import PretrainDataConfig
-from ponderv2.scenes.dataset import PretrainDataset
-from ponderv2.scenes.dataset_info import DatasetInfo
+from ponderv2.data.config import PretrainDataConfig
+from ponderv2.data.datasets import PretrainDataset
+from ponderv2.scenes.batch import collate
 from ponderv2.scenes.prepared import PreparedFrame, PreparedScene
+from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
 from ponderv2.training.feed import Datasets, feed
 from ponderv2.training.order import Order, Share

@@ -22,18 +22,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ponderv2.data.config import LabelledDataConfig
+from ponderv2.data.fragments import TEST_SETS, TestView
 from ponderv2.encoder.config import SparseUNetConfig
 from ponderv2.evaluation.voting import Predict, vote
 from ponderv2.heads.config import LinearHeadConfig
 from ponderv2.models.finetuned import SegmentationModel
 from ponderv2.models.segmentation_config import SegmentationModelConfig
-from ponderv2.scenes.batch import SceneBatch
-from ponderv2.scenes.config import SegmentationDataConfig
-from ponderv2.scenes.fragments import TEST_SETS, TestView
+from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.scene import PointCloud, Scene
 
 N_CLASSES = 20
-CONFIG = SegmentationDataConfig()
+CONFIG = LabelledDataConfig()
 
 
 def room(n_points: int) -> Scene:
@@ -114,13 +114,13 @@ def _numpy_fragments(coord: np.ndarray, color: np.ndarray, normal: np.ndarray) -
     return pieces
 
 
-def _numpy_batch(piece: dict[str, np.ndarray]) -> SceneBatch:
+def _numpy_batch(piece: dict[str, np.ndarray]) -> Batch:
     coord = piece["coord"]
     low, high = coord.min(0), coord.max(0)
     coord = coord - np.array([(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, 0], np.float32)
     feature = np.concatenate([piece["color"] / 127.5 - 1, piece["normal"]], axis=1)
     n_points = len(coord)
-    return SceneBatch(
+    return Batch(
         coord=torch.from_numpy(coord),
         grid_coord=torch.from_numpy(piece["cells"]),
         feature=torch.from_numpy(feature.astype(np.float32)),
@@ -132,7 +132,7 @@ def _numpy_batch(piece: dict[str, np.ndarray]) -> SceneBatch:
     )
 
 
-def by_color(batch: SceneBatch) -> Tensor:
+def by_color(batch: Batch) -> Tensor:
     """Scores at almost no cost, which depend on the point alone."""
     return batch.feature[:, :1] * torch.arange(N_CLASSES, dtype=torch.float32)
 

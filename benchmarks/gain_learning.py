@@ -15,7 +15,7 @@ from benchmarks.gain_rooms import CropSettings, Room, on_device, training_batch,
 from ponderv2.encoder.build import build_encoder
 from ponderv2.encoder.config import MaskConfig, SparseUNetConfig
 from ponderv2.evaluation.semantic import confusion_matrix, segmentation_metrics
-from ponderv2.geometry.voxels import SparseVoxels, scene_of_each
+from ponderv2.geometry.voxels import SparseVoxels, batch_index
 from ponderv2.lift.config import ConvBlock3DConfig, CubeFrameConfig, DensifyConfig
 from ponderv2.models.config import ClassTargetConfig, PretextConfig
 from ponderv2.models.pretext import PretextModel
@@ -27,7 +27,7 @@ from ponderv2.renderer.config import (
     RendererConfig,
     RenderLossConfig,
 )
-from ponderv2.scenes.batch import SceneBatch
+from ponderv2.scenes.batch import Batch
 from ponderv2.sparse.normalisation import BatchNorm
 
 ENCODER = SparseUNetConfig(
@@ -122,9 +122,9 @@ def pretrain(
     return {name: value.detach().clone() for name, value in model.backbone.state_dict().items()}
 
 
-def encode(encoder: nn.Module, batch: SceneBatch) -> Float[Tensor, "point channel"]:
+def encode(encoder: nn.Module, batch: Batch) -> Float[Tensor, "point channel"]:
     """Features of all voxels of a batch."""
-    voxels = SparseVoxels(batch.feature, batch.grid_coord, scene_of_each(batch.offset), len(batch.offset))
+    voxels = SparseVoxels(batch.feature, batch.grid_coord, batch_index(batch.offset), len(batch.offset))
     return encoder(voxels)
 
 
@@ -242,7 +242,7 @@ class Segmenter(nn.Module):
         self.backbone = encoder
         self.head = nn.Linear(ENCODER.out_channels, n_classes)
 
-    def forward(self, batch: SceneBatch) -> Float[Tensor, "point class"]:
+    def forward(self, batch: Batch) -> Float[Tensor, "point class"]:
         return self.head(encode(self.backbone, batch))
 
 

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ponderv2.geometry.cameras import transform_points, unproject
-from ponderv2.scenes.batch import PixelBatch, SceneBatch
-from ponderv2.scenes.collate import collate
+from ponderv2.data.voxelise import voxelise
+from ponderv2.geometry.cameras import unproject
+from ponderv2.geometry.transforms import transform_points
+from ponderv2.scenes.batch import Batch, PixelBatch, collate
 from ponderv2.scenes.scene import Scene
-from ponderv2.scenes.voxelise import voxelise
 from ponderv2.store.store import SceneStore
 
 FINE = 0.06
@@ -137,7 +137,7 @@ def moved(room: Room, transform: Float[Tensor, "4 4"]) -> Room:
 
 def training_piece(
     room: Room, settings: CropSettings, generator: torch.Generator, around: Tensor | None = None
-) -> SceneBatch:
+) -> Batch:
     """A random column of the room, turned and scaled. `around` (a mask) says where it may be centred."""
     room = moved(room, random_turn(generator, settings.scale))
     candidates = torch.arange(len(room.coord)) if around is None else around.nonzero()[:, 0]
@@ -156,23 +156,23 @@ def training_piece(
     return replace(batch, pixels=_pixels(room, chosen))
 
 
-def whole_room(room: Room, voxel: float) -> tuple[SceneBatch, Int[Tensor, " point"]]:
+def whole_room(room: Room, voxel: float) -> tuple[Batch, Int[Tensor, " point"]]:
     """All voxels of a room, not augmented, and the voxel of every point."""
     voxels = voxelise(room.coord, voxel)
     return _voxels(room, voxels.index, voxels.grid_coord), voxels.inverse
 
 
-def _batch(room: Room, inside: Tensor, voxel: float, generator: torch.Generator) -> SceneBatch:
+def _batch(room: Room, inside: Tensor, voxel: float, generator: torch.Generator) -> Batch:
     index = inside.nonzero()[:, 0]
     labelled = room.segment[index] >= 0
     voxels = voxelise(room.coord[index], voxel, generator=generator, preferred=labelled)
     return _voxels(room, index[voxels.index], voxels.grid_coord)
 
 
-def _voxels(room: Room, index: Tensor, grid_coord: Tensor) -> SceneBatch:
+def _voxels(room: Room, index: Tensor, grid_coord: Tensor) -> Batch:
     coord = room.coord[index]
     height = coord[:, 2:] - 1.3
-    return SceneBatch(
+    return Batch(
         coord=coord,
         grid_coord=grid_coord,
         feature=torch.cat([room.color[index], room.normal[index], height], 1),
@@ -197,15 +197,15 @@ def _pixels(room: Room, chosen: Tensor) -> PixelBatch:
     )
 
 
-def training_batch(pieces: list[SceneBatch], device: str) -> SceneBatch:
+def training_batch(pieces: list[Batch], device: str) -> Batch:
     """Several pieces as one batch on a device."""
     return on_device(collate(pieces), device)
 
 
-def on_device(batch: SceneBatch, device: str) -> SceneBatch:
+def on_device(batch: Batch, device: str) -> Batch:
     """The same batch with all tensors on a device."""
 
-    def move(part: SceneBatch | PixelBatch) -> dict[str, Tensor]:
+    def move(part: Batch | PixelBatch) -> dict[str, Tensor]:
         return {name: value.to(device) for name, value in vars(part).items() if isinstance(value, Tensor)}
 
     pixels = None if batch.pixels is None else replace(batch.pixels, **move(batch.pixels))  # pyright: ignore

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.gain_rooms import Room
-from ponderv2.scenes.voxelise import voxelise
+from ponderv2.data.voxelise import voxelise
 
 CELL = 0.15
 SIZES = (3, 7, 15)

@@ -30,7 +30,7 @@ from ponderv2.heads.config import LanguageHeadConfig, SegmentationLossConfig
 from ponderv2.models.finetuned import SegmentationModel
 from ponderv2.models.pretext import PretextModel
 from ponderv2.models.segmentation_config import SegmentationModelConfig
-from ponderv2.scenes.batch import SceneBatch
+from ponderv2.scenes.batch import Batch
 from ponderv2.store.store import SceneStore
 from ponderv2.training.order import Cycle, place_of
 
@@ -102,7 +102,7 @@ def steps_of(total: int, variants: tuple[Variant, ...]) -> int:
 
 def batches(
     bench: Bench, variants: tuple[Variant, ...], steps: int, seed: int, n_rays: int
-) -> Iterator[SceneBatch]:
+) -> Iterator[Batch]:
     """One dataset a batch, in turn; the library's own cycle."""
     settings = bench.settings
     rooms = [bench.datasets[variant.name].train for variant in variants]
@@ -134,7 +134,7 @@ def pretrained(bench: Bench, way: Way, variants: tuple[Variant, ...], seed: int)
     unlabelled = partial(torch.full_like, fill_value=-1)
     started, steps = time.perf_counter(), steps_of(settings.pretrain_steps, variants)
 
-    def loss_of(batch: SceneBatch, step: int) -> Tensor:
+    def loss_of(batch: Batch, step: int) -> Tensor:
         assert batch.pixels is not None
         pixels = replace(batch.pixels, label=unlabelled(batch.pixels.label))
         blind = replace(batch, segment=unlabelled(batch.segment), pixels=pixels)
@@ -149,7 +149,7 @@ def pretrained(bench: Bench, way: Way, variants: tuple[Variant, ...], seed: int)
     return state
 
 
-def _train(model: nn.Module, stream: Iterator[SceneBatch], loss_of: object, rate: float, steps: int) -> None:
+def _train(model: nn.Module, stream: Iterator[Batch], loss_of: object, rate: float, steps: int) -> None:
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
     schedule = one_cycle(optimiser, [rate], steps)
     for step, batch in enumerate(stream):

@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ponderv2.scenes.collate import collate
-from ponderv2.scenes.config import PretrainDataConfig, SegmentationDataConfig
-from ponderv2.scenes.dataset import PretrainDataset, SegmentationDataset
-from ponderv2.scenes.dataset_info import DatasetInfo
+from ponderv2.data.config import LabelledDataConfig, PretrainDataConfig
+from ponderv2.data.datasets import LabelledDataset, PretrainDataset
+from ponderv2.scenes.batch import collate
 from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene
+from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
 from ponderv2.training.feed import Datasets, feed
 from ponderv2.training.order import Order, Share
@@ -104,10 +104,10 @@ def curve(root: Path, task: str, n_samples: int, workers: int) -> dict[str, Any]
     shared["augment"] = [{"kind": "centre_shift"}]  # the others take time and keep nothing
     if task == "pretrain":
         settings = PretrainDataConfig.model_validate({**shared, "views": {"n_views": 2, "n_pixels": 64}})
-        data: PretrainDataset | SegmentationDataset = PretrainDataset(store, split, settings)
+        data: PretrainDataset | LabelledDataset = PretrainDataset(store, split, settings)
         gather = collate
     else:
-        data = SegmentationDataset(store, split, SegmentationDataConfig.model_validate(shared))
+        data = LabelledDataset(store, split, LabelledDataConfig.model_validate(shared))
         gather = data.collate
     datasets = Datasets.of(data)
     order = Order(datasets.cycle, 0, Share(1, 1, 0), 0, n_samples)

@@ -31,6 +31,7 @@ from torch.nn import functional as F
 
 from benchmarks.sparse_convolution import room_voxels
 from ponder_cli.presets import load_preset
+from ponderv2.data.datasets import PretrainDataset
 from ponderv2.encoder.build import build_encoder
 from ponderv2.encoder.config import SparseUNetConfig
 from ponderv2.geometry.rays import RayBundle
@@ -40,8 +41,7 @@ from ponderv2.models.pretext import PretextModel
 from ponderv2.renderer.losses import eikonal_loss
 from ponderv2.renderer.renderer import Renderer
 from ponderv2.renderer.sampling import draw_noise
-from ponderv2.scenes.collate import collate
-from ponderv2.scenes.dataset import PretrainDataset
+from ponderv2.scenes.batch import collate
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows.configs import PretrainConfig
 from tests.scenes.photographed_room import write_store

@@ -14,9 +14,9 @@ from torch.optim import Optimizer
 from ponderv2.lift.densify import pool
 from ponderv2.lift.volume_frame import scene_frames
 from ponderv2.models.pretext import EncodedScenes, PretextModel
-from ponderv2.randomness import generator_of, generators_of_scenes
+from ponderv2.randomness import make_generator, scene_generators
 from ponderv2.renderer.sampling import draw_noise_of_scenes
-from ponderv2.scenes.batch import SceneBatch
+from ponderv2.scenes.batch import Batch
 
 FORWARD = ("backbone", "rays", "to_dense", "projection", "renderer", "losses")
 BACKWARD = ("renderer and losses", "projection", "to_dense", "backbone")
@@ -49,7 +49,7 @@ class Clock:
 def one_step(
     model: PretextModel,
     optimiser: Optimizer,
-    batch: SceneBatch,
+    batch: Batch,
     step: int = 0,
     precision: AbstractContextManager[Any] | None = None,
     watch: Callable[[str], None] | None = None,
@@ -60,7 +60,7 @@ def one_step(
     """
     clock = Clock(watch)
     with precision or nullcontext():
-        loss = forward(model, batch, generator_of("step", step), clock)
+        loss = forward(model, batch, make_generator("step", step), clock)
     loss.backward()
     clock.mark("backward backbone")
     torch.nn.utils.clip_grad_norm_(model.parameters(), float("inf"))
@@ -70,7 +70,7 @@ def one_step(
     return clock, float(loss.detach())
 
 
-def forward(model: PretextModel, batch: SceneBatch, generator: torch.Generator, clock: Clock) -> Tensor:
+def forward(model: PretextModel, batch: Batch, generator: torch.Generator, clock: Clock) -> Tensor:
     """`PretextModel.forward(batch, generator).losses.total()`, with the clock at the borders of the parts."""
     feature = model.encode(batch, generator)
     clock.mark_gradient(feature, "backward to_dense")
@@ -78,7 +78,7 @@ def forward(model: PretextModel, batch: SceneBatch, generator: torch.Generator, 
     frames = scene_frames(batch.coord, batch.offset, model.config.frame)
     rays = model.rays(batch, frames)
     counts = torch.bincount(rays.rays.scene, minlength=len(batch.offset)).tolist()
-    generators = generators_of_scenes(generator, len(counts))
+    generators = scene_generators(generator, len(counts))
     noise = draw_noise_of_scenes(counts, generators, model.config.renderer, batch.feature.device)
     clock.mark("forward rays")
     cells = pool(feature, batch.coord, batch.offset, frames, model.config.densify)

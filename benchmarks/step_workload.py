@@ -9,11 +9,10 @@ from pathlib import Path
 import torch
 
 from ponder_cli.presets import load_preset
+from ponderv2.data.config import CentreShiftConfig
+from ponderv2.data.datasets import PretrainDataset
 from ponderv2.models.pretext import PretextModel
-from ponderv2.scenes.batch import SceneBatch
-from ponderv2.scenes.collate import collate
-from ponderv2.scenes.config import CentreShiftConfig
-from ponderv2.scenes.dataset import PretrainDataset
+from ponderv2.scenes.batch import Batch, collate
 from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
@@ -39,7 +38,7 @@ def config() -> PretrainConfig:
     )
 
 
-def make_batch(settings: PretrainConfig, cache: Path) -> SceneBatch:
+def make_batch(settings: PretrainConfig, cache: Path) -> Batch:
     """Both rooms with 5 views of 640x480, 256 pixels each. Prepares the rooms where they are missing."""
     source = SyntheticConfig(
         rooms=4, val_rooms=0, frames=12, width=640, height=480, room_size=(2.2, 2.6), voxel=0.016, noise=False
@@ -56,7 +55,7 @@ def make_model(settings: PretrainConfig) -> PretextModel:
     return PretextModel(settings.model).train()
 
 
-def _cropped(scene: SceneBatch) -> SceneBatch:
+def _cropped(scene: Batch) -> Batch:
     away = torch.linalg.vector_norm(scene.coord - scene.coord.mean(0), dim=1)
     keep = away.argsort(stable=True)[:N_VOXELS].sort().values
     rows = {name: getattr(scene, name)[keep] for name in ("coord", "feature", "segment", "instance")}
@@ -64,7 +63,7 @@ def _cropped(scene: SceneBatch) -> SceneBatch:
     return replace(scene, grid_coord=grid - grid.amin(0), offset=torch.tensor([len(keep)]), **rows)
 
 
-def _as_scannet(scene: SceneBatch) -> SceneBatch:
+def _as_scannet(scene: Batch) -> Batch:
     """The rooms have other classes than the model; those beyond its 20 count as unlabelled."""
     assert scene.pixels is not None
     known = torch.where(scene.pixels.label < N_CLASSES, scene.pixels.label, -1)

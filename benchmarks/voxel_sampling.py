@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.timing import side_by_side
-from ponderv2.scenes.voxelise import grid_cells, group_cells, voxelise
+from ponderv2.data.voxelise import grid_cells, group_cells, voxelise
 
 SIZE = 0.02
 """Metres."""

@@ -10,23 +10,23 @@ import torch
 from ponderv2.collectives import process_number
 
 
-def seed_of(*parts: int | str) -> int:
+def derive_seed(*parts: int | str) -> int:
     """A seed (63 bits) that differs when any part differs."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
-def seed_of_dataset(seed: int, number: int) -> int:
+def derive_dataset_seed(seed: int, number: int) -> int:
     """The seed of the n-th of several datasets; the first one has the seed of the run."""
-    return seed if number == 0 else seed_of("dataset", seed, number)
+    return seed if number == 0 else derive_seed("dataset", seed, number)
 
 
-def generator_of(*parts: int | str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator that starts at `seed_of(parts)`."""
-    return torch.Generator(device).manual_seed(seed_of(*parts))
+def make_generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator that starts at `derive_seed(parts)`."""
+    return torch.Generator(device).manual_seed(derive_seed(*parts))
 
 
-def generators_of_scenes(
+def scene_generators(
     generator: torch.Generator, n_scenes: int, slots: Sequence[Sequence[int]] | None = None
 ) -> list[torch.Generator]:
     """One generator for each scene of this process's part of the batch.
@@ -39,4 +39,4 @@ def generators_of_scenes(
     first = process_number() * n_scenes
     places = range(first, first + n_scenes) if slots is None else [each[0] for each in slots]
     start = generator.initial_seed()
-    return [generator_of("scene", start, slot, device=generator.device) for slot in places]
+    return [make_generator("scene", start, slot, device=generator.device) for slot in places]

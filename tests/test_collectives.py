@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ponderv2.collectives import alone, global_mean, n_processes, process_number, sum_over_processes
-from ponderv2.randomness import generator_of, generators_of_scenes
+from ponderv2.randomness import make_generator, scene_generators
 from ponderv2.sparse.normalisation import BatchNorm
 from ponderv2.training.distributed import free_port
 from tests.training.processes import join, run_ranks
@@ -104,14 +104,14 @@ def test_a_mean_over_nothing_is_zero() -> None:
 
 def _scene_draws(rank: int, port: int) -> list[float]:
     join(rank, port, 2)
-    draws = [float(torch.rand((), generator=g)) for g in generators_of_scenes(generator_of("step", 1), 1)]
+    draws = [float(torch.rand((), generator=g)) for g in scene_generators(make_generator("step", 1), 1)]
     torch.distributed.barrier()  # Process 0 holds the store that the other one may still be joining.
     return draws
 
 
 def test_two_processes_draw_for_their_scenes_what_one_process_draws() -> None:
     first, second = run_ranks(_scene_draws, 2, free_port())
-    alone = [float(torch.rand((), generator=g)) for g in generators_of_scenes(generator_of("step", 1), 2)]
+    alone = [float(torch.rand((), generator=g)) for g in scene_generators(make_generator("step", 1), 2)]
     assert first + second == alone and first != second
 
 

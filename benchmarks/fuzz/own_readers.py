@@ -58,7 +58,7 @@ def frame_lists(folder: Path) -> None:
 
 
 def store(folder: Path) -> Read:
-    from ponderv2.scenes.dataset_info import DatasetInfo
+    from ponderv2.scenes.reader import DatasetInfo
     from ponderv2.store.store import SceneStore
     from ponderv2.workflows.prepare import _read_report
 

@@ -8,14 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ponderv2.data.config import PointDataConfig
+from ponderv2.data.fragments import PLAIN, Fragment, TestView, fragments
 from ponderv2.errors import ResourceError, is_out_of_memory
-from ponderv2.scenes.batch import SceneBatch
-from ponderv2.scenes.collate import collate
-from ponderv2.scenes.config import PointDataConfig
-from ponderv2.scenes.fragments import PLAIN, Fragment, TestView, fragments
+from ponderv2.scenes.batch import Batch, collate
 from ponderv2.scenes.scene import Scene
 
-Predict = Callable[[SceneBatch], Tensor]
+Predict = Callable[[Batch], Tensor]
 """Scores [point, class] (logits) of the points of a batch."""
 
 POINTS_PER_PASS = 200_000

@@ -47,12 +47,3 @@ def unproject(
     """Camera coordinates of pixels (x, y) at a depth along the optical axis."""
     homogeneous = torch.cat([pixel, torch.ones_like(pixel[..., :1])], dim=-1)
     return (torch.linalg.inv(intrinsics) @ homogeneous[..., None])[..., 0] * depth[..., None]
-
-
-def transform_points(
-    transform: Float[Tensor, "*#batch 4 4"], points: Float[Tensor, "*batch 3"]
-) -> Float[Tensor, "*batch 3"]:
-    """x' = transform x for affine 4x4 maps."""
-    if transform.dim() == 2:  # one map for all points: one product in place of many small ones
-        return points @ transform[:3, :3].T + transform[:3, 3]
-    return (transform[..., :3, :3] @ points[..., None])[..., 0] + transform[..., :3, 3]

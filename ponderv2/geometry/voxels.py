@@ -21,7 +21,7 @@ class SparseVoxels:
     n_scenes: int
 
 
-def scene_of_each(offset: Int[Tensor, " scene"]) -> Int[Tensor, " point"]:
+def batch_index(offset: Int[Tensor, " scene"]) -> Int[Tensor, " point"]:
     """Scene number of every point, from the exclusive ends of the scenes."""
     counts = torch.diff(offset, prepend=offset.new_zeros(1))
     return torch.repeat_interleave(torch.arange(len(offset), device=offset.device), counts)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ponderv2.geometry.linking import linked_points
+from ponderv2.geometry.connected_components import radius_components
 from ponderv2.heads.grouping_config import GroupingConfig
 
 
@@ -42,7 +42,7 @@ def group_points(
     category = probability.argmax(dim=1)
     left_out = torch.tensor(ignored, dtype=torch.long, device=category.device)
     kept = torch.nonzero(~torch.isin(category, left_out))[:, 0]
-    leader = linked_points(position[kept], scene[kept] * n_classes + category[kept], config.radius)
+    leader = radius_components(position[kept], scene[kept] * n_classes + category[kept], config.radius)
     first, component, count = torch.unique(leader, return_inverse=True, return_counts=True)
     large = (count >= config.min_linked) & (count > config.more_than)
     number = torch.where(large, torch.cumsum(large, 0) - 1, -1)

@@ -13,10 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ponderv2.geometry.cells import CellVolume
 from ponderv2.geometry.segments import segment_mean
-from ponderv2.geometry.volumes import FeatureVolume
-from ponderv2.geometry.voxels import scene_of_each
+from ponderv2.geometry.volumes import FeatureVolume, SparseVolume
+from ponderv2.geometry.voxels import batch_index
 from ponderv2.lift.config import DensifyConfig
 from ponderv2.lift.volume_frame import WIDENING, VolumeFrame, bounds_of_scenes
 
@@ -44,13 +43,13 @@ def pool(
     offset: Int[Tensor, " scene"],
     frames: VolumeFrame,
     config: DensifyConfig,
-) -> CellVolume:
+) -> SparseVolume:
     """The mean feature per cell that holds a point; differentiable in `feature` only.
 
     Sums are in float32 or better and in a fixed order. Points outside the volume (possible with a fixed
     frame edge) are left out.
     """
-    scene = scene_of_each(offset)
+    scene = batch_index(offset)
     with torch.no_grad():
         position = frames.cube_coord(coord, scene)
     if config.align_with_sampling:
@@ -60,7 +59,7 @@ def pool(
 
 def _aligned(
     feature: Tensor, position: Float[Tensor, "point 3"], scene: Tensor, n_scenes: int, config: DensifyConfig
-) -> CellVolume:
+) -> SparseVolume:
     half = torch.full((n_scenes, 3), (1.0 + config.padding) / 2, dtype=position.dtype, device=position.device)
     lower, upper = -half, half
     if config.box == "bounds":
@@ -84,7 +83,7 @@ def _published(
     scene: Tensor,
     frames: VolumeFrame,
     config: DensifyConfig,
-) -> CellVolume:
+) -> SparseVolume:
     """Cells of `grid_size`, then groups of them per axis; small scenes are enlarged by interpolation."""
     n_scenes = len(frames.scale)
     limit = 0.5 - WIDENING
@@ -123,12 +122,12 @@ def _mean_cells(
     scene: Int[Tensor, " point"],
     n_scenes: int,
     shape: tuple[int, int, int],
-) -> CellVolume:
+) -> SparseVolume:
     """The occupied cells, in boxes that are yet to be named."""
     x, y, z = cell.unbind(1)
     number, rows = mean_per_cell(feature, ((scene * shape[2] + z) * shape[1] + y) * shape[0] + x)
     nowhere = torch.zeros(n_scenes, 3, device=feature.device)
-    return CellVolume(rows, number, (n_scenes, shape[2], shape[1], shape[0]), nowhere, nowhere)
+    return SparseVolume(rows, number, (n_scenes, shape[2], shape[1], shape[0]), nowhere, nowhere)
 
 
 def mean_per_cell(

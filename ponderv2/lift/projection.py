@@ -7,14 +7,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ponderv2.geometry.cells import CellVolume
-from ponderv2.geometry.volumes import ChannelMap
+from ponderv2.geometry.volumes import ChannelMap, SparseVolume
 from ponderv2.lift.config import ConvBlock3DConfig, DoubleConvUNet3DConfig, UNet3DConfig
 from ponderv2.lift.sparse_input_conv import is_mostly_empty, sparse_input_conv
 from ponderv2.lift.volume_layers import max_pool2, normed_convolution
 from ponderv2.sparse.normalisation import BatchNorm, relu_
 
-Volume = Float[Tensor, "scene in z y x"] | CellVolume
+Volume = Float[Tensor, "scene in z y x"] | SparseVolume
 """Dense, or the occupied cells alone."""
 
 
@@ -27,7 +26,7 @@ class _Unit(nn.Module):
         self.conv = nn.Conv3d(in_channels, out_channels, 3, padding=1, bias=False)
 
     def forward(self, x: Volume) -> Float[Tensor, "scene out z y x"]:
-        if isinstance(x, CellVolume):
+        if isinstance(x, SparseVolume):
             if is_mostly_empty(x, together=self.training):
                 return sparse_input_conv(x, self.batchnorm, self.conv.weight)
             x = x.dense()
@@ -178,7 +177,7 @@ class ConvBlock3D(nn.Module):
         )
 
     def forward(self, x: Volume) -> Float[Tensor, "scene out z y x"]:
-        return self.conv(x.dense() if isinstance(x, CellVolume) else x)
+        return self.conv(x.dense() if isinstance(x, SparseVolume) else x)
 
     def before_last(self, x: Volume) -> tuple[Float[Tensor, "scene out z y x"], None]:
         """Nothing here is pointwise."""

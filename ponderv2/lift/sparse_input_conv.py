@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from ponderv2.collectives import n_processes, sum_over_processes
-from ponderv2.geometry.cells import CellVolume
+from ponderv2.geometry.volumes import SparseVolume
 from ponderv2.sparse.kernel_maps import KernelMap
 from ponderv2.sparse.normalisation import BatchNorm
 from ponderv2.sparse.torch_backend import convolve
@@ -26,7 +26,7 @@ DENSE_OCCUPANCY_THRESHOLD = 0.25
 """Share of occupied cells from which the dense way is taken."""
 
 
-def is_mostly_empty(cells: CellVolume, together: bool = False) -> bool:
+def is_mostly_empty(cells: SparseVolume, together: bool = False) -> bool:
     """Whether leaving out the empty cells pays.
 
     The two ways exchange different sums in training. With `together` the processes of a run therefore decide
@@ -40,7 +40,7 @@ def is_mostly_empty(cells: CellVolume, together: bool = False) -> bool:
 
 
 def sparse_input_conv(
-    cells: CellVolume, norm: BatchNorm, weight: Float[Tensor, "out in 3 3 3"]
+    cells: SparseVolume, norm: BatchNorm, weight: Float[Tensor, "out in 3 3 3"]
 ) -> Float[Tensor, "scene out z y x"]:
     """relu(conv(norm(volume))) with padding 1; the channel is last in memory."""
     scale, shift = norm.scale_and_shift(cells.rows, cells.n_cells)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ponderv2.geometry.voxels import scene_of_each
+from ponderv2.geometry.voxels import batch_index
 from ponderv2.lift.config import CubeFrameConfig
 
 WIDENING = 1.0e-5
@@ -51,7 +51,7 @@ def scene_frames(
     counts = torch.diff(offset, prepend=offset.new_zeros(1))
     if bool((counts <= 0).any()):
         raise ValueError(f"every scene needs points, got counts {counts.tolist()}")
-    lower, upper = bounds_of_scenes(coord.double(), scene_of_each(offset), len(offset))
+    lower, upper = bounds_of_scenes(coord.double(), batch_index(offset), len(offset))
     centre = (lower + upper) / 2
     longest = (upper - lower + 2 * WIDENING).amax(1)
     scale = 1.0 / (longest if config.edge is None else torch.full_like(longest, config.edge))

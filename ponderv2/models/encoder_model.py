@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from ponderv2.encoder.build import build_encoder
 from ponderv2.encoder.config import PromptedSparseUNetConfig
-from ponderv2.geometry.voxels import SparseVoxels, scene_of_each
+from ponderv2.geometry.voxels import SparseVoxels, batch_index
 from ponderv2.models.config import EncoderOnlyConfig
 from ponderv2.models.instances_config import InstancesModelConfig
 from ponderv2.models.segmentation_config import SegmentationModelConfig
-from ponderv2.scenes.batch import SceneBatch
+from ponderv2.scenes.batch import Batch
 
 
 class EncoderModel(nn.Module):
@@ -49,13 +49,13 @@ class EncoderModel(nn.Module):
             self.backbone.eval()
         return self
 
-    def encode(self, batch: SceneBatch) -> Float[Tensor, "point channel"]:
+    def encode(self, batch: Batch) -> Float[Tensor, "point channel"]:
         """Feature of every point; without gradient where the encoder is frozen.
 
         Raises:
             ValueError: a dataset that a prompted encoder does not know.
         """
-        voxels = SparseVoxels(batch.feature, batch.grid_coord, scene_of_each(batch.offset), len(batch.offset))
+        voxels = SparseVoxels(batch.feature, batch.grid_coord, batch_index(batch.offset), len(batch.offset))
         with torch.no_grad() if self.settings.freeze_encoder else nullcontext():
             if not isinstance(self.settings.encoder, PromptedSparseUNetConfig):
                 return self.backbone(voxels)

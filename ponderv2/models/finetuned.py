@@ -13,7 +13,7 @@ from ponderv2.heads.build import build_head
 from ponderv2.heads.semantic import SegmentationLosses, read_class_weights, segmentation_losses
 from ponderv2.models.encoder_model import EncoderModel
 from ponderv2.models.segmentation_config import SegmentationModelConfig
-from ponderv2.scenes.batch import SceneBatch
+from ponderv2.scenes.batch import Batch
 from ponderv2.sparse.normalisation import BatchNorm
 
 
@@ -43,11 +43,11 @@ class SegmentationModel(EncoderModel):
             raise ValueError(f"the head has no classes for {condition!r}")
         return n_classes
 
-    def logits(self, batch: SceneBatch) -> Float[Tensor, "point class"]:
+    def logits(self, batch: Batch) -> Float[Tensor, "point class"]:
         """Score of every class for every point."""
         return self.head(self.encode(batch), self.config.condition or batch.condition)
 
-    def forward(self, batch: SceneBatch, generator: torch.Generator | None = None) -> SegmentationStep:
+    def forward(self, batch: Batch, generator: torch.Generator | None = None) -> SegmentationStep:
         """One training step. Nothing in it is random; the generator is there because every model gets one."""
         logits = self.logits(batch)
         losses = segmentation_losses(logits, batch.segment, self.config.losses, self.class_weights)
@@ -55,7 +55,7 @@ class SegmentationModel(EncoderModel):
 
 
 @torch.no_grad()
-def calibrate_normalisation(model: EncoderModel, batches: Iterable[SceneBatch]) -> None:
+def calibrate_normalisation(model: EncoderModel, batches: Iterable[Batch]) -> None:
     """Replace the stored statistics of the encoder's normalisations by their average over some batches.
 
     For a frozen encoder whose own statistics mean nothing, such as a random one, or come from other data.

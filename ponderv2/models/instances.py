@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ponderv2.geometry.voxels import scene_of_each
+from ponderv2.geometry.voxels import batch_index
 from ponderv2.heads.grouping import FoundObjects, group_points
 from ponderv2.heads.instance import (
     InstanceLosses,
@@ -20,7 +20,7 @@ from ponderv2.heads.instance import (
 )
 from ponderv2.models.encoder_model import EncoderModel
 from ponderv2.models.instances_config import InstancesModelConfig
-from ponderv2.scenes.batch import SceneBatch
+from ponderv2.scenes.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,16 @@ class InstancesModel(EncoderModel):
         """Scores per point; the same for every dataset."""
         return self.seg_head.out_features
 
-    def predict(self, batch: SceneBatch) -> tuple[Float[Tensor, "point class"], Float[Tensor, "point 3"]]:
+    def predict(self, batch: Batch) -> tuple[Float[Tensor, "point class"], Float[Tensor, "point 3"]]:
         """Score of every class, and the way to the centre of the object (scene units), for every point."""
         feature = self.encode(batch)
         return self.seg_head(feature), self.bias_head(feature)
 
-    def logits(self, batch: SceneBatch) -> Float[Tensor, "point class"]:
+    def logits(self, batch: Batch) -> Float[Tensor, "point class"]:
         """Score of every class for every point."""
         return self.seg_head(self.encode(batch))
 
-    def forward(self, batch: SceneBatch, generator: torch.Generator | None = None) -> InstanceStep:
+    def forward(self, batch: Batch, generator: torch.Generator | None = None) -> InstanceStep:
         """One training step. Nothing in it is random; the generator is there because every model gets one."""
         logits, offset = self.predict(batch)
         instance = objects_to_find(batch.segment, batch.instance, self.config.ignored_classes)
@@ -68,7 +68,7 @@ class InstancesModel(EncoderModel):
 
     @torch.no_grad()
     def find_objects(
-        self, batch: SceneBatch, voxel_size: float
+        self, batch: Batch, voxel_size: float
     ) -> tuple[FoundObjects, Float[Tensor, "point class"]]:
         """Objects of all scenes of a batch, and the score of every class for every point.
 
@@ -76,6 +76,6 @@ class InstancesModel(EncoderModel):
         """
         logits, offset = self.predict(batch)
         position = (batch.coord + offset.float()) / voxel_size
-        scene = scene_of_each(batch.offset)
+        scene = batch_index(batch.offset)
         config = self.config
         return group_points(position, logits, scene, config.ignored_classes, config.grouping), logits

@@ -17,20 +17,19 @@ from torch import Tensor, nn
 from ponderv2.collectives import global_mean
 from ponderv2.encoder.build import build_encoder, build_projection
 from ponderv2.encoder.masking import mask_blocks, new_mask_token
-from ponderv2.geometry.cells import CellVolume
 from ponderv2.geometry.rays import RayBundle, rays_that_hit, rays_through_pixels
-from ponderv2.geometry.volumes import FeatureVolume
-from ponderv2.geometry.voxels import SparseVoxels, scene_of_each
+from ponderv2.geometry.volumes import FeatureVolume, SparseVolume
+from ponderv2.geometry.voxels import SparseVoxels, batch_index
 from ponderv2.heads.text_embeddings import embedding_rows
 from ponderv2.lift.densify import pool
 from ponderv2.lift.volume_frame import VolumeFrame, scene_frames
 from ponderv2.models.config import ClassTargetConfig, PretextConfig, TextTargetConfig
-from ponderv2.randomness import generators_of_scenes
+from ponderv2.randomness import scene_generators
 from ponderv2.renderer.decoder import in_blocks
 from ponderv2.renderer.losses import RayTargets, psnr, render_losses
 from ponderv2.renderer.renderer import Renderer, RenderOutput
 from ponderv2.renderer.sampling import draw_noise_of_scenes
-from ponderv2.scenes.batch import PixelBatch, SceneBatch
+from ponderv2.scenes.batch import Batch, PixelBatch
 
 
 @dataclass(frozen=True)
@@ -94,29 +93,29 @@ class PretextModel(nn.Module):
                 self.proj_head = nn.Linear(n_features, semantic.n_channels)
 
     def encode(
-        self, batch: SceneBatch, generator: torch.Generator | None = None
+        self, batch: Batch, generator: torch.Generator | None = None
     ) -> Float[Tensor, "point channel"]:
         """Feature of every point. With a generator, and where the settings say so, parts are hidden first."""
-        scene = scene_of_each(batch.offset)
+        scene = batch_index(batch.offset)
         voxels = SparseVoxels(batch.feature, batch.grid_coord, scene, len(batch.offset))
         if self.config.mask is not None and generator is not None:
-            generators = generators_of_scenes(generator, voxels.n_scenes, batch.slots)
+            generators = scene_generators(generator, voxels.n_scenes, batch.slots)
             voxels = mask_blocks(voxels, self.mtoken, self.config.mask, generators).voxels
         return self.backbone(voxels, self._context(batch.condition), batch.condition)
 
-    def build_volume(self, batch: SceneBatch, generator: torch.Generator | None = None) -> EncodedScenes:
+    def build_volume(self, batch: Batch, generator: torch.Generator | None = None) -> EncodedScenes:
         """Encoder, pooling to a grid and projection of every cell."""
         feature = self.encode(batch, generator)
         frames = scene_frames(batch.coord, batch.offset, self.config.frame)
         cells = pool(feature, batch.coord, batch.offset, frames, self.config.densify)
         return EncodedScenes(feature, cells.with_values(self.proj_net(cells)), frames)
 
-    def project(self, cells: CellVolume) -> FeatureVolume:
+    def project(self, cells: SparseVolume) -> FeatureVolume:
         """The projection, whose last convolution is left to the cells that are read; `forward` renders it."""
         values, last = self.proj_net.before_last(cells)
         return replace(cells.with_values(values), last=last)
 
-    def forward(self, batch: SceneBatch, generator: torch.Generator) -> PretextStep:
+    def forward(self, batch: Batch, generator: torch.Generator) -> PretextStep:
         """One training step: render the pixels of the batch and compare them.
 
         `generator` is a CPU generator that starts alike in all processes of the run.
@@ -128,13 +127,13 @@ class PretextModel(nn.Module):
         rays = self.rays(batch, frames)
         # Rays lie scene by scene; each scene has its own numbers, whatever process it is on.
         counts = torch.bincount(rays.rays.scene, minlength=len(batch.offset)).tolist()
-        generators = generators_of_scenes(generator, len(counts), batch.slots)
+        generators = scene_generators(generator, len(counts), batch.slots)
         noise = draw_noise_of_scenes(counts, generators, self.config.renderer, batch.feature.device)
         output = self.renderer(encoded.volume, rays.rays, noise, target_distance=rays.distance)
         return self.compare(batch, encoded, rays, output)
 
     def compare(
-        self, batch: SceneBatch, encoded: EncodedScenes, rays: TargetRays, output: RenderOutput
+        self, batch: Batch, encoded: EncodedScenes, rays: TargetRays, output: RenderOutput
     ) -> PretextStep:
         """Losses of rendered rays against the pixels that they were made for."""
         assert batch.pixels is not None
@@ -148,7 +147,7 @@ class PretextModel(nn.Module):
         )
         return PretextStep(losses, psnr(output, targets, self.config.losses), point.detach(), output)
 
-    def rays(self, batch: SceneBatch, frames: VolumeFrame) -> TargetRays:
+    def rays(self, batch: Batch, frames: VolumeFrame) -> TargetRays:
         """The pixels of a batch as rays in the frame of their scene's volume, with their targets."""
         if batch.pixels is None:
             raise ValueError("the batch has no pixels to render")
@@ -170,7 +169,7 @@ class PretextModel(nn.Module):
         rows = semantic.rows_of(condition)
         return self.class_embedding if rows is None else self.class_embedding[list(rows)]
 
-    def _point_loss(self, feature: Float[Tensor, "point channel"], batch: SceneBatch) -> Float[Tensor, ""]:
+    def _point_loss(self, feature: Float[Tensor, "point channel"], batch: Batch) -> Float[Tensor, ""]:
         rows = self.class_rows(batch.condition)
         if rows is None or not hasattr(self, "proj_head"):
             return feature.new_zeros(())

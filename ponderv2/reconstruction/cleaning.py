@@ -11,8 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ponderv2.errors import SceneError
-from ponderv2.geometry.cameras import Camera, project, transform_points
+from ponderv2.geometry.cameras import Camera, project
 from ponderv2.geometry.meshes import Mesh, SurfacePoints, vertex_normals
+from ponderv2.geometry.transforms import transform_points
 from ponderv2.scenes.scene import PointCloud
 
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ponderv2.geometry.volumes import Corners, FeatureVolume, corners_at, used_rows
-from ponderv2.geometry.weighted_rows import RowIndex, contracted_sum, weighted_sum
+from ponderv2.geometry.interpolation import Corners, RowIndex, contracted_sum, corners_at, weighted_sum
+from ponderv2.geometry.volumes import FeatureVolume, used_rows
 from ponderv2.renderer.config import FieldConfig
 from ponderv2.renderer.decoder import Decoder, Layer, decode_hidden, distance_derivative, in_blocks
 

@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from ponderv2.errors import SceneError
-from ponderv2.geometry.cameras import Camera, transform_points
+from ponderv2.geometry.cameras import Camera
+from ponderv2.geometry.transforms import transform_points
 from ponderv2.io.images import PREPARED_PICTURES, FramePictures, read_visible
 
 

@@ -20,10 +20,10 @@ import yaml
 from ponderv2.errors import SceneError
 from ponderv2.io.suggestions import near_neighbour
 from ponderv2.io.yaml import DUMPER, plain_values
-from ponderv2.scenes.dataset_info import DatasetInfo, LabelSet
 from ponderv2.scenes.point_labels import with_ignored
 from ponderv2.scenes.prepared import PreparedScene
 from ponderv2.scenes.processed.layout import FrameChoice, SceneLayout
+from ponderv2.scenes.reader import DatasetInfo, LabelSet
 from ponderv2.scenes.scene import Scene
 from ponderv2.store.reader import PREPARED, PreparedScenes
 from ponderv2.store.writer import put_back, write_scene

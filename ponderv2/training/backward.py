@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ponderv2.collectives import n_processes, process_number
 from ponderv2.errors import ResourceError, is_out_of_memory
-from ponderv2.randomness import generator_of, seed_of
-from ponderv2.scenes.batch import SceneBatch
+from ponderv2.randomness import derive_seed, make_generator
+from ponderv2.scenes.batch import Batch
 from ponderv2.training.portions import MOST_HALVINGS, Portion, halved, portions_of
 from ponderv2.training.stepper import Work
 
@@ -37,7 +37,7 @@ class Backward:
         """Steps that were done in smaller parts than planned."""
 
     def __call__(
-        self, step: int, batches: Sequence[SceneBatch], weights: Sequence[float], undo: Callable[[], None]
+        self, step: int, batches: Sequence[Batch], weights: Sequence[float], undo: Callable[[], None]
     ) -> Tensor | None:
         """Loss terms of the step, and its gradient in the parameters.
 
@@ -77,9 +77,9 @@ class Backward:
         portion = portions[part]
         place = (self._seed, step, part)
         # Models draw from the generator they are given; what still reads the global one is repeatable too.
-        torch.manual_seed(seed_of("global", *place, process_number()))
+        torch.manual_seed(derive_seed("global", *place, process_number()))
         # The same in every part: each scene draws by its place in the batch of the step.
-        generator = generator_of("step", self._seed, step, 0)
+        generator = make_generator("step", self._seed, step, 0)
         exchange_later = part < len(portions) - 1 and n_processes() > 1
         quiet = self._fabric.no_backward_sync(self._module) if exchange_later else nullcontext()  # pyright: ignore[reportArgumentType]
         with quiet:
@@ -92,7 +92,7 @@ class Backward:
             parameter.grad = None
 
 
-def memory_error(batches: Sequence[SceneBatch], resolved: Any, single: bool) -> ResourceError:
+def memory_error(batches: Sequence[Batch], resolved: Any, single: bool) -> ResourceError:
     """What to say when memory stays too small, for single scenes or for all; `resolved`: the settings."""
     n_scenes = 1 if single else max(len(batch.offset) for batch in batches)
     names = ", ".join(name for batch in batches for name in batch.names)

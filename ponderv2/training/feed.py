@@ -13,12 +13,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ponderv2.errors import PonderError, ResourceError, SceneError, is_out_of_memory
-from ponderv2.scenes.batch import SceneBatch
+from ponderv2.scenes.batch import Batch
 from ponderv2.training.data_workers import watched
 from ponderv2.training.order import Cycle, Order, Place
 from ponderv2.training.quarantine import BadScene, stand_ins, too_many
 
-Collate = Callable[[list[SceneBatch]], SceneBatch]
+Collate = Callable[[list[Batch]], Batch]
 
 
 @runtime_checkable
@@ -29,7 +29,7 @@ class SceneSource(Protocol):
         """Number of scenes."""
         ...
 
-    def sample(self, index: int, draw: int) -> SceneBatch:
+    def sample(self, index: int, draw: int) -> Batch:
         """Scene `index` as a batch of one; `draw` chooses the augmentation, the views and the pixels."""
         ...
 
@@ -59,7 +59,7 @@ class Datasets:
 class Fed:
     """A batch, and the scenes that others stand in for."""
 
-    batch: SceneBatch
+    batch: Batch
     bad: tuple[BadScene, ...] = ()
 
 

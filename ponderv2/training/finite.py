@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ponderv2.collectives import n_processes
 from ponderv2.errors import OutputError
 from ponderv2.io.files import write_bytes
-from ponderv2.scenes.batch import SceneBatch
+from ponderv2.scenes.batch import Batch
 
 FOLDER = "bad_batches"
 
@@ -31,7 +31,7 @@ class BadNumber:
 
 
 def first_bad_number(
-    batches: Sequence[SceneBatch], losses: dict[str, float], model: nn.Module, rank: int = 0
+    batches: Sequence[Batch], losses: dict[str, float], model: nn.Module, rank: int = 0
 ) -> BadNumber:
     """In this process. `losses` are those of its own scenes; gradients are already those of all."""
     for batch in batches:
@@ -58,7 +58,7 @@ def of_all_processes(found: BadNumber) -> BadNumber:
 
 
 def keep_batches(
-    folder: Path, step: int, found: BadNumber, batches: Sequence[SceneBatch], most: int
+    folder: Path, step: int, found: BadNumber, batches: Sequence[Batch], most: int
 ) -> Path | None:
     """Writes the scenes of a step that was skipped as plain tensors; None when `most` are there already.
 
@@ -117,7 +117,7 @@ def named_tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from named_tensors(getattr(value, entry.name), field)
 
 
-def _scenes_of(batch: SceneBatch, values: Tensor) -> str:
+def _scenes_of(batch: Batch, values: Tensor) -> str:
     """Scenes whose points are bad; all scenes for what is not stored per point."""
     if len(values) != int(batch.offset[-1]):
         return ", ".join(batch.names)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ponderv2.collectives import gathered, n_processes, process_number
 from ponderv2.errors import TrainingError
-from ponderv2.scenes.batch import SceneBatch
+from ponderv2.scenes.batch import Batch
 from ponderv2.training.agreement import attempt, raise_together
 from ponderv2.training.backward import Backward, memory_error
 from ponderv2.training.checkpoint import Checkpoint, software_versions
@@ -172,7 +172,7 @@ class _Training:
             "memory_gib": _memory(self.fabric.device),
         }
 
-    def _next_batches(self, parts: Iterator[Fed]) -> list[SceneBatch]:
+    def _next_batches(self, parts: Iterator[Fed]) -> list[Batch]:
         """Those of this process. Where one process cannot have its scenes, all raise its error."""
 
         def fetch() -> list[Fed]:
@@ -196,7 +196,7 @@ class _Training:
             error_if_nonfinite=False,
         )
 
-    def _skip_for_memory(self, batches: list[SceneBatch]) -> None:
+    def _skip_for_memory(self, batches: list[Batch]) -> None:
         """Counts a step that did not fit, and gives up after too many in a row."""
         self.losses = {"loss": math.nan}
         self.asked_to_stop = self.interruption.signal
@@ -238,7 +238,7 @@ class _Training:
             self._save()
             raise self.quarantine.error()
 
-    def _update(self, batches: list[SceneBatch], before: BufferCopy, norm: float, values: Tensor) -> None:
+    def _update(self, batches: list[Batch], before: BufferCopy, norm: float, values: Tensor) -> None:
         """Lets the optimiser act if the numbers are finite; else counts, and gives up after too many."""
         loss_is_finite = abs(self.losses["loss"]) < float("inf")
         if loss_is_finite and norm < float("inf"):
@@ -265,7 +265,7 @@ class _Training:
                 fix=f"--set training.optimiser.rate={self.settings.optimiser.rate / 3:.1e}",
             )
 
-    def _kept(self, bad: BadNumber, batches: list[SceneBatch]) -> str:
+    def _kept(self, bad: BadNumber, batches: list[Batch]) -> str:
         """The process that holds the bad scenes writes them; where they are, for the message."""
         path = batches_path(self.job.folder, self.step + 1)
         if bad.rank == process_number():
@@ -398,7 +398,7 @@ def _set_training(model: nn.Module, frozen: tuple[str, ...]) -> None:
             module.eval()
 
 
-def _speed(batches: list[SceneBatch], seconds: float) -> dict[str, float]:
+def _speed(batches: list[Batch], seconds: float) -> dict[str, float]:
     """Points and rays per second of all processes."""
     points = sum(len(batch.coord) for batch in batches)
     rays = sum(len(batch.pixels.view) for batch in batches if batch.pixels is not None)

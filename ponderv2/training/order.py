@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import torch
 
-from ponderv2.randomness import generator_of, seed_of_dataset
+from ponderv2.randomness import derive_dataset_seed, make_generator
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def place_of(position: int, n_scenes: int, seed: int) -> Place:
 
 @lru_cache(maxsize=16)
 def _permutation(seed: int, draw: int, n_scenes: int) -> tuple[int, ...]:
-    return tuple(torch.randperm(n_scenes, generator=generator_of("order", seed, draw)).tolist())
+    return tuple(torch.randperm(n_scenes, generator=make_generator("order", seed, draw)).tolist())
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def merged_slots(seed: int, step: int, batch_size: int, probability: float) -> f
     """
     if probability == 0.0:
         return frozenset()
-    draws = torch.rand(batch_size // 2, generator=generator_of("mix", seed, step)).tolist()
+    draws = torch.rand(batch_size // 2, generator=make_generator("mix", seed, step)).tolist()
     return frozenset(2 * pair + 1 for pair, draw in enumerate(draws) if draw < probability)
 
 
@@ -151,7 +151,7 @@ class Order:
     def parts(self, step: int) -> list[list[Place]]:
         """The scenes of each part of a step, of this process."""
         turn, merged = self.cycle.turn(step), self._merged(step)
-        seed, n_scenes = seed_of_dataset(self.seed, turn.dataset), self.cycle.sizes[turn.dataset]
+        seed, n_scenes = derive_dataset_seed(self.seed, turn.dataset), self.cycle.sizes[turn.dataset]
 
         def place(slot: int) -> Place:
             one = place_of(turn.earlier * self.share.batch_size + slot, n_scenes, seed)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ponderv2.scenes.batch import SceneBatch
-from ponderv2.scenes.split import halves
+from ponderv2.scenes.batch import Batch, halves
 
 MOST_HALVINGS = 4
 
@@ -15,12 +14,12 @@ MOST_HALVINGS = 4
 class Portion:
     """Scenes that go through the model together."""
 
-    batch: SceneBatch
+    batch: Batch
     weight: float
     """Share of the loss of the step; the shares add up to 1."""
 
 
-def portions_of(batches: Sequence[SceneBatch], weights: Sequence[float]) -> list[Portion]:
+def portions_of(batches: Sequence[Batch], weights: Sequence[float]) -> list[Portion]:
     """Every part as it came."""
     return [Portion(batch, weight) for batch, weight in zip(batches, weights, strict=True)]
 
@@ -38,6 +37,6 @@ def halved(portions: Sequence[Portion]) -> list[Portion] | None:
     return found if len(found) > len(portions) else None
 
 
-def n_slots(batch: SceneBatch) -> int:
+def n_slots(batch: Batch) -> int:
     """Its scenes, those that were merged counted each."""
     return len(batch.offset) if batch.slots is None else sum(map(len, batch.slots))

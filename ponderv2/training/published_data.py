@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from ponderv2.data.config import FEATURE_CHANNELS
 from ponderv2.errors import PresetError
-from ponderv2.scenes.config import FEATURE_CHANNELS
 from ponderv2.scenes.labels import s3dis, scannet20, scannet200, structured3d
 from ponderv2.training.official_checkpoints import OfficialVariant
 

@@ -12,7 +12,7 @@ import torch
 
 from ponderv2.errors import SceneError
 from ponderv2.io.files import write_bytes
-from ponderv2.randomness import generator_of
+from ponderv2.randomness import make_generator
 from ponderv2.training.order import Place
 
 LIST = "quarantine.json"
@@ -33,7 +33,7 @@ def stand_ins(place: Place, n_scenes: int) -> Iterator[Place]:
 
     Follows from the place alone, so that every process, worker and resumed run takes the same one.
     """
-    generator = generator_of("stand-in", place.dataset, place.index, place.draw)
+    generator = make_generator("stand-in", place.dataset, place.index, place.draw)
     for index in torch.randperm(n_scenes, generator=generator).tolist():
         if index != place.index:
             yield Place(index, place.draw, place.dataset)

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ponderv2.scenes.batch import SceneBatch
+from ponderv2.scenes.batch import Batch
 from ponderv2.training.distributed import to_device
 
 
 class Work:
     """A batch and its random numbers. No dataclass: wrappers would cast its coordinates to half precision."""
 
-    def __init__(self, batch: SceneBatch, generator: torch.Generator, device: torch.device) -> None:
+    def __init__(self, batch: Batch, generator: torch.Generator, device: torch.device) -> None:
         self.batch = batch
         self.generator = generator
         self.device = device

@@ -9,21 +9,21 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ponderv2.data.augmentation import centre_shift
+from ponderv2.data.datasets import LabelledDataset
+from ponderv2.data.fragments import TestView
+from ponderv2.data.preprocess import preprocess
 from ponderv2.evaluation.semantic import confusion_matrix
 from ponderv2.evaluation.voting import vote
 from ponderv2.models.finetuned import SegmentationModel
-from ponderv2.scenes.assemble import assemble
-from ponderv2.scenes.augment_geometry import centre_shift
-from ponderv2.scenes.batch import SceneBatch
-from ponderv2.scenes.dataset import SegmentationDataset
-from ponderv2.scenes.fragments import TestView
+from ponderv2.scenes.batch import Batch
 from ponderv2.training.distributed import to_device
 
 
 @torch.no_grad()
 def predicted_classes(
     model: SegmentationModel,
-    data: SegmentationDataset,
+    data: LabelledDataset,
     index: int,
     views: Sequence[TestView] = (),
     seen: Callable[[], None] = lambda: None,
@@ -36,18 +36,18 @@ def predicted_classes(
     device = next(model.parameters()).device
     scene = replace(data.scene(index), frames=())
 
-    def predict(batch: SceneBatch) -> Tensor:
+    def predict(batch: Batch) -> Tensor:
         return model.logits(to_device(batch, device))
 
     if views:
         return vote(scene, predict, data.config, data.condition, views, seen=seen).argmax(dim=1)
-    done = assemble(centre_shift(scene, apply_z=True), data.config, data.condition, data.label_field)
+    done = preprocess(centre_shift(scene, apply_z=True), data.config, data.condition, data.label_field)
     return predict(done.batch).argmax(dim=1).cpu()[done.voxels.inverse]
 
 
 def confusion_of_scenes(
     model: SegmentationModel,
-    data: SegmentationDataset,
+    data: LabelledDataset,
     indices: Iterable[int],
     views: Sequence[TestView] = (),
 ) -> Int[Tensor, "true_class predicted_class"]:

@@ -7,7 +7,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from ponderv2.config import StrictConfig
+from ponderv2.config import SplitName, StrictConfig
+from ponderv2.data.config import (
+    DatasetPartConfig,
+    LabelledDataConfig,
+    Part,
+    PointDataConfig,
+    PretrainDataConfig,
+    parts_of,
+)
 from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.models.config import PretextConfig
 from ponderv2.models.segmentation_config import SegmentationModelConfig
@@ -19,8 +27,6 @@ from ponderv2.reconstruction.config import (
     RefineConfig,
     TsdfConfig,
 )
-from ponderv2.scenes.config import PointDataConfig, PretrainDataConfig, SegmentationDataConfig, SplitName
-from ponderv2.scenes.part_config import DatasetPartConfig, Part, parts_of
 from ponderv2.scenes.sources.config import CheckConfig
 from ponderv2.scenes.sources.s3dis_config import S3disConfig
 from ponderv2.scenes.sources.scannet_config import ScannetConfig
@@ -108,13 +114,13 @@ class FinetuneConfig(PresetConfig):
     val_split: SplitName = "val"
     seed: NonNegativeInt = 0
     """Of the new weights, the order of the scenes and the augmentations."""
-    data: SegmentationDataConfig = SegmentationDataConfig()
+    data: LabelledDataConfig = LabelledDataConfig()
     model: TaskModelConfig = SegmentationModelConfig()
     """What is learned, by its `kind`: segmentation or instances."""
     training: TrainingConfig = TrainingConfig()
 
     @property
-    def parts(self) -> tuple[Part[SegmentationDataConfig], ...]:
+    def parts(self) -> tuple[Part[LabelledDataConfig], ...]:
         """The datasets of the run: `datasets`, or `scenes` as the only one."""
         whole = Part(self.scenes, 1, self.train_split, self.val_split, self.data)
         return parts_of(whole, self.datasets)

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from ponderv2.data.config import Part, PointDataConfig
 from ponderv2.errors import PresetError, SceneError
-from ponderv2.randomness import seed_of_dataset
-from ponderv2.scenes.config import PointDataConfig
-from ponderv2.scenes.part_config import Part
+from ponderv2.randomness import derive_dataset_seed
 from ponderv2.store.store import SceneStore
 from ponderv2.training.logbook import Logbook
 from ponderv2.training.validation import Validation
@@ -68,7 +67,7 @@ def singles(config: FinetuneConfig) -> tuple[FinetuneConfig, ...]:
                 "train_split": part.train_split,
                 "val_split": part.val_split,
                 "data": part.data,
-                "seed": seed_of_dataset(config.seed, number),
+                "seed": derive_dataset_seed(config.seed, number),
             }
         )
         for number, part in enumerate(config.parts)
@@ -90,7 +89,7 @@ def open_parts(parts: tuple[Part[Data], ...], seed: int) -> tuple[OpenPart[Data]
                 f"{part.scenes} has no scenes in '{part.train_split}'",
                 fix=f"--set {key}={store.info.splits[0]}",
             )
-        opened.append(OpenPart(store, part, seed_of_dataset(seed, number)))
+        opened.append(OpenPart(store, part, derive_dataset_seed(seed, number)))
     return tuple(opened)
 
 

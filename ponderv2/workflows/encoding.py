@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ponderv2.data.augmentation import centre_shift_matrix
+from ponderv2.data.config import PointDataConfig
+from ponderv2.data.crops import Block, batch_of_block, overlapping_blocks
+from ponderv2.data.preprocess import preprocess
 from ponderv2.errors import CheckpointError, ResourceError, SceneError, is_out_of_memory
-from ponderv2.scenes.assemble import assemble
-from ponderv2.scenes.augment_geometry import centre_shift_matrix
-from ponderv2.scenes.batch import SceneBatch
-from ponderv2.scenes.blocks import Block, batch_of_block, overlapping_blocks
-from ponderv2.scenes.config import PointDataConfig
+from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.origin import far_groups
 from ponderv2.scenes.scene import PointCloud, Scene
 from ponderv2.training.distributed import to_device
@@ -39,7 +39,7 @@ SPREAD = 1024
 class Encoder(Protocol):
     """What every model of ours can do."""
 
-    def encode(self, batch: SceneBatch) -> Tensor: ...
+    def encode(self, batch: Batch) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _encode_group(
             fix="--scale 0.001 if its unit is the millimetre; or remove points that are far away",
         )
     scene = Scene("cloud", cloud).moved(centre_shift_matrix(cloud.coord, apply_z=True))
-    done = assemble(scene, data, condition, "none")
+    done = preprocess(scene, data, condition, "none")
     wanted = _in_channels(model)
     if wanted is not None and wanted != done.batch.feature.shape[1]:
         raise CheckpointError(
@@ -155,7 +155,7 @@ def _first_of_each(inverse: Tensor, n_voxels: int) -> Tensor:
 
 def _in_blocks(
     model: Encoder,
-    batch: SceneBatch,
+    batch: Batch,
     size: tuple[int, int],
     device: torch.device,
     each_block: Callable[[float], None] | None,
@@ -188,7 +188,7 @@ def _in_blocks(
     return result, n_blocks
 
 
-def _smaller(batch: SceneBatch, block: Block, margin: int, error: BaseException) -> list[Block]:
+def _smaller(batch: Batch, block: Block, margin: int, error: BaseException) -> list[Block]:
     """The block in parts that see at most half of it. Raises ResourceError where that is impossible."""
     limit = len(block.seen) // 2
     cells = batch.grid_coord[block.core]

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ponderv2.data.fragments import TestSet
 from ponderv2.errors import CheckpointError, SceneError
 from ponderv2.models.encoder_model import EncoderOnlyModel
 from ponderv2.models.finetuned import SegmentationModel
 from ponderv2.models.instances import InstancesModel
 from ponderv2.models.pretext import PretextModel
-from ponderv2.scenes.fragments import TestSet
 from ponderv2.training.devices import chosen_device
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.training.published_data import PointChoice

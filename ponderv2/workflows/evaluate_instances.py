@@ -12,14 +12,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ponderv2.data.config import LabelledDataConfig
+from ponderv2.data.datasets import LabelledDataset
 from ponderv2.errors import OutputError, SceneError
 from ponderv2.evaluation.instance_submission import check_instance_submission, write_instance_submission
 from ponderv2.evaluation.instances import InstanceMetrics, instance_metrics
 from ponderv2.evaluation.object_overlaps import MIN_POINTS, ObjectOverlaps, PredictedObjects
 from ponderv2.evaluation.semantic import confusion_matrix, segmentation_metrics
 from ponderv2.models.instances import InstancesModel
-from ponderv2.scenes.config import SegmentationDataConfig
-from ponderv2.scenes.dataset import SegmentationDataset
 from ponderv2.scenes.labels.benchmarks import Benchmark
 from ponderv2.workflows.evaluate_semantic import class_names
 from ponderv2.workflows.evaluation_request import EvaluationRequest, EvaluationResult, refuse_other_classes
@@ -41,8 +41,8 @@ def run(request: EvaluationRequest, model: InstancesModel, report: Reporter) -> 
     """
     if request.tta != "none":
         report.warn("objects are found in one pass over each scene: --tta is for classes of points")
-    settings = request.settings(SegmentationDataConfig, budget={})
-    data = SegmentationDataset(request.store, request.split, settings)
+    settings = request.settings(LabelledDataConfig, budget={})
+    data = LabelledDataset(request.store, request.split, settings)
     names = class_names(request.stored, model.classes_of(data.condition), data)
     benchmark = request.benchmark(names)
     _check_labels(data, len(names), request)
@@ -76,7 +76,7 @@ class _Tally:
 def _scenes(
     request: EvaluationRequest,
     model: InstancesModel,
-    data: SegmentationDataset,
+    data: LabelledDataset,
     tally: _Tally,
     report: Reporter,
 ) -> Iterator[Submitted]:
@@ -142,7 +142,7 @@ def _class_table(
     ]
 
 
-def _check_labels(data: SegmentationDataset, n_classes: int, request: EvaluationRequest) -> None:
+def _check_labels(data: LabelledDataset, n_classes: int, request: EvaluationRequest) -> None:
     """Raises SceneError where there is nothing to do, or the first scene has classes that are not known."""
     cloud = data.scene(0).cloud
     if not has_objects(cloud, data.label_field):

@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ponderv2.data.config import LabelledDataConfig
+from ponderv2.data.datasets import LabelledDataset
+from ponderv2.data.fragments import TEST_SETS
 from ponderv2.errors import OutputError
 from ponderv2.evaluation.semantic import confusion_matrix, named_metrics, segmentation_metrics
 from ponderv2.evaluation.submission import check_submission, write_submission
 from ponderv2.models.finetuned import SegmentationModel
-from ponderv2.scenes.config import SegmentationDataConfig
-from ponderv2.scenes.dataset import SegmentationDataset
-from ponderv2.scenes.fragments import TEST_SETS
 from ponderv2.scenes.labels.benchmarks import Benchmark
 from ponderv2.scenes.scene import PointCloud
 from ponderv2.workflows.class_metrics import predicted_classes
@@ -42,8 +42,8 @@ def run(request: EvaluationRequest, model: SegmentationModel, report: Reporter) 
             there are neither labels nor a file to write.
         OutputError: something cannot be written, or a written submission is not as the benchmark wants it.
     """
-    settings = request.settings(SegmentationDataConfig, budget={})
-    data = SegmentationDataset(request.store, request.split, settings)
+    settings = request.settings(LabelledDataConfig, budget={})
+    data = LabelledDataset(request.store, request.split, settings)
     names = class_names(request.stored, model.classes_of(data.condition), data)
     benchmark = request.benchmark(names)
     _check_labels(data, len(names), request)
@@ -83,7 +83,7 @@ class _Predictions:
 
 
 def _segment(
-    request: EvaluationRequest, model: SegmentationModel, data: SegmentationDataset, report: Reporter
+    request: EvaluationRequest, model: SegmentationModel, data: LabelledDataset, report: Reporter
 ) -> tuple[Int[Tensor, "true_class predicted_class"], int, _Predictions]:
     """Confusion matrix of the scenes with labels, and how many were taken over from before."""
     views = TEST_SETS[request.tta]
@@ -111,14 +111,14 @@ def _segment(
     return total, n_reused, _Predictions(cache)
 
 
-def _conditions(request: EvaluationRequest, data: SegmentationDataset) -> dict[str, Any]:
+def _conditions(request: EvaluationRequest, data: LabelledDataset) -> dict[str, Any]:
     """What beside weights and points decides about the predictions."""
     seen = data.config.model_dump(mode="json", include={"voxel", "features"})
     return {"tta": request.tta, "condition": data.condition, **seen}
 
 
 def _submit(
-    request: EvaluationRequest, benchmark: Benchmark, data: SegmentationDataset, predictions: _Predictions
+    request: EvaluationRequest, benchmark: Benchmark, data: LabelledDataset, predictions: _Predictions
 ) -> None:
     """Writes the archive, and reads it again as the benchmark's server would."""
     assert request.submission is not None
@@ -138,7 +138,7 @@ def _submit(
         )
 
 
-def _n_vertices(data: SegmentationDataset, index: int) -> int:
+def _n_vertices(data: LabelledDataset, index: int) -> int:
     """Of the mesh where the store has it, else the number of points."""
     mesh = data.store.mesh_path(data.names[index], data.split)
     n_vertices = None if mesh is None else vertices_in_header(mesh.read_bytes()[:4096])
@@ -167,7 +167,7 @@ def class_table(
     return [dict(zip(keys, row, strict=True)) for row in zip(*lists, strict=True)]
 
 
-def class_names(stored: LoadedModel, n_classes: int, data: SegmentationDataset) -> list[str]:
+def class_names(stored: LoadedModel, n_classes: int, data: LabelledDataset) -> list[str]:
     """The names that the checkpoint knows for these scenes, or that they give their classes, or numbers."""
     of_scenes = data.store.info.label_set(data.label_field).class_names
     for names in (names_of_model(stored, data.condition), of_scenes):
@@ -176,7 +176,7 @@ def class_names(stored: LoadedModel, n_classes: int, data: SegmentationDataset) 
     return [f"class {number}" for number in range(n_classes)]
 
 
-def _check_labels(data: SegmentationDataset, n_classes: int, request: EvaluationRequest) -> None:
+def _check_labels(data: LabelledDataset, n_classes: int, request: EvaluationRequest) -> None:
     """Raises SceneError where there is nothing to do, or the first scene has classes that are not known."""
     labels = data.scene(0).cloud.labels.get(data.label_field)
     if labels is None:

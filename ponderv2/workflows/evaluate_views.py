@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ponderv2.data.config import PretrainDataConfig
+from ponderv2.data.datasets import PretrainDataset
 from ponderv2.errors import SceneError
 from ponderv2.models.pretext import PretextModel
-from ponderv2.scenes.config import PretrainDataConfig
-from ponderv2.scenes.dataset import PretrainDataset
 from ponderv2.workflows.evaluation_request import EvaluationRequest, EvaluationResult
 from ponderv2.workflows.previews import preview, write_png
 from ponderv2.workflows.report import Reporter

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from ponderv2.config import StrictConfig
+from ponderv2.data.datasets import LabelledDataset, classes_above
+from ponderv2.data.fragments import TestSet
 from ponderv2.errors import CheckpointError, SceneError
-from ponderv2.scenes.dataset import SegmentationDataset, classes_above
-from ponderv2.scenes.fragments import TestSet
 from ponderv2.scenes.labels.benchmarks import Benchmark, benchmark_of
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows.loaded import LoadedModel
@@ -83,7 +83,7 @@ class EvaluationRequest:
 
 
 def refuse_other_classes(
-    stored: LoadedModel, data: SegmentationDataset, labels: Int[Tensor, " point"], n_classes: int
+    stored: LoadedModel, data: LabelledDataset, labels: Int[Tensor, " point"], n_classes: int
 ) -> None:
     """Raises SceneError where the scenes have other classes than the model, or give them other names.
 

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from ponderv2.data.datasets import LabelledDataset
 from ponderv2.io.files import write_bytes
 from ponderv2.io.ply import encode_ply
-from ponderv2.scenes.dataset import SegmentationDataset
 from ponderv2.workflows.instance_metrics import LABELS
 
 UNLABELLED = (40, 40, 40)
@@ -33,9 +33,7 @@ class SceneExport:
     """Classes without objects."""
 
 
-def export_scene(
-    folder: Path, data: SegmentationDataset, index: int, predicted: SceneExport
-) -> tuple[Path, ...]:
+def export_scene(folder: Path, data: LabelledDataset, index: int, predicted: SceneExport) -> tuple[Path, ...]:
     """Writes `<scene>_prediction.ply`, `_truth.ply` where classes are known, `_instances.ply` where objects
     are.
 
@@ -65,7 +63,7 @@ def export_scene(
     return tuple(paths)
 
 
-def class_palette(data: SegmentationDataset) -> UInt8[np.ndarray, "color 3"]:
+def class_palette(data: LabelledDataset) -> UInt8[np.ndarray, "color 3"]:
     """Colours of the classes of the dataset, and behind them (index -1) that of points without a class."""
     known = data.store.info.label_set(data.label_field)
     colors = known.class_colors or tuple(distinct_color(i) for i in range(max(1, len(known.class_names))))

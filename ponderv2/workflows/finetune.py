@@ -11,11 +11,11 @@ from typing import Any, assert_never
 
 from torch import nn
 
+from ponderv2.data.datasets import LabelledDataset
 from ponderv2.models.finetuned import calibrate_normalisation
 from ponderv2.models.instances_config import InstancesModelConfig
 from ponderv2.models.segmentation_config import SegmentationModelConfig
-from ponderv2.scenes.batch import SceneBatch
-from ponderv2.scenes.dataset import SegmentationDataset
+from ponderv2.scenes.batch import Batch
 from ponderv2.store.store import SceneStore
 from ponderv2.training.feed import Datasets
 from ponderv2.training.job import Job
@@ -228,13 +228,13 @@ def make_job(request: RunRequest, resumed: bool) -> Job:
     )
 
 
-def _first_scenes(trainings: Sequence[SegmentationDataset]) -> Iterator[SceneBatch]:
+def _first_scenes(trainings: Sequence[LabelledDataset]) -> Iterator[Batch]:
     for training in trainings:
         for index in range(min(CALIBRATION_SCENES, len(training))):
             yield training.sample(index, 0)
 
 
-def _classes(trainings: Sequence[SegmentationDataset]) -> dict[str, Any]:
+def _classes(trainings: Sequence[LabelledDataset]) -> dict[str, Any]:
     """Names and colours of the first dataset; of several, under `datasets` those of each by its name."""
     each: dict[str, dict[str, Any]] = {}
     for training in trainings:
@@ -249,7 +249,7 @@ def _classes(trainings: Sequence[SegmentationDataset]) -> dict[str, Any]:
     return first if len(each) == 1 else {**first, "datasets": each}
 
 
-def _validation(task: Task, model: nn.Module, data: Sequence[SegmentationDataset]) -> JointValidation | None:
+def _validation(task: Task, model: nn.Module, data: Sequence[LabelledDataset]) -> JointValidation | None:
     """Every dataset that has scenes to validate; None where none has."""
     names = distinct_names([one.condition for one in data])
     each = {name: task.validation(model, one) for name, one in zip(names, data, strict=True)}

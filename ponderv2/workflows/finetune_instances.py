@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ponderv2.data.datasets import LabelledDataset
 from ponderv2.errors import PresetError
 from ponderv2.evaluation.instances import instance_metrics
 from ponderv2.evaluation.object_overlaps import ObjectOverlaps
 from ponderv2.models.instances import InstancesModel
 from ponderv2.models.instances_config import InstancesModelConfig
-from ponderv2.scenes.dataset import SegmentationDataset
 from ponderv2.training.logbook import Logbook
 from ponderv2.workflows import finetune_semantic
 from ponderv2.workflows.configs import FinetuneConfig
@@ -17,7 +17,7 @@ from ponderv2.workflows.finetune_task import Task
 from ponderv2.workflows.instance_metrics import found_objects, overlaps_of_scene, require_objects
 
 
-def datasets(config: FinetuneConfig) -> tuple[SegmentationDataset, SegmentationDataset | None]:
+def datasets(config: FinetuneConfig) -> tuple[LabelledDataset, LabelledDataset | None]:
     """Scenes to train on and, where the other split has any, to validate; all must know their objects.
 
     Raises:
@@ -42,7 +42,7 @@ def datasets(config: FinetuneConfig) -> tuple[SegmentationDataset, SegmentationD
 class Validation:
     """Average precision on whole scenes without augmentation."""
 
-    def __init__(self, model: InstancesModel, data: SegmentationDataset) -> None:
+    def __init__(self, model: InstancesModel, data: LabelledDataset) -> None:
         self._model, self._data = model, data
 
     def __len__(self) -> int:

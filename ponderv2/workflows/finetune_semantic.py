@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ponderv2.data.datasets import LabelledDataset, classes_above
 from ponderv2.errors import PresetError, SceneError
 from ponderv2.evaluation.semantic import segmentation_metrics
 from ponderv2.models.finetuned import SegmentationModel
 from ponderv2.models.segmentation_config import SegmentationModelConfig
-from ponderv2.scenes.dataset import SegmentationDataset, classes_above
 from ponderv2.store.store import SceneStore
 from ponderv2.training.logbook import Logbook
 from ponderv2.workflows.class_metrics import confusion_of_scenes
@@ -20,7 +20,7 @@ from ponderv2.workflows.finetune_settings import n_classes_of
 from ponderv2.workflows.finetune_task import Task
 
 
-def datasets(config: FinetuneConfig) -> tuple[SegmentationDataset, SegmentationDataset | None]:
+def datasets(config: FinetuneConfig) -> tuple[LabelledDataset, LabelledDataset | None]:
     """Scenes to train on and, where the other split has any, to validate."""
     store = SceneStore.open(config.scenes)
     if not store.scene_names(config.train_split):
@@ -28,20 +28,20 @@ def datasets(config: FinetuneConfig) -> tuple[SegmentationDataset, SegmentationD
             f"{config.scenes} has no scenes in '{config.train_split}'",
             fix=f"--set train_split={store.info.splits[0]}",
         )
-    training = SegmentationDataset(store, config.train_split, config.data, config.seed)
+    training = LabelledDataset(store, config.train_split, config.data, config.seed)
     check_classes(training, config)
     if not store.scene_names(config.val_split):
         return training, None
     # A budget of labels is for training; all scenes and labels of the other split are evaluated.
     everything = config.data.model_copy(update={"budget": type(config.data.budget)()})
-    validation = SegmentationDataset(store, config.val_split, everything, config.seed)
+    validation = LabelledDataset(store, config.val_split, everything, config.seed)
     n_classes = n_classes_of(config.model, validation.condition)
     if n_classes is not None:
         validation.expect_classes(n_classes)
     return training, validation
 
 
-def check_classes(training: SegmentationDataset, config: FinetuneConfig) -> None:
+def check_classes(training: LabelledDataset, config: FinetuneConfig) -> None:
     """Labels and datasets that the model does not know are reported before the work, by the first scene.
 
     Later scenes are refused when they are read.
@@ -81,7 +81,7 @@ def check_condition(condition: str, config: FinetuneConfig) -> None:
 class Validation:
     """Classes of whole scenes without augmentation."""
 
-    def __init__(self, model: SegmentationModel, data: SegmentationDataset) -> None:
+    def __init__(self, model: SegmentationModel, data: LabelledDataset) -> None:
         self._model, self._data = model, data
 
     def __len__(self) -> int:

@@ -8,12 +8,12 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from ponderv2.data.config import LabelledDataConfig, PointDataConfig
 from ponderv2.encoder.config import EncoderConfig
 from ponderv2.errors import CheckpointError, PresetError
 from ponderv2.heads.config import DecoupledHeadConfig, LanguageHeadConfig
 from ponderv2.models.instances_config import InstancesModelConfig
 from ponderv2.models.task_config import TaskModelConfig
-from ponderv2.scenes.config import PointDataConfig, SegmentationDataConfig
 from ponderv2.store.store import SceneStore
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.workflows.configs import FinetuneConfig
@@ -54,8 +54,8 @@ def completed(config: FinetuneConfig, store: SceneStore, checkpoint: OpenCheckpo
 
 
 def _encoder_of(
-    checkpoint: OpenCheckpoint, data: SegmentationDataConfig
-) -> tuple[EncoderConfig, SegmentationDataConfig]:
+    checkpoint: OpenCheckpoint, data: LabelledDataConfig
+) -> tuple[EncoderConfig, LabelledDataConfig]:
     """The encoder that a file holds, and how its points are to be prepared."""
     encoder = _encoder(checkpoint.path, checkpoint.encoder_settings)
     stored = checkpoint.config.get("data")

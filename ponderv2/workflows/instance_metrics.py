@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ponderv2.data.augmentation import centre_shift
+from ponderv2.data.datasets import LabelledDataset
+from ponderv2.data.preprocess import preprocess
 from ponderv2.errors import SceneError
 from ponderv2.evaluation.object_overlaps import ObjectOverlaps, PredictedObjects, compare_objects
 from ponderv2.models.instances import InstancesModel
-from ponderv2.scenes.assemble import assemble
-from ponderv2.scenes.augment_geometry import centre_shift
-from ponderv2.scenes.dataset import SegmentationDataset
 from ponderv2.scenes.scene import PointCloud
 from ponderv2.training.distributed import to_device
 
@@ -33,12 +33,12 @@ class SceneObjects:
 
 
 @torch.no_grad()
-def found_objects(model: InstancesModel, data: SegmentationDataset, index: int) -> SceneObjects:
+def found_objects(model: InstancesModel, data: LabelledDataset, index: int) -> SceneObjects:
     """Objects of a scene, which needs no labels: one point per voxel is seen, and every point gets what its
     voxel got. The model must be in evaluation mode; the result is on the CPU."""
     device = next(model.parameters()).device
     scene = centre_shift(replace(data.scene(index), frames=()), apply_z=True)
-    done = assemble(scene, data.config, data.condition, data.label_field)
+    done = preprocess(scene, data.config, data.condition, data.label_field)
     found, logits = model.find_objects(to_device(done.batch, device), data.config.voxel.size)
     inverse = done.voxels.inverse
     member = found.member.cpu()[inverse]
@@ -61,7 +61,7 @@ def has_objects(cloud: PointCloud, label_field: str) -> bool:
     return label_field in cloud.labels and LABELS in cloud.labels
 
 
-def require_objects(data: SegmentationDataset) -> None:
+def require_objects(data: LabelledDataset) -> None:
     """Raises SceneError where the first scene does not say which object its points are part of."""
     cloud = data.labelled_scene(0).cloud
     if LABELS not in cloud.labels:

@@ -13,6 +13,9 @@ from jaxtyping import Float
 from pydantic import ValidationError
 from torch import Tensor
 
+from ponderv2.data.augmentation import centre_shift_matrix
+from ponderv2.data.config import PointDataConfig
+from ponderv2.data.preprocess import preprocess, with_near_points
 from ponderv2.errors import CheckpointError
 from ponderv2.geometry.cameras import Camera
 from ponderv2.geometry.meshes import Mesh
@@ -22,10 +25,6 @@ from ponderv2.reconstruction.cleaning import cropped, near_cloud
 from ponderv2.reconstruction.coloring import colored
 from ponderv2.reconstruction.extract import Lattice, extract_surface
 from ponderv2.reconstruction.fields import ModelField
-from ponderv2.scenes.assemble import assemble
-from ponderv2.scenes.augment_geometry import centre_shift_matrix
-from ponderv2.scenes.config import PointDataConfig
-from ponderv2.scenes.far_points import with_near_points
 from ponderv2.scenes.scene import PointCloud, Scene
 from ponderv2.training.devices import chosen_device
 from ponderv2.training.distributed import to_device
@@ -164,7 +163,7 @@ class LoadedModel:
         scene = with_near_points(Scene("cloud", cloud))
         shift = centre_shift_matrix(scene.cloud.coord, apply_z=True)
         scene = scene.moved(shift)
-        done = assemble(scene, self.data, chosen_condition(self.model, condition), "segment")
+        done = preprocess(scene, self.data, chosen_condition(self.model, condition), "segment")
         _check_inputs(self.model, self.data, self.path)
         encoded = self.model.build_volume(to_device(done.batch, self.device))
         to_cube = encoded.frames.to_cube[0].cpu().double() @ done.shift.double() @ shift.double()

@@ -18,8 +18,8 @@ from numpy import ndarray
 from ponderv2.checks.check import CheckResult, CheckSettings, check_or_reason
 from ponderv2.errors import SceneError
 from ponderv2.io.files import exclusively, write_bytes
-from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.processed.recognise import recognise
+from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.scene import Scene
 from ponderv2.scenes.sources import SOURCES
 from ponderv2.scenes.sources.config import CheckConfig

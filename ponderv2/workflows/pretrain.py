@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from ponderv2.collectives import process_number
+from ponderv2.data.config import PretrainDataConfig
+from ponderv2.data.datasets import PretrainDataset, validation_frames
 from ponderv2.errors import PresetError, SceneError
 from ponderv2.models.config import SemanticTargetConfig, TextTargetConfig
 from ponderv2.models.pretext import PretextLosses, PretextModel
-from ponderv2.scenes.collate import collate
-from ponderv2.scenes.config import PretrainDataConfig
-from ponderv2.scenes.dataset import PretrainDataset, validation_frames
+from ponderv2.scenes.batch import collate
 from ponderv2.scenes.scene import Scene
 from ponderv2.store.store import SceneStore
 from ponderv2.training.config import TrainingConfig

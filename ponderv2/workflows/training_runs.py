@@ -13,7 +13,7 @@ import torch
 
 from ponderv2.collectives import process_number
 from ponderv2.errors import CheckpointError, OutputError, PresetError
-from ponderv2.randomness import seed_of
+from ponderv2.randomness import derive_seed
 from ponderv2.store.store import SceneStore
 from ponderv2.training.agreement import run_in_all
 from ponderv2.training.checkpoint import Checkpoint
@@ -76,7 +76,7 @@ def fingerprint(store: SceneStore, split: str, names: tuple[str, ...]) -> dict[s
 
 def seeded_weights(seed: int) -> torch.Generator:
     """Makes the initial weights follow from the seed: torch's initialisers read the global generator."""
-    return torch.manual_seed(seed_of("weights", seed))
+    return torch.manual_seed(derive_seed("weights", seed))
 
 
 def _train_as_member(

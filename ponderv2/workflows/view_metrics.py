@@ -10,12 +10,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ponderv2.data.crops import Region
+from ponderv2.data.datasets import ValidationScene
 from ponderv2.evaluation.images import depth_errors, psnr, ssim
-from ponderv2.geometry.cameras import transform_points, unproject
+from ponderv2.geometry.cameras import unproject
 from ponderv2.geometry.rays import rays_through_pixels
+from ponderv2.geometry.transforms import transform_points
 from ponderv2.models.pretext import EncodedScenes, PretextModel, cameras_in_cube
-from ponderv2.scenes.crops import Region
-from ponderv2.scenes.dataset import ValidationScene
 from ponderv2.scenes.scene import Frame
 from ponderv2.training.distributed import to_device
 

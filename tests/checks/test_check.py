@@ -14,8 +14,8 @@ from torch import Tensor
 from ponderv2.checks.agreement import sample_frame
 from ponderv2.checks.check import CheckSettings, _Check, check_or_reason, check_scene
 from ponderv2.checks.readings import AS_IT_IS
-from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene
+from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.scene import Scene
 from ponderv2.store.store import SceneStore
 from tests.scenes import box_room

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ponderv2.checks.check import CheckResult, CheckSettings, check_scene
-from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene
+from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.scene import Scene
 from ponderv2.scenes.sources.structured3d_config import Structured3dConfig
 from ponderv2.store.store import SceneStore

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ponderv2.evaluation.voting import vote
-from ponderv2.scenes.batch import SceneBatch
-from ponderv2.scenes.config import SegmentationDataConfig, VoxelConfig
-from ponderv2.scenes.fragments import (
+from ponderv2.data.config import LabelledDataConfig, VoxelConfig
+from ponderv2.data.fragments import (
     FOUR_TURNS,
     PLAIN,
     TEN_VIEWS,
@@ -17,10 +15,12 @@ from ponderv2.scenes.fragments import (
     TestView,
     fragments,
 )
+from ponderv2.evaluation.voting import vote
+from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.scene import PointCloud, Scene
 from tests.scenes.photographed_room import room_cloud
 
-CONFIG = SegmentationDataConfig(voxel=VoxelConfig(size=0.5))
+CONFIG = LabelledDataConfig(voxel=VoxelConfig(size=0.5))
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def scene() -> Scene:
     return Scene("room", PointCloud(*tensors, labels))
 
 
-def by_color(batch: SceneBatch) -> torch.Tensor:
+def by_color(batch: Batch) -> torch.Tensor:
     """Scores that depend on the point alone, so that every fragment says the same of it."""
     return batch.feature[:, :3] * 2.0
 
@@ -57,7 +57,7 @@ def test_prediction_sees_scenes_that_are_turned_and_scaled(scene: Scene) -> None
     """Quarter turns swap the sides of the room; the scale is that of the view."""
     seen: list[tuple[float, float]] = []
 
-    def watch(batch: SceneBatch) -> torch.Tensor:
+    def watch(batch: Batch) -> torch.Tensor:
         extent = batch.coord.amax(dim=0) - batch.coord.amin(dim=0)
         seen.append((float(extent[0] / extent[1]), float(batch.units_per_metre[0])))
         return torch.zeros(len(batch.coord), 2)

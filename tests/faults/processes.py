@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ponderv2.scenes.batch import SceneBatch
+from ponderv2.scenes.batch import Batch
 from ponderv2.training.distributed import Member, free_port
 from ponderv2.training.shelf import Shelf
 from tests.faults.children import (
@@ -193,7 +193,7 @@ class _Notes(ToyModel):
         super().__init__()
         self.path = path
 
-    def forward(self, batch: SceneBatch, generator: torch.Generator) -> ToyStep:
+    def forward(self, batch: Batch, generator: torch.Generator) -> ToyStep:
         with self.path.open("a") as stream:
             stream.write(json.dumps(batch.names) + "\n")
         return super().forward(batch, generator)
@@ -209,7 +209,7 @@ def _noted(rank: int, n: int, port: int, folder: Path, settings: dict[str, Any])
 class _Named(ToyScenes):
     """Eight scenes whose names tell the pass."""
 
-    def sample(self, index: int, draw: int) -> SceneBatch:
+    def sample(self, index: int, draw: int) -> Batch:
         batch = super().sample(index, draw)
         return replace(batch, names=(f"{index}/{draw}",))
 

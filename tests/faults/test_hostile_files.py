@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from ponder_cli.app import app
+from ponderv2.data.label_budget import _read_points
 from ponderv2.errors import PonderError
 from ponderv2.heads.text_embeddings import _read as read_embeddings
-from ponderv2.scenes.label_budget import _read_points
 from ponderv2.scenes.point_cloud_files import read_cloud
 from ponderv2.store.store import SceneStore
 from tests.conftest import PROJECT

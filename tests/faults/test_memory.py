@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ponderv2.scenes.collate import collate
-from ponderv2.scenes.config import PretrainDataConfig
-from ponderv2.scenes.dataset import PretrainDataset
-from ponderv2.scenes.split import halves
+from ponderv2.data.config import PretrainDataConfig
+from ponderv2.data.datasets import PretrainDataset
+from ponderv2.scenes.batch import collate, halves
 from ponderv2.training.finite import named_tensors
 from tests.faults.memory import limited, never_enough, split
 from tests.scenes.photographed_room import write_store

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from ponderv2.errors import OutputError
-from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.prepared import PreparedCloud, PreparedScene
+from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
 from tests.conftest import PROJECT

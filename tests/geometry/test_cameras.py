@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ponderv2.geometry.cameras import Camera, project, transform_points, unproject
+from ponderv2.geometry.cameras import Camera, project, unproject
+from ponderv2.geometry.transforms import transform_points
 
 
 def test_one_map_for_all_points_equals_the_same_map_for_each(rng: torch.Generator):

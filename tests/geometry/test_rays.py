@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from ponderv2.geometry.cameras import project, transform_points
+from ponderv2.geometry.cameras import project
 from ponderv2.geometry.rays import RayBundle, intersect_box, rays_that_hit, rays_through_pixels
+from ponderv2.geometry.transforms import transform_points
 
 
 def _views(rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,8 +7,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ponderv2.geometry.volumes import FeatureVolume, corners_at, lookup, trilinear, used_rows
-from ponderv2.geometry.weighted_rows import RowIndex, contracted_sum, weighted_sum
+from ponderv2.geometry.interpolation import (
+    RowIndex,
+    contracted_sum,
+    corners_at,
+    lookup,
+    trilinear,
+    weighted_sum,
+)
+from ponderv2.geometry.volumes import FeatureVolume, used_rows
 
 LOWER, UPPER = (-0.6, -0.5, -0.4), (0.5, 0.7, 0.6)
 

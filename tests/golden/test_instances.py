@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from ponderv2.geometry.voxels import scene_of_each
+from ponderv2.geometry.voxels import batch_index
 from ponderv2.heads.grouping import group_points
 from ponderv2.heads.grouping_config import GroupingConfig
 from ponderv2.heads.instance import instance_losses, object_centres, objects_to_find
 from ponderv2.models.instances import InstancesModel
 from ponderv2.models.instances_config import InstancesModelConfig
-from ponderv2.scenes.batch import SceneBatch
+from ponderv2.scenes.batch import Batch
 from ponderv2.training.weights import strip_wrappers
 from tests.golden.cases import Case, golden_state
 from tests.golden.compare import assert_relative_l2
@@ -60,16 +60,16 @@ def model(case: Case) -> InstancesModel:
 
 
 @pytest.fixture(scope="module")
-def batch(case: Case) -> SceneBatch:
+def batch(case: Case) -> Batch:
     """Scenes of a case; numbers of objects are told apart between scenes."""
     offset = case.tensor("in_offset")
     instance = case.tensor("in_instance")
-    apart = torch.where(instance < 0, -1, instance + 100_000 * scene_of_each(offset))
+    apart = torch.where(instance < 0, -1, instance + 100_000 * batch_index(offset))
     config = case.config["backbone"]
     condition = case.meta.get("condition", case.config.get("condition"))
     if condition is None:
         condition = str(case.arrays["in_condition"]) if "in_condition" in case else config["conditions"][0]
-    return SceneBatch(
+    return Batch(
         coord=case.tensor("in_coord").float(),
         grid_coord=case.tensor("in_grid_coord"),
         feature=case.tensor("in_feat"),
@@ -83,9 +83,7 @@ def batch(case: Case) -> SceneBatch:
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_losses_equal_the_published_ones(
-    case: Case, model: InstancesModel, batch: SceneBatch, mode: str
-) -> None:
+def test_losses_equal_the_published_ones(case: Case, model: InstancesModel, batch: Batch, mode: str) -> None:
     expected = {
         name: float(given(case, f"out_{mode}_{name}", *([f"out_{name}"] if mode == "train" else [])))
         for name in ("seg_loss", "bias_l1_loss", "bias_cosine_loss", "loss")
@@ -96,7 +94,7 @@ def test_losses_equal_the_published_ones(
         assert float(result.detach()) == pytest.approx(value, rel=1e-3, abs=1e-4), name
 
 
-def test_centres_equal_the_published_ones(case: Case, batch: SceneBatch) -> None:
+def test_centres_equal_the_published_ones(case: Case, batch: Batch) -> None:
     centre = given(case, "in_instance_centroid", "out_instance_centroid")
     instance = objects_to_find(batch.segment, batch.instance, settings(case).ignored_classes)
     inside = instance >= 0
@@ -104,7 +102,7 @@ def test_centres_equal_the_published_ones(case: Case, batch: SceneBatch) -> None
     assert torch.allclose(own[inside], centre[inside].float(), atol=1e-4)
 
 
-def test_losses_of_given_predictions_equal_the_published_ones(case: Case, batch: SceneBatch) -> None:
+def test_losses_of_given_predictions_equal_the_published_ones(case: Case, batch: Batch) -> None:
     """Behind the network, where rounding does not matter."""
     logits = given(case, "out_eval_seg_logits", "out_seg_logits", "in_seg_logits", "in_logit_pred")
     offset = given(case, "out_eval_bias_pred", "out_bias_pred", "in_bias_pred")
@@ -115,13 +113,13 @@ def test_losses_of_given_predictions_equal_the_published_ones(case: Case, batch:
     assert float(losses.total()) == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
-def test_objects_of_given_predictions_equal_the_published_ones(case: Case, batch: SceneBatch) -> None:
+def test_objects_of_given_predictions_equal_the_published_ones(case: Case, batch: Batch) -> None:
     logits = given(case, "out_eval_seg_logits", "out_seg_logits", "in_seg_logits", "in_logit_pred")
     offset = given(case, "out_eval_bias_pred", "out_bias_pred", "in_bias_pred")
     masks = given(case, "out_eval_pred_masks", "out_pred_masks").bool()
     config = settings(case)
     position = (batch.coord + offset) / case.config.get("voxel_size", 0.02)
-    scene = scene_of_each(batch.offset)
+    scene = batch_index(batch.offset)
     found = group_points(position, logits, scene, config.ignored_classes, config.grouping)
     own = torch.stack([found.member == i for i in range(len(found.category))])
     order = torch.tensor([int(torch.nonzero(mask)[0]) for mask in masks]).argsort()

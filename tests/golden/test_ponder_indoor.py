@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from ponderv2.encoder import masking
-from ponderv2.geometry.voxels import SparseVoxels, scene_of_each
+from ponderv2.geometry.voxels import SparseVoxels, batch_index
 from ponderv2.models.pretext import EncodedScenes, PretextModel
 from ponderv2.renderer.sampling import RayNoise
-from ponderv2.scenes.batch import PixelBatch, SceneBatch
+from ponderv2.scenes.batch import Batch, PixelBatch
 from tests.golden.cases import Case, fill_weights
 from tests.golden.compare import (
     BACKBONE_GRADIENT,
@@ -45,7 +45,7 @@ def model(case: Case) -> PretextModel:
 
 
 @pytest.fixture(scope="module")
-def batch(case: Case) -> SceneBatch:
+def batch(case: Case) -> Batch:
     return batch_of(case)
 
 
@@ -58,7 +58,7 @@ def model_of(case: Case) -> PretextModel:
     return model
 
 
-def batch_of(case: Case) -> SceneBatch:
+def batch_of(case: Case) -> Batch:
     """The scenes and pixels of a case."""
     n_scenes, n_views, _ = case.tensor("in_pixel_x").shape
     x, y = case.tensor("in_pixel_x"), case.tensor("in_pixel_y")
@@ -75,7 +75,7 @@ def batch_of(case: Case) -> SceneBatch:
         depth=millimetres.reshape(-1),
         label=case.tensor("in_semantic")[scene, view, y, x].reshape(-1),
     )
-    return SceneBatch(
+    return Batch(
         coord=case.tensor("in_coord"),
         grid_coord=case.tensor("in_grid_coord"),
         feature=case.tensor("in_feat"),
@@ -102,7 +102,7 @@ MASKS = ("in_mask", "in_hidden", "in_masked")
 """Which voxels are hidden, one entry a voxel; the published code hides them in both modes."""
 
 
-def masked(case: Case, model: PretextModel, batch: SceneBatch, mode: str) -> SceneBatch:
+def masked(case: Case, model: PretextModel, batch: Batch, mode: str) -> Batch:
     """The batch with hidden voxels behind the learned vector of the model."""
     if model.config.mask is None:
         return batch
@@ -112,9 +112,9 @@ def masked(case: Case, model: PretextModel, batch: SceneBatch, mode: str) -> Sce
     return replace(batch, feature=torch.where(hidden[:, None], model.mtoken, batch.feature))
 
 
-def _hidden_by_noise(case: Case, model: PretextModel, batch: SceneBatch) -> Tensor:
+def _hidden_by_noise(case: Case, model: PretextModel, batch: Batch) -> Tensor:
     """From the random number of each block: those with the smallest numbers of a scene are kept."""
-    scene = scene_of_each(batch.offset)
+    scene = batch_index(batch.offset)
     voxels = SparseVoxels(batch.feature, batch.grid_coord, scene, len(batch.offset))
     noise = case.tensor("in_rand_mask").reshape(-1).double()
     with pytest.MonkeyPatch.context() as patch:
@@ -127,7 +127,7 @@ def _noise(case: Case) -> RayNoise:
     return RayNoise(uniform.flatten(0, 1), (importance.flatten(0, 1),))
 
 
-def test_rays_and_targets_are_the_published_ones(case: Case, model: PretextModel, batch: SceneBatch) -> None:
+def test_rays_and_targets_are_the_published_ones(case: Case, model: PretextModel, batch: Batch) -> None:
     encoded = _frames_only(model, batch)
     rays = model.rays(batch, encoded)
     scale = encoded.scale * case.tensor("in_depth_scale")
@@ -138,13 +138,13 @@ def test_rays_and_targets_are_the_published_ones(case: Case, model: PretextModel
     assert_absolute(case, "out_target_depth", rays.distance[:, None], 1e-5)
 
 
-def _frames_only(model: PretextModel, batch: SceneBatch) -> Any:
+def _frames_only(model: PretextModel, batch: Batch) -> Any:
     from ponderv2.lift.volume_frame import scene_frames
 
     return scene_frames(batch.coord, batch.offset, model.config.frame)
 
 
-def test_one_training_step_is_the_published_one(case: Case, model: PretextModel, batch: SceneBatch) -> None:
+def test_one_training_step_is_the_published_one(case: Case, model: PretextModel, batch: Batch) -> None:
     skip_without(case, "out_train")
     model.train()
     state = {name: value.clone() for name, value in model.state_dict().items()}
@@ -180,7 +180,7 @@ def _assert_scalar(case: Case, name: str, value: Tensor, bound: float) -> None:
         assert float(value.detach()) == pytest.approx(case.scalar(name), rel=bound), name
 
 
-def test_evaluation_is_the_published_one(case: Case, model: PretextModel, batch: SceneBatch) -> None:
+def test_evaluation_is_the_published_one(case: Case, model: PretextModel, batch: Batch) -> None:
     skip_without(case, "out_eval")
     model.eval()
     with torch.no_grad():
@@ -209,7 +209,7 @@ def _assert_rendered(case: Case, prefix: str, output: Any, bound: float, p99: fl
 
 
 def test_the_point_loss_reaches_the_backbone_only_when_it_is_included(
-    case: Case, model: PretextModel, batch: SceneBatch
+    case: Case, model: PretextModel, batch: Batch
 ) -> None:
     if "out_train_ppt_grad_backbone_norm" not in case:
         pytest.skip(f"{case.name} holds no gradient of the point loss")
@@ -226,11 +226,11 @@ def test_the_point_loss_reaches_the_backbone_only_when_it_is_included(
     assert_norm(case, "out_train_ppt_grad_head_norm", included.proj_head.weight.grad, 5e-3)
 
 
-def test_a_batch_is_not_changed_by_a_step(case: Case, model: PretextModel, batch: SceneBatch) -> None:
+def test_a_batch_is_not_changed_by_a_step(case: Case, model: PretextModel, batch: Batch) -> None:
     before = replace(batch, feature=batch.feature.clone(), coord=batch.coord.clone())
     model.eval()
     with torch.no_grad():
         encoded: EncodedScenes = model.build_volume(batch)
-    assert len(encoded.feature) == len(scene_of_each(batch.offset))
+    assert len(encoded.feature) == len(batch_index(batch.offset))
     torch.testing.assert_close(batch.feature, before.feature)
     torch.testing.assert_close(batch.coord, before.coord)

@@ -17,9 +17,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ponderv2.data.voxelise import fnv_hash, grid_cells, group_by_voxel
 from ponderv2.encoder.build import build_encoder, build_projection
-from ponderv2.geometry.voxels import SparseVoxels, scene_of_each
-from ponderv2.scenes.voxelise import fnv_hash, grid_cells, group_by_voxel
+from ponderv2.geometry.voxels import SparseVoxels, batch_index
 from tests.golden import test_ponder_indoor, test_projection, test_renderer, test_sparse_unet, test_transforms
 from tests.golden.cases import Case, InputRule, fill_weights, rule_of_text, seeded_normal
 from tests.golden.compare import assert_rows
@@ -189,7 +189,7 @@ def test_gradients_of_features_may_be_reduced(tmp_path: Path, rng: torch.Generat
     fill_weights(module, write(tmp_path / "w.npz", BACKBONE, weights(module)))
     cells = torch.unique(torch.randint(0, 12, (300, 3), generator=rng), dim=0)
     feature, offset = seeded_normal("feat", (len(cells), 4)).requires_grad_(), torch.tensor([len(cells)])
-    output = module.eval()(SparseVoxels(feature, cells, scene_of_each(offset), 1))
+    output = module.eval()(SparseVoxels(feature, cells, batch_index(offset), 1))
     (output * seeded_normal("cotangent", tuple(output.shape))).sum().div(math.sqrt(output.numel())).backward()
     arrays = weights(module) | {"in_grid_coord": cells, "in_offset": offset, "in_feat": feature}
     assert feature.grad is not None

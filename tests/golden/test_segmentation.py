@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ponderv2.models.finetuned import SegmentationModel
-from ponderv2.scenes.batch import SceneBatch
+from ponderv2.scenes.batch import Batch
 from tests.golden.cases import Case, golden_state
 from tests.golden.compare import assert_parameter_gradients, assert_rows
 from tests.golden.official_configs import segmentation_config
@@ -28,12 +28,12 @@ def own_name(official: str) -> str:
     return f"head.{name}" if name.startswith(OF_HEAD) else name.replace("backbone.final.", "head.final.")
 
 
-def batch_of(case: Case) -> SceneBatch:
+def batch_of(case: Case) -> Batch:
     grid_coord, offset = case.tensor("in_grid_coord"), case.tensor("in_offset")
     condition = case.meta.get("condition", case.config.get("condition", ""))
     if "in_condition" in case:
         condition = str(case.arrays["in_condition"])
-    return SceneBatch(
+    return Batch(
         coord=case.tensor("in_coord") if "in_coord" in case else grid_coord.float(),
         grid_coord=grid_coord,
         feature=case.tensor("in_feat"),

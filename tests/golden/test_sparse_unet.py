@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ponderv2.encoder.build import build_encoder
 from ponderv2.encoder.sparse_unet import SparseUNet
-from ponderv2.geometry.voxels import SparseVoxels, scene_of_each
+from ponderv2.geometry.voxels import SparseVoxels, batch_index
 from tests.golden.cases import Case, fill_weights, seeded_normal
 from tests.golden.compare import (
     FEATURES,
@@ -37,7 +37,7 @@ def run(case: Case, model: SparseUNet, mode: str) -> tuple[Tensor, Tensor]:
     model.train(mode == "train").zero_grad()
     feature = case.tensor("in_feat").requires_grad_()
     offset = case.tensor("in_offset")
-    voxels = SparseVoxels(feature, case.tensor("in_grid_coord"), scene_of_each(offset), len(offset))
+    voxels = SparseVoxels(feature, case.tensor("in_grid_coord"), batch_index(offset), len(offset))
     output = model(voxels, **_prompt(case))
     cotangent = seeded_normal("cotangent", tuple(output.shape))
     loss = (output * cotangent).sum() / math.sqrt(output.numel())

@@ -9,17 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from ponderv2.geometry.cameras import Camera
-from ponderv2.scenes.augment_geometry import (
-    centre_shift,
-    flip_matrix,
-    middle,
-    rotation_matrix,
-    scale_matrix,
-)
-from ponderv2.scenes.features import normalised_color
-from ponderv2.scenes.scene import Frame, PointCloud, Scene
-from ponderv2.scenes.voxelise import (
+from ponderv2.data.augmentation import centre_shift, middle
+from ponderv2.data.preprocess import normalised_color
+from ponderv2.data.voxelise import (
     fnv_hash,
     grid_cells,
     group_by_voxel,
@@ -27,6 +19,9 @@ from ponderv2.scenes.voxelise import (
     ravel_hash,
     voxelise,
 )
+from ponderv2.geometry.cameras import Camera
+from ponderv2.geometry.transforms import flip_matrix, rotation_matrix, scale_matrix
+from ponderv2.scenes.scene import Frame, PointCloud, Scene
 from tests.golden.cases import Case
 from tests.golden.compare import assert_absolute, skip_without
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ponderv2.geometry.voxels import scene_of_each
+from ponderv2.geometry.voxels import batch_index
 from ponderv2.lift.config import CubeFrameConfig, DensifyConfig
 from ponderv2.lift.densify import densify
 from ponderv2.lift.volume_frame import VolumeFrame, scene_frames
@@ -24,7 +24,7 @@ def frames(case: Case) -> VolumeFrame:
 
 
 def test_points_and_cameras_equal_the_published_cube(case: Case, frames: VolumeFrame) -> None:
-    scene = scene_of_each(case.tensor("in_offset"))
+    scene = batch_index(case.tensor("in_offset"))
     edge = 1.0 / frames.scale
     limit = 0.5 - 1e-5
     inside = frames.cube_coord(case.tensor("in_coord"), scene).clamp(-limit, limit)
@@ -42,7 +42,7 @@ def borderline(case: Case, frames: VolumeFrame, config: DensifyConfig) -> int:
     """How many points lie at a border of their cell: as stored, else found here."""
     if "aux_near_cell_border" in case:
         return int(case.tensor("aux_near_cell_border").sum())
-    scene = scene_of_each(case.tensor("in_offset"))
+    scene = batch_index(case.tensor("in_offset"))
     position = (frames.cube_coord(case.tensor("in_coord"), scene) + 0.5) / frames.scale[scene, None]
     part = (position / config.grid_size) % 1.0
     return int(((part < BORDER) | (part > 1 - BORDER)).any(1).sum())

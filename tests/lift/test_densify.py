@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ponderv2.geometry.volumes import FeatureVolume
-from ponderv2.geometry.voxels import scene_of_each
+from ponderv2.geometry.voxels import batch_index
 from ponderv2.lift.config import CubeFrameConfig, DensifyConfig
 from ponderv2.lift.densify import _resizing, densify, mean_per_cell
 from ponderv2.lift.volume_frame import VolumeFrame, scene_frames
@@ -62,7 +62,7 @@ def frames_of(coord: Tensor, edge: float | None = None) -> VolumeFrame:
 def test_longest_side_becomes_one_and_the_floor_lies_at_the_bottom(rng: torch.Generator) -> None:
     coord = room_points(rng)
     frames = frames_of(coord)
-    position = frames.cube_coord(coord, scene_of_each(OFFSET))
+    position = frames.cube_coord(coord, batch_index(OFFSET))
     for part in position.split([300, 200]):
         size = part.amax(0) - part.amin(0)
         torch.testing.assert_close(size.max(), torch.tensor(1.0), atol=1e-4, rtol=0)
@@ -73,7 +73,7 @@ def test_longest_side_becomes_one_and_the_floor_lies_at_the_bottom(rng: torch.Ge
 def test_matrix_and_scale_say_the_same(rng: torch.Generator) -> None:
     coord = room_points(rng)
     frames = frames_of(coord, edge=6.0)
-    scene = scene_of_each(OFFSET)
+    scene = batch_index(OFFSET)
     torch.testing.assert_close(frames.scale, torch.full((2,), 1 / 6))
     homogeneous = torch.cat([coord, torch.ones(500, 1)], 1)
     moved = torch.einsum("pij,pj->pi", frames.to_cube[scene], homogeneous)
@@ -91,7 +91,7 @@ def test_aligned_volume_matches_the_loop(rng: torch.Generator, box: str) -> None
     frames = frames_of(coord)
     volume = densify(feature, coord, OFFSET, frames, DensifyConfig(grid_shape=GRID, box=box))
     assert volume.values.shape == (2, 3, 5, 7, 9)
-    scene = scene_of_each(OFFSET)
+    scene = batch_index(OFFSET)
     expected = looped_volume(feature, frames.cube_coord(coord, scene), scene, volume)
     torch.testing.assert_close(volume.values, expected)
 
@@ -125,7 +125,7 @@ def test_bounds_hold_all_points_and_waste_nothing(rng: torch.Generator) -> None:
     coord = room_points(rng, (4.0, 3.0, 0.5))
     frames = frames_of(coord)
     volume = densify(torch.ones(500, 1), coord, OFFSET, frames, DensifyConfig(grid_shape=GRID, box="bounds"))
-    position = frames.cube_coord(coord, scene_of_each(OFFSET))
+    position = frames.cube_coord(coord, batch_index(OFFSET))
     for scene, part in enumerate(position.split([300, 200])):
         assert torch.all(part >= volume.lower[scene]) and torch.all(part <= volume.upper[scene])
         height = volume.upper[scene, 2] - volume.lower[scene, 2]
@@ -147,7 +147,7 @@ def test_published_volume_is_the_mean_over_groups_of_small_cells(rng: torch.Gene
     volume = densify(feature, coord, OFFSET, frames, config)
     assert volume.corners_are_centres
     torch.testing.assert_close(volume.upper, torch.full((2, 3), 0.5505))
-    scene = scene_of_each(OFFSET)
+    scene = batch_index(OFFSET)
     position = frames.cube_coord(coord, scene)
     sums, counts = torch.zeros(2, 3, 5, 7, 9), torch.zeros(2, 5, 7, 9)
     for s, (start, end) in enumerate([(0, 300), (300, 500)]):

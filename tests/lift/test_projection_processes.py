@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ponderv2.encoder.build import build_projection
-from ponderv2.geometry.cells import CellVolume
+from ponderv2.geometry.volumes import SparseVolume
 from ponderv2.lift.config import DoubleConvUNet3DConfig, UNet3DConfig
 from ponderv2.lift.sparse_input_conv import DENSE_OCCUPANCY_THRESHOLD
 from ponderv2.training.distributed import free_port
@@ -20,7 +20,7 @@ CONFIGS = [
 SIZE = (6, 7, 5)
 
 
-def cells(shares: tuple[float, ...]) -> CellVolume:
+def cells(shares: tuple[float, ...]) -> SparseVolume:
     """One scene for each share of occupied cells."""
     rng = torch.Generator().manual_seed(len(shares))
     n_inner = int(np.prod(SIZE))
@@ -28,22 +28,22 @@ def cells(shares: tuple[float, ...]) -> CellVolume:
     number = torch.cat([one + scene * n_inner for scene, one in enumerate(chosen)])
     rows = torch.randn(len(number), 6, dtype=torch.float64, generator=rng)
     n_scenes = len(shares)
-    return CellVolume(rows, number, (n_scenes, *SIZE), torch.zeros(n_scenes, 3), torch.ones(n_scenes, 3))
+    return SparseVolume(rows, number, (n_scenes, *SIZE), torch.zeros(n_scenes, 3), torch.ones(n_scenes, 3))
 
 
-def scene_of(volume: CellVolume, scene: int) -> CellVolume:
+def scene_of(volume: SparseVolume, scene: int) -> SparseVolume:
     n_inner = int(np.prod(SIZE))
     own = volume.number // n_inner == scene
     number = volume.number[own] - scene * n_inner
-    return CellVolume(volume.rows[own], number, (1, *SIZE), volume.lower[:1], volume.upper[:1])
+    return SparseVolume(volume.rows[own], number, (1, *SIZE), volume.lower[:1], volume.upper[:1])
 
 
-def outcome(config: UNet3DConfig | DoubleConvUNet3DConfig, volume: CellVolume) -> dict[str, np.ndarray]:
+def outcome(config: UNet3DConfig | DoubleConvUNet3DConfig, volume: SparseVolume) -> dict[str, np.ndarray]:
     """Values, gradients of rows and parameters, running statistics."""
     torch.manual_seed(0)
     model = build_projection(config, 6).double()
     rows = volume.rows.clone().requires_grad_()
-    found = model(CellVolume(rows, volume.number, volume.shape, volume.lower, volume.upper))
+    found = model(SparseVolume(rows, volume.number, volume.shape, volume.lower, volume.upper))
     (found.sin() * torch.arange(5.0)[:, None, None, None]).sum().backward()
     named = {"values": found, "rows": rows.grad, **dict(model.named_buffers())}
     named |= {name: parameter.grad for name, parameter in model.named_parameters()}

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ponderv2.encoder.build import build_projection
-from ponderv2.geometry.cells import CellVolume
+from ponderv2.geometry.volumes import SparseVolume
 from ponderv2.lift import sparse_input_conv as cell_unit
 from ponderv2.lift.config import ConvBlock3DConfig, DoubleConvUNet3DConfig, UNet3DConfig
 from ponderv2.lift.sparse_input_conv import dilation
@@ -25,13 +25,13 @@ CONFIGS = [
 Result = list[Tensor]
 
 
-def cells(rng: torch.Generator, size: tuple[int, int, int], share: float = 0.1) -> CellVolume:
+def cells(rng: torch.Generator, size: tuple[int, int, int], share: float = 0.1) -> SparseVolume:
     number = (torch.rand(2, *size, generator=rng) < share).flatten().nonzero()[:, 0]
     rows = torch.randn(len(number), 6, dtype=torch.float64, generator=rng).requires_grad_()
-    return CellVolume(rows, number, (2, *size), torch.zeros(2, 3), torch.ones(2, 3))
+    return SparseVolume(rows, number, (2, *size), torch.zeros(2, 3), torch.ones(2, 3))
 
 
-def outcome(model: torch.nn.Module, volume: Tensor | CellVolume, rows: Tensor) -> Result:
+def outcome(model: torch.nn.Module, volume: Tensor | SparseVolume, rows: Tensor) -> Result:
     """Values, gradients of input and parameters, running statistics."""
     found = model(volume)
     weights = torch.sin(torch.arange(found.numel(), dtype=found.dtype)).view(found.shape)

@@ -9,7 +9,7 @@ from ponderv2.encoder.config import PromptedSparseUNetConfig, SparseUNetConfig
 from ponderv2.heads.config import LinearHeadConfig
 from ponderv2.models.finetuned import SegmentationModel, calibrate_normalisation
 from ponderv2.models.segmentation_config import SegmentationModelConfig
-from ponderv2.scenes.batch import SceneBatch
+from ponderv2.scenes.batch import Batch
 
 SMALL = {"base_channels": 8, "channels": (8, 12, 12, 8), "layers": (1, 1, 1, 1)}
 
@@ -21,14 +21,14 @@ def config(**changes) -> SegmentationModelConfig:
 
 
 @pytest.fixture
-def batch(rng: torch.Generator) -> SceneBatch:
+def batch(rng: torch.Generator) -> Batch:
     """Two scenes; the class is given by the first feature."""
     cells = torch.unique(torch.randint(0, 8, (150, 3), generator=rng), dim=0)
     cells = torch.cat([cells, cells])
     feature = torch.randn(len(cells), 6, generator=rng)
     segment = torch.bucketize(feature[:, 0].contiguous(), torch.tensor([-0.4, 0.4]))
     segment[::7] = -1
-    return SceneBatch(
+    return Batch(
         coord=cells * 0.1,
         grid_coord=cells,
         feature=feature,
@@ -40,7 +40,7 @@ def batch(rng: torch.Generator) -> SceneBatch:
     )
 
 
-def test_every_parameter_gets_a_gradient(batch: SceneBatch) -> None:
+def test_every_parameter_gets_a_gradient(batch: Batch) -> None:
     model = SegmentationModel(config())
     step = model(batch)
     assert step.logits.shape == (len(batch.coord), 3)
@@ -48,7 +48,7 @@ def test_every_parameter_gets_a_gradient(batch: SceneBatch) -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_few_steps_learn_a_class_given_by_a_feature(batch: SceneBatch) -> None:
+def test_few_steps_learn_a_class_given_by_a_feature(batch: Batch) -> None:
     model = SegmentationModel(config())
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
     first = None
@@ -61,7 +61,7 @@ def test_few_steps_learn_a_class_given_by_a_feature(batch: SceneBatch) -> None:
     assert first is not None and float(model(batch).losses.total().detach()) < 0.8 * first
 
 
-def test_frozen_encoder_is_not_touched_by_training(batch: SceneBatch) -> None:
+def test_frozen_encoder_is_not_touched_by_training(batch: Batch) -> None:
     model = SegmentationModel(config(freeze_encoder=True)).train()
     before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
     optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
@@ -72,7 +72,7 @@ def test_frozen_encoder_is_not_touched_by_training(batch: SceneBatch) -> None:
     assert {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad} == {"head"}
 
 
-def test_calibration_stores_the_statistics_of_the_batches(batch: SceneBatch) -> None:
+def test_calibration_stores_the_statistics_of_the_batches(batch: Batch) -> None:
     """After calibration on one batch, evaluation gives what training gives on it."""
     model = SegmentationModel(config(freeze_encoder=True)).eval()
     raw = model.encode(batch)
@@ -86,7 +86,7 @@ def test_calibration_stores_the_statistics_of_the_batches(batch: SceneBatch) -> 
     assert not any(m.momentum is None for m in model.backbone.modules() if hasattr(m, "momentum"))
 
 
-def test_prompted_encoder_uses_the_named_condition(batch: SceneBatch) -> None:
+def test_prompted_encoder_uses_the_named_condition(batch: Batch) -> None:
     encoder = PromptedSparseUNetConfig(**SMALL, conditions=("toy", "other"), context_channels=16)
     head = LinearHeadConfig(n_classes=3)
     model = SegmentationModel(SegmentationModelConfig(encoder=encoder, head=head)).eval()
@@ -95,7 +95,7 @@ def test_prompted_encoder_uses_the_named_condition(batch: SceneBatch) -> None:
     assert not torch.allclose(model.logits(batch), other.logits(batch))
 
 
-def test_unknown_condition_is_refused(batch: SceneBatch) -> None:
+def test_unknown_condition_is_refused(batch: Batch) -> None:
     encoder = PromptedSparseUNetConfig(**SMALL, conditions=("ScanNet",), context_channels=16)
     model = SegmentationModel(SegmentationModelConfig(encoder=encoder, head=LinearHeadConfig(n_classes=3)))
     with pytest.raises(ValueError, match="'toy'"):

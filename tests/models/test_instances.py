@@ -13,7 +13,7 @@ from ponderv2.encoder.config import PromptedSparseUNetConfig, SparseUNetConfig
 from ponderv2.heads.grouping_config import GroupingConfig
 from ponderv2.models.instances import InstancesModel
 from ponderv2.models.instances_config import InstancesModelConfig
-from ponderv2.scenes.batch import SceneBatch
+from ponderv2.scenes.batch import Batch
 from ponderv2.training.weights import strip_wrappers
 
 SMALL = {"base_channels": 8, "channels": (8, 12, 12, 8), "layers": (1, 1, 1, 1)}
@@ -26,7 +26,7 @@ def config(**changes) -> InstancesModelConfig:
 
 
 @pytest.fixture
-def batch(rng: torch.Generator) -> SceneBatch:
+def batch(rng: torch.Generator) -> Batch:
     """Two scenes of a floor (class 0) and three cubes; features tell class and the way to the centre."""
     cube = torch.cartesian_prod(*[torch.arange(5)] * 3)
     floor = torch.cartesian_prod(torch.arange(24), torch.arange(24), torch.arange(1))
@@ -38,7 +38,7 @@ def batch(rng: torch.Generator) -> SceneBatch:
     coord = (cells + 0.5) * SIZE
     feature = torch.cat([torch.nn.functional.one_hot(segment, 3).float(), 10 * (centre - coord)], dim=1)
     one = len(cells)
-    return SceneBatch(
+    return Batch(
         coord=coord.repeat(2, 1),
         grid_coord=cells.repeat(2, 1),
         feature=feature.repeat(2, 1),
@@ -51,7 +51,7 @@ def batch(rng: torch.Generator) -> SceneBatch:
     )
 
 
-def test_every_parameter_gets_a_gradient(batch: SceneBatch) -> None:
+def test_every_parameter_gets_a_gradient(batch: Batch) -> None:
     model = InstancesModel(config())
     step = model(batch)
     assert step.logits.shape == (len(batch.coord), 3) and step.offset.shape == batch.coord.shape
@@ -59,7 +59,7 @@ def test_every_parameter_gets_a_gradient(batch: SceneBatch) -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_a_batch_without_objects_still_gives_every_parameter_a_gradient(batch: SceneBatch) -> None:
+def test_a_batch_without_objects_still_gives_every_parameter_a_gradient(batch: Batch) -> None:
     model = InstancesModel(config(ignored_classes=(0, 1, 2)))
     model(batch).losses.total().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
@@ -72,7 +72,7 @@ def test_frozen_encoder_leaves_only_the_heads_to_training() -> None:
 
 
 def test_with_true_classes_and_offsets_the_objects_are_the_true_ones(
-    batch: SceneBatch, monkeypatch: pytest.MonkeyPatch
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three cubes in each of two scenes in one place: six objects, in the order of their first points."""
     model = InstancesModel(config()).eval()

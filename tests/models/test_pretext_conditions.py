@@ -10,7 +10,7 @@ import torch
 
 from ponderv2.models.config import PretextConfig, TextTargetConfig
 from ponderv2.models.pretext import PretextModel, PretextStep, class_cosines, point_loss
-from ponderv2.scenes.batch import PixelBatch, SceneBatch
+from ponderv2.scenes.batch import Batch, PixelBatch
 from tests.sparse.twins import random_voxels
 
 BACKBONE_ORDER = ("ScanNet", "S3DIS", "Structured3D")
@@ -51,7 +51,7 @@ def config(**semantic: Any) -> PretextConfig:
     )
 
 
-def batch_of(condition: str, rng: torch.Generator) -> SceneBatch:
+def batch_of(condition: str, rng: torch.Generator) -> Batch:
     """Voxels of two scenes with labels, each looked at by one camera."""
     grid_coord, scene = random_voxels(rng, n_scenes=2, size=8)
     scene, order = torch.sort(scene, stable=True)
@@ -59,7 +59,7 @@ def batch_of(condition: str, rng: torch.Generator) -> SceneBatch:
     camera = torch.eye(4)
     camera[:3, 3] = torch.tensor([-0.8, -0.8, 1.0])
     pixel = torch.rand(20, 2, generator=rng) * 8
-    return SceneBatch(
+    return Batch(
         coord=grid_coord * 0.2 + 0.1,
         grid_coord=grid_coord,
         feature=torch.randn(n, 6, generator=rng),
@@ -81,7 +81,7 @@ def batch_of(condition: str, rng: torch.Generator) -> SceneBatch:
     )
 
 
-def step_of(model: PretextModel, batch: SceneBatch) -> PretextStep:
+def step_of(model: PretextModel, batch: Batch) -> PretextStep:
     return model(batch, torch.Generator().manual_seed(1))
 
 

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from benchmarks.step_parts import Clock, forward
-from ponderv2.geometry import weighted_rows
+from ponderv2.geometry import interpolation as weighted_rows
 from ponderv2.models.pretext import PretextModel
 from ponderv2.renderer import decoder
 from ponderv2.renderer.sampling import draw_noise_of_scenes
-from ponderv2.scenes.batch import SceneBatch
+from ponderv2.scenes.batch import Batch
 from tests.models.test_pretext_conditions import batch_of, config, step_of
 
 WAITS = {
@@ -36,14 +36,14 @@ MOST_WAITS = 75
 """In one step of a net of two stages; each further stage adds about ten, for its kernel map."""
 
 
-def every_cell_first(model: PretextModel, batch: SceneBatch) -> Tensor:
+def every_cell_first(model: PretextModel, batch: Batch) -> Tensor:
     """The loss with the features of every cell of the volume, as `build_volume` makes them."""
     encoded = model.build_volume(batch, torch.Generator().manual_seed(1))
     rays = model.rays(batch, encoded.frames)
     counts = torch.bincount(rays.rays.scene, minlength=2).tolist()
-    from ponderv2.randomness import generators_of_scenes
+    from ponderv2.randomness import scene_generators
 
-    generators = generators_of_scenes(torch.Generator().manual_seed(1), 2)
+    generators = scene_generators(torch.Generator().manual_seed(1), 2)
     noise = draw_noise_of_scenes(counts, generators, model.config.renderer, torch.device("cpu"))
     output = model.renderer(encoded.volume, rays.rays, noise, target_distance=rays.distance)
     return model.compare(batch, encoded, rays, output).losses.total()

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from ponderv2.errors import SceneError
-from ponderv2.geometry.cameras import project, transform_points
+from ponderv2.geometry.cameras import project
+from ponderv2.geometry.transforms import transform_points
 from ponderv2.reconstruction.camera_files import read_cameras
 from ponderv2.reconstruction.paths import looking_at
 from ponderv2.scenes.scene import Frame, Scene

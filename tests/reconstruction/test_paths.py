@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from ponderv2.errors import SceneError
-from ponderv2.geometry.cameras import Camera, project, transform_points
+from ponderv2.geometry.cameras import Camera, project
+from ponderv2.geometry.transforms import transform_points
 from ponderv2.reconstruction.camera_files import read_cameras
 from ponderv2.reconstruction.config import (
     CameraFileConfig,

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ponderv2.geometry.interpolation import corners_at
 from ponderv2.geometry.rays import RayBundle
-from ponderv2.geometry.volumes import ChannelMap, FeatureVolume, corners_at
+from ponderv2.geometry.volumes import ChannelMap, FeatureVolume
 from ponderv2.renderer import inference
 from ponderv2.renderer.config import (
     DecoderConfig,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene
+from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
 
 SIZE = np.array([4.0, 3.0, 2.5])

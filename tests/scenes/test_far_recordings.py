@@ -11,7 +11,7 @@ import pytest
 
 from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.io.ply import encode_ply, read_ply
-from ponderv2.scenes.dataset_info import DatasetInfo
+from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.scene import Scene
 from ponderv2.scenes.sources.layouts import LAYOUTS
 from ponderv2.scenes.sources.own_surface import own_surface

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from ponderv2.datasets.rgbd.config import FusionConfig, RgbdConfig
-from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.prepared import PreparedCloud, PreparedScene
+from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.sources import rgbd_folder, s3dis, scannet, scannetpp, structured3d
 from ponderv2.scenes.sources.config import CheckConfig
 from ponderv2.scenes.sources.s3dis_config import S3disConfig

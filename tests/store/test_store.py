@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from ponderv2.errors import OutputError, SceneError
-from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedMesh, PreparedScene, Surface
+from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
 
 HEIGHT, WIDTH = 24, 32

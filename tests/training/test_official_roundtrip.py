@@ -21,7 +21,7 @@ from ponderv2.models.instances import InstancesModel
 from ponderv2.models.instances_config import InstancesModelConfig
 from ponderv2.models.pretext import PretextModel
 from ponderv2.models.segmentation_config import SegmentationModelConfig
-from ponderv2.scenes.batch import SceneBatch
+from ponderv2.scenes.batch import Batch
 from ponderv2.training.checkpoint import Checkpoint, load_checkpoint, read_archive, save_checkpoint
 from ponderv2.training.official_models import published_names
 from ponderv2.training.open_checkpoint import OpenCheckpoint, load_model
@@ -130,11 +130,11 @@ def stored(path: Path, state: dict[str, Tensor], prefix: str = "module.") -> Pat
     return path
 
 
-def batch(condition: str) -> SceneBatch:
+def batch(condition: str) -> Batch:
     generator = torch.Generator().manual_seed(3)
     cells = torch.unique(torch.randint(12, (60, 3), generator=generator), dim=0)
     n = len(cells)
-    return SceneBatch(
+    return Batch(
         coord=cells * 0.02,
         grid_coord=cells,
         feature=torch.randn(n, 6, generator=generator),

@@ -7,17 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ponderv2.scenes.batch import SceneBatch
-from ponderv2.scenes.collate import MixingCollate
+from ponderv2.scenes.batch import Batch, MixingCollate
 from ponderv2.training.order import Cycle, Order, Share
 from ponderv2.training.portions import halved, portions_of
 
 N = 8
 
 
-def scene(number: int) -> SceneBatch:
+def scene(number: int) -> Batch:
     """One point in a place of its own."""
-    return SceneBatch(
+    return Batch(
         coord=torch.full((1, 3), float(number)),
         grid_coord=torch.zeros(1, 3, dtype=torch.long),
         feature=torch.ones(1, 1),
@@ -30,7 +29,7 @@ def scene(number: int) -> SceneBatch:
     )
 
 
-def parts(step: int, n_parts: int) -> tuple[list[SceneBatch], list[float]]:
+def parts(step: int, n_parts: int) -> tuple[list[Batch], list[float]]:
     """What one process is given for a step."""
     order = Order(Cycle((N,)), 2, Share(N, 1, 0, n_parts), 0, 9, mix_probability=0.6)
     found = []

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ponderv2.collectives import global_mean
-from ponderv2.randomness import generator_of, generators_of_scenes
-from ponderv2.scenes.batch import SceneBatch
+from ponderv2.randomness import make_generator, scene_generators
+from ponderv2.scenes.batch import Batch
 from ponderv2.sparse.normalisation import BatchNorm
 from ponderv2.training.checkpoint import Checkpoint
 from ponderv2.training.config import OneCycleConfig, SgdConfig, TrainingConfig
@@ -54,15 +54,15 @@ class ToyScenes:
     def __len__(self) -> int:
         return self.n_scenes
 
-    def sample(self, index: int, draw: int) -> SceneBatch:
+    def sample(self, index: int, draw: int) -> Batch:
         """A pure function of index and draw; scenes in `bad` hold NaN."""
-        generator = generator_of("toy", index, draw)
+        generator = make_generator("toy", index, draw)
         n = 20 + 7 * index
         coord = torch.rand(n, 3, generator=generator)
         feature = torch.randn(n, 4, generator=generator) + index
         if index in self.bad:
             feature[3, 1] = float("nan")
-        return SceneBatch(
+        return Batch(
             coord=coord,
             grid_coord=(coord * 50).long(),
             feature=feature,
@@ -74,7 +74,7 @@ class ToyScenes:
         )
 
 
-def collate(batches: list[SceneBatch]) -> SceneBatch:
+def collate(batches: list[Batch]) -> Batch:
     """Scenes one after the other."""
     first = batches[0]
     ends = torch.cumsum(torch.cat([batch.offset for batch in batches]), dim=0)
@@ -93,16 +93,16 @@ class ToyModel(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        generator = generator_of("toy model")
+        generator = make_generator("toy model")
         self.first, self.norm, self.last = nn.Linear(4, 16), BatchNorm(16), nn.Linear(16, 3)
         self.unused = nn.Linear(2, 2)
         for parameter in (*self.first.parameters(), *self.last.parameters(), *self.unused.parameters()):
             parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
 
-    def forward(self, batch: SceneBatch, generator: torch.Generator) -> ToyStep:
+    def forward(self, batch: Batch, generator: torch.Generator) -> ToyStep:
         """Noise is drawn per scene, so that it does not depend on the number of processes."""
         counts = torch.diff(batch.offset, prepend=batch.offset.new_zeros(1)).tolist()
-        generators = generators_of_scenes(generator, len(counts), batch.slots)
+        generators = scene_generators(generator, len(counts), batch.slots)
         noise = torch.cat([torch.randn(n, 4, generator=g) for n, g in zip(counts, generators, strict=True)])
         hidden = torch.relu(self.norm(self.first(batch.feature + 0.1 * noise)))
         wrong = (self.last(hidden) - batch.coord).square().sum(dim=1)

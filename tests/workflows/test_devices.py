@@ -13,7 +13,7 @@ import ponderv2
 from ponder_cli.app import app
 from ponderv2.errors import ResourceError
 from ponderv2.reconstruction.fields import ModelField
-from ponderv2.scenes.dataset_info import DatasetInfo
+from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.scene import Scene
 from ponderv2.store.store import SceneStore
 from ponderv2.training.open_checkpoint import OpenCheckpoint

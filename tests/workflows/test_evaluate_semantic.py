@@ -12,8 +12,8 @@ import pytest
 import torch
 import yaml
 
+from ponderv2.data.config import LabelledDataConfig
 from ponderv2.errors import SceneError
-from ponderv2.scenes.config import SegmentationDataConfig
 from ponderv2.scenes.labels import scannet20
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows import class_metrics, evaluate, finetune
@@ -175,7 +175,7 @@ def test_a_joint_model_is_evaluated_on_the_labels_of_the_dataset(trained: Path, 
         config = {**stored.config, "datasets": datasets}
         store = SceneStore.open(trained / "rooms")
         request = EvaluationRequest(replace(stored, config=config), store, "val", tmp_path)
-        settings = request.settings(SegmentationDataConfig)
+        settings = request.settings(LabelledDataConfig)
         assert (settings.label_field, settings.shuffle) == expected
 
 

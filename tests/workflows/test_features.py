@@ -16,7 +16,7 @@ from ponderv2.errors import CheckpointError, OutputError
 from ponderv2.io.ply import encode_ply
 from ponderv2.models.config import PretextConfig
 from ponderv2.models.pretext import PretextModel
-from ponderv2.scenes.dataset_info import DatasetInfo
+from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
 from ponderv2.training.checkpoint import Checkpoint, save_checkpoint
 from ponderv2.workflows import features as workflow

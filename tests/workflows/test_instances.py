@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from ponderv2.data.config import LabelledDataConfig
+from ponderv2.data.datasets import LabelledDataset
 from ponderv2.errors import PresetError, SceneError
 from ponderv2.evaluation.instances import instance_metrics
 from ponderv2.evaluation.object_overlaps import PredictedObjects, compare_objects
 from ponderv2.io.ply import read_ply
 from ponderv2.models.instances import InstancesModel
-from ponderv2.scenes.config import SegmentationDataConfig
-from ponderv2.scenes.dataset import SegmentationDataset
-from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.labels import scannet20
 from ponderv2.scenes.prepared import PreparedCloud, PreparedScene
+from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
 from ponderv2.training.open_checkpoint import load_model
 from ponderv2.workflows import evaluate, finetune
@@ -162,7 +162,7 @@ def test_a_submission_has_a_file_per_scene_and_a_digit_per_point(tmp_path: Path)
 
 def test_classes_are_exported_without_objects(tmp_path: Path, rooms: Path) -> None:
     """What is written for a model of classes."""
-    data = SegmentationDataset(SceneStore.open(rooms), "val", SegmentationDataConfig())
+    data = LabelledDataset(SceneStore.open(rooms), "val", LabelledDataConfig())
     segment = torch.zeros(1500, dtype=torch.long)
     paths = export_scene(tmp_path / "look", data, 0, SceneExport(segment))
     assert [path.name for path in paths] == ["area_room2_prediction.ply", "area_room2_truth.ply"]

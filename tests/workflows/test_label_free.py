@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from ponderv2.scenes.config import LabelBudgetConfig, PretrainDataConfig
-from ponderv2.scenes.dataset import PretrainDataset
+from ponderv2.data.config import LabelBudgetConfig, PretrainDataConfig
+from ponderv2.data.datasets import PretrainDataset
 from ponderv2.store.store import SceneStore
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.workflows import pretrain

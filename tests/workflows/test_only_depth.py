@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from ponderv2.data.datasets import PretrainDataset
 from ponderv2.errors import SceneError
 from ponderv2.reconstruction.fusion import FusionSettings, TsdfFusion
-from ponderv2.scenes.collate import collate
-from ponderv2.scenes.dataset import PretrainDataset
-from ponderv2.scenes.dataset_info import DatasetInfo
+from ponderv2.scenes.batch import collate, halves
 from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene
-from ponderv2.scenes.split import halves
+from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows import evaluate, pretrain, reconstruct, render
 from ponderv2.workflows.configs import ReconstructConfig, RenderConfig

@@ -15,8 +15,8 @@ import pytest
 
 from ponderv2.checks.check import CheckResult
 from ponderv2.errors import OutputError, ResourceError, SceneError
-from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.prepared import PreparedCloud, PreparedScene, Surface
+from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.sources import SOURCES
 from ponderv2.scenes.sources.source import SourcePlan
 from ponderv2.scenes.sources.synthetic_config import SyntheticConfig

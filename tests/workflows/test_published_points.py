@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import ponderv2
 from ponder_cli.app import app
 from ponder_cli.presets import load_preset
+from ponderv2.data.config import PointDataConfig
 from ponderv2.errors import CheckpointError, PresetError
 from ponderv2.models.config import PretextConfig
 from ponderv2.models.encoder_model import EncoderOnlyModel
@@ -24,7 +25,6 @@ from ponderv2.models.instances import InstancesModel
 from ponderv2.models.instances_config import InstancesModelConfig
 from ponderv2.models.pretext import PretextModel
 from ponderv2.models.segmentation_config import SegmentationModelConfig
-from ponderv2.scenes.config import PointDataConfig
 from ponderv2.scenes.labels import s3dis, structured3d
 from ponderv2.training.checkpoint import Checkpoint, save_checkpoint
 from ponderv2.training.open_checkpoint import OpenCheckpoint
@@ -226,10 +226,10 @@ def test_an_export_and_back_changes_nothing(tmp_path, cloud, ending: str, head: 
 
 @torch.no_grad()
 def _batch(loaded: LoadedModel, cloud: ponderv2.PointCloud) -> Any:
-    from ponderv2.scenes.assemble import assemble
+    from ponderv2.data.preprocess import preprocess
     from ponderv2.scenes.scene import Scene
 
-    return assemble(Scene("x", cloud), loaded.data, "S3DIS", "segment").batch
+    return preprocess(Scene("x", cloud), loaded.data, "S3DIS", "segment").batch
 
 
 def test_a_note_of_the_export_names_what_the_published_code_does_otherwise(tmp_path):

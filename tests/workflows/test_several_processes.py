@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from ponderv2.data.datasets import PretrainDataset
 from ponderv2.lift.densify import pool
 from ponderv2.lift.sparse_input_conv import is_mostly_empty
 from ponderv2.lift.volume_frame import scene_frames
 from ponderv2.models.pretext import PretextModel
-from ponderv2.scenes.dataset import PretrainDataset
 from ponderv2.store.store import SceneStore
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.distributed import Member, free_port

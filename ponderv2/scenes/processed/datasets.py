@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ponderv2.io.text import read_text
-from ponderv2.scenes.dataset_info import LabelSet
+from ponderv2.scenes.reader import LabelSet
 
 DatasetName = Literal["ScanNet", "S3DIS", "Structured3D", "ScanNet++", ""]
 """Name of the condition in published models; empty where a folder is none of them."""

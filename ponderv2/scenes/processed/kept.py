@@ -18,7 +18,7 @@ from numpy import ndarray
 from ponderv2.errors import OutputError
 from ponderv2.io.arrays import read_arrays
 from ponderv2.io.files import cache_folder, write_bytes
-from ponderv2.scenes.recently_used import RecentlyUsed
+from ponderv2.io.lru_cache import LruCache
 
 FORMAT = "2"
 """Changes whenever what is kept changes its meaning."""
@@ -35,7 +35,7 @@ class _Arrays:
         return sum(array.nbytes for array in self.values.values())
 
 
-_in_memory: RecentlyUsed[_Arrays] = RecentlyUsed(512.0)
+_in_memory: LruCache[_Arrays] = LruCache(512.0)
 """Used only where no file can be written."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from ponderv2.scenes.config import FrameChoice
+from ponderv2.scenes.reader import FrameChoice
 from ponderv2.scenes.scene import Scene
 
 __all__ = ["FrameChoice", "SceneLayout"]

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from ponderv2.errors import SceneError
 from ponderv2.io.safe_pickle import PickledFile
-from ponderv2.scenes.dataset_info import DatasetInfo, LabelSet
 from ponderv2.scenes.processed.datasets import DEPTH_SCALE, MAIN_FIELD, dataset_of, label_sets_of
 from ponderv2.scenes.processed.layout import SceneLayout
 from ponderv2.scenes.processed.photographs import Photographs
 from ponderv2.scenes.processed.pointcept import ArrayScenes
 from ponderv2.scenes.processed.ponderv2 import PickledScenes, label_fields_in
 from ponderv2.scenes.processed.ponderv2_recordings import FOLDER
+from ponderv2.scenes.reader import DatasetInfo, LabelSet
 
 LOOKED_AT = 20
 """Scenes whose names are compared with those of the benchmarks."""

@@ -10,8 +10,8 @@ from pathlib import Path
 from ponderv2.datasets.rgbd.config import GenericConfig, RgbdConfig
 from ponderv2.errors import SceneError
 from ponderv2.io.suggestions import near_neighbour
-from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.prepared import PreparedScene
+from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.sources.fingerprints import files_of_settings, fingerprint, recording_files
 from ponderv2.scenes.sources.given_path import advice_for_folder, folder_of_recording
 from ponderv2.scenes.sources.layouts import LAYOUTS, detect_layout

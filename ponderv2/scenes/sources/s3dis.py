@@ -12,10 +12,10 @@ from numpy import ndarray
 
 from ponderv2.errors import SceneError
 from ponderv2.io.files import digest_of_files
-from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.labels.s3dis import CLASS_NAMES, COLORS
 from ponderv2.scenes.origin import compact
 from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene, Surface
+from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.sources.fingerprints import fingerprint
 from ponderv2.scenes.sources.s3dis_config import S3disConfig
 from ponderv2.scenes.sources.s3dis_room import (

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ponderv2.errors import SceneError
 from ponderv2.io.files import digest_of_file
-from ponderv2.scenes.dataset_info import DatasetInfo, LabelSet
 from ponderv2.scenes.labels import scannet20, scannet200
 from ponderv2.scenes.prepared import PreparedScene
+from ponderv2.scenes.reader import DatasetInfo, LabelSet
 from ponderv2.scenes.sources.fingerprints import fingerprint
 from ponderv2.scenes.sources.scannet_config import ScannetConfig
 from ponderv2.scenes.sources.scannet_labels import TABLE_FILE, read_label_table

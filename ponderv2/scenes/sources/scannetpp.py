@@ -18,10 +18,10 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.labels.scannetpp import class_colors
 from ponderv2.scenes.origin import compact
 from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh, PreparedScene
+from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.sources.fingerprints import fingerprint
 from ponderv2.scenes.sources.scannet_labels import SegmentGroup, read_groups, read_segments
 from ponderv2.scenes.sources.scannet_scene import read_surface

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ponderv2.errors import SceneError
 from ponderv2.io.files import digest_of_files
-from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.labels.structured3d import CLASS_NAMES, COLORS
 from ponderv2.scenes.prepared import PreparedScene
+from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.sources.source import SourcePlan
 from ponderv2.scenes.sources.structured3d_config import Structured3dConfig
 from ponderv2.scenes.sources.structured3d_room import OWN_WORLD, PUBLISHED_WORLD, RoomFiles, prepare_room

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.labels.synthetic import CLASS_COLORS, CLASS_NAMES
 from ponderv2.scenes.prepared import PreparedScene
+from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.sources.source import SourcePlan
 from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from ponderv2.checks.check import CheckSettings, check_scene
+from ponderv2.data.config import LabelledDataConfig, PretrainDataConfig
+from ponderv2.data.datasets import LabelledDataset, PretrainDataset
 from ponderv2.errors import SceneError
-from ponderv2.scenes.config import PretrainDataConfig, SegmentationDataConfig
-from ponderv2.scenes.dataset import PretrainDataset, SegmentationDataset
-from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.labels import s3dis
 from ponderv2.scenes.prepared import PreparedScene
+from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.scene import Frame
 from ponderv2.store.store import SceneStore
 from tests.scenes.processed import writers
@@ -239,7 +239,7 @@ def test_rooms_without_views_are_not_pretrained_on(tmp_path: Path):
     store = SceneStore.open(tmp_path)
     assert store.scene_names("Area_1") == ("hallway_1", "office_1")
     assert PretrainDataset(store, "Area_1", PretrainDataConfig()).names == ("office_1",)
-    assert SegmentationDataset(store, "Area_1", SegmentationDataConfig()).names == ("hallway_1", "office_1")
+    assert LabelledDataset(store, "Area_1", LabelledDataConfig()).names == ("hallway_1", "office_1")
 
 
 def test_the_check_finds_views_and_points_in_one_frame(tmp_path: Path):
@@ -296,6 +296,6 @@ def test_training_batches_equal_those_of_a_prepared_folder(tmp_path: Path):
         for draw in range(3):
             first, second = (data.sample(0, draw) for data in pair)
             assert first.pixels is not None and same(first, second)
-    segmentation = SegmentationDataConfig.model_validate({"voxel": {"size": 0.1}})
-    first, second = (SegmentationDataset(store, "Area_1", segmentation, 3).sample(0, 1) for store in stores)
+    segmentation = LabelledDataConfig.model_validate({"voxel": {"size": 0.1}})
+    first, second = (LabelledDataset(store, "Area_1", segmentation, 3).sample(0, 1) for store in stores)
     assert same(first, second) and int(first.segment.max()) == 2

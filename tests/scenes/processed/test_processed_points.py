@@ -13,9 +13,9 @@ import torch
 
 from ponderv2.errors import SceneError
 from ponderv2.io.safe_pickle import read_pickled
-from ponderv2.scenes.dataset_info import DatasetInfo
 from ponderv2.scenes.normals import estimate_normals
 from ponderv2.scenes.processed import kept, normals
+from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
 from tests.scenes.photographed_room import write_store
 from tests.scenes.processed import writers

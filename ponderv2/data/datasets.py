@@ -1,4 +1,4 @@
-"""Prepared scenes as torch datasets. A sample is a pure function of the seed, its draw and its scene."""
+"""Scenes as torch datasets. A sample is a pure function of the seed, its draw and its scene."""
 
 from __future__ import annotations
 
@@ -11,21 +11,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ponderv2.data.augmentation import augment, centre_shift
+from ponderv2.data.config import LabelledDataConfig, PointDataConfig, PretrainDataConfig
+from ponderv2.data.crops import ATTEMPTS, Region, crop_points, random_region, region_around
+from ponderv2.data.label_budget import apply_label_budget, budget_scenes
+from ponderv2.data.preprocess import preprocess, with_near_points
+from ponderv2.data.views import FrameDecoder, SampledPixels, sample_pixels, surface_points
 from ponderv2.errors import SceneError
-from ponderv2.randomness import generator_of
-from ponderv2.scenes.assemble import assemble
-from ponderv2.scenes.augment import augment
-from ponderv2.scenes.augment_geometry import centre_shift
-from ponderv2.scenes.batch import SceneBatch
-from ponderv2.scenes.collate import MixingCollate, collate
-from ponderv2.scenes.config import PointDataConfig, PretrainDataConfig, SegmentationDataConfig
-from ponderv2.scenes.crops import ATTEMPTS, Region, crop_points, random_region, region_around
-from ponderv2.scenes.decoding import FrameDecoder
-from ponderv2.scenes.far_points import with_near_points
-from ponderv2.scenes.label_budget import budget_scenes, spend_label_budget
+from ponderv2.io.lru_cache import LruCache
+from ponderv2.randomness import make_generator
+from ponderv2.scenes.batch import Batch, MixingCollate, collate
 from ponderv2.scenes.processed.layout import FrameChoice
-from ponderv2.scenes.recently_used import RecentlyUsed
-from ponderv2.scenes.sampling import ChosenPixels, choose_pixels, surface_points
 from ponderv2.scenes.scene import Frame, Scene
 from ponderv2.store.store import SceneStore
 
@@ -73,7 +69,7 @@ def classes_above(largest: int, labels: Int[Tensor, " point"], where: str, label
     )
 
 
-class _Scenes(Dataset[SceneBatch], ABC):
+class _Scenes(Dataset[Batch], ABC):
     """The scenes of one split, kept in memory up to a limit."""
 
     def __init__(
@@ -93,7 +89,7 @@ class _Scenes(Dataset[SceneBatch], ABC):
         self._frames: FrameChoice = config.frames if isinstance(config, PretrainDataConfig) else "none"
         self.label_field = config.label_field or store.info.label_field
         self._largest_class: int | None = None
-        self._memory: RecentlyUsed[_Read] = RecentlyUsed(config.cache_megabytes / 2)
+        self._memory: LruCache[_Read] = LruCache(config.cache_megabytes / 2)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -127,10 +123,10 @@ class _Scenes(Dataset[SceneBatch], ABC):
         return scene
 
     @abstractmethod
-    def sample(self, index: int, draw: int) -> SceneBatch:
+    def sample(self, index: int, draw: int) -> Batch:
         """One scene for one training step."""
 
-    def __getitem__(self, key: tuple[int, int] | int) -> SceneBatch:
+    def __getitem__(self, key: tuple[int, int] | int) -> Batch:
         """The sample of (scene, draw); a bare number is draw 0 of that scene."""
         index, draw = (key, 0) if isinstance(key, int) else key
         return self.sample(index, draw)
@@ -140,7 +136,7 @@ class _Scenes(Dataset[SceneBatch], ABC):
 class ValidationScene:
     """A scene without augmentation and the photographs that were kept from training."""
 
-    batch: SceneBatch
+    batch: Batch
     """Without pixels."""
     frames: tuple[Frame, ...]
     """Cameras in the frame of the batch."""
@@ -175,42 +171,42 @@ class PretrainDataset(_Scenes):
         if scene.name not in self.labelled:
             return _without_picture_labels(replace(scene, cloud=replace(scene.cloud, labels={})))
         if self.label_field in scene.cloud.labels:
-            scene = spend_label_budget(scene, self.config.budget, self.label_field)
+            scene = apply_label_budget(scene, self.config.budget, self.label_field)
         return _without_picture_labels(scene) if self.config.budget.counts_points else scene
 
-    def sample(self, index: int, draw: int) -> SceneBatch:
+    def sample(self, index: int, draw: int) -> Batch:
         """One augmented scene with pixels of its training photographs.
 
         Raises:
             SceneError: the scene has no photograph with a depth.
         """
-        generator = generator_of("pretrain", self.seed, draw, index)
+        generator = make_generator("pretrain", self.seed, draw, index)
         scene = self.scene(index)
         frames = tuple(frame for frame in scene.frames if not frame.held_out)
         region = self._region(scene, frames, generator)
-        pixels = choose_pixels(scene, frames, self.config.views, self.decode, generator, region)
+        pixels = sample_pixels(scene, frames, self.config.views, self.decode, generator, region)
         # Only the chosen cameras are moved: scenes have hundreds.
         scene = replace(scene if region is None else crop_points(scene, region), frames=pixels.frames)
         scene = augment(scene, self.config.augment, generator)
-        done = assemble(scene, self.config, self.condition, self.label_field, generator)
+        done = preprocess(scene, self.config, self.condition, self.label_field, generator)
         return replace(done.batch, pixels=pixels.batch(done.scene.frames))
 
     def validation(self, index: int) -> ValidationScene:
         """The scene and up to `validation_views` held-out photographs (of all, where none is held out)."""
-        generator = generator_of("validation", self.seed, index)
+        generator = make_generator("validation", self.seed, index)
         scene = self.scene(index)
         frames = validation_frames(scene)
         region = self._region(scene, frames, generator)
         views = self.config.views.model_copy(update={"n_views": self.config.validation_views, "n_pixels": 1})
         seen = (
-            choose_pixels(scene, frames, views, self.decode, generator, region)
+            sample_pixels(scene, frames, views, self.decode, generator, region)
             if region is not None
             else None
         )
         chosen = _distinct(seen) if seen is not None else _evenly(frames, self.config.validation_views)
         scene = replace(scene if region is None else crop_points(scene, region), frames=chosen)
         shifted = centre_shift(scene, apply_z=True)
-        done = assemble(shifted, self.config, self.condition, self.label_field)
+        done = preprocess(shifted, self.config, self.condition, self.label_field)
         if region is not None:
             moved = (
                 region.centre + (shifted.cloud.coord[0] - scene.cloud.coord[0]) + done.shift[:3, 3].float()
@@ -225,7 +221,7 @@ class PretrainDataset(_Scenes):
         best, most = None, 0
         one = self.config.views.model_copy(update={"n_views": 1, "n_pixels": 1})
         for _ in range(ATTEMPTS):
-            place = self._place(choose_pixels(scene, frames, one, self.decode, generator))
+            place = self._place(sample_pixels(scene, frames, one, self.decode, generator))
             region = region_around(place, self.config.crop)
             n_points = int(region.contains(scene.cloud.coord).sum())
             if n_points > most:
@@ -234,7 +230,7 @@ class PretrainDataset(_Scenes):
                 break
         return best
 
-    def _place(self, chosen: ChosenPixels) -> Float[Tensor, "3"]:
+    def _place(self, chosen: SampledPixels) -> Float[Tensor, "3"]:
         frame = chosen.frames[0]
         column, row = chosen.pixel[0].long()
         decoded = self.decode(frame)
@@ -257,7 +253,7 @@ def _evenly(frames: tuple[Frame, ...], n_frames: int) -> tuple[Frame, ...]:
     return tuple(frames[(2 * i + 1) * len(frames) // (2 * n_frames)] for i in range(n_frames))
 
 
-def _distinct(chosen: ChosenPixels) -> tuple[Frame, ...]:
+def _distinct(chosen: SampledPixels) -> tuple[Frame, ...]:
     return tuple({frame.id: frame for frame in chosen.frames}.values())
 
 
@@ -265,35 +261,35 @@ def _distinct(chosen: ChosenPixels) -> tuple[Frame, ...]:
 class EvaluationScene:
     """A scene without augmentation, with the way back to all its points."""
 
-    batch: SceneBatch
+    batch: Batch
     inverse: Int[Tensor, " point"]
     """Voxel (row of the batch) of every point of the scene."""
     segment: Int[Tensor, " point"]
     """True class of every point of the scene, -1 = ignore."""
 
 
-class SegmentationDataset(_Scenes):
+class LabelledDataset(_Scenes):
     """Scenes with a class per point."""
 
-    def __init__(self, store: SceneStore, split: str, config: SegmentationDataConfig, seed: int = 0) -> None:
+    def __init__(self, store: SceneStore, split: str, config: LabelledDataConfig, seed: int = 0) -> None:
         super().__init__(store, split, config, budget_scenes(store.scene_names(split), config.budget))
         self.config, self.seed = config, seed
         self.collate = MixingCollate(config.voxel.size)
 
-    def sample(self, index: int, draw: int) -> SceneBatch:
+    def sample(self, index: int, draw: int) -> Batch:
         """One augmented scene with the labels that the budget allows."""
-        generator = generator_of("segmentation", self.seed, draw, index)
-        scene = spend_label_budget(self.labelled_scene(index), self.config.budget, self.label_field)
+        generator = make_generator("segmentation", self.seed, draw, index)
+        scene = apply_label_budget(self.labelled_scene(index), self.config.budget, self.label_field)
         if self.config.crop is not None:
             scene = crop_points(scene, random_region(scene, self.config.crop, generator))
         scene = augment(scene, self.config.augment, generator)
         sphere = self.config.sphere_crop
-        return assemble(scene, self.config, self.condition, self.label_field, generator, sphere).batch
+        return preprocess(scene, self.config, self.condition, self.label_field, generator, sphere).batch
 
     def evaluation(self, index: int) -> EvaluationScene:
         """The whole scene, one point per voxel, with all its labels."""
         scene = self.labelled_scene(index)
-        done = assemble(centre_shift(scene, apply_z=True), self.config, self.condition, self.label_field)
+        done = preprocess(centre_shift(scene, apply_z=True), self.config, self.condition, self.label_field)
         return EvaluationScene(done.batch, done.voxels.inverse, scene.cloud.labels[self.label_field])
 
     def labelled_scene(self, index: int) -> Scene:

@@ -9,12 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from ponderv2.data.config import ViewSamplingConfig
+from ponderv2.data.crops import Region
+from ponderv2.data.views import (
+    DecodedFrame,
+    FrameDecoder,
+    decode,
+    draw_pixels,
+    frames_seeing,
+    sample_pixels,
+    surface_points,
+)
 from ponderv2.errors import SceneError
-from ponderv2.geometry.cameras import Camera, project, transform_points
-from ponderv2.scenes.config import ViewSamplingConfig
-from ponderv2.scenes.crops import Region
-from ponderv2.scenes.decoding import DecodedFrame, FrameDecoder, decode
-from ponderv2.scenes.sampling import choose_pixels, draw_pixels, frames_seeing, surface_points
+from ponderv2.geometry.cameras import Camera, project
+from ponderv2.geometry.transforms import transform_points
 from ponderv2.scenes.scene import Frame, PointCloud, Scene
 
 WIDTH, HEIGHT = 16, 12
@@ -50,7 +58,7 @@ def scene_with(frames: list[Frame], points: torch.Tensor | None = None) -> Scene
 
 def choose(pictures: dict[str, torch.Tensor], config: ViewSamplingConfig, rng: torch.Generator):
     frames = [frame(name) for name in pictures]
-    return choose_pixels(scene_with(frames), frames, config, lambda f: decoded(pictures[f.id]), rng)
+    return sample_pixels(scene_with(frames), frames, config, lambda f: decoded(pictures[f.id]), rng)
 
 
 def test_targets_belong_to_their_pixels(rng: torch.Generator) -> None:
@@ -134,7 +142,7 @@ def test_region_pixels_show_the_region(rng: torch.Generator) -> None:
     flat = torch.full((HEIGHT, WIDTH), 2.0)
     config = ViewSamplingConfig(n_views=2, n_pixels=12)
     scene = scene_with(frames, torch.tensor([[0.3, 0.1, 2.0], [5.0, 0.0, 2.0]]))
-    chosen = choose_pixels(scene, frames, config, lambda _: decoded(flat), rng, region)
+    chosen = sample_pixels(scene, frames, config, lambda _: decoded(flat), rng, region)
     assert {f.id for f in chosen.frames} == {"a"}
     place = torch.cat([(chosen.pixel - INTRINSICS[:2, 2]) / 10.0 * 2.0, torch.full((24, 1), 2.0)], dim=1)
     assert region.contains(place).all()
@@ -162,7 +170,7 @@ def test_cache_is_bounded_and_hands_out_what_it_keeps(monkeypatch: pytest.Monkey
         read.append(one.id)
         return decoded(torch.ones(HEIGHT, WIDTH))
 
-    monkeypatch.setattr("ponderv2.scenes.decoding.decode", fake)
+    monkeypatch.setattr("ponderv2.data.views.decode", fake)
     size = fake(frame("x")).n_bytes
     read.clear()
     decoder = FrameDecoder(megabytes=2.5 * size / 1e6)

@@ -21,7 +21,7 @@ FARTHEST = 1.0e9
 """Points farther from the origin, in radii, are alone: cell numbers stay exact."""
 
 
-def linked_points(
+def radius_components(
     position: Float[Tensor, "point 3"], group: Int[Tensor, " point"], radius: float
 ) -> Int[Tensor, " point"]:
     """Of each point, the lowest number of a point that it is linked to.

@@ -8,8 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ponderv2.geometry import linking
-from ponderv2.geometry.linking import components_by_hooking, connected_components, linked_points
+from ponderv2.geometry import connected_components as linking
+from ponderv2.geometry.connected_components import (
+    components_by_hooking,
+    connected_components,
+    radius_components,
+)
 
 
 def by_search(position: Tensor, group: Tensor, radius: float) -> list[int]:
@@ -50,16 +54,16 @@ def clouds(seed: int) -> dict[str, Tensor]:
 def test_links_equal_those_of_a_search_over_all_pairs(seed: int, radius: float) -> None:
     for name, position in clouds(seed).items():
         group = torch.randint(0, 3, (len(position),), generator=torch.Generator().manual_seed(seed))
-        assert linked_points(position, group, radius).tolist() == by_search(position, group, radius), name
+        assert radius_components(position, group, radius).tolist() == by_search(position, group, radius), name
 
 
 def test_few_pairs_at_a_time_give_the_same_links(monkeypatch: pytest.MonkeyPatch) -> None:
     cases = {name: position for name, position in clouds(9).items() if name in ("dense", "clumped")}
     group = torch.zeros(500, dtype=torch.long)
-    expected = {name: linked_points(value, group[: len(value)], 0.7) for name, value in cases.items()}
+    expected = {name: radius_components(value, group[: len(value)], 0.7) for name, value in cases.items()}
     monkeypatch.setattr(linking, "PAIRS_AT_ONCE", 5)
     for name, position in cases.items():
-        assert torch.equal(linked_points(position, group[: len(position)], 0.7), expected[name])
+        assert torch.equal(radius_components(position, group[: len(position)], 0.7), expected[name])
 
 
 def test_points_on_a_line_are_linked_up_to_but_not_at_the_radius() -> None:
@@ -67,17 +71,17 @@ def test_points_on_a_line_are_linked_up_to_but_not_at_the_radius() -> None:
     position = torch.zeros(4, 3)
     position[:, 1] = torch.tensor([0.0, 1.5, 2.9, 4.3])
     group = torch.zeros(4, dtype=torch.long)
-    assert linked_points(position, group, 1.5).tolist() == [0, 1, 1, 1]
-    assert linked_points(position, torch.tensor([0, 0, 1, 0]), 1.5).tolist() == [0, 1, 2, 3]
+    assert radius_components(position, group, 1.5).tolist() == [0, 1, 1, 1]
+    assert radius_components(position, torch.tensor([0, 0, 1, 0]), 1.5).tolist() == [0, 1, 2, 3]
 
 
 def test_points_that_are_not_finite_are_alone() -> None:
     position = torch.tensor([[0.0, 0, 0], [torch.nan, 0, 0], [0.1, 0, 0], [torch.inf, 0, 0], [1e30, 0, 0]])
-    assert linked_points(position, torch.zeros(5, dtype=torch.long), 1.0).tolist() == [0, 1, 0, 3, 4]
+    assert radius_components(position, torch.zeros(5, dtype=torch.long), 1.0).tolist() == [0, 1, 0, 3, 4]
 
 
 def test_no_points_have_no_links() -> None:
-    assert linked_points(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), 1.0).tolist() == []
+    assert radius_components(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), 1.0).tolist() == []
 
 
 @pytest.mark.parametrize("n_edges", [0, 20, 80, 300])

@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ponderv2.data.config import LabelBudgetConfig
 from ponderv2.errors import SceneError
 from ponderv2.io.files import digest_of_file
 from ponderv2.io.text import content_lines, read_text
-from ponderv2.randomness import generator_of
-from ponderv2.scenes.config import LabelBudgetConfig
-from ponderv2.scenes.scene import Scene
+from ponderv2.randomness import make_generator
+from ponderv2.scenes.scene import PointCloud, Scene
 
 
 def budget_scenes(names: tuple[str, ...], config: LabelBudgetConfig) -> tuple[str, ...]:
@@ -35,7 +35,7 @@ def budget_scenes(names: tuple[str, ...], config: LabelBudgetConfig) -> tuple[st
                 raise SceneError(
                     f"{number} labelled scenes asked for, {len(names)} there", fix="prepare more scenes"
                 )
-            order = torch.randperm(len(names), generator=generator_of("labelled scenes", config.seed))
+            order = torch.randperm(len(names), generator=make_generator("labelled scenes", config.seed))
             return tuple(names[i] for i in sorted(order[:number].tolist()))
         case chosen:
             return _named_scenes(names, chosen, "the budget")
@@ -62,7 +62,7 @@ def _read_names(path: Path) -> tuple[str, ...]:
     return names
 
 
-def spend_label_budget(scene: Scene, config: LabelBudgetConfig, label_field: str) -> Scene:
+def apply_label_budget(scene: Scene, config: LabelBudgetConfig, label_field: str) -> Scene:
     """All labels but those of the chosen points become -1, in every label array.
 
     Chosen are the points that the list names and that have a class, or `points_per_scene` random labelled
@@ -80,7 +80,7 @@ def spend_label_budget(scene: Scene, config: LabelBudgetConfig, label_field: str
         chosen = listed[segment[listed] >= 0]
     else:
         candidates = torch.nonzero(segment >= 0)[:, 0]
-        generator = generator_of("labelled points", config.seed, scene.name)
+        generator = make_generator("labelled points", config.seed, scene.name)
         chosen = candidates[torch.randperm(len(candidates), generator=generator)[: config.points_per_scene]]
     labelled = torch.zeros(len(segment), dtype=torch.long)
     labelled[chosen] = 1
@@ -128,3 +128,12 @@ def _read_points(path: Path, content: str) -> dict[str, Int[np.ndarray, " listed
             raise SceneError(f"{path} holds no list of point numbers for '{name}' but {points.dtype}")
         found[name] = np.unique(points.astype(np.int64))
     return found
+
+
+def with_budget(kept: Int[Tensor, " kept"], cloud: PointCloud) -> Int[Tensor, " all"]:
+    """The kept points and, after them, the points of a label budget that were not kept."""
+    if "labelled" not in cloud.labels:
+        return kept
+    missing = cloud.labels["labelled"] > 0
+    missing[kept] = False
+    return torch.cat([kept, torch.nonzero(missing)[:, 0]])

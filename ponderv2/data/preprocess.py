@@ -2,26 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ponderv2.scenes.augment_geometry import centre_shift_matrix
-from ponderv2.scenes.batch import SceneBatch
-from ponderv2.scenes.config import PointDataConfig, SphereCropConfig
-from ponderv2.scenes.crops import sphere_crop
-from ponderv2.scenes.features import point_features
-from ponderv2.scenes.scene import Scene
-from ponderv2.scenes.voxelise import Voxelisation, offset_in_voxel, voxelise
+from ponderv2.data.augmentation import centre_shift_matrix
+from ponderv2.data.config import FeatureName, PointDataConfig, SphereCropConfig
+from ponderv2.data.crops import sphere_crop
+from ponderv2.data.voxelise import Voxelisation, offset_in_voxel, voxelise
+from ponderv2.scenes.batch import Batch
+from ponderv2.scenes.origin import far_outliers
+from ponderv2.scenes.scene import PointCloud, Scene
+
+
+def normalised_color(color: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+    """0..255 to -1..1."""
+    return color / 127.5 - 1.0
+
+
+def point_features(
+    cloud: PointCloud, names: Sequence[FeatureName], offset: Float[Tensor, "point 3"]
+) -> Float[Tensor, "point channel"]:
+    """The named features of every point, concatenated.
+
+    `offset` is the position within the own voxel (-0.5..0.5): the voxels were made before the last shift.
+    """
+    return torch.cat([_feature(cloud, name, offset) for name in names], dim=1)
+
+
+def _feature(
+    cloud: PointCloud, name: FeatureName, offset: Float[Tensor, "point 3"]
+) -> Float[Tensor, "point part"]:
+    match name:
+        case "color":
+            return normalised_color(cloud.color)
+        case "normal":
+            return cloud.normal
+        case "coord":
+            return cloud.coord
+        case "height":
+            return cloud.coord[:, 2:]
+        case "offset":
+            return 2.0 * offset
+        case "ones":
+            return torch.ones_like(cloud.coord[:, :1])
+
+
+def with_near_points(scene: Scene) -> Scene:
+    """Points far from all others where their nearest other point is: they move no grid.
+
+    Every point keeps its place in the list, and so gets a class.
+    """
+    coord = scene.cloud.coord.numpy()
+    far = far_outliers(coord)
+    if not far.any():
+        return scene
+    from scipy.spatial import KDTree
+
+    moved = coord.copy()
+    moved[far] = coord[~far][np.asarray(KDTree(coord[~far]).query(coord[far])[1])]
+    return replace(scene, cloud=replace(scene.cloud, coord=torch.from_numpy(moved)))
 
 
 @dataclass(frozen=True)
-class Assembled:
+class Preprocessed:
     """A scene as the model sees it, and the way back to its points."""
 
-    batch: SceneBatch
+    batch: Batch
     scene: Scene
     """One point per voxel, in the order of the batch; cameras in the frame of the batch."""
     voxels: Voxelisation
@@ -30,14 +81,14 @@ class Assembled:
     """The last shift, from the frame of the voxels to that of the batch."""
 
 
-def assemble(
+def preprocess(
     scene: Scene,
     config: PointDataConfig,
     condition: str,
     label_field: str,
     generator: torch.Generator | None = None,
     sphere: SphereCropConfig | None = None,
-) -> Assembled:
+) -> Preprocessed:
     """Voxelise, crop, centre in x and y, shuffle.
 
     Without a generator nothing is random: the first point of each voxel, neither crop nor shuffle.
@@ -59,7 +110,7 @@ def batch_of_points(
     cells: tuple[Int[Tensor, "voxel 3"], Float[Tensor, "3"]],
     config: PointDataConfig,
     source: tuple[str, str],
-) -> tuple[SceneBatch, Scene, Float[Tensor, "4 4"]]:
+) -> tuple[Batch, Scene, Float[Tensor, "4 4"]]:
     """The chosen points, centred in x and y: as a batch, as a scene, and the shift between the two frames.
 
     `cells` are the voxels of the points and the corner of voxel (0, 0, 0) in the frame of the scene; `source`
@@ -71,7 +122,7 @@ def batch_of_points(
     shift = centre_shift_matrix(chosen.cloud.coord, apply_z=False)
     chosen = chosen.moved(shift)
     unlabelled = torch.full((len(index),), -1)
-    batch = SceneBatch(
+    batch = Batch(
         coord=chosen.cloud.coord,
         grid_coord=grid_coord,
         feature=point_features(chosen.cloud, config.features, offset),
@@ -92,7 +143,7 @@ def _finish(
     kept: Int[Tensor, " kept"],
     config: PointDataConfig,
     source: tuple[str, str],
-) -> Assembled:
+) -> Preprocessed:
     cells = voxels.grid_coord[kept], voxels.lower
     batch, chosen, shift = batch_of_points(scene, voxels.index[kept], cells, config, source)
-    return Assembled(batch, chosen, voxels, shift)
+    return Preprocessed(batch, chosen, voxels, shift)

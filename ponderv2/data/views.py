@@ -1,4 +1,4 @@
-"""Choose the views and pixels of one training step; only these become rays."""
+"""The images of a scene: decoding, and the choice of the views and pixels of one training step."""
 
 from __future__ import annotations
 
@@ -6,16 +6,65 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from ponderv2.data.config import ViewSamplingConfig
+from ponderv2.data.crops import Region
 from ponderv2.errors import SceneError
-from ponderv2.geometry.cameras import project, transform_points, unproject
+from ponderv2.geometry.cameras import project, unproject
+from ponderv2.geometry.transforms import transform_points
+from ponderv2.io.lru_cache import LruCache
 from ponderv2.scenes.batch import PixelBatch
-from ponderv2.scenes.config import ViewSamplingConfig
-from ponderv2.scenes.crops import Region
-from ponderv2.scenes.decoding import DecodedFrame
 from ponderv2.scenes.scene import Frame, Scene
+
+
+@dataclass(frozen=True)
+class DecodedFrame:
+    """The pictures of one frame, and where a depth was measured."""
+
+    color: UInt8[Tensor, "row column 3"] | None
+    """None: the view has depth alone."""
+    depth: Float[Tensor, "row column"]
+    """Metres; 0 = no measurement."""
+    label: Int[Tensor, "row column"] | None
+    """Class, -1 = unlabelled."""
+    valid: Int[Tensor, " pixel"]
+    """Row-major numbers of the pixels with a depth. Those that a mask hides have none."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that the pictures take."""
+        pictures = (self.color, self.depth, self.valid, self.label)
+        return sum(one.numel() * one.element_size() for one in pictures if one is not None)
+
+
+def decode(frame: Frame) -> DecodedFrame:
+    """Read the pictures of a frame. Depths that are not finite or not positive become 0."""
+    color = frame.read_color() if frame.has_color else None
+    depth = frame.read_depth().float()
+    label = frame.read_semantic().to(torch.int16) if frame.semantic_path is not None else None
+    sizes = {tuple(one.shape[:2]) for one in (color, depth, label) if one is not None}
+    if len(sizes) > 1:
+        raise SceneError(
+            f"the pictures of frame {frame.id} ({frame.depth_path}) differ in size: {sorted(sizes)}",
+            fix="prepare the capture again: prepared pictures are registered and of one size",
+        )
+    depth = torch.where(torch.isfinite(depth) & (depth > 0), depth, torch.zeros_like(depth))
+    valid = torch.nonzero(depth.flatten())[:, 0].to(torch.int32)
+    return DecodedFrame(color, depth, label, valid)
+
+
+class FrameDecoder:
+    """Decodes photographs and keeps the most recently used ones: decoding is most of the cost of a sample."""
+
+    def __init__(self, megabytes: float) -> None:
+        self.memory: LruCache[DecodedFrame] = LruCache(megabytes)
+
+    def __call__(self, frame: Frame) -> DecodedFrame:
+        """The decoded frame, from memory if it is there."""
+        return self.memory.get(str(frame.depth_path), lambda: decode(frame))
+
 
 Decode = Callable[[Frame], DecodedFrame]
 PROBES = 256
@@ -23,7 +72,7 @@ PROBES = 256
 
 
 @dataclass(frozen=True)
-class ChosenPixels:
+class SampledPixels:
     """Pixels of one scene with their targets, view after view; without cameras, which may still move."""
 
     frames: tuple[Frame, ...]
@@ -57,14 +106,14 @@ class ChosenPixels:
         )
 
 
-def choose_pixels(
+def sample_pixels(
     scene: Scene,
     frames: Sequence[Frame],
     config: ViewSamplingConfig,
     decode: Decode,
     generator: torch.Generator,
     region: Region | None = None,
-) -> ChosenPixels:
+) -> SampledPixels:
     """`n_views` views of `n_pixels` pixels each, all with a depth and, with a region, showing it.
 
     Views are drawn without replacement, then with; so are the pixels of a view. Views without usable pixels
@@ -81,7 +130,7 @@ def choose_pixels(
         parts.append(_targets(decode(frame), picked, number))
     columns = (torch.cat(part) for part in zip(*parts, strict=True))
     view, pixel, color, depth, label, colored = columns
-    return ChosenPixels(tuple(frame for frame, _ in views), view, pixel, color, depth, label, colored)
+    return SampledPixels(tuple(frame for frame, _ in views), view, pixel, color, depth, label, colored)
 
 
 def draw_pixels(

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from ponderv2.geometry.volumes import FeatureVolume
+
 BLOCK_POINTS = 4096
 """So many points are contracted at once on a CPU, so that the sums over their corners stay in its cache."""
 
@@ -153,3 +155,101 @@ class _Contract(torch.autograd.Function):
         for_rows = _scatter(vector[:, None, :], mixed, ctx.index) if ctx.needs_input_grad[0] else None
         for_vector = _gather(rows, mixed, ctx.index)[:, 0] if ctx.needs_input_grad[3] else None
         return for_rows, None, None, for_vector
+
+
+@dataclass(frozen=True)
+class Corners:
+    """The 8 cells around each point, and how they are mixed there."""
+
+    index: RowIndex
+    """Into `FeatureVolume.rows`. Cells outside the volume have coefficient 0."""
+    weight: Float[Tensor, "point 1 8"]
+    slope: Float[Tensor, "point 3 8"]
+    """Derivative of `weight` with respect to x, y, z of the point, in the frame of the rays."""
+
+
+def corners_at(
+    volume: FeatureVolume, points: Float[Tensor, "point 3"], scene: Int[Tensor, " point"]
+) -> Corners:
+    """The cells that a trilinear lookup at `points` reads.
+
+    With `corners_are_centres` cells beyond the border count as zero. Without, the outer half cell repeats its
+    cell centre's value and everything outside the box is zero. Differentiable with respect to the points.
+    """
+    size_z, size_y, size_x = volume.values.shape[2:]
+    size = torch.tensor([size_x, size_y, size_z], device=points.device)
+    per_unit, position = _cell_coordinates(volume, points, scene, size)
+    inside = torch.ones_like(position, dtype=torch.bool)
+    box = torch.ones_like(inside[:, :1])
+    if not volume.corners_are_centres:
+        box = ((position >= -0.5) & (position <= size - 0.5)).all(dim=-1, keepdim=True)
+        inside = (position >= 0) & (position <= size - 1)  # beyond the outer centres nothing changes
+        position = position.clamp(min=torch.zeros_like(size), max=size - 1)
+    first = position.detach().floor().clamp(min=-2)
+    if not volume.corners_are_centres:
+        first = first.clamp(max=(size - 2).clamp(min=0))
+    first = first.clamp(max=size + 1)
+    fraction = position - first
+    cell = first.long()[..., None] + torch.tensor([0, 1], device=points.device)
+    exists = (cell >= 0) & (cell < size[:, None]) & box[..., None]
+    mix = torch.stack([1.0 - fraction, fraction], dim=-1) * exists
+    step = (per_unit * inside)[..., None] * points.new_tensor([-1.0, 1.0]) * exists
+    cell = torch.minimum(cell.clamp(min=0), size[:, None] - 1)
+    return Corners(_flat_index(volume, cell, scene), *_products(mix, step))
+
+
+def _cell_coordinates(
+    volume: FeatureVolume, points: Tensor, scene: Tensor, size: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Cells per unit of length, and the position counted in cell centres."""
+    intervals = size - 1 if volume.corners_are_centres else size
+    per_unit = (intervals / (volume.upper - volume.lower).to(points.dtype))[scene]
+    position = (points - volume.lower.to(points.dtype)[scene]) * per_unit
+    return per_unit, position if volume.corners_are_centres else position - 0.5
+
+
+def _flat_index(volume: FeatureVolume, cell: Tensor, scene: Tensor) -> RowIndex:
+    _, _, size_z, size_y, size_x = volume.values.shape
+    x, y, z = cell.unbind(dim=1)
+    plane = (scene.long()[:, None] * size_z + z) * size_y
+    index = (plane[:, :, None, None] + y[:, None, :, None]) * size_x + x[:, None, None, :]
+    return RowIndex(index.reshape(-1, 8), volume.n_cells)
+
+
+def _products(mix: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+    """The 8 trilinear weights and their derivatives, from the two weights along each axis."""
+
+    def product(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        return (z[:, :, None, None] * y[:, None, :, None] * x[:, None, None, :]).reshape(-1, 8)
+
+    x, y, z = mix.unbind(dim=1)
+    step_x, step_y, step_z = step.unbind(dim=1)
+    slope = torch.stack([product(step_x, y, z), product(x, step_y, z), product(x, y, step_z)], dim=1)
+    return product(x, y, z)[:, None], slope
+
+
+def lookup(
+    volume: FeatureVolume,
+    points: Float[Tensor, "point 3"],
+    scene: Int[Tensor, " point"],
+    channels: slice = slice(None),
+) -> Float[Tensor, "point channel"]:
+    """Trilinear value at points of the ray frame; zero outside the volume (see `corners_at`)."""
+    corners = corners_at(volume, points, scene)
+    return weighted_sum(volume.rows(channels), corners.weight, corners.index)[:, 0]
+
+
+def trilinear(
+    volume: FeatureVolume,
+    points: Float[Tensor, "point 3"],
+    scene: Int[Tensor, " point"],
+    channels: slice = slice(None),
+) -> tuple[Float[Tensor, "point channel"], Float[Tensor, "point channel 3"]]:
+    """Trilinear value, and its derivative with respect to the point in ray-frame units.
+
+    Gradients reach the volume through both results, and the points through both (cross terms included).
+    """
+    corners = corners_at(volume, points, scene)
+    both = torch.cat([corners.weight, corners.slope], dim=1)
+    mixed = weighted_sum(volume.rows(channels), both, corners.index)
+    return mixed[:, 0], mixed[:, 1:].transpose(1, 2)

@@ -7,22 +7,21 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ponderv2.scenes.assemble import assemble
-from ponderv2.scenes.batch import SceneBatch
-from ponderv2.scenes.collate import MixingCollate, collate, merge_scenes
-from ponderv2.scenes.config import SegmentationDataConfig
+from ponderv2.data.config import LabelledDataConfig
+from ponderv2.data.preprocess import preprocess
+from ponderv2.scenes.batch import Batch, MixingCollate, collate, merge_scenes
 from ponderv2.scenes.scene import PointCloud, Scene
 
 SIZE = 0.1
 
 
-def scene(seed: int, n_points: int = 120, shift: float = 0.0, is_merged: bool = False) -> SceneBatch:
+def scene(seed: int, n_points: int = 120, shift: float = 0.0, is_merged: bool = False) -> Batch:
     """Points anywhere in their own voxels; feature = number of the point."""
     rng = torch.Generator().manual_seed(seed)
     cells = torch.unique(torch.randint(0, 12, (n_points, 3), generator=rng), dim=0)
     cells = cells - cells.amin(dim=0)
     inside = torch.rand(len(cells), 3, generator=rng)
-    return SceneBatch(
+    return Batch(
         coord=(cells + inside) * SIZE + shift,
         grid_coord=cells,
         feature=torch.arange(len(cells), dtype=torch.float32)[:, None] + 1000.0 * seed,
@@ -114,7 +113,7 @@ def test_scenes_whose_lattice_is_not_known_are_not_merged() -> None:
 VOXEL = 0.02
 
 
-def flat_scan(fraction: float, n_cells: tuple[int, int], corner: tuple[float, ...], seed: int) -> SceneBatch:
+def flat_scan(fraction: float, n_cells: tuple[int, int], corner: tuple[float, ...], seed: int) -> Batch:
     """A floor whose points all lie at one place of their cells; most cells of the rectangle are occupied."""
     rng = torch.Generator().manual_seed(seed)
     x, y = torch.meshgrid(torch.arange(n_cells[0]), torch.arange(n_cells[1]), indexing="ij")
@@ -125,9 +124,9 @@ def flat_scan(fraction: float, n_cells: tuple[int, int], corner: tuple[float, ..
     coord = ((cells.double() + fraction) * VOXEL).float()
     labels = {"segment": torch.zeros(len(coord), dtype=torch.long)}
     cloud = PointCloud(coord, torch.zeros(len(coord), 3), torch.zeros(len(coord), 3), labels)
-    config = SegmentationDataConfig.model_validate({"voxel": {"size": VOXEL}})
+    config = LabelledDataConfig.model_validate({"voxel": {"size": VOXEL}})
     one = Scene(name=f"scan{seed}", cloud=cloud)
-    return assemble(one, config, "toy", "segment", rng).batch
+    return preprocess(one, config, "toy", "segment", rng).batch
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.05, 0.95), (0.2, 0.75), (0.5, 0.5), (0.95, 0.05)])
@@ -137,7 +136,7 @@ def test_merged_scans_lie_in_the_cells_nearest_to_their_own(low: float, high: fl
     second = flat_scan(high, (52, 31), (2.0, -0.3, -0.2), 2)
     merged = merge_scenes(first, second, VOXEL)
 
-    def corner(batch: SceneBatch, fraction: float) -> torch.Tensor:
+    def corner(batch: Batch, fraction: float) -> torch.Tensor:
         """Of cell (0, 0, 0), from every point; they agree."""
         corners = batch.coord.double() - (batch.grid_coord + fraction) * VOXEL
         assert float((corners - corners[0]).abs().max()) < 1e-6

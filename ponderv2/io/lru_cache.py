@@ -1,4 +1,4 @@
-"""A bounded memory of what was read from disk."""
+"""The most recently used values, up to a limit of memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Sized(Protocol):
 Value = TypeVar("Value", bound=Sized)
 
 
-class RecentlyUsed(Generic[Value]):
+class LruCache(Generic[Value]):
     """The most recently used values up to a limit. Worker processes of a loader share the limit evenly."""
 
     def __init__(self, megabytes: float) -> None:

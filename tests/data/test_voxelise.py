@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ponderv2.scenes.voxelise import (
+from ponderv2.data.voxelise import (
     fnv_hash,
     grid_cells,
     group_by_voxel,

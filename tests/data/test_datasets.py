@@ -10,29 +10,31 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ponderv2.errors import SceneError
-from ponderv2.geometry.cameras import transform_points, unproject
-from ponderv2.geometry.voxels import scene_of_each
-from ponderv2.scenes.batch import PixelBatch, SceneBatch
-from ponderv2.scenes.config import (
+from ponderv2.data.config import (
     ColorDropConfig,
     LabelBudgetConfig,
+    LabelledDataConfig,
     LocalCropConfig,
     PretrainDataConfig,
-    SegmentationDataConfig,
     SphereCropConfig,
     ViewSamplingConfig,
     VoxelConfig,
     published_pretraining_augmentations,
 )
-from ponderv2.scenes.dataset import PretrainDataset, SegmentationDataset
+from ponderv2.data.datasets import LabelledDataset, PretrainDataset
+from ponderv2.errors import SceneError
+from ponderv2.geometry.cameras import unproject
+from ponderv2.geometry.transforms import transform_points
+from ponderv2.geometry.voxels import batch_index
+from ponderv2.scenes.batch import Batch, PixelBatch
+from ponderv2.scenes.labels import scannet20
 from ponderv2.store.store import SceneStore
 from tests.scenes.photographed_room import SIZE, room_frames, write_store
 
 VIEWS = ViewSamplingConfig(n_views=3, n_pixels=40)
 VOXEL = VoxelConfig(size=0.1)
 PRETRAIN = PretrainDataConfig(views=VIEWS, voxel=VOXEL)
-SEGMENT = SegmentationDataConfig(voxel=VOXEL)
+SEGMENT = LabelledDataConfig(voxel=VOXEL)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def assert_equal(first: object, second: object) -> None:
         assert first == second
 
 
-def surface_of_pixels(batch: SceneBatch, pixels: PixelBatch) -> Tensor:
+def surface_of_pixels(batch: Batch, pixels: PixelBatch) -> Tensor:
     """Where the pixels' surfaces are in the frame of the points: depth in metres, cameras of the batch."""
     in_camera = unproject(pixels.pixel, pixels.depth, pixels.intrinsics[pixels.view])
     return transform_points(torch.linalg.inv(pixels.world_to_camera)[pixels.view], in_camera)
@@ -167,7 +169,7 @@ def test_draws_differ(store: SceneStore) -> None:
 
 
 def test_reading_leaves_the_stored_scene_alone(store: SceneStore) -> None:
-    dataset = SegmentationDataset(store, "train", SEGMENT)
+    dataset = LabelledDataset(store, "train", SEGMENT)
     before = dataset.scene(0).cloud.coord.clone()
     dataset.sample(0, 0)
     assert torch.equal(dataset.scene(0).cloud.coord, before)
@@ -201,7 +203,7 @@ def test_one_valid_pixel_in_one_view_is_enough(tmp_path: Path) -> None:
 
 
 def test_evaluation_maps_every_point_to_its_voxel(store: SceneStore) -> None:
-    dataset = SegmentationDataset(store, "train", SEGMENT)
+    dataset = LabelledDataset(store, "train", SEGMENT)
     item = dataset.evaluation(0)
     scene = dataset.scene(0)
     assert torch.equal(item.segment, scene.cloud.labels["segment"])
@@ -219,7 +221,7 @@ def test_label_budget_survives_every_step(store: SceneStore) -> None:
             "voxel": VoxelConfig(size=0.03),
         }
     )
-    dataset = SegmentationDataset(store, "train", config)
+    dataset = LabelledDataset(store, "train", config)
     for draw in range(6):
         batch = dataset.sample(0, draw)
         assert int((batch.segment >= 0).sum()) == 5
@@ -235,7 +237,7 @@ def test_color_drop_hides_colors_from_points_only(store: SceneStore) -> None:
 
 def test_other_features_have_the_stated_width(store: SceneStore) -> None:
     config = SEGMENT.model_copy(update={"features": ("normal", "height", "offset", "ones", "coord")})
-    batch = SegmentationDataset(store, "train", config).sample(0, 0)
+    batch = LabelledDataset(store, "train", config).sample(0, 0)
     assert batch.feature.shape[1] == config.n_channels == 11
     assert batch.feature[:, 4:7].abs().max() <= 1.0
     torch.testing.assert_close(batch.feature[:, 3], batch.coord[:, 2])
@@ -251,7 +253,7 @@ def test_collated_views_point_at_their_scene(store: SceneStore) -> None:
     for i, part in enumerate(parts):
         assert part.pixels is not None
         assert torch.equal(pixels.depth[scene_of_ray == i], part.pixels.depth)
-        assert torch.equal(batch.coord[scene_of_each(batch.offset) == i], part.coord)
+        assert torch.equal(batch.coord[batch_index(batch.offset) == i], part.coord)
 
 
 def test_unknown_split_is_refused(store: SceneStore) -> None:
@@ -260,7 +262,19 @@ def test_unknown_split_is_refused(store: SceneStore) -> None:
 
 
 def test_missing_labels_name_those_that_are_there(store: SceneStore) -> None:
-    dataset = SegmentationDataset(store, "train", SEGMENT.model_copy(update={"label_field": "segment200"}))
+    dataset = LabelledDataset(store, "train", SEGMENT.model_copy(update={"label_field": "segment200"}))
     with pytest.raises(SceneError, match="segment200") as caught:
         dataset.sample(0, 0)
     assert "segment" in (caught.value.fix or "")
+
+
+def test_scannet20_has_twenty_of_everything() -> None:
+    tables = (scannet20.CLASS_NAMES, scannet20.NYU40_IDS, scannet20.COLORS)
+    assert all(len(table) == len(set(table)) == 20 for table in tables)
+
+
+def test_scannet20_ids_are_those_of_their_names() -> None:
+    expected = {"wall": 1, "desk": 14, "shower curtain": 28, "bathtub": 36, "otherfurniture": 39}
+    for name, nyu40 in expected.items():
+        assert scannet20.CLASS_OF_NYU40[nyu40] == scannet20.CLASS_NAMES.index(name)
+    assert 13 not in scannet20.CLASS_OF_NYU40 and 40 not in scannet20.CLASS_OF_NYU40

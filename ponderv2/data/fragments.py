@@ -10,12 +10,13 @@ from typing import Literal
 from jaxtyping import Int
 from torch import Tensor
 
-from ponderv2.scenes.assemble import batch_of_points
-from ponderv2.scenes.augment_geometry import centre_shift, flip_matrix, rotation_matrix, scale_matrix
-from ponderv2.scenes.batch import SceneBatch
-from ponderv2.scenes.config import PointDataConfig
+from ponderv2.data.augmentation import centre_shift
+from ponderv2.data.config import PointDataConfig
+from ponderv2.data.preprocess import batch_of_points
+from ponderv2.data.voxelise import grid_cells, group_by_voxel, hash_cells
+from ponderv2.geometry.transforms import flip_matrix, rotation_matrix, scale_matrix
+from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.scene import Scene
-from ponderv2.scenes.voxelise import grid_cells, group_by_voxel, hash_cells
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ S3DIS alone.
 class Fragment:
     """One point of every voxel."""
 
-    batch: SceneBatch
+    batch: Batch
     index: Int[Tensor, " point"]
     """Which points of the scene these are."""
 

@@ -1,4 +1,4 @@
-"""The published lists of few labels: what is outside of them may be anything, and changes nothing."""
+"""Few labels: who keeps them."""
 
 from __future__ import annotations
 
@@ -6,20 +6,87 @@ import os
 import pickle
 import shutil
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from ponderv2.data.config import LabelBudgetConfig, LabelledDataConfig, PretrainDataConfig
+from ponderv2.data.datasets import LabelledDataset, PretrainDataset
+from ponderv2.data.label_budget import apply_label_budget, budget_scenes
 from ponderv2.errors import SceneError
-from ponderv2.scenes.batch import SceneBatch
-from ponderv2.scenes.config import LabelBudgetConfig, PretrainDataConfig, SegmentationDataConfig
-from ponderv2.scenes.dataset import PretrainDataset, SegmentationDataset
-from ponderv2.scenes.label_budget import budget_scenes, spend_label_budget
+from ponderv2.scenes.batch import Batch
+from ponderv2.scenes.scene import PointCloud, Scene
 from ponderv2.store.store import SceneStore
 from tests.scenes.photographed_room import write_store
+
+NAMES = tuple(f"room{i:02d}" for i in range(12))
+
+
+def scene(name: str = "room", n_labelled: int = 60) -> Scene:
+    segment = torch.arange(100) % 7
+    segment[n_labelled:] = -1
+    zeros = torch.zeros(100, 3)
+    return Scene(name, PointCloud(zeros, zeros, zeros, {"segment": segment}))
+
+
+def kept(which: Scene, n: int, seed: int = 0) -> set[int]:
+    spent = apply_label_budget(which, LabelBudgetConfig(points_per_scene=n, seed=seed), "segment")
+    return set(torch.nonzero(spent.cloud.labels["segment"] >= 0)[:, 0].tolist())
+
+
+def test_no_budget_changes_nothing() -> None:
+    room = scene()
+    assert apply_label_budget(room, LabelBudgetConfig(), "segment") is room
+
+
+def test_kept_labels_are_the_true_ones() -> None:
+    room = scene()
+    spent = apply_label_budget(room, LabelBudgetConfig(points_per_scene=10), "segment").cloud.labels
+    labelled = spent["labelled"] > 0
+    assert int(labelled.sum()) == 10
+    assert torch.equal(spent["segment"][labelled], room.cloud.labels["segment"][labelled])
+    assert (spent["segment"][~labelled] == -1).all() and (spent["segment"][labelled] >= 0).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 80), st.integers(1, 80), st.integers(0, 5))
+def test_larger_budgets_hold_the_smaller_ones(few: int, many: int, seed: int) -> None:
+    few, many = min(few, many), max(few, many)
+    assert kept(scene(), few, seed) <= kept(scene(), many, seed)
+    assert len(kept(scene(), many, seed)) == min(many, 60)
+
+
+def test_choice_depends_on_seed_and_name_only() -> None:
+    assert kept(scene(), 10) == kept(scene(), 10)
+    assert kept(scene(), 10) != kept(scene(), 10, seed=1)
+    assert kept(scene("kitchen"), 10) != kept(scene("attic"), 10)
+
+
+def test_labelled_scenes_are_nested_and_stable() -> None:
+    chosen = [budget_scenes(NAMES, LabelBudgetConfig(scenes=n)) for n in (1, 2, 4, 8, 12)]
+    for few, many in pairwise(chosen):
+        assert set(few) < set(many)
+    assert [len(names) for names in chosen] == [1, 2, 4, 8, 12]
+    assert chosen[-1] == NAMES == budget_scenes(NAMES, LabelBudgetConfig())
+    assert budget_scenes(NAMES, LabelBudgetConfig(scenes=4, seed=1)) != chosen[2]
+
+
+def test_scenes_can_be_named() -> None:
+    assert budget_scenes(NAMES, LabelBudgetConfig(scenes=("room03", "room01"))) == ("room01", "room03")
+    with pytest.raises(SceneError, match="atrium"):
+        budget_scenes(NAMES, LabelBudgetConfig(scenes=("atrium",)))
+
+
+def test_more_scenes_than_there_are_is_refused() -> None:
+    with pytest.raises(SceneError, match="13 labelled scenes asked for, 12 there"):
+        budget_scenes(NAMES, LabelBudgetConfig(scenes=13))
+
 
 DATA = {"voxel": {"size": 0.05}, "cache_megabytes": 64}
 
@@ -60,7 +127,7 @@ def poison(store: SceneStore, keep: dict[str, list[int]]) -> None:
             shutil.rmtree(folder / "frames/semantic")
 
 
-def same(first: SceneBatch, second: SceneBatch) -> None:
+def same(first: Batch, second: Batch) -> None:
     for field in fields(first):
         one, other = getattr(first, field.name), getattr(second, field.name)
         if isinstance(one, torch.Tensor):
@@ -72,11 +139,11 @@ def same(first: SceneBatch, second: SceneBatch) -> None:
 @pytest.mark.parametrize("field", ["segment", "segment200"])
 def test_poisoned_labels_outside_the_points_change_no_sample(store: SceneStore, tmp_path: Path, field: str):
     budget = {"points_file": points_file(store, tmp_path / "points20")}
-    config = SegmentationDataConfig.model_validate({**DATA, "budget": budget, "label_field": field})
-    before = [SegmentationDataset(store, "train", config).sample(i, 3) for i in range(2)]
+    config = LabelledDataConfig.model_validate({**DATA, "budget": budget, "label_field": field})
+    before = [LabelledDataset(store, "train", config).sample(i, 3) for i in range(2)]
     poison(store, listed(store))
     for index in range(2):
-        same(before[index], SegmentationDataset(store, "train", config).sample(index, 3))
+        same(before[index], LabelledDataset(store, "train", config).sample(index, 3))
 
 
 @pytest.mark.parametrize("field", ["segment", "segment200"])
@@ -84,8 +151,8 @@ def test_listed_points_survive_dropout_voxels_and_crops(store: SceneStore, tmp_p
     augment = [{"kind": "dropout", "ratio": 0.9, "probability": 1.0}]
     settings = {"augment": augment, "sphere_crop": {"n_points": 40}, "label_field": field}
     budget = {"points_file": points_file(store, tmp_path / "points20")}
-    config = SegmentationDataConfig.model_validate({**DATA, **settings, "budget": budget, "shuffle": False})
-    data = SegmentationDataset(store, "train", config)
+    config = LabelledDataConfig.model_validate({**DATA, **settings, "budget": budget, "shuffle": False})
+    data = LabelledDataset(store, "train", config)
     points = listed(store)[data.names[0]]
     cloud = data.labelled_scene(0).cloud
     segment = cloud.labels[field][points]
@@ -128,11 +195,11 @@ def test_pre_training_with_scenes_sees_labels_of_these_only(store: SceneStore, t
 def test_fine_tuning_with_scenes_uses_these_only(store: SceneStore, tmp_path: Path):
     second = store.scene_names("train")[1]
     (tmp_path / "1.txt").write_text(f"{second}\n")
-    config = SegmentationDataConfig.model_validate({**DATA, "budget": {"scenes_file": tmp_path / "1.txt"}})
-    assert SegmentationDataset(store, "train", config).names == (second,)
+    config = LabelledDataConfig.model_validate({**DATA, "budget": {"scenes_file": tmp_path / "1.txt"}})
+    assert LabelledDataset(store, "train", config).names == (second,)
     (tmp_path / "1.txt").write_text(f"{second}\nscene0815_00\n")
     with pytest.raises(SceneError, match="scene0815_00"):
-        SegmentationDataset(store, "train", config)
+        LabelledDataset(store, "train", config)
     with pytest.raises(SceneError, match="cannot read"):
         budget_scenes((second,), LabelBudgetConfig(scenes_file=tmp_path / "2.txt"))
 
@@ -150,8 +217,8 @@ def test_lists_of_points_are_read_however_they_were_saved(store: SceneStore, tmp
         path.write_bytes(pickle.dumps({name: np.array(one) for name, one in values.items()}))
     else:
         torch.save({name: torch.tensor(one) for name, one in values.items()}, path)
-    config = SegmentationDataConfig.model_validate({**DATA, "budget": {"points_file": path}})
-    data = SegmentationDataset(store, "train", config)
+    config = LabelledDataConfig.model_validate({**DATA, "budget": {"points_file": path}})
+    data = LabelledDataset(store, "train", config)
     assert bool((data.sample(0, 0).segment >= 0).any())
 
 
@@ -162,7 +229,7 @@ def test_a_list_that_is_corrected_in_place_is_read_anew(store: SceneStore, tmp_p
     for points in (known[:2], known[1:3]):
         path.write_bytes(pickle.dumps({name: np.array(points)}))
         os.utime(path, (1, 1))
-        labelled = spend_label_budget(scene, config, "segment").cloud.labels["labelled"]
+        labelled = apply_label_budget(scene, config, "segment").cloud.labels["labelled"]
         assert torch.nonzero(labelled)[:, 0].tolist() == points
 
 
@@ -174,9 +241,9 @@ class _Evil:
 def test_a_file_that_would_run_something_is_refused(store: SceneStore, tmp_path: Path, capsys):
     path = tmp_path / "points20"
     path.write_bytes(pickle.dumps({store.scene_names("train")[0]: _Evil()}))
-    config = SegmentationDataConfig.model_validate({**DATA, "budget": {"points_file": path}})
+    config = LabelledDataConfig.model_validate({**DATA, "budget": {"points_file": path}})
     with pytest.raises(SceneError, match="points20"):
-        SegmentationDataset(store, "train", config).sample(0, 0)
+        LabelledDataset(store, "train", config).sample(0, 0)
     assert capsys.readouterr().out == ""
 
 
@@ -194,9 +261,9 @@ def test_lists_that_do_not_fit_are_named(store: SceneStore, tmp_path: Path, valu
     if isinstance(values, dict):
         values = {name if key == "NAME" else key: one for key, one in values.items()}
     torch.save(values, tmp_path / "points20")
-    config = SegmentationDataConfig.model_validate({**DATA, "budget": {"points_file": tmp_path / "points20"}})
+    config = LabelledDataConfig.model_validate({**DATA, "budget": {"points_file": tmp_path / "points20"}})
     with pytest.raises(SceneError, match=message):
-        SegmentationDataset(store, "train", config).sample(0, 0)
+        LabelledDataset(store, "train", config).sample(0, 0)
 
 
 def test_a_number_and_a_list_exclude_each_other(tmp_path: Path):

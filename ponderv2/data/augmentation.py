@@ -1,0 +1,249 @@
+"""Augmentation; cameras, sweeps and boxes move with the points wherever the motion is a similarity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import assert_never
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from ponderv2.data.config import (
+    AugmentConfig,
+    AutoContrastConfig,
+    CentreShiftConfig,
+    ColorDropConfig,
+    ColorJitterConfig,
+    ColorTranslationConfig,
+    DropoutConfig,
+    ElasticConfig,
+    FlipConfig,
+    JitterConfig,
+    RotateConfig,
+    ScaleConfig,
+)
+from ponderv2.data.label_budget import with_budget
+from ponderv2.geometry.transforms import flip_matrix, rotation_matrix, scale_matrix, translation_matrix
+from ponderv2.scenes.scene import Scene
+
+
+def uniform(low: float, high: float, generator: torch.Generator) -> float:
+    """One number drawn evenly between two limits."""
+    return low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float64))
+
+
+def middle(coord: Float[Tensor, "point 3"]) -> Float[Tensor, "3"]:
+    """Middle of the bounding box."""
+    return (coord.amin(dim=0) + coord.amax(dim=0)) / 2
+
+
+def centre_shift_matrix(coord: Float[Tensor, "point 3"], apply_z: bool) -> Float[Tensor, "4 4"]:
+    """Middle of the bounding box to x = y = 0 and, with `apply_z`, the lowest point to z = 0."""
+    shift = -middle(coord.double())
+    shift[2] = -coord[:, 2].amin().double() if apply_z else 0.0
+    return translation_matrix(shift)
+
+
+def centre_shift(scene: Scene, apply_z: bool) -> Scene:
+    """The scene with its middle at x = y = 0 and, with `apply_z`, its lowest point at z = 0."""
+    return scene.moved(centre_shift_matrix(scene.cloud.coord, apply_z))
+
+
+def random_rotation(scene: Scene, config: RotateConfig, generator: torch.Generator) -> Scene:
+    """Turn about one axis, with the chance and the limits of the settings."""
+    chance = uniform(0.0, 1.0, generator)
+    angle = uniform(*config.half_turns, generator) * math.pi
+    if chance >= config.probability:
+        return scene
+    centre = middle(scene.cloud.coord) if config.centre == "middle" else None
+    return scene.moved(rotation_matrix(angle, config.axis, centre))
+
+
+def random_scale(scene: Scene, config: ScaleConfig, generator: torch.Generator) -> Scene:
+    """Multiply all lengths by one factor."""
+    return scene.moved(scale_matrix(uniform(*config.limits, generator)))
+
+
+def random_flip(scene: Scene, config: FlipConfig, generator: torch.Generator) -> Scene:
+    """Mirror x and y, each with its own draw."""
+    x, y = (uniform(0.0, 1.0, generator) < config.probability for _ in range(2))
+    return scene.moved(flip_matrix(x, y)) if x or y else scene
+
+
+def jitter(scene: Scene, config: JitterConfig, generator: torch.Generator) -> Scene:
+    """Noise on every point, at most `clip` in each axis. Cameras stay."""
+    noise = torch.randn(scene.cloud.coord.shape, generator=generator) * config.sigma
+    return with_coord(scene, scene.cloud.coord + noise.clamp(-config.clip, config.clip))
+
+
+def with_coord(scene: Scene, coord: Float[Tensor, "point 3"]) -> Scene:
+    """The scene with its points elsewhere; cameras and normals stay."""
+    return replace(scene, cloud=replace(scene.cloud, coord=coord))
+
+
+def dropout(scene: Scene, config: DropoutConfig, generator: torch.Generator) -> Scene:
+    """Keep int(n (1 - ratio)) random points, and every point of a label budget; at least one."""
+    if uniform(0.0, 1.0, generator) >= config.probability:
+        return scene
+    n = len(scene.cloud)
+    kept = torch.randperm(n, generator=generator)[: max(1, int(n * (1.0 - config.ratio)))]
+    return replace(scene, cloud=scene.cloud.take(with_budget(kept, scene.cloud)))
+
+
+def stretch_contrast(color: Float[Tensor, "point 3"], blend: float) -> Float[Tensor, "point 3"]:
+    """Every channel stretched to 0..255, blended with the original. A constant channel stays as it is."""
+    low, high = color.amin(dim=0), color.amax(dim=0)
+    extent = high - low
+    stretched = (color - low) * (255.0 / extent.clamp(min=1e-6))
+    return torch.where(extent > 1e-6, (1.0 - blend) * color + blend * stretched, color)
+
+
+def translate_color(color: Float[Tensor, "point 3"], shift: Float[Tensor, "3"]) -> Float[Tensor, "point 3"]:
+    """One colour added to all points, clipped to 0..255."""
+    return (color + shift).clamp(0.0, 255.0)
+
+
+def random_auto_contrast(scene: Scene, config: AutoContrastConfig, generator: torch.Generator) -> Scene:
+    """Stretch the contrast with the chance of the settings."""
+    chance, drawn = uniform(0.0, 1.0, generator), uniform(0.0, 1.0, generator)
+    if chance >= config.probability:
+        return scene
+    return with_color(
+        scene, stretch_contrast(scene.cloud.color, drawn if config.blend is None else config.blend)
+    )
+
+
+def random_color_translation(
+    scene: Scene, config: ColorTranslationConfig, generator: torch.Generator
+) -> Scene:
+    """Add one random colour with the chance of the settings."""
+    chance = uniform(0.0, 1.0, generator)
+    shift = (torch.rand(3, generator=generator) - 0.5) * 255.0 * 2.0 * config.ratio
+    return (
+        scene
+        if chance >= config.probability
+        else with_color(scene, translate_color(scene.cloud.color, shift))
+    )
+
+
+def random_color_jitter(scene: Scene, config: ColorJitterConfig, generator: torch.Generator) -> Scene:
+    """Noise on the colour of every point with the chance of the settings."""
+    if uniform(0.0, 1.0, generator) >= config.probability:
+        return scene
+    noise = torch.randn(scene.cloud.color.shape, generator=generator) * (config.std * 255.0)
+    return with_color(scene, (scene.cloud.color + noise).clamp(0.0, 255.0))
+
+
+def random_color_drop(scene: Scene, config: ColorDropConfig, generator: torch.Generator) -> Scene:
+    """Hide the colours of the scene, or of single points."""
+    everything = uniform(0.0, 1.0, generator) < config.probability
+    hidden = torch.rand(len(scene.cloud), generator=generator) < (
+        1.0 if everything else config.point_probability
+    )
+    return with_color(scene, scene.cloud.color.masked_fill(hidden[:, None], config.value))
+
+
+def with_color(scene: Scene, color: Float[Tensor, "point 3"]) -> Scene:
+    """The scene with other point colours."""
+    return replace(scene, cloud=replace(scene.cloud, color=color))
+
+
+def smooth_noise(noise: Float[Tensor, "3 x y z"]) -> Float[Tensor, "3 x y z"]:
+    """Two rounds of averaging over 3 cells along x, y and z, zeros outside."""
+    value = noise[:, None]
+    for _ in range(2):
+        for axis in range(3):
+            shape, padding = [1, 1, 1, 1, 1], [0, 0, 0]
+            shape[2 + axis], padding[axis] = 3, 1
+            value = F.conv3d(value, value.new_full(shape, 1.0 / 3.0), padding=padding)
+    return value[:, 0]
+
+
+def noise_shape(coord: Float[Tensor, "point 3"], cell: float) -> tuple[int, int, int]:
+    """Nodes of the noise grid along x, y, z."""
+    extent = coord.amax(dim=0) - coord.amin(dim=0)
+    x, y, z = (torch.floor(extent.double() / cell).long() + 3).tolist()
+    return x, y, z
+
+
+def elastic_distortion(
+    coord: Float[Tensor, "point 3"], noise: Float[Tensor, "3 x y z"], cell: float, magnitude: float
+) -> Float[Tensor, "point 3"]:
+    """Points moved by smoothed noise, looked up linearly.
+
+    `noise` has the shape of `noise_shape`; its first node lies one cell below the lowest corner of the
+    points, and nodes are one cell apart.
+    """
+    smooth = smooth_noise(noise)
+    lower = coord.amin(dim=0) - cell
+    nodes = coord.new_tensor(noise.shape[1:])
+    upper = coord.amin(dim=0) + cell * (nodes - 2)
+    position = 2.0 * (coord - lower) / (upper - lower) - 1.0
+    # grid_sample takes (z, y, x) of a volume [channel, x, y, z].
+    moved = F.grid_sample(smooth[None], position.flip(-1)[None, None, None], align_corners=True)
+    return coord + moved[0, :, 0, 0].T * magnitude
+
+
+ColorStep = AutoContrastConfig | ColorTranslationConfig | ColorJitterConfig | ColorDropConfig
+GeometryStep = (
+    CentreShiftConfig | DropoutConfig | RotateConfig | ScaleConfig | FlipConfig | JitterConfig | ElasticConfig
+)
+
+
+def augment(scene: Scene, steps: Iterable[AugmentConfig], generator: torch.Generator) -> Scene:
+    """The scene after all steps, in order. The scene that was given is not changed."""
+    for step in steps:
+        if isinstance(step, ColorStep):
+            scene = _apply_color(scene, step, generator)
+        else:
+            scene = _apply_geometry(scene, step, generator)
+    return scene
+
+
+def _apply_geometry(scene: Scene, step: GeometryStep, generator: torch.Generator) -> Scene:
+    match step:
+        case CentreShiftConfig():
+            return centre_shift(scene, step.apply_z)
+        case DropoutConfig():
+            return dropout(scene, step, generator)
+        case RotateConfig():
+            return random_rotation(scene, step, generator)
+        case ScaleConfig():
+            return random_scale(scene, step, generator)
+        case FlipConfig():
+            return random_flip(scene, step, generator)
+        case JitterConfig():
+            return jitter(scene, step, generator)
+        case ElasticConfig():
+            return random_elastic(scene, step, generator)
+        case _:
+            assert_never(step)
+
+
+def _apply_color(scene: Scene, step: ColorStep, generator: torch.Generator) -> Scene:
+    match step:
+        case AutoContrastConfig():
+            return random_auto_contrast(scene, step, generator)
+        case ColorTranslationConfig():
+            return random_color_translation(scene, step, generator)
+        case ColorJitterConfig():
+            return random_color_jitter(scene, step, generator)
+        case ColorDropConfig():
+            return random_color_drop(scene, step, generator)
+        case _:
+            assert_never(step)
+
+
+def random_elastic(scene: Scene, config: ElasticConfig, generator: torch.Generator) -> Scene:
+    """Bend the points with the chance of the settings; cameras and normals stay."""
+    if uniform(0.0, 1.0, generator) >= config.probability:
+        return scene
+    coord = scene.cloud.coord
+    for cell, magnitude in config.rounds:
+        noise = torch.randn((3, *noise_shape(coord, cell)), generator=generator)
+        coord = elastic_distortion(coord, noise, cell, magnitude)
+    return with_coord(scene, coord)
