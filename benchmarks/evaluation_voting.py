@@ -25,12 +25,12 @@ from torch import Tensor
 from ponderv2.data.config import LabelledDataConfig
 from ponderv2.data.fragments import TEST_SETS, TestView
 from ponderv2.encoder.config import SparseUNetConfig
-from ponderv2.evaluation.voting import Predict, vote
 from ponderv2.heads.config import LinearHeadConfig
-from ponderv2.models.finetuned import SegmentationModel
-from ponderv2.models.segmentation_config import SegmentationModelConfig
 from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.scene import PointCloud, Scene
+from ponderv2.tasks.segmentation.config import SegmentationModelConfig
+from ponderv2.tasks.segmentation.model import SegmentationModel
+from ponderv2.tasks.segmentation.predictions import Predict, vote
 
 N_CLASSES = 20
 CONFIG = LabelledDataConfig()

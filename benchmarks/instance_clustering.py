@@ -26,8 +26,8 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from ponderv2.heads.grouping import group_points
-from ponderv2.heads.grouping_config import GroupingConfig
+from ponderv2.heads.config import GroupingConfig
+from ponderv2.heads.instances import group_points
 
 CONFIG = GroupingConfig()
 N_CLASSES = 20

@@ -27,11 +27,11 @@ from benchmarks.pretraining_gain import Results, shown
 from ponderv2.encoder.config import PromptedSparseUNetConfig, SparseUNetConfig
 from ponderv2.evaluation.semantic import confusion_matrix, segmentation_metrics
 from ponderv2.heads.config import LanguageHeadConfig, SegmentationLossConfig
-from ponderv2.models.finetuned import SegmentationModel
 from ponderv2.models.pretext import PretextModel
-from ponderv2.models.segmentation_config import SegmentationModelConfig
 from ponderv2.scenes.batch import Batch
 from ponderv2.store.store import SceneStore
+from ponderv2.tasks.segmentation.config import SegmentationModelConfig
+from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.training.order import Cycle, place_of
 
 State = dict[str, Tensor]

@@ -6,8 +6,8 @@ import pytest
 
 from ponder_cli.presets import load_preset, shipped_presets
 from ponderv2.data.config import DropoutConfig, published_segmentation_augmentations
-from ponderv2.models.segmentation_config import SegmentationModelConfig
 from ponderv2.scenes.labels import s3dis, scannet20, scannet200, structured3d, vocabulary
+from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.workflows.configs import FinetuneConfig
 
 

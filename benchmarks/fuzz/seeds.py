@@ -339,7 +339,7 @@ def safetensors() -> list[bytes]:
     """Bare and with settings."""
     import torch
 
-    from ponderv2.training.safetensors_files import safetensors_bytes
+    from ponderv2.training.weights import safetensors_bytes
 
     state = {"a": torch.zeros(2, 3), "b": torch.zeros(2, dtype=torch.int64)}
     return [safetensors_bytes(state, None), safetensors_bytes(state, {"format": "ponder", "kind": "pretext"})]

@@ -68,9 +68,9 @@ def evaluate(  # noqa: PLR0913 - one argument per option
 
     from ponder_cli import console
     from ponder_cli.progress import ConsoleReporter
-    from ponderv2.training.published_data import point_choice
+    from ponderv2.tasks.published import point_choice
+    from ponderv2.tasks.segmentation import pooling
     from ponderv2.workflows import evaluate as workflow
-    from ponderv2.workflows import pool as pooling
 
     def measure(checkpoint: Path, number: int | None = None):
         """One of several has folders of its own: scenes of other splits may have the same names."""

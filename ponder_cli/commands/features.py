@@ -78,7 +78,7 @@ def features(  # noqa: PLR0913 - one argument per option
 
     from ponder_cli import console
     from ponder_cli.progress import ConsoleReporter
-    from ponderv2.training.published_data import point_choice
+    from ponderv2.tasks.published import point_choice
     from ponderv2.workflows import features as workflow
     from ponderv2.workflows.encoding import BlockSettings
 

@@ -26,7 +26,7 @@ def inspect(
 
     model = _model_of(against) if against is not None else None
 
-    from ponderv2.workflows import inspect_checkpoint as workflow
+    from ponderv2.workflows import inspect as workflow
 
     result = workflow.run(checkpoint, model, against)
     console.show_checkpoint(result)

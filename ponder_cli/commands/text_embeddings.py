@@ -30,7 +30,7 @@ def text_embeddings(
     from pydantic import ValidationError
 
     from ponder_cli import console
-    from ponderv2.heads.text_config import ClipEmbeddingsConfig
+    from ponderv2.heads.config import ClipEmbeddingsConfig
     from ponderv2.scenes.labels.vocabulary import CLASS_NAMES, TEMPLATES
 
     try:
@@ -41,7 +41,7 @@ def text_embeddings(
         CLASS_NAMES if names is None else tuple(name.strip() for name in names.split(",") if name.strip())
     )
 
-    from ponderv2.workflows import text as workflow  # torch loads here, not for --help
+    from ponderv2.workflows import text_embeddings as workflow  # torch loads here, not for --help
 
     result = workflow.run(config, wanted, out)
     console.show_result(result)

@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from ponderv2.config import StrictConfig
 from ponderv2.encoder.config import EncoderConfig, MaskConfig
-from ponderv2.heads.text_config import EmbeddingsConfig, OrthogonalEmbeddingsConfig
+from ponderv2.heads.config import EmbeddingsConfig, OrthogonalEmbeddingsConfig
 from ponderv2.lift.config import CubeFrameConfig, DensifyConfig, ProjectionConfig
 from ponderv2.renderer.config import RendererConfig, RenderLossConfig
 from ponderv2.scenes.labels import vocabulary

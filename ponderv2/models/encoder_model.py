@@ -12,9 +12,9 @@ from ponderv2.encoder.build import build_encoder
 from ponderv2.encoder.config import PromptedSparseUNetConfig
 from ponderv2.geometry.voxels import SparseVoxels, batch_index
 from ponderv2.models.config import EncoderOnlyConfig
-from ponderv2.models.instances_config import InstancesModelConfig
-from ponderv2.models.segmentation_config import SegmentationModelConfig
 from ponderv2.scenes.batch import Batch
+from ponderv2.tasks.instances.config import InstancesModelConfig
+from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 
 
 class EncoderModel(nn.Module):

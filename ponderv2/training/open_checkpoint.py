@@ -14,16 +14,17 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from ponderv2.errors import CheckpointError
-from ponderv2.heads.text_config import OrthogonalEmbeddingsConfig
+from ponderv2.heads.config import OrthogonalEmbeddingsConfig
 from ponderv2.models.config import EncoderOnlyConfig, PretextConfig, TextTargetConfig
 from ponderv2.models.encoder_model import EncoderOnlyModel
-from ponderv2.models.finetuned import SegmentationModel
-from ponderv2.models.instances import InstancesModel
-from ponderv2.models.instances_config import InstancesModelConfig
 from ponderv2.models.pretext import PretextModel
-from ponderv2.models.segmentation_config import SegmentationModelConfig
+from ponderv2.tasks.instances.config import InstancesModelConfig
+from ponderv2.tasks.instances.model import InstancesModel
+from ponderv2.tasks.published import PointChoice, label_set_of, model_settings, our_names, points_of
+from ponderv2.tasks.segmentation.config import SegmentationModelConfig
+from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.training.checkpoint import FORMAT, Archive, checkpoint_file, checkpoint_of, open_archive
-from ponderv2.training.official_checkpoints import (
+from ponderv2.training.published_checkpoints import (
     JOINT_CONDITIONS,
     JOINT_EMBEDDINGS,
     OfficialVariant,
@@ -32,8 +33,6 @@ from ponderv2.training.official_checkpoints import (
     variant_of,
     weights_in,
 )
-from ponderv2.training.official_models import model_settings, our_names
-from ponderv2.training.published_data import PointChoice, label_set_of, points_of
 from ponderv2.training.weights import load_weights
 
 Model = PretextModel | SegmentationModel | InstancesModel | EncoderOnlyModel

@@ -18,8 +18,6 @@ from ponderv2.data.config import (
 )
 from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.models.config import PretextConfig
-from ponderv2.models.segmentation_config import SegmentationModelConfig
-from ponderv2.models.task_config import TaskModelConfig
 from ponderv2.reconstruction.config import (
     CameraPathConfig,
     OwnCamerasConfig,
@@ -33,6 +31,8 @@ from ponderv2.scenes.sources.scannet_config import ScannetConfig
 from ponderv2.scenes.sources.scannetpp_config import ScannetppConfig
 from ponderv2.scenes.sources.structured3d_config import Structured3dConfig
 from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
+from ponderv2.tasks.config import TaskModelConfig
+from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.training.config import TrainingConfig
 
 

@@ -10,14 +10,16 @@ from typing import Any
 from ponderv2.data.fragments import TestSet
 from ponderv2.errors import CheckpointError, SceneError
 from ponderv2.models.encoder_model import EncoderOnlyModel
-from ponderv2.models.finetuned import SegmentationModel
-from ponderv2.models.instances import InstancesModel
 from ponderv2.models.pretext import PretextModel
+from ponderv2.tasks.instances import evaluation as evaluate_instances
+from ponderv2.tasks.instances.model import InstancesModel
+from ponderv2.tasks.published import PointChoice
+from ponderv2.tasks.rendering import views as evaluate_views
+from ponderv2.tasks.segmentation import evaluation as evaluate_semantic
+from ponderv2.tasks.segmentation.model import SegmentationModel
+from ponderv2.tasks.task import EvaluationRequest, EvaluationResult, part_of
 from ponderv2.training.devices import chosen_device
 from ponderv2.training.open_checkpoint import OpenCheckpoint
-from ponderv2.training.published_data import PointChoice
-from ponderv2.workflows import evaluate_instances, evaluate_semantic, evaluate_views
-from ponderv2.workflows.evaluation_request import EvaluationRequest, EvaluationResult, part_of
 from ponderv2.workflows.loaded import loaded_model, with_options
 from ponderv2.workflows.report import Reporter, SilentReporter
 from ponderv2.workflows.scene_folders import SceneChoice, open_scenes

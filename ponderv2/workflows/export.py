@@ -12,12 +12,10 @@ import torch
 from ponderv2.encoder.config import SparseUNetConfig
 from ponderv2.errors import OutputError
 from ponderv2.io.files import write_bytes
+from ponderv2.tasks.published import ENCODER_PREFIXES, published_data_of, published_names, published_settings
 from ponderv2.training.checkpoint import FORMAT, FORMAT_VERSION
-from ponderv2.training.official_models import ENCODER_PREFIXES, published_names, published_settings
 from ponderv2.training.open_checkpoint import RECORD, OpenCheckpoint
-from ponderv2.training.published_data import published_data_of
-from ponderv2.training.safetensors_files import ENDING, safetensors_bytes
-from ponderv2.training.weights import sizes
+from ponderv2.training.weights import ENDING, safetensors_bytes, sizes
 
 Form = Literal["official", "safetensors"]
 

@@ -12,15 +12,18 @@ from typing import Any, assert_never
 from torch import nn
 
 from ponderv2.data.datasets import LabelledDataset
-from ponderv2.models.finetuned import calibrate_normalisation
-from ponderv2.models.instances_config import InstancesModelConfig
-from ponderv2.models.segmentation_config import SegmentationModelConfig
 from ponderv2.scenes.batch import Batch
 from ponderv2.store.store import SceneStore
+from ponderv2.tasks.initial_weights import load_encoder
+from ponderv2.tasks.instances import task as finetune_instances
+from ponderv2.tasks.instances.config import InstancesModelConfig
+from ponderv2.tasks.segmentation import task as finetune_semantic
+from ponderv2.tasks.segmentation.config import SegmentationModelConfig
+from ponderv2.tasks.segmentation.model import calibrate_normalisation
+from ponderv2.tasks.task import Task
 from ponderv2.training.feed import Datasets
 from ponderv2.training.job import Job
 from ponderv2.training.open_checkpoint import OpenCheckpoint, Origin
-from ponderv2.workflows import finetune_instances, finetune_semantic
 from ponderv2.workflows.configs import FinetuneConfig
 from ponderv2.workflows.dataset_parts import (
     JointValidation,
@@ -30,10 +33,8 @@ from ponderv2.workflows.dataset_parts import (
     with_scenes,
 )
 from ponderv2.workflows.finetune_settings import completed, n_classes_of
-from ponderv2.workflows.finetune_task import Task
 from ponderv2.workflows.report import Reporter, SilentReporter
 from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
-from ponderv2.workflows.start_weights import load_encoder
 from ponderv2.workflows.training_runs import (
     RunRequest,
     fingerprint,

@@ -12,9 +12,9 @@ from ponderv2.data.config import LabelledDataConfig, PointDataConfig
 from ponderv2.encoder.config import EncoderConfig
 from ponderv2.errors import CheckpointError, PresetError
 from ponderv2.heads.config import DecoupledHeadConfig, LanguageHeadConfig
-from ponderv2.models.instances_config import InstancesModelConfig
-from ponderv2.models.task_config import TaskModelConfig
 from ponderv2.store.store import SceneStore
+from ponderv2.tasks.config import TaskModelConfig
+from ponderv2.tasks.instances.config import InstancesModelConfig
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.workflows.configs import FinetuneConfig
 

@@ -26,10 +26,10 @@ from ponderv2.reconstruction.coloring import colored
 from ponderv2.reconstruction.extract import Lattice, extract_surface
 from ponderv2.reconstruction.fields import ModelField
 from ponderv2.scenes.scene import PointCloud, Scene
+from ponderv2.tasks.published import PointChoice
 from ponderv2.training.devices import chosen_device
 from ponderv2.training.distributed import to_device
 from ponderv2.training.open_checkpoint import Model, OpenCheckpoint
-from ponderv2.training.published_data import PointChoice
 from ponderv2.workflows.encoding import BlockSettings, VoxelFeatures, chosen_condition, encode_voxels
 
 

@@ -18,6 +18,8 @@ from ponderv2.models.pretext import PretextLosses, PretextModel
 from ponderv2.scenes.batch import collate
 from ponderv2.scenes.scene import Scene
 from ponderv2.store.store import SceneStore
+from ponderv2.tasks.pictures import keep_newest, write_png
+from ponderv2.tasks.rendering.views import compare_views, mean_metrics, preview
 from ponderv2.training.config import TrainingConfig
 from ponderv2.training.feed import Datasets
 from ponderv2.training.job import Job
@@ -32,7 +34,6 @@ from ponderv2.workflows.dataset_parts import (
     open_parts,
     with_scenes,
 )
-from ponderv2.workflows.previews import keep_newest, preview, write_png
 from ponderv2.workflows.report import Reporter, SilentReporter
 from ponderv2.workflows.training_runs import (
     RunRequest,
@@ -41,7 +42,6 @@ from ponderv2.workflows.training_runs import (
     run_training,
     seeded_weights,
 )
-from ponderv2.workflows.view_metrics import compare_views, mean_metrics
 
 LOOKED_AT = 8
 """Scenes of a dataset that are read before training, to say what their views lack."""

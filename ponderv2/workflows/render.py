@@ -32,13 +32,13 @@ from ponderv2.reconstruction.pictures import (
 )
 from ponderv2.reconstruction.viewpoint import CameraPath, Viewpoint, path_contents
 from ponderv2.scenes.scene import Scene
+from ponderv2.tasks.pictures import colored
+from ponderv2.tasks.rendering.views import mean_metrics
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.workflows.configs import RenderConfig
-from ponderv2.workflows.previews import colored
 from ponderv2.workflows.report import Reporter, SilentReporter
 from ponderv2.workflows.scene_fields import fit_scene, frames_seen, open_field, save_refined
 from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
-from ponderv2.workflows.view_metrics import mean_metrics
 
 FRAMES_PER_SECOND = 15
 """Of videos of cameras whose file does not say it."""

@@ -10,9 +10,9 @@ import torch
 
 from ponder_cli.commands.prepare import _usual_next
 from ponder_cli.presets import shipped_presets
-from ponderv2.models.finetuned import SegmentationModel
-from ponderv2.models.segmentation_config import SegmentationModelConfig
 from ponderv2.scenes.sources import SOURCES
+from ponderv2.tasks.segmentation.config import SegmentationModelConfig
+from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.workflows import finetune
 from tests.cli.conftest import Run
 from tests.workflows.tiny import ENCODER, finetune_config, rooms

@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from ponderv2.evaluation.instances import average_precision, instance_metrics
-from ponderv2.evaluation.object_overlaps import PredictedObjects, compare_objects
+from ponderv2.evaluation.instances import (
+    PredictedObjects,
+    average_precision,
+    compare_objects,
+    instance_metrics,
+)
 
 Scene = tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, int, float]]]
 """Class and object of each point; predictions as mask, class, score."""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ponderv2.tasks.pictures import keep_newest
 from ponderv2.training.logbook import BoundedFile
-from ponderv2.workflows.previews import keep_newest
 from tests.faults import disks
 from tests.faults.children import ponder
 from tests.faults.presets import preset, store, words

@@ -13,8 +13,8 @@ from ponderv2.heads.config import (
 )
 from ponderv2.lift.config import ConvBlock3DConfig, DensifyConfig, DoubleConvUNet3DConfig, UNet3DConfig
 from ponderv2.models.config import PretextConfig, TextTargetConfig
-from ponderv2.models.segmentation_config import SegmentationModelConfig
 from ponderv2.renderer.config import ContrastiveConfig, RendererConfig, RenderLossConfig
+from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 
 Official = dict[str, Any]
 

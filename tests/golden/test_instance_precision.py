@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ponderv2.evaluation.instances import instance_metrics
-from ponderv2.evaluation.object_overlaps import PredictedObjects, compare_objects
+from ponderv2.evaluation.instances import PredictedObjects, compare_objects, instance_metrics
 from tests.golden.cases import Case
 
 KIND = "instance_precision"

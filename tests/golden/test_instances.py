@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from ponderv2.geometry.voxels import batch_index
-from ponderv2.heads.grouping import group_points
-from ponderv2.heads.grouping_config import GroupingConfig
-from ponderv2.heads.instance import instance_losses, object_centres, objects_to_find
-from ponderv2.models.instances import InstancesModel
-from ponderv2.models.instances_config import InstancesModelConfig
+from ponderv2.heads.config import GroupingConfig
+from ponderv2.heads.instances import group_points, instance_losses, object_centres, objects_to_find
 from ponderv2.scenes.batch import Batch
+from ponderv2.tasks.instances.config import InstancesModelConfig
+from ponderv2.tasks.instances.model import InstancesModel
 from ponderv2.training.weights import strip_wrappers
 from tests.golden.cases import Case, golden_state
 from tests.golden.compare import assert_relative_l2

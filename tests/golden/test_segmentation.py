@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from ponderv2.models.finetuned import SegmentationModel
 from ponderv2.scenes.batch import Batch
+from ponderv2.tasks.segmentation.model import SegmentationModel
 from tests.golden.cases import Case, golden_state
 from tests.golden.compare import assert_parameter_gradients, assert_rows
 from tests.golden.official_configs import segmentation_config

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ponderv2.heads.grouping import group_points
-from ponderv2.heads.grouping_config import GroupingConfig
-from ponderv2.heads.instance import (
+from ponderv2.heads.config import GroupingConfig
+from ponderv2.heads.instances import (
     InstanceLosses,
+    group_points,
     instance_losses,
     object_centres,
     objects_to_find,

@@ -14,14 +14,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ponderv2.errors import PresetError, ResourceError
-from ponderv2.heads import clip_text
-from ponderv2.heads.clip_text import cache_file, clip_embeddings, mean_over_templates, sentences
-from ponderv2.heads.text_config import (
+from ponderv2.heads import text_embeddings as clip_text
+from ponderv2.heads.config import (
     ClipEmbeddingsConfig,
     FileEmbeddingsConfig,
     OrthogonalEmbeddingsConfig,
 )
-from ponderv2.heads.text_embeddings import embedding_rows, orthogonal_rows
+from ponderv2.heads.text_embeddings import (
+    cache_file,
+    clip_embeddings,
+    embedding_rows,
+    mean_over_templates,
+    orthogonal_rows,
+    sentences,
+)
 from ponderv2.models.config import TextTargetConfig
 from ponderv2.models.pretext import text_embeddings
 

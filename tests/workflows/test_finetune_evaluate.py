@@ -11,9 +11,9 @@ import torch
 import yaml
 
 from ponderv2.errors import CheckpointError, PresetError, SceneError
-from ponderv2.models.finetuned import SegmentationModel
-from ponderv2.models.segmentation_config import SegmentationModelConfig
 from ponderv2.store.store import SceneStore
+from ponderv2.tasks.segmentation.config import SegmentationModelConfig
+from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.open_checkpoint import OpenCheckpoint, load_model
 from ponderv2.workflows import evaluate, finetune, pretrain, reconstruct, render

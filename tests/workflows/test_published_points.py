@@ -20,15 +20,16 @@ from ponderv2.data.config import PointDataConfig
 from ponderv2.errors import CheckpointError, PresetError
 from ponderv2.models.config import PretextConfig
 from ponderv2.models.encoder_model import EncoderOnlyModel
-from ponderv2.models.finetuned import SegmentationModel
-from ponderv2.models.instances import InstancesModel
-from ponderv2.models.instances_config import InstancesModelConfig
 from ponderv2.models.pretext import PretextModel
-from ponderv2.models.segmentation_config import SegmentationModelConfig
 from ponderv2.scenes.labels import s3dis, structured3d
+from ponderv2.tasks.instances.config import InstancesModelConfig
+from ponderv2.tasks.instances.model import InstancesModel
+from ponderv2.tasks.segmentation.config import SegmentationModelConfig
+from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.training.checkpoint import Checkpoint, save_checkpoint
 from ponderv2.training.open_checkpoint import OpenCheckpoint
-from ponderv2.workflows import evaluate, export, features, finetune, inspect_checkpoint
+from ponderv2.workflows import evaluate, export, features, finetune
+from ponderv2.workflows import inspect as inspect_checkpoint
 from ponderv2.workflows.configs import FinetuneConfig
 from ponderv2.workflows.loaded import LoadedModel
 from tests.workflows.heard import Heard

@@ -1,0 +1,180 @@
+"""Held-out views: rendered by a pre-trained model and compared with the recorded images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ponderv2.data.config import PretrainDataConfig
+from ponderv2.data.crops import Region
+from ponderv2.data.datasets import PretrainDataset, ValidationScene
+from ponderv2.errors import SceneError
+from ponderv2.evaluation.images import depth_errors, psnr, ssim
+from ponderv2.geometry.cameras import unproject
+from ponderv2.geometry.rays import rays_through_pixels
+from ponderv2.geometry.transforms import transform_points
+from ponderv2.models.pretext import EncodedScenes, PretextModel, cameras_in_cube
+from ponderv2.scenes.scene import Frame
+from ponderv2.tasks.pictures import Picture, as_bytes, colored, write_png
+from ponderv2.tasks.task import EvaluationRequest, EvaluationResult
+from ponderv2.training.distributed import to_device
+from ponderv2.workflows.report import Reporter
+
+
+@dataclass(frozen=True)
+class ViewPair:
+    """A view as it was recorded and as it is rendered, at the pixels that were rendered."""
+
+    name: str
+    color: Float[Tensor, "row column 3"] | None
+    """0..1; None where the view has depth alone."""
+    depth: Float[Tensor, "row column"]
+    """Metres along the optical axis; 0 = no measurement."""
+    rendered_color: Float[Tensor, "row column 3"]
+    rendered_depth: Float[Tensor, "row column"]
+    rendered_normal: Float[Tensor, "row column 3"]
+    """Scene frame."""
+    counted: Bool[Tensor, "row column"]
+    """Pixels that show the part of space which the model was given, and that no mask hides."""
+
+    def metrics(self) -> dict[str, float]:
+        """PSNR (decibel), SSIM, and depth errors in metres where the depth is measured.
+
+        PSNR and SSIM are nan for a view without colour, SSIM also where not all pixels count.
+        """
+        errors = depth_errors(self.rendered_depth, self.depth, self.counted)
+        whole = bool(self.counted.all())
+        color = self.color
+        return {
+            "psnr": math.nan if color is None else psnr(self.rendered_color, color, self.counted),
+            "ssim": ssim(self.rendered_color, color) if whole and color is not None else math.nan,
+            "depth_l1": errors.mean_absolute,
+            "depth_median": errors.median,
+        }
+
+
+@torch.no_grad()
+def compare_views(
+    model: PretextModel, scene: ValidationScene, largest_width: int, chunk: int = 8192
+) -> Iterable[ViewPair]:
+    """The scene's validation frames and what the model renders for them.
+
+    Every n-th pixel and row is rendered, so that no picture is wider than `largest_width`.
+    """
+    device = next(model.parameters()).device
+    encoded = model.build_volume(to_device(scene.batch, device))
+    for frame in scene.frames:
+        stride = math.ceil(frame.camera.width / largest_width)
+        yield _compare(model, encoded, frame, scene.region, stride, chunk)
+
+
+def _compare(
+    model: PretextModel, encoded: EncodedScenes, frame: Frame, region: Region | None, stride: int, chunk: int
+) -> ViewPair:
+    camera = frame.camera
+    device = encoded.volume.values.device
+    first = stride // 2
+    rows, columns = torch.arange(first, camera.height, stride), torch.arange(first, camera.width, stride)
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    pixel = torch.stack([x, y], dim=-1).reshape(-1, 2).float()
+    zero = torch.zeros(len(pixel), dtype=torch.int64)
+    in_cube = cameras_in_cube(camera.world_to_camera[None].to(device), encoded.frames.to_cube[:1])
+    through = rays_through_pixels(
+        pixel.to(device), zero.to(device), camera.intrinsics[None].to(device), in_cube, zero[:1].to(device)
+    )
+    seen = model.renderer.render_chunked(encoded.volume, through.rays, chunk)
+    depth = frame.read_depth()[rows][:, columns]
+    color = frame.read_color()[rows][:, columns].float() / 255.0 if frame.has_color else None
+    shape = depth.shape
+    return ViewPair(
+        name=frame.id,
+        color=color,
+        depth=depth,
+        rendered_color=seen.color.clamp(0.0, 1.0).cpu().reshape(*shape, 3),
+        rendered_depth=(seen.distance / through.distance_per_depth).cpu().reshape(shape),
+        rendered_normal=seen.normal.cpu().reshape(*shape, 3),
+        counted=_counted(pixel, depth, frame, region) & frame.read_visible()[rows][:, columns],
+    )
+
+
+def _counted(
+    pixel: Float[Tensor, "ray 2"], depth: Float[Tensor, "row column"], frame: Frame, region: Region | None
+) -> Bool[Tensor, "row column"]:
+    """All pixels of a whole scene; of a part those whose measured point lies in it."""
+    if region is None:
+        return torch.ones_like(depth, dtype=torch.bool)
+    intrinsics = frame.camera.intrinsics.expand(len(pixel), 3, 3)
+    in_camera = unproject(pixel, depth.reshape(-1), intrinsics)
+    points = transform_points(torch.linalg.inv(frame.camera.world_to_camera.double()), in_camera.double())
+    return (region.contains(points.float()) & (depth.reshape(-1) > 0)).reshape(depth.shape)
+
+
+def mean_metrics(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Mean of every metric over the views that have it; nan where none has, as psnr without any colour."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    found = {name: [row[name] for row in rows if math.isfinite(row.get(name, math.nan))] for name in names}
+    return {name: sum(values) / len(values) if values else math.nan for name, values in found.items()}
+
+
+def run(request: EvaluationRequest, model: PretextModel, report: Reporter) -> EvaluationResult:
+    """Renders the held-out views of every scene beside their photographs.
+
+    Raises SceneError where a file of predicted classes is asked for: there are none.
+    """
+    for option, path in (("--submission", request.submission), ("--export", request.export)):
+        if path is not None:
+            raise SceneError(
+                f"{request.stored.path} is a pre-trained encoder and predicts no classes for {option}",
+                fix=f"ponder finetune --from {request.stored.path}, then ponder eval",
+            )
+    if request.tta != "none":
+        report.warn("views are rendered once: --tta is for classes of points")
+    data = PretrainDataset(request.store, request.split, request.settings(PretrainDataConfig))
+    rows: list[dict[str, Any]] = []
+    metrics: list[dict[str, float]] = []
+    pictures: list[Path] = []
+    for index in report.track(range(len(data)), f"rendering {request.split}", len(data)):
+        scene = data.validation(index)
+        name = scene.batch.names[0]
+        for pair in compare_views(model, scene, request.width):
+            metrics.append(pair.metrics())
+            rows.append({"scene": name, "frame": pair.name, **metrics[-1]})
+            target = request.folder / f"{name.replace('/', '_')}-{pair.name}.png"
+            pictures.append(write_png(target, preview(pair)))
+    return EvaluationResult(
+        kind="pretext",
+        checkpoint=request.stored.path,
+        split=request.split,
+        n_scenes=len(data),
+        metrics=mean_metrics(metrics),
+        views=rows,
+        pictures=pictures,
+    )
+
+
+def preview(pair: ViewPair) -> Picture:
+    """Above the image with its depth, below the rendered view with depth and normals.
+
+    Of a view without colour both colours are left white: what is rendered is compared with nothing.
+    """
+    known = pair.depth > 0
+    nearest, farthest = (
+        (float(pair.depth[known].min()), float(pair.depth[known].max())) if known.any() else (0.0, 5.0)
+    )
+    real = torch.where(known, pair.depth, torch.nan)
+    blank = np.full((*pair.depth.shape, 3), 255, dtype=np.uint8)
+    above = [blank if pair.color is None else as_bytes(pair.color), colored(real, nearest, farthest), blank]
+    below = [
+        blank if pair.color is None else as_bytes(pair.rendered_color),
+        colored(pair.rendered_depth, nearest, farthest),
+        as_bytes(pair.rendered_normal * 0.5 + 0.5),
+    ]
+    return np.concatenate([np.concatenate(above, axis=1), np.concatenate(below, axis=1)], axis=0)

@@ -1,0 +1,185 @@
+"""Semantic segmentation of a split: metrics, tables, and files for a benchmark's server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ponderv2.data.config import LabelledDataConfig
+from ponderv2.data.datasets import LabelledDataset
+from ponderv2.data.fragments import TEST_SETS
+from ponderv2.errors import OutputError
+from ponderv2.evaluation.semantic import confusion_matrix, named_metrics, segmentation_metrics
+from ponderv2.scenes.labels.benchmarks import Benchmark
+from ponderv2.scenes.scene import PointCloud
+from ponderv2.tasks.colored_clouds import SceneExport, export_scene
+from ponderv2.tasks.pictures import confusion_picture, write_png
+from ponderv2.tasks.segmentation.model import SegmentationModel
+from ponderv2.tasks.segmentation.predictions import PredictionCache, predicted_classes
+from ponderv2.tasks.segmentation.submission import check_submission, write_submission
+from ponderv2.tasks.task import (
+    EvaluationRequest,
+    EvaluationResult,
+    names_of_model,
+    refuse_other_classes,
+)
+from ponderv2.workflows.loaded import LoadedModel
+from ponderv2.workflows.report import Reporter
+
+MOST_CLASSES_IN_A_PICTURE = 64
+
+
+def run(request: EvaluationRequest, model: SegmentationModel, report: Reporter) -> EvaluationResult:
+    """Segments every scene of the split. Scenes without labels are segmented and not counted.
+
+    Raises:
+        SceneError: classes that the model does not know; no benchmark takes its classes; nothing to do, as
+            there are neither labels nor a file to write.
+        OutputError: something cannot be written, or a written submission is not as the benchmark wants it.
+    """
+    settings = request.settings(LabelledDataConfig, budget={})
+    data = LabelledDataset(request.store, request.split, settings)
+    names = class_names(request.stored, model.classes_of(data.condition), data)
+    benchmark = request.benchmark(names)
+    _check_labels(data, len(names), request)
+    confusion, n_reused, predictions = _segment(request, model, data, report)
+    counted = int(confusion.sum()) > 0
+    if request.submission is not None and benchmark is not None:
+        _submit(request, benchmark, data, predictions)
+    pictures = []
+    if counted and len(names) <= MOST_CLASSES_IN_A_PICTURE:
+        pictures = [write_png(request.folder / "confusion.png", confusion_picture(confusion, names))]
+    return EvaluationResult(
+        kind="segmentation",
+        checkpoint=request.stored.path,
+        split=request.split,
+        n_scenes=len(data),
+        metrics=named_metrics(confusion, benchmark.groups if benchmark else None) if counted else {},
+        tta=request.tta,
+        classes=class_table(confusion, names) if counted else [],
+        pictures=pictures,
+        submission=request.submission,
+        n_reused=n_reused,
+    )
+
+
+@dataclass(frozen=True)
+class _Predictions:
+    """Where the classes of each scene are kept."""
+
+    cache: PredictionCache
+
+    def read(self, name: str, cloud: PointCloud) -> Int[Tensor, " point"]:
+        """Class of every point of a scene that was segmented."""
+        classes = self.cache.read(name, cloud)
+        if classes is None:
+            raise OutputError(f"the predictions of '{name}' in {self.cache.folder} were removed meanwhile")
+        return classes
+
+
+def _segment(
+    request: EvaluationRequest, model: SegmentationModel, data: LabelledDataset, report: Reporter
+) -> tuple[Int[Tensor, "true_class predicted_class"], int, _Predictions]:
+    """Confusion matrix of the scenes with labels, and how many were taken over from before."""
+    views = TEST_SETS[request.tta]
+    n_classes = model.classes_of(data.condition)
+    cache = PredictionCache.of(
+        request.folder / "predictions", request.stored.digest, _conditions(request, data)
+    )
+    total, n_reused, steps = torch.zeros(n_classes, n_classes, dtype=torch.int64), 0, max(1, len(views))
+    with report.progress(f"segmenting {request.split}", len(data) * steps) as display:
+        for index, name in enumerate(data.names):
+            cloud = data.scene(index).cloud
+            classes = cache.read(name, cloud) if request.reuse else None
+            if classes is None:
+                classes = predicted_classes(model, data, index, views, display.advance)
+                cache.write(name, cloud, classes)
+                display.advance(0 if views else 1)
+            else:
+                n_reused += 1
+                display.advance(steps)
+            if request.export is not None:
+                export_scene(request.export, data, index, SceneExport(classes))
+            truth = cloud.labels.get(data.label_field)
+            if truth is not None:
+                total += confusion_matrix(classes, truth.long(), n_classes)
+    return total, n_reused, _Predictions(cache)
+
+
+def _conditions(request: EvaluationRequest, data: LabelledDataset) -> dict[str, Any]:
+    """What beside weights and points decides about the predictions."""
+    seen = data.config.model_dump(mode="json", include={"voxel", "features"})
+    return {"tta": request.tta, "condition": data.condition, **seen}
+
+
+def _submit(
+    request: EvaluationRequest, benchmark: Benchmark, data: LabelledDataset, predictions: _Predictions
+) -> None:
+    """Writes the archive, and reads it again as the benchmark's server would."""
+    assert request.submission is not None
+    ids = torch.tensor(benchmark.label_ids)
+
+    def scenes():
+        for index, name in enumerate(data.names):
+            yield name, ids[predictions.read(name, data.scene(index).cloud)]
+
+    write_submission(request.submission, scenes())
+    n_vertices = {name: _n_vertices(data, index) for index, name in enumerate(data.names)}
+    problems = check_submission(request.submission, n_vertices, benchmark.label_ids)
+    if problems:
+        raise OutputError(
+            f"{request.submission} is not what {benchmark.name} wants: {problems[0]}",
+            fix="prepare the scenes from the benchmark's own meshes",
+        )
+
+
+def _n_vertices(data: LabelledDataset, index: int) -> int:
+    """Of the mesh where the store has it, else the number of points."""
+    mesh = data.store.mesh_path(data.names[index], data.split)
+    n_vertices = None if mesh is None else vertices_in_header(mesh.read_bytes()[:4096])
+    return len(data.scene(index).cloud) if n_vertices is None else n_vertices
+
+
+def vertices_in_header(start: bytes) -> int | None:
+    """What a PLY file says of its number of vertices; None where it does not."""
+    for line in start.split(b"end_header")[0].splitlines():
+        words = line.split()
+        if words[:2] == [b"element", b"vertex"] and len(words) == 3 and words[2].isdigit():
+            return int(words[2])
+    return None
+
+
+def class_table(
+    confusion: Int[Tensor, "true_class predicted_class"], names: list[str]
+) -> list[dict[str, Any]]:
+    """One row per class; `iou` and `accuracy` are nan for classes that do not occur."""
+    metrics = segmentation_metrics(confusion, skip_absent=True)
+    truth, hit = confusion.sum(dim=1), confusion.diagonal()
+    union = truth + confusion.sum(dim=0) - hit
+    columns = (names, metrics.iou, metrics.accuracy, truth, hit, union)
+    keys = ("class", "iou", "accuracy", "points", "intersection", "union")
+    lists = [column if isinstance(column, list) else column.tolist() for column in columns]
+    return [dict(zip(keys, row, strict=True)) for row in zip(*lists, strict=True)]
+
+
+def class_names(stored: LoadedModel, n_classes: int, data: LabelledDataset) -> list[str]:
+    """The names that the checkpoint knows for these scenes, or that they give their classes, or numbers."""
+    of_scenes = data.store.info.label_set(data.label_field).class_names
+    for names in (names_of_model(stored, data.condition), of_scenes):
+        if len(names) == n_classes:
+            return list(names)
+    return [f"class {number}" for number in range(n_classes)]
+
+
+def _check_labels(data: LabelledDataset, n_classes: int, request: EvaluationRequest) -> None:
+    """Raises SceneError where there is nothing to do, or the first scene has classes that are not known."""
+    labels = data.scene(0).cloud.labels.get(data.label_field)
+    if labels is None:
+        if request.submission is None and request.export is None:
+            data.labelled_scene(0)
+        return
+    refuse_other_classes(request.stored, data, labels, n_classes)

@@ -1,0 +1,74 @@
+"""An encoder with a head: a class for every point."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ponderv2.heads.build import build_head
+from ponderv2.heads.semantic import SegmentationLosses, read_class_weights, segmentation_losses
+from ponderv2.models.encoder_model import EncoderModel
+from ponderv2.scenes.batch import Batch
+from ponderv2.sparse.normalisation import BatchNorm
+from ponderv2.tasks.segmentation.config import SegmentationModelConfig
+
+
+@dataclass(frozen=True)
+class SegmentationStep:
+    """What one training step yields."""
+
+    losses: SegmentationLosses
+    logits: Float[Tensor, "point class"]
+
+
+class SegmentationModel(EncoderModel):
+    """A class for every point."""
+
+    def __init__(self, config: SegmentationModelConfig) -> None:
+        super().__init__(config)
+        self.config = config
+        self.head = build_head(config.head, self.n_channels)
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", read_class_weights(config.losses), persistent=False)
+        self.freeze()
+
+    def classes_of(self, condition: str) -> int:
+        """Scores per point of a dataset. Raises ValueError for a dataset that the head does not know."""
+        n_classes = self.config.head.classes_of(self.config.condition or condition)
+        if n_classes is None:
+            raise ValueError(f"the head has no classes for {condition!r}")
+        return n_classes
+
+    def logits(self, batch: Batch) -> Float[Tensor, "point class"]:
+        """Score of every class for every point."""
+        return self.head(self.encode(batch), self.config.condition or batch.condition)
+
+    def forward(self, batch: Batch, generator: torch.Generator | None = None) -> SegmentationStep:
+        """One training step. Nothing in it is random; the generator is there because every model gets one."""
+        logits = self.logits(batch)
+        losses = segmentation_losses(logits, batch.segment, self.config.losses, self.class_weights)
+        return SegmentationStep(losses, logits)
+
+
+@torch.no_grad()
+def calibrate_normalisation(model: EncoderModel, batches: Iterable[Batch]) -> None:
+    """Replace the stored statistics of the encoder's normalisations by their average over some batches.
+
+    For a frozen encoder whose own statistics mean nothing, such as a random one, or come from other data.
+    """
+    norms = [module for module in model.backbone.modules() if isinstance(module, BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    training = model.backbone.training
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    model.backbone.train()
+    for batch in batches:
+        model.encode(batch)
+    model.backbone.train(training)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

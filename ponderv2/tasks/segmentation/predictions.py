@@ -1,0 +1,192 @@
+"""Classes of all points of whole scenes: one pass, votes of many views, and a cache on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ponderv2.data.augmentation import centre_shift
+from ponderv2.data.config import PointDataConfig
+from ponderv2.data.datasets import LabelledDataset
+from ponderv2.data.fragments import PLAIN, Fragment, TestView, fragments
+from ponderv2.data.preprocess import preprocess
+from ponderv2.errors import ResourceError, is_out_of_memory
+from ponderv2.evaluation.semantic import confusion_matrix
+from ponderv2.io.files import write_bytes
+from ponderv2.scenes.batch import Batch, collate
+from ponderv2.scenes.scene import PointCloud, Scene
+from ponderv2.tasks.segmentation.model import SegmentationModel
+from ponderv2.training.distributed import to_device
+from ponderv2.version import __version__
+
+Predict = Callable[[Batch], Tensor]
+"""Scores [point, class] (logits) of the points of a batch."""
+
+POINTS_PER_PASS = 200_000
+"""Fragments are joined into one pass of the model until there are so many points."""
+
+
+@torch.no_grad()
+def vote(
+    scene: Scene,
+    predict: Predict,
+    config: PointDataConfig,
+    condition: str,
+    views: Sequence[TestView] = PLAIN,
+    *,
+    points_per_pass: int = POINTS_PER_PASS,
+    seen: Callable[[], None] = lambda: None,
+) -> Float[Tensor, "point class"]:
+    """Sum of the class probabilities of every point of the scene, over views and fragments.
+
+    A point counts as often as it is in a fragment; only its largest class means something. `scene` is as it
+    was prepared. `seen` is called after each view. The result is on the CPU.
+
+    Raises ResourceError where memory does not suffice for a single fragment.
+    """
+    if not views:
+        raise ValueError("expected at least one view")
+    votes: Tensor | None = None
+    for view in views:
+        pieces = fragments(scene, view, config, condition)
+        for piece, scores in _scored(pieces, predict, points_per_pass):
+            probability = torch.softmax(scores.float(), dim=1)
+            if votes is None:
+                votes = probability.new_zeros(len(scene.cloud), probability.shape[1])
+            # A point is at most once in a fragment, so that no two rows of the result are the same.
+            votes.index_add_(0, piece.index.to(votes.device), probability)
+        seen()
+    assert votes is not None
+    return votes.cpu()
+
+
+def _scored(
+    pieces: Iterator[Fragment], predict: Predict, points_per_pass: int
+) -> Iterator[tuple[Fragment, Tensor]]:
+    """Every fragment with its scores; several go through the model together."""
+    group: list[Fragment] = []
+    for piece in pieces:
+        if group and sum(len(one.index) for one in group) + len(piece.index) > points_per_pass:
+            yield from _one_pass(group, predict)
+            group = []
+        group.append(piece)
+    if group:
+        yield from _one_pass(group, predict)
+
+
+def _one_pass(group: list[Fragment], predict: Predict) -> Iterator[tuple[Fragment, Tensor]]:
+    """The scores of a group, which is halved for as long as memory does not suffice."""
+    waiting = [group]
+    while waiting:
+        part = waiting.pop()
+        try:
+            scores = predict(collate([piece.batch for piece in part]))
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(part) == 1:
+                raise ResourceError(
+                    f"not enough memory for a fragment of {len(part[0].index)} voxels",
+                    fix="close other programs; CUDA_VISIBLE_DEVICES= computes on the CPU",
+                ) from error
+            torch.cuda.empty_cache()
+            waiting += [part[len(part) // 2 :], part[: len(part) // 2]]
+            continue
+        yield from zip(part, scores.split([len(piece.index) for piece in part]), strict=True)
+
+
+@torch.no_grad()
+def predicted_classes(
+    model: SegmentationModel,
+    data: LabelledDataset,
+    index: int,
+    views: Sequence[TestView] = (),
+    seen: Callable[[], None] = lambda: None,
+) -> Int[Tensor, " point"]:
+    """Class of every point of a scene, which needs no labels. The model must be in evaluation mode.
+
+    One pass over one point per voxel; with `views` every fragment of every view votes, and `seen` is called
+    after each view.
+    """
+    device = next(model.parameters()).device
+    scene = replace(data.scene(index), frames=())
+
+    def predict(batch: Batch) -> Tensor:
+        return model.logits(to_device(batch, device))
+
+    if views:
+        return vote(scene, predict, data.config, data.condition, views, seen=seen).argmax(dim=1)
+    done = preprocess(centre_shift(scene, apply_z=True), data.config, data.condition, data.label_field)
+    return predict(done.batch).argmax(dim=1).cpu()[done.voxels.inverse]
+
+
+def confusion_of_scenes(
+    model: SegmentationModel,
+    data: LabelledDataset,
+    indices: Iterable[int],
+    views: Sequence[TestView] = (),
+) -> Int[Tensor, "true_class predicted_class"]:
+    """Over all points of the scenes. On the model's device, so that processes can add them up.
+
+    Raises SceneError for scenes without labels.
+    """
+    n_classes = model.classes_of(data.condition)
+    total = torch.zeros(n_classes, n_classes, dtype=torch.int64)
+    for index in indices:
+        truth = data.labelled_scene(index).cloud.labels[data.label_field].long()
+        total += confusion_matrix(predicted_classes(model, data, index, views), truth, n_classes)
+    return total.to(next(model.parameters()).device)
+
+
+DIGITS = 20
+
+
+def digest_of_points(cloud: PointCloud) -> str:
+    """SHA-256 of what a model sees of the points; their labels have no say."""
+    digest = hashlib.sha256()
+    for array in (cloud.coord, cloud.color, cloud.normal):
+        digest.update(str(tuple(array.shape)).encode())
+        digest.update(array.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class PredictionCache:
+    """A folder of predictions that were made under the same conditions."""
+
+    folder: Path
+
+    @staticmethod
+    def of(root: Path, checkpoint: str, settings: dict[str, Any]) -> PredictionCache:
+        """The folder for a checkpoint (its digest) and settings (plain values)."""
+        conditions = {"checkpoint": checkpoint, "program": __version__, **settings}
+        text = json.dumps(conditions, sort_keys=True, default=str)
+        return PredictionCache(root / hashlib.sha256(text.encode()).hexdigest()[:DIGITS])
+
+    def read(self, scene: str, cloud: PointCloud) -> Int[Tensor, " point"] | None:
+        """Class of every point; None where nothing usable was kept."""
+        try:
+            classes = np.load(self._path(scene, cloud), allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        fits = classes.shape == (len(cloud),) and classes.dtype.kind in "iu"
+        return torch.from_numpy(classes.astype(np.int64)) if fits else None
+
+    def write(self, scene: str, cloud: PointCloud, classes: Int[Tensor, " point"]) -> None:
+        """Keeps the class of every point, whole or not at all. Raises OutputError."""
+        stream = io.BytesIO()
+        np.save(stream, classes.numpy().astype(np.int16))
+        write_bytes(self._path(scene, cloud), stream.getvalue())
+
+    def _path(self, scene: str, cloud: PointCloud) -> Path:
+        return self.folder / f"{scene.replace('/', '_')}-{digest_of_points(cloud)[:DIGITS]}.npy"

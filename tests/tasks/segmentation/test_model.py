@@ -1,0 +1,102 @@
+"""The segmentation model: wiring, freezing, learning."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ponderv2.encoder.config import PromptedSparseUNetConfig, SparseUNetConfig
+from ponderv2.heads.config import LinearHeadConfig
+from ponderv2.scenes.batch import Batch
+from ponderv2.tasks.segmentation.config import SegmentationModelConfig
+from ponderv2.tasks.segmentation.model import SegmentationModel, calibrate_normalisation
+
+SMALL = {"base_channels": 8, "channels": (8, 12, 12, 8), "layers": (1, 1, 1, 1)}
+
+
+def config(**changes) -> SegmentationModelConfig:
+    return SegmentationModelConfig(
+        encoder=SparseUNetConfig(**SMALL), head=LinearHeadConfig(n_classes=3), **changes
+    )
+
+
+@pytest.fixture
+def batch(rng: torch.Generator) -> Batch:
+    """Two scenes; the class is given by the first feature."""
+    cells = torch.unique(torch.randint(0, 8, (150, 3), generator=rng), dim=0)
+    cells = torch.cat([cells, cells])
+    feature = torch.randn(len(cells), 6, generator=rng)
+    segment = torch.bucketize(feature[:, 0].contiguous(), torch.tensor([-0.4, 0.4]))
+    segment[::7] = -1
+    return Batch(
+        coord=cells * 0.1,
+        grid_coord=cells,
+        feature=feature,
+        offset=torch.tensor([len(cells) // 2, len(cells)]),
+        segment=segment,
+        units_per_metre=torch.ones(2),
+        condition="toy",
+        names=("a", "b"),
+    )
+
+
+def test_every_parameter_gets_a_gradient(batch: Batch) -> None:
+    model = SegmentationModel(config())
+    step = model(batch)
+    assert step.logits.shape == (len(batch.coord), 3)
+    step.losses.total().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_few_steps_learn_a_class_given_by_a_feature(batch: Batch) -> None:
+    model = SegmentationModel(config())
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    first = None
+    for _ in range(10):
+        losses = model(batch).losses
+        first = first if first is not None else float(losses.total().detach())
+        optimiser.zero_grad()
+        losses.total().backward()
+        optimiser.step()
+    assert first is not None and float(model(batch).losses.total().detach()) < 0.8 * first
+
+
+def test_frozen_encoder_is_not_touched_by_training(batch: Batch) -> None:
+    model = SegmentationModel(config(freeze_encoder=True)).train()
+    before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
+    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+    for _ in range(2):
+        model(batch).losses.total().backward()
+        optimiser.step()
+    assert all(torch.equal(value, before[name]) for name, value in model.backbone.state_dict().items())
+    assert {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad} == {"head"}
+
+
+def test_calibration_stores_the_statistics_of_the_batches(batch: Batch) -> None:
+    """After calibration on one batch, evaluation gives what training gives on it."""
+    model = SegmentationModel(config(freeze_encoder=True)).eval()
+    raw = model.encode(batch)
+    calibrate_normalisation(model, [batch])
+    calibrated = model.encode(batch)
+    model.backbone.train()
+    trained = model.encode(batch)
+    # Stored variances are unbiased, those of the batch are not: n / (n - 1) at a few hundred voxels.
+    assert float((calibrated - trained).norm() / trained.norm()) < 0.1
+    assert float((raw - trained).norm() / trained.norm()) > 0.2
+    assert not any(m.momentum is None for m in model.backbone.modules() if hasattr(m, "momentum"))
+
+
+def test_prompted_encoder_uses_the_named_condition(batch: Batch) -> None:
+    encoder = PromptedSparseUNetConfig(**SMALL, conditions=("toy", "other"), context_channels=16)
+    head = LinearHeadConfig(n_classes=3)
+    model = SegmentationModel(SegmentationModelConfig(encoder=encoder, head=head)).eval()
+    other = SegmentationModel(SegmentationModelConfig(encoder=encoder, head=head, condition="other")).eval()
+    other.load_state_dict(model.state_dict())
+    assert not torch.allclose(model.logits(batch), other.logits(batch))
+
+
+def test_unknown_condition_is_refused(batch: Batch) -> None:
+    encoder = PromptedSparseUNetConfig(**SMALL, conditions=("ScanNet",), context_channels=16)
+    model = SegmentationModel(SegmentationModelConfig(encoder=encoder, head=LinearHeadConfig(n_classes=3)))
+    with pytest.raises(ValueError, match="'toy'"):
+        model(batch)
