@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 
 from ponderv2.io.images import encode_png16
-from ponderv2.scenes.sources.sens import open_sens
+from ponderv2.io.sens import open_sens
 
 COLOR_SIZE, DEPTH_SIZE = (1296, 968), (640, 480)
 DISTINCT = 12
@@ -121,9 +121,9 @@ def our_extraction(path: Path, folder: Path) -> None:
 
 def our_frames(path: Path) -> None:
     """What `ponder prepare` does with every frame: colour resized to depth, encoded again."""
+    from ponderv2.datasets.registered_frames import Limits, load_frame
+    from ponderv2.datasets.rgbd.layouts import sens as sens_file
     from ponderv2.io.images import encode_jpeg
-    from ponderv2.scenes.sources.frame_loading import Limits, load_frame
-    from ponderv2.scenes.sources.layouts import sens_file
 
     capture = sens_file.read(path)
     for raw in capture.frames:

@@ -13,8 +13,8 @@ from benchmarks.fuzz.target import Read
 
 
 def sens(path: Path) -> None:
+    from ponderv2.datasets.rgbd.layouts import sens as sens_file
     from ponderv2.errors import SceneError
-    from ponderv2.scenes.sources.layouts import sens_file
 
     capture = sens_file.read(path)
     _frames(capture)
@@ -27,9 +27,9 @@ def sens(path: Path) -> None:
 
 def _frames(capture: Any) -> None:
     """Poses and the first frames, as `ponder prepare` reads them."""
+    from ponderv2.datasets.registered_frames import Limits, load_frame
     from ponderv2.errors import SceneError
-    from ponderv2.scenes.sources.frame_loading import Limits, load_frame
-    from ponderv2.scenes.sources.poses import clean_poses
+    from ponderv2.geometry.poses import clean_poses
 
     clean_poses(np.stack([frame.camera_to_world for frame in capture.frames]))
     for frame in capture.frames[:2]:
@@ -78,7 +78,7 @@ def color_picture(folder: Path) -> Read:
 
 def layout(name: str) -> Callable[[Path], Any]:
     def read(folder: Path) -> None:
-        from ponderv2.scenes.sources.layouts import LAYOUTS
+        from ponderv2.datasets.rgbd.layouts import LAYOUTS
 
         _frames(LAYOUTS[name].read(folder))
 
@@ -94,7 +94,7 @@ def seven_scenes(folder: Path) -> None:
 
 
 def intrinsics(folder: Path) -> Read:
-    from ponderv2.scenes.sources.text_files import read_lens, read_matrix
+    from ponderv2.datasets.camera_text import read_lens, read_matrix
 
     def run(data: bytes) -> None:
         path = folder / ("camera.json" if data[:1] == b"{" else "camera.txt")
@@ -112,7 +112,8 @@ def s3dis(folder: Path) -> Read:
 
 
 def obj(path: Path) -> None:
-    from ponderv2.scenes.sources.surface_normals import near_box, nearest_normals, read_obj
+    from ponderv2.geometry.nearest_faces import near_box, nearest_normals
+    from ponderv2.io.obj import read_obj
 
     read_obj.cache_clear()
     triangles = near_box(read_obj(path).astype(np.float64), np.zeros(3) - 9, np.zeros(3) + 9)

@@ -22,17 +22,8 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from ponderv2.errors import SceneError
-from ponderv2.geometry.cameras import Camera
-from ponderv2.io.images import COLOR_ENDINGS, LARGEST_SIDE, picture_size
-from ponderv2.io.text import parse_json, read_text
-from ponderv2.reconstruction.viewpoint import CameraPath, Viewpoint
-from ponderv2.scenes.frame_names import by_number
-from ponderv2.scenes.origin import near_pose
-from ponderv2.scenes.scene import Frame
-from ponderv2.scenes.sources.named_files import NamedFiles
-from ponderv2.scenes.sources.poses import clean_poses
-from ponderv2.scenes.sources.transforms_file import (
+from ponderv2.datasets.frame_names import by_number
+from ponderv2.datasets.transforms_json import (
     OPENGL_TO_OPENCV,
     Applied,
     applied_of,
@@ -41,6 +32,15 @@ from ponderv2.scenes.sources.transforms_file import (
     pose_of,
     positive_number,
 )
+from ponderv2.errors import SceneError
+from ponderv2.geometry.cameras import Camera
+from ponderv2.geometry.poses import clean_poses
+from ponderv2.io.images import COLOR_ENDINGS, LARGEST_SIDE, picture_size
+from ponderv2.io.named_files import NamedFiles
+from ponderv2.io.text import parse_json, read_text
+from ponderv2.reconstruction.viewpoint import CameraPath, Viewpoint
+from ponderv2.scenes.origin import near_pose
+from ponderv2.scenes.scene import Frame
 
 FORMS = (
     'write {"width": W, "height": H, "intrinsics": 3x3, "frames": [{"camera_to_world": 4x4}]}, or give'

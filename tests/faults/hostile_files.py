@@ -183,9 +183,9 @@ def sens_bomb() -> bytes:
 def bombs(folder: Path) -> dict[str, Callable[[], Any]]:
     """Files that unpack to a thousand times their size, each with its reader."""
     from ponderv2.io.images import read_color, read_integers
+    from ponderv2.io.sens import open_sens
     from ponderv2.scenes.processed.ponderv2_views import PickledPictures
     from ponderv2.scenes.sources.scannet_pictures import LabelZip
-    from ponderv2.scenes.sources.sens import open_sens
     from ponderv2.scenes.sources.structured3d_zips import archive_pieces
     from ponderv2.store.store import SceneStore
     from ponderv2.training.open_checkpoint import load_model

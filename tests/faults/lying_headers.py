@@ -98,7 +98,7 @@ def _cloud(path: Path) -> Any:
 
 
 def _open_sens(path: Path) -> Any:
-    from ponderv2.scenes.sources.sens import open_sens
+    from ponderv2.io.sens import open_sens
 
     return open_sens(path).depth(0)
 
@@ -134,7 +134,7 @@ def _color(path: Path) -> Any:
 
 
 def _transforms(path: Path) -> Any:
-    from ponderv2.scenes.sources.layouts import nerfstudio
+    from ponderv2.datasets.rgbd.layouts import nerfstudio
 
     return nerfstudio.read(path.parent)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ponderv2.datasets.camera_text import read_lens, read_matrix, read_pose
 from ponderv2.errors import SceneError
 from ponderv2.io.text import content_lines, decode_text, numbers, parse_json, read_json
-from ponderv2.scenes.sources.text_files import read_lens, read_matrix, read_pose
 from tests.scenes import box_room
 
 POSE = box_room.poses(3)[2]

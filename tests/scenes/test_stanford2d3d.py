@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from ponderv2.errors import SceneError
+from ponderv2.geometry.nearest_faces import nearest_normals, squared_distance
+from ponderv2.io.obj import read_obj
 from ponderv2.scenes.scene import Frame
 from ponderv2.scenes.sources.s3dis import S3disJob, find
 from ponderv2.scenes.sources.s3dis_config import S3disConfig
 from ponderv2.scenes.sources.stanford2d3d import find_views, read_view_lens
-from ponderv2.scenes.sources.surface_normals import nearest_normals, read_obj, squared_distance
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
 from ponderv2.workflows.configs import PrepareConfig

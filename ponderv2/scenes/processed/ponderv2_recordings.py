@@ -14,16 +14,17 @@ import torch
 from jaxtyping import Float32, Int64, UInt8
 from numpy import ndarray
 
+from ponderv2.datasets.camera_text import read_matrix, read_pose
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera
 from ponderv2.io.files import digest_of_files
 from ponderv2.io.images import PreparedPictures, decode_color, picture_size, read_integers
+from ponderv2.io.text import read_text
 from ponderv2.scenes.labels.scannet20 import CLASS_OF_NYU40
 from ponderv2.scenes.origin import Origin, near_pose
 from ponderv2.scenes.processed.kept import kept
 from ponderv2.scenes.processed.layout import FrameChoice
 from ponderv2.scenes.scene import Frame
-from ponderv2.scenes.sources.text_files import read_matrix, read_pose, read_text
 
 FOLDER = "rgbd"
 SKIPPED = "skip.lst"

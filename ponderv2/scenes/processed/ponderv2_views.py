@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float32, Int64, UInt8
 from numpy import ndarray
 
+from ponderv2.datasets.frame_names import by_number
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera
 from ponderv2.io.colors import read_colors
 from ponderv2.io.safe_pickle import PickledFile, read_pickled
-from ponderv2.scenes.frame_names import by_number
 from ponderv2.scenes.origin import Origin, near_pose
 from ponderv2.scenes.processed.kept import kept
 from ponderv2.scenes.scene import Frame

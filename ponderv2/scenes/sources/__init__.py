@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _rgbd(config: RgbdConfig) -> SourcePlan:
-    from ponderv2.scenes.sources.rgbd_folder import find
+    from ponderv2.datasets.rgbd.reader import find
 
     return find(config)
 

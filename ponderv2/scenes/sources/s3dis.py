@@ -10,13 +10,13 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64
 from numpy import ndarray
 
+from ponderv2.datasets.fingerprints import fingerprint
 from ponderv2.errors import SceneError
 from ponderv2.io.files import digest_of_files
 from ponderv2.scenes.labels.s3dis import CLASS_NAMES, COLORS
 from ponderv2.scenes.origin import compact
 from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene, Surface
 from ponderv2.scenes.reader import DatasetInfo
-from ponderv2.scenes.sources.fingerprints import fingerprint
 from ponderv2.scenes.sources.s3dis_config import S3disConfig
 from ponderv2.scenes.sources.s3dis_room import (
     RoomPoints,
@@ -123,7 +123,7 @@ class S3disJob:
     def _normals(self, coord: Float64[ndarray, "point 3"]) -> tuple[Float32[ndarray, "point 3"], str]:
         """Normals before the room is turned, and where they come from."""
         if self.meshes:
-            from ponderv2.scenes.sources.surface_normals import nearest_normals
+            from ponderv2.geometry.nearest_faces import nearest_normals
 
             triangles = self._triangles(coord)
             if len(triangles):
@@ -152,7 +152,8 @@ class S3disJob:
         )
 
     def _triangles(self, coord: Float64[ndarray, "point 3"]) -> Float64[ndarray, "face 3 3"]:
-        from ponderv2.scenes.sources.surface_normals import near_box, read_obj
+        from ponderv2.geometry.nearest_faces import near_box
+        from ponderv2.io.obj import read_obj
 
         lower, upper = coord.min(axis=0) - MESH_MARGIN, coord.max(axis=0) + MESH_MARGIN
         parts = [np.empty((0, 3, 3))]

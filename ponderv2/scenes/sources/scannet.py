@@ -8,17 +8,17 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from ponderv2.datasets.fingerprints import fingerprint
 from ponderv2.errors import SceneError
 from ponderv2.io.files import digest_of_file
+from ponderv2.io.text import read_text
 from ponderv2.scenes.labels import scannet20, scannet200
 from ponderv2.scenes.prepared import PreparedScene
 from ponderv2.scenes.reader import DatasetInfo, LabelSet
-from ponderv2.scenes.sources.fingerprints import fingerprint
 from ponderv2.scenes.sources.scannet_config import ScannetConfig
 from ponderv2.scenes.sources.scannet_labels import TABLE_FILE, read_label_table
 from ponderv2.scenes.sources.scannet_scene import SceneFiles, prepare_scene
 from ponderv2.scenes.sources.source import SourcePlan
-from ponderv2.scenes.sources.text_files import read_text
 
 SPLITS = ("train", "val", "test")
 BYTES_PER_FRAME = 450_000

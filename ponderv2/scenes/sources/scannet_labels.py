@@ -13,8 +13,8 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
+from ponderv2.io.text import read_json, read_text
 from ponderv2.scenes.labels import scannet20, scannet200
-from ponderv2.scenes.sources.text_files import read_json, read_text
 
 TABLE_FILE = "scannetv2-labels.combined.tsv"
 COPY_AGAIN = "copy the file again"

@@ -13,15 +13,16 @@ import numpy as np
 from jaxtyping import Float, Int, UInt16
 from numpy import ndarray
 
+from ponderv2.datasets.recordings import Capture, RawFrame
+from ponderv2.datasets.registered_frames import Limits, load_frame, seen_pixels
+from ponderv2.datasets.rgbd.layouts import scannet as exported
+from ponderv2.datasets.rgbd.layouts import sens as sens_file
 from ponderv2.errors import SceneError
+from ponderv2.geometry.intrinsics import Lens
+from ponderv2.geometry.poses import clean_poses
+from ponderv2.geometry.registration import sample_nearest
 from ponderv2.io.images import decode_integers, encoded_size
 from ponderv2.scenes.prepared import PreparedFrame
-from ponderv2.scenes.sources.capture import Capture, Lens, RawFrame
-from ponderv2.scenes.sources.frame_loading import Limits, load_frame, seen_pixels
-from ponderv2.scenes.sources.layouts import scannet as exported
-from ponderv2.scenes.sources.layouts import sens_file
-from ponderv2.scenes.sources.poses import clean_poses
-from ponderv2.scenes.sources.registration import sample_nearest
 from ponderv2.scenes.sources.scannet_config import ScannetConfig
 
 LARGEST_LABEL = 16 * 2**20

@@ -9,14 +9,15 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from ponderv2.datasets.rgbd.layouts import scannet as exported
 from ponderv2.errors import SceneError
 from ponderv2.io.colors import no_colors
 from ponderv2.io.ply import read_ply
 from ponderv2.io.point_columns import named_columns
+from ponderv2.io.text import numbers, read_text
 from ponderv2.scenes.normals import vertex_normals
 from ponderv2.scenes.origin import compact, far_outliers
 from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh, PreparedScene, Surface
-from ponderv2.scenes.sources.layouts import scannet as exported
 from ponderv2.scenes.sources.scannet_config import ScannetConfig
 from ponderv2.scenes.sources.scannet_labels import (
     LabelTable,
@@ -35,7 +36,6 @@ from ponderv2.scenes.sources.scannet_pictures import (
     find_labels,
     prepared_frames,
 )
-from ponderv2.scenes.sources.text_files import numbers, read_text
 
 
 @dataclass(frozen=True)

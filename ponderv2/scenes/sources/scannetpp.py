@@ -17,17 +17,17 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 
+from ponderv2.datasets.fingerprints import fingerprint
 from ponderv2.errors import SceneError
+from ponderv2.io.text import read_text
 from ponderv2.scenes.labels.scannetpp import class_colors
 from ponderv2.scenes.origin import compact
 from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh, PreparedScene
 from ponderv2.scenes.reader import DatasetInfo
-from ponderv2.scenes.sources.fingerprints import fingerprint
 from ponderv2.scenes.sources.scannet_labels import SegmentGroup, read_groups, read_segments
 from ponderv2.scenes.sources.scannet_scene import read_surface
 from ponderv2.scenes.sources.scannetpp_config import ScannetppConfig
 from ponderv2.scenes.sources.source import SourcePlan
-from ponderv2.scenes.sources.text_files import read_text
 
 LISTS = {
     "train": ("nvs_sem_train.txt",),

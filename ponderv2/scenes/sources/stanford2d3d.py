@@ -17,14 +17,15 @@ import numpy as np
 from jaxtyping import Float64, Int, UInt16
 from numpy import ndarray
 
+from ponderv2.datasets.camera_text import read_matrix, read_pose
+from ponderv2.datasets.recordings import Capture, PictureFile, RawFrame
+from ponderv2.datasets.registered_frames import Limits, LoadedFrame, load_frame
 from ponderv2.errors import SceneError
+from ponderv2.geometry.intrinsics import Lens, pinhole, rays_of
+from ponderv2.geometry.poses import clean_poses
+from ponderv2.io.text import read_json
 from ponderv2.scenes.prepared import PreparedFrame
-from ponderv2.scenes.sources.capture import Capture, Lens, PictureFile, RawFrame, pinhole
-from ponderv2.scenes.sources.frame_loading import Limits, LoadedFrame, load_frame
-from ponderv2.scenes.sources.poses import clean_poses
-from ponderv2.scenes.sources.registration import rays_of
 from ponderv2.scenes.sources.s3dis_config import S3disConfig
-from ponderv2.scenes.sources.text_files import read_json, read_matrix, read_pose
 
 if TYPE_CHECKING:
     from scipy.spatial import KDTree

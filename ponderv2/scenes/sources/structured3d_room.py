@@ -248,7 +248,7 @@ def _smaller(frame: PreparedFrame, longest: int | None) -> PreparedFrame:
         return frame
     from PIL import Image
 
-    from ponderv2.scenes.sources.capture import scaled_intrinsics
+    from ponderv2.geometry.intrinsics import scaled_intrinsics
 
     new_width, new_height = max(round(width * shrink), 1), max(round(height * shrink), 1)
     row = np.clip(((np.arange(new_height) + 0.5) * height / new_height).astype(np.int64), 0, height - 1)

@@ -1,0 +1,235 @@
+"""What the numbers of a recording's depth images mean: bits, sign and unit, decided for all frames together.
+
+Some of its images are looked at. What is declared (by the user, by a file of the recording) wins, unless the
+depths that follow are none of a place; what is chosen is said in notes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float64, Num, UInt16
+from numpy import ndarray
+
+from ponderv2.datasets.recordings import Capture, Picture, RawFrame
+from ponderv2.errors import SceneError
+from ponderv2.io.depth_images import FEWEST_STEPS
+from ponderv2.io.images import ColorImage
+
+LOOKED_AT = 8
+"""Images, spread over the recording."""
+PIXELS_OF_EACH = 20_000
+NEAREST, FARTHEST = 0.15, 12.0
+"""Metres between which the median depth of a recording of a place lies."""
+LARGEST = 65534
+"""65535 marks no measurement in 16 bits."""
+UNITS = {
+    1.0: "metres",
+    0.01: "centimetres",
+    0.001: "millimetres",
+    0.0001: "0.1 mm",
+    1 / 5000: "1/5000 m, as of TUM RGB-D",
+    1 / 4000: "1/4000 m, as of 2D-3D-S",
+    1 / 6553.5: "1/6553.5 m, as of Replica",
+    1 / 256: "1/256 m",
+}
+"""Metres per unit, for suggestions."""
+
+
+@dataclass(frozen=True)
+class DepthNumbers:
+    """How the numbers of an image become depths."""
+
+    scale: float
+    """Metres per unit of whole numbers, after bits and sign are put right."""
+    float_scale: float = 1.0
+    """Metres per unit of floats."""
+    rotated_bits: bool = False
+    """16-bit numbers rotated to the left by three bits (SUN3D, SUN RGB-D)."""
+    negative: bool = False
+    """Depths are z of OpenGL's cameras, which look along -z."""
+    stored_scale: float | None = None
+    """Metres per unit of the 16-bit numbers that are stored in place of the file's; None = the same."""
+
+    def stored(self, values: Num[ndarray, "row column"]) -> UInt16[ndarray, "row column"]:
+        """16-bit numbers in units of `stored_scale`; 0 = no measurement, or one that is too far for them."""
+        if self.rotated_bits and values.dtype == np.uint16:
+            values = (values >> 3) | (values << 13)
+        if self.stored_scale is None and values.dtype == np.uint16:
+            return values
+        numbers = -values.astype(np.float64) if self.negative else values.astype(np.float64)
+        if values.dtype == np.uint16:
+            numbers[values == 65535] = 0.0
+        scale = self.float_scale if values.dtype.kind == "f" else self.scale
+        numbers = np.rint(numbers * (scale / (self.stored_scale or scale)))
+        return np.where((numbers > 0) & (numbers <= LARGEST), numbers, 0).astype(np.uint16)
+
+
+@dataclass(frozen=True)
+class ConvertedDepth:
+    """A depth image whose numbers become those of the whole recording."""
+
+    picture: Picture
+    numbers: DepthNumbers
+
+    @property
+    def name(self) -> str:
+        """For error messages."""
+        return self.picture.name
+
+    def color(self) -> ColorImage:
+        """Those of the image itself."""
+        return self.picture.color()
+
+    def depth(self) -> UInt16[ndarray, "row column"]:
+        """In units of the recording."""
+        return self.numbers.stored(self.picture.depth())
+
+    def jpeg(self) -> bytes | None:
+        """None: depth is no JPEG."""
+        return None
+
+
+@dataclass(frozen=True)
+class DepthChoices:
+    """What was chosen for the numbers of depth images."""
+
+    notes: tuple[str, ...] = ()
+    doubt: str = ""
+    """Why the unit looks wrong, one of the notes; empty where it does not."""
+
+
+def with_depth_numbers(
+    capture: Capture, depth_max: float, given: float | None
+) -> tuple[Capture, DepthChoices]:
+    """The recording with depth images of 16 bits in one unit, and what was chosen.
+
+    Args:
+        capture: As its layout describes it.
+        depth_max: Metres; what is farther need not be stored.
+        given: Metres per unit, by the user; wins over everything.
+
+    Raises:
+        SceneError: the unit of floats is neither declared nor clear.
+    """
+    looked_at = _looked_at(capture.frames)
+    if not looked_at:  # each frame says what is wrong with it when its turn comes
+        return replace(capture, depth_scale=given or capture.depth_scale), DepthChoices()
+    wide = any(one.dtype != np.uint16 for one in looked_at)
+    given_scale = given or capture.depth_scale
+    numbers, notes = DepthNumbers(given_scale, given_scale), []
+    whole = _measured([one for one in looked_at if one.dtype.kind != "f"])
+    floats = _measured([one for one in looked_at if one.dtype.kind == "f"])
+    both = np.concatenate([whole, floats])
+    if len(both) and float((both < 0).mean()) > 0.99:
+        numbers, whole, floats = replace(numbers, negative=True), -whole, -floats
+        notes.append("depths are negative (OpenGL cameras look along -z): their sign was changed")
+    whole, floats = whole[whole > 0], floats[floats > 0]
+    if not wide and _multiples_of_8(looked_at):
+        numbers, whole, said = _bits(numbers, whole)
+        notes.append(said)
+    declared = given is not None or capture.unit_declared
+    doubt = ""
+    if len(floats) and given is None:
+        unit, said = _unit_of_floats(floats, capture.depth_scale if declared else None)
+        numbers = replace(numbers, float_scale=unit)
+        notes.append(said)
+    elif len(floats):
+        doubt = _doubt(float(np.median(floats)), given_scale, declared)
+    if len(whole):
+        doubt = doubt or _doubt(float(np.median(whole)), given_scale, declared)
+    notes += [doubt] if doubt else []
+    if not wide and not numbers.negative and not numbers.rotated_bits:
+        return replace(capture, depth_scale=numbers.scale), DepthChoices(tuple(notes), doubt)
+    if wide:
+        # The finest round unit in which 16 bits reach as far as depths are kept.
+        stored = max(math.ceil(depth_max / LARGEST * 1e4) / 1e4, 1e-4)
+        numbers = replace(numbers, stored_scale=stored)
+        notes.append(f"depths are stored in 16 bits of {1000 * stored:g} mm")
+    frames = tuple(replace(one, depth=ConvertedDepth(one.depth, numbers)) for one in capture.frames)
+    scale = numbers.stored_scale or numbers.scale
+    return replace(capture, frames=frames, depth_scale=scale), DepthChoices(tuple(notes), doubt)
+
+
+def _looked_at(frames: tuple[RawFrame, ...]) -> list[Num[ndarray, "_row _column"]]:
+    """Some depth images; those that cannot be read are left out."""
+    chosen = [frames[i] for i in sorted(set(np.linspace(0, len(frames) - 1, LOOKED_AT).round().astype(int)))]
+    found = []
+    for frame in chosen:
+        try:
+            found.append(frame.depth.depth())
+        except SceneError:
+            continue
+    return found
+
+
+def _measured(images: list[Num[ndarray, "_row _column"]]) -> Float64[ndarray, " pixel"]:
+    """Some numbers of each image that are measurements, negative ones among them."""
+    parts = [np.zeros(0)]
+    for image in images:
+        flat = image.ravel()[:: max(image.size // PIXELS_OF_EACH, 1)]
+        known = flat != 0
+        if image.dtype == np.uint16:
+            known &= flat != 65535
+        parts.append(flat[known].astype(np.float64))
+    return np.concatenate(parts)
+
+
+def _multiples_of_8(images: list[Num[ndarray, "_row _column"]]) -> bool:
+    """Whether the lower three bits are those that a rotation to the left puts there: hardly ever any."""
+    known = np.concatenate([image[(image != 0) & (image != 65535)] for image in images])
+    if len(known) == 0 or float((known & 7 == 0).mean()) < 0.99:
+        return False
+    few = known[:: max(len(known) // 200_000, 1)]
+    steps = np.unique(few)
+    # Some sensors measure in steps; of steps that are no powers of two nothing is concluded here.
+    return len(steps) >= FEWEST_STEPS and int(np.gcd.reduce(steps[steps & 7 == 0])) == 8
+
+
+def _bits(
+    numbers: DepthNumbers, measured: Float64[ndarray, " pixel"]
+) -> tuple[DepthNumbers, Float64[ndarray, " pixel"], str]:
+    """Rotated bits make depths eight times too large."""
+    middle = float(np.median(measured)) * numbers.scale
+    said = "all depth numbers are multiples of 8, as where bits are rotated (SUN3D, SUN RGB-D)"
+    if not NEAREST < middle / 8 < FARTHEST or middle < 5.0:
+        return numbers, measured, f"{said}: they were taken as they are, for a median depth of {middle:.2f} m"
+    whole = measured.astype(np.uint16)
+    rotated = ((whole >> 3) | (whole << 13)).astype(np.float64)
+    words = f"{said}: they were rotated back, for a median depth of {middle / 8:.2f} m, not {middle:.1f} m"
+    return replace(numbers, rotated_bits=True), rotated, words
+
+
+def _unit_of_floats(measured: Float64[ndarray, " pixel"], declared: float | None) -> tuple[float, str]:
+    """Metres per unit of depth in floats."""
+    middle = float(np.median(measured))
+    if declared is not None and NEAREST / 3 < middle * declared < 5 * FARTHEST:
+        return declared, f"depths are floats in units of {declared:g} m, as declared"
+    against = "" if declared is None else f", not in the declared {declared:g} m"
+    if NEAREST / 3 < middle < 3 * FARTHEST:
+        small = ""
+        if float(measured.max()) <= 1.0:
+            small = "; none exceeds 1: of depths divided by the farthest one, --depth-scale is that distance"
+        return 1.0, f"depths are floats in metres{against}: their median is {middle:.2f} m{small}"
+    if 500 * NEAREST < middle < 1000 * 3 * FARTHEST and middle > 400:
+        return 0.001, f"depths are floats in millimetres{against}: their median is {middle / 1000:.2f} m"
+    raise SceneError(
+        f"depth images hold floats with a median of {middle:g}, which are neither metres nor millimetres",
+        fix="give --depth-scale, metres per unit (0.01 for centimetres)",
+    )
+
+
+def _doubt(middle: float, scale: float, declared: bool) -> str:
+    """A clause where the median depth is that of no place, with other units that make it one."""
+    if NEAREST < middle * scale < FARTHEST:
+        return ""
+    others = [
+        f"--depth-scale {unit:g} ({name}) makes it {middle * unit:.2f} m"
+        for unit, name in UNITS.items()
+        if 0.5 < middle * unit < 6.0 and not math.isclose(unit, scale)
+    ]
+    source = "declared" if declared else "usual for the layout"
+    advice = f": {', or '.join(others[:3])}" if others else ""
+    return f"the median depth is {middle * scale:.3g} m in units of {scale:g} m, {source}{advice}"
