@@ -47,11 +47,5 @@ ITEMS = {
     "start_up": Item("`ponder --help`, `ponder doctor`", "0.5 s and 5 s", "--repeats 1"),
 }
 
-EXPERIMENTS = {
-    "scaling": "time and memory against voxels, rays, scenes and processes",
-    "pretraining_gain": "what pre-training brings, at several budgets of labels",
-    "joint_rooms": "one encoder on several datasets",
-    "instance_rooms": "instances on generated rooms",
-    "soak": "faults of every kind, many times",
-}
-"""Take long and compare settings, not speed: run by their own names, never by default."""
+CURVES = {"scaling": "time and memory against voxels, rays, scenes and processes"}
+"""Take long and compare settings: run by their own names, never by default."""

@@ -16,23 +16,23 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmarks import EXPERIMENTS, ITEMS
+from benchmarks import CURVES, ITEMS
 
-TOLD = ("ratio", "times_", "growth")
+RATIO_KEYS = ("ratio", "times_", "growth")
 """How keys begin that go into the table: times faster, or MiB."""
 
 
-def told(found: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, float]]:
+def ratios(found: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, float]]:
     """Every ratio in the JSON of a benchmark, with where it stands."""
     if isinstance(found, list):
         for number, entry in enumerate(found):
-            yield from told(entry, (*place, _name(entry, number)))
+            yield from ratios(entry, (*place, _name(entry, number)))
     elif isinstance(found, dict):
         for key, value in found.items():
-            if isinstance(value, int | float) and key.startswith(TOLD):
+            if isinstance(value, int | float) and key.startswith(RATIO_KEYS):
                 yield ", ".join([*place, "" if key == "ratio" else key]).strip(", "), float(value)
             else:
-                yield from told(value, (*place, key))
+                yield from ratios(value, (*place, key))
 
 
 def _name(entry: Any, number: int) -> str:
@@ -40,7 +40,7 @@ def _name(entry: Any, number: int) -> str:
     if not isinstance(entry, dict):
         return str(number)
     parts = [str(value) for value in entry.values() if isinstance(value, str)]
-    numbers = {key: value for key, value in entry.items() if type(value) is int and not key.startswith(TOLD)}
+    numbers = {key: v for key, v in entry.items() if type(v) is int and not key.startswith(RATIO_KEYS)}
     return " ".join([*parts, *(f"{key} {value}" for key, value in numbers.items())])
 
 
@@ -51,7 +51,7 @@ def run(name: str, quick: bool, folder: Path) -> list[tuple[str, float]]:
     command = [sys.executable, "-m", f"benchmarks.{name}", *arguments, "--json", str(path)]
     if subprocess.run(command).returncode != 0:
         raise SystemExit(f"{name} failed: {shlex.join(command)}")
-    return list(told(json.loads(path.read_text())))
+    return list(ratios(json.loads(path.read_text())))
 
 
 def table(results: dict[str, list[tuple[str, float]]]) -> Table:
@@ -68,14 +68,14 @@ def listing() -> Table:
     made = Table("name", "measures", "against")
     for name, item in ITEMS.items():
         made.add_row(name, escape(item.what), escape(item.against))
-    for name, what in EXPERIMENTS.items():
-        made.add_row(name, escape(what), f"(experiment: python -m benchmarks.{name})")
+    for name, what in CURVES.items():
+        made.add_row(name, escape(what), f"(curve: python -m benchmarks.{name})")
     return made
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="by default all but the experiments")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="by default all but the curves")
     parser.add_argument("--list", action="store_true", help="what there is")
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes; not to be quoted")
     parser.add_argument("--json", type=Path, metavar="DIR", help="keep what each found as DIR/NAME.json")

@@ -34,8 +34,8 @@ from ponderv2.scenes.batch import collate
 from ponderv2.scenes.prepared import PreparedFrame, PreparedScene
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
-from ponderv2.training.feed import Datasets, feed
-from ponderv2.training.order import Order, Share
+from ponderv2.training.data_loader import Datasets, load_batches
+from ponderv2.training.sampler import RankShare, Sampler
 from tests.scenes import structured3d_room as room
 from tests.scenes.photographed_room import room_cloud
 
@@ -90,7 +90,8 @@ def ours(store: SceneStore, n_samples: int, workers: int) -> Iterable[object]:
         {"cache_megabytes": 1, "views": {"n_views": N_VIEWS, "n_pixels": N_PIXELS}}
     )
     datasets = Datasets.of(PretrainDataset(store, "train", config))
-    return feed(datasets, collate, Order(datasets.cycle, 0, Share(1, 1, 0), 0, n_samples), workers)
+    sampler = Sampler(datasets.schedule, 0, RankShare(1, 1, 0), 0, n_samples)
+    return load_batches(datasets, collate, sampler, workers)
 
 
 def processor_seconds() -> float:

@@ -29,8 +29,8 @@ from ponderv2.scenes.batch import collate
 from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
-from ponderv2.training.feed import Datasets, feed
-from ponderv2.training.order import Order, Share
+from ponderv2.training.data_loader import Datasets, load_batches
+from ponderv2.training.sampler import RankShare, Sampler
 
 N_SCENES, N_FRAMES, WIDTH, HEIGHT = 40, 6, 64, 48
 CACHE_MEGABYTES = 2
@@ -110,9 +110,9 @@ def curve(root: Path, task: str, n_samples: int, workers: int) -> dict[str, Any]
         data = LabelledDataset(store, split, LabelledDataConfig.model_validate(shared))
         gather = data.collate
     datasets = Datasets.of(data)
-    order = Order(datasets.cycle, 0, Share(1, 1, 0), 0, n_samples)
+    sampler = Sampler(datasets.schedule, 0, RankShare(1, 1, 0), 0, n_samples)
     started, memory, files = time.perf_counter(), [], []
-    for number, _ in enumerate(feed(datasets, gather, order, workers), 1):
+    for number, _ in enumerate(load_batches(datasets, gather, sampler, workers), 1):
         if number % EVERY == 0:
             memory.append(round(memory_mib(), 1))
             files.append(open_files())

@@ -30,7 +30,7 @@ from PIL import Image
 from benchmarks.sens_reading import textbook_frames, write_mesh, write_recording
 from ponderv2.reconstruction.fusion import load_open3d
 from ponderv2.workflows import prepare
-from ponderv2.workflows.configs import PrepareConfig
+from ponderv2.workflows.config import PrepareConfig
 from tests.scenes import structured3d_room as room
 
 SIZE = (640, 480)

@@ -43,7 +43,7 @@ from ponderv2.renderer.renderer import Renderer
 from ponderv2.renderer.sampling import draw_noise
 from ponderv2.scenes.batch import collate
 from ponderv2.store.store import SceneStore
-from ponderv2.workflows.configs import PretrainConfig
+from ponderv2.workflows.config import PretrainConfig
 from tests.scenes.photographed_room import write_store
 
 NARROW = SparseUNetConfig(base_channels=16, channels=(16, 32, 48, 64, 64, 48, 32, 16), layers=(1,) * 8)

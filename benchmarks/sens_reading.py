@@ -190,7 +190,7 @@ def index_of_long_recording(path: Path, repeats: int) -> float:
 def prepare_alone(folder: Path, stride: int) -> None:
     """Run in a process of its own by `memory_of_prepare`: one scene with a long recording."""
     from ponderv2.workflows import prepare
-    from ponderv2.workflows.configs import PrepareConfig
+    from ponderv2.workflows.config import PrepareConfig
 
     source = {"kind": "scannet", "path": folder / "raw", "stride": stride, "semantics": False}
     start = time.perf_counter()

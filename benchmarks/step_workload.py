@@ -16,7 +16,7 @@ from ponderv2.scenes.batch import Batch, collate
 from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
-from ponderv2.workflows.configs import PrepareConfig, PretrainConfig
+from ponderv2.workflows.config import PrepareConfig, PretrainConfig
 from ponderv2.workflows.training_runs import seeded_weights
 
 N_VOXELS = 60_000

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ponder_cli import console
-from ponderv2.workflows.report import Advance
+from ponderv2.training.report import Advance
 
 Item = TypeVar("Item")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ponder_cli.presets import Preset, load_preset, preset_folder, shipped_presets
-from ponderv2.workflows.configs import CONFIG_OF_COMMAND, FinetuneConfig, PretrainConfig
+from ponderv2.workflows.config import CONFIG_OF_COMMAND, FinetuneConfig, PretrainConfig
 
 PRESETS = shipped_presets()
 
@@ -110,7 +110,7 @@ JOINT = ("joint", "joint_semantic", "joint-official")
 
 @pytest.mark.parametrize("name", JOINT)
 def test_joint_presets_have_the_published_cycle_length_and_rates(name):
-    from ponderv2.training.order import steps_of_pass
+    from ponderv2.training.sampler import steps_of_pass
 
     config = load_preset("pretrain", name, None, PretrainConfig)
     datasets = [(part.scenes.name, part.ratio) for part in config.parts]

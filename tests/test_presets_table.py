@@ -7,7 +7,7 @@ import re
 import pytest
 
 from ponder_cli.presets import load_preset, preset_folder, shipped_presets
-from ponderv2.workflows.configs import FinetuneConfig
+from ponderv2.workflows.config import FinetuneConfig
 
 TABLE = (preset_folder() / "README.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| `(\w+/[\w-]+)` \|", TABLE, flags=re.MULTILINE)

@@ -8,7 +8,7 @@ from ponder_cli.presets import load_preset, shipped_presets
 from ponderv2.data.config import DropoutConfig, published_segmentation_augmentations
 from ponderv2.scenes.labels import s3dis, scannet20, scannet200, structured3d, vocabulary
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
-from ponderv2.workflows.configs import FinetuneConfig
+from ponderv2.workflows.config import FinetuneConfig
 
 
 def preset(name: str, *set_: str) -> FinetuneConfig:

@@ -52,7 +52,7 @@ def finetune(  # noqa: PLR0913 - one argument per option
     from ponder_cli.layers import option
     from ponder_cli.presets import load_preset
     from ponder_cli.progress import ConsoleReporter
-    from ponderv2.workflows.configs import FinetuneConfig
+    from ponderv2.workflows.config import FinetuneConfig
 
     options = (
         *option("--linear-probe", "model.freeze_encoder", linear_probe),

@@ -36,7 +36,7 @@ def inspect(
 def _model_of(name: str) -> object:
     from ponder_cli.presets import load_preset
     from ponderv2.errors import PresetError
-    from ponderv2.workflows.configs import CONFIG_OF_COMMAND
+    from ponderv2.workflows.config import CONFIG_OF_COMMAND
 
     command, _, preset = name.partition("/")
     if command not in ("pretrain", "finetune") or not preset:

@@ -123,7 +123,7 @@ def prepare(  # noqa: PLR0913 - one argument per option
     from ponder_cli.layers import option
     from ponder_cli.presets import load_preset
     from ponder_cli.progress import ConsoleReporter
-    from ponderv2.workflows.configs import PrepareConfig
+    from ponderv2.workflows.config import PrepareConfig
 
     options = (
         *option("PATH", "source.path", path),

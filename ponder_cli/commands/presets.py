@@ -33,7 +33,7 @@ def list_again(json: JsonOption = None) -> None:
 def _list(json: Path | None) -> None:
     from ponder_cli import console
     from ponder_cli.presets import checked, read_layer, shipped_presets
-    from ponderv2.workflows.configs import CONFIG_OF_COMMAND
+    from ponderv2.workflows.config import CONFIG_OF_COMMAND
 
     rows = []
     for preset in shipped_presets():
@@ -77,7 +77,7 @@ def explain(
 
 def _resolved(preset: str, file: str | None, set_: list[str] | None) -> tuple[Any, Any]:
     from ponder_cli.presets import checked, resolve
-    from ponderv2.workflows.configs import CONFIG_OF_COMMAND
+    from ponderv2.workflows.config import CONFIG_OF_COMMAND
 
     command, _, name = preset.partition("/")
     if command not in CONFIG_OF_COMMAND or not (name or file):

@@ -35,7 +35,7 @@ def pretrain(  # noqa: PLR0913 - one argument per option
     from ponder_cli.layers import option
     from ponder_cli.presets import load_preset
     from ponder_cli.progress import ConsoleReporter
-    from ponderv2.workflows.configs import PretrainConfig
+    from ponderv2.workflows.config import PretrainConfig
 
     options = option("--deterministic", "training.deterministic", deterministic)
     config = load_preset("pretrain", preset, set_, PretrainConfig, options)

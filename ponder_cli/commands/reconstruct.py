@@ -51,7 +51,7 @@ def reconstruct(  # noqa: PLR0913 - one argument per option
     from ponder_cli.layers import option
     from ponder_cli.presets import load_preset
     from ponder_cli.progress import ConsoleReporter
-    from ponderv2.workflows.configs import ReconstructConfig
+    from ponderv2.workflows.config import ReconstructConfig
 
     options = (
         *option("--method", "method", method),

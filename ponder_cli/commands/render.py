@@ -49,7 +49,7 @@ def render(  # noqa: PLR0913 - one argument per option
     from ponder_cli.layers import option
     from ponder_cli.presets import load_preset
     from ponder_cli.progress import ConsoleReporter
-    from ponderv2.workflows.configs import RenderConfig
+    from ponderv2.workflows.config import RenderConfig
 
     options = (
         *option("--cameras", "cameras", _cameras(cameras)),

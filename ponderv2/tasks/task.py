@@ -19,7 +19,7 @@ from ponderv2.errors import CheckpointError, SceneError
 from ponderv2.scenes.labels.benchmarks import Benchmark, benchmark_of
 from ponderv2.store.store import SceneStore
 from ponderv2.training.validation import Validation
-from ponderv2.workflows.configs import FinetuneConfig
+from ponderv2.workflows.config import FinetuneConfig
 from ponderv2.workflows.loaded import LoadedModel
 
 

@@ -11,7 +11,7 @@ from ponderv2.config import StrictConfig
 MOST_SCENES = 2**16
 """Of a step: more is a slip of the pen, and its list alone would take memory and time."""
 
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 def _as_text(value: Any) -> Any:
@@ -28,7 +28,7 @@ class SgdConfig(StrictConfig):
     kind: Literal["sgd"] = "sgd"
     rate: PositiveFloat = 2.0e-3
     """Largest learning rate; the schedule scales it."""
-    momentum: Share = 0.9
+    momentum: Fraction = 0.9
     """Overridden by `one_cycle` with `cycle_momentum`."""
     nesterov: bool = True
     weight_decay: NonNegativeFloat = 1.0e-4
@@ -41,9 +41,9 @@ class AdamwConfig(StrictConfig):
     kind: Literal["adamw"] = "adamw"
     rate: PositiveFloat = 1.0e-3
     """Largest learning rate; the schedule scales it."""
-    beta1: Share = 0.9
+    beta1: Fraction = 0.9
     """Overridden by `one_cycle` with `cycle_momentum`."""
-    beta2: Share = 0.999
+    beta2: Fraction = 0.999
     epsilon: PositiveFloat = 1.0e-8
     weight_decay: NonNegativeFloat = 1.0e-2
 
@@ -63,8 +63,8 @@ class OneCycleConfig(StrictConfig):
     """Last rate = first rate / this."""
     cycle_momentum: bool = True
     """Momentum (Adam: beta1) runs high -> low -> high, whatever the optimiser says, as published."""
-    low_momentum: Share = 0.85
-    high_momentum: Share = 0.95
+    low_momentum: Fraction = 0.85
+    high_momentum: Fraction = 0.95
 
 
 class PolyConfig(StrictConfig):
@@ -121,7 +121,7 @@ class TrainingConfig(StrictConfig):
     keep_bad_batches: NonNegativeInt = 3
     """Steps without finite numbers whose scenes are written into `bad_batches/`: the first ones of a run."""
     max_bad_scenes: NonNegativeInt = 10
-    """Scenes that cannot be read and may be skipped, listed in `quarantine.json`; one more ends the run."""
+    """Scenes that cannot be read and may be skipped, listed in `bad_scenes.json`; one more ends the run."""
     workers: NonNegativeInt = 0
     """Processes that prepare scenes, for each training process. The batches do not depend on it."""
     threads: PositiveInt | None = None

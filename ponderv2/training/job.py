@@ -1,41 +1,17 @@
-"""What is trained, who watches it, and what it leaves behind."""
+"""What is trained, on what, and the outcome."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from torch import nn
 
 from ponderv2.training.config import TrainingConfig
-from ponderv2.training.feed import Collate, Datasets, SceneSource
+from ponderv2.training.data_loader import Collate, Datasets, SceneSource
 from ponderv2.training.validation import Validation
-
-
-@runtime_checkable
-class Advance(Protocol):
-    """A display of steps done."""
-
-    def advance(self, n: int = 1, **fields: float | str) -> None:
-        """`n` more steps; `fields` are numbers worth seeing."""
-
-
-@runtime_checkable
-class Listener(Protocol):
-    """Whoever watches the training."""
-
-    def note(self, text: str) -> None:
-        """One line of information."""
-
-    def warn(self, text: str) -> None:
-        """One line not to be missed."""
-
-    def progress(self, label: str, total: int, completed: int = 0) -> AbstractContextManager[Advance]:
-        """A display of steps done."""
-        ...
 
 
 @dataclass(frozen=True)

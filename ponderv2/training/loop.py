@@ -14,28 +14,29 @@ from torch import Tensor, nn
 from ponderv2.collectives import gathered, n_processes, process_number
 from ponderv2.errors import TrainingError
 from ponderv2.scenes.batch import Batch
-from ponderv2.training.agreement import attempt, raise_together
-from ponderv2.training.backward import Backward, memory_error
+from ponderv2.training.bad_scenes import BadScene, BadScenes
 from ponderv2.training.checkpoint import Checkpoint, software_versions
-from ponderv2.training.data_workers import WorkerDied
-from ponderv2.training.feed import Datasets, Fed, feed
-from ponderv2.training.finite import (
+from ponderv2.training.checkpoint_manager import CheckpointManager, Retention
+from ponderv2.training.data_loader import Datasets, LoadedBatch, WorkerDied, load_batches
+from ponderv2.training.devices import precision_in_use
+from ponderv2.training.interruption import Interruption, stopped
+from ponderv2.training.job import Job, TrainingOutcome
+from ponderv2.training.optimiser import build_optimiser, load_optimiser, lr_at, set_lr
+from ponderv2.training.ranks import attempt, raise_together
+from ponderv2.training.report import Reporter
+from ponderv2.training.run_logger import RunLogger
+from ponderv2.training.sampler import RankShare, Sampler
+from ponderv2.training.step import (
+    Backward,
     BadNumber,
     BufferCopy,
+    TrainStep,
     batches_path,
     first_bad_number,
-    keep_batches,
+    memory_error,
     of_all_processes,
+    save_bad_batches,
 )
-from ponderv2.training.interruption import Interruption, stopped
-from ponderv2.training.job import Job, Listener, TrainingOutcome
-from ponderv2.training.logbook import Logbook
-from ponderv2.training.optimiser import build_optimiser, load_optimiser, pace_at, set_pace
-from ponderv2.training.order import Order, Share
-from ponderv2.training.precision import precision_in_use
-from ponderv2.training.quarantine import BadScene, Quarantine
-from ponderv2.training.shelf import Kept, Shelf
-from ponderv2.training.stepper import Stepper
 from ponderv2.training.validation import validate
 
 if TYPE_CHECKING:
@@ -43,50 +44,51 @@ if TYPE_CHECKING:
 
 
 def train(
-    job: Job, fabric: "lightning_fabric.Fabric", listener: Listener, resume: Checkpoint | None = None
+    job: Job, fabric: "lightning_fabric.Fabric", reporter: Reporter, resume: Checkpoint | None = None
 ) -> TrainingOutcome:
     """Trains to the last step, from the first or from where `resume` stopped.
 
     Raises, after saving, Interrupted on a signal, TrainingError when numbers stay not finite, SceneError when
     too many scenes cannot be read, ResourceError when memory stays too small or a data worker died.
     """
-    return _Training(job, fabric, listener, resume).run()
+    return _Training(job, fabric, reporter, resume).run()
 
 
 class _Training:
     """The state of one call of `train`."""
 
     def __init__(
-        self, job: Job, fabric: "lightning_fabric.Fabric", listener: Listener, resume: Checkpoint | None
+        self, job: Job, fabric: "lightning_fabric.Fabric", reporter: Reporter, resume: Checkpoint | None
     ) -> None:
-        self.job, self.fabric, self.listener = job, fabric, listener
+        self.job, self.fabric, self.reporter = job, fabric, reporter
         self.settings = job.training
         self.step = resume.step if resume else 0
         self.history: list[dict[str, float]] = list(resume.history) if resume else []
         self.losses: dict[str, float] = {}
         self.bad_in_a_row = self.n_skipped = self.asked_to_stop = 0
         self.bad_scenes: list[BadScene] = []
-        self.quarantine = Quarantine(job.folder, self.settings.max_bad_scenes)
+        self.excluded = BadScenes(job.folder, self.settings.max_bad_scenes)
         self.precision = precision_in_use(job.training, fabric.device.type)
-        self.share = Share(
+        self.share = RankShare(
             self.settings.batch_size, n_processes(), process_number(), self.settings.accumulate
         )
         self.datasets = Datasets.of(job.scenes)
         mix = self.datasets.mix_probability
-        self.order = Order(self.datasets.cycle, job.seed, self.share, self.step, self.settings.steps, mix)
-        self.stepper = Stepper(job.model)
+        schedule, last = self.datasets.schedule, self.settings.steps
+        self.sampler = Sampler(schedule, job.seed, self.share, self.step, last, mix)
+        self.train_step = TrainStep(job.model)
         optimiser = build_optimiser(job.model, self.settings)
         if resume:
             job.model.load_state_dict(resume.model)
-        self.module, self.optimiser = fabric.setup(self.stepper, optimiser)
+        self.module, self.optimiser = fabric.setup(self.train_step, optimiser)
         if resume and resume.optimiser:
             load_optimiser(self.optimiser.optimizer, resume.optimiser)
         if resume and resume.scaler:
             self._autocast.load_state_dict(resume.scaler)
-        self.shelf = Shelf(job.folder / "checkpoints", Kept.of(self.settings))
+        self.checkpoints = CheckpointManager(job.folder / "checkpoints", Retention.of(self.settings))
         self.is_saved = resume is not None
         """Whether the last checkpoint is of this step."""
-        self.logbook = self._open_logbook()
+        self.logger = self._open_logger()
         self._describe_precision(resume)
         if mix > 0 and self.share.part_size == 1 and n_processes() > 1:
             self._note(
@@ -103,7 +105,7 @@ class _Training:
             with (
                 closing(self._parts()) as parts,
                 self.interruption,
-                self.listener.progress(self.job.kind, total, self.step) as display,
+                self.reporter.progress(self.job.kind, total, self.step) as display,
             ):
                 if self._validation_is_due:  # the run ended between the save and the end of its validation
                     self._validate()
@@ -115,18 +117,18 @@ class _Training:
         except WorkerDied as died:
             raise died.explained(self.step) from died
         finally:
-            if self.logbook:
-                self.logbook.close()
+            if self.logger:
+                self.logger.close()
         return TrainingOutcome(
             folder=self.job.folder,
-            last=self.shelf.last,
-            best=self.shelf.best if self.shelf.best.exists() else None,
+            last=self.checkpoints.last,
+            best=self.checkpoints.best if self.checkpoints.best.exists() else None,
             step=self.step,
             history=tuple(self.history),
             losses=self.losses,
             skipped_steps=self.n_skipped,
             split_steps=self.backward.n_split,
-            bad_scenes=tuple(self.quarantine.scenes),
+            bad_scenes=tuple(self.excluded.scenes),
             precision=str(self.precision),
         )
 
@@ -138,21 +140,19 @@ class _Training:
         if before is not None and before != str(self.precision):
             self._warn(f"the run was begun in precision {before} and continues in {self.precision}")
 
-    def _one_step(self, parts: Iterator[Fed]) -> dict[str, float]:
+    def _one_step(self, parts: Iterator[LoadedBatch]) -> dict[str, float]:
         """Changes the weights once, or not at all when a number is not finite or memory does not suffice.
 
         Returns what to show.
         """
         started = time.perf_counter()
-        rate = set_pace(
-            self.optimiser.optimizer, pace_at(self.step, self.settings.steps, self.settings.schedule)
-        )
+        rate = set_lr(self.optimiser.optimizer, lr_at(self.step, self.settings.steps, self.settings.schedule))
         _set_training(self.job.model, self.settings.frozen)
         before = BufferCopy(self.job.model)
         batches = self._next_batches(parts)
         waited = time.perf_counter() - started
         norm = math.nan
-        weights = self.order.weights(self.step)
+        weights = self.sampler.weights(self.step)
         if (values := self.backward(self.step, batches, weights, before.restore)) is None:
             self._skip_for_memory(batches)
         else:
@@ -172,20 +172,20 @@ class _Training:
             "memory_gib": _memory(self.fabric.device),
         }
 
-    def _next_batches(self, parts: Iterator[Fed]) -> list[Batch]:
+    def _next_batches(self, parts: Iterator[LoadedBatch]) -> list[Batch]:
         """Those of this process. Where one process cannot have its scenes, all raise its error."""
 
-        def fetch() -> list[Fed]:
+        def fetch() -> list[LoadedBatch]:
             try:
-                return [next(parts) for _ in self.order.weights(self.step)]
+                return [next(parts) for _ in self.sampler.weights(self.step)]
             except WorkerDied as died:
                 raise died.explained(self.step) from died
 
-        fed, error = attempt(fetch)
+        loaded, error = attempt(fetch)
         raise_together(error, self.fabric.device)
-        assert fed is not None
-        self.bad_scenes += [scene for part in fed for scene in part.bad]
-        return [part.batch for part in fed]
+        assert loaded is not None
+        self.bad_scenes += [scene for part in loaded for scene in part.bad]
+        return [part.batch for part in loaded]
 
     def _clipped(self) -> Tensor | float:
         """Norm of the gradient before it is clipped."""
@@ -222,21 +222,21 @@ class _Training:
         self.asked_to_stop = int(max(signals))
         if n_bad > 0:
             self._exclude(gathered(self.bad_scenes))
-        return dict(zip(self.stepper.names, terms, strict=True))
+        return dict(zip(self.train_step.names, terms, strict=True))
 
     def _exclude(self, found: list[BadScene]) -> None:
         """Says once which scenes cannot be used; too many end the run."""
         self.bad_scenes = []
-        new = self.quarantine.add(found)
+        new = self.excluded.add(found)
         if not new:
             return
-        if self.logbook:
-            self.quarantine.write(new, self.step + 1)
+        if self.logger:
+            self.excluded.write(new, self.step + 1)
         for scene in new:
             self._warn(f"step {self.step + 1}: another scene stands in for {scene.name}: {scene.reason}")
-        if self.quarantine.is_full:
+        if self.excluded.is_full:
             self._save()
-            raise self.quarantine.error()
+            raise self.excluded.error()
 
     def _update(self, batches: list[Batch], before: BufferCopy, norm: float, values: Tensor) -> None:
         """Lets the optimiser act if the numbers are finite; else counts, and gives up after too many."""
@@ -245,7 +245,7 @@ class _Training:
             self.optimiser.step()
             self.bad_in_a_row = 0
             return
-        own = dict(zip(self.stepper.names, values.tolist(), strict=True))
+        own = dict(zip(self.train_step.names, values.tolist(), strict=True))
         bad = of_all_processes(first_bad_number(batches, own, self.job.model, process_number()))
         culprit = f"{bad.text}{self._kept(bad, batches)}"
         scale = self._loss_scale()
@@ -269,7 +269,7 @@ class _Training:
         """The process that holds the bad scenes writes them; where they are, for the message."""
         path = batches_path(self.job.folder, self.step + 1)
         if bad.rank == process_number():
-            keep_batches(self.job.folder, self.step + 1, bad, batches, self.settings.keep_bad_batches)
+            save_bad_batches(self.job.folder, self.step + 1, bad, batches, self.settings.keep_bad_batches)
         if n_processes() > 1:
             torch.distributed.barrier()
         if path.exists():
@@ -279,8 +279,8 @@ class _Training:
     def _after_step(self, shown: dict[str, float]) -> None:
         """Log, save, stop if asked, and validate: what is saved first is not lost by a validation."""
         settings, step = self.settings, self.step
-        if self.logbook:
-            self.logbook.step(step, shown)
+        if self.logger:
+            self.logger.step(step, shown)
         is_last, is_due = step == settings.steps, self._validation_is_due
         is_kept = step % settings.save_every == 0 or step in settings.keep_steps
         if is_last or is_due or is_kept or self.asked_to_stop:
@@ -307,7 +307,7 @@ class _Training:
         self.job.model.eval()
         try:
             with torch.no_grad():
-                found = validate(self.job.validation, self.step, self.logbook, self.interruption)
+                found = validate(self.job.validation, self.step, self.logger, self.interruption)
         except Exception:
             self._warn(f"the validation after step {self.step} failed; --resume repeats it, no step is lost")
             raise
@@ -318,8 +318,8 @@ class _Training:
 
     def _is_best(self, metrics: dict[str, float]) -> bool:
         """Notes the metrics of this step; whether they are the best so far."""
-        if self.logbook:
-            self.logbook.evaluation(self.step, metrics)
+        if self.logger:
+            self.logger.evaluation(self.step, metrics)
         self._note(
             f"step {self.step}: "
             + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items() if not math.isnan(value))
@@ -349,17 +349,17 @@ class _Training:
             versions=software_versions()
             | {"threads": str(torch.get_num_threads()), "precision": str(self.precision)},
         )
-        self.shelf.put(checkpoint, is_best, again=self.is_saved)
+        self.checkpoints.put(checkpoint, is_best, again=self.is_saved)
         self.is_saved = True
 
-    def _parts(self) -> Generator[Fed, None, None]:
+    def _parts(self) -> Generator[LoadedBatch, None, None]:
         workers, most = self.settings.workers, self.settings.max_bad_scenes
-        return feed(self.datasets, self.job.collate, self.order, workers, most)
+        return load_batches(self.datasets, self.job.collate, self.sampler, workers, most)
 
-    def _open_logbook(self) -> Logbook | None:
+    def _open_logger(self) -> RunLogger | None:
         if process_number() != 0:
             return None
-        return Logbook(
+        return RunLogger(
             self.job.folder,
             self.job.resolved,
             self.step,
@@ -378,14 +378,14 @@ class _Training:
         return float(scaler.get_scale()) if scaler is not None else None
 
     def _note(self, text: str) -> None:
-        if self.logbook:
-            self.logbook.note(text)
-            self.listener.note(text)
+        if self.logger:
+            self.logger.note(text)
+            self.reporter.note(text)
 
     def _warn(self, text: str) -> None:
-        if self.logbook:
-            self.logbook.note(text)
-            self.listener.warn(text)
+        if self.logger:
+            self.logger.note(text)
+            self.reporter.warn(text)
 
 
 def _set_training(model: nn.Module, frozen: tuple[str, ...]) -> None:

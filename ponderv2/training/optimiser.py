@@ -21,7 +21,7 @@ from ponderv2.training.config import (
 
 
 @dataclass(frozen=True)
-class Pace:
+class LearningRate:
     """What the schedule says for one step."""
 
     factor: float
@@ -30,20 +30,20 @@ class Pace:
     """None: as the optimiser's settings say."""
 
 
-def pace_at(step: int, steps: int, config: OneCycleConfig | PolyConfig | ConstantConfig) -> Pace:
+def lr_at(step: int, steps: int, config: OneCycleConfig | PolyConfig | ConstantConfig) -> LearningRate:
     """Rate and momentum of a step, 0 <= step < steps."""
     match config:
         case OneCycleConfig():
             return _one_cycle(step, steps, config)
         case PolyConfig():
-            return Pace((1.0 - step / (steps + 1)) ** config.power, None)
+            return LearningRate((1.0 - step / (steps + 1)) ** config.power, None)
         case ConstantConfig():
-            return Pace(min(1.0, (step + 1) / (config.warmup_steps + 1)), None)
+            return LearningRate(min(1.0, (step + 1) / (config.warmup_steps + 1)), None)
         case _:
             assert_never(config)
 
 
-def _one_cycle(step: int, steps: int, config: OneCycleConfig) -> Pace:
+def _one_cycle(step: int, steps: int, config: OneCycleConfig) -> LearningRate:
     """Smith and Topin 2018, with the half cosines and corner steps of torch's OneCycleLR."""
     top = config.warmup * steps - 1.0
     start = 1.0 / config.divide_start
@@ -55,7 +55,7 @@ def _one_cycle(step: int, steps: int, config: OneCycleConfig) -> Pace:
         # Runs shorter than 1 / warmup steps have no rise; one that ends at the top has no fall.
         share = (step - top) / (steps - 1 - top) if steps - 1 > top else 1.0
         factor, momentum = _cosine(1.0, start / config.divide_end, share), _cosine(low, high, share)
-    return Pace(factor, momentum if config.cycle_momentum else None)
+    return LearningRate(factor, momentum if config.cycle_momentum else None)
 
 
 def _cosine(start: float, end: float, share: float) -> float:
@@ -103,16 +103,16 @@ def _rate_factor(name: str, factors: dict[str, float]) -> float:
     return factors[max(prefixes, key=len)] if prefixes else 1.0
 
 
-def set_pace(optimiser: Optimizer, pace: Pace) -> float:
+def set_lr(optimiser: Optimizer, lr: LearningRate) -> float:
     """Writes rate and momentum of the coming step into the optimiser; returns the largest rate."""
     for group in optimiser.param_groups:
-        group["lr"] = group["rate"] * pace.factor
-        if pace.momentum is None:
+        group["lr"] = group["rate"] * lr.factor
+        if lr.momentum is None:
             continue
         if "betas" in group:
-            group["betas"] = (pace.momentum, group["betas"][1])
+            group["betas"] = (lr.momentum, group["betas"][1])
         else:
-            group["momentum"] = pace.momentum
+            group["momentum"] = lr.momentum
     return max(group["lr"] for group in optimiser.param_groups)
 
 

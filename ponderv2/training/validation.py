@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from ponderv2.collectives import n_processes, process_number
-from ponderv2.training.agreement import run_in_all
 from ponderv2.training.interruption import Interruption
-from ponderv2.training.logbook import Logbook
+from ponderv2.training.ranks import run_in_all
+from ponderv2.training.run_logger import RunLogger
 
 
 @runtime_checkable
@@ -20,7 +20,7 @@ class Validation(Protocol):
         """Number of scenes, the same in every process."""
         ...
 
-    def measure(self, number: int, step: int, logbook: Logbook | None) -> Any:
+    def measure(self, number: int, step: int, logger: RunLogger | None) -> Any:
         """What one scene shows, as a picklable value; runs in one process, as if that were alone.
 
         `step`: steps that the model was trained for.
@@ -43,7 +43,7 @@ class Validated:
 
 
 def validate(
-    validation: Validation, step: int, logbook: Logbook | None, interruption: Interruption
+    validation: Validation, step: int, logger: RunLogger | None, interruption: Interruption
 ) -> Validated:
     """Measures every scene in one of the processes, which need not have equally many.
 
@@ -56,7 +56,7 @@ def validate(
         for number in own:
             if interruption.signal:
                 break
-            measured.append((number, validation.measure(number, step, logbook)))
+            measured.append((number, validation.measure(number, step, logger)))
         return interruption.signal, measured
 
     parts = run_in_all(measure)

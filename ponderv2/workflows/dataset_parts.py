@@ -12,9 +12,9 @@ from ponderv2.data.config import Part, PointDataConfig
 from ponderv2.errors import PresetError, SceneError
 from ponderv2.randomness import derive_dataset_seed
 from ponderv2.store.store import SceneStore
-from ponderv2.training.logbook import Logbook
+from ponderv2.training.run_logger import RunLogger
 from ponderv2.training.validation import Validation
-from ponderv2.workflows.configs import FinetuneConfig, PretrainConfig
+from ponderv2.workflows.config import FinetuneConfig, PretrainConfig
 
 Data = TypeVar("Data", bound=PointDataConfig)
 Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
@@ -124,11 +124,11 @@ class JointValidation:
     def __len__(self) -> int:
         return sum(map(len, self.each.values()))
 
-    def measure(self, number: int, step: int, logbook: Logbook | None) -> Any:
+    def measure(self, number: int, step: int, logger: RunLogger | None) -> Any:
         """What the dataset of the scene measures."""
         for one in self.each.values():
             if number < len(one):
-                return one.measure(number, step, logbook)
+                return one.measure(number, step, logger)
             number -= len(one)
         raise IndexError("there are not so many scenes")
 

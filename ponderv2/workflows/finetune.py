@@ -21,10 +21,11 @@ from ponderv2.tasks.segmentation import task as finetune_semantic
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.tasks.segmentation.model import calibrate_normalisation
 from ponderv2.tasks.task import Task
-from ponderv2.training.feed import Datasets
+from ponderv2.training.data_loader import Datasets
 from ponderv2.training.job import Job
 from ponderv2.training.open_checkpoint import OpenCheckpoint, Origin
-from ponderv2.workflows.configs import FinetuneConfig
+from ponderv2.training.report import Reporter, SilentReporter
+from ponderv2.workflows.config import FinetuneConfig
 from ponderv2.workflows.dataset_parts import (
     JointValidation,
     distinct_names,
@@ -33,7 +34,6 @@ from ponderv2.workflows.dataset_parts import (
     with_scenes,
 )
 from ponderv2.workflows.finetune_settings import completed, n_classes_of
-from ponderv2.workflows.report import Reporter, SilentReporter
 from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 from ponderv2.workflows.training_runs import (
     RunRequest,

@@ -16,7 +16,7 @@ from ponderv2.store.store import SceneStore
 from ponderv2.tasks.config import TaskModelConfig
 from ponderv2.tasks.instances.config import InstancesModelConfig
 from ponderv2.training.open_checkpoint import OpenCheckpoint
-from ponderv2.workflows.configs import FinetuneConfig
+from ponderv2.workflows.config import FinetuneConfig
 
 
 def completed(config: FinetuneConfig, store: SceneStore, checkpoint: OpenCheckpoint | None) -> FinetuneConfig:

@@ -25,11 +25,11 @@ from ponderv2.scenes.sources import SOURCES
 from ponderv2.scenes.sources.config import CheckConfig
 from ponderv2.scenes.sources.source import SceneJob, SourcePlan
 from ponderv2.store.store import INFO_FILE, SceneStore
-from ponderv2.workflows.configs import PrepareConfig
+from ponderv2.training.report import Reporter, SilentReporter
+from ponderv2.workflows.config import PrepareConfig
 from ponderv2.workflows.prepare_space import estimate_space, refuse_if_too_large
 from ponderv2.workflows.prepare_summary import ReasonCount, summarise
 from ponderv2.workflows.prepare_workers import check_scheduler, in_threads, run_all
-from ponderv2.workflows.report import Reporter, SilentReporter
 
 REPORT_FILE = "prepare_report.json"
 REPORT_EVERY = 5.0

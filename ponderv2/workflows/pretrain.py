@@ -21,10 +21,11 @@ from ponderv2.store.store import SceneStore
 from ponderv2.tasks.pictures import keep_newest, write_png
 from ponderv2.tasks.rendering.views import compare_views, mean_metrics, preview
 from ponderv2.training.config import TrainingConfig
-from ponderv2.training.feed import Datasets
+from ponderv2.training.data_loader import Datasets
 from ponderv2.training.job import Job
-from ponderv2.training.logbook import Logbook
-from ponderv2.workflows.configs import PretrainConfig
+from ponderv2.training.report import Reporter, SilentReporter
+from ponderv2.training.run_logger import RunLogger
+from ponderv2.workflows.config import PretrainConfig
 from ponderv2.workflows.dataset_parts import (
     JointValidation,
     OpenPart,
@@ -34,7 +35,6 @@ from ponderv2.workflows.dataset_parts import (
     open_parts,
     with_scenes,
 )
-from ponderv2.workflows.report import Reporter, SilentReporter
 from ponderv2.workflows.training_runs import (
     RunRequest,
     fingerprint,
@@ -269,7 +269,7 @@ class _Validation:
         scenes = (self.data.scene(number) for number in range(len(self)))
         return any(frame.has_color for scene in scenes for frame in validation_frames(scene))
 
-    def measure(self, number: int, step: int, logbook: Logbook | None) -> list[dict[str, float]]:
+    def measure(self, number: int, step: int, logger: RunLogger | None) -> list[dict[str, float]]:
         """Metrics of each view. The first view is kept as an image."""
         scene = self.data.validation(number)
         rows: list[dict[str, float]] = []
@@ -279,8 +279,8 @@ class _Validation:
                 name = self.prefix + scene.batch.names[0].replace("/", "_")
                 picture = preview(pair)
                 write_png(self.folder / f"step-{step:06d}-{name}.png", picture)
-                if logbook:
-                    logbook.picture(f"previews/{name}", picture, step)
+                if logger:
+                    logger.picture(f"previews/{name}", picture, step)
         return rows
 
     def metrics(self, results: Sequence[list[dict[str, float]]]) -> dict[str, float]:

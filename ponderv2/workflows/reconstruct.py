@@ -31,8 +31,8 @@ from ponderv2.reconstruction.memory import in_parts
 from ponderv2.reconstruction.tsdf import fuse_frames
 from ponderv2.scenes.scene import Frame, Scene
 from ponderv2.training.open_checkpoint import OpenCheckpoint
-from ponderv2.workflows.configs import ReconstructConfig
-from ponderv2.workflows.report import Reporter, SilentReporter
+from ponderv2.training.report import Reporter, SilentReporter
+from ponderv2.workflows.config import ReconstructConfig
 from ponderv2.workflows.scene_fields import FittedScene, fit_scene, frames_seen, open_field, save_refined
 from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 

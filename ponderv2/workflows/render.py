@@ -35,8 +35,8 @@ from ponderv2.scenes.scene import Scene
 from ponderv2.tasks.pictures import colored
 from ponderv2.tasks.rendering.views import mean_metrics
 from ponderv2.training.open_checkpoint import OpenCheckpoint
-from ponderv2.workflows.configs import RenderConfig
-from ponderv2.workflows.report import Reporter, SilentReporter
+from ponderv2.training.report import Reporter, SilentReporter
+from ponderv2.workflows.config import RenderConfig
 from ponderv2.workflows.scene_fields import fit_scene, frames_seen, open_field, save_refined
 from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 

@@ -24,9 +24,9 @@ from ponderv2.scenes.scene import Frame, Scene
 from ponderv2.training.checkpoint import Checkpoint, save_checkpoint, software_versions
 from ponderv2.training.devices import chosen_device
 from ponderv2.training.open_checkpoint import REFINED, OpenCheckpoint, Origin
+from ponderv2.training.report import Reporter
 from ponderv2.workflows.encoding import chosen_condition
 from ponderv2.workflows.loaded import loaded_model
-from ponderv2.workflows.report import Reporter
 
 
 @dataclass(frozen=True)

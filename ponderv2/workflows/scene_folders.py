@@ -8,8 +8,8 @@ from pathlib import Path
 from ponderv2.errors import SceneError
 from ponderv2.store.store import SceneStore
 from ponderv2.training.open_checkpoint import OpenCheckpoint
-from ponderv2.workflows.configs import FinetuneConfig, ReconstructConfig, RenderConfig
-from ponderv2.workflows.report import Reporter
+from ponderv2.training.report import Reporter
+from ponderv2.workflows.config import FinetuneConfig, ReconstructConfig, RenderConfig
 
 DEFAULT = Path("data/rooms")
 """Where `ponder prepare synthetic` writes."""

@@ -15,20 +15,18 @@ from ponderv2.collectives import process_number
 from ponderv2.errors import CheckpointError, OutputError, PresetError
 from ponderv2.randomness import derive_seed
 from ponderv2.store.store import SceneStore
-from ponderv2.training.agreement import run_in_all
 from ponderv2.training.checkpoint import Checkpoint
+from ponderv2.training.checkpoint_manager import CheckpointManager, ResumePoint
 from ponderv2.training.config import TrainingConfig
-from ponderv2.training.determinism import repeatable
-from ponderv2.training.distributed import Member, make_fabric, restart_trouble, start_together
+from ponderv2.training.devices import repeatable
+from ponderv2.training.distributed import Member, launch, make_fabric, restart_trouble, start_together
 from ponderv2.training.job import Job, TrainingOutcome
-from ponderv2.training.launchers import launch
 from ponderv2.training.loop import train
 from ponderv2.training.open_checkpoint import OpenCheckpoint
-from ponderv2.training.peers import Peer, Peers
+from ponderv2.training.ranks import RankProcess, Ranks, run_in_all
+from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.training.run_lock import RunLock
-from ponderv2.training.shelf import Resumed, Shelf
-from ponderv2.workflows.configs import FinetuneConfig, PretrainConfig
-from ponderv2.workflows.report import Reporter, SilentReporter
+from ponderv2.workflows.config import FinetuneConfig, PretrainConfig
 
 RunConfig = PretrainConfig | FinetuneConfig
 
@@ -89,34 +87,34 @@ def _train_as_member(
     leads = fabric.global_rank == 0
     with ExitStack() as at_end:
 
-        def enter() -> Peer:
+        def enter() -> RankProcess:
             if leads:
                 at_end.callback(RunLock(folder).release)
-            return Peer.here(fabric.global_rank)
+            return RankProcess.here(fabric.global_rank)
 
-        peers = Peers(tuple(run_in_all(enter)))
+        ranks = Ranks(tuple(run_in_all(enter)))
         try:
             with repeatable(config.training, report.warn):
-                job, found = _prepared(request, make_job, report, peers)
+                job, found = _prepared(request, make_job, report, ranks)
                 if leads and (trouble := restart_trouble()):
                     report.warn(trouble)
                 return train(job, fabric, report, found)
         except RuntimeError as error:
-            if explained := peers.explained(error, config.training.timeout):
+            if explained := ranks.explained(error, config.training.timeout):
                 raise explained from error
             raise
 
 
 def _prepared(
-    request: RunRequest, make_job: MakeJob, report: Reporter, peers: Peers
+    request: RunRequest, make_job: MakeJob, report: Reporter, ranks: Ranks
 ) -> tuple[Job, Checkpoint | None]:
     """What to train and the checkpoint to continue from, the same in every process, or an error in each."""
-    shelf = Shelf(request.folder / "checkpoints")
-    made: list[tuple[Job, Resumed | None]] = []
+    checkpoints = CheckpointManager(request.folder / "checkpoints")
+    made: list[tuple[Job, ResumePoint | None]] = []
 
     def prepare() -> dict[str, Any]:
-        found = _stored(request, shelf, report) if request.resume else None
-        if found is None and not shelf.is_empty():
+        found = _stored(request, checkpoints, report) if request.resume else None
+        if found is None and not checkpoints.is_empty():
             raise OutputError(
                 f"{request.folder} holds a run already",
                 fix="--resume continues it; --name NAME starts another",
@@ -127,7 +125,7 @@ def _prepared(
         step = found.checkpoint.step if found else 0
         return {"checkpoint": step, "training scenes": job.data, "validation scenes": n_judged}
 
-    _refuse_differences(run_in_all(prepare), peers)
+    _refuse_differences(run_in_all(prepare), ranks)
     job, found = made[0]
     if found is None:
         return job, None
@@ -138,24 +136,24 @@ def _prepared(
     return job, found.checkpoint
 
 
-def _refuse_differences(seen: list[dict[str, Any]], peers: Peers) -> None:
+def _refuse_differences(seen: list[dict[str, Any]], ranks: Ranks) -> None:
     """Raises OutputError where a process does not see the files that the first one sees."""
-    for peer, one in zip(peers.all, seen, strict=True):
+    for process, one in zip(ranks.all, seen, strict=True):
         for name, value in one.items():
             if value != seen[0][name]:
                 raise OutputError(
-                    f"process {peer.rank} on {peer.host} finds another {name} than process 0 "
-                    f"on {peers.all[0].host}",
+                    f"process {process.rank} on {process.host} finds another {name} than process 0 "
+                    f"on {ranks.all[0].host}",
                     fix="put scenes and run folder where all machines see them under the same path",
                 )
 
 
-def _stored(request: RunRequest, shelf: Shelf, report: Reporter) -> Resumed | None:
+def _stored(request: RunRequest, checkpoints: CheckpointManager, report: Reporter) -> ResumePoint | None:
     """The checkpoint to continue from; None where nothing was saved yet."""
-    if shelf.is_empty():
+    if checkpoints.is_empty():
         report.note(f"nothing to resume in {request.folder}: starting from the first step")
         return None
-    found = shelf.newest()
+    found = checkpoints.newest()
     for problem in found.problems:
         report.warn(f"{problem}; continuing from {found.path.name} (step {found.checkpoint.step})")
     changed = _changed(found.checkpoint.config, request.config.model_dump(mode="json"))

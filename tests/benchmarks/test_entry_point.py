@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import EXPERIMENTS, ITEMS
-from benchmarks.__main__ import listing, told
+from benchmarks import CURVES, ITEMS
+from benchmarks.__main__ import listing, ratios
 from benchmarks.evaluation_voting import main as main_of_another
 from benchmarks.picture import build, compare
 
@@ -18,8 +18,8 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
 def test_everything_that_is_listed_can_be_run() -> None:
-    assert listing().row_count == len(ITEMS) + len(EXPERIMENTS)
-    for name in (*ITEMS, *EXPERIMENTS):
+    assert listing().row_count == len(ITEMS) + len(CURVES)
+    for name in (*ITEMS, *CURVES):
         text = (FOLDER / f"{name}.py").read_text()
         assert "def main(" in text, name
         assert f"`{name}`" in (FOLDER / "README.md").read_text(), name
@@ -30,7 +30,7 @@ def test_ratios_are_found_wherever_they_stand() -> None:
         "room": {"ratio": 2.0, "seconds": 1.0, "ratio_before": 1.5},
         "rows": [{"mode": "train", "points": 10, "ratio": 3, "speed": 4.5}],
     }
-    assert dict(told(found)) == {
+    assert dict(ratios(found)) == {
         "room": 2.0,
         "room, ratio_before": 1.5,
         "rows, train points 10": 3.0,

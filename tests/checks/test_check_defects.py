@@ -18,7 +18,7 @@ from ponderv2.scenes.scene import Scene
 from ponderv2.scenes.sources.structured3d_config import Structured3dConfig
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
-from ponderv2.workflows.configs import PrepareConfig
+from ponderv2.workflows.config import PrepareConfig
 from tests.scenes import box_room, structured3d_room
 
 SETTINGS = CheckSettings(n_pixels=300)

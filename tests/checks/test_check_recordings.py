@@ -13,7 +13,7 @@ from PIL import Image
 from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.errors import SceneError
 from ponderv2.workflows import prepare
-from ponderv2.workflows.configs import PrepareConfig
+from ponderv2.workflows.config import PrepareConfig
 from tests.checks import spoiled
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from ponder_cli.presets import checked, read_layer, shipped_presets
-from ponderv2.workflows.configs import PretrainConfig
+from ponderv2.workflows.config import PretrainConfig
 
 
 def test_the_list_names_every_shipped_preset(run, tmp_path):

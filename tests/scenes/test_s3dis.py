@@ -14,7 +14,7 @@ from ponderv2.scenes.sources.s3dis_config import S3disConfig
 from ponderv2.scenes.sources.s3dis_room import alignment, inner_places, read_room
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
-from ponderv2.workflows.configs import PrepareConfig
+from ponderv2.workflows.config import PrepareConfig
 from tests.scenes import stanford_room as real
 from tests.scenes.box_room import BLOCK, LOWER, UPPER
 

@@ -16,7 +16,7 @@ from ponderv2.scenes.sources.scannet_config import ScannetConfig
 from ponderv2.scenes.sources.source import SizedJob
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
-from ponderv2.workflows.configs import PrepareConfig
+from ponderv2.workflows.config import PrepareConfig
 from tests.scenes import box_room
 from tests.scenes import scannet_files as raw
 

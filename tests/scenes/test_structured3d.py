@@ -19,7 +19,7 @@ from ponderv2.scenes.sources.structured3d_config import Structured3dConfig
 from ponderv2.scenes.sources.structured3d_zips import Piece, archive_pieces
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
-from ponderv2.workflows.configs import PrepareConfig
+from ponderv2.workflows.config import PrepareConfig
 from tests.scenes import structured3d_room as truth
 
 ROOM = "scene_00007/room_123"

@@ -204,7 +204,7 @@ def test_joined_splits_name_each_scene_with_its_split(tmp_path: Path):
 
 
 def test_a_list_of_splits_is_the_joined_split():
-    from ponderv2.workflows.configs import FinetuneConfig
+    from ponderv2.workflows.config import FinetuneConfig
 
     config = FinetuneConfig.model_validate({"train_split": ["Area_1", "Area_2"]})
     assert config.train_split == "Area_1+Area_2" and config.val_split == "val"

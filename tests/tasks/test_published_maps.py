@@ -23,7 +23,7 @@ from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.training.published_checkpoints import encoder_settings, variant_of
 from ponderv2.training.weights import compare, sizes, strip_wrappers
-from ponderv2.workflows.configs import PretrainConfig
+from ponderv2.workflows.config import PretrainConfig
 
 Shapes = dict[str, tuple[int, ...]]
 

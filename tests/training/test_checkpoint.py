@@ -15,7 +15,7 @@ from torch import nn
 
 from ponderv2.errors import CheckpointError, OutputError
 from ponderv2.training.checkpoint import Checkpoint, load_checkpoint, read_archive, save_checkpoint
-from ponderv2.training.shelf import Shelf
+from ponderv2.training.checkpoint_manager import CheckpointManager
 from ponderv2.training.weights import load_weights
 from tests.training.processes import run_ranks
 
@@ -144,24 +144,24 @@ def test_a_full_disk_leaves_the_old_file_and_says_how_much_was_needed(tmp_path: 
 
 
 def test_a_damaged_last_falls_back_to_the_one_before(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path)
-    shelf.put(_checkpoint(1))
-    shelf.put(_checkpoint(2), is_best=True)
-    shelf.put(_checkpoint(3))
-    assert shelf.newest().checkpoint.step == 3
-    shelf.last.write_bytes(shelf.last.read_bytes()[:500])
-    found = shelf.newest()
-    assert found.checkpoint.step == 2 and found.path == shelf.previous
+    manager = CheckpointManager(tmp_path)
+    manager.put(_checkpoint(1))
+    manager.put(_checkpoint(2), is_best=True)
+    manager.put(_checkpoint(3))
+    assert manager.newest().checkpoint.step == 3
+    manager.last.write_bytes(manager.last.read_bytes()[:500])
+    found = manager.newest()
+    assert found.checkpoint.step == 2 and found.path == manager.previous
     assert "last.pth is damaged" in found.problems[0]
-    assert load_checkpoint(shelf.best).step == 2
+    assert load_checkpoint(manager.best).step == 2
 
 
 def test_nothing_readable_names_the_first_problem(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path)
-    shelf.put(_checkpoint(1))
-    shelf.last.write_bytes(b"x")
+    manager = CheckpointManager(tmp_path)
+    manager.put(_checkpoint(1))
+    manager.last.write_bytes(b"x")
     with pytest.raises(CheckpointError, match=r"no checkpoint to continue from: .*last\.pth"):
-        shelf.newest()
+        manager.newest()
 
 
 class _Model(nn.Module):

@@ -12,7 +12,7 @@ from contextlib import closing
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from ponderv2.training.data_workers import WorkerDied, watched
+from ponderv2.training.data_loader import WorkerDied, watched
 
 SLOW = 600.0
 

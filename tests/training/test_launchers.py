@@ -11,10 +11,9 @@ import pytest
 from ponderv2.errors import PresetError, ResourceError
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.config import TrainingConfig
-from ponderv2.training.distributed import Member, free_port, make_fabric, start_together
-from ponderv2.training.launchers import Launch, launch
+from ponderv2.training.distributed import Launch, Member, free_port, launch, make_fabric, start_together
 from ponderv2.workflows.training_runs import _check_batch
-from tests.faults.children import Child, run_program
+from tests.campaigns.faults.children import Child, run_program
 from tests.training.toy import run_toy, toy_job
 from tests.workflows.tiny import rooms
 

@@ -282,7 +282,7 @@ def test_a_validation_without_a_number_is_not_the_bar_for_later_ones(tmp_path: P
     found = {2: float("nan"), 4: 0.5, 6: 0.25}
 
     class Fixed(ToyValidation):
-        def measure(self, number: int, step: int, logbook: object) -> float:
+        def measure(self, number: int, step: int, logger: object) -> float:
             return found[step]
 
         def metrics(self, results: Sequence[float]) -> dict[str, float]:

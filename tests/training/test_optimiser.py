@@ -16,8 +16,8 @@ from ponderv2.training.config import (
     SgdConfig,
     TrainingConfig,
 )
-from ponderv2.training.optimiser import build_optimiser, pace_at, set_pace
-from ponderv2.training.order import Cycle, Order, Share, place_of
+from ponderv2.training.optimiser import build_optimiser, lr_at, set_lr
+from ponderv2.training.sampler import RankShare, Sampler, Schedule, sample_index_at
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(10, 0.3), (97, 0.05), (400, 0.4), (33, 0.5)])
@@ -30,28 +30,28 @@ def test_one_cycle_equals_torch(kind: str, steps: int, warmup: float) -> None:
         truth, 0.3, total_steps=steps, pct_start=warmup, div_factor=10, final_div_factor=1e4
     )
     for step in range(steps):
-        pace = pace_at(step, steps, config)
+        lr = lr_at(step, steps, config)
         group = truth.param_groups[0]
         momentum = group["momentum"] if kind == "sgd" else group["betas"][0]
-        assert 0.3 * pace.factor == pytest.approx(group["lr"], rel=1e-9)
-        assert pace.momentum == pytest.approx(momentum, rel=1e-9)
+        assert 0.3 * lr.factor == pytest.approx(group["lr"], rel=1e-9)
+        assert lr.momentum == pytest.approx(momentum, rel=1e-9)
         truth.step()
         if step < steps - 1:
             schedule.step()
 
 
 def test_poly_is_the_published_power() -> None:
-    assert pace_at(0, 10, PolyConfig()).factor == 1.0
-    assert pace_at(5, 10, PolyConfig()).factor == pytest.approx((1 - 5 / 11) ** 0.9)
+    assert lr_at(0, 10, PolyConfig()).factor == 1.0
+    assert lr_at(5, 10, PolyConfig()).factor == pytest.approx((1 - 5 / 11) ** 0.9)
 
 
 def test_constant_rises_along_a_line() -> None:
-    factors = [pace_at(step, 10, ConstantConfig(warmup_steps=3)).factor for step in range(5)]
+    factors = [lr_at(step, 10, ConstantConfig(warmup_steps=3)).factor for step in range(5)]
     assert factors == [0.25, 0.5, 0.75, 1.0, 1.0]
 
 
 def test_one_step_runs_have_a_pace() -> None:
-    assert 0 < pace_at(0, 1, OneCycleConfig()).factor <= 1
+    assert 0 < lr_at(0, 1, OneCycleConfig()).factor <= 1
 
 
 def test_rate_factors_and_frozen_names_reach_the_groups() -> None:
@@ -62,7 +62,7 @@ def test_rate_factors_and_frozen_names_reach_the_groups() -> None:
         frozen=("old.",),
     )
     optimiser = build_optimiser(model, config)
-    set_pace(optimiser, pace_at(0, 10, PolyConfig()))
+    set_lr(optimiser, lr_at(0, 10, PolyConfig()))
     rates = {id(p): group["lr"] for group in optimiser.param_groups for p in group["params"]}
     assert rates[id(model["backbone"].weight)] == pytest.approx(0.01)
     assert rates[id(model["backbone"].bias)] == pytest.approx(0.05)
@@ -76,20 +76,20 @@ def test_nothing_left_to_train_is_refused() -> None:
 
 
 def test_every_pass_sees_every_scene_once() -> None:
-    places = [place_of(position, 7, seed=0) for position in range(21)]
+    places = [sample_index_at(position, 7, seed=0) for position in range(21)]
     for draw in range(3):
         assert sorted(p.index for p in places if p.draw == draw) == list(range(7))
     assert [p.index for p in places[:7]] != [p.index for p in places[7:14]]
 
 
 def test_two_processes_share_what_one_process_sees() -> None:
-    alone = list(Order(Cycle((5,)), 0, Share(4, 1, 0), 3, 9))
-    ranks = [list(Order(Cycle((5,)), 0, Share(4, 2, rank), 3, 9)) for rank in range(2)]
+    alone = list(Sampler(Schedule((5,)), 0, RankShare(4, 1, 0), 3, 9))
+    ranks = [list(Sampler(Schedule((5,)), 0, RankShare(4, 2, rank), 3, 9)) for rank in range(2)]
     assert [first + second for first, second in zip(*ranks, strict=True)] == alone
-    parts = list(Order(Cycle((5,)), 0, Share(4, 1, 0, n_parts=2), 3, 9))
+    parts = list(Sampler(Schedule((5,)), 0, RankShare(4, 1, 0, n_parts=2), 3, 9))
     assert [parts[2 * i] + parts[2 * i + 1] for i in range(6)] == alone
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
     with pytest.raises(ValueError, match="not a multiple"):
-        Share(3, 2, 0)
+        RankShare(3, 2, 0)

@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from ponder_cli.presets import load_preset, shipped_presets
-from ponderv2.training import loop, precision
+from ponderv2.training import devices as precision
+from ponderv2.training import loop
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.config import TrainingConfig
+from ponderv2.training.devices import precision_in_use
 from ponderv2.training.distributed import Member, make_fabric
 from ponderv2.training.loop import train
-from ponderv2.training.precision import precision_in_use
-from ponderv2.workflows.configs import CONFIG_OF_COMMAND
+from ponderv2.workflows.config import CONFIG_OF_COMMAND
 from tests.training.toy import ToyModel, toy_job
 from tests.workflows.heard import Heard
 

@@ -15,10 +15,10 @@ import torch
 
 from ponderv2.collectives import n_processes, process_number, sum_over_processes
 from ponderv2.errors import Interrupted, PonderError, ResourceError, SceneError
-from ponderv2.training.agreement import OtherProcessFailed, run_in_all
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.distributed import Member, free_port
 from ponderv2.training.interruption import Interruption
+from ponderv2.training.ranks import OtherProcessFailed, run_in_all
 from ponderv2.training.validation import Validated, validate
 from tests.training.processes import join, run_ranks, start
 from tests.training.toy import ToyModel, ToyScenes, ToyValidation, run_toy, toy_job
@@ -35,7 +35,7 @@ class Thirds:
     def __len__(self) -> int:
         return self.n_scenes
 
-    def measure(self, number: int, step: int, logbook: object) -> float:
+    def measure(self, number: int, step: int, logger: object) -> float:
         assert n_processes() == 1 and sum_over_processes(torch.ones(1)) == 1
         if number in self.bad:
             raise self.bad[number]
@@ -116,12 +116,12 @@ class _Fails(ToyValidation):
     step: int = 4
     how: str = "error"
 
-    def measure(self, number: int, step: int, logbook: object) -> float:
+    def measure(self, number: int, step: int, logger: object) -> float:
         if step == self.step and number == 1:
             if self.how == "error":
                 raise SceneError("scene one is damaged", fix="prepare it again")
             os.kill(os.getpid(), signal.SIGTERM if self.how == "signal" else signal.SIGKILL)
-        return super().measure(number, step, logbook)
+        return super().measure(number, step, logger)
 
 
 def _run(folder: Path, resume: bool, settings: dict[str, Any], how: str | None = None) -> int:

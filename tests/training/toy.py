@@ -17,12 +17,12 @@ from ponderv2.randomness import make_generator, scene_generators
 from ponderv2.scenes.batch import Batch
 from ponderv2.sparse.normalisation import BatchNorm
 from ponderv2.training.checkpoint import Checkpoint
+from ponderv2.training.checkpoint_manager import CheckpointManager
 from ponderv2.training.config import OneCycleConfig, SgdConfig, TrainingConfig
 from ponderv2.training.distributed import Member, make_fabric, start_together
 from ponderv2.training.loop import Job, TrainingOutcome, train
+from ponderv2.training.report import SilentReporter
 from ponderv2.training.run_lock import RunLock
-from ponderv2.training.shelf import Shelf
-from ponderv2.workflows.report import SilentReporter
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class ToyValidation:
     def __len__(self) -> int:
         return self.n_scenes
 
-    def measure(self, number: int, step: int, logbook: object) -> float:
+    def measure(self, number: int, step: int, logger: object) -> float:
         """A number that tells the scenes apart."""
         return float(self.model.last.weight.detach().abs().sum()) + (step % 3) + number
 
@@ -176,7 +176,7 @@ def run_toy(job: Job, resume: bool = False, member: Member | None = None) -> Tra
 
 
 def _stored(folder: Path) -> Checkpoint | None:
-    shelf = Shelf(folder / "checkpoints")
+    shelf = CheckpointManager(folder / "checkpoints")
     return None if shelf.is_empty() else shelf.newest().checkpoint
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ponderv2.workflows.report import SilentReporter
+from ponderv2.training.report import SilentReporter
 
 
 class Heard(SilentReporter):

@@ -17,7 +17,7 @@ from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.open_checkpoint import OpenCheckpoint, load_model
 from ponderv2.workflows import evaluate, finetune, pretrain, reconstruct, render
-from ponderv2.workflows.configs import FinetuneConfig, ReconstructConfig, RenderConfig
+from ponderv2.workflows.config import FinetuneConfig, ReconstructConfig, RenderConfig
 from ponderv2.workflows.finetune_settings import completed
 from tests.workflows.tiny import finetune_config, pretrain_config, rooms
 

@@ -18,7 +18,7 @@ from ponderv2.scenes.prepared import PreparedCloud, PreparedScene
 from ponderv2.scenes.sources.config import CheckConfig
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
-from ponderv2.workflows.configs import PrepareConfig
+from ponderv2.workflows.config import PrepareConfig
 from tests.scenes import box_room
 
 COARSE = FusionConfig(voxel_size=0.06, truncation=0.24)

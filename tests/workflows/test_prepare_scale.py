@@ -22,7 +22,7 @@ from ponderv2.scenes.sources.source import SourcePlan
 from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare, prepare_space, prepare_workers
-from ponderv2.workflows.configs import PrepareConfig
+from ponderv2.workflows.config import PrepareConfig
 from ponderv2.workflows.prepare_space import SpaceEstimate, estimate_space, readable
 from ponderv2.workflows.prepare_summary import ReasonCount, kind_of
 from tests.workflows.heard import Heard

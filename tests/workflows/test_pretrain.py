@@ -16,7 +16,7 @@ from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.distributed import Member, free_port
 from ponderv2.training.open_checkpoint import load_model
 from ponderv2.workflows import pretrain
-from ponderv2.workflows.configs import PretrainConfig
+from ponderv2.workflows.config import PretrainConfig
 from ponderv2.workflows.training_runs import RunRequest, _train_as_member
 from tests.training.processes import run_ranks
 from tests.workflows.heard import Heard

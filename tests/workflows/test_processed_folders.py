@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from ponderv2.errors import SceneError
+from ponderv2.training.report import SilentReporter
 from ponderv2.workflows import evaluate, finetune, prepare, pretrain
-from ponderv2.workflows.configs import FinetuneConfig, PrepareConfig, PretrainConfig
-from ponderv2.workflows.report import SilentReporter
+from ponderv2.workflows.config import FinetuneConfig, PrepareConfig, PretrainConfig
 from tests.scenes.processed import writers
 from tests.workflows.tiny import finetune_config, pretrain_config
 

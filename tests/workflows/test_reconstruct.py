@@ -11,7 +11,7 @@ from ponderv2.errors import CheckpointError, OutputError, SceneError
 from ponderv2.geometry.meshes import Mesh
 from ponderv2.reconstruction.export import read_mesh, write_mesh
 from ponderv2.workflows import reconstruct
-from ponderv2.workflows.configs import ReconstructConfig
+from ponderv2.workflows.config import ReconstructConfig
 from tests.scenes.photographed_room import SIZE
 from tests.workflows.test_render import REFINE, checkpoint, store  # noqa: F401 - fixtures
 

@@ -17,7 +17,7 @@ from ponderv2.models.pretext import PretextModel
 from ponderv2.store.store import SceneStore
 from ponderv2.training.checkpoint import Checkpoint, save_checkpoint
 from ponderv2.workflows import render
-from ponderv2.workflows.configs import RenderConfig
+from ponderv2.workflows.config import RenderConfig
 from tests.workflows.tiny import pretrain_config, rooms
 
 REFINE = {

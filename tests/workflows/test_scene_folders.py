@@ -130,7 +130,7 @@ def test_a_folder_that_was_moved_away_is_asked_for(places: Path, tmp_path: Path,
 @pytest.mark.parametrize("name", ["demo", "demo_instance"])
 def test_presets_of_the_demo_follow_the_checkpoint(name: str) -> None:
     from ponder_cli.presets import load_preset
-    from ponderv2.workflows.configs import FinetuneConfig
+    from ponderv2.workflows.config import FinetuneConfig
 
     settings = load_preset("finetune", name, None, FinetuneConfig)
     assert "scenes" not in settings.model_fields_set and settings.scenes == Path("data/rooms")

@@ -19,7 +19,7 @@ from ponderv2.store.store import SceneStore
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.distributed import Member, free_port
 from ponderv2.workflows import finetune, pretrain
-from ponderv2.workflows.configs import FinetuneConfig, PretrainConfig
+from ponderv2.workflows.config import FinetuneConfig, PretrainConfig
 from ponderv2.workflows.training_runs import RunRequest, _train_as_member
 from tests.scenes.photographed_room import write_store
 from tests.training.processes import run_ranks

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ponderv2.workflows.configs import FinetuneConfig, PretrainConfig
+from ponderv2.workflows.config import FinetuneConfig, PretrainConfig
 from tests.scenes.photographed_room import write_store
 
 ENCODER = {

@@ -30,7 +30,7 @@ from ponderv2.tasks.instances.predictions import SceneObjects, found_objects, ha
 from ponderv2.tasks.instances.submission import check_instance_submission, write_instance_submission
 from ponderv2.tasks.segmentation.evaluation import class_names
 from ponderv2.tasks.task import EvaluationRequest, EvaluationResult, refuse_other_classes
-from ponderv2.workflows.report import Reporter
+from ponderv2.training.report import Reporter
 
 Submitted = tuple[str, int, PredictedObjects]
 """Scene, number of its vertices, objects."""

@@ -12,8 +12,8 @@ from ponderv2.tasks.instances.model import InstancesModel
 from ponderv2.tasks.instances.predictions import found_objects, overlaps_of_scene, require_objects
 from ponderv2.tasks.segmentation import task as finetune_semantic
 from ponderv2.tasks.task import Task
-from ponderv2.training.logbook import Logbook
-from ponderv2.workflows.configs import FinetuneConfig
+from ponderv2.training.run_logger import RunLogger
+from ponderv2.workflows.config import FinetuneConfig
 
 
 def datasets(config: FinetuneConfig) -> tuple[LabelledDataset, LabelledDataset | None]:
@@ -47,7 +47,7 @@ class Validation:
     def __len__(self) -> int:
         return len(self._data)
 
-    def measure(self, number: int, step: int, logbook: Logbook | None) -> ObjectOverlaps | None:
+    def measure(self, number: int, step: int, logger: RunLogger | None) -> ObjectOverlaps | None:
         """Overlaps of found and true objects; None where the scene has no objects to compare with."""
         model, data = self._model, self._data
         found = found_objects(model, data, number)

@@ -26,7 +26,7 @@ from ponderv2.scenes.scene import Frame
 from ponderv2.tasks.pictures import Picture, as_bytes, colored, write_png
 from ponderv2.tasks.task import EvaluationRequest, EvaluationResult
 from ponderv2.training.distributed import to_device
-from ponderv2.workflows.report import Reporter
+from ponderv2.training.report import Reporter
 
 
 @dataclass(frozen=True)

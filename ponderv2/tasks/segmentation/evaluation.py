@@ -27,8 +27,8 @@ from ponderv2.tasks.task import (
     names_of_model,
     refuse_other_classes,
 )
+from ponderv2.training.report import Reporter
 from ponderv2.workflows.loaded import LoadedModel
-from ponderv2.workflows.report import Reporter
 
 MOST_CLASSES_IN_A_PICTURE = 64
 

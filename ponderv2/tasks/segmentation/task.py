@@ -15,8 +15,8 @@ from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.tasks.segmentation.predictions import confusion_of_scenes
 from ponderv2.tasks.task import Task
-from ponderv2.training.logbook import Logbook
-from ponderv2.workflows.configs import FinetuneConfig
+from ponderv2.training.run_logger import RunLogger
+from ponderv2.workflows.config import FinetuneConfig
 from ponderv2.workflows.finetune_settings import n_classes_of
 
 
@@ -87,7 +87,7 @@ class Validation:
     def __len__(self) -> int:
         return len(self._data)
 
-    def measure(self, number: int, step: int, logbook: Logbook | None) -> Tensor:
+    def measure(self, number: int, step: int, logger: RunLogger | None) -> Tensor:
         """The confusion matrix of a scene, which is mostly empty."""
         return confusion_of_scenes(self._model, self._data, [number]).cpu().to_sparse()
 

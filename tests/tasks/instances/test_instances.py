@@ -23,7 +23,7 @@ from ponderv2.tasks.colored_clouds import SceneExport, distinct_color, export_sc
 from ponderv2.tasks.instances.model import InstancesModel
 from ponderv2.training.open_checkpoint import load_model
 from ponderv2.workflows import evaluate, finetune
-from ponderv2.workflows.configs import FinetuneConfig
+from ponderv2.workflows.config import FinetuneConfig
 from tests.workflows.tiny import ENCODER, TRAINING
 
 COLORS = ((10, 20, 30), (200, 0, 0))

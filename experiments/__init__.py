@@ -1,0 +1,1 @@
+"""What pre-training brings: questions about learning, answered on generated rooms. They take hours."""

@@ -1,0 +1,1 @@
+"""Damaged inputs for every reader: see `python -m tests.campaigns.fuzz --help` and docs/reliability.md."""

@@ -1,0 +1,182 @@
+"""Readers of recordings and raw datasets, each reading as deeply as `ponder prepare` does."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.campaigns.fuzz.target import Read
+
+
+def sens(path: Path) -> None:
+    from ponderv2.datasets.rgbd.layouts import sens as sens_file
+    from ponderv2.errors import SceneError
+
+    capture = sens_file.read(path)
+    _frames(capture)
+    for frame in capture.frames[:2]:
+        try:
+            frame.color.color()
+        except SceneError:
+            continue
+
+
+def _frames(capture: Any) -> None:
+    """Poses and the first frames, as `ponder prepare` reads them."""
+    from ponderv2.datasets.registered_frames import Limits, load_frame
+    from ponderv2.errors import SceneError
+    from ponderv2.geometry.poses import clean_poses
+
+    clean_poses(np.stack([frame.camera_to_world for frame in capture.frames]))
+    for frame in capture.frames[:2]:
+        try:
+            load_frame(frame, capture, Limits(0.1, 10.0, 640))
+        except SceneError:
+            continue
+
+
+def cloud(path: Path) -> None:
+    from ponderv2.scenes.point_cloud_files import read_cloud_with_notes
+
+    read_cloud_with_notes(path)
+
+
+def mesh(path: Path) -> None:
+    from ponderv2.scenes.sources.scannet_scene import read_surface
+
+    read_surface(path, np.eye(4))
+
+
+def depth_picture(folder: Path) -> Read:
+    from ponderv2.errors import SceneError
+    from ponderv2.io.images import decode_integers, encoded_size
+
+    def run(data: bytes) -> None:
+        encoded_size(data, "depth.png")
+        for indexed in (False, True):
+            try:
+                decode_integers(data, "depth.png", indexed)
+            except SceneError:
+                continue
+
+    return run
+
+
+def color_picture(folder: Path) -> Read:
+    from ponderv2.io.images import decode_color
+
+    def run(data: bytes) -> None:
+        decode_color(data, "color.jpg", at_least=(4, 4))
+        decode_color(data, "color.jpg")
+
+    return run
+
+
+def layout(name: str) -> Callable[[Path], Any]:
+    def read(folder: Path) -> None:
+        from ponderv2.datasets.rgbd.layouts import LAYOUTS
+
+        _frames(LAYOUTS[name].read(folder))
+
+    return read
+
+
+def seven_scenes(folder: Path) -> None:
+    from ponderv2.errors import SceneError
+
+    with contextlib.suppress(SceneError):
+        layout("bundlefusion")(folder)
+    layout("7scenes")(folder)
+
+
+def intrinsics(folder: Path) -> Read:
+    from ponderv2.datasets.camera_text import read_lens, read_matrix
+
+    def run(data: bytes) -> None:
+        path = folder / ("camera.json" if data[:1] == b"{" else "camera.txt")
+        path.write_bytes(data)
+        read_lens(path).at_size(640, 480)
+        read_matrix(path, (4, 4))
+
+    return run
+
+
+def s3dis(folder: Path) -> Read:
+    from ponderv2.scenes.sources.s3dis_text import parse_points
+
+    return lambda data: parse_points(data, folder / "table_1.txt")
+
+
+def obj(path: Path) -> None:
+    from ponderv2.geometry.nearest_faces import near_box, nearest_normals
+    from ponderv2.io.obj import read_obj
+
+    read_obj.cache_clear()
+    triangles = near_box(read_obj(path).astype(np.float64), np.zeros(3) - 9, np.zeros(3) + 9)
+    if len(triangles):
+        nearest_normals(np.zeros((2, 3)), triangles)
+
+
+def view(folder: Path) -> None:
+    from ponderv2.scenes.sources.stanford2d3d import RawView, read_view_lens, view_pose
+
+    view = RawView(folder, "camera", "1", "2")
+    read_view_lens(view.intrinsics)
+    view_pose(view)
+
+
+def scannet_labels(folder: Path) -> None:
+    from ponderv2.errors import SceneError
+    from ponderv2.scenes.sources import scannet_labels
+    from ponderv2.scenes.sources.scannet_scene import SceneFiles, _alignment
+
+    files = SceneFiles(folder, "scene")
+    with contextlib.suppress(SceneError):
+        _alignment(files)
+    table = scannet_labels.read_label_table(folder / "labels.tsv")
+    segments = scannet_labels.read_segments(files.segments, 6)
+    scannet_labels.label_vertices(segments, scannet_labels.read_groups(files.aggregation), table)
+
+
+def scannetpp(folder: Path) -> None:
+    from ponderv2.scenes.sources.scannet_labels import read_groups
+    from ponderv2.scenes.sources.scannetpp import find, read_classes, smallest_objects
+    from ponderv2.scenes.sources.scannetpp_config import ScannetppConfig
+
+    benchmark = folder / "metadata/semantic_benchmark"
+    _, classes = read_classes(benchmark)
+    find(ScannetppConfig(path=folder))
+    smallest_objects(
+        np.arange(6), read_groups(folder / "data/aa00/scans/segments_anno.json", "objectId"), classes
+    )
+
+
+def label_zip(path: Path) -> None:
+    from ponderv2.errors import SceneError
+    from ponderv2.scenes.sources.scannet_pictures import LabelZip
+
+    archive = LabelZip.open(path)
+    try:
+        for number in list(archive.members)[:3]:
+            try:
+                archive.read(number)
+            except SceneError:
+                continue
+    finally:
+        archive.close()
+
+
+def structured3d(path: Path) -> None:
+    from ponderv2.scenes.sources.structured3d import find
+    from ponderv2.scenes.sources.structured3d_config import Structured3dConfig
+
+    for job in find(Structured3dConfig(path=path, min_coverage=0.0)).jobs[:2]:
+        job.fingerprint()
+        prepared = job.prepare()
+        for _ in prepared.frames:
+            pass
+        prepared.surface()
