@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from ponderv2.geometry.meshes import Mesh
 from ponderv2.geometry.volumes import FeatureVolume
-from ponderv2.reconstruction.extract import Lattice, extract_surface
-from ponderv2.reconstruction.fields import ModelField
+from ponderv2.reconstruction.marching_cubes import Lattice, extract_surface
+from ponderv2.reconstruction.scene_field import ModelField
 from ponderv2.renderer.config import RendererConfig
 from ponderv2.renderer.renderer import Renderer
 from tests.renderer import textbook

@@ -29,8 +29,8 @@ from torch.nn import functional as F
 from ponderv2.geometry.cameras import Camera
 from ponderv2.geometry.rays import RayBundle, rays_through_pixels
 from ponderv2.geometry.volumes import FeatureVolume
-from ponderv2.reconstruction.fields import ModelField
-from ponderv2.reconstruction.pictures import render_view
+from ponderv2.reconstruction.images import render_view
+from ponderv2.reconstruction.scene_field import ModelField
 from ponderv2.renderer.config import BoxLimitsConfig, NeusSamplerConfig, RendererConfig
 from ponderv2.renderer.renderer import Renderer
 from ponderv2.renderer.sampling import Interval, neus_samples

@@ -1,4 +1,4 @@
-"""Files of cameras to render from: our own, nerfstudio's camera_path.json, transforms.json of NeRF tools.
+"""Cameras to render from, and their files: our own, nerfstudio's camera_path.json, transforms.json.
 
 Our own is described in docs/formats.md (poses camera-to-world, OpenCV axes, metres; frames may have
 intrinsics of their own):
@@ -38,9 +38,61 @@ from ponderv2.geometry.poses import clean_poses
 from ponderv2.io.images import COLOR_ENDINGS, LARGEST_SIDE, picture_size
 from ponderv2.io.named_files import NamedFiles
 from ponderv2.io.text import parse_json, read_text
-from ponderv2.reconstruction.viewpoint import CameraPath, Viewpoint
 from ponderv2.scenes.origin import near_pose
 from ponderv2.scenes.scene import Frame
+
+
+@dataclass(frozen=True)
+class Viewpoint:
+    """One image to be rendered."""
+
+    name: str
+    camera: Camera
+    frame: Frame | None = None
+    """The frame that was taken from there."""
+
+    def resized(self, width: int) -> Viewpoint:
+        """With `width` pixels across; the height follows."""
+        return replace(self, camera=resized(self.camera, width))
+
+
+@dataclass(frozen=True)
+class CameraPath:
+    """The cameras of a path, in order."""
+
+    views: tuple[Viewpoint, ...]
+    """No two of them share a name."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of where they are."""
+    frames_per_second: float | None = None
+    """Of the video that they are for; None = nothing says."""
+
+
+def resized(camera: Camera, width: int) -> Camera:
+    """The same view with `width` pixels across. Pixel centres are integers, so corners are at -0.5."""
+    scale = width / camera.width
+    intrinsics = camera.intrinsics.double().clone()
+    intrinsics[:2, :2] *= scale
+    intrinsics[:2, 2] = (intrinsics[:2, 2] + 0.5) * scale - 0.5
+    height = max(round(camera.height * scale), 1)
+    return replace(camera, intrinsics=intrinsics.to(camera.intrinsics.dtype), width=width, height=height)
+
+
+def path_contents(views: Sequence[Viewpoint]) -> dict[str, Any]:
+    """What `read_cameras` reads."""
+    return {
+        "frames": [
+            {
+                "name": view.name,
+                "width": view.camera.width,
+                "height": view.camera.height,
+                "intrinsics": view.camera.intrinsics.double().tolist(),
+                "camera_to_world": torch.linalg.inv(view.camera.world_to_camera.double()).tolist(),
+            }
+            for view in views
+        ]
+    }
+
 
 FORMS = (
     'write {"width": W, "height": H, "intrinsics": 3x3, "frames": [{"camera_to_world": 4x4}]}, or give'

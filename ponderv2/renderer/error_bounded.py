@@ -10,9 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from ponderv2.renderer.compositing import weights_from_density
+from ponderv2.renderer.compositing import laplace_density, weights_from_density
 from ponderv2.renderer.config import ErrorBoundedSamplerConfig
-from ponderv2.renderer.opacity import laplace_density
 from ponderv2.renderer.sampling import (
     Interval,
     RayNoise,

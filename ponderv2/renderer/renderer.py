@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import assert_never
 
@@ -11,12 +10,17 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ponderv2.errors import ResourceError, is_out_of_memory
 from ponderv2.geometry.rays import RayBundle, intersect_box
 from ponderv2.geometry.volumes import FeatureVolume
+from ponderv2.out_of_memory import in_chunks
+from ponderv2.renderer.baked_field import ViewedField, blocks, look_along, look_at
 from ponderv2.renderer.compositing import (
     composite,
+    laplace_density,
     mean_distance,
+    neus_alpha,
+    neus_inv_s,
+    volsdf_width,
     weights_from_alpha,
     weights_from_density,
 )
@@ -34,8 +38,6 @@ from ponderv2.renderer.config import (
 )
 from ponderv2.renderer.error_bounded import error_bounded_samples
 from ponderv2.renderer.field import FieldVolume, SdfField
-from ponderv2.renderer.inference import ViewedField, blocks, look_along, look_at
-from ponderv2.renderer.opacity import laplace_density, neus_alpha, neus_sharpness, volsdf_width
 from ponderv2.renderer.sampling import (
     Interval,
     RayNoise,
@@ -47,7 +49,7 @@ from ponderv2.renderer.sampling import (
 
 
 @dataclass(frozen=True)
-class RayPictures:
+class RenderedRays:
     """One value of each kind per ray; the light that passes everything is black and has no distance."""
 
     color: Float[Tensor, "ray 3"]
@@ -62,7 +64,7 @@ class RayPictures:
 
 
 @dataclass(frozen=True)
-class RenderOutput(RayPictures):
+class RenderOutput(RenderedRays):
     """What losses and tests need beside the pictures."""
 
     weights: Float[Tensor, "ray sample"]
@@ -208,7 +210,7 @@ class Renderer(nn.Module):
         match self.config.opacity:
             case NeusConfig():
                 slope = torch.bmm(gradients, rays.directions[:, :, None])[:, :, 0]
-                sharpness = neus_sharpness(self.field.deviation_network.variance)
+                sharpness = neus_inv_s(self.field.deviation_network.variance)
                 return weights_from_alpha(neus_alpha(sdf, slope, samples.steps, sharpness))
             case VolsdfConfig():
                 density = self.field.laplace_density
@@ -217,7 +219,7 @@ class Renderer(nn.Module):
             case _:
                 assert_never(self.config.opacity)
 
-    def _pictures(self, lit: _Lit, samples: RaySamples, rays: RayBundle, evaluating: bool) -> RayPictures:
+    def _pictures(self, lit: _Lit, samples: RaySamples, rays: RayBundle, evaluating: bool) -> RenderedRays:
         weights, opacity = lit.weights, lit.weights.sum(-1)
         color = weights.new_zeros(len(weights), 3)
         if lit.color is not None:
@@ -228,17 +230,17 @@ class Renderer(nn.Module):
             semantic = self.field.semantic(lit.semantic_input, opacity, lit.feature_mix)
         scene = rays.scene if self.config.clip_distance_per_scene else None
         distance = mean_distance(weights, samples.starts, scene)
-        return RayPictures(
+        return RenderedRays(
             color.clamp(0.0, 1.0) if evaluating else color, distance, normal, semantic, opacity
         )
 
-    def _view(self, viewed: ViewedField, rays: RayBundle) -> RayPictures:
+    def _view(self, viewed: ViewedField, rays: RayBundle) -> RenderedRays:
         """The pictures of `_render` without noise and gradients, and several times faster."""
         size = _rays_at_once(self.config.sampler, viewed.n_places, len(rays))
         parts = blocks(len(rays), size, rays.origins.device)
         return _joined([self._block(viewed, rays.part(part)) for part in parts or [slice(0, 0)]])
 
-    def _block(self, viewed: ViewedField, rays: RayBundle) -> RayPictures:
+    def _block(self, viewed: ViewedField, rays: RayBundle) -> RenderedRays:
         interval = Interval(*self._limits(viewed.prepared.volume, rays))
         sampler = self.config.sampler
         if isinstance(sampler, NeusSamplerConfig) and sampler.normalise_points:
@@ -257,7 +259,7 @@ class Renderer(nn.Module):
         )
 
     @torch.no_grad()
-    def render_chunked(self, volume: FeatureVolume, rays: RayBundle, chunk: int = 8192) -> RayPictures:
+    def render_chunked(self, volume: FeatureVolume, rays: RayBundle, chunk: int = 8192) -> RenderedRays:
         """Evaluate any number of rays in bounded memory; the chunk is halved when memory runs out.
 
         Raises ResourceError when not even 64 rays fit.
@@ -271,26 +273,11 @@ class Renderer(nn.Module):
             return ViewedField.of(self.field, self._prepare(volume))
 
     @torch.no_grad()
-    def view(self, viewed: ViewedField, rays: RayBundle, chunk: int = 8192) -> RayPictures:
+    def view(self, viewed: ViewedField, rays: RayBundle, chunk: int = 8192) -> RenderedRays:
         """`render_chunked` for a volume that was made ready before."""
         with torch.autocast(rays.origins.device.type, enabled=False):
-            return _joined(list(self._chunks(viewed, rays, chunk)) or [self._view(viewed, rays)])
-
-    def _chunks(self, viewed: ViewedField, rays: RayBundle, chunk: int) -> Iterator[RayPictures]:
-        start = 0
-        while start < len(rays):
-            try:
-                part = self._view(viewed, rays.part(slice(start, start + chunk)))
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if chunk <= 64:
-                    fix = "close other programs, or render with fewer samples or a smaller volume"
-                    raise ResourceError("not enough memory to render 64 rays", fix=fix) from error
-                chunk //= 2
-                continue
-            yield part
-            start += chunk
+            parts = in_chunks(lambda part: self._view(viewed, rays.part(part)), len(rays), chunk, "rays")
+            return _joined(parts)
 
     def signed_distance(
         self, volume: FeatureVolume, points: Float[Tensor, "point 3"], scene: Int[Tensor, " point"]
@@ -312,11 +299,11 @@ class Renderer(nn.Module):
         return torch.zeros_like(points) if found.color is None else found.color
 
 
-def _joined(parts: list[RayPictures]) -> RayPictures:
+def _joined(parts: list[RenderedRays]) -> RenderedRays:
     if len(parts) == 1:
         return parts[0]
     semantic = [part.semantic for part in parts if part.semantic is not None]
-    return RayPictures(
+    return RenderedRays(
         torch.cat([part.color for part in parts]),
         torch.cat([part.distance for part in parts]),
         torch.cat([part.normal for part in parts]),

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from ponderv2.renderer.compositing import weights_from_alpha
+from ponderv2.renderer.compositing import importance_alpha, weights_from_alpha
 from ponderv2.renderer.config import (
     ErrorBoundedSamplerConfig,
     GuidedSamplerConfig,
@@ -19,7 +19,6 @@ from ponderv2.renderer.config import (
     Spacing,
     UniformSamplerConfig,
 )
-from ponderv2.renderer.opacity import importance_alpha
 
 Distances = Float[Tensor, "ray sample"]
 SdfAlongRays = Callable[[Tensor], Tensor]

@@ -20,7 +20,7 @@ from ponderv2.scenes.labels.benchmarks import Benchmark, benchmark_of
 from ponderv2.store.store import SceneStore
 from ponderv2.training.validation import Validation
 from ponderv2.workflows.config import FinetuneConfig
-from ponderv2.workflows.loaded import LoadedModel
+from ponderv2.workflows.loaded_model import LoadedModel
 
 
 @dataclass(frozen=True)

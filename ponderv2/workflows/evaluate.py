@@ -21,7 +21,7 @@ from ponderv2.tasks.task import EvaluationRequest, EvaluationResult, part_of
 from ponderv2.training.devices import chosen_device
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.training.report import Reporter, SilentReporter
-from ponderv2.workflows.loaded import loaded_model, with_options
+from ponderv2.workflows.loaded_model import loaded_model, with_options
 from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 
 

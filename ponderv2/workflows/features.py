@@ -23,7 +23,7 @@ from ponderv2.training.devices import chosen_device
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.encoding import BlockSettings, VoxelFeatures, chosen_condition, encode_voxels
-from ponderv2.workflows.loaded import LoadedModel, loaded_model, with_options
+from ponderv2.workflows.loaded_model import LoadedModel, loaded_model, with_options
 from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 
 Level = Literal["point", "voxel"]

@@ -14,20 +14,22 @@ from torch import Tensor
 from ponderv2.errors import CheckpointError, SceneError
 from ponderv2.evaluation.surfaces import SurfaceMetrics, compare_meshes
 from ponderv2.geometry.meshes import Mesh, SurfacePoints
-from ponderv2.reconstruction.cleaning import (
+from ponderv2.out_of_memory import in_chunks
+from ponderv2.reconstruction.fusion import colors_of
+from ponderv2.reconstruction.marching_cubes import Lattice, extract_surface
+from ponderv2.reconstruction.meshes import (
     DepthView,
+    check_mesh_path,
+    colored,
     cropped,
     near_cloud,
+    read_mesh,
+    remove_small_components,
     seen_points,
     seen_vertices,
-    without_crumbs,
+    write_mesh,
 )
-from ponderv2.reconstruction.coloring import colored
-from ponderv2.reconstruction.export import check_mesh_path, read_mesh, write_mesh
-from ponderv2.reconstruction.extract import Lattice, extract_surface
-from ponderv2.reconstruction.fields import SceneField
-from ponderv2.reconstruction.fusion import colors_of
-from ponderv2.reconstruction.memory import in_parts
+from ponderv2.reconstruction.scene_field import SceneField
 from ponderv2.reconstruction.tsdf import fuse_frames
 from ponderv2.scenes.scene import Frame, Scene
 from ponderv2.training.open_checkpoint import OpenCheckpoint
@@ -127,7 +129,7 @@ def _fused(scene: Scene, config: ReconstructConfig, report: Reporter) -> Mesh:
         n_without = sum(not frame.has_color for frame in frames)
         report.note(f"{n_without} of {len(frames)} frames have depth alone: the mesh takes no colour of them")
     mesh = fuse_frames(report.track(frames, "fuse", len(frames)), config.tsdf, colors)
-    return without_crumbs(mesh, config.min_component_faces)
+    return remove_small_components(mesh, config.min_component_faces)
 
 
 def _field(
@@ -157,7 +159,7 @@ def _extracted(
     lattice = Lattice.covering(lower, upper, float((upper - lower).amax()) / config.resolution)
 
     def signed_distance(points: Float[Tensor, "point 3"]) -> Float[Tensor, " point"]:
-        parts = in_parts(lambda rows: field.signed_distance(points[rows]), len(points), POINTS_AT_A_TIME)
+        parts = in_chunks(lambda rows: field.signed_distance(points[rows]), len(points), POINTS_AT_A_TIME)
         return torch.cat(parts)
 
     def occupied(low: Float[Tensor, "3"], high: Float[Tensor, "3"]) -> bool:
@@ -168,7 +170,7 @@ def _extracted(
     mesh = extract_surface(signed_distance, lattice, occupied=occupied if config.crop_to_observed else None)
     if config.crop_to_observed:
         mesh = _observed(mesh, scene, frames_seen(scene.frames), config.crop_margin, report)
-    mesh = without_crumbs(mesh, config.min_component_faces)
+    mesh = remove_small_components(mesh, config.min_component_faces)
     if config.color and scene.only_depth:
         report.note("no view of the scene has a colour image: the mesh has no colours")
     return lattice.cell, colored(mesh, field.color) if config.color and not scene.only_depth else mesh

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ponderv2.evaluation.images import depth_errors, normal_error, normals_from_depth, psnr, ssim
 from ponderv2.io.files import write_bytes
-from ponderv2.reconstruction.fields import SceneField
-from ponderv2.reconstruction.paths import camera_path
-from ponderv2.reconstruction.pictures import (
+from ponderv2.reconstruction.camera_files import CameraPath, Viewpoint, path_contents
+from ponderv2.reconstruction.camera_paths import camera_path
+from ponderv2.reconstruction.images import (
     RenderedView,
     check_video,
     class_bytes,
@@ -30,7 +30,7 @@ from ponderv2.reconstruction.pictures import (
     write_rgb,
     write_video,
 )
-from ponderv2.reconstruction.viewpoint import CameraPath, Viewpoint, path_contents
+from ponderv2.reconstruction.scene_field import SceneField
 from ponderv2.scenes.scene import Scene
 from ponderv2.tasks.pictures import colored
 from ponderv2.tasks.rendering.views import mean_metrics

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ponderv2.geometry.rays import RayBundle
 from ponderv2.geometry.volumes import FeatureVolume
+from ponderv2.renderer.compositing import laplace_density, neus_alpha, neus_inv_s, volsdf_width
 from ponderv2.renderer.config import ErrorBoundedSamplerConfig
 from ponderv2.renderer.losses import RayTargets, eikonal_loss, psnr, render_losses
-from ponderv2.renderer.opacity import laplace_density, neus_alpha, neus_sharpness, volsdf_width
 from ponderv2.renderer.renderer import Renderer, RenderOutput
 from ponderv2.renderer.sampling import RayNoise
 from tests.golden.cases import Case, fill_weights
@@ -88,7 +88,7 @@ def _samples(setting: Setting, output: RenderOutput) -> dict[str, Tensor]:
     """Everything per sample, under the official names."""
     field, rays, sampler = setting.renderer.field, setting.rays, setting.renderer.config.sampler
     slope = (output.gradients * rays.directions[:, None]).sum(-1)
-    sharpness = neus_sharpness(field.deviation_network.variance)
+    sharpness = neus_inv_s(field.deviation_network.variance)
     width = volsdf_width(field.laplace_density.beta, field.laplace_density.beta_min)
     found = {
         "z_vals": output.starts,

@@ -15,7 +15,7 @@ from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import project
 from ponderv2.geometry.transforms import transform_points
 from ponderv2.reconstruction.camera_files import read_cameras
-from ponderv2.reconstruction.paths import looking_at
+from ponderv2.reconstruction.camera_paths import looking_at
 from ponderv2.scenes.scene import Frame, Scene
 from tests.scenes.photographed_room import write_store
 

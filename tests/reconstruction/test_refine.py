@@ -10,14 +10,15 @@ import torch
 
 from ponderv2.geometry.cameras import Camera
 from ponderv2.reconstruction.config import RefineConfig
-from ponderv2.reconstruction.pictures import render_view
-from ponderv2.reconstruction.recording import Recording, thinned
+from ponderv2.reconstruction.images import render_view
 from ponderv2.reconstruction.refine import (
     EMPTY,
+    Recording,
     initial_scene,
     misfit,
     refine,
     refine_losses,
+    thinned,
     training_samples,
 )
 from tests.scenes.photographed_room import HEIGHT, SIZE, WIDTH, photograph, write_store

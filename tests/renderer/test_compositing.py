@@ -7,8 +7,14 @@ import math
 import pytest
 import torch
 
-from ponderv2.renderer.compositing import composite, mean_distance, weights_from_alpha, weights_from_density
-from ponderv2.renderer.opacity import laplace_density, neus_alpha
+from ponderv2.renderer.compositing import (
+    composite,
+    laplace_density,
+    mean_distance,
+    neus_alpha,
+    weights_from_alpha,
+    weights_from_density,
+)
 
 
 def test_weights_match_the_loop(rng: torch.Generator) -> None:

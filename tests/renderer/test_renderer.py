@@ -20,7 +20,7 @@ from ponderv2.renderer.config import (
     UniformSamplerConfig,
     VolsdfConfig,
 )
-from ponderv2.renderer.renderer import RayPictures, Renderer, RenderOutput
+from ponderv2.renderer.renderer import RenderedRays, Renderer, RenderOutput
 from ponderv2.renderer.sampling import draw_noise
 from tests.renderer import textbook
 
@@ -222,7 +222,7 @@ def test_running_out_of_memory_halves_the_chunk_and_then_says_so(
     expected = renderer.render_chunked(volume, rays)
     original, sizes = renderer._view, []
 
-    def limited(prepared: object, part: RayBundle) -> RayPictures:
+    def limited(prepared: object, part: RayBundle) -> RenderedRays:
         sizes.append(len(part))
         if len(part) > limit:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")

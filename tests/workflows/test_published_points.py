@@ -31,7 +31,7 @@ from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.workflows import evaluate, export, features, finetune
 from ponderv2.workflows import inspect as inspect_checkpoint
 from ponderv2.workflows.config import FinetuneConfig
-from ponderv2.workflows.loaded import LoadedModel
+from ponderv2.workflows.loaded_model import LoadedModel
 from tests.workflows.heard import Heard
 from tests.workflows.tiny import finetune_config, rooms
 

@@ -9,7 +9,7 @@ import trimesh
 
 from ponderv2.errors import CheckpointError, OutputError, SceneError
 from ponderv2.geometry.meshes import Mesh
-from ponderv2.reconstruction.export import read_mesh, write_mesh
+from ponderv2.reconstruction.meshes import read_mesh, write_mesh
 from ponderv2.workflows import reconstruct
 from ponderv2.workflows.config import ReconstructConfig
 from tests.scenes.photographed_room import SIZE

@@ -28,7 +28,7 @@ from ponderv2.tasks.task import (
     refuse_other_classes,
 )
 from ponderv2.training.report import Reporter
-from ponderv2.workflows.loaded import LoadedModel
+from ponderv2.workflows.loaded_model import LoadedModel
 
 MOST_CLASSES_IN_A_PICTURE = 64
 

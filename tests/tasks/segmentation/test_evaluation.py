@@ -20,7 +20,7 @@ from ponderv2.tasks.segmentation import predictions as class_metrics
 from ponderv2.tasks.task import EvaluationRequest
 from ponderv2.workflows import evaluate, finetune
 from ponderv2.workflows.config import FinetuneConfig
-from ponderv2.workflows.loaded import load
+from ponderv2.workflows.loaded_model import load
 from tests.workflows.tiny import finetune_config, rooms
 
 

@@ -8,7 +8,13 @@ import torch
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera
 from ponderv2.geometry.meshes import Mesh, merged, vertex_normals
-from ponderv2.reconstruction.cleaning import DepthView, cropped, near_cloud, seen_vertices, without_crumbs
+from ponderv2.reconstruction.meshes import (
+    DepthView,
+    cropped,
+    near_cloud,
+    remove_small_components,
+    seen_vertices,
+)
 from ponderv2.scenes.scene import PointCloud
 
 
@@ -63,8 +69,8 @@ def test_near_cloud_keeps_what_faces_as_the_points_do():
 
 def test_crumbs_go_and_the_largest_piece_stays():
     crumb = Mesh(torch.eye(3) + 5.0, torch.tensor([[0, 1, 2]]))
-    assert len(without_crumbs(merged([wall(2.0), crumb]), 10).faces) == len(wall(2.0).faces)
-    assert len(without_crumbs(crumb, 10).faces) == 1
+    assert len(remove_small_components(merged([wall(2.0), crumb]), 10).faces) == len(wall(2.0).faces)
+    assert len(remove_small_components(crumb, 10).faces) == 1
 
 
 def test_nothing_observed_is_a_clear_error():

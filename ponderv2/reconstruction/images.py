@@ -19,7 +19,7 @@ from ponderv2.geometry.cameras import Camera
 from ponderv2.geometry.rays import rays_through_pixels
 from ponderv2.io.files import replacement, write_bytes
 from ponderv2.io.images import encode_png16
-from ponderv2.reconstruction.fields import RenderedRays, SceneField
+from ponderv2.reconstruction.scene_field import RenderedRays, SceneField
 
 RAYS_AT_A_TIME = 65536
 """Rays that are built together: memory does not grow with the picture."""

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ponderv2.geometry.rays import RayBundle
 from ponderv2.geometry.transforms import transform_points
 from ponderv2.geometry.volumes import FeatureVolume
-from ponderv2.renderer.inference import ViewedField
+from ponderv2.renderer.baked_field import ViewedField
 from ponderv2.renderer.renderer import Renderer
 
 

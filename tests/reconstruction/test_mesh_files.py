@@ -11,8 +11,8 @@ from ponderv2.errors import OutputError, SceneError
 from ponderv2.geometry.meshes import Mesh
 from ponderv2.io.files import write_bytes
 from ponderv2.io.ply import read_ply
-from ponderv2.reconstruction.export import check_mesh_path, read_mesh, write_mesh
 from ponderv2.reconstruction.fusion import load_open3d
+from ponderv2.reconstruction.meshes import check_mesh_path, read_mesh, write_mesh
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy.interpolate import RegularGridInterpolator
 
-from ponderv2.reconstruction.lattice import (
+from ponderv2.reconstruction.refined_scene import (
     dense_lattice,
     lattice_around,
     mixed,

@@ -10,7 +10,7 @@ import torch
 
 from ponderv2.errors import OutputError, ResourceError
 from ponderv2.io.images import read_color, read_integers
-from ponderv2.reconstruction.pictures import (
+from ponderv2.reconstruction.images import (
     check_video,
     class_bytes,
     normal_bytes,

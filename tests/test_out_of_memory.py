@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ponderv2.errors import ResourceError
-from ponderv2.reconstruction.memory import in_parts
+from ponderv2.out_of_memory import in_chunks
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def test_everything_is_done_once_in_halved_parts(error):
         sizes.append(rows.stop - rows.start)
         return list(range(rows.start, rows.stop))
 
-    done = in_parts(work, 1000, 512)
+    done = in_chunks(work, 1000, 512)
     assert [item for part in done for item in part] == list(range(1000))
     assert max(sizes) == 64
 
@@ -30,7 +30,7 @@ def test_memory_for_less_than_the_smallest_part_is_an_error_with_advice():
         raise MemoryError
 
     with pytest.raises(ResourceError) as caught:
-        in_parts(work, 1000, 512)
+        in_chunks(work, 1000, 512)
     assert caught.value.fix
 
 
@@ -39,8 +39,8 @@ def test_other_errors_are_not_swallowed():
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        in_parts(work, 1000, 512)
+        in_chunks(work, 1000, 512)
 
 
 def test_no_items_are_one_empty_part():
-    assert in_parts(lambda rows: rows.stop - rows.start, 0, 8) == [0]
+    assert in_chunks(lambda rows: rows.stop - rows.start, 0, 8) == [0]

@@ -1,10 +1,4 @@
-"""Rays -> pictures and points -> distances without gradients: what `Renderer.forward` gives, much faster.
-
-On a CPU four things make the difference. The work goes through in blocks whose arrays stay in the cache.
-Every place is looked at once: the even samples are kept when the importance samples are sorted in. What
-surrounds a place is found by plain arithmetic per axis. And whatever is linear in the volume, between its
-cells and the distance or the colour, is multiplied out once per cell.
-"""
+"""Where rays are in a volume, and the cells around each place, by plain arithmetic per axis."""
 
 from __future__ import annotations
 
@@ -16,12 +10,236 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ponderv2.geometry.rays import RayBundle
+from ponderv2.geometry.volumes import FeatureVolume
 from ponderv2.renderer.compositing import composite
 from ponderv2.renderer.config import NeusSamplerConfig
+from ponderv2.renderer.decoder import SHARPNESS, Decoded, Layer, distance_derivative
 from ponderv2.renderer.field import FieldVolume, SdfField
-from ponderv2.renderer.reading import DistanceReader, Read
 from ponderv2.renderer.sampling import Interval, RaySamples, neus_samples
-from ponderv2.renderer.surroundings import Placed, Surroundings, surroundings
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Rays in the coordinates of their volume: position = origin + direction * distance, 0..1 inside."""
+
+    origin: Float[Tensor, "3 ray"]
+    direction: Float[Tensor, "3 ray"]
+    edge: Float[Tensor, "3 ray"]
+    """Of the volume's box, in the frame of the rays."""
+    scene: Int[Tensor, " ray"]
+
+    @staticmethod
+    def of(volume: FeatureVolume, rays: RayBundle) -> Placed:
+        """As the volume's box lies in the frame of the rays."""
+        lower, edge = volume.lower.to(rays.origins), (volume.upper - volume.lower).to(rays.origins)
+        lower, edge = lower[rays.scene], edge[rays.scene]
+        return Placed(((rays.origins - lower) / edge).T, (rays.directions / edge).T, edge.T, rays.scene)
+
+    def at(self, starts: Float[Tensor, "ray sample"]) -> Float[Tensor, "3 ray sample"]:
+        """Positions at distances along the rays."""
+        return torch.addcmul(self.origin[:, :, None], self.direction[:, :, None], starts)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The 8 cells around each place, with the coefficients of the value and of its three derivatives."""
+
+    index: Int[Tensor, "place 8"]
+    coefficient: Float[Tensor, "place sum 8"]
+    """First of the value, then (where asked for) of d / d x, y, z per edge of the box."""
+
+    def part(self, places: slice) -> Surroundings:
+        """Of some of the places."""
+        return Surroundings(self.index[places], self.coefficient[places])
+
+    def mixed(
+        self, rows: Float[Tensor, "cell channel"], n_sums: int | None = None
+    ) -> Float[Tensor, "place sum channel"]:
+        """The first sums over the cells' rows, or all."""
+        n_sums = self.coefficient.shape[1] if n_sums is None else n_sums
+        coefficient = self.coefficient[:, :n_sums].flatten(0, 1)
+        bags = self.index[:, None].expand(-1, n_sums, -1).flatten(0, 1)
+        found = F.embedding_bag(bags, rows, mode="sum", per_sample_weights=coefficient)
+        return found.unflatten(0, (len(self.index), n_sums))
+
+
+def surroundings(
+    volume: FeatureVolume,
+    position: Float[Tensor, "3 place"],
+    scene: Int[Tensor, " place"],
+    with_slope: bool,
+) -> Surroundings:
+    """What `corners_at` finds, for positions 0..1 in the volume's box."""
+    size = position.new_tensor(tuple(reversed(volume.values.shape[2:])))[:, None]  # x, y, z
+    if volume.corners_are_centres:
+        place = position * (size - 1)
+        first = place.floor().clamp(min=-2).minimum(size + 1)
+        low_exists, high_exists = _within(first, size - 1), _within(first + 1, size - 1)
+        varies = size - 1
+    else:
+        place = position * size - 0.5
+        box = _within(position, 1.0)
+        low_exists = box[0] * box[1] * box[2]
+        high_exists = low_exists * (size > 1)
+        varies = _within(place, size - 1) * size
+        place = place.clamp(min=0).minimum(size - 1)
+        first = place.floor().minimum((size - 2).clamp(min=0))
+    fraction = place - first
+    mix = torch.stack([(1.0 - fraction) * low_exists, fraction * high_exists])
+    coefficient = [_products(mix[:, 0], mix[:, 1], mix[:, 2])]
+    if with_slope:
+        slope = torch.stack([varies * -low_exists, varies * high_exists])
+        coefficient += [_products(slope[:, 0], mix[:, 1], mix[:, 2])]
+        coefficient += [_products(mix[:, 0], slope[:, 1], mix[:, 2])]
+        coefficient += [_products(mix[:, 0], mix[:, 1], slope[:, 2])]
+    every = torch.cat(coefficient).T.contiguous().unflatten(1, (len(coefficient), 8))
+    return Surroundings(_cells(volume, first, size, scene), every)
+
+
+def _within(value: Tensor, largest: Tensor | float) -> Tensor:
+    """1 where 0 <= value <= largest, else 0, without comparisons, which are several times slower."""
+    return (value * (largest - value)).sign_().add_(1.0).clamp_(max=1.0)
+
+
+def _products(x: Tensor, y: Tensor, z: Tensor) -> Float[Tensor, "8 place"]:
+    """Of the two factors per axis, x fastest."""
+    return ((z[:, None] * y)[:, :, None] * x).flatten(0, 2)
+
+
+def _cells(volume: FeatureVolume, first: Tensor, size: Tensor, scene: Tensor) -> Int[Tensor, "place 8"]:
+    whole = torch.int32 if volume.n_cells < 2**31 else torch.int64
+    ends = torch.stack([first, first + 1]).clamp(min=0).minimum(size - 1).to(whole)
+    size_z, size_y, size_x = volume.values.shape[2:]
+    x, y, z = ends[:, 0], ends[:, 1] * size_x, ends[:, 2] * (size_x * size_y)
+    if len(volume.values) > 1:
+        z = z + scene.to(whole) * (size_x * size_y * size_z)
+    return ((z[:, None] + y)[:, :, None] + x).flatten(0, 2).T.contiguous()
+
+
+@dataclass(frozen=True)
+class Read:
+    """The distance decoder at places."""
+
+    outputs: Float[Tensor, "place output"]
+    gradient: Float[Tensor, "place 3"]
+    """d output 0 / d position; zero where the surroundings have no slopes."""
+    hidden: Float[Tensor, "place hidden"] | None
+    """Before the last layer."""
+
+    @staticmethod
+    def joined(parts: list[Read]) -> Read:
+        """One after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        hidden = [part.hidden for part in parts if part.hidden is not None]
+        return Read(
+            torch.cat([part.outputs for part in parts]),
+            torch.cat([part.gradient for part in parts]),
+            torch.cat(hidden) if hidden else None,
+        )
+
+
+@dataclass(frozen=True)
+class DistanceReader:
+    """The decoder with what is linear in the volume multiplied out once per cell.
+
+    That is what a cell adds to the outputs and, with one hidden layer, to the values before its activation:
+    then neither way through the first matrix is left to be gone at a place.
+    """
+
+    layers: list[Layer]
+    """Of the decoder, with softplus(x) in between instead of softplus(s x) / s."""
+    outputs: Layer
+    """Comes in place of the last layer; output 0 is the distance."""
+    rows: Float[Tensor, "cell channel"] | None
+    """Features of all cells, unless `table` has all that is read of them."""
+    table: Float[Tensor, "cell value"]
+    """What a cell adds: to the hidden layer if it is the only one, to the outputs; then zeros."""
+
+    @staticmethod
+    def of(
+        layers: list[Layer],
+        outputs: Layer,
+        rows: Float[Tensor, "cell channel"],
+        more: Float[Tensor, "cell output"] | None = None,
+    ) -> DistanceReader:
+        """`outputs`: what to compute by the last layer; `more`: what cells add to it besides."""
+        layers = _sharp(layers)
+        outputs = _sharp([*layers[:-1], outputs])[-1]
+        added = rows @ outputs.feature.T
+        if more is not None:
+            added += more
+        if len(layers) != 2:
+            return DistanceReader(layers, outputs, rows, added)
+        width, n_outputs = len(layers[0].bias), len(outputs.bias)
+        table = rows.new_zeros(len(rows), -(-(width + n_outputs) // 8) * 8)  # rows that begin at 32 bytes
+        torch.mm(rows, layers[0].feature.T, out=table[:, :width])
+        table[:, width : width + n_outputs] = added
+        return DistanceReader(layers, outputs, None, table)
+
+    def __call__(self, around: Surroundings, point: Float[Tensor, "place 3"]) -> Read:
+        """At places with these surroundings and positions 0..1."""
+        if self.rows is None:
+            return self._by_table(around, point)
+        return self._by_layers(self.rows, around, point)
+
+    def _by_table(self, around: Surroundings, point: Tensor) -> Read:
+        first, last = self.layers[0], self.outputs
+        assert last.hidden is not None
+        mixed = around.mixed(self.table)
+        width = len(first.bias)
+        value = mixed[:, 0, :width] + first.bias
+        hidden, slope = _activated(value if first.point is None else value.addmm_(point, first.point.T))
+        outputs = self._last(mixed[:, 0, width : width + len(last.bias)], hidden, point)
+        if mixed.shape[1] == 1:
+            return Read(outputs, torch.zeros_like(point), hidden)
+        inner = slope.mul_(last.hidden[0])
+        gradient = mixed[:, 1:, :width].mul_(inner[:, None]).sum(-1).add_(mixed[:, 1:, width])
+        return Read(outputs, gradient if first.point is None else gradient + inner @ first.point, hidden)
+
+    def _by_layers(self, rows: Tensor, around: Surroundings, point: Tensor) -> Read:
+        both = around.mixed(rows)
+        feature = both[:, 0].contiguous()
+        decoded = _decoded(self.layers, feature, point)
+        outputs = self._last(around.mixed(self.table, 1)[:, 0], decoded.hidden, point)
+        if both.shape[1] == 1:
+            return Read(outputs, torch.zeros_like(point), decoded.hidden)
+        by_feature, by_point = distance_derivative(self.layers, decoded, len(point))
+        gradient = torch.linalg.vecdot(both[:, 1:], by_feature[:, None])
+        return Read(outputs, gradient if by_point is None else gradient + by_point, decoded.hidden)
+
+    def _last(self, added: Tensor, hidden: Tensor | None, point: Tensor) -> Tensor:
+        value = added + self.outputs.bias
+        if self.outputs.hidden is not None and hidden is not None:
+            value = torch.addmm(value, hidden, self.outputs.hidden.T)
+        return value if self.outputs.point is None else value + point @ self.outputs.point.T
+
+
+def _activated(value: Tensor) -> tuple[Tensor, Tensor]:
+    """softplus and its slope, in place: softplus(x) = max(x, 0) - log logistic(|x|)."""
+    # Below 1e-38 a CPU takes a hundred times as long for a number; logistic(-40) is 4e-18.
+    slope = torch.sigmoid(value.clamp_(min=-40.0))
+    logarithm = (slope - 0.5).abs_().add_(0.5).log_()
+    return value.clamp_(min=0.0).sub_(logarithm), slope
+
+
+def _sharp(layers: list[Layer]) -> list[Layer]:
+    """Layers that do the same with softplus(x) in between instead of softplus(s x) / s."""
+    found = []
+    for layer in layers[:-1]:
+        point = None if layer.point is None else layer.point * SHARPNESS
+        found.append(Layer(layer.hidden, layer.feature * SHARPNESS, point, layer.bias * SHARPNESS))
+    last = layers[-1]
+    return [*found, replace(last, hidden=None if last.hidden is None else last.hidden / SHARPNESS)]
+
+
+def _decoded(layers: list[Layer], feature: Tensor, point: Tensor) -> Decoded:
+    hidden, slopes = None, []
+    for layer in layers[:-1]:
+        hidden, slope = _activated(layer(hidden, feature, point))
+        slopes.append(slope)
+    return Decoded(hidden, tuple(slopes))
+
 
 IN_CACHE = 4096
 """Places whose features and activations, about 1 KB each, stay in the cache."""

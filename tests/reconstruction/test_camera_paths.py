@@ -13,15 +13,14 @@ import torch
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera, project
 from ponderv2.geometry.transforms import transform_points
-from ponderv2.reconstruction.camera_files import read_cameras
+from ponderv2.reconstruction.camera_files import path_contents, read_cameras, resized
+from ponderv2.reconstruction.camera_paths import flight, looking_at, viewpoints
 from ponderv2.reconstruction.config import (
     CameraFileConfig,
     InterpolatedPathConfig,
     OrbitPathConfig,
     OwnCamerasConfig,
 )
-from ponderv2.reconstruction.paths import flight, looking_at, viewpoints
-from ponderv2.reconstruction.viewpoint import path_contents, resized
 from ponderv2.scenes.scene import Scene
 from tests.scenes.photographed_room import SIZE, write_store
 

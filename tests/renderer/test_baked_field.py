@@ -10,14 +10,14 @@ import torch
 from ponderv2.geometry.interpolation import corners_at
 from ponderv2.geometry.rays import RayBundle
 from ponderv2.geometry.volumes import ChannelMap, FeatureVolume
-from ponderv2.renderer import inference
+from ponderv2.renderer import baked_field as baked_field
+from ponderv2.renderer.baked_field import surroundings
 from ponderv2.renderer.config import (
     DecoderConfig,
     ErrorBoundedSamplerConfig,
     FieldConfig,
     UniformSamplerConfig,
 )
-from ponderv2.renderer.surroundings import surroundings
 from tests.renderer.test_renderer import (
     DISTANCE_ONLY,
     INDOOR,
@@ -50,7 +50,7 @@ def test_pictures_are_those_of_the_differentiable_renderer(
     rng: torch.Generator, field: FieldConfig, sampler: object, centres: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("IN_CACHE", "LEAN", "DECODED"):
-        monkeypatch.setattr(inference, name, 100)  # several blocks
+        monkeypatch.setattr(baked_field, name, 100)  # several blocks
     renderer = _renderer(field, sampler=sampler)
     volume, rays = _volume(rng, centres=centres), _rays(rng, 20)
     away = RayBundle(rays.origins[:4], -rays.directions[:4], rays.scene[:4])
@@ -64,8 +64,8 @@ def test_pictures_are_those_of_the_differentiable_renderer(
 def test_pictures_without_semantics_are_those_of_the_differentiable_renderer(
     rng: torch.Generator, field: FieldConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inference, "LEAN", 100)
-    monkeypatch.setattr(inference, "DECODED", 30)
+    monkeypatch.setattr(baked_field, "LEAN", 100)
+    monkeypatch.setattr(baked_field, "DECODED", 30)
     renderer = _renderer(field, n_semantic=0)
     volume, rays = _volume(rng), _rays(rng, 20)
     expected, found = renderer(volume, rays), renderer.render_chunked(volume, rays)

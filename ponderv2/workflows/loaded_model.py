@@ -21,10 +21,9 @@ from ponderv2.geometry.cameras import Camera
 from ponderv2.geometry.meshes import Mesh
 from ponderv2.geometry.rays import rays_through_pixels
 from ponderv2.models.pretext import PretextModel
-from ponderv2.reconstruction.cleaning import cropped, near_cloud
-from ponderv2.reconstruction.coloring import colored
-from ponderv2.reconstruction.extract import Lattice, extract_surface
-from ponderv2.reconstruction.fields import ModelField
+from ponderv2.reconstruction.marching_cubes import Lattice, extract_surface
+from ponderv2.reconstruction.meshes import colored, cropped, near_cloud
+from ponderv2.reconstruction.scene_field import ModelField
 from ponderv2.scenes.scene import PointCloud, Scene
 from ponderv2.tasks.published import PointChoice
 from ponderv2.training.devices import chosen_device

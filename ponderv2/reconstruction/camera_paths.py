@@ -14,7 +14,7 @@ from numpy import ndarray
 
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera
-from ponderv2.reconstruction.camera_files import read_cameras
+from ponderv2.reconstruction.camera_files import CameraPath, Viewpoint, read_cameras
 from ponderv2.reconstruction.config import (
     CameraFileConfig,
     CameraPathConfig,
@@ -22,7 +22,6 @@ from ponderv2.reconstruction.config import (
     OrbitPathConfig,
     OwnCamerasConfig,
 )
-from ponderv2.reconstruction.viewpoint import CameraPath, Viewpoint
 from ponderv2.scenes.scene import Frame, Scene
 
 TURN = 0.5

@@ -8,7 +8,7 @@ import trimesh
 
 from ponderv2.errors import SceneError
 from ponderv2.geometry.meshes import vertex_normals
-from ponderv2.reconstruction.extract import Lattice, extract_surface
+from ponderv2.reconstruction.marching_cubes import Lattice, extract_surface
 
 LATTICE = Lattice.covering(torch.tensor([-1.1, -1.0, -1.2]), torch.tensor([1.1, 1.3, 1.0]), 0.11)
 RADIUS = 0.8
