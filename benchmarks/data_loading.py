@@ -36,7 +36,7 @@ from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
 from ponderv2.training.data_loader import Datasets, load_batches
 from ponderv2.training.sampler import RankShare, Sampler
-from tests.scenes import structured3d_room as room
+from tests.datasets import structured3d_room as room
 from tests.scenes.photographed_room import room_cloud
 
 N_SCENES, N_POINTS, N_VIEWS, N_PIXELS = 3, 60_000, 5, 256

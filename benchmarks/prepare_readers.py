@@ -31,7 +31,7 @@ from benchmarks.sens_reading import textbook_frames, write_mesh, write_recording
 from ponderv2.reconstruction.fusion import load_open3d
 from ponderv2.workflows import prepare
 from ponderv2.workflows.config import PrepareConfig
-from tests.scenes import structured3d_room as room
+from tests.datasets import structured3d_room as room
 
 SIZE = (640, 480)
 ANGLES = (0.6, float(np.arctan(np.tan(0.6) * 480 / 640)))

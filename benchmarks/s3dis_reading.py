@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.timing import side_by_side
-from ponderv2.scenes.sources.s3dis_text import read_points
+from ponderv2.datasets.s3dis.room import read_points
 
 FORMS = {"v1.2 (%f)": "%f %f %f %f %f %f\n", "aligned (%.3f, %d)": "%.3f %.3f %.3f %d %d %d\n"}
 

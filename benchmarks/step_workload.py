@@ -13,8 +13,8 @@ from ponderv2.data.config import CentreShiftConfig
 from ponderv2.data.datasets import PretrainDataset
 from ponderv2.models.pretext import PretextModel
 from ponderv2.scenes.batch import Batch, collate
-from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
 from ponderv2.store.store import SceneStore
+from ponderv2.synthetic.config import SyntheticConfig
 from ponderv2.workflows import prepare
 from ponderv2.workflows.config import PrepareConfig, PretrainConfig
 from ponderv2.workflows.training_runs import seeded_weights

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from experiments.gain_rooms import Room, read_rooms, surface_points
-from ponderv2.scenes.labels.synthetic import CLASS_NAMES
 from ponderv2.store.store import SceneStore
+from ponderv2.synthetic.classes import CLASS_NAMES
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def test_the_demo_encoder_is_fine_tuned_as_it_was_pretrained():
 
 
 def test_the_demo_segments_the_classes_of_the_generated_rooms():
-    from ponderv2.scenes.labels.synthetic import CLASS_NAMES
+    from ponderv2.synthetic.classes import CLASS_NAMES
 
     config = load_preset("finetune", "demo", None, FinetuneConfig)
     assert config.model.head.n_classes in (None, len(CLASS_NAMES))
@@ -128,7 +128,7 @@ def test_joint_presets_have_the_published_cycle_length_and_rates(name):
 
 
 def test_only_the_official_joint_preset_has_the_published_mistakes():
-    from ponderv2.scenes.labels.vocabulary import PUBLISHED_ROWS, ROWS
+    from ponderv2.datasets.vocabulary import PUBLISHED_ROWS, ROWS
 
     ours, theirs = (load_preset("pretrain", name, None, PretrainConfig) for name in JOINT[1:])
     assert ours.model.semantic.valid_index == ROWS and theirs.model.semantic.valid_index == PUBLISHED_ROWS

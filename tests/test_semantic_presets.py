@@ -6,7 +6,10 @@ import pytest
 
 from ponder_cli.presets import load_preset, shipped_presets
 from ponderv2.data.config import DropoutConfig, published_segmentation_augmentations
-from ponderv2.scenes.labels import s3dis, scannet20, scannet200, structured3d, vocabulary
+from ponderv2.datasets import vocabulary
+from ponderv2.datasets.s3dis import classes as s3dis
+from ponderv2.datasets.scannet import scannet20, scannet200
+from ponderv2.datasets.structured3d import classes as structured3d
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.workflows.config import FinetuneConfig
 

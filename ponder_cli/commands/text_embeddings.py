@@ -30,8 +30,8 @@ def text_embeddings(
     from pydantic import ValidationError
 
     from ponder_cli import console
+    from ponderv2.datasets.vocabulary import CLASS_NAMES, TEMPLATES
     from ponderv2.heads.config import ClipEmbeddingsConfig
-    from ponderv2.scenes.labels.vocabulary import CLASS_NAMES, TEMPLATES
 
     try:
         config = ClipEmbeddingsConfig(model=model, templates=tuple(template or TEMPLATES))

@@ -21,7 +21,7 @@ from ponderv2.errors import SceneError
 from ponderv2.io.lru_cache import LruCache
 from ponderv2.randomness import make_generator
 from ponderv2.scenes.batch import Batch, MixingCollate, collate
-from ponderv2.scenes.processed.layout import FrameChoice
+from ponderv2.scenes.layout import FrameChoice
 from ponderv2.scenes.scene import Frame, Scene
 from ponderv2.store.store import SceneStore
 

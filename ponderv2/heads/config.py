@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from ponderv2.config import StrictConfig
-from ponderv2.scenes.labels.vocabulary import CLASS_NAMES, TEMPLATES
+from ponderv2.datasets.vocabulary import CLASS_NAMES, TEMPLATES
 
 
 class OrthogonalEmbeddingsConfig(StrictConfig):

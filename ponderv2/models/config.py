@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ponderv2.config import StrictConfig
+from ponderv2.datasets import vocabulary
 from ponderv2.encoder.config import EncoderConfig, MaskConfig
 from ponderv2.heads.config import EmbeddingsConfig, OrthogonalEmbeddingsConfig
 from ponderv2.lift.config import CubeFrameConfig, DensifyConfig, ProjectionConfig
 from ponderv2.renderer.config import RendererConfig, RenderLossConfig
-from ponderv2.scenes.labels import vocabulary
 
 Rows = tuple[NonNegativeInt, ...]
 """Row of the embeddings for each label of a dataset."""

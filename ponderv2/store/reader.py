@@ -14,11 +14,11 @@ from torch import Tensor
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera
 from ponderv2.io.arrays import map_array, read_arrays
+from ponderv2.scenes.layout import FrameChoice
 from ponderv2.scenes.origin import near_pose
 from ponderv2.scenes.point_cloud_files import color_rows, near_rows
 from ponderv2.scenes.point_labels import whole_numbers
-from ponderv2.scenes.processed.layout import FrameChoice
-from ponderv2.scenes.processed.normals import kept_normals, unit_normals
+from ponderv2.scenes.point_normals import cached_normals, unit_normals
 from ponderv2.scenes.scene import Frame, PointCloud, Scene
 
 AGAIN = "prepare the scene again"
@@ -98,7 +98,7 @@ def _read_cloud(folder: Path, with_labels: bool) -> tuple[PointCloud, tuple[str,
         normal, more = unit_normals(_rows(path, 3), coord, path, AGAIN)
         notes += more
     else:
-        normal = kept_normals(coord)
+        normal = cached_normals(coord)
     labels = _labels(folder) if with_labels else {}
     for field, values in {"color": color, "normal": normal, **labels}.items():
         if len(values) != n_points:

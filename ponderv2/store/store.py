@@ -20,9 +20,9 @@ import yaml
 from ponderv2.errors import SceneError
 from ponderv2.io.suggestions import near_neighbour
 from ponderv2.io.yaml import DUMPER, plain_values
+from ponderv2.scenes.layout import FrameChoice, SceneLayout
 from ponderv2.scenes.point_labels import with_ignored
 from ponderv2.scenes.prepared import PreparedScene
-from ponderv2.scenes.processed.layout import FrameChoice, SceneLayout
 from ponderv2.scenes.reader import DatasetInfo, LabelSet
 from ponderv2.scenes.scene import Scene
 from ponderv2.store.reader import PREPARED, PreparedScenes
@@ -190,7 +190,7 @@ def split_parts(split: str) -> tuple[str, ...]:
 
 
 def _recognised(root: Path) -> SceneStore | None:
-    from ponderv2.scenes.processed.recognise import recognise
+    from ponderv2.datasets.recognise import recognise
 
     found = recognise(root)
     return None if found is None else SceneStore(root, *found)

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from ponderv2.data.config import FEATURE_CHANNELS
+from ponderv2.datasets.s3dis import classes as s3dis
+from ponderv2.datasets.scannet import scannet20, scannet200
+from ponderv2.datasets.structured3d import classes as structured3d
+from ponderv2.datasets.vocabulary import CLASS_NAMES, PUBLISHED_ROWS
 from ponderv2.errors import CheckpointError, PresetError
-from ponderv2.scenes.labels import s3dis, scannet20, scannet200, structured3d
-from ponderv2.scenes.labels.vocabulary import CLASS_NAMES, PUBLISHED_ROWS
 from ponderv2.training.published_checkpoints import (
     JOINT_CONDITIONS,
     JOINT_EMBEDDINGS,

@@ -15,8 +15,8 @@ from torch import Tensor
 from ponderv2.config import StrictConfig
 from ponderv2.data.datasets import LabelledDataset, classes_above
 from ponderv2.data.fragments import TestSet
+from ponderv2.datasets.scannet.benchmarks import Benchmark, benchmark_of
 from ponderv2.errors import CheckpointError, SceneError
-from ponderv2.scenes.labels.benchmarks import Benchmark, benchmark_of
 from ponderv2.store.store import SceneStore
 from ponderv2.training.validation import Validation
 from ponderv2.workflows.config import FinetuneConfig

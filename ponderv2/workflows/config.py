@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from ponderv2.checks.config import CheckConfig
 from ponderv2.config import SplitName, StrictConfig
 from ponderv2.data.config import (
     DatasetPartConfig,
@@ -17,6 +18,10 @@ from ponderv2.data.config import (
     parts_of,
 )
 from ponderv2.datasets.rgbd.config import RgbdConfig
+from ponderv2.datasets.s3dis.config import S3disConfig
+from ponderv2.datasets.scannet.config import ScannetConfig
+from ponderv2.datasets.scannetpp.config import ScannetppConfig
+from ponderv2.datasets.structured3d.config import Structured3dConfig
 from ponderv2.models.config import PretextConfig
 from ponderv2.reconstruction.config import (
     CameraPathConfig,
@@ -25,12 +30,7 @@ from ponderv2.reconstruction.config import (
     RefineConfig,
     TsdfConfig,
 )
-from ponderv2.scenes.sources.config import CheckConfig
-from ponderv2.scenes.sources.s3dis_config import S3disConfig
-from ponderv2.scenes.sources.scannet_config import ScannetConfig
-from ponderv2.scenes.sources.scannetpp_config import ScannetppConfig
-from ponderv2.scenes.sources.structured3d_config import Structured3dConfig
-from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
+from ponderv2.synthetic.config import SyntheticConfig
 from ponderv2.tasks.config import TaskModelConfig
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.training.config import TrainingConfig
@@ -57,7 +57,7 @@ class PrepareConfig(PresetConfig):
     """`ponder prepare`."""
 
     source: SourceConfig
-    """What the scenes are made of; the kinds are the keys of `ponderv2.scenes.sources.SOURCES`."""
+    """What the scenes are made of; the kinds are the keys of `ponderv2.datasets.SOURCES`."""
     out: Path = Path("data/scenes")
     """Folder of the prepared scenes."""
     workers: PositiveInt | None = None

@@ -16,14 +16,14 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from ponderv2.checks.check import CheckResult, CheckSettings, check_or_reason
+from ponderv2.checks.config import CheckConfig
+from ponderv2.datasets import SOURCES
+from ponderv2.datasets.recognise import recognise
 from ponderv2.errors import SceneError
 from ponderv2.io.files import exclusively, write_bytes
-from ponderv2.scenes.processed.recognise import recognise
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.scene import Scene
-from ponderv2.scenes.sources import SOURCES
-from ponderv2.scenes.sources.config import CheckConfig
-from ponderv2.scenes.sources.source import SceneJob, SourcePlan
+from ponderv2.scenes.source import SceneJob, SourcePlan
 from ponderv2.store.store import INFO_FILE, SceneStore
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import PrepareConfig

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ponderv2.errors import OutputError
-from ponderv2.scenes.sources.source import SceneJob, SizedJob
+from ponderv2.scenes.source import SceneJob, SizedJob
 
 RESERVE = 64 * 2**20
 """Bytes that stay free: a disk filled to the last byte breaks other programs."""

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from ponderv2.checks.check import CheckResult, CheckSettings, check_scene
+from ponderv2.datasets.structured3d.config import Structured3dConfig
 from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.scene import Scene
-from ponderv2.scenes.sources.structured3d_config import Structured3dConfig
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
 from ponderv2.workflows.config import PrepareConfig
-from tests.scenes import box_room, structured3d_room
+from tests.datasets import structured3d_room
+from tests.scenes import box_room
 
 SETTINGS = CheckSettings(n_pixels=300)
 N_FRAMES = 72

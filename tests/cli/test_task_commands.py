@@ -10,7 +10,7 @@ import torch
 
 from ponder_cli.commands.prepare import _usual_next
 from ponder_cli.presets import shipped_presets
-from ponderv2.scenes.sources import SOURCES
+from ponderv2.datasets import SOURCES
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.workflows import finetune

@@ -22,12 +22,12 @@ from ponderv2.data.config import (
     published_pretraining_augmentations,
 )
 from ponderv2.data.datasets import LabelledDataset, PretrainDataset
+from ponderv2.datasets.scannet import scannet20
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import unproject
 from ponderv2.geometry.transforms import transform_points
 from ponderv2.geometry.voxels import batch_index
 from ponderv2.scenes.batch import Batch, PixelBatch
-from ponderv2.scenes.labels import scannet20
 from ponderv2.store.store import SceneStore
 from tests.scenes.photographed_room import SIZE, room_frames, write_store
 

@@ -11,21 +11,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ponderv2.checks.config import CheckConfig
 from ponderv2.datasets.rgbd import reader as rgbd_folder
 from ponderv2.datasets.rgbd.config import FusionConfig, RgbdConfig
+from ponderv2.datasets.s3dis import reader as s3dis
+from ponderv2.datasets.s3dis.config import S3disConfig
+from ponderv2.datasets.scannet import reader as scannet
+from ponderv2.datasets.scannet.config import ScannetConfig
+from ponderv2.datasets.scannetpp import reader as scannetpp
+from ponderv2.datasets.scannetpp.config import ScannetppConfig
+from ponderv2.datasets.structured3d import reader as structured3d
+from ponderv2.datasets.structured3d.config import Structured3dConfig
 from ponderv2.scenes.prepared import PreparedCloud, PreparedScene
 from ponderv2.scenes.reader import DatasetInfo
-from ponderv2.scenes.sources import s3dis, scannet, scannetpp, structured3d
-from ponderv2.scenes.sources.config import CheckConfig
-from ponderv2.scenes.sources.s3dis_config import S3disConfig
-from ponderv2.scenes.sources.scannet_config import ScannetConfig
-from ponderv2.scenes.sources.scannetpp_config import ScannetppConfig
-from ponderv2.scenes.sources.source import SceneJob
-from ponderv2.scenes.sources.structured3d_config import Structured3dConfig
+from ponderv2.scenes.source import SceneJob
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
 from ponderv2.workflows.config import PrepareConfig
-from tests.scenes import box_room, scannet_files, stanford_room, structured3d_room
+from tests.datasets import scannet_files, stanford_room, structured3d_room
+from tests.scenes import box_room
 
 
 def recording(layout: str) -> Callable[[Path], SceneJob]:

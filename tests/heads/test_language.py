@@ -9,6 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from ponderv2.datasets.vocabulary import ROWS
 from ponderv2.heads.build import build_head
 from ponderv2.heads.config import (
     DecoupledHeadConfig,
@@ -18,7 +19,6 @@ from ponderv2.heads.config import (
     LinearHeadConfig,
 )
 from ponderv2.heads.language import LanguageHead
-from ponderv2.scenes.labels.vocabulary import ROWS
 
 LANGUAGE = LanguageHeadConfig(n_texts=4, n_channels=5, valid_index={"a": (2, 0), "b": (1, 3, 2)})
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from ponderv2.checks.check import CheckResult
+from ponderv2.checks.config import CheckConfig
 from ponderv2.datasets.rgbd.config import FusionConfig, RgbdConfig
 from ponderv2.errors import SceneError
 from ponderv2.scenes.prepared import PreparedCloud, PreparedScene
-from ponderv2.scenes.sources.config import CheckConfig
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
 from ponderv2.workflows.config import PrepareConfig

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ponderv2.checks.config import CheckConfig
 from ponderv2.datasets.recordings import Capture, PictureFile, RawFrame
 from ponderv2.datasets.rgbd.config import FusionConfig, RgbdConfig
 from ponderv2.datasets.rgbd.depth_units import with_depth_numbers
 from ponderv2.errors import SceneError
 from ponderv2.geometry.intrinsics import Lens, pinhole
 from ponderv2.scenes.scene import Scene
-from ponderv2.scenes.sources.config import CheckConfig
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
 from ponderv2.workflows.config import PrepareConfig

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 from ponderv2.checks.check import CheckResult
+from ponderv2.datasets import SOURCES
 from ponderv2.errors import OutputError, ResourceError, SceneError
 from ponderv2.scenes.prepared import PreparedCloud, PreparedScene, Surface
 from ponderv2.scenes.reader import DatasetInfo
-from ponderv2.scenes.sources import SOURCES
-from ponderv2.scenes.sources.source import SourcePlan
-from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
+from ponderv2.scenes.source import SourcePlan
 from ponderv2.store.store import SceneStore
+from ponderv2.synthetic.config import SyntheticConfig
 from ponderv2.workflows import prepare, prepare_space, prepare_workers
 from ponderv2.workflows.config import PrepareConfig
 from ponderv2.workflows.prepare_space import SpaceEstimate, estimate_space, readable

@@ -13,7 +13,7 @@ from ponderv2.errors import SceneError
 from ponderv2.training.report import SilentReporter
 from ponderv2.workflows import evaluate, finetune, prepare, pretrain
 from ponderv2.workflows.config import FinetuneConfig, PrepareConfig, PretrainConfig
-from tests.scenes.processed import writers
+from tests.datasets.processed import writers
 from tests.workflows.tiny import finetune_config, pretrain_config
 
 

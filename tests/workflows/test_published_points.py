@@ -17,11 +17,12 @@ import ponderv2
 from ponder_cli.app import app
 from ponder_cli.presets import load_preset
 from ponderv2.data.config import PointDataConfig
+from ponderv2.datasets.s3dis import classes as s3dis
+from ponderv2.datasets.structured3d import classes as structured3d
 from ponderv2.errors import CheckpointError, PresetError
 from ponderv2.models.config import PretextConfig
 from ponderv2.models.encoder_model import EncoderOnlyModel
 from ponderv2.models.pretext import PretextModel
-from ponderv2.scenes.labels import s3dis, structured3d
 from ponderv2.tasks.instances.config import InstancesModelConfig
 from ponderv2.tasks.instances.model import InstancesModel
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig

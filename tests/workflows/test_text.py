@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from ponder_cli.commands.text_embeddings import text_embeddings
+from ponderv2.datasets.vocabulary import CLASS_NAMES
 from ponderv2.errors import OutputError
 from ponderv2.heads import text_embeddings as clip_text
 from ponderv2.heads.config import ClipEmbeddingsConfig, FileEmbeddingsConfig
 from ponderv2.heads.text_embeddings import embedding_rows
-from ponderv2.scenes.labels.vocabulary import CLASS_NAMES
 from ponderv2.workflows import text_embeddings as text
 
 

@@ -18,7 +18,7 @@ from ponderv2.io.files import files_below
 from ponderv2.io.suggestions import near_neighbour
 from ponderv2.scenes.prepared import PreparedScene
 from ponderv2.scenes.reader import DatasetInfo
-from ponderv2.scenes.sources.source import SourcePlan
+from ponderv2.scenes.source import SourcePlan
 from ponderv2.store.store import INFO_FILE
 
 DEEPEST = 2

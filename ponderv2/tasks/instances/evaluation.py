@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ponderv2.data.config import LabelledDataConfig
 from ponderv2.data.datasets import LabelledDataset
+from ponderv2.datasets.scannet.benchmarks import Benchmark
 from ponderv2.errors import OutputError, SceneError
 from ponderv2.evaluation.instances import (
     MIN_POINTS,
@@ -23,7 +24,6 @@ from ponderv2.evaluation.instances import (
     instance_metrics,
 )
 from ponderv2.evaluation.semantic import confusion_matrix, segmentation_metrics
-from ponderv2.scenes.labels.benchmarks import Benchmark
 from ponderv2.tasks.colored_clouds import SceneExport, export_scene
 from ponderv2.tasks.instances.model import InstancesModel
 from ponderv2.tasks.instances.predictions import SceneObjects, found_objects, has_objects, overlaps_of_scene

@@ -12,9 +12,9 @@ from torch import Tensor
 from ponderv2.data.config import LabelledDataConfig
 from ponderv2.data.datasets import LabelledDataset
 from ponderv2.data.fragments import TEST_SETS
+from ponderv2.datasets.scannet.benchmarks import Benchmark
 from ponderv2.errors import OutputError
 from ponderv2.evaluation.semantic import confusion_matrix, named_metrics, segmentation_metrics
-from ponderv2.scenes.labels.benchmarks import Benchmark
 from ponderv2.scenes.scene import PointCloud
 from ponderv2.tasks.colored_clouds import SceneExport, export_scene
 from ponderv2.tasks.pictures import confusion_picture, write_png

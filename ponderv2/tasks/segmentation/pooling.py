@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ponderv2.datasets.scannet.benchmarks import benchmark_of
 from ponderv2.errors import PresetError
 from ponderv2.evaluation.semantic import metrics_of_counts
-from ponderv2.scenes.labels.benchmarks import benchmark_of
 from ponderv2.tasks.task import EvaluationResult
 
 COUNTS = ("intersection", "union", "points")

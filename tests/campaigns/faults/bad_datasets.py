@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from ponderv2.scenes.sources.config import CheckConfig
-from ponderv2.scenes.sources.s3dis_config import S3disConfig
-from ponderv2.scenes.sources.scannet_config import ScannetConfig
-from ponderv2.scenes.sources.scannetpp_config import ScannetppConfig
-from ponderv2.scenes.sources.structured3d_config import Structured3dConfig
+from ponderv2.checks.config import CheckConfig
+from ponderv2.datasets.s3dis.config import S3disConfig
+from ponderv2.datasets.scannet.config import ScannetConfig
+from ponderv2.datasets.scannetpp.config import ScannetppConfig
+from ponderv2.datasets.structured3d.config import Structured3dConfig
 from ponderv2.workflows import prepare
 from ponderv2.workflows.config import PrepareConfig
-from tests.scenes import box_room, scannet_files, stanford_room, structured3d_room
-from tests.scenes.test_scannetpp import GROUPS, MAP
+from tests.datasets import scannet_files, stanford_room, structured3d_room
+from tests.datasets.test_scannetpp import GROUPS, MAP
+from tests.scenes import box_room
 from tests.workflows.heard import Heard
 
 Files = dict[str, bytes]

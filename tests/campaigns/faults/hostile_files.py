@@ -182,11 +182,11 @@ def sens_bomb() -> bytes:
 
 def bombs(folder: Path) -> dict[str, Callable[[], Any]]:
     """Files that unpack to a thousand times their size, each with its reader."""
+    from ponderv2.datasets.ponderv2.views import PickledPictures
+    from ponderv2.datasets.scannet.frames import LabelZip
+    from ponderv2.io.archives import archive_members
     from ponderv2.io.images import read_color, read_integers
     from ponderv2.io.sens import open_sens
-    from ponderv2.scenes.processed.ponderv2_views import PickledPictures
-    from ponderv2.scenes.sources.scannet_pictures import LabelZip
-    from ponderv2.scenes.sources.structured3d_zips import archive_pieces
     from ponderv2.store.store import SceneStore
     from ponderv2.training.open_checkpoint import load_model
 
@@ -205,7 +205,7 @@ def bombs(folder: Path) -> dict[str, Callable[[], Any]]:
         "checkpoint": lambda: load_model(file("a.pth", deflated_torch)),
         "pickled scene": lambda: PickledPictures().color(file("b.pth", deflated_torch), (8, 6)),
         "cameras.npz": lambda: SceneStore.open(store).read("room0"),
-        "structured3d": lambda: [piece.read() for _, piece in archive_pieces(structured)],
+        "structured3d": lambda: [piece.read() for _, piece in archive_members(structured)],
         "scannet labels": lambda: LabelZip.open(labels).read(0),
         "scannet label picture": lambda: LabelZip.open(labels_png).read(0),
         "png": lambda: read_integers(png),
@@ -218,8 +218,8 @@ def bombs(folder: Path) -> dict[str, Callable[[], Any]]:
 
 def escapes(folder: Path) -> dict[str, Callable[[], Any]]:
     """Archives and lists whose members lie somewhere else."""
-    from ponderv2.scenes.sources.structured3d import find
-    from ponderv2.scenes.sources.structured3d_config import Structured3dConfig
+    from ponderv2.datasets.structured3d.config import Structured3dConfig
+    from ponderv2.datasets.structured3d.reader import find
 
     def prepared(name: str, members: dict[str, bytes], links: dict[str, str] | None = None) -> Any:
         path = folder / name

@@ -158,13 +158,13 @@ def _store(path: Path) -> Any:
 
 
 def _zip(path: Path) -> Any:
-    from ponderv2.scenes.sources.structured3d_zips import archive_pieces
+    from ponderv2.io.archives import archive_members
 
-    return [piece.read() for _, piece in archive_pieces(path)]
+    return [piece.read() for _, piece in archive_members(path)]
 
 
 def _labels(path: Path) -> Any:
-    from ponderv2.scenes.sources.scannet_pictures import LabelZip
+    from ponderv2.datasets.scannet.frames import LabelZip
 
     return LabelZip.open(path).read(0)
 

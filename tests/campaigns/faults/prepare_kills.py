@@ -19,17 +19,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.scenes import box_room, scannet_files
+from tests.datasets import scannet_files
+from tests.scenes import box_room
 
 Files = dict[str, bytes]
 
 
 def configuration(source: str, raw: Path, out: Path, n_scenes: int) -> Any:
     """Settings of a small run."""
+    from ponderv2.checks.config import CheckConfig
     from ponderv2.datasets.rgbd.config import FusionConfig, RgbdConfig
-    from ponderv2.scenes.sources.config import CheckConfig
-    from ponderv2.scenes.sources.scannet_config import ScannetConfig
-    from ponderv2.scenes.sources.synthetic_config import SyntheticConfig
+    from ponderv2.datasets.scannet.config import ScannetConfig
+    from ponderv2.synthetic.config import SyntheticConfig
     from ponderv2.workflows.config import PrepareConfig
 
     if source == "synthetic":

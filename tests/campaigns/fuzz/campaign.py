@@ -173,7 +173,7 @@ def main() -> None:
 
 READERS = (
     "ponder_cli.presets", "ponderv2.heads.text_embeddings", "ponderv2.reconstruction.camera_paths",
-    "ponderv2.scenes.processed.recognise", "ponderv2.training.open_checkpoint", "ponderv2.workflows.prepare",
+    "ponderv2.datasets.recognise", "ponderv2.training.open_checkpoint", "ponderv2.workflows.prepare",
     "scipy.ndimage", "scipy.spatial", "PIL.PngImagePlugin", "PIL.JpegImagePlugin",
 )  # fmt: skip
 """What reads, and what it imports late: imports would hang at the limit of memory."""

@@ -21,15 +21,15 @@ def pickled(path: Path) -> None:
 
 
 def pickled_scene(folder: Path) -> Read:
+    from ponderv2.datasets.ponderv2 import views as ponderv2_views
+    from ponderv2.datasets.ponderv2.images import SceneImages
+    from ponderv2.datasets.ponderv2.reader import PickledScenes
     from ponderv2.errors import SceneError
-    from ponderv2.scenes.processed import ponderv2_views
-    from ponderv2.scenes.processed.photographs import Photographs
-    from ponderv2.scenes.processed.ponderv2 import PickledScenes
 
     scene, view = folder / "train/scene0000_00.pth", folder / "train/room_rgbd/0.pth"
     for path in (scene, view):
         path.parent.mkdir(parents=True, exist_ok=True)
-    layout = PickledScenes(Photographs(folder))
+    layout = PickledScenes(SceneImages(folder))
 
     def run(data: bytes) -> None:
         view.write_bytes(data)
@@ -47,8 +47,8 @@ def pickled_scene(folder: Path) -> Read:
 
 
 def frame_lists(folder: Path) -> None:
+    from ponderv2.datasets.ponderv2 import recordings
     from ponderv2.errors import SceneError
-    from ponderv2.scenes.processed import ponderv2_recordings as recordings
 
     recordings._parsed_skip_list.cache_clear()
     recordings._parsed_frame_list.cache_clear()

@@ -46,7 +46,7 @@ def cloud(path: Path) -> None:
 
 
 def mesh(path: Path) -> None:
-    from ponderv2.scenes.sources.scannet_scene import read_surface
+    from ponderv2.datasets.scannet.scene import read_surface
 
     read_surface(path, np.eye(4))
 
@@ -106,7 +106,7 @@ def intrinsics(folder: Path) -> Read:
 
 
 def s3dis(folder: Path) -> Read:
-    from ponderv2.scenes.sources.s3dis_text import parse_points
+    from ponderv2.datasets.s3dis.room import parse_points
 
     return lambda data: parse_points(data, folder / "table_1.txt")
 
@@ -122,7 +122,7 @@ def obj(path: Path) -> None:
 
 
 def view(folder: Path) -> None:
-    from ponderv2.scenes.sources.stanford2d3d import RawView, read_view_lens, view_pose
+    from ponderv2.datasets.s3dis.stanford2d3d import RawView, read_view_lens, view_pose
 
     view = RawView(folder, "camera", "1", "2")
     read_view_lens(view.intrinsics)
@@ -130,9 +130,9 @@ def view(folder: Path) -> None:
 
 
 def scannet_labels(folder: Path) -> None:
+    from ponderv2.datasets.scannet import labels as scannet_labels
+    from ponderv2.datasets.scannet.scene import SceneFiles, _alignment
     from ponderv2.errors import SceneError
-    from ponderv2.scenes.sources import scannet_labels
-    from ponderv2.scenes.sources.scannet_scene import SceneFiles, _alignment
 
     files = SceneFiles(folder, "scene")
     with contextlib.suppress(SceneError):
@@ -143,9 +143,9 @@ def scannet_labels(folder: Path) -> None:
 
 
 def scannetpp(folder: Path) -> None:
-    from ponderv2.scenes.sources.scannet_labels import read_groups
-    from ponderv2.scenes.sources.scannetpp import find, read_classes, smallest_objects
-    from ponderv2.scenes.sources.scannetpp_config import ScannetppConfig
+    from ponderv2.datasets.scannet.labels import read_groups
+    from ponderv2.datasets.scannetpp.config import ScannetppConfig
+    from ponderv2.datasets.scannetpp.reader import find, read_classes, smallest_objects
 
     benchmark = folder / "metadata/semantic_benchmark"
     _, classes = read_classes(benchmark)
@@ -156,8 +156,8 @@ def scannetpp(folder: Path) -> None:
 
 
 def label_zip(path: Path) -> None:
+    from ponderv2.datasets.scannet.frames import LabelZip
     from ponderv2.errors import SceneError
-    from ponderv2.scenes.sources.scannet_pictures import LabelZip
 
     archive = LabelZip.open(path)
     try:
@@ -171,8 +171,8 @@ def label_zip(path: Path) -> None:
 
 
 def structured3d(path: Path) -> None:
-    from ponderv2.scenes.sources.structured3d import find
-    from ponderv2.scenes.sources.structured3d_config import Structured3dConfig
+    from ponderv2.datasets.structured3d.config import Structured3dConfig
+    from ponderv2.datasets.structured3d.reader import find
 
     for job in find(Structured3dConfig(path=path, min_coverage=0.0)).jobs[:2]:
         job.fingerprint()

@@ -13,10 +13,10 @@ from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.datasets.rgbd.layouts import LAYOUTS
 from ponderv2.datasets.rgbd.scene import prepare_recording
 from ponderv2.datasets.rgbd.surface import own_surface
+from ponderv2.datasets.scannet.scene import read_surface
 from ponderv2.io.ply import encode_ply, read_ply
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.scene import Scene
-from ponderv2.scenes.sources.scannet_scene import read_surface
 from ponderv2.store.store import SceneStore
 from tests.scenes import box_room
 

@@ -12,10 +12,10 @@ import torch
 
 from ponderv2.data.config import LabelledDataConfig
 from ponderv2.data.datasets import LabelledDataset
+from ponderv2.datasets.scannet import scannet20
 from ponderv2.errors import PresetError, SceneError
 from ponderv2.evaluation.instances import PredictedObjects, compare_objects, instance_metrics
 from ponderv2.io.ply import read_ply
-from ponderv2.scenes.labels import scannet20
 from ponderv2.scenes.prepared import PreparedCloud, PreparedScene
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore

@@ -13,8 +13,8 @@ import torch
 import yaml
 
 from ponderv2.data.config import LabelledDataConfig
+from ponderv2.datasets.scannet import scannet20
 from ponderv2.errors import SceneError
-from ponderv2.scenes.labels import scannet20
 from ponderv2.store.store import SceneStore
 from ponderv2.tasks.segmentation import predictions as class_metrics
 from ponderv2.tasks.task import EvaluationRequest

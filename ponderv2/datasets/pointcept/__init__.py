@@ -1,0 +1,1 @@
+"""Folders processed by Pointcept, read in place."""

@@ -1,0 +1,53 @@
+"""Pointcept's folders (1.5.2 and later): SPLIT/SCENE/{coord,color,normal,segment*,instance}.npy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ponderv2.datasets.ponderv2.images import SceneImages
+from ponderv2.io.colors import NO_COLOR_NOTE
+from ponderv2.scenes.layout import FrameChoice
+from ponderv2.scenes.point_normals import NOTE
+from ponderv2.scenes.scene import Scene
+from ponderv2.store.reader import PREPARED, read_scene, read_scene_with_notes
+
+
+@dataclass(frozen=True)
+class ArrayScenes:
+    """One array per file, memory-mapped; photographs beside the folders, as PonderV2 stores them."""
+
+    images: SceneImages
+    label_fields: tuple[str, ...] = ()
+    """Label arrays that every scene of the benchmark has: -1 where a folder lacks one."""
+
+    def scene_names(self, folder: Path) -> tuple[str, ...]:
+        """Folders with coord.npy at most two levels down."""
+        return PREPARED.scene_names(folder)
+
+    def is_scene(self, place: Path) -> bool:
+        """Whether there are points."""
+        return PREPARED.is_scene(place)
+
+    def has_frames(self, place: Path) -> bool:
+        """Whether there are photographs."""
+        return PREPARED.has_frames(place) or self.images.are_there(place)
+
+    def read(self, place: Path, name: str, labels: bool, frames: FrameChoice) -> Scene:
+        """A scene; without `labels` no file of them is opened. Raises SceneError."""
+        scene = read_scene(place, name, labels)
+        cloud = scene.cloud
+        if labels:
+            absent = dict.fromkeys(self.label_fields, torch.full((len(cloud),), -1))
+            cloud = replace(cloud, labels={**absent, **cloud.labels})
+        found = scene.frames or self.images.read(place, labels, frames, cloud.origin)[0]
+        return replace(scene, cloud=cloud, frames=found)
+
+    def notes(self, place: Path) -> tuple[str, ...]:
+        """What was guessed, computed or left out."""
+        notes = read_scene_with_notes(place, place.name, with_labels=False)[1]
+        notes += () if (place / "normal.npy").is_file() else (NOTE,)
+        notes += () if (place / "color.npy").is_file() else (NO_COLOR_NOTE,)
+        return (*notes, *self.images.read(place, False, "all")[1])

@@ -1,0 +1,1 @@
+"""Folders processed by the published code of PonderV2, read in place."""

@@ -1,0 +1,1 @@
+"""Structured3D, read from its zip archives."""

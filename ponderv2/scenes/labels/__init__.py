@@ -1,1 +1,0 @@
-"""Class names, id maps and palettes: one file per benchmark."""

@@ -1,1 +1,0 @@
-"""Folders that other programs processed, read in place: one file per layout, nothing is written into them."""

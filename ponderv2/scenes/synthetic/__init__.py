@@ -1,1 +1,0 @@
-"""Procedural furnished rooms: layout, furniture, materials, photographs, a simulated scan. Metres, z up."""
