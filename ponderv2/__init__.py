@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from ponderv2.errors import PonderError
     from ponderv2.geometry.cameras import Camera
     from ponderv2.geometry.meshes import Mesh
+    from ponderv2.models.voxel_features import BlockSettings, VoxelFeatures
     from ponderv2.reconstruction.meshes import read_mesh, write_mesh
     from ponderv2.scenes.point_cloud_files import read_cloud
     from ponderv2.scenes.scene import Frame, PointCloud, Scene
     from ponderv2.store.store import SceneStore
-    from ponderv2.workflows.encoding import BlockSettings, VoxelFeatures
-    from ponderv2.workflows.loaded_model import EncodedCloud, LoadedModel, View, load
+    from ponderv2.tasks.loaded_model import EncodedCloud, LoadedModel, View, load
 
 _HOME = {
-    "BlockSettings": "workflows.encoding",
+    "BlockSettings": "models.voxel_features",
     "Camera": "geometry.cameras",
     "EncodedCloud": "workflows.loaded",
     "Frame": "scenes.scene",
@@ -41,7 +41,7 @@ _HOME = {
     "Scene": "scenes.scene",
     "SceneStore": "scenes.storage",
     "View": "workflows.loaded",
-    "VoxelFeatures": "workflows.encoding",
+    "VoxelFeatures": "models.voxel_features",
     "load": "workflows.loaded",
     "read_cloud": "scenes.point_files",
     "read_mesh": "reconstruction.export",

@@ -78,9 +78,9 @@ def features(  # noqa: PLR0913 - one argument per option
 
     from ponder_cli import console
     from ponder_cli.progress import ConsoleReporter
+    from ponderv2.models.voxel_features import BlockSettings
     from ponderv2.tasks.published import point_choice
     from ponderv2.workflows import features as workflow
-    from ponderv2.workflows.encoding import BlockSettings
 
     settings = workflow.FeatureSettings(
         level="voxel" if level == "voxel" else "point",

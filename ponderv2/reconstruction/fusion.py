@@ -14,11 +14,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from numpy import ndarray
 
-from ponderv2.errors import ResourceError
+from ponderv2.errors import ResourceError, SceneError
+from ponderv2.geometry.meshes import Mesh
+from ponderv2.reconstruction.config import TsdfConfig
 from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh
+from ponderv2.scenes.scene import Frame
 
 OPEN3D_ROUNDS_DOWN = np.array([[0.0, 0.0, 0.5], [0.0, 0.0, 0.5], [0.0, 0.0, 0.0]])
 """Open3D takes the integer part of a projected pixel: without this, depth is used half a pixel off."""
@@ -216,3 +220,32 @@ def colors_of(have_color: Iterable[bool]) -> Colors:
     """Which of some frames have a colour image."""
     have = set(have_color)
     return "all" if have == {True} else "some" if True in have else "none"
+
+
+def fuse_frames(frames: Iterable[Frame], config: TsdfConfig, colors: Colors = "all") -> Mesh:
+    """Surface of the frames, metres; coloured where they are. SceneError: no depth in reach, or no surface.
+
+    `colors`: which of the frames have a colour image. Poses must be rigid: the sensor's metres are the
+    scene's metres.
+    """
+    settings = FusionSettings(config.voxel_size, config.truncation, config.max_depth, config.min_weight)
+    fusion = TsdfFusion(settings, colors=colors)
+    for frame in frames:
+        fusion.add(
+            frame.read_depth().numpy(),
+            frame.read_color().numpy() if frame.has_color else None,
+            frame.camera.intrinsics.double().numpy(),
+            frame.camera.world_to_camera.double().numpy(),
+        )
+    if fusion.n_frames == 0:
+        raise SceneError(f"no frame has a depth below {config.max_depth} m", fix="--set tsdf.max_depth=20")
+    made = fusion.mesh()
+    if len(made.faces) == 0:
+        raise SceneError(
+            f"{fusion.n_frames} frames were fused and gave no surface", fix="--set tsdf.min_weight=0"
+        )
+    return Mesh(
+        torch.from_numpy(np.ascontiguousarray(made.vertices)),
+        torch.from_numpy(np.ascontiguousarray(made.faces, dtype=np.int64)),
+        None if made.colors is None else torch.from_numpy(made.colors.astype(np.float32) / 255.0),
+    )

@@ -18,9 +18,9 @@ from ponderv2.data.fragments import TestSet
 from ponderv2.datasets.scannet.benchmarks import Benchmark, benchmark_of
 from ponderv2.errors import CheckpointError, SceneError
 from ponderv2.store.store import SceneStore
+from ponderv2.tasks.loaded_model import LoadedModel
 from ponderv2.training.validation import Validation
 from ponderv2.workflows.config import FinetuneConfig
-from ponderv2.workflows.loaded_model import LoadedModel
 
 
 @dataclass(frozen=True)

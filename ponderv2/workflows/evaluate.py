@@ -13,6 +13,7 @@ from ponderv2.models.encoder_model import EncoderOnlyModel
 from ponderv2.models.pretext import PretextModel
 from ponderv2.tasks.instances import evaluation as evaluate_instances
 from ponderv2.tasks.instances.model import InstancesModel
+from ponderv2.tasks.loaded_model import loaded_model, with_options
 from ponderv2.tasks.published import PointChoice
 from ponderv2.tasks.rendering import views as evaluate_views
 from ponderv2.tasks.segmentation import evaluation as evaluate_semantic
@@ -21,7 +22,6 @@ from ponderv2.tasks.task import EvaluationRequest, EvaluationResult, part_of
 from ponderv2.training.devices import chosen_device
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.training.report import Reporter, SilentReporter
-from ponderv2.workflows.loaded_model import loaded_model, with_options
 from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 
 

@@ -14,16 +14,16 @@ from numpy import ndarray
 
 from ponderv2.errors import OutputError, SceneError
 from ponderv2.io.files import replacement, write_bytes
+from ponderv2.models.voxel_features import BlockSettings, VoxelFeatures, chosen_condition, encode_voxels
 from ponderv2.scenes.origin import FAR_FROM_ZERO
 from ponderv2.scenes.point_cloud_files import read_cloud_with_notes
 from ponderv2.scenes.scene import PointCloud
 from ponderv2.store.store import SceneStore
+from ponderv2.tasks.loaded_model import LoadedModel, loaded_model, with_options
 from ponderv2.tasks.published import PointChoice
 from ponderv2.training.devices import chosen_device
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.training.report import Reporter, SilentReporter
-from ponderv2.workflows.encoding import BlockSettings, VoxelFeatures, chosen_condition, encode_voxels
-from ponderv2.workflows.loaded_model import LoadedModel, loaded_model, with_options
 from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 
 Level = Literal["point", "voxel"]

@@ -15,7 +15,7 @@ from ponderv2.errors import CheckpointError, SceneError
 from ponderv2.evaluation.surfaces import SurfaceMetrics, compare_meshes
 from ponderv2.geometry.meshes import Mesh, SurfacePoints
 from ponderv2.out_of_memory import in_chunks
-from ponderv2.reconstruction.fusion import colors_of
+from ponderv2.reconstruction.fusion import colors_of, fuse_frames
 from ponderv2.reconstruction.marching_cubes import Lattice, extract_surface
 from ponderv2.reconstruction.meshes import (
     DepthView,
@@ -30,7 +30,6 @@ from ponderv2.reconstruction.meshes import (
     write_mesh,
 )
 from ponderv2.reconstruction.scene_field import SceneField
-from ponderv2.reconstruction.tsdf import fuse_frames
 from ponderv2.scenes.scene import Frame, Scene
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.training.report import Reporter, SilentReporter

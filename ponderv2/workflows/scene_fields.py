@@ -15,17 +15,17 @@ from torch import Tensor
 from ponderv2.errors import CheckpointError, SceneError
 from ponderv2.models.config import TextTargetConfig
 from ponderv2.models.pretext import PretextModel
+from ponderv2.models.voxel_features import chosen_condition
 from ponderv2.reconstruction.config import RefineConfig
 from ponderv2.reconstruction.refine import Recording, RefineStep, initial_scene, misfit, refine, thinned
 from ponderv2.reconstruction.refined_scene import RefinedScene, scene_of_state
 from ponderv2.reconstruction.scene_field import ModelField, SceneField
 from ponderv2.scenes.scene import Frame, Scene
+from ponderv2.tasks.loaded_model import loaded_model
 from ponderv2.training.checkpoint import Checkpoint, save_checkpoint, software_versions
 from ponderv2.training.devices import chosen_device
 from ponderv2.training.open_checkpoint import REFINED, OpenCheckpoint, Origin
 from ponderv2.training.report import Reporter
-from ponderv2.workflows.encoding import chosen_condition
-from ponderv2.workflows.loaded_model import loaded_model
 
 
 @dataclass(frozen=True)

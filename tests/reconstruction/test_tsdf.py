@@ -8,7 +8,7 @@ import torch
 
 from ponderv2.errors import SceneError
 from ponderv2.reconstruction.config import TsdfConfig
-from ponderv2.reconstruction.tsdf import fuse_frames
+from ponderv2.reconstruction.fusion import fuse_frames
 from tests.scenes.photographed_room import SIZE, write_store
 
 COARSE = TsdfConfig(voxel_size=0.05, truncation=0.2, min_weight=0)

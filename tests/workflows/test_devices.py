@@ -21,7 +21,7 @@ from ponderv2.workflows import evaluate, scene_fields
 from ponderv2.workflows import features as features_workflow
 from ponderv2.workflows.scene_fields import open_field
 from tests.second_device import OnDevice, second_device
-from tests.workflows.test_loaded_model import camera, checkpoint, cloud  # noqa: F401 - fixtures
+from tests.tasks.test_loaded_model import camera, checkpoint, cloud  # noqa: F401 - fixtures
 
 
 def test_the_second_device_refuses_to_meet_the_cpu(monkeypatch):

@@ -16,11 +16,11 @@ from ponderv2.errors import CheckpointError, OutputError
 from ponderv2.io.ply import encode_ply
 from ponderv2.models.config import PretextConfig
 from ponderv2.models.pretext import PretextModel
+from ponderv2.models.voxel_features import BlockSettings
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
 from ponderv2.training.checkpoint import Checkpoint, save_checkpoint
 from ponderv2.workflows import features as workflow
-from ponderv2.workflows.encoding import BlockSettings
 from ponderv2.workflows.features import FeatureSettings
 
 ENCODER = {"kind": "sparse_unet", "base_channels": 8, "channels": [8, 8], "layers": [1, 1]}
@@ -98,7 +98,7 @@ def test_blocks_that_see_nothing_beside_them_differ_at_their_borders(checkpoint,
 
 
 def test_memory_that_runs_out_makes_smaller_blocks(checkpoint, cloud, monkeypatch):
-    from ponderv2.workflows import encoding
+    from ponderv2.models import voxel_features as encoding
 
     monkeypatch.setattr(encoding, "FEWEST_VOXELS", 100)
     loaded = ponderv2.load(checkpoint)

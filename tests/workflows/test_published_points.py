@@ -25,6 +25,7 @@ from ponderv2.models.encoder_model import EncoderOnlyModel
 from ponderv2.models.pretext import PretextModel
 from ponderv2.tasks.instances.config import InstancesModelConfig
 from ponderv2.tasks.instances.model import InstancesModel
+from ponderv2.tasks.loaded_model import LoadedModel
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.training.checkpoint import Checkpoint, save_checkpoint
@@ -32,7 +33,6 @@ from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.workflows import evaluate, export, features, finetune
 from ponderv2.workflows import inspect as inspect_checkpoint
 from ponderv2.workflows.config import FinetuneConfig
-from ponderv2.workflows.loaded_model import LoadedModel
 from tests.workflows.heard import Heard
 from tests.workflows.tiny import finetune_config, rooms
 

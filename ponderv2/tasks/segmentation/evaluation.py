@@ -17,6 +17,7 @@ from ponderv2.errors import OutputError
 from ponderv2.evaluation.semantic import confusion_matrix, named_metrics, segmentation_metrics
 from ponderv2.scenes.scene import PointCloud
 from ponderv2.tasks.colored_clouds import SceneExport, export_scene
+from ponderv2.tasks.loaded_model import LoadedModel
 from ponderv2.tasks.pictures import confusion_picture, write_png
 from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.tasks.segmentation.predictions import PredictionCache, predicted_classes
@@ -28,7 +29,6 @@ from ponderv2.tasks.task import (
     refuse_other_classes,
 )
 from ponderv2.training.report import Reporter
-from ponderv2.workflows.loaded_model import LoadedModel
 
 MOST_CLASSES_IN_A_PICTURE = 64
 

@@ -16,11 +16,11 @@ from ponderv2.data.config import LabelledDataConfig
 from ponderv2.datasets.scannet import scannet20
 from ponderv2.errors import SceneError
 from ponderv2.store.store import SceneStore
+from ponderv2.tasks.loaded_model import load
 from ponderv2.tasks.segmentation import predictions as class_metrics
 from ponderv2.tasks.task import EvaluationRequest
 from ponderv2.workflows import evaluate, finetune
 from ponderv2.workflows.config import FinetuneConfig
-from ponderv2.workflows.loaded_model import load
 from tests.workflows.tiny import finetune_config, rooms
 
 

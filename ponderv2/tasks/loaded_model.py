@@ -21,6 +21,7 @@ from ponderv2.geometry.cameras import Camera
 from ponderv2.geometry.meshes import Mesh
 from ponderv2.geometry.rays import rays_through_pixels
 from ponderv2.models.pretext import PretextModel
+from ponderv2.models.voxel_features import BlockSettings, VoxelFeatures, chosen_condition, encode_voxels
 from ponderv2.reconstruction.marching_cubes import Lattice, extract_surface
 from ponderv2.reconstruction.meshes import colored, cropped, near_cloud
 from ponderv2.reconstruction.scene_field import ModelField
@@ -29,7 +30,6 @@ from ponderv2.tasks.published import PointChoice
 from ponderv2.training.devices import chosen_device
 from ponderv2.training.distributed import to_device
 from ponderv2.training.open_checkpoint import Model, OpenCheckpoint
-from ponderv2.workflows.encoding import BlockSettings, VoxelFeatures, chosen_condition, encode_voxels
 
 
 @dataclass(frozen=True)
