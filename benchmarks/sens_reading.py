@@ -125,9 +125,9 @@ def our_frames(path: Path) -> None:
     from ponderv2.datasets.rgbd.layouts import sens as sens_file
     from ponderv2.io.images import encode_jpeg
 
-    capture = sens_file.read(path)
-    for raw in capture.frames:
-        frame = load_frame(raw, capture, Limits(0.1, 10.0, None))
+    recording = sens_file.read(path)
+    for raw in recording.frames:
+        frame = load_frame(raw, recording, Limits(0.1, 10.0, None))
         encode_jpeg(frame.color)
         encode_png16(frame.depth)
 

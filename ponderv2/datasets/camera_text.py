@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
-from ponderv2.geometry.intrinsics import Lens, pinhole
+from ponderv2.geometry.intrinsics import Intrinsics, pinhole
 from ponderv2.io.text import numbers_of_count, read_json, read_text, words
 
 LARGEST_MATRIX = 64 * 2**10
@@ -70,7 +70,7 @@ def read_pose(path: Path) -> Float[ndarray, "4 4"]:
     return values.reshape(4, 4) if len(values) == 16 else none
 
 
-def read_lens(path: Path) -> Lens:
+def read_intrinsics(path: Path) -> Intrinsics:
     """Intrinsics from numbers (3x3, 3x4, 4x4, `fx fy cx cy` with k1 k2 p1 p2 k3), from names, or from JSON.
 
     JSON is Open3D's (`intrinsic_matrix`, column by column), or has fx, fy, cx, cy (nerfstudio: fl_x), or K.
@@ -78,29 +78,29 @@ def read_lens(path: Path) -> Lens:
     """
     text = read_text(path, LARGEST_MATRIX)
     if text.lstrip().startswith("{"):
-        return lens_of_values(read_json(path), path)
+        return intrinsics_of_values(read_json(path), path)
     named = dict(_NAMED.findall(text))
     if {"fx", "fy", "cx", "cy"} <= named.keys():
-        return _lens_of_names(named, path)
-    lens = _lens_of_colmap(text, path) or _lens_of_header(text, path)
-    if lens is not None:
-        return lens
+        return _of_names(named, path)
+    intrinsics = _of_colmap(text, path) or _of_header(text, path)
+    if intrinsics is not None:
+        return intrinsics
     values = _numbers_of_file(path, (4, 9, 16, 12, 8, 6))
     if len(values) == 6:
-        return _lens_with_size(values, path)
+        return _of_six_numbers(values, path)
     if len(values) in (8, 9) and values[3] != 0:  # a matrix has a zero there
-        return Lens(checked_intrinsics(pinhole(*values[:4]), path), None, _five(values[4:]))
+        return Intrinsics(checked_intrinsics(pinhole(*values[:4]), path), None, _five(values[4:]))
     if len(values) == 4:
-        return Lens(checked_intrinsics(pinhole(*values), path))
+        return Intrinsics(checked_intrinsics(pinhole(*values), path))
     shape = {9: (3, 3), 12: (3, 4), 16: (4, 4)}.get(len(values))
     if shape is None:
         raise SceneError(
             f"{path} holds {len(values)} numbers, which is no camera", fix=f"write {CAMERA_FORMS}"
         )
-    return Lens(checked_intrinsics(values.reshape(shape)[:3, :3], path))
+    return Intrinsics(checked_intrinsics(values.reshape(shape)[:3, :3], path))
 
 
-def _lens_of_colmap(text: str, path: Path) -> Lens | None:
+def _of_colmap(text: str, path: Path) -> Intrinsics | None:
     """The camera of COLMAP's cameras.txt: `1 PINHOLE width height fx fy cx cy`, the first of several."""
     found = _COLMAP.search(text)
     if found is None:
@@ -115,21 +115,21 @@ def _lens_of_colmap(text: str, path: Path) -> Lens | None:
         )
     fx, fy, cx, cy = rest if found[1] == "PINHOLE" else (rest[0], *rest)
     matrix = pinhole(fx, fy, cx, cy) - CENTER_AT_HALF
-    return Lens(checked_intrinsics(matrix, path), (round(wide), round(high)))
+    return Intrinsics(checked_intrinsics(matrix, path), (round(wide), round(high)))
 
 
-def _lens_of_header(text: str, path: Path) -> Lens | None:
+def _of_header(text: str, path: Path) -> Intrinsics | None:
     """A table of one camera: a line of names, fx, fy, cx and cy among them, and a line of numbers."""
     rows = [line for line in (words(line) for line in text.split("\n")) if line]
     for names, values in pairwise(rows):
         plain = [_JSON_NAMES.get(name.lower().lstrip("#"), name.lower().lstrip("#")) for name in names]
         plain = [name for name in plain if name]
         if {"fx", "fy", "cx", "cy"} <= set(plain) and len(plain) == len(values):
-            return _lens_of_names(dict(zip(plain, values, strict=True)), path)
+            return _of_names(dict(zip(plain, values, strict=True)), path)
     return None
 
 
-def _lens_with_size(values: Float[ndarray, "6"], path: Path) -> Lens:
+def _of_six_numbers(values: Float[ndarray, "6"], path: Path) -> Intrinsics:
     """`width height fx fy cx cy` or `fx fy cx cy width height`: the principal point is near the middle."""
     readings = [(values[:2], values[2:]), (values[4:], values[:4])]
     fitting = []
@@ -140,7 +140,7 @@ def _lens_with_size(values: Float[ndarray, "6"], path: Path) -> Lens:
     if len(fitting) != 1:
         raise SceneError(f"{path} holds 6 numbers, which is no camera", fix=f"write {CAMERA_FORMS}")
     size, four = fitting[0]
-    return Lens(checked_intrinsics(pinhole(*four), path), (int(size[0]), int(size[1])))
+    return Intrinsics(checked_intrinsics(pinhole(*four), path), (int(size[0]), int(size[1])))
 
 
 def checked_intrinsics(matrix: Float[ndarray, "3 3"], path: Path) -> Float[ndarray, "3 3"]:
@@ -168,33 +168,33 @@ def _numbers_of_file(path: Path, counts: tuple[int, ...]) -> Float[ndarray, " nu
         raise SceneError(f"{path} does not hold numbers ({error})") from error
 
 
-def lens_of_values(values: Mapping[str, Any], path: Path) -> Lens:
+def intrinsics_of_values(values: Mapping[str, Any], path: Path) -> Intrinsics:
     """The camera of a JSON object in `path`, of any of the forms of `read_lens`. Raises SceneError."""
     try:
         if "intrinsic_matrix" in values:
             matrix = np.array(values["intrinsic_matrix"], np.float64).reshape(3, 3).T
-            return Lens(checked_intrinsics(matrix, path), (int(values["width"]), int(values["height"])))
+            return Intrinsics(checked_intrinsics(matrix, path), (int(values["width"]), int(values["height"])))
         if "K" in values:
-            return _lens_of_k(values, path)
+            return _of_k(values, path)
         named = {_JSON_NAMES.get(name, name): value for name, value in values.items()}
-        lens = _lens_of_names(named, path)
+        intrinsics = _of_names(named, path)
         if "fl_x" not in values:
-            return lens
-        return replace(lens, intrinsics=lens.intrinsics - CENTER_AT_HALF)
+            return intrinsics
+        return replace(intrinsics, matrix=intrinsics.matrix - CENTER_AT_HALF)
     except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise SceneError(f"{path} is not a camera ({error})", fix=f"write {CAMERA_FORMS}") from error
 
 
-def _lens_of_k(values: Mapping[str, Any], path: Path) -> Lens:
+def _of_k(values: Mapping[str, Any], path: Path) -> Intrinsics:
     """`K` by rows, or by columns as Record3D writes it: the principal point is where the zeros are not."""
     matrix = np.array(values["K"], np.float64).reshape(3, 3)
     matrix = matrix.T if matrix[2, :2].all() and not matrix[:2, 2].any() else matrix
     named = {_JSON_NAMES.get(name, name): value for name, value in values.items()}
     size = (int(named["width"]), int(named["height"])) if {"width", "height"} <= named.keys() else None
-    return Lens(checked_intrinsics(matrix, path), size)
+    return Intrinsics(checked_intrinsics(matrix, path), size)
 
 
-def _lens_of_names(named: Mapping[str, Any], path: Path) -> Lens:
+def _of_names(named: Mapping[str, Any], path: Path) -> Intrinsics:
     """Pixels; the size where width and height are named."""
     try:
         matrix = pinhole(*(float(named[name]) for name in ("fx", "fy", "cx", "cy")))
@@ -204,7 +204,7 @@ def _lens_of_names(named: Mapping[str, Any], path: Path) -> Lens:
         raise SceneError(f"{path} has no {error} of a camera", fix=f"write {CAMERA_FORMS}") from error
     except (ValueError, TypeError, OverflowError) as error:
         raise SceneError(f"{path} is not a camera ({error})", fix=f"write {CAMERA_FORMS}") from error
-    return Lens(checked_intrinsics(matrix, path), size, five)
+    return Intrinsics(checked_intrinsics(matrix, path), size, five)
 
 
 def _five(values: Any) -> tuple[float, float, float, float, float]:

@@ -9,13 +9,13 @@ from typing import Literal, Protocol, runtime_checkable
 from jaxtyping import Bool, Float, Shaped
 from numpy import ndarray
 
-from ponderv2.geometry.intrinsics import Lens
+from ponderv2.geometry.intrinsics import Intrinsics
 from ponderv2.io.depth_images import read_depth
 from ponderv2.io.images import ColorImage, read_bytes, read_image, read_visible
 
 
 @runtime_checkable
-class Picture(Protocol):
+class ImageSource(Protocol):
     """A picture that is decoded when asked for."""
 
     @property
@@ -37,7 +37,7 @@ class Picture(Protocol):
 
 
 @dataclass(frozen=True)
-class PictureFile:
+class ImageFile:
     """A picture in a file of its own."""
 
     path: Path
@@ -79,19 +79,19 @@ class RawFrame:
     """One view of a recording."""
 
     id: str
-    color: Picture | None
+    color: ImageSource | None
     """None: the view has depth alone."""
-    depth: Picture
+    depth: ImageSource
     camera_to_world: Float[ndarray, "4 4"]
     """Of the depth camera; OpenCV axes, metres. May be invalid: it is checked later."""
-    color_lens: Lens
-    depth_lens: Lens
+    color_intrinsics: Intrinsics
+    depth_intrinsics: Intrinsics
     mask: MaskFile | None = None
     """Of the colour camera (of the depth camera in a view without colour)."""
 
 
 @dataclass(frozen=True)
-class Capture:
+class Recording:
     """What a layout found in a folder."""
 
     layout: str

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8, UInt16
 from numpy import ndarray
 
-from ponderv2.datasets.recordings import Capture, Picture, RawFrame
+from ponderv2.datasets.recordings import ImageSource, RawFrame, Recording
 from ponderv2.errors import SceneError
-from ponderv2.geometry.intrinsics import Lens, rays_of, same_camera, scaled_intrinsics, seen_at
+from ponderv2.geometry.intrinsics import Intrinsics, rays_of, same_camera, scaled_intrinsics, seen_at
 from ponderv2.geometry.registration import sample_bilinear, sample_nearest, warp_color
 from ponderv2.io.images import ColorImage, decode_image, encoded_size, transposed
 
@@ -56,33 +56,33 @@ class LoadedFrame:
 class _Color:
     """A colour image of which the size is known before it is decoded."""
 
-    picture: Picture
+    source: ImageSource
     jpeg: bytes | None
     decoded: ColorImage | None
     size: tuple[int, int]
 
     @staticmethod
-    def of(picture: Picture) -> _Color:
-        jpeg = picture.jpeg()
+    def of(source: ImageSource) -> _Color:
+        jpeg = source.jpeg()
         if jpeg is not None:
-            return _Color(picture, jpeg, None, encoded_size(jpeg, picture.name))
-        decoded = picture.color()
-        return _Color(picture, None, decoded, (decoded.rgb.shape[1], decoded.rgb.shape[0]))
+            return _Color(source, jpeg, None, encoded_size(jpeg, source.name))
+        decoded = source.color()
+        return _Color(source, None, decoded, (decoded.rgb.shape[1], decoded.rgb.shape[0]))
 
     def pixels(self, at_least: tuple[int, int] | None = None) -> ColorImage:
         """With `at_least` perhaps at half the size or less, but not below that width and height."""
         if self.jpeg is not None:
-            return decode_image(self.jpeg, self.picture.name, at_least)
+            return decode_image(self.jpeg, self.source.name, at_least)
         assert self.decoded is not None
         return self.decoded
 
-    def standing(self, lens: Lens, depth_size: tuple[int, int]) -> _Color:
+    def standing(self, camera: Intrinsics, depth_size: tuple[int, int]) -> _Color:
         """The image with the rows and columns of its camera.
 
         The orientation that EXIF data give is for showing the image; cameras and depth belong to the pixels
         as they are stored. Unless their sizes say otherwise: then rows and columns are exchanged.
         """
-        wanted = lens.size or depth_size
+        wanted = camera.size or depth_size
         crosswise = (self.size[1], self.size[0])
         if same_aspect(self.size, wanted) or not same_aspect(crosswise, wanted):
             return self
@@ -91,22 +91,22 @@ class _Color:
             return self
         turned = transposed(image)
         turned = ColorImage(turned.rgb, turned.visible, (*turned.notes, "turned as EXIF says"))
-        return _Color(self.picture, None, turned, crosswise)
+        return _Color(self.source, None, turned, crosswise)
 
 
-def load_frame(raw: RawFrame, capture: Capture, limits: Limits) -> LoadedFrame:
+def load_frame(raw: RawFrame, recording: Recording, limits: Limits) -> LoadedFrame:
     """Decode and register. Raises SceneError naming the file that cannot be used."""
-    depth, n_dropped, intrinsics = load_depth(raw, capture, limits)
+    depth, n_dropped, intrinsics = load_depth(raw, recording, limits)
     height, width = depth.shape
     size = (width, height)
     if raw.color is None:
         visible = None if raw.mask is None else _resized_mask(raw.mask.visible(), *size)
         kept = depth if visible is None else np.where(visible, depth, 0).astype(np.uint16)
         return LoadedFrame(intrinsics, None, kept, None, 0.0, n_dropped, visible)
-    color = _Color.of(raw.color).standing(raw.color_lens, size)
-    _refuse_other_aspect(raw.color.name, color.size, raw.color_lens, "colour")
-    metres = depth.astype(np.float64) * capture.depth_scale
-    warp = _warp(raw.color_lens, color.size, metres, intrinsics, capture.depth_to_color)
+    color = _Color.of(raw.color).standing(raw.color_intrinsics, size)
+    _refuse_other_aspect(raw.color.name, color.size, raw.color_intrinsics, "colour")
+    metres = depth.astype(np.float64) * recording.depth_scale
+    warp = _warp(raw.color_intrinsics, color.size, metres, intrinsics, recording.depth_to_color)
     image = color.pixels(size if warp is None else None)
     if warp is None:
         untouched = color.size == size
@@ -127,7 +127,7 @@ _Warp = Callable[[UInt8[ndarray, "row column 3"]], tuple[UInt8[ndarray, "height 
 
 
 def _warp(
-    color_lens: Lens,
+    color_intrinsics: Intrinsics,
     color_size: tuple[int, int],
     metres: Float[ndarray, "row column"],
     intrinsics: Float[ndarray, "3 3"],
@@ -137,10 +137,10 @@ def _warp(
 
     None = resizing will do.
     """
-    lens = Lens(color_lens.at_size(*color_size), None, color_lens.distortion)
+    camera = Intrinsics(color_intrinsics.at_size(*color_size), None, color_intrinsics.distortion)
     if depth_to_color is not None:
-        return lambda image: warp_color(image, lens, metres, intrinsics, depth_to_color)
-    pixel = seen_pixels(color_lens, color_size, intrinsics, (metres.shape[1], metres.shape[0]))
+        return lambda image: warp_color(image, camera, metres, intrinsics, depth_to_color)
+    pixel = seen_pixels(color_intrinsics, color_size, intrinsics, (metres.shape[1], metres.shape[0]))
     if pixel is None:
         return None
     outside = ((pixel < -0.5) | (pixel > np.array(color_size) - 0.5)).any(axis=-1)
@@ -176,19 +176,19 @@ def same_aspect(first: tuple[int, int], second: tuple[int, int]) -> bool:
     return abs(first[0] * second[1] / (first[1] * second[0]) - 1.0) <= slack
 
 
-def _refuse_other_aspect(name: str, size: tuple[int, int], lens: Lens, kind: str) -> None:
-    if lens.size is None or same_aspect(size, lens.size):
+def _refuse_other_aspect(name: str, size: tuple[int, int], camera: Intrinsics, kind: str) -> None:
+    if camera.size is None or same_aspect(size, camera.size):
         return
     option = "--intrinsics" if kind == "depth" else "--color-intrinsics"
     raise SceneError(
         f"{name} has {size[0]} x {size[1]} pixels and the camera is given for "
-        f"{lens.size[0]} x {lens.size[1]}: of another aspect ratio, the {kind} cannot be of this camera",
+        f"{camera.size[0]} x {camera.size[1]}: of another aspect ratio, the {kind} cannot be of this camera",
         fix=f"give the {kind} camera with {option}",
     )
 
 
 def seen_pixels(
-    color_lens: Lens,
+    color_intrinsics: Intrinsics,
     color_size: tuple[int, int],
     intrinsics: Float[ndarray, "3 3"],
     size: tuple[int, int],
@@ -197,14 +197,14 @@ def seen_pixels(
 
     Both look from one point: where a ray is seen does not depend on depth. Sizes are width and height.
     """
-    if same_camera(color_lens, color_size, Lens(intrinsics), size):
+    if same_camera(color_intrinsics, color_size, Intrinsics(intrinsics), size):
         return None
-    lens = Lens(color_lens.at_size(*color_size), None, color_lens.distortion)
-    return seen_at(rays_of(intrinsics, *size), lens, *color_size)
+    camera = Intrinsics(color_intrinsics.at_size(*color_size), None, color_intrinsics.distortion)
+    return seen_at(rays_of(intrinsics, *size), camera, *color_size)
 
 
 def load_depth(
-    raw: RawFrame, capture: Capture, limits: Limits
+    raw: RawFrame, recording: Recording, limits: Limits
 ) -> tuple[UInt16[ndarray, "row column"], int, Float[ndarray, "3 3"]]:
     """The depth image without invalid numbers, how many were out of the limits, and its pinhole camera."""
     depth = raw.depth.depth()
@@ -216,20 +216,20 @@ def load_depth(
             fix="store all depth images in the same way",
         )
     height, width = depth.shape
-    lens = raw.depth_lens
-    _refuse_other_aspect(raw.depth.name, (width, height), lens, "depth")
-    intrinsics = lens.at_size(width, height)
+    camera = raw.depth_intrinsics
+    _refuse_other_aspect(raw.depth.name, (width, height), camera, "depth")
+    intrinsics = camera.at_size(width, height)
     valid = (depth > 0) & (depth < 65535)
-    metres = depth * capture.depth_scale
+    metres = depth * recording.depth_scale
     kept = valid & (metres >= limits.depth_min) & (metres <= limits.depth_max)
     depth = np.where(kept, depth, 0).astype(np.uint16)
     n_dropped = int(valid.sum() - kept.sum())
     shrink = (limits.max_image_size or max(width, height)) / max(width, height)
-    if shrink >= 1.0 and not any(lens.distortion):
+    if shrink >= 1.0 and not any(camera.distortion):
         return depth, n_dropped, intrinsics
     new_width, new_height = (max(round(side * min(shrink, 1.0)), 1) for side in (width, height))
     target = scaled_intrinsics(intrinsics, new_width / width, new_height / height)
-    pixel = seen_at(rays_of(target, new_width, new_height), lens, width, height)
+    pixel = seen_at(rays_of(target, new_width, new_height), camera, width, height)
     return sample_nearest(depth, pixel), n_dropped, target
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
-from ponderv2.geometry.intrinsics import Lens, pinhole
+from ponderv2.geometry.intrinsics import Intrinsics, pinhole
 
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 PINHOLES = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE", "SIMPLE_RADIAL", "RADIAL", "FULL_OPENCV")
@@ -122,12 +122,14 @@ def refuse_other_models(values: Mapping[str, Any], name: str) -> None:
     further = [key for key in FURTHER_COEFFICIENTS if _nonzero(values.get(key))]
     if further:
         raise SceneError(
-            f"the lens of {name} has {', '.join(further)}, more than k1 k2 k3 p1 p2 of a pinhole",
+            f"the camera of {name} has {', '.join(further)}, more than k1 k2 k3 p1 p2 of a pinhole",
             fix=UNDISTORT,
         )
 
 
-def lens_of(values: Mapping[str, Any], name: str, image_size: Callable[[], tuple[int, int]]) -> Lens:
+def frame_intrinsics(
+    values: Mapping[str, Any], name: str, image_size: Callable[[], tuple[int, int]]
+) -> Intrinsics:
     """The camera of a frame; pixel centres of these files are at halves: half a pixel less here.
 
     `image_size` is asked where w and h are not given. Raises SceneError when something is missing.
@@ -150,7 +152,7 @@ def lens_of(values: Mapping[str, Any], name: str, image_size: Callable[[], tuple
         ) from error
     if not (fx > 0 and fy > 0):
         raise SceneError(f"{name} gives focal lengths {fx:g} and {fy:g}")
-    return Lens(pinhole(fx, fy, *center), size, (k1, k2, p1, p2, k3))
+    return Intrinsics(pinhole(fx, fy, *center), size, (k1, k2, p1, p2, k3))
 
 
 def _focal_lengths(values: Mapping[str, Any], size: tuple[int, int]) -> tuple[float, float]:

@@ -12,36 +12,34 @@ from ponderv2.errors import SceneError
 
 
 @dataclass(frozen=True)
-class Lens:
+class Intrinsics:
     """Pinhole intrinsics with OpenCV's distortion. Pixel centres at integers."""
 
-    intrinsics: Float[ndarray, "3 3"]
+    matrix: Float[ndarray, "3 3"]
     size: tuple[int, int] | None = None
-    """Width and height that the intrinsics belong to; None = those of the pictures."""
+    """Width and height of the images that the matrix belongs to; None = of any."""
     distortion: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
     """k1 k2 p1 p2 k3."""
 
     def __post_init__(self) -> None:
         """Raises SceneError for numbers that no camera has."""
-        if not (np.isfinite(self.intrinsics).all() and np.isfinite(self.distortion).all()):
+        if not (np.isfinite(self.matrix).all() and np.isfinite(self.distortion).all()):
             raise SceneError("the numbers of a camera are not finite", fix="check the files of the cameras")
         with np.errstate(over="ignore"):
-            determinant = float(np.linalg.det(self.intrinsics))
+            determinant = float(np.linalg.det(self.matrix))
         if not 1e-9 < abs(determinant) < 1e18:
-            raise SceneError(
-                "the numbers of a camera are those of no lens", fix="check the files of the cameras"
-            )
+            raise SceneError("invalid camera intrinsics", fix="check the files of the cameras")
         if self.size is not None and min(self.size) < 1:
             raise SceneError(
-                f"a camera has pictures of {self.size[0]} x {self.size[1]} pixels",
+                f"a camera has images of {self.size[0]} x {self.size[1]} pixels",
                 fix="check the files of the cameras",
             )
 
     def at_size(self, width: int, height: int) -> Float[ndarray, "3 3"]:
-        """Intrinsics of the same camera for pictures of another size."""
+        """Intrinsics of the same camera for images of another size."""
         if self.size is None or self.size == (width, height):
-            return self.intrinsics
-        return scaled_intrinsics(self.intrinsics, width / self.size[0], height / self.size[1])
+            return self.matrix
+        return scaled_intrinsics(self.matrix, width / self.size[0], height / self.size[1])
 
 
 def pinhole(fx: float, fy: float, cx: float, cy: float) -> Float[ndarray, "3 3"]:
@@ -52,7 +50,7 @@ def pinhole(fx: float, fy: float, cx: float, cy: float) -> Float[ndarray, "3 3"]
 def scaled_intrinsics(
     intrinsics: Float[ndarray, "3 3"], scale_x: float, scale_y: float
 ) -> Float[ndarray, "3 3"]:
-    """Intrinsics of a resized picture: its outer edges stay, and pixel centres are integers in both."""
+    """Intrinsics of a resized image: its outer edges stay, and pixel centres are integers in both."""
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1.0]])
     return np.linalg.inv(half) @ np.diag([scale_x, scale_y, 1.0]) @ half @ intrinsics
 
@@ -85,11 +83,11 @@ def distort(
 
 
 def seen_at(
-    ray: Float[ndarray, "*batch 2"], lens: Lens, width: int, height: int
+    ray: Float[ndarray, "*batch 2"], intrinsics: Intrinsics, width: int, height: int
 ) -> Float[ndarray, "*batch 2"]:
-    """Pixel of a real (distorting) lens at which a ray (x/z, y/z) is seen."""
-    matrix = lens.at_size(width, height)
-    bent = distort(ray, lens.distortion) if any(lens.distortion) else ray
+    """Pixel at which a camera with distortion sees a ray (x/z, y/z)."""
+    matrix = intrinsics.at_size(width, height)
+    bent = distort(ray, intrinsics.distortion) if any(intrinsics.distortion) else ray
     return bent @ matrix[:2, :2].T + matrix[:2, 2]
 
 
@@ -98,13 +96,15 @@ def rays_of(intrinsics: Float[ndarray, "3 3"], width: int, height: int) -> Float
     return (pixel_grid(width, height) - intrinsics[:2, 2]) @ np.linalg.inv(intrinsics[:2, :2]).T
 
 
-def same_camera(color: Lens, color_size: tuple[int, int], depth: Lens, depth_size: tuple[int, int]) -> bool:
-    """Whether the colour picture, resized, is the view of the depth camera."""
+def same_camera(
+    color: Intrinsics, color_size: tuple[int, int], depth: Intrinsics, depth_size: tuple[int, int]
+) -> bool:
+    """Whether the colour image, resized, is the view of the depth camera."""
     if any(color.distortion) or any(depth.distortion):
         return False
     width, height = depth_size
     first, second = (
-        Lens(color.intrinsics, color.size or color_size).at_size(width, height),
+        Intrinsics(color.matrix, color.size or color_size).at_size(width, height),
         depth.at_size(*depth_size),
     )
     corner = np.array([[0.0, 0.0], [width - 1.0, 0.0], [0.0, height - 1.0], [width - 1.0, height - 1.0]])

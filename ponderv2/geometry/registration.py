@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8, UInt16
 from numpy import ndarray
 
-from ponderv2.geometry.intrinsics import Lens, rays_of, seen_at
+from ponderv2.geometry.intrinsics import Intrinsics, rays_of, seen_at
 
 
 def sample_bilinear(
@@ -37,7 +37,7 @@ def sample_nearest(
 
 def warp_color(
     color: UInt8[ndarray, "row column 3"],
-    color_lens: Lens,
+    color_intrinsics: Intrinsics,
     depth: Float[ndarray, "height width"],
     intrinsics: Float[ndarray, "3 3"],
     depth_to_color: Float[ndarray, "4 4"],
@@ -53,7 +53,7 @@ def warp_color(
     points = np.concatenate([ray, np.ones((height, width, 1))], axis=-1) * filled[..., None]
     moved = points @ depth_to_color[:3, :3].T + depth_to_color[:3, 3]
     z = np.maximum(moved[..., 2], 1e-6)
-    pixel = seen_at(moved[..., :2] / z[..., None], color_lens, color.shape[1], color.shape[0])
+    pixel = seen_at(moved[..., :2] / z[..., None], color_intrinsics, color.shape[1], color.shape[0])
     inside = (
         (pixel[..., 0] > -0.5)
         & (pixel[..., 1] > -0.5)

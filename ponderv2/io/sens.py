@@ -113,7 +113,7 @@ class SensFile:
 
 
 @dataclass(frozen=True)
-class SensPicture:
+class SensImage:
     """The colour or depth picture of one frame."""
 
     sens: SensFile

@@ -27,7 +27,7 @@ from ponderv2.datasets.transforms_json import (
     OPENGL_TO_OPENCV,
     Applied,
     applied_of,
-    lens_of,
+    frame_intrinsics,
     matrix_of,
     pose_of,
     positive_number,
@@ -226,11 +226,18 @@ def _of_transforms(
     entries, distorted = [], False
     for index, (one, pose) in enumerate(zip(found, clean.camera_to_world, strict=True)):
         named = str(one.get("file_path") or f"{index:04d}").replace("\\", "/")
-        lens = lens_of({**contents, **one}, path.name, lambda named=named: _size_of(files, named))
-        distorted = distorted or any(lens.distortion)
-        assert lens.size is not None
+        intrinsics = frame_intrinsics(
+            {**contents, **one}, path.name, lambda named=named: _size_of(files, named)
+        )
+        distorted = distorted or any(intrinsics.distortion)
+        assert intrinsics.size is not None
         entries.append(
-            _Entry(Path(named).stem or f"{index:04d}", lens.intrinsics, pose @ OPENGL_TO_OPENCV, lens.size)
+            _Entry(
+                Path(named).stem or f"{index:04d}",
+                intrinsics.matrix,
+                pose @ OPENGL_TO_OPENCV,
+                intrinsics.size,
+            )
         )
     if distorted:
         notes.append("rendered without the lens distortion that the file gives")

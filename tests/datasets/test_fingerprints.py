@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ponderv2.checks.config import CheckConfig
-from ponderv2.datasets.rgbd import reader as rgbd_folder
+from ponderv2.datasets.rgbd import reader as rgbd_reader
 from ponderv2.datasets.rgbd.config import FusionConfig, RgbdConfig
 from ponderv2.datasets.s3dis import reader as s3dis
 from ponderv2.datasets.s3dis.config import S3disConfig
@@ -37,7 +37,7 @@ def recording(layout: str) -> Callable[[Path], SceneJob]:
 
     def write(root: Path) -> SceneJob:
         box_room.WRITERS[layout](root, box_room.shots(3))
-        return rgbd_folder.find(RgbdConfig(path=root)).jobs[0]
+        return rgbd_reader.find(RgbdConfig(path=root)).jobs[0]
 
     return write
 
@@ -161,7 +161,7 @@ def test_a_copy_with_other_times_is_the_same(tmp_path: Path, kind: str):
 
 def recorded(root: Path) -> SceneJob:
     """The job of a recording that is there."""
-    return rgbd_folder.find(RgbdConfig(path=root)).jobs[0]
+    return rgbd_reader.find(RgbdConfig(path=root)).jobs[0]
 
 
 FINDERS: dict[str, Callable[[Path], SceneJob]] = {
@@ -239,7 +239,7 @@ def test_linked_folders_count_and_files_of_settings_and_no_hidden_ones(tmp_path:
     (tmp_path / "room/pose").symlink_to(tmp_path / "poses")
     camera = tmp_path / "camera.txt"
     np.savetxt(camera, box_room.K)
-    job = rgbd_folder.find(RgbdConfig(path=tmp_path / "room", intrinsics=camera)).jobs[0]
+    job = rgbd_reader.find(RgbdConfig(path=tmp_path / "room", intrinsics=camera)).jobs[0]
     before = job.fingerprint()
     (tmp_path / "room/.DS_Store").write_bytes(b"\0")
     assert job.fingerprint() == before

@@ -11,7 +11,7 @@ import pytest
 
 from ponderv2.datasets.s3dis.config import S3disConfig
 from ponderv2.datasets.s3dis.reader import S3disJob, find
-from ponderv2.datasets.s3dis.stanford2d3d import find_views, read_view_lens
+from ponderv2.datasets.s3dis.stanford2d3d import find_views, read_view_intrinsics
 from ponderv2.errors import SceneError
 from ponderv2.geometry.nearest_faces import nearest_normals, squared_distance
 from ponderv2.io.obj import read_obj
@@ -216,11 +216,11 @@ def test_width_and_height_are_read_in_either_order(tmp_path: Path):
     for sizes in ((1280, 1024), (1024, 1280)):
         path = tmp_path / "a_intrinsics_0.txt"
         path.write_text(" ".join(map(str, (*sizes, 1075, 1076, 629.5, 522.1, *real.LENS))))
-        lens = read_view_lens(path)
+        lens = read_view_intrinsics(path)
         assert lens.size == (1280, 1024) and lens.distortion == real.LENS
     path.write_text("1 2 3")
     with pytest.raises(SceneError, match="expected 1x11"):
-        read_view_lens(path)
+        read_view_intrinsics(path)
 
 
 def test_a_job_gives_the_same_room_in_another_process_and_again(areas: tuple[Path, Path], prepared):

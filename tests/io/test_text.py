@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ponderv2.datasets.camera_text import read_lens, read_matrix, read_pose
+from ponderv2.datasets.camera_text import read_intrinsics, read_matrix, read_pose
 from ponderv2.errors import SceneError
 from ponderv2.io.text import content_lines, decode_text, numbers, parse_json, read_json
 from tests.scenes import box_room
@@ -122,14 +122,14 @@ MATRIX = np.array([[525.0, 0, 319.5], [0, 520.0, 239.5], [0, 0, 1]])
 )
 def test_a_camera_is_read_in_any_form(tmp_path: Path, text: str):
     (tmp_path / "k.txt").write_text(text)
-    lens = read_lens(tmp_path / "k.txt")
-    assert np.allclose(lens.intrinsics, MATRIX) and not any(lens.distortion)
-    assert lens.size == ((640, 480) if "640" in text else None)
+    intrinsics = read_intrinsics(tmp_path / "k.txt")
+    assert np.allclose(intrinsics.matrix, MATRIX) and not any(intrinsics.distortion)
+    assert intrinsics.size == ((640, 480) if "640" in text else None)
 
 
 def test_distortion_beside_the_focal_lengths_is_read(tmp_path: Path):
     (tmp_path / "k.txt").write_text("525 520 319.5 239.5 0.1 -0.2 0.001 0.002 0.3")
-    assert read_lens(tmp_path / "k.txt").distortion == (0.1, -0.2, 0.001, 0.002, 0.3)
+    assert read_intrinsics(tmp_path / "k.txt").distortion == (0.1, -0.2, 0.001, 0.002, 0.3)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_distortion_beside_the_focal_lengths_is_read(tmp_path: Path):
 def test_a_camera_that_cannot_be_is_explained(tmp_path: Path, text: str, reason: str):
     (tmp_path / "k.txt").write_text(text)
     with pytest.raises(SceneError, match=reason):
-        read_lens(tmp_path / "k.txt")
+        read_intrinsics(tmp_path / "k.txt")
 
 
 @pytest.mark.parametrize("before", ["7\n", "7 7 8\n"], ids=["its number", "as in a trajectory.log"])
@@ -168,15 +168,18 @@ CAMERAS = {
 @pytest.mark.parametrize("form", CAMERAS)
 def test_a_camera_in_every_usual_form_of_text(tmp_path: Path, form: str):
     (tmp_path / "camera.txt").write_text(CAMERAS[form])
-    lens = read_lens(tmp_path / "camera.txt")
-    assert np.allclose(lens.intrinsics, [[70, 0, 38.5], [0, 62, 30.5], [0, 0, 1]])
-    assert lens.size == (None if form in ("names and blanks", "a table") else (80, 60))
+    intrinsics = read_intrinsics(tmp_path / "camera.txt")
+    assert np.allclose(intrinsics.matrix, [[70, 0, 38.5], [0, 62, 30.5], [0, 0, 1]])
+    assert intrinsics.size == (None if form in ("names and blanks", "a table") else (80, 60))
 
 
 def test_a_camera_of_colmap_with_one_focal_length(tmp_path: Path):
     (tmp_path / "cameras.txt").write_text("1 SIMPLE_PINHOLE 80 60 70 39 31\n")
-    lens = read_lens(tmp_path / "cameras.txt")
-    assert np.allclose(lens.intrinsics, [[70, 0, 38.5], [0, 70, 30.5], [0, 0, 1]]) and lens.size == (80, 60)
+    intrinsics = read_intrinsics(tmp_path / "cameras.txt")
+    assert np.allclose(intrinsics.matrix, [[70, 0, 38.5], [0, 70, 30.5], [0, 0, 1]]) and intrinsics.size == (
+        80,
+        60,
+    )
 
 
 @pytest.mark.parametrize(
@@ -185,4 +188,4 @@ def test_a_camera_of_colmap_with_one_focal_length(tmp_path: Path):
 def test_numbers_that_are_no_camera_are_refused_with_the_forms(tmp_path: Path, text: str):
     (tmp_path / "camera.txt").write_text(text)
     with pytest.raises(SceneError, match=r"camera\.txt"):
-        read_lens(tmp_path / "camera.txt")
+        read_intrinsics(tmp_path / "camera.txt")

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from ponderv2.checks.config import CheckConfig
-from ponderv2.datasets.recordings import Capture, PictureFile, RawFrame
+from ponderv2.datasets.recordings import ImageFile, RawFrame, Recording
 from ponderv2.datasets.rgbd.config import FusionConfig, RgbdConfig
 from ponderv2.datasets.rgbd.depth_units import with_depth_numbers
 from ponderv2.errors import SceneError
-from ponderv2.geometry.intrinsics import Lens, pinhole
+from ponderv2.geometry.intrinsics import Intrinsics, pinhole
 from ponderv2.scenes.scene import Scene
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
@@ -395,10 +395,10 @@ def test_published_sun_rgbd_depth_is_recognised(sample_data):
     paths = sorted((sample_data / "sunrgbd").rglob("depth_bfx/*.png"))
     if not paths:
         pytest.skip("no SUN RGB-D sample")
-    lens = Lens(pinhole(529.5, 529.5, 365.0, 265.0), (730, 530))
-    frame = RawFrame("0", None, PictureFile(paths[0]), np.eye(4), lens, lens)
-    capture, chosen = with_depth_numbers(Capture("sun", (frame,), 0.001), 10.0, None)
+    intrinsics = Intrinsics(pinhole(529.5, 529.5, 365.0, 265.0), (730, 530))
+    frame = RawFrame("0", None, ImageFile(paths[0]), np.eye(4), intrinsics, intrinsics)
+    recording, chosen = with_depth_numbers(Recording("sun", (frame,), 0.001), 10.0, None)
     raw = np.asarray(Image.open(paths[0])).astype(np.uint32)
     expected = ((raw >> 3) | (raw << 13)) & 0xFFFF
-    assert np.array_equal(capture.frames[0].depth.depth(), expected)
+    assert np.array_equal(recording.frames[0].depth.depth(), expected)
     assert 1.0 < np.median(expected[expected > 0]) / 1000 < 4.0 and "rotated back" in chosen.notes[0]

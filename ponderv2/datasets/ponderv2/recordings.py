@@ -85,7 +85,7 @@ def read_recording(
     found = cached("recordings", files.content(), lambda: _index(files))
     row_of = {int(one): row for row, one in enumerate(found["ids"])}
     chosen, notes = _chosen(root, split, scene, choice, list(row_of))
-    lens = torch.from_numpy(found["K"]).float()
+    intrinsics = torch.from_numpy(found["K"]).float()
     names = found["names"]
     width, height = picture_size(folder / "depth" / str(names[0, 1])) if len(names) else (0, 0)
     pictures = RecordingPictures()
@@ -97,7 +97,7 @@ def read_recording(
         frames.append(
             Frame(
                 id=str(one),
-                camera=Camera(lens, pose, width, height),
+                camera=Camera(intrinsics, pose, width, height),
                 depth_scale=0.001,
                 color_path=folder / "color" / color,
                 depth_path=folder / "depth" / depth,

@@ -10,9 +10,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ponderv2.datasets.camera_text import LARGEST_MATRIX, checked_intrinsics, lens_of_values, read_lens
+from ponderv2.datasets.camera_text import (
+    LARGEST_MATRIX,
+    checked_intrinsics,
+    intrinsics_of_values,
+    read_intrinsics,
+)
 from ponderv2.errors import SceneError
-from ponderv2.geometry.intrinsics import Lens, pinhole
+from ponderv2.geometry.intrinsics import Intrinsics, pinhole
 from ponderv2.io.text import parse_json, read_text
 
 Role = Literal["depth", "color", "both"]
@@ -64,8 +69,8 @@ _SCALE = re.compile(
 class Calibration:
     """What the files beside a recording say; None = nothing."""
 
-    depth: Lens | None = None
-    color: Lens | None = None
+    depth: Intrinsics | None = None
+    color: Intrinsics | None = None
     depth_scale: float | None = None
     """Metres per unit of the depth images."""
     notes: tuple[str, ...] = ()
@@ -78,7 +83,7 @@ class Calibration:
 class _Found:
     role: Role
     path: Path
-    lens: Lens
+    intrinsics: Intrinsics
     depth_scale: float | None
 
 
@@ -107,8 +112,8 @@ def find_calibration(*folders: Path) -> Calibration:
         notes.append(f"depth: {1 / scales[0].depth_scale:g} units a metre, from {scales[0].path.name}")
     notes += [f"{name} holds no camera and was not used" for name in unread]
     return Calibration(
-        None if depth is None else depth.lens,
-        None if color is None else color.lens,
+        None if depth is None else depth.intrinsics,
+        None if color is None else color.intrinsics,
         scales[0].depth_scale if scales else None,
         tuple(notes),
         tuple(_contradictions(found, depth, color, scales)),
@@ -117,7 +122,7 @@ def find_calibration(*folders: Path) -> Calibration:
 
 
 def _uses(depth: _Found | None, color: _Found | None) -> list[tuple[_Found, str]]:
-    if depth is not None and color is not None and depth.lens is color.lens:
+    if depth is not None and color is not None and depth.intrinsics is color.intrinsics:
         return [(depth, "camera")]
     pairs = ((depth, "depth camera"), (color, "colour camera"))
     return [(one, words) for one, words in pairs if one is not None]
@@ -138,8 +143,8 @@ def _contradictions(
             continue
         for other in found:
             rival = other.role in roles and other.path != used.path and other.role == used.role
-            if rival and not _alike(used.lens, other.lens):
-                focal = [one.lens.intrinsics[0, 0] for one in (used, other)]
+            if rival and not _alike(used.intrinsics, other.intrinsics):
+                focal = [one.intrinsics.matrix[0, 0] for one in (used, other)]
                 said.append(
                     f"{used.path.name} and {other.path.name} contradict each other (fx {focal[0]:g} and "
                     f"{focal[1]:g}): {used.path.name} was used; --intrinsics FILE decides"
@@ -153,11 +158,11 @@ def _contradictions(
     return list(dict.fromkeys(said))
 
 
-def _alike(one: Lens, two: Lens) -> bool:
+def _alike(one: Intrinsics, two: Intrinsics) -> bool:
     if one.size is not None and two.size is not None:
-        two = Lens(two.at_size(*one.size), one.size)
-    apart = np.abs(one.intrinsics - two.intrinsics)[:2]
-    return bool((apart <= np.maximum(SAME, 1e-3 * np.abs(one.intrinsics[:2]))).all())
+        two = Intrinsics(two.at_size(*one.size), one.size)
+    apart = np.abs(one.matrix - two.matrix)[:2]
+    return bool((apart <= np.maximum(SAME, 1e-3 * np.abs(one.matrix[:2]))).all())
 
 
 def calibration_files(*folders: Path) -> list[tuple[Role, Path]]:
@@ -185,9 +190,9 @@ def _read(role: Role, path: Path) -> list[_Found]:
     if text.lstrip().startswith("{"):
         nested = _nested(parse_json(text, path))
         if nested:
-            return [_Found(part, path, _lens_of(values, path), _scale_of(values, path) or scale)
+            return [_Found(part, path, _intrinsics_of_json(values, path), _scale_of(values, path) or scale)
                     for part, values in nested]  # fmt: skip
-    return [_Found(role, path, _lens(text, path), scale)]
+    return [_Found(role, path, _intrinsics_of_text(text, path), scale)]
 
 
 def _nested(values: Any) -> list[tuple[Role, dict[str, Any]]]:
@@ -207,26 +212,26 @@ def _nested(values: Any) -> list[tuple[Role, dict[str, Any]]]:
     return [(names[name], value) for name, value in cameras.items() if name in names]
 
 
-def _lens_of(values: dict[str, Any], path: Path) -> Lens:
+def _intrinsics_of_json(values: dict[str, Any], path: Path) -> Intrinsics:
     """A camera of a JSON object, whatever the case of its names."""
-    return lens_of_values(
+    return intrinsics_of_values(
         {"K" if name in ("k", "K") else name.lower(): one for name, one in values.items()}, path
     )
 
 
-def _lens(text: str, path: Path) -> Lens:
+def _intrinsics_of_text(text: str, path: Path) -> Intrinsics:
     """A matrix in YAML, or one of the forms that `--intrinsics` takes."""
     matrix = _listed(_MATRIX, text, 9)
     if matrix is None:
         four = _listed(_KALIBR, text, 4)
         matrix = None if four is None else pinhole(*four).ravel()
     if matrix is None or text.lstrip().startswith("{"):
-        lens = read_lens(path)
-        return lens if lens.size is not None else replace(lens, size=_size(text))
+        intrinsics = read_intrinsics(path)
+        return intrinsics if intrinsics.size is not None else replace(intrinsics, size=_size(text))
     distortion = _listed(_DISTORTION, text, 4, 5)
     five = (0.0,) * 5 if distortion is None else (*map(float, distortion), 0.0)[:5]
     k1, k2, p1, p2, k3 = five
-    return Lens(checked_intrinsics(matrix.reshape(3, 3), path), _size(text), (k1, k2, p1, p2, k3))
+    return Intrinsics(checked_intrinsics(matrix.reshape(3, 3), path), _size(text), (k1, k2, p1, p2, k3))
 
 
 def _listed(pattern: re.Pattern[str], text: str, *counts: int) -> np.ndarray | None:

@@ -7,105 +7,109 @@ from dataclasses import replace
 
 import numpy as np
 
-from ponderv2.datasets.recordings import Capture, RawFrame
+from ponderv2.datasets.recordings import RawFrame, Recording
 from ponderv2.errors import SceneError
-from ponderv2.geometry.intrinsics import Lens
+from ponderv2.geometry.intrinsics import Intrinsics
 
 CENTRED = 0.12
 """Parts of the width and height that the principal point may be from the middle of the image."""
 ENLARGED = (1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.5, 8.0)
 """Usual factors between images that a camera was calibrated with, and those that were stored."""
-LOOKED_AT = 5
+N_SAMPLED = 5
 """Images that tell the size of a camera that has none."""
 ALIKE = 0.06
 """Relative difference up to which the principal point says the same factor in x and in y."""
 
 
-def with_size_of_images(capture: Capture) -> tuple[Capture, tuple[str, ...]]:
+def with_size_of_images(recording: Recording) -> tuple[Recording, tuple[str, ...]]:
     """The recording with the sizes of cameras whose numbers can be told to be those of images of other sizes.
 
     One file without a size may serve two sizes of images, or be that of images before they were resized.
     """
-    capture, shared = _with_shared_size(capture)
-    capture, resized = _with_size_of_calibration(capture)
-    return capture, (*shared, *resized)
+    recording, shared = _with_shared_size(recording)
+    recording, resized = _with_size_of_calibration(recording)
+    return recording, (*shared, *resized)
 
 
-def _with_shared_size(capture: Capture) -> tuple[Capture, tuple[str, ...]]:
+def _with_shared_size(recording: Recording) -> tuple[Recording, tuple[str, ...]]:
     """The recording with the size of its camera, where one file without a size serves two sizes of images.
 
     The principal point lies near the middle of the images that the numbers belong to. Where it is near
     neither middle, they are those of the depth images.
     """
-    sized = ((one, _sizes(one)) for one in capture.frames if _is_shared(one))
+    sized = ((one, _sizes(one)) for one in recording.frames if _is_shared(one))
     first, sizes = next(((one, found) for one, found in sized if found is not None), (None, None))
     if first is None or sizes is None or sizes["depth"] == sizes["colour"]:
-        return capture, ()
-    apart = {name: _from_middle(first.depth_lens, size) for name, size in sizes.items()}
+        return recording, ()
+    apart = {name: _from_middle(first.depth_intrinsics, size) for name, size in sizes.items()}
     nearest = min(apart, key=lambda name: apart[name])
     whose = nearest if apart[nearest] < CENTRED else "depth"
-    new: dict[int, Lens] = {}
-    for frame in capture.frames:
+    new: dict[int, Intrinsics] = {}
+    for frame in recording.frames:
         if _is_shared(frame):
-            new.setdefault(id(frame.depth_lens), replace(frame.depth_lens, size=sizes[whose]))
+            new.setdefault(id(frame.depth_intrinsics), replace(frame.depth_intrinsics, size=sizes[whose]))
     frames = tuple(
-        replace(frame, color_lens=new[id(frame.depth_lens)], depth_lens=new[id(frame.depth_lens)])
+        replace(
+            frame,
+            color_intrinsics=new[id(frame.depth_intrinsics)],
+            depth_intrinsics=new[id(frame.depth_intrinsics)],
+        )
         if _is_shared(frame)
         else frame
-        for frame in capture.frames
+        for frame in recording.frames
     )
     wide, high = sizes[whose]
     note = (
         f"the camera's numbers belong to the {whose} images of {wide} x {high} pixels, by its principal point"
     )
-    return replace(capture, frames=frames), (note,)
+    return replace(recording, frames=frames), (note,)
 
 
-def _with_size_of_calibration(capture: Capture) -> tuple[Capture, tuple[str, ...]]:
+def _with_size_of_calibration(recording: Recording) -> tuple[Recording, tuple[str, ...]]:
     """The recording with a size for every camera: that of most of its images, so that others are told apart.
 
     It is k times that of the images where the principal point is k times as far from the corner as their
     middle, by one usual factor in x and in y. Whether that holds the check of the prepared frames tells.
     """
-    sized: dict[int, Lens] = {}
+    sized: dict[int, Intrinsics] = {}
     notes: dict[str, None] = {}
     for what in ("depth", "colour"):
         users: dict[int, list[RawFrame]] = {}
-        for frame in capture.frames:
-            lens = _lens(frame, what)
-            if lens.size is None and id(lens) not in sized:
-                users.setdefault(id(lens), []).append(frame)
+        for frame in recording.frames:
+            intrinsics = _intrinsics(frame, what)
+            if intrinsics.size is None and id(intrinsics) not in sized:
+                users.setdefault(id(intrinsics), []).append(frame)
         for key, frames in users.items():
-            image, lens = _usual_size(frames, what), _lens(frames[0], what)
+            image, intrinsics = _usual_size(frames, what), _intrinsics(frames[0], what)
             if image is None:
                 continue
-            factor = _enlarged(lens, image) or 1.0
+            factor = _enlarged(intrinsics, image) or 1.0
             wide, high = round(image[0] * factor), round(image[1] * factor)
-            sized[key] = replace(lens, size=(wide, high))
+            sized[key] = replace(intrinsics, size=(wide, high))
             if factor != 1.0:
                 small = f"not of {image[0]} x {image[1]}: its numbers were divided by {factor:g}"
                 where = f"middle of images of {wide} x {high} pixels, {small}"
                 notes[f"the {what} camera's principal point is the {where}"] = None
     if not sized:
-        return capture, ()
+        return recording, ()
     frames = tuple(
         replace(
             frame,
-            depth_lens=sized.get(id(frame.depth_lens), frame.depth_lens),
-            color_lens=sized.get(id(frame.color_lens), frame.color_lens),
+            depth_intrinsics=sized.get(id(frame.depth_intrinsics), frame.depth_intrinsics),
+            color_intrinsics=sized.get(id(frame.color_intrinsics), frame.color_intrinsics),
         )
-        for frame in capture.frames
+        for frame in recording.frames
     )
-    return replace(capture, frames=frames), tuple(notes)
+    return replace(recording, frames=frames), tuple(notes)
 
 
-def _lens(frame: RawFrame, what: str) -> Lens:
-    return frame.depth_lens if what == "depth" else frame.color_lens
+def _intrinsics(frame: RawFrame, what: str) -> Intrinsics:
+    return frame.depth_intrinsics if what == "depth" else frame.color_intrinsics
 
 
 def _usual_size(frames: list[RawFrame], what: str) -> tuple[int, int] | None:
     """The most frequent size of a few images, spread over the recording; None where none can be read."""
-    places = np.unique(np.linspace(0, len(frames) - 1, LOOKED_AT).astype(int))
+    places = np.unique(np.linspace(0, len(frames) - 1, N_SAMPLED).astype(int))
     sizes = Counter(_size_of(frames[place], what) for place in places)
     sizes.pop(None, None)
     return sizes.most_common(1)[0][0] if sizes else None
@@ -125,9 +129,9 @@ def _size_of(frame: RawFrame, what: str) -> tuple[int, int] | None:
     return shape[1], shape[0]
 
 
-def _enlarged(lens: Lens, image: tuple[int, int]) -> float | None:
+def _enlarged(intrinsics: Intrinsics, image: tuple[int, int]) -> float | None:
     """The usual factor by which the principal point is farther than the middle, in x and y alike; or None."""
-    seen = (2.0 * np.abs(lens.intrinsics[:2, 2]) + 1.0) / np.array(image)
+    seen = (2.0 * np.abs(intrinsics.matrix[:2, 2]) + 1.0) / np.array(image)
     for factor in (*ENLARGED, *(1.0 / one for one in ENLARGED)):
         if np.abs(seen / factor - 1.0).max() < ALIKE:
             return factor
@@ -145,50 +149,58 @@ def _sizes(frame: RawFrame) -> dict[str, tuple[int, int]] | None:
 
 
 def _is_shared(frame: RawFrame) -> bool:
-    return frame.color_lens is frame.depth_lens and frame.depth_lens.size is None and frame.color is not None
+    return (
+        frame.color_intrinsics is frame.depth_intrinsics
+        and frame.depth_intrinsics.size is None
+        and frame.color is not None
+    )
 
 
-def _from_middle(lens: Lens, size: tuple[int, int]) -> float:
+def _from_middle(intrinsics: Intrinsics, size: tuple[int, int]) -> float:
     """The larger of both distances, as parts of width and height."""
     middle = (np.array(size) - 1) / 2
-    return float((np.abs(lens.intrinsics[:2, 2] - middle) / np.array(size)).max())
+    return float((np.abs(intrinsics.matrix[:2, 2] - middle) / np.array(size)).max())
 
 
 MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])
 """y -> -y, of cameras and of the world alike."""
 
 
-def with_rows_downwards(capture: Capture) -> tuple[Capture, tuple[str, ...]]:
+def with_rows_downwards(recording: Recording) -> tuple[Recording, tuple[str, ...]]:
     """The recording with y down in every depth camera, and a note where that changes something.
 
     With fy < 0 a pixel is v = cy - |fy| y / z: y points up in the camera, whose axes are left-handed, and so
     are those of the world. Both are mirrored, so that poses stay rotations and the room is no mirror image.
     Raises SceneError where some cameras are like that and others are not.
     """
-    upward = [frame.depth_lens.intrinsics[1, 1] < 0 for frame in capture.frames]
+    upward = [frame.depth_intrinsics.matrix[1, 1] < 0 for frame in recording.frames]
     if not any(upward):
-        return capture, ()
+        return recording, ()
     if not all(upward):
         raise SceneError(
             "some depth cameras have fy below zero and others have not", fix="give --intrinsics FILE"
         )
-    turned = {id(lens): _upright(lens) for one in capture.frames for lens in (one.color_lens, one.depth_lens)}
+    turned = {
+        id(intrinsics): _upright(intrinsics)
+        for one in recording.frames
+        for intrinsics in (one.color_intrinsics, one.depth_intrinsics)
+    }
     frames = tuple(
         replace(
             frame,
             camera_to_world=MIRROR @ frame.camera_to_world @ MIRROR,
-            color_lens=turned[id(frame.color_lens)],
-            depth_lens=turned[id(frame.depth_lens)],
+            color_intrinsics=turned[id(frame.color_intrinsics)],
+            depth_intrinsics=turned[id(frame.depth_intrinsics)],
         )
-        for frame in capture.frames
+        for frame in recording.frames
     )
-    matrix = capture.depth_to_color
+    matrix = recording.depth_to_color
     notes = ["fy is below zero: y of the cameras points up, y of cameras and room was mirrored"]
-    if capture.cloud is not None:
-        notes.append(f"{capture.cloud.name} was not used, as it is not mirrored")
+    if recording.cloud is not None:
+        notes.append(f"{recording.cloud.name} was not used, as it is not mirrored")
     return (
         replace(
-            capture,
+            recording,
             frames=frames,
             depth_to_color=None if matrix is None else MIRROR @ matrix @ MIRROR,
             cloud=None,
@@ -198,11 +210,11 @@ def with_rows_downwards(capture: Capture) -> tuple[Capture, tuple[str, ...]]:
     )
 
 
-def _upright(lens: Lens) -> Lens:
+def _upright(intrinsics: Intrinsics) -> Intrinsics:
     """Of p1, which bends along y, the sign changes with the axis."""
-    if lens.intrinsics[1, 1] > 0:
-        return lens
-    matrix = lens.intrinsics.copy()
+    if intrinsics.matrix[1, 1] > 0:
+        return intrinsics
+    matrix = intrinsics.matrix.copy()
     matrix[1, 1] = -matrix[1, 1]
-    k1, k2, p1, p2, k3 = lens.distortion
-    return Lens(matrix, lens.size, (k1, k2, -p1, p2, k3))
+    k1, k2, p1, p2, k3 = intrinsics.distortion
+    return Intrinsics(matrix, intrinsics.size, (k1, k2, -p1, p2, k3))

@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Float64, Num, UInt16
 from numpy import ndarray
 
-from ponderv2.datasets.recordings import Capture, Picture, RawFrame
+from ponderv2.datasets.recordings import ImageSource, RawFrame, Recording
 from ponderv2.errors import SceneError
 from ponderv2.io.depth_images import FEWEST_STEPS
 from ponderv2.io.images import ColorImage
 
-LOOKED_AT = 8
+N_SAMPLED = 8
 """Images, spread over the recording."""
 PIXELS_OF_EACH = 20_000
 NEAREST, FARTHEST = 0.15, 12.0
@@ -71,21 +71,21 @@ class DepthNumbers:
 class ConvertedDepth:
     """A depth image whose numbers become those of the whole recording."""
 
-    picture: Picture
+    source: ImageSource
     numbers: DepthNumbers
 
     @property
     def name(self) -> str:
         """For error messages."""
-        return self.picture.name
+        return self.source.name
 
     def color(self) -> ColorImage:
         """Those of the image itself."""
-        return self.picture.color()
+        return self.source.color()
 
     def depth(self) -> UInt16[ndarray, "row column"]:
         """In units of the recording."""
-        return self.numbers.stored(self.picture.depth())
+        return self.numbers.stored(self.source.depth())
 
     def jpeg(self) -> bytes | None:
         """None: depth is no JPEG."""
@@ -102,23 +102,23 @@ class DepthChoices:
 
 
 def with_depth_numbers(
-    capture: Capture, depth_max: float, given: float | None
-) -> tuple[Capture, DepthChoices]:
+    recording: Recording, depth_max: float, given: float | None
+) -> tuple[Recording, DepthChoices]:
     """The recording with depth images of 16 bits in one unit, and what was chosen.
 
     Args:
-        capture: As its layout describes it.
+        recording: As its layout describes it.
         depth_max: Metres; what is farther need not be stored.
         given: Metres per unit, by the user; wins over everything.
 
     Raises:
         SceneError: the unit of floats is neither declared nor clear.
     """
-    looked_at = _looked_at(capture.frames)
+    looked_at = _sampled(recording.frames)
     if not looked_at:  # each frame says what is wrong with it when its turn comes
-        return replace(capture, depth_scale=given or capture.depth_scale), DepthChoices()
+        return replace(recording, depth_scale=given or recording.depth_scale), DepthChoices()
     wide = any(one.dtype != np.uint16 for one in looked_at)
-    given_scale = given or capture.depth_scale
+    given_scale = given or recording.depth_scale
     numbers, notes = DepthNumbers(given_scale, given_scale), []
     whole = _measured([one for one in looked_at if one.dtype.kind != "f"])
     floats = _measured([one for one in looked_at if one.dtype.kind == "f"])
@@ -130,10 +130,10 @@ def with_depth_numbers(
     if not wide and _multiples_of_8(looked_at):
         numbers, whole, said = _bits(numbers, whole)
         notes.append(said)
-    declared = given is not None or capture.unit_declared
+    declared = given is not None or recording.unit_declared
     doubt = ""
     if len(floats) and given is None:
-        unit, said = _unit_of_floats(floats, capture.depth_scale if declared else None)
+        unit, said = _unit_of_floats(floats, recording.depth_scale if declared else None)
         numbers = replace(numbers, float_scale=unit)
         notes.append(said)
     elif len(floats):
@@ -142,20 +142,20 @@ def with_depth_numbers(
         doubt = doubt or _doubt(float(np.median(whole)), given_scale, declared)
     notes += [doubt] if doubt else []
     if not wide and not numbers.negative and not numbers.rotated_bits:
-        return replace(capture, depth_scale=numbers.scale), DepthChoices(tuple(notes), doubt)
+        return replace(recording, depth_scale=numbers.scale), DepthChoices(tuple(notes), doubt)
     if wide:
         # The finest round unit in which 16 bits reach as far as depths are kept.
         stored = max(math.ceil(depth_max / LARGEST * 1e4) / 1e4, 1e-4)
         numbers = replace(numbers, stored_scale=stored)
         notes.append(f"depths are stored in 16 bits of {1000 * stored:g} mm")
-    frames = tuple(replace(one, depth=ConvertedDepth(one.depth, numbers)) for one in capture.frames)
+    frames = tuple(replace(one, depth=ConvertedDepth(one.depth, numbers)) for one in recording.frames)
     scale = numbers.stored_scale or numbers.scale
-    return replace(capture, frames=frames, depth_scale=scale), DepthChoices(tuple(notes), doubt)
+    return replace(recording, frames=frames, depth_scale=scale), DepthChoices(tuple(notes), doubt)
 
 
-def _looked_at(frames: tuple[RawFrame, ...]) -> list[Num[ndarray, "_row _column"]]:
+def _sampled(frames: tuple[RawFrame, ...]) -> list[Num[ndarray, "_row _column"]]:
     """Some depth images; those that cannot be read are left out."""
-    chosen = [frames[i] for i in sorted(set(np.linspace(0, len(frames) - 1, LOOKED_AT).round().astype(int)))]
+    chosen = [frames[i] for i in sorted(set(np.linspace(0, len(frames) - 1, N_SAMPLED).round().astype(int)))]
     found = []
     for frame in chosen:
         try:

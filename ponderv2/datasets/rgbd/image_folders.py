@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ponderv2.datasets.frame_names import by_number, numbers_of, some
-from ponderv2.datasets.recordings import PictureFile, RawFrame
+from ponderv2.datasets.recordings import ImageFile, RawFrame
 from ponderv2.datasets.rgbd.pairing import Pairing
 from ponderv2.errors import SceneError
-from ponderv2.geometry.intrinsics import Lens
+from ponderv2.geometry.intrinsics import Intrinsics
 from ponderv2.io.depth_images import DEPTH_ENDINGS
 from ponderv2.io.images import COLOR_ENDINGS
 
@@ -120,18 +120,18 @@ def raw_frames(
     ids: tuple[str, ...],
     colors: tuple[Path, ...],
     depths: tuple[Path, ...],
-    color_lens: Lens,
-    depth_lens: Lens,
+    color_intrinsics: Intrinsics,
+    depth_intrinsics: Intrinsics,
 ) -> tuple[RawFrame, ...]:
     """Frames of paired images; `colors` (empty: depth alone) and `depths` are the lists that were paired."""
     return tuple(
         RawFrame(
             id_,
-            None if one.color is None else PictureFile(colors[one.color]),
-            PictureFile(depths[one.depth or 0]),
+            None if one.color is None else ImageFile(colors[one.color]),
+            ImageFile(depths[one.depth or 0]),
             one.camera_to_world,
-            color_lens,
-            depth_lens,
+            color_intrinsics,
+            depth_intrinsics,
         )
         for id_, one in zip(ids, pairing.frames, strict=True)
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ponderv2.datasets.frame_names import some
-from ponderv2.datasets.recordings import Capture, MaskFile, PictureFile, RawFrame
+from ponderv2.datasets.recordings import ImageFile, MaskFile, RawFrame, Recording
 
 FOLDERS = ("masks", "mask")
 """Beside the folder of the images, or in it."""
@@ -19,33 +19,34 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 MaskUse = Literal["black", "white", "ignore"]
 
 
-def with_masks(capture: Capture, root: Path, use: MaskUse | None) -> tuple[Capture, tuple[str, ...]]:
+def with_masks(recording: Recording, root: Path, use: MaskUse | None) -> tuple[Recording, tuple[str, ...]]:
     """The recording with a mask for every frame that has one, and what to say about them.
 
     Args:
-        capture: With the masks that its layout names.
+        recording: With the masks that its layout names.
         root: Folder of the recording: masks are looked for in no folder around it.
         use: What hides, by the user. None: black (white in instant-ngp's masks). `ignore`: no masks.
     """
     beside = _Beside(root)
     frames = tuple(
-        frame if frame.mask is not None else replace(frame, mask=beside.of(frame)) for frame in capture.frames
+        frame if frame.mask is not None else replace(frame, mask=beside.of(frame))
+        for frame in recording.frames
     )
     masks = [frame.mask for frame in frames if frame.mask is not None]
     if not masks:
-        return capture, ()
+        return recording, ()
     named = some(list(Counter(_where(mask.path, root) for mask in masks)))
     count = f"{len(masks)} of {len(frames)} frames"
     if use == "ignore":
         frames = tuple(replace(frame, mask=None) for frame in frames)
-        return replace(capture, frames=frames), (f"masks of {count} ({named}) left aside, as asked for",)
+        return replace(recording, frames=frames), (f"masks of {count} ({named}) left aside, as asked for",)
     if use is not None:
         frames = tuple(_hiding(frame, use) for frame in frames)
     hiding = " and ".join(sorted({frame.mask.hides for frame in frames if frame.mask is not None}))
     note = (
         f"masks of {count} ({named}): what is {hiding} is hidden; --set source.masks=white, black or ignore"
     )
-    return replace(capture, frames=frames), (note,)
+    return replace(recording, frames=frames), (note,)
 
 
 def _hiding(frame: RawFrame, hides: Literal["black", "white"]) -> RawFrame:
@@ -67,7 +68,7 @@ class _Beside:
     def of(self, frame: RawFrame) -> MaskFile | None:
         """By the name of the colour image or, in a view without one, of the depth image."""
         image = frame.depth if frame.color is None else frame.color
-        if not isinstance(image, PictureFile):
+        if not isinstance(image, ImageFile):
             return None
         path = image.path
         folders = [path.parent] if path.parent == self.root else [path.parent, path.parent.parent]

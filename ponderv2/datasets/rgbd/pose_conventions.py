@@ -13,12 +13,12 @@ from jaxtyping import Float, Float64
 from numpy import ndarray
 
 from ponderv2.checks.agreement import MARGIN, Candidate, Decision, DepthImage, decide, spread_frames
-from ponderv2.datasets.recordings import PictureFile
+from ponderv2.datasets.recordings import ImageFile
 from ponderv2.datasets.rgbd.config import Axes, GenericConfig, PoseDirection, QuaternionOrder
 from ponderv2.datasets.rgbd.pairing import Decide, Pairing
 from ponderv2.datasets.rgbd.pose_lists import PoseList
 from ponderv2.errors import SceneError
-from ponderv2.geometry.intrinsics import Lens
+from ponderv2.geometry.intrinsics import Intrinsics
 from ponderv2.geometry.poses import clean_poses
 
 FILE_FROM_OPENCV: dict[Axes, ndarray] = {
@@ -193,13 +193,13 @@ def _unclear(decision: Decision, by_words: dict[str, PoseReading]) -> SceneError
     )
 
 
-LOOKED_AT = 16
+N_SAMPLED = 16
 """Frames."""
 INVALID = 65535
 """In a depth image: no measurement, as 0 is."""
 
 
-def first_pose_by_depth(depths: tuple[Path, ...], lens: Lens, depth_scale: float) -> Decide:
+def first_pose_by_depth(depths: tuple[Path, ...], camera: Intrinsics, depth_scale: float) -> Decide:
     """Chooses the pairing under which depth images agree with each other."""
 
     def chosen(options: Mapping[int, Pairing]) -> tuple[int | None, str]:
@@ -212,11 +212,11 @@ def first_pose_by_depth(depths: tuple[Path, ...], lens: Lens, depth_scale: float
             for first, pairing in options.items()
         }
         common = sorted(set.intersection(*(set(one) for one in poses.values())))
-        places = [common[index] for index in spread_frames(len(common), LOOKED_AT)]
-        if len(places) < 2 or lens.intrinsics[1, 1] < 0:
+        places = [common[index] for index in spread_frames(len(common), N_SAMPLED)]
+        if len(places) < 2 or camera.matrix[1, 1] < 0:
             return None, ""
         try:
-            images = [_depth(depths[place or 0], lens, depth_scale) for place in places]
+            images = [_depth(depths[place or 0], camera, depth_scale) for place in places]
         except SceneError:  # reported when the frame is read
             return None, ""
         candidates = [
@@ -232,7 +232,7 @@ def first_pose_by_depth(depths: tuple[Path, ...], lens: Lens, depth_scale: float
     return chosen
 
 
-def _depth(path: Path, lens: Lens, depth_scale: float) -> DepthImage:
-    values = PictureFile(path).depth().astype(np.float64)
+def _depth(path: Path, camera: Intrinsics, depth_scale: float) -> DepthImage:
+    values = ImageFile(path).depth().astype(np.float64)
     height, width = values.shape
-    return DepthImage(np.where(values < INVALID, values, 0) * depth_scale, lens.at_size(width, height))
+    return DepthImage(np.where(values < INVALID, values, 0) * depth_scale, camera.at_size(width, height))

@@ -135,13 +135,13 @@ def _in_time(slots: Sequence[Slot], poses: Poses, settings: PairingConfig, repor
         )
     where = [whole[item] for item in times.first.items]
     report.poses = {where[index]: found.camera_to_world[index] for index in np.flatnonzero(found.known)}
-    _say_times(slots, where, found, times.units, settings, report)
+    _note_times(slots, where, found, times.units, settings, report)
     if found.n_invalid:
         report.repairs.append(f"{found.n_invalid} invalid poses were left out")
     return True
 
 
-def _say_times(slots, where, found, units, settings: PairingConfig, report: PoseReport) -> None:
+def _note_times(slots, where, found, units, settings: PairingConfig, report: PoseReport) -> None:
     def named(chosen: ndarray) -> str:
         return some([slots[where[index]].name for index in np.flatnonzero(chosen)])
 

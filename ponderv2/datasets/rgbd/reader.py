@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ponderv2.datasets.fingerprints import files_of_settings, fingerprint
-from ponderv2.datasets.recordings import MaskFile, PictureFile
+from ponderv2.datasets.recordings import ImageFile, MaskFile
 from ponderv2.datasets.rgbd.config import GenericConfig, RgbdConfig
 from ponderv2.datasets.rgbd.layouts import LAYOUTS, detect_layout
 from ponderv2.datasets.rgbd.layouts.generic import named_parts
@@ -23,7 +23,7 @@ from ponderv2.store.store import INFO_FILE
 
 DEEPEST = 2
 """Levels below the given folder at which recordings are looked for."""
-PICTURES = (".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".tif", ".tiff", ".sens")
+IMAGES = (".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".tif", ".tiff", ".sens")
 CLOUD_BYTES = 8_000_000
 """Of a room's cloud at the usual cell, for the estimate of disk space."""
 
@@ -50,7 +50,7 @@ class RgbdJob:
     def estimated_bytes(self) -> int:
         """About the size of the pictures that are taken, and of a fused cloud."""
         sizes = [
-            one.stat().st_size for one in self._files() if one.suffix.lower() in PICTURES and one.is_file()
+            one.stat().st_size for one in self._files() if one.suffix.lower() in IMAGES and one.is_file()
         ]
         share = 1.0 / self.config.stride
         if self.config.max_frames is not None and len(sizes) > 2:  # a colour and a depth picture per frame
@@ -204,12 +204,12 @@ def _named_elsewhere(path: Path, layout: str) -> set[Path]:
     if not LAYOUTS[layout].recognised:  # what it reads depends on the settings, which name it
         return set()
     try:
-        capture = LAYOUTS[layout].read(path)
+        recording = LAYOUTS[layout].read(path)
     except (SceneError, OSError):  # reported when the recording is prepared
         return set()
-    values = (getattr(frame, field.name) for frame in capture.frames for field in fields(frame))
-    pictures = {one.path for one in values if isinstance(one, PictureFile | MaskFile)}
-    return pictures if capture.cloud is None else pictures | {capture.cloud}
+    values = (getattr(frame, field.name) for frame in recording.frames for field in fields(frame))
+    images = {one.path for one in values if isinstance(one, ImageFile | MaskFile)}
+    return images if recording.cloud is None else images | {recording.cloud}
 
 
 LEVELS_UP = 3

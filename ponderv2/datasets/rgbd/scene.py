@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float, Float64
 from numpy import ndarray
 
-from ponderv2.datasets.camera_text import read_lens, read_matrix
-from ponderv2.datasets.recordings import Capture, RawFrame
+from ponderv2.datasets.camera_text import read_intrinsics, read_matrix
+from ponderv2.datasets.recordings import RawFrame, Recording
 from ponderv2.datasets.registered_frames import Limits, LoadedFrame, load_depth, load_frame, same_aspect
 from ponderv2.datasets.rgbd.camera_conventions import with_rows_downwards, with_size_of_images
 from ponderv2.datasets.rgbd.config import RgbdConfig
@@ -60,35 +60,35 @@ class _Findings:
     fusion: TsdfFusion | None = None
 
 
-def prepare_recording(capture: Capture, path: Path, config: RgbdConfig) -> PreparedScene:
+def prepare_recording(recording: Recording, path: Path, config: RgbdConfig) -> PreparedScene:
     """Frames as a generator, the surface when they are through. Raises SceneError when no frame is usable."""
-    if not capture.frames:
-        reasons = "; ".join((*capture.notes, *capture.repairs))
+    if not recording.frames:
+        reasons = "; ".join((*recording.notes, *recording.repairs))
         raise SceneError(
             f"no frame in {path} has all its images and a pose: {reasons}",
             fix="check the numbers or times of images and poses",
         )
-    found = _Findings(notes=[f"layout {capture.layout}", *capture.notes], repairs=list(capture.repairs))
-    capture, said = with_masks(capture, path, config.masks)
+    found = _Findings(notes=[f"layout {recording.layout}", *recording.notes], repairs=list(recording.repairs))
+    recording, said = with_masks(recording, path, config.masks)
     found.notes += said
-    capture, flipped = with_rows_downwards(_with_own_files(capture, config, found))
-    capture, sized = with_size_of_images(capture)
+    recording, flipped = with_rows_downwards(_with_own_files(recording, config, found))
+    recording, sized = with_size_of_images(recording)
     found.notes += (*flipped, *sized)
-    capture = _with_valid_poses(capture, path, found)
-    capture = replace(capture, frames=choose_frames(capture.frames, config.stride, config.max_frames))
-    capture, chosen = with_depth_numbers(capture, config.depth_max, config.depth_scale)
+    recording = _with_valid_poses(recording, path, found)
+    recording = replace(recording, frames=choose_frames(recording.frames, config.stride, config.max_frames))
+    recording, chosen = with_depth_numbers(recording, config.depth_max, config.depth_scale)
     found.notes += chosen.notes
     found.unit_doubt = chosen.doubt
     limits = Limits(config.depth_min, config.depth_max, config.max_image_size)
-    capture, origin = _near_zero(capture, found)
-    turn = _turn(capture, limits, config.up, found)
-    own_cloud = capture.cloud if config.cloud == "auto" else None
+    recording, origin = _near_zero(recording, found)
+    turn = _turn(recording, limits, config.up, found)
+    own_cloud = recording.cloud if config.cloud == "auto" else None
     if own_cloud is None:
         wanted = config.fusion
         settings = FusionSettings(wanted.voxel_size, wanted.truncation, wanted.depth_max, wanted.min_weight)
-        colors = colors_of(frame.color is not None for frame in capture.frames)
+        colors = colors_of(frame.color is not None for frame in recording.frames)
         found.fusion = TsdfFusion(settings, colors=colors)
-    frames = _frames(capture, limits, turn, config.holdout, found)
+    frames = _frames(recording, limits, turn, config.holdout, found)
     to_scene = turn.copy()
     to_scene[:3, 3] -= turn[:3, :3] @ origin
     x, y, z = (-to_scene[:3, 3] + 0.0).tolist()  # no negative zeros
@@ -96,22 +96,22 @@ def prepare_recording(capture: Capture, path: Path, config: RgbdConfig) -> Prepa
     def surface() -> Surface:
         made = _surface(path, own_cloud, to_scene, found)
         if found.fusion is not None and not len(made.cloud.coord):
-            error = no_points(path, capture, limits, origin)
+            error = no_points(path, recording, limits, origin)
             raise SceneError(error.message + _doubt(found), fix=error.fix)
         return replace(made, origin=(x, y, z), recording_to_scene=to_scene)
 
     return PreparedScene(frames, surface)
 
 
-def _near_zero(capture: Capture, found: _Findings) -> tuple[Capture, Float64[ndarray, "3"]]:
+def _near_zero(recording: Recording, found: _Findings) -> tuple[Recording, Float64[ndarray, "3"]]:
     """The recording moved by an origin where its cameras are far from zero, and that origin.
 
     A camera that is far from all others is a damaged pose, and its frame is dropped.
     """
-    places = np.stack([frame.camera_to_world[:3, 3] for frame in capture.frames])
+    places = np.stack([frame.camera_to_world[:3, 3] for frame in recording.frames])
     far = far_outliers(places)
     if far.any():
-        first = capture.frames[int(np.flatnonzero(far)[0])].id
+        first = recording.frames[int(np.flatnonzero(far)[0])].id
         found.repairs.append(
             f"{int(far.sum())} frames far from all others were dropped, the first is {first}"
         )
@@ -120,10 +120,10 @@ def _near_zero(capture: Capture, found: _Findings) -> tuple[Capture, Float64[nda
         found.notes.append(origin_note(origin))
     frames = tuple(
         replace(frame, camera_to_world=near_pose(frame.camera_to_world, origin))
-        for frame, is_far in zip(capture.frames, far, strict=True)
+        for frame, is_far in zip(recording.frames, far, strict=True)
         if not is_far
     )
-    return replace(capture, frames=frames), origin
+    return replace(recording, frames=frames), origin
 
 
 def choose_frames(frames: tuple[RawFrame, ...], stride: int, most: int | None) -> tuple[RawFrame, ...]:
@@ -135,33 +135,40 @@ def choose_frames(frames: tuple[RawFrame, ...], stride: int, most: int | None) -
     return chosen
 
 
-def _with_own_files(capture: Capture, config: RgbdConfig, found: _Findings) -> Capture:
+def _with_own_files(recording: Recording, config: RgbdConfig, found: _Findings) -> Recording:
     """Cameras and scale that the user gave."""
-    frames = capture.frames
+    frames = recording.frames
     if config.intrinsics is not None:
-        lens = read_lens(config.intrinsics)
-        same = all(frame.color_lens is frame.depth_lens for frame in frames) and not _two_cameras(frames)
+        intrinsics = read_intrinsics(config.intrinsics)
+        same = all(frame.color_intrinsics is frame.depth_intrinsics for frame in frames) and not _two_cameras(
+            frames
+        )
         frames = tuple(
-            replace(one, depth_lens=lens, color_lens=lens if same else one.color_lens) for one in frames
+            replace(
+                one,
+                depth_intrinsics=intrinsics,
+                color_intrinsics=intrinsics if same else one.color_intrinsics,
+            )
+            for one in frames
         )
         found.notes.append(f"depth camera from {config.intrinsics.name}")
     if config.color_intrinsics is not None:
-        lens = read_lens(config.color_intrinsics)
-        frames = tuple(replace(one, color_lens=lens) for one in frames)
+        intrinsics = read_intrinsics(config.color_intrinsics)
+        frames = tuple(replace(one, color_intrinsics=intrinsics) for one in frames)
         found.notes.append(f"colour camera from {config.color_intrinsics.name}")
-    capture = replace(capture, frames=frames)
+    recording = replace(recording, frames=frames)
     if config.depth_to_color is not None:
         matrix = read_matrix(config.depth_to_color, (4, 4))
         if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-9:
             raise SceneError(f"{config.depth_to_color} is not an invertible matrix of finite numbers")
-        capture = replace(capture, depth_to_color=matrix)
+        recording = replace(recording, depth_to_color=matrix)
         found.notes.append(f"depth-to-colour from {config.depth_to_color.name}")
-    return capture
+    return recording
 
 
 def _two_cameras(frames: tuple[RawFrame, ...]) -> bool:
     """Whether the one camera that is known cannot be that of the depth images, but is that of the colours."""
-    known, size = frames[0].color_lens.size, _depth_size(frames)
+    known, size = frames[0].color_intrinsics.size, _depth_size(frames)
     return known is not None and size is not None and not same_aspect(size, known)
 
 
@@ -176,10 +183,10 @@ def _depth_size(frames: tuple[RawFrame, ...]) -> tuple[int, int] | None:
     return None
 
 
-def _with_valid_poses(capture: Capture, path: Path, found: _Findings) -> Capture:
-    clean = clean_poses(np.stack([frame.camera_to_world for frame in capture.frames]), similarities=True)
+def _with_valid_poses(recording: Recording, path: Path, found: _Findings) -> Recording:
+    clean = clean_poses(np.stack([frame.camera_to_world for frame in recording.frames]), similarities=True)
     for reason, count in Counter(one for one in clean.reasons if one).items():
-        first = capture.frames[clean.reasons.index(reason)].id
+        first = recording.frames[clean.reasons.index(reason)].id
         found.repairs.append(
             f"{count} frames with an invalid pose ({reason}) were dropped, the first is {first}"
         )
@@ -197,21 +204,21 @@ def _with_valid_poses(capture: Capture, path: Path, found: _Findings) -> Capture
         )
     frames = tuple(
         replace(frame, camera_to_world=pose)
-        for frame, pose, valid in zip(capture.frames, clean.camera_to_world, clean.valid, strict=True)
+        for frame, pose, valid in zip(recording.frames, clean.camera_to_world, clean.valid, strict=True)
         if valid
     )
-    return replace(capture, frames=frames)
+    return replace(recording, frames=frames)
 
 
-def _turn(capture: Capture, limits: Limits, up: str, found: _Findings) -> Float[ndarray, "4 4"]:
+def _turn(recording: Recording, limits: Limits, up: str, found: _Findings) -> Float[ndarray, "4 4"]:
     """The rotation of the recording's frame into one with z up."""
     if up != "auto":
         found.notes.append(f"up: the {up} axis of the recording, as given")
         return turn_up(np.array(AXES[up]))
-    if capture.z_is_up:
+    if recording.z_is_up:
         found.notes.append("up: z, known from the layout")
         return np.eye(4)
-    estimate = _estimated_up(capture, limits)
+    estimate = _estimated_up(recording, limits)
     if estimate is None:
         found.notes.append("up: not clear, the recording's own axes are kept; see --up")
         return np.eye(4)
@@ -224,27 +231,27 @@ def _turn(capture: Capture, limits: Limits, up: str, found: _Findings) -> Float[
     return turn_up(vector)
 
 
-def _estimated_up(capture: Capture, limits: Limits) -> tuple[Float[ndarray, "3"], float] | None:
-    surveyed = choose_frames(capture.frames, 1, N_SURVEYED)
+def _estimated_up(recording: Recording, limits: Limits) -> tuple[Float[ndarray, "3"], float] | None:
+    surveyed = choose_frames(recording.frames, 1, N_SURVEYED)
     normals = [np.zeros((0, 3))]
     for raw in surveyed:
         try:
-            depth, _, intrinsics = load_depth(raw, capture, limits)
+            depth, _, intrinsics = load_depth(raw, recording, limits)
         except SceneError:
             continue
         step = max(max(depth.shape) // 64, 2)
-        seen = normals_of_depth(depth * capture.depth_scale, intrinsics, step)
+        seen = normals_of_depth(depth * recording.depth_scale, intrinsics, step)
         normals.append(seen @ raw.camera_to_world[:3, :3].T)
     poses = np.stack([raw.camera_to_world for raw in surveyed])
     return estimate_up(np.concatenate(normals), poses)
 
 
 def _frames(
-    capture: Capture, limits: Limits, turn: Float[ndarray, "4 4"], holdout: int, found: _Findings
+    recording: Recording, limits: Limits, turn: Float[ndarray, "4 4"], holdout: int, found: _Findings
 ) -> Iterator[PreparedFrame]:
-    for raw in capture.frames:
+    for raw in recording.frames:
         try:
-            loaded = load_frame(raw, capture, limits)
+            loaded = load_frame(raw, recording, limits)
         except SceneError as error:
             found.unreadable.append(SceneError(f"{raw.id}: {error.message}", error.fix))
             continue
@@ -259,7 +266,7 @@ def _frames(
             camera_to_world=turn @ raw.camera_to_world,
             color=loaded.color,
             depth=loaded.depth,
-            depth_scale=capture.depth_scale,
+            depth_scale=recording.depth_scale,
             held_out=held_out,
             color_file=loaded.jpeg,
             visible=loaded.visible,

@@ -10,7 +10,7 @@ from numpy import ndarray
 
 from ponderv2.checks.agreement import Samples, sample_depth, spread_frames
 from ponderv2.checks.check import cause_without_points
-from ponderv2.datasets.recordings import Capture
+from ponderv2.datasets.recordings import Recording
 from ponderv2.datasets.registered_frames import Limits, load_depth
 from ponderv2.errors import SceneError
 from ponderv2.io.colors import NO_COLOR_NOTE
@@ -84,12 +84,12 @@ def _normals(
 MOST_FRAMES = 16
 
 
-def no_points(path: Path, capture: Capture, limits: Limits, origin: Float64[ndarray, "3"]) -> SceneError:
+def no_points(path: Path, recording: Recording, limits: Limits, origin: Float64[ndarray, "3"]) -> SceneError:
     """The error to raise; names the reading under which the frames agree, if there is one.
 
-    `origin`: metres, subtracted already from the poses of the capture.
+    `origin`: metres, subtracted already from the poses of the recording.
     """
-    cause = cause_without_points(_samples(capture, limits, origin))
+    cause = cause_without_points(_samples(recording, limits, origin))
     if not cause:
         return SceneError(
             f"{path}: the scene has no points, as no two frames see a surface at one place",
@@ -101,17 +101,17 @@ def no_points(path: Path, capture: Capture, limits: Limits, origin: Float64[ndar
     )
 
 
-def _samples(capture: Capture, limits: Limits, origin: Float64[ndarray, "3"]) -> list[Samples]:
+def _samples(recording: Recording, limits: Limits, origin: Float64[ndarray, "3"]) -> list[Samples]:
     moved = np.eye(4)
     moved[:3, 3] = -origin
     found = []
-    for index in spread_frames(len(capture.frames), MOST_FRAMES):
-        raw = capture.frames[index]
+    for index in spread_frames(len(recording.frames), MOST_FRAMES):
+        raw = recording.frames[index]
         try:
-            depth, _, intrinsics = load_depth(raw, capture, limits)
+            depth, _, intrinsics = load_depth(raw, recording, limits)
         except SceneError:
             continue
-        metres = depth.astype(np.float64) * capture.depth_scale
+        metres = depth.astype(np.float64) * recording.depth_scale
         pose = np.asarray(raw.camera_to_world, np.float64)
         found.append(sample_depth(metres, intrinsics, pose, 1000, recording_to_scene=moved))
     return found

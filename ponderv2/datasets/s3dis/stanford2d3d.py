@@ -18,11 +18,11 @@ from jaxtyping import Float64, Int, UInt16
 from numpy import ndarray
 
 from ponderv2.datasets.camera_text import read_matrix, read_pose
-from ponderv2.datasets.recordings import Capture, PictureFile, RawFrame
+from ponderv2.datasets.recordings import ImageFile, RawFrame, Recording
 from ponderv2.datasets.registered_frames import Limits, LoadedFrame, load_frame
 from ponderv2.datasets.s3dis.config import S3disConfig
 from ponderv2.errors import SceneError
-from ponderv2.geometry.intrinsics import Lens, pinhole, rays_of
+from ponderv2.geometry.intrinsics import Intrinsics, pinhole, rays_of
 from ponderv2.geometry.poses import clean_poses
 from ponderv2.io.text import read_json
 from ponderv2.scenes.prepared import PreparedFrame
@@ -121,7 +121,7 @@ def _room_name(value: str, area: str) -> str:
     return parts["room"] if parts and parts["area"] == area.rsplit("_", 1)[-1] else value
 
 
-def read_view_lens(path: Path) -> Lens:
+def read_view_intrinsics(path: Path) -> Intrinsics:
     """Pinhole and distortion of a camera. Raises SceneError when the file does not hold eleven numbers."""
     values = read_matrix(path, (1, 11), (11, 1)).ravel()
     first, second, fx, fy, cx, cy, k1, k2, p1, p2, k3 = (float(one) for one in values)
@@ -130,7 +130,7 @@ def read_view_lens(path: Path) -> Lens:
     # Width and height are met in both orders; the optical axis meets the picture near its middle.
     wide = abs(2 * cx - first) <= abs(2 * cx - second)
     size = (int(first), int(second)) if wide else (int(second), int(first))
-    return Lens(pinhole(fx, fy, cx, cy), size, (k1, k2, p1, p2, k3))
+    return Intrinsics(pinhole(fx, fy, cx, cy), size, (k1, k2, p1, p2, k3))
 
 
 @dataclass
@@ -209,9 +209,9 @@ def view_pose(view: RawView) -> Float64[ndarray, "4 4"]:
 
 def _load(view: RawView, limits: Limits) -> tuple[Float64[ndarray, "4 4"], LoadedFrame]:
     pose = view_pose(view)
-    lens = read_view_lens(view.intrinsics)
-    raw = RawFrame(view.id, PictureFile(view.color), PictureFile(view.depth), pose, lens, lens)
-    return pose, load_frame(raw, Capture("2d3ds", (raw,), DEPTH_SCALE), limits)
+    intrinsics = read_view_intrinsics(view.intrinsics)
+    raw = RawFrame(view.id, ImageFile(view.color), ImageFile(view.depth), pose, intrinsics, intrinsics)
+    return pose, load_frame(raw, Recording("2d3ds", (raw,), DEPTH_SCALE), limits)
 
 
 def only_room(

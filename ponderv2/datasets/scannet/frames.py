@@ -13,13 +13,13 @@ import numpy as np
 from jaxtyping import Float, Int, UInt16
 from numpy import ndarray
 
-from ponderv2.datasets.recordings import Capture, RawFrame
+from ponderv2.datasets.recordings import RawFrame, Recording
 from ponderv2.datasets.registered_frames import Limits, load_frame, seen_pixels
 from ponderv2.datasets.rgbd.layouts import scannet as exported
 from ponderv2.datasets.rgbd.layouts import sens as sens_file
 from ponderv2.datasets.scannet.config import ScannetConfig
 from ponderv2.errors import SceneError
-from ponderv2.geometry.intrinsics import Lens
+from ponderv2.geometry.intrinsics import Intrinsics
 from ponderv2.geometry.poses import clean_poses
 from ponderv2.geometry.registration import sample_nearest
 from ponderv2.io.images import decode_integers, encoded_size
@@ -116,23 +116,23 @@ class LabelZip:
         self.archive.close()
 
 
-def find_capture(folder: Path, name: str) -> Capture | None:
+def find_recording(folder: Path, name: str) -> Recording | None:
     """The scene's recording: its .sens file, else an exported folder; None when there is neither.
 
     ScanNet's colour and depth count as one camera of two sizes, as in all published work.
     """
     sens = folder / f"{name}.sens"
     if sens.is_file():
-        capture = sens_file.read(sens)
+        recording = sens_file.read(sens)
     elif exported.matches(folder):
-        capture = exported.read(folder)
+        recording = exported.read(folder)
     else:
         return None
-    if any(frame.depth_lens.intrinsics[1, 1] < 0 for frame in capture.frames):
+    if any(frame.depth_intrinsics.matrix[1, 1] < 0 for frame in recording.frames):
         raise SceneError(
             f"the depth camera of {folder} has fy below zero", fix="no ScanNet camera has: copy it again"
         )
-    return replace(capture, depth_to_color=None)
+    return replace(recording, depth_to_color=None)
 
 
 def find_labels(folder: Path, name: str) -> Path | None:
@@ -141,11 +141,11 @@ def find_labels(folder: Path, name: str) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def chosen_frames(capture: Capture, config: ScannetConfig, found: FrameFindings) -> tuple[RawFrame, ...]:
+def chosen_frames(recording: Recording, config: ScannetConfig, found: FrameFindings) -> tuple[RawFrame, ...]:
     """Tracked frames, `stride` recorded frames apart by their numbers."""
     chosen: list[RawFrame] = []
     last = -config.stride
-    for number, frame in sorted(((_number(one), one) for one in capture.frames), key=lambda pair: pair[0]):
+    for number, frame in sorted(((_number(one), one) for one in recording.frames), key=lambda pair: pair[0]):
         if number - last >= config.stride:
             chosen.append(frame)
             last = number
@@ -167,7 +167,7 @@ def chosen_frames(capture: Capture, config: ScannetConfig, found: FrameFindings)
 
 
 def prepared_frames(
-    capture: Capture,
+    recording: Recording,
     config: ScannetConfig,
     labels: FrameLabels | None,
     transform: Float[ndarray, "4 4"],
@@ -175,9 +175,9 @@ def prepared_frames(
 ) -> Iterator[PreparedFrame]:
     """Colour resized to depth, one frame in memory at a time; cameras after x' = transform x."""
     limits = Limits(config.depth_min, config.depth_max, config.max_image_size)
-    for raw in chosen_frames(capture, config, found):
+    for raw in chosen_frames(recording, config, found):
         try:
-            loaded = load_frame(raw, capture, limits)
+            loaded = load_frame(raw, recording, limits)
         except SceneError as error:
             found.unreadable.append(error.message)
             continue
@@ -198,7 +198,7 @@ def prepared_frames(
             camera_to_world=transform @ raw.camera_to_world,
             color=loaded.color,
             depth=loaded.depth,
-            depth_scale=capture.depth_scale,
+            depth_scale=recording.depth_scale,
             semantic=semantic,
             held_out=config.holdout > 0 and found.n_frames % config.holdout == 0,
             color_file=loaded.jpeg,
@@ -221,19 +221,21 @@ class FrameLabels:
         except SceneError as error:
             found.bad_labels.append(error.message)
             return None
-        return None if ids is None else self.class_of_id[_as_seen(ids, raw.color_lens, intrinsics, shape)]
+        return (
+            None if ids is None else self.class_of_id[_as_seen(ids, raw.color_intrinsics, intrinsics, shape)]
+        )
 
 
 def _as_seen(
     ids: UInt16[ndarray, "row column"],
-    lens: Lens,
+    camera: Intrinsics,
     intrinsics: Float[ndarray, "3 3"],
     shape: tuple[int, ...],
 ) -> UInt16[ndarray, "height width"]:
     """Label ids of the nearest pixels, registered to the depth camera as the colours are."""
     height, width = shape
     size = (ids.shape[1], ids.shape[0])
-    pixel = seen_pixels(lens, size, intrinsics, (width, height))
+    pixel = seen_pixels(camera, size, intrinsics, (width, height))
     if pixel is not None:
         return sample_nearest(ids, pixel)
     row = ((np.arange(height) + 0.5) * (size[1] / height)).astype(np.int64)

@@ -15,8 +15,8 @@ from ponderv2.datasets.scannet.frames import (
     FrameFindings,
     FrameLabels,
     LabelZip,
-    find_capture,
     find_labels,
+    find_recording,
     prepared_frames,
 )
 from ponderv2.datasets.scannet.labels import (
@@ -108,13 +108,13 @@ def prepare_scene(
     labels = VertexLabels({}) if table is None else _vertex_labels(files, len(bare.coord), table)
     cloud = replace(bare, labels=labels.arrays)
     found = FrameFindings()
-    capture = find_capture(files.folder, files.name) if config.frames else None
-    if capture is None:
+    recording = find_recording(files.folder, files.name) if config.frames else None
+    if recording is None:
         found.notes.append("points only" if not config.frames else "no .sens file and no exported frames")
         frames = iter(())
     else:
         shown = _frame_labels(files, config, table, found)
-        frames = prepared_frames(capture, config, shown, transform, found)
+        frames = prepared_frames(recording, config, shown, transform, found)
 
     def surface() -> Surface:
         more, repairs = found.summary()

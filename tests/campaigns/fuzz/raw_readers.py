@@ -94,12 +94,12 @@ def seven_scenes(folder: Path) -> None:
 
 
 def intrinsics(folder: Path) -> Read:
-    from ponderv2.datasets.camera_text import read_lens, read_matrix
+    from ponderv2.datasets.camera_text import read_intrinsics, read_matrix
 
     def run(data: bytes) -> None:
         path = folder / ("camera.json" if data[:1] == b"{" else "camera.txt")
         path.write_bytes(data)
-        read_lens(path).at_size(640, 480)
+        read_intrinsics(path).at_size(640, 480)
         read_matrix(path, (4, 4))
 
     return run
@@ -122,10 +122,10 @@ def obj(path: Path) -> None:
 
 
 def view(folder: Path) -> None:
-    from ponderv2.datasets.s3dis.stanford2d3d import RawView, read_view_lens, view_pose
+    from ponderv2.datasets.s3dis.stanford2d3d import RawView, read_view_intrinsics, view_pose
 
     view = RawView(folder, "camera", "1", "2")
-    read_view_lens(view.intrinsics)
+    read_view_intrinsics(view.intrinsics)
     view_pose(view)
 
 

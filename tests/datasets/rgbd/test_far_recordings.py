@@ -133,11 +133,11 @@ def test_a_far_mesh_moves_with_the_cameras(tmp_path: Path):
     coord[:, 2] = 0.0
     mesh = own_ply(coord + UTM, COLORS, "uchar", "red green blue")
     (tmp_path / "in" / "room0_mesh.ply").write_bytes(mesh)
-    capture = LAYOUTS["replica"].read(tmp_path / "in" / "room0")
-    assert capture.cloud is not None
+    recording = LAYOUTS["replica"].read(tmp_path / "in" / "room0")
+    assert recording.cloud is not None
     store = SceneStore.create(tmp_path / "out", DatasetInfo("rooms", splits=("train",)))
     config = RgbdConfig(path=tmp_path / "in" / "room0", up="z", holdout=0)
-    store.write("train", "room", prepare_recording(capture, tmp_path, config))
+    store.write("train", "room", prepare_recording(recording, tmp_path, config))
     scene = store.read("room", "train")
     origin = np.array(scene.cloud.origin)
     assert np.abs(scene.cloud.coord.double().numpy() + origin - UTM - coord).max() < 1e-6

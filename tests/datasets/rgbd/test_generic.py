@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from ponderv2.datasets.recordings import Capture
+from ponderv2.datasets.recordings import Recording
 from ponderv2.datasets.rgbd.config import GenericConfig, RgbdConfig
 from ponderv2.datasets.rgbd.layouts import LAYOUTS, detect_layout
 from ponderv2.datasets.rgbd.pose_conventions import FILE_FROM_OPENCV
@@ -98,18 +98,18 @@ def row_of(pose: np.ndarray, form: Form) -> str:
     return " ".join(f"{x:.9f}" for x in values[form.rows])
 
 
-def read(root: Path, **settings) -> Capture:
+def read(root: Path, **settings) -> Recording:
     (job,) = find(RgbdConfig.model_validate({"path": root, "layout": "generic", **settings})).jobs
     return LAYOUTS["generic"].read(job.path, job.config)
 
 
-def assert_is_the_room(capture: Capture, error: float = 2e-8, colored: bool = True) -> None:
-    assert len(capture.frames) == len(SHOTS)
-    for frame, shot in zip(capture.frames, SHOTS, strict=True):
+def assert_is_the_room(recording: Recording, error: float = 2e-8, colored: bool = True) -> None:
+    assert len(recording.frames) == len(SHOTS)
+    for frame, shot in zip(recording.frames, SHOTS, strict=True):
         assert np.abs(frame.camera_to_world - shot.pose).max() < error
-        metres = frame.depth.depth().astype(np.float64) * capture.depth_scale
-        assert np.abs(metres - shot.depth).max() < 0.6 * max(capture.depth_scale, 1e-6) + 1e-6
-        assert np.allclose(frame.depth_lens.at_size(box_room.WIDTH, box_room.HEIGHT), box_room.K)
+        metres = frame.depth.depth().astype(np.float64) * recording.depth_scale
+        assert np.abs(metres - shot.depth).max() < 0.6 * max(recording.depth_scale, 1e-6) + 1e-6
+        assert np.allclose(frame.depth_intrinsics.at_size(box_room.WIDTH, box_room.HEIGHT), box_room.K)
         assert (frame.color is not None) == colored
         if frame.color is not None:
             assert np.array_equal(frame.color.color().rgb, shot.color)
@@ -146,17 +146,17 @@ UNIT_IS_OPEN = ("TUM", "1/5000 m", "floats in metres", "floats in millimetres", 
 def test_every_form_is_decided_by_the_depth_images(tmp_path: Path, name: str):
     form = FORMS[name]
     known = {} if name in UNIT_IS_OPEN else {"depth_scale": form.depth_unit}
-    capture = read(write(tmp_path, form), **known)
-    assert_is_the_room(capture)
-    said = next(note for note in capture.notes if "read as" in note)
+    recording = read(write(tmp_path, form), **known)
+    assert_is_the_room(recording)
+    said = next(note for note in recording.notes if "read as" in note)
     assert FORMS[name].direction.replace("_", "-") in said and "% of the depths agree" in said
 
 
 @pytest.mark.parametrize("name", ["TUM", "world-to-camera", "a file each"])
 def test_a_recording_without_colour_is_read_with_depth_alone(tmp_path: Path, name: str):
-    capture = read(write(tmp_path, replace(FORMS[name], color=None)), depth_scale=0.001)
-    assert_is_the_room(capture, colored=False)
-    assert "depth alone" in capture.notes[0]
+    recording = read(write(tmp_path, replace(FORMS[name], color=None)), depth_scale=0.001)
+    assert_is_the_room(recording, colored=False)
+    assert "depth alone" in recording.notes[0]
 
 
 def test_what_is_given_is_not_questioned(tmp_path: Path):
@@ -164,9 +164,9 @@ def test_what_is_given_is_not_questioned(tmp_path: Path):
         tmp_path, Form("t q w first", direction="world_to_camera", axes="opengl", depth_unit=1 / 4000)
     )
     told = {"quaternion": "wxyz", "direction": "world_to_camera", "axes": "opengl"}
-    capture = read(root, generic=told, depth_scale=1 / 4000)
-    assert_is_the_room(capture)
-    assert any("as given" in note for note in capture.notes)
+    recording = read(root, generic=told, depth_scale=1 / 4000)
+    assert_is_the_room(recording)
+    assert any("as given" in note for note in recording.notes)
     wrong = read(root, generic={**told, "axes": "opencv"}, depth_scale=1 / 4000)
     assert np.abs(wrong.frames[0].camera_to_world - POSES[0]).max() > 0.1
 
@@ -221,8 +221,8 @@ def test_a_turning_camera_leaves_the_unit_open_and_only_that(tmp_path: Path):
     with pytest.raises(SceneError, match="cannot decide") as caught:
         read(tmp_path)
     assert "--depth-scale" in str(caught.value.fix) and "--quaternion" not in str(caught.value.fix)
-    capture = read(tmp_path, depth_scale=0.001)
-    assert np.abs(capture.frames[5].camera_to_world[:3, :3] - turns[5][:3, :3]).max() < 1e-6
+    recording = read(tmp_path, depth_scale=0.001)
+    assert np.abs(recording.frames[5].camera_to_world[:3, :3] - turns[5][:3, :3]).max() < 1e-6
 
 
 BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
@@ -261,10 +261,10 @@ def test_names_of_folders_and_files_can_be_given(tmp_path: Path):
     root = write(tmp_path, Form(color="left/{}.png", depth="sensor/{}.png", poses="a.txt"))
     write(tmp_path, Form(rows="3x4", color="right/{}.png", depth="sensor/{}.png", poses="b.txt"))
     told = {"color": "right", "depth": "sensor", "poses": "b.txt"}
-    capture = read(root, generic=told)
-    assert_is_the_room(capture)
-    assert capture.frames[0].color is not None and "right" in capture.frames[0].color.name
-    assert "sensor" in capture.notes[0] and "b.txt" in capture.notes[0]
+    recording = read(root, generic=told)
+    assert_is_the_room(recording)
+    assert recording.frames[0].color is not None and "right" in recording.frames[0].color.name
+    assert "sensor" in recording.notes[0] and "b.txt" in recording.notes[0]
     assert_is_the_room(read(root, generic={**told, "color": "none"}), colored=False)
     with pytest.raises(SceneError, match="no images"):
         read(root, generic={**told, "depth": "depht"})
@@ -277,9 +277,11 @@ def test_intrinsics_of_larger_colour_images_are_known_by_their_middle(tmp_path: 
         large = box_room.shoot(shot.pose, double, (2 * box_room.WIDTH, 2 * box_room.HEIGHT))
         Image.fromarray(large.color).save(root / f"rgb/{index:04d}.png")
     np.savetxt(root / "intrinsics.txt", double)
-    capture = read(root)
-    assert np.allclose(capture.frames[0].depth_lens.at_size(box_room.WIDTH, box_room.HEIGHT), box_room.K)
-    assert any("colour images of 160 x 120" in note for note in capture.notes)
+    recording = read(root)
+    assert np.allclose(
+        recording.frames[0].depth_intrinsics.at_size(box_room.WIDTH, box_room.HEIGHT), box_room.K
+    )
+    assert any("colour images of 160 x 120" in note for note in recording.notes)
     given = tmp_path / "k.txt"
     np.savetxt(given, double)
     for option in ({}, {"intrinsics": given}):  # the file beside the images, and the same one named
@@ -308,12 +310,12 @@ def test_masks_of_the_same_names_hide(tmp_path: Path):
         values = np.full((box_room.HEIGHT, box_room.WIDTH), 255, np.uint8)
         values[:, : index + 1] = 0
         Image.fromarray(values).save(root / f"masks/{index:04d}.png")
-    capture = read(root, depth_scale=0.001)
-    assert_is_the_room(capture)
+    recording = read(root, depth_scale=0.001)
+    assert_is_the_room(recording)
     hidden = [
-        None if one.mask is None else int((~one.mask.visible()).any(axis=0).sum()) for one in capture.frames
+        None if one.mask is None else int((~one.mask.visible()).any(axis=0).sum()) for one in recording.frames
     ]
-    assert hidden == [1, 2, 3, 4, 5, None, None, None] and any("masks" in note for note in capture.notes)
+    assert hidden == [1, 2, 3, 4, 5, None, None, None] and any("masks" in note for note in recording.notes)
 
 
 def test_the_folder_of_record3d_is_read_with_its_own_files(tmp_path: Path):
@@ -328,8 +330,8 @@ def test_the_folder_of_record3d_is_read_with_its_own_files(tmp_path: Path):
     (root / "metadata.json").write_text(
         json.dumps({"K": box_room.K.T.ravel().tolist(), "poses": rows, **size})
     )
-    capture = read(root, generic={"poses": "metadata.json"}, intrinsics=root / "metadata.json")
-    assert_is_the_room(capture)
+    recording = read(root, generic={"poses": "metadata.json"}, intrinsics=root / "metadata.json")
+    assert_is_the_room(recording)
 
 
 def test_several_recordings_are_read_each(tmp_path: Path):
@@ -353,9 +355,9 @@ def test_real_frames_of_a_kitchen_tell_how_their_poses_are_written(tmp_path: Pat
         rows.append(row_of(truth[-1], Form("t q w first", direction="world_to_camera", axes="opengl")))
     (tmp_path / "poses.txt").write_text("\n".join(rows))
     (tmp_path / "intrinsics.txt").write_text((source / "camera-intrinsics.txt").read_text())
-    capture = read(tmp_path)
-    assert capture.depth_scale == 0.001
-    assert np.abs(np.stack([one.camera_to_world for one in capture.frames]) - truth).max() < 1e-3
+    recording = read(tmp_path)
+    assert recording.depth_scale == 0.001
+    assert np.abs(np.stack([one.camera_to_world for one in recording.frames]) - truth).max() < 1e-3
 
 
 def test_it_is_never_taken_unasked(tmp_path: Path):

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from ponderv2.datasets.recordings import Capture
+from ponderv2.datasets.recordings import Recording
 from ponderv2.datasets.rgbd.config import PairingConfig, RgbdConfig
 from ponderv2.datasets.rgbd.layouts import LAYOUTS, detect_layout
 from ponderv2.datasets.rgbd.reader import find
@@ -22,18 +22,18 @@ from tests.scenes.box_room import K, Shot, shots
 START = 1305031102.1753
 
 
-def read(root: Path, layout: str, config: RgbdConfig = RgbdConfig()) -> Capture:
+def read(root: Path, layout: str, config: RgbdConfig = RgbdConfig()) -> Recording:
     """Recognised and read."""
     assert detect_layout(root) == layout
     return LAYOUTS[layout].read(root, config)
 
 
-def which(capture: Capture, taken: list[Shot]) -> list[int]:
+def which(recording: Recording, taken: list[Shot]) -> list[int]:
     """For every frame the photograph that pose, depth and colour are from: one and the same."""
     found = []
-    for frame in capture.frames:
+    for frame in recording.frames:
         by_pose = [np.abs(frame.camera_to_world - shot.pose).max() for shot in taken]
-        depth = frame.depth.depth() * capture.depth_scale
+        depth = frame.depth.depth() * recording.depth_scale
         by_depth = [np.abs(depth - shot.depth).mean() for shot in taken]
         assert min(by_pose) < 1e-5 and min(by_depth) < 1e-3
         index = int(np.argmin(by_pose))
@@ -78,11 +78,11 @@ def test_images_named_by_seconds_go_by_time_and_their_log_by_order(tmp_path: Pat
     times = [START + n / 30 for n in range(6)]
     names = [f"{t:.6f}" for t in times], [f"{t + 0.004:.6f}" for t in times]
     write_open3d(tmp_path, taken, *names, list(range(6)))
-    capture = read(tmp_path, "redwood")
-    assert which(capture, taken) == list(range(6))
-    assert len({frame.id for frame in capture.frames}) == 6
-    assert any("by time (s" in note for note in capture.notes) and any(
-        "by order" in note for note in capture.notes
+    recording = read(tmp_path, "redwood")
+    assert which(recording, taken) == list(range(6))
+    assert len({frame.id for frame in recording.frames}) == 6
+    assert any("by time (s" in note for note in recording.notes) and any(
+        "by order" in note for note in recording.notes
     )
 
 
@@ -123,11 +123,11 @@ def test_names_of_several_kinds_in_one_export(tmp_path: Path):
     (tmp_path / "room/color/.hidden.jpg").write_bytes(b"x")
     (tmp_path / "room/color/notes.txt").write_text("x")
     (tmp_path / "room/pose/5.txt").unlink()
-    capture = read(tmp_path / "room", "scannet")
-    assert which(capture, taken) == [n for n in range(12) if n != 5]
-    assert any("12 files of depth are masks" in note for note in capture.notes)
-    assert any("notes.txt" in note for note in capture.notes)
-    assert any("1 frames without pose were left out (frame_000005)" in repair for repair in capture.repairs)
+    recording = read(tmp_path / "room", "scannet")
+    assert which(recording, taken) == [n for n in range(12) if n != 5]
+    assert any("12 files of depth are masks" in note for note in recording.notes)
+    assert any("notes.txt" in note for note in recording.notes)
+    assert any("1 frames without pose were left out (frame_000005)" in repair for repair in recording.repairs)
 
 
 def test_two_kinds_of_files_for_one_frame_are_refused(tmp_path: Path):
@@ -143,9 +143,9 @@ def test_poses_of_every_second_frame_leave_the_others_out_and_say_so(tmp_path: P
     box_room.write_7scenes(tmp_path, taken)
     for index in (1, 3, 5):
         (tmp_path / f"frame-{index:06d}.pose.txt").unlink()
-    capture = read(tmp_path, "7scenes")
-    assert which(capture, taken) == [0, 2, 4]
-    assert any("3 frames without pose" in repair for repair in capture.repairs)
+    recording = read(tmp_path, "7scenes")
+    assert which(recording, taken) == [0, 2, 4]
+    assert any("3 frames without pose" in repair for repair in recording.repairs)
 
 
 # Timestamps
@@ -187,14 +187,14 @@ def nanoseconds(t: float) -> str:
 def test_lists_in_other_units_are_read(tmp_path: Path, images, tracker):
     taken = shots(6)
     write_lists(tmp_path, taken, images, tracker)
-    capture = read(tmp_path, "tum")
-    assert which_near(capture, taken) == list(range(6))
+    recording = read(tmp_path, "tum")
+    assert which_near(recording, taken) == list(range(6))
 
 
-def which_near(capture: Capture, taken: list[Shot]) -> list[int]:
+def which_near(recording: Recording, taken: list[Shot]) -> list[int]:
     """As `which`, with poses that were rounded to microseconds."""
     return [int(np.argmin([np.abs(frame.camera_to_world - shot.pose).max() for shot in taken]))
-            for frame in capture.frames
+            for frame in recording.frames
             if min(np.abs(frame.camera_to_world - shot.pose).max() for shot in taken) < 1e-3]  # fmt: skip
 
 
@@ -215,17 +215,17 @@ def test_a_header_decides_the_order_of_a_quaternion(tmp_path: Path, header: str)
         words = line.split()
         rows.append(comma.join([*words[:4], words[7], *words[4:7]]))
     (tmp_path / "groundtruth.txt").write_text("\n".join([header, *rows]) + "\n")
-    capture = read(tmp_path, "tum")
-    assert which(capture, taken) == list(range(5))
-    assert any("by the names of its columns" in note for note in capture.notes)
+    recording = read(tmp_path, "tum")
+    assert which(recording, taken) == list(range(5))
+    assert any("by the names of its columns" in note for note in recording.notes)
 
 
 def test_frame_numbers_in_place_of_times(tmp_path: Path):
     taken = shots(6)
     write_lists(tmp_path, taken, lambda t: f"{(t - START) * 30 + 1:.0f}", apart=0.0)
-    capture = read(tmp_path, "tum")
-    assert which(capture, taken) == list(range(6))
-    assert [frame.id for frame in capture.frames] == ["1", "2", "3", "4", "5", "6"]
+    recording = read(tmp_path, "tum")
+    assert which(recording, taken) == list(range(6))
+    assert [frame.id for frame in recording.frames] == ["1", "2", "3", "4", "5", "6"]
 
 
 @pytest.mark.parametrize("order", ["color first", "depth first"])
@@ -237,9 +237,9 @@ def test_one_list_of_associations_is_enough(tmp_path: Path, order: str):
     (tmp_path / "associations.txt").write_text("\n".join(" ".join(pair) for pair in pairs))
     for name in ("rgb.txt", "depth.txt"):
         (tmp_path / name).unlink()
-    capture = read(tmp_path, "tum")
-    assert which(capture, taken) == list(range(5))
-    assert any("associations.txt" in note for note in capture.notes)
+    recording = read(tmp_path, "tum")
+    assert which(recording, taken) == list(range(5))
+    assert any("associations.txt" in note for note in recording.notes)
 
 
 def test_lists_that_are_doubled_and_out_of_order(tmp_path: Path):
@@ -250,10 +250,10 @@ def test_lists_that_are_doubled_and_out_of_order(tmp_path: Path):
     (tmp_path / "depth.txt").write_text("\n".join([*pairs[::-1], *pairs]))
     truth = (tmp_path / "groundtruth.txt").read_text().splitlines()
     (tmp_path / "groundtruth.txt").write_text("\n".join(truth[::-1]))
-    capture = read(tmp_path, "tum")
-    assert which(capture, taken) == list(range(5))
-    assert any("5 repeated lines of depth images" in repair for repair in capture.repairs)
-    assert any("order of time" in note for note in capture.notes)
+    recording = read(tmp_path, "tum")
+    assert which(recording, taken) == list(range(5))
+    assert any("5 repeated lines of depth images" in repair for repair in recording.repairs)
+    assert any("order of time" in note for note in recording.notes)
 
 
 def test_folders_named_by_time_beside_poses_need_no_list(tmp_path: Path):
@@ -269,17 +269,17 @@ def test_frames_without_a_pose_near_are_left_out_and_the_gap_is_a_setting(tmp_pa
     write_lists(tmp_path, taken, seconds)
     lines = (tmp_path / "groundtruth.txt").read_text().splitlines()
     (tmp_path / "groundtruth.txt").write_text("\n".join(lines[:3] + lines[7:]))  # poses 2, 3, 4, 5 are lost
-    capture = read(tmp_path, "tum")
-    assert which(capture, taken) == [0, 1, 6, 7]
-    assert any("4 frames without pose" in repair and "0.15 s" in repair for repair in capture.repairs)
+    recording = read(tmp_path, "tum")
+    assert which(recording, taken) == [0, 1, 6, 7]
+    assert any("4 frames without pose" in repair and "0.15 s" in repair for repair in recording.repairs)
     longer = RgbdConfig(pairing=PairingConfig(pose_gap=0.2))
-    capture = read(tmp_path, "tum", longer)
-    assert len(capture.frames) == 8
-    middle = (capture.frames[3].camera_to_world[:3, 3] - taken[1].pose[:3, 3]) @ np.linalg.pinv(
+    recording = read(tmp_path, "tum", longer)
+    assert len(recording.frames) == 8
+    middle = (recording.frames[3].camera_to_world[:3, 3] - taken[1].pose[:3, 3]) @ np.linalg.pinv(
         (taken[6].pose[:3, 3] - taken[1].pose[:3, 3])[None]
     )
     assert float(middle[0]) == pytest.approx(0.4, abs=1e-5)  # two of five steps along the line
-    assert any("4 interpolated" in note for note in capture.notes)
+    assert any("4 interpolated" in note for note in recording.notes)
 
 
 def test_replica_numbered_from_1_and_thinned_out(tmp_path: Path):
@@ -292,9 +292,9 @@ def test_replica_numbered_from_1_and_thinned_out(tmp_path: Path):
                 (root / f"results/{kind}{index:06d}.{ending}").rename(
                     root / f"results/{kind}{number:06d}.{ending}"
                 )
-        capture = read(root, "replica")
-        assert which(capture, taken) == list(range(6))
-        assert [frame.id for frame in capture.frames] == [f"{number:06d}" for number in numbers]
+        recording = read(root, "replica")
+        assert which(recording, taken) == list(range(6))
+        assert [frame.id for frame in recording.frames] == [f"{number:06d}" for number in numbers]
 
 
 # Cameras beside the data
@@ -304,10 +304,10 @@ def test_the_info_of_the_cpp_reader_is_read(tmp_path: Path):
     taken = shots(3)
     box_room.write_bundlefusion(tmp_path, taken)
     (tmp_path / "info.txt").rename(tmp_path / "_info.txt")
-    capture = read(tmp_path, "bundlefusion")
-    assert which(capture, taken) == [0, 1, 2]
-    assert np.allclose(capture.frames[0].depth_lens.intrinsics, K)
-    assert any("_info.txt" in note for note in capture.notes)
+    recording = read(tmp_path, "bundlefusion")
+    assert which(recording, taken) == [0, 1, 2]
+    assert np.allclose(recording.frames[0].depth_intrinsics.matrix, K)
+    assert any("_info.txt" in note for note in recording.notes)
     text = (tmp_path / "_info.txt").read_text()
     (tmp_path / "info.txt").write_text(text.replace("70.0", "71.0"))
     other = read(tmp_path, "bundlefusion")
@@ -322,10 +322,10 @@ def test_cameras_of_an_export_under_other_names(tmp_path: Path, name: str):
     wide = np.eye(4)
     wide[:3, :3] = K
     np.savetxt(tmp_path / name, wide)
-    capture = read(tmp_path, "scannet")
-    assert which(capture, taken) == [0, 1, 2]
-    assert np.allclose(capture.frames[0].depth_lens.intrinsics, K)
-    assert any(name in note for note in capture.notes)
+    recording = read(tmp_path, "scannet")
+    assert which(recording, taken) == [0, 1, 2]
+    assert np.allclose(recording.frames[0].depth_intrinsics.matrix, K)
+    assert any(name in note for note in recording.notes)
 
 
 SIZED = {"width": 80, "height": 60}
@@ -355,12 +355,15 @@ def test_a_camera_beside_lists_is_used(tmp_path: Path, place: str, name: str):
     write_lists(root, taken, seconds)
     (root / place).mkdir(exist_ok=True)
     (root / place / name).write_text(CAMERA_FILES[name])
-    capture = read(root, "tum")
-    assert which(capture, taken) == [0, 1]
-    for frame in capture.frames:
-        assert np.allclose(frame.depth_lens.at_size(80, 60), K) and frame.color_lens is frame.depth_lens
-    assert any(name in note for note in capture.notes)
-    assert not capture.repairs
+    recording = read(root, "tum")
+    assert which(recording, taken) == [0, 1]
+    for frame in recording.frames:
+        assert (
+            np.allclose(frame.depth_intrinsics.at_size(80, 60), K)
+            and frame.color_intrinsics is frame.depth_intrinsics
+        )
+    assert any(name in note for note in recording.notes)
+    assert not recording.repairs
 
 
 def test_a_depth_scale_beside_the_images_is_used(tmp_path: Path):
@@ -371,9 +374,9 @@ def test_a_depth_scale_beside_the_images_is_used(tmp_path: Path):
     (tmp_path / "camera.yaml").write_text(
         "Camera.fx: 70\nCamera.fy: 62\nCamera.cx: 38.5\nCamera.cy: 30.5\ndepth_map_factor: 4000\n"
     )
-    capture = read(tmp_path, "redwood")
-    assert capture.depth_scale == pytest.approx(1 / 4000) and capture.unit_declared
-    assert which(capture, taken) == [0, 1]
+    recording = read(tmp_path, "redwood")
+    assert recording.depth_scale == pytest.approx(1 / 4000) and recording.unit_declared
+    assert which(recording, taken) == [0, 1]
 
 
 def test_contradicting_cameras_are_named_with_the_one_that_was_used(tmp_path: Path):
@@ -381,13 +384,13 @@ def test_contradicting_cameras_are_named_with_the_one_that_was_used(tmp_path: Pa
     (tmp_path / "calibration.txt").write_text("70 62 38.5 30.5\n")
     (tmp_path / "camera.txt").write_text("90 90 38.5 30.5\n")
     (tmp_path / "intrinsics.txt").write_text("this is no camera")
-    capture = read(tmp_path, "tum")
-    assert capture.frames[0].depth_lens.intrinsics[0, 0] == 70
-    (said,) = capture.repairs
+    recording = read(tmp_path, "tum")
+    assert recording.frames[0].depth_intrinsics.matrix[0, 0] == 70
+    (said,) = recording.repairs
     assert (
         "calibration.txt and camera.txt contradict each other" in said and "calibration.txt was used" in said
     )
-    assert any("intrinsics.txt holds no camera" in note for note in capture.notes)
+    assert any("intrinsics.txt holds no camera" in note for note in recording.notes)
 
 
 def test_a_camera_with_y_upwards_gives_the_room_and_no_mirror_image(tmp_path: Path):
@@ -408,8 +411,8 @@ def test_a_camera_with_y_upwards_gives_the_room_and_no_mirror_image(tmp_path: Pa
     surface = scene.surface()
     assert any("y of the cameras points up" in note for note in surface.notes)
     assert np.median(box_room.distance_to_room(surface.cloud.coord)) < 0.01
-    capture = LAYOUTS["tum"].read(config.path)
-    assert np.allclose(np.diag(capture.frames[0].depth_lens.intrinsics), (481.2, -480, 1))
+    recording = LAYOUTS["tum"].read(config.path)
+    assert np.allclose(np.diag(recording.frames[0].depth_intrinsics.matrix), (481.2, -480, 1))
 
 
 @pytest.mark.parametrize("layout", ["7scenes", "bundlefusion", "redwood", "replica", "scannet", "tum"])
@@ -421,9 +424,9 @@ def test_recordings_of_depth_alone_are_read(tmp_path: Path, layout: str):
             path.unlink()
     for name in ("color", "rgb"):
         shutil.rmtree(tmp_path / "room" / name, ignore_errors=True)
-    capture = read(tmp_path / "room", layout)
-    assert [frame.color for frame in capture.frames] == [None] * 4
-    assert which(capture, taken) == [0, 1, 2, 3]
+    recording = read(tmp_path / "room", layout)
+    assert [frame.color for frame in recording.frames] == [None] * 4
+    assert which(recording, taken) == [0, 1, 2, 3]
 
 
 def test_stride_and_holdout_follow_the_numbers_of_frames(tmp_path: Path):
@@ -529,8 +532,8 @@ def test_names_in_capitals_are_the_same_names(tmp_path: Path, layout: str):
             path.rename(path.with_name(path.name.upper()))
     for path in root.glob("INTRINSIC"):
         path.rename(root / "intrinsic")
-    capture = read(root, layout)
-    assert which(capture, taken) == [0, 1, 2]
+    recording = read(root, layout)
+    assert which(recording, taken) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("layout", ["replica", "redwood"])
@@ -552,8 +555,8 @@ def test_depth_tells_whether_poses_count_from_0_or_from_1(tmp_path: Path, layout
     if layout == "redwood":
         (tmp_path / "trajectory.log").write_text(log(every, list(range(12))))
     (tmp_path / "calibration.yaml").write_text("fx: 70\nfy: 62\ncx: 38.5\ncy: 30.5\ndepth_scale: 1000\n")
-    capture = read(tmp_path, layout)
+    recording = read(tmp_path, layout)
     first = 0 if truth == "counted from 1" else 1
-    assert which(capture, taken) == list(range(first, first + 9))
+    assert which(recording, taken) == list(range(first, first + 9))
     number = 1 if truth == "counted from 1" else 0
-    assert any(f"first pose is that of image {number}: so depth" in note for note in capture.notes)
+    assert any(f"first pose is that of image {number}: so depth" in note for note in recording.notes)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from ponderv2.datasets.camera_text import read_lens
+from ponderv2.datasets.camera_text import read_intrinsics
 from ponderv2.datasets.rgbd.pose_lists import read_poses
 from ponderv2.errors import SceneError
 from tests.scenes import box_room
@@ -171,8 +171,8 @@ def test_the_poses_of_record3d_are_read_from_its_metadata(tmp_path: Path):
     values["poses"] = np.concatenate([Q, T], axis=1).tolist()
     (tmp_path / "metadata.json").write_text(json.dumps(values))
     assert np.abs(read_poses(tmp_path / "metadata.json").matrices("xyzw") - POSES).max() < 1e-9
-    lens = read_lens(tmp_path / "metadata.json")
-    assert np.array_equal(lens.intrinsics, box_room.K) and lens.size == (80, 60)
+    intrinsics = read_intrinsics(tmp_path / "metadata.json")
+    assert np.array_equal(intrinsics.matrix, box_room.K) and intrinsics.size == (80, 60)
 
 
 def test_decimal_commas_are_known_beside_points_of_comments_and_of_names(tmp_path: Path):

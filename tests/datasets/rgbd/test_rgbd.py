@@ -13,7 +13,7 @@ from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.datasets.rgbd.layouts import LAYOUTS, detect_layout
 from ponderv2.datasets.rgbd.reader import find
 from ponderv2.errors import SceneError
-from ponderv2.geometry.intrinsics import Lens, distort, pinhole, same_camera
+from ponderv2.geometry.intrinsics import Intrinsics, distort, pinhole, same_camera
 from ponderv2.geometry.poses import clean_poses
 from ponderv2.io.depth_images import read_depth
 from tests.scenes import box_room
@@ -57,10 +57,10 @@ def test_a_forced_layout_that_does_not_fit_says_what_it_expects(tmp_path: Path):
 def test_colour_and_depth_counts_that_differ_are_reported(tmp_path: Path):
     box_room.write_redwood(tmp_path, box_room.shots(4))
     (tmp_path / "color/00001.jpg").unlink()
-    capture = LAYOUTS["redwood"].read(tmp_path)
-    assert [frame.id for frame in capture.frames] == ["00000", "00002", "00003"]
-    assert np.allclose(capture.frames[1].camera_to_world, box_room.poses(4)[2])
-    assert any("without colour" in repair for repair in capture.repairs)
+    recording = LAYOUTS["redwood"].read(tmp_path)
+    assert [frame.id for frame in recording.frames] == ["00000", "00002", "00003"]
+    assert np.allclose(recording.frames[1].camera_to_world, box_room.poses(4)[2])
+    assert any("without colour" in repair for repair in recording.repairs)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_damaged_file_of_a_recording_is_named(tmp_path: Path, layout: str, fil
 @pytest.mark.parametrize(("size", "focal"), [((0, 480), 525.0), ((640, 480), float("nan"))])
 def test_a_camera_that_cannot_be_is_a_mistake_in_the_files(size: tuple[int, int], focal: float):
     with pytest.raises(SceneError, match="camera"):
-        Lens(pinhole(focal, focal, 320.0, 240.0), size)
+        Intrinsics(pinhole(focal, focal, 320.0, 240.0), size)
 
 
 def test_a_colour_image_that_a_list_names_and_that_is_not_there_leaves_one_frame_out(tmp_path: Path):
@@ -154,9 +154,9 @@ def test_cameras_under_names_in_one_file_keep_distortion_and_size(tmp_path: Path
     (tmp_path / "calibration.json").write_text(json.dumps({"color": color, "depth": depth}))
     found = find_calibration(tmp_path)
     assert found.color is not None and found.depth is not None
-    assert np.array_equal(found.color.intrinsics, pinhole(525.0, 524.0, 319.5, 239.5))
+    assert np.array_equal(found.color.matrix, pinhole(525.0, 524.0, 319.5, 239.5))
     assert found.color.distortion == (0.1, 0.0, 0.0, -0.01, 0.0) and found.color.size == (640, 480)
-    assert np.array_equal(found.depth.intrinsics, pinhole(570.0, 571.0, 320.0, 240.0))
+    assert np.array_equal(found.depth.matrix, pinhole(570.0, 571.0, 320.0, 240.0))
     assert found.depth.size == (640, 480) and not any(found.depth.distortion)
 
 
@@ -170,8 +170,8 @@ def test_distortion_is_that_of_a_worked_example():
 
 
 def test_scannet_cameras_count_as_one_and_those_of_7scenes_do_not():
-    color = Lens(np.array([[1170.19, 0, 647.75], [0, 1170.19, 483.75], [0, 0, 1]]))
-    depth = Lens(np.array([[577.87, 0, 319.5], [0, 577.87, 239.5], [0, 0, 1]]))
+    color = Intrinsics(np.array([[1170.19, 0, 647.75], [0, 1170.19, 483.75], [0, 0, 1]]))
+    depth = Intrinsics(np.array([[577.87, 0, 319.5], [0, 577.87, 239.5], [0, 0, 1]]))
     assert same_camera(color, (1296, 968), depth, (640, 480))
-    other = Lens(np.array([[525.0, 0, 320], [0, 525.0, 240], [0, 0, 1]]))
+    other = Intrinsics(np.array([[525.0, 0, 320], [0, 525.0, 240], [0, 0, 1]]))
     assert not same_camera(other, (640, 480), depth, (640, 480))

@@ -54,22 +54,22 @@ def write(
 
 
 def poses_of(root: Path) -> np.ndarray:
-    capture = LAYOUTS["nerfstudio"].read(root)
+    recording = LAYOUTS["nerfstudio"].read(root)
     return clean_poses(
-        np.stack([one.camera_to_world for one in capture.frames]), similarities=True
+        np.stack([one.camera_to_world for one in recording.frames]), similarities=True
     ).camera_to_world
 
 
 def assert_is_the_room(root: Path, error: float = 1e-9) -> None:
-    capture = LAYOUTS["nerfstudio"].read(root)
-    assert len(capture.frames) == N
+    recording = LAYOUTS["nerfstudio"].read(root)
+    assert len(recording.frames) == N
     assert np.abs(poses_of(root) - np.stack(box_room.poses(N))).max() < error
-    for raw, shot in zip(capture.frames, SHOTS, strict=True):
+    for raw, shot in zip(recording.frames, SHOTS, strict=True):
         assert raw.color is None or np.array_equal(raw.color.color().rgb, shot.color)
         assert np.allclose(
-            raw.depth.depth() * capture.depth_scale, shot.depth, atol=0.51 * capture.depth_scale
+            raw.depth.depth() * recording.depth_scale, shot.depth, atol=0.51 * recording.depth_scale
         )
-        assert np.allclose(raw.depth_lens.at_size(box_room.WIDTH, box_room.HEIGHT), box_room.K)
+        assert np.allclose(raw.depth_intrinsics.at_size(box_room.WIDTH, box_room.HEIGHT), box_room.K)
 
 
 def masks(root: Path, name: str, hidden: int) -> np.ndarray:
@@ -96,10 +96,10 @@ def masks(root: Path, name: str, hidden: int) -> np.ndarray:
 def test_masks_hide_what_their_kind_of_file_says(tmp_path: Path, name: str, key: str, hidden: int):
     root = write(tmp_path, lambda one, i: {**one, "mask_path": key.format(i + 1)} if key else one)
     visible = masks(root, name, hidden)
-    capture = LAYOUTS["nerfstudio"].read(root)
-    for frame in capture.frames:
+    recording = LAYOUTS["nerfstudio"].read(root)
+    for frame in recording.frames:
         assert frame.mask is not None and np.array_equal(frame.mask.visible(), visible)
-    assert any("masks" in note for note in capture.notes)
+    assert any("masks" in note for note in recording.notes)
     (job,) = find(RgbdConfig(path=root, up="z", max_frames=1)).jobs
     depth = next(iter(job.prepare().frames)).depth
     assert np.array_equal(depth > 0, visible)
@@ -107,8 +107,8 @@ def test_masks_hide_what_their_kind_of_file_says(tmp_path: Path, name: str, key:
 
 def test_masks_that_are_not_there_hide_nothing_and_are_named(tmp_path: Path):
     root = write(tmp_path, lambda one, i: {**one, "mask_path": f"masks/{i}.png"})
-    capture = LAYOUTS["nerfstudio"].read(root)
-    assert capture.frames[0].mask is None and str(root / "masks/0.png") in capture.repairs[0]
+    recording = LAYOUTS["nerfstudio"].read(root)
+    assert recording.frames[0].mask is None and str(root / "masks/0.png") in recording.repairs[0]
 
 
 def test_entries_that_name_depth_alone_are_frames_without_colour(tmp_path: Path):
@@ -270,10 +270,12 @@ def test_what_is_missing_in_part_is_reported_with_its_path(tmp_path: Path):
     root = write(tmp_path)
     (root / "images/frame_2.png").unlink()
     (root / "depth/frame_3.png").unlink()
-    capture = LAYOUTS["nerfstudio"].read(root)
-    assert [one.color.name for one in capture.frames] == [str(root / f"images/frame_{i}.png") for i in (1, 4)]
-    assert str(root / "images/frame_2.png") in capture.repairs[0]
-    assert str(root / "depth/frame_3.png") in capture.repairs[1]
+    recording = LAYOUTS["nerfstudio"].read(root)
+    assert [one.color.name for one in recording.frames] == [
+        str(root / f"images/frame_{i}.png") for i in (1, 4)
+    ]
+    assert str(root / "images/frame_2.png") in recording.repairs[0]
+    assert str(root / "depth/frame_3.png") in recording.repairs[1]
 
 
 def test_frames_are_in_the_order_of_their_numbers(tmp_path: Path):
@@ -312,9 +314,9 @@ def test_a_lens_that_is_no_pinhole_is_refused(tmp_path: Path, head: Frame, per_f
 @pytest.mark.parametrize("model", ["OPENCV", "PINHOLE", "SIMPLE_RADIAL", "perspective", "FULL_OPENCV"])
 def test_distortion_is_taken_and_said(tmp_path: Path, model: str):
     write(tmp_path, head={"camera_model": model, "k1": 0.1, "p2": -0.01, "is_fisheye": False, "k4": 0.0})
-    capture = LAYOUTS["nerfstudio"].read(tmp_path)
-    assert capture.frames[0].depth_lens.distortion == (0.1, 0.0, 0.0, -0.01, 0.0)
-    assert any("distortion" in note for note in capture.notes)
+    recording = LAYOUTS["nerfstudio"].read(tmp_path)
+    assert recording.frames[0].depth_intrinsics.distortion == (0.1, 0.0, 0.0, -0.01, 0.0)
+    assert any("distortion" in note for note in recording.notes)
 
 
 def test_angles_of_view_give_the_focal_lengths(tmp_path: Path):
@@ -435,5 +437,5 @@ def test_a_folder_inside_a_recording_names_the_whole(tmp_path: Path):
 
 def test_a_name_of_thousands_of_digits_is_a_missing_image(tmp_path: Path):
     write(tmp_path, lambda one, index: {**one, "file_path": "9" * 5000} if index == 1 else one)
-    capture = LAYOUTS["nerfstudio"].read(tmp_path)
-    assert len(capture.frames) == N - 1 and "image is not there" in capture.repairs[0]
+    recording = LAYOUTS["nerfstudio"].read(tmp_path)
+    assert len(recording.frames) == N - 1 and "image is not there" in recording.repairs[0]

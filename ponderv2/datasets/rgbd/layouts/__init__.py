@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ponderv2.datasets.recordings import Capture
+from ponderv2.datasets.recordings import Recording
 from ponderv2.datasets.rgbd.calibration import ABOVE
 from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.datasets.rgbd.layouts import (
@@ -30,13 +30,13 @@ class Layout:
     """What a folder of this layout holds."""
     matches: Callable[[Path], bool]
     """Whether a path looks like it; reads no picture."""
-    reader: Callable[[Path, RgbdConfig], Capture]
+    reader: Callable[[Path, RgbdConfig], Recording]
     beside: tuple[str, ...] = ()
     """Files in the folder around the recording's that are read with it; {name} is that of the recording."""
     recognised: bool = True
     """Whether it is found without being asked for."""
 
-    def read(self, path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
+    def read(self, path: Path, config: RgbdConfig = RgbdConfig()) -> Recording:
         """The recording; the settings decide what its files leave open.
 
         Raises SceneError when it looks like this layout but cannot be used.

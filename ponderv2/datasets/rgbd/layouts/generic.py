@@ -13,8 +13,8 @@ from jaxtyping import Float, Float64
 from numpy import ndarray
 
 from ponderv2.checks.agreement import spread_frames
-from ponderv2.datasets.camera_text import read_lens
-from ponderv2.datasets.recordings import Capture, MaskFile, PictureFile, RawFrame
+from ponderv2.datasets.camera_text import read_intrinsics
+from ponderv2.datasets.recordings import ImageFile, MaskFile, RawFrame, Recording
 from ponderv2.datasets.rgbd.calibration import Calibration, find_calibration
 from ponderv2.datasets.rgbd.camera_conventions import with_size_of_images
 from ponderv2.datasets.rgbd.config import GenericConfig, RgbdConfig
@@ -23,13 +23,13 @@ from ponderv2.datasets.rgbd.pairing import Pairing, Poses, pair_frames
 from ponderv2.datasets.rgbd.pose_conventions import ChosenReading, PoseReading, choose_reading
 from ponderv2.datasets.rgbd.pose_lists import FORMS, POSE_FILES, PoseList, read_poses
 from ponderv2.errors import SceneError
-from ponderv2.geometry.intrinsics import Lens
+from ponderv2.geometry.intrinsics import Intrinsics
 from ponderv2.io.files import files_below
 from ponderv2.io.images import COLOR_ENDINGS
 from ponderv2.io.named_files import NamedFiles
 
 EXPECTS = "a folder of depth images, one of colour images where there are some, and a text file of poses"
-LOOKED_AT = 16
+N_SAMPLED = 16
 """Frames that decide how the poses are to be read."""
 FARTHEST_IN_METRES = 40.0
 """Median of depth in floats up to which they are metres, else millimetres."""
@@ -43,7 +43,7 @@ def matches(path: Path) -> bool:
         return True
 
 
-def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
+def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Recording:
     """What the settings leave open is decided by the depth images, or asked for.
 
     Raises SceneError naming what is missing or not clear, and the option that says it.
@@ -55,24 +55,24 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
     colors = None if given.color == "none" else find_images(path, given.color, "color", without=depths)
     listed, where = find_poses(path, given.poses)
     known = Calibration() if config.intrinsics is not None else find_calibration(path)
-    lens, said = _lens(path, config, known, depths, colors)
+    intrinsics, said = _depth_intrinsics(path, config, known, depths, colors)
 
     def paired(camera_to_world: Float[ndarray, "pose 4 4"]) -> Pairing:
         names = None if colors is None else colors.names
         return pair_frames(path, names, depths.names, Poses(camera_to_world, listed.names), config.pairing)
 
-    chosen = _reading(listed, config, known, depths, lens, paired)
+    chosen = _reading(listed, config, known, depths, intrinsics, paired)
     pairing = paired(chosen.reading.camera_to_world(listed))
-    color_lens = lens if known.color is None or known.color is known.depth else known.color
+    color_intrinsics = intrinsics if known.color is None or known.color is known.depth else known.color
     files = NamedFiles(path)
     frames = tuple(
         RawFrame(
             name,
-            None if colors is None or one.color is None else PictureFile(colors.paths[one.color]),
-            PictureFile(depths.paths[one.depth or 0]),
+            None if colors is None or one.color is None else ImageFile(colors.paths[one.color]),
+            ImageFile(depths.paths[one.depth or 0]),
             one.camera_to_world,
-            color_lens,
-            lens,
+            color_intrinsics,
+            intrinsics,
             _mask(files, one.name),
         )
         for name, one in zip(ids_of(pairing), pairing.frames, strict=True)
@@ -84,7 +84,7 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
             *notes,
             f"masks of the same names, black hides, for {sum(f.mask is not None for f in frames)} frames",
         )
-    return Capture(
+    return Recording(
         "generic",
         frames,
         chosen.reading.depth_unit,
@@ -106,13 +106,13 @@ def _reading(
     config: RgbdConfig,
     known: Calibration,
     depths: ImageList,
-    lens: Lens,
+    intrinsics: Intrinsics,
     paired: Callable[[Float[ndarray, "pose 4 4"]], Pairing],
 ) -> ChosenReading:
     """Looks at some of the paired frames."""
     start = PoseReading("xyzw", "camera_to_world", "opencv", 1.0, 0.001)
     frames = paired(start.camera_to_world(listed)).frames
-    places = [frames[index].depth or 0 for index in spread_frames(len(frames), LOOKED_AT)]
+    places = [frames[index].depth or 0 for index in spread_frames(len(frames), N_SAMPLED)]
     images = [_depth(depths.paths[place]) for place in places]
 
     def poses_of_images(camera_to_world: Float[ndarray, "pose 4 4"]) -> Float[ndarray, "image 4 4"]:
@@ -120,13 +120,13 @@ def _reading(
         return np.stack([found.get(place, np.full((4, 4), np.nan)) for place in places])
 
     unit = config.depth_scale or known.depth_scale or _unit_of_floats(images)
-    sized = [(depth, lens.at_size(depth.shape[1], depth.shape[0])) for depth, _ in images]
+    sized = [(depth, intrinsics.at_size(depth.shape[1], depth.shape[0])) for depth, _ in images]
     return choose_reading(listed, config.generic, unit, sized, poses_of_images)
 
 
 def _depth(path: Path) -> tuple[Float64[ndarray, "row column"], bool]:
     """Raw numbers, 0 = no measurement, and whether they are floats."""
-    values = PictureFile(path).depth()
+    values = ImageFile(path).depth()
     floats = values.dtype.kind == "f"
     depth = values.astype(np.float64)
     if values.dtype == np.uint16:
@@ -142,21 +142,21 @@ def _unit_of_floats(images: Sequence[tuple[Float64[ndarray, "row column"], bool]
     return 1.0 if float(np.median(np.concatenate(measured))) < FARTHEST_IN_METRES else 0.001
 
 
-def _lens(
+def _depth_intrinsics(
     path: Path, config: RgbdConfig, known: Calibration, depths: ImageList, colors: ImageList | None
-) -> tuple[Lens, tuple[str, ...]]:
+) -> tuple[Intrinsics, tuple[str, ...]]:
     """The depth camera with the size of its images. Raises SceneError where nothing says it."""
-    lens = known.depth if config.intrinsics is None else read_lens(config.intrinsics)
-    if lens is None:
+    intrinsics = known.depth if config.intrinsics is None else read_intrinsics(config.intrinsics)
+    if intrinsics is None:
         raise SceneError(
             f"no intrinsics in {path}",
             fix="--intrinsics FILE with fx fy cx cy or 3x3 numbers of the depth camera",
         )
-    color = None if colors is None else PictureFile(colors.paths[0])
-    frame = RawFrame("", color, PictureFile(depths.paths[0]), np.eye(4), lens, lens)
-    capture, notes = with_size_of_images(Capture("generic", (frame,), 1.0))
+    color = None if colors is None else ImageFile(colors.paths[0])
+    frame = RawFrame("", color, ImageFile(depths.paths[0]), np.eye(4), intrinsics, intrinsics)
+    recording, notes = with_size_of_images(Recording("generic", (frame,), 1.0))
     # Those of --intrinsics are said where it is read for the frames.
-    return capture.frames[0].depth_lens, notes if config.intrinsics is None else ()
+    return recording.frames[0].depth_intrinsics, notes if config.intrinsics is None else ()
 
 
 Kind = Literal["color", "depth"]
@@ -319,7 +319,7 @@ def _only_left(folders: list[Path], kind: Kind, without: ImageList | None) -> Im
 def _is_depth(path: Path) -> bool:
     """Whether the numbers of an image can be depth."""
     try:
-        PictureFile(path).depth()
+        ImageFile(path).depth()
     except SceneError:
         return False
     return True

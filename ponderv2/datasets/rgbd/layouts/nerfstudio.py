@@ -11,20 +11,20 @@ import numpy as np
 
 from ponderv2.datasets.camera_text import checked_intrinsics
 from ponderv2.datasets.frame_names import by_number
-from ponderv2.datasets.recordings import Capture, MaskFile, PictureFile, RawFrame
+from ponderv2.datasets.recordings import ImageFile, MaskFile, RawFrame, Recording
 from ponderv2.datasets.transforms_json import (
     OPENGL_TO_OPENCV,
     Applied,
     applied_of,
     depth_unit_of,
     frame_entries,
-    lens_of,
+    frame_intrinsics,
     matrix_of,
     pose_of,
     refuse_other_models,
 )
 from ponderv2.errors import SceneError
-from ponderv2.geometry.intrinsics import Lens
+from ponderv2.geometry.intrinsics import Intrinsics
 from ponderv2.io.depth_images import DEPTH_ENDINGS
 from ponderv2.io.images import COLOR_ENDINGS, picture_size
 from ponderv2.io.named_files import NamedFiles
@@ -49,7 +49,7 @@ def matches(path: Path) -> bool:
     return bool(_files(path))
 
 
-def read(path: Path) -> Capture:
+def read(path: Path) -> Recording:
     """Poses become OpenCV's; what was applied to them is undone: distances are those of the recording.
 
     Raises SceneError when there is no frame with colour and depth: what is missing, and the first path.
@@ -64,7 +64,7 @@ def read(path: Path) -> Capture:
     _refuse_nothing(found, files)
     scale, key = scales.pop()
     unit = f"depth unit {scale:g} m ({key})" if key else "depth unit: none is named (whole numbers: 0.001 m)"
-    return Capture(
+    return Recording(
         "nerfstudio", tuple(found.frames), scale,
         notes=(*found.notes, *found.files.rules, unit), repairs=_repairs(found), unit_declared=bool(key),
     )  # fmt: skip
@@ -137,19 +137,21 @@ def _read_file(path: Path, found: _Found) -> tuple[float, str]:
         floats = any(_named(one, DEPTH_KEYS).lower().endswith(FLOAT_ENDINGS) for one in entries)
         unit, key = (1.0 if floats else 0.001) / applied.scale, "worldtogt"
     for entry in entries:
-        pictures = _pictures(entry, found)
-        if pictures is None:
+        images = _images(entry, found)
+        if images is None:
             continue
-        color, depth = pictures
+        color, depth = images
         first = color or depth
-        lens = _lens({**values, **entry}, f"{path.name} for {first.name}", first)
-        if any(lens.distortion):
+        intrinsics = _intrinsics({**values, **entry}, f"{path.name} for {first.name}", first)
+        if any(intrinsics.distortion):
             found.note("lens distortion (k1 k2 p1 p2 k3) removed from colour and depth alike")
         pose = applied.undo(pose_of(entry, "camtoworld" if sdfstudio else "transform_matrix", path.name))
         name = f"{len(found.frames):06d}_{first.stem[:LONGEST_STEM]}"
-        image = None if color is None else PictureFile(color)
+        image = None if color is None else ImageFile(color)
         mask = _mask(entry, first, found)
-        found.frames.append(RawFrame(name, image, PictureFile(depth), pose @ turned, lens, lens, mask))
+        found.frames.append(
+            RawFrame(name, image, ImageFile(depth), pose @ turned, intrinsics, intrinsics, mask)
+        )
     return unit, key
 
 
@@ -170,7 +172,7 @@ def _world_of_sdfstudio(values: Mapping[str, Any], name: str) -> Applied:
     return Applied(np.linalg.inv(matrix), 1.0 / factor, (note,))
 
 
-def _pictures(entry: Mapping[str, Any], found: _Found) -> tuple[Path | None, Path] | None:
+def _images(entry: Mapping[str, Any], found: _Found) -> tuple[Path | None, Path] | None:
     """Colour and depth of an entry; None, and why is remembered, where one of them is missing.
 
     An entry that names no image but a depth image has depth alone.
@@ -240,15 +242,15 @@ def _named(entry: Mapping[str, Any], keys: tuple[str, ...]) -> str:
     return next((str(entry[key]) for key in keys if entry.get(key)), "")
 
 
-def _lens(values: Mapping[str, Any], name: str, color: Path) -> Lens:
+def _intrinsics(values: Mapping[str, Any], name: str, color: Path) -> Intrinsics:
     if "intrinsics" in values and "fl_x" not in values:
         try:
             matrix = np.array(values["intrinsics"], np.float64)[:3, :3].reshape(3, 3)
             size = int(values["width"]), int(values["height"])
         except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
             raise SceneError(f"{name} lacks the camera ({error})") from error
-        return Lens(checked_intrinsics(matrix, color), size)
-    return lens_of(values, name, lambda: picture_size(color))
+        return Intrinsics(checked_intrinsics(matrix, color), size)
+    return frame_intrinsics(values, name, lambda: picture_size(color))
 
 
 def _place(entry: Mapping[str, Any]) -> Any:

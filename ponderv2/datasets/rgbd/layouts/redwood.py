@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ponderv2.datasets.recordings import Capture
+from ponderv2.datasets.recordings import Recording
 from ponderv2.datasets.rgbd.calibration import find_calibration
 from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.datasets.rgbd.image_folders import (
@@ -20,7 +20,7 @@ from ponderv2.datasets.rgbd.image_folders import (
 from ponderv2.datasets.rgbd.pairing import Poses, pair_frames
 from ponderv2.datasets.rgbd.pose_conventions import first_pose_by_depth
 from ponderv2.errors import SceneError
-from ponderv2.geometry.intrinsics import Lens, pinhole
+from ponderv2.geometry.intrinsics import Intrinsics, pinhole
 from ponderv2.io.text import content_lines, numbers, read_text
 
 EXPECTS = "color/ (or image/, rgb/; may be absent), depth/, trajectory.log (or scene/trajectory.log)"
@@ -33,7 +33,7 @@ def matches(path: Path) -> bool:
     return _trajectory(path) is not None and folder_like(path, "depth") is not None
 
 
-def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
+def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Recording:
     """Depth in millimetres. Poses have the numbers of the images, or as many as there are images."""
     trajectory = _trajectory(path)
     folder, depth_folder = folder_like(path, *COLORS), folder_like(path, "depth")
@@ -44,15 +44,15 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
     depths = list_images(depth_folder)
     names = None if folder is None else colors.names
     known = find_calibration(path)
-    lens = known.depth or Lens(pinhole(525.0, 525.0, 319.5, 239.5), (640, 480))
+    intrinsics = known.depth or Intrinsics(pinhole(525.0, 525.0, 319.5, 239.5), (640, 480))
     scale = known.depth_scale or 0.001
-    decide = first_pose_by_depth(depths.paths, lens, config.depth_scale or scale)
+    decide = first_pose_by_depth(depths.paths, intrinsics, config.depth_scale or scale)
     pairing = pair_frames(path, names, depths.names, poses, config.pairing, decide)
     notes = known.notes if known.depth else ("camera: the default f=525, c=(319.5, 239.5)", *known.notes)
     ids = tuple(frame.name for frame in pairing.frames)
-    return Capture(
+    return Recording(
         "redwood",
-        raw_frames(pairing, ids, colors.paths, depths.paths, known.color or lens, lens),
+        raw_frames(pairing, ids, colors.paths, depths.paths, known.color or intrinsics, intrinsics),
         scale,
         notes=(*notes, *pairing.notes, *colors.notes, *depths.notes),
         repairs=(*known.repairs, *pairing.repairs),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ponderv2.datasets.recordings import Capture
+from ponderv2.datasets.recordings import Recording
 from ponderv2.datasets.rgbd.calibration import ABOVE, find_calibration
 from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.datasets.rgbd.image_folders import (
@@ -19,12 +19,12 @@ from ponderv2.datasets.rgbd.image_folders import (
 from ponderv2.datasets.rgbd.pairing import Poses, pair_frames
 from ponderv2.datasets.rgbd.pose_conventions import first_pose_by_depth
 from ponderv2.errors import SceneError
-from ponderv2.geometry.intrinsics import Lens, pinhole
+from ponderv2.geometry.intrinsics import Intrinsics, pinhole
 from ponderv2.io.text import content_lines, numbers, read_text
 
 EXPECTS = "results/frame000000.jpg, results/depth000000.png, traj.txt"
 BESIDE = (*ABOVE, "{name}_mesh.ply")
-PUBLISHED = Lens(pinhole(600.0, 600.0, 599.5, 339.5), (1200, 680))
+PUBLISHED = Intrinsics(pinhole(600.0, 600.0, 599.5, 339.5), (1200, 680))
 
 
 def matches(path: Path) -> bool:
@@ -35,7 +35,7 @@ def matches(path: Path) -> bool:
     )
 
 
-def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
+def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Recording:
     """6553.5 units a metre unless cam_params.json says otherwise; the mesh beside the folder is the cloud."""
     results, lists = folder_like(path, "results"), files_like(path, "traj.txt")
     if results is None or not lists:
@@ -43,15 +43,17 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
     colors, depths = list_images(results, "frame*"), list_images(results, "depth*")
     poses = Poses(_read_rows(lists[0]))
     known = find_calibration(path)
-    lens = known.depth or PUBLISHED
+    intrinsics = known.depth or PUBLISHED
     scale = known.depth_scale or 1.0 / 6553.5
-    decide = first_pose_by_depth(depths.paths, lens, config.depth_scale or scale)
+    decide = first_pose_by_depth(depths.paths, intrinsics, config.depth_scale or scale)
     pairing = pair_frames(path, colors.names_or_none, depths.names, poses, config.pairing, decide)
     notes = known.notes if known.depth else ("camera: the published f=600, c=(599.5, 339.5)", *known.notes)
     mesh = path.parent / f"{path.name}_mesh.ply"
-    return Capture(
+    return Recording(
         "replica",
-        raw_frames(pairing, ids_of(pairing, 6), colors.paths, depths.paths, known.color or lens, lens),
+        raw_frames(
+            pairing, ids_of(pairing, 6), colors.paths, depths.paths, known.color or intrinsics, intrinsics
+        ),
         scale,
         z_is_up=True,
         cloud=mesh if mesh.is_file() else None,

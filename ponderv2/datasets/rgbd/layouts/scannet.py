@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ponderv2.datasets.camera_text import read_lens, read_matrix, read_pose
-from ponderv2.datasets.recordings import Capture
+from ponderv2.datasets.camera_text import read_intrinsics, read_matrix, read_pose
+from ponderv2.datasets.recordings import Recording
 from ponderv2.datasets.rgbd.calibration import ABOVE, calibration_files, find_calibration
 from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.datasets.rgbd.image_folders import (
@@ -38,7 +38,7 @@ def matches(path: Path) -> bool:
     return _root(path) is not None
 
 
-def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
+def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Recording:
     """Depth in millimetres; ScanNet is z-up and treats colour and depth as one camera of two sizes."""
     root = _root(path)
     if root is None:
@@ -53,17 +53,24 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
     names = None if color_folder is None else colors.names
     pairing = pair_frames(path, names, depths.names, poses, config.pairing)
     known = find_calibration(*_camera_folders(root, path))
-    depth_lens = known.depth or (None if config.intrinsics is None else read_lens(config.intrinsics))
-    if depth_lens is None:
+    depth_intrinsics = known.depth or (
+        None if config.intrinsics is None else read_intrinsics(config.intrinsics)
+    )
+    if depth_intrinsics is None:
         raise SceneError(
             "; ".join(known.unread) or f"no intrinsic/intrinsic_depth.txt in {root}",
             fix="write its 4x4 numbers into that file, or give --intrinsics FILE",
         )
     frames = raw_frames(
-        pairing, ids_of(pairing), colors.paths, depths.paths, known.color or depth_lens, depth_lens
+        pairing,
+        ids_of(pairing),
+        colors.paths,
+        depths.paths,
+        known.color or depth_intrinsics,
+        depth_intrinsics,
     )
     clouds = sorted({*path.glob("*_vh_clean_2.ply"), *root.glob("*_vh_clean_2.ply")})
-    return Capture(
+    return Recording(
         "scannet", frames, 0.001, depth_to_color=_depth_to_color(root), z_is_up=True,
         cloud=clouds[0] if clouds else None,
         notes=(*known.notes, *pairing.notes, *colors.notes, *depths.notes),

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from ponderv2.datasets.camera_text import checked_intrinsics
-from ponderv2.datasets.recordings import Capture, RawFrame
+from ponderv2.datasets.recordings import RawFrame, Recording
 from ponderv2.errors import SceneError
-from ponderv2.geometry.intrinsics import Lens
-from ponderv2.io.sens import SensFile, SensPicture, open_sens
+from ponderv2.geometry.intrinsics import Intrinsics
+from ponderv2.io.sens import SensFile, SensImage, open_sens
 
 EXPECTS = "NAME.sens"
 
@@ -20,7 +20,7 @@ def matches(path: Path) -> bool:
     return _file(path) is not None
 
 
-def read(path: Path) -> Capture:
+def read(path: Path) -> Recording:
     """Poses are those of the depth camera; the extrinsics of both cameras lead to a common frame."""
     file = _file(path)
     if file is None:
@@ -28,20 +28,20 @@ def read(path: Path) -> Capture:
     sens = open_sens(file)
     if len(sens) == 0:
         raise SceneError(f"no frames in {file}")
-    color_lens, depth_lens = _lenses(sens)
+    color_intrinsics, depth_intrinsics = _intrinsics(sens)
     frames = tuple(
         RawFrame(
             f"{index:06d}",
-            SensPicture(sens, index),
-            SensPicture(sens, index),
+            SensImage(sens, index),
+            SensImage(sens, index),
             sens.camera_to_world[index],
-            color_lens,
-            depth_lens,
+            color_intrinsics,
+            depth_intrinsics,
         )
         for index in range(len(sens))
     )
     ply = file.with_name(f"{file.stem}_vh_clean_2.ply")
-    return Capture(
+    return Recording(
         "sens", frames, 1.0 / sens.header.depth_shift, depth_to_color=_depth_to_color(sens),
         z_is_up="scene" in file.stem, cloud=ply if ply.is_file() else None,
         notes=(f"{len(sens)} frames, version {sens.header.version}, sensor '{sens.header.sensor}'",),
@@ -55,12 +55,12 @@ def _file(path: Path) -> Path | None:
     return inside[0] if len(inside) == 1 else None
 
 
-def _lenses(sens: SensFile) -> tuple[Lens, Lens]:
+def _intrinsics(sens: SensFile) -> tuple[Intrinsics, Intrinsics]:
     head = sens.header
     color, depth = head.intrinsic_color[:3, :3], head.intrinsic_depth[:3, :3]
     return (
-        Lens(checked_intrinsics(color, sens.path), head.color_size),
-        Lens(checked_intrinsics(depth, sens.path), head.depth_size),
+        Intrinsics(checked_intrinsics(color, sens.path), head.color_size),
+        Intrinsics(checked_intrinsics(depth, sens.path), head.depth_size),
     )
 
 

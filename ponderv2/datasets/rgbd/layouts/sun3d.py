@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ponderv2.datasets.recordings import Capture
+from ponderv2.datasets.recordings import Recording
 from ponderv2.datasets.rgbd.calibration import find_calibration
 from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.datasets.rgbd.image_folders import (
@@ -18,11 +18,11 @@ from ponderv2.datasets.rgbd.image_folders import (
 )
 from ponderv2.datasets.rgbd.pairing import Poses, pair_frames
 from ponderv2.errors import SceneError
-from ponderv2.geometry.intrinsics import Lens, pinhole
+from ponderv2.geometry.intrinsics import Intrinsics, pinhole
 from ponderv2.io.text import numbers, read_text
 
 EXPECTS = "image/ (may be missing), depth/, extrinsics/*.txt, intrinsics.txt"
-PUBLISHED = Lens(pinhole(570.342205, 570.342205, 320.0, 240.0), (640, 480))
+PUBLISHED = Intrinsics(pinhole(570.342205, 570.342205, 320.0, 240.0), (640, 480))
 
 
 def matches(path: Path) -> bool:
@@ -31,7 +31,7 @@ def matches(path: Path) -> bool:
     return folder_like(path, "depth") is not None and folder is not None and bool(files_like(folder, "*.txt"))
 
 
-def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
+def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Recording:
     """Depth in millimetres; of several files of poses, which are named by their date, the newest."""
     color_folder, depth_folder, pose_folder = (
         folder_like(path, one) for one in ("image", "depth", "extrinsics")
@@ -44,17 +44,17 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
     names = None if color_folder is None else colors.names
     pairing = pair_frames(path, names, depths.names, Poses(_poses(file)), config.pairing)
     known = find_calibration(path)
-    lens = known.depth or PUBLISHED
+    intrinsics = known.depth or PUBLISHED
     notes = known.notes if known.depth else ("camera: the published f=570.3, c=(320, 240)", *known.notes)
-    return Capture(
+    return Recording(
         "sun3d",
         raw_frames(
             pairing,
             tuple(frame.name for frame in pairing.frames),
             colors.paths,
             depths.paths,
-            known.color or lens,
-            lens,
+            known.color or intrinsics,
+            intrinsics,
         ),
         known.depth_scale or 0.001,
         notes=(*notes, f"poses from {file.name}", *pairing.notes, *colors.notes, *depths.notes),

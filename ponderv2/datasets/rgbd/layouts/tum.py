@@ -12,14 +12,14 @@ import numpy as np
 from numpy import ndarray
 
 from ponderv2.datasets.frame_names import by_number, numbers_of, some
-from ponderv2.datasets.recordings import Capture, PictureFile, RawFrame
+from ponderv2.datasets.recordings import ImageFile, RawFrame, Recording
 from ponderv2.datasets.rgbd.calibration import Calibration, find_calibration
 from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.datasets.rgbd.image_folders import files_like, folder_like, list_images, number_or_name
 from ponderv2.datasets.rgbd.pairing import Poses, pair_frames
 from ponderv2.datasets.rgbd.pose_lists import named_places
 from ponderv2.errors import SceneError
-from ponderv2.geometry.intrinsics import Lens, pinhole
+from ponderv2.geometry.intrinsics import Intrinsics, pinhole
 from ponderv2.geometry.poses import rotation_of_quaternion
 from ponderv2.io.depth_images import DEPTH_ENDINGS
 from ponderv2.io.images import COLOR_ENDINGS
@@ -46,7 +46,7 @@ CAMERAS = {
 ICL_NUIM = re.compile(
     r"traj\d?_?frei|living_?room|lr_?kt\d|of_?kt\d|icl|office_?traj|\.gt\.freiburg$", re.IGNORECASE
 )
-ICL_CAMERA = Lens(pinhole(481.2, -480.0, 319.5, 239.5), (640, 480))
+ICL_CAMERA = Intrinsics(pinhole(481.2, -480.0, 319.5, 239.5), (640, 480))
 """As published: y of the camera points up."""
 DEFAULT = ((525.0, 525.0, 319.5, 239.5), (0.0, 0.0, 0.0, 0.0, 0.0))
 
@@ -69,7 +69,7 @@ def matches(path: Path) -> bool:
     return _image_folder(path, DEPTH_WORDS) is not None and bool(files_like(path, POSES[0]))
 
 
-def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
+def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Recording:
     """Depth is registered to colour and has its distortion; 5000 units a metre; the tracker's z is up."""
     poses_file = _pose_file(path)
     if poses_file is None:
@@ -84,23 +84,21 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Capture:
     names = None if colors is None else [one.time for one in colors]
     pairing = pair_frames(path, names, [one.time for one in depths], poses, config.pairing)
     known, files = find_calibration(path), NamedFiles(path)
-    lens, words = _lens(path, poses_file, known)
+    intrinsics, words = _intrinsics(path, poses_file, known)
     ids = _ids([frame.name for frame in pairing.frames])
     frames = tuple(
         RawFrame(
             id_,
-            None
-            if colors is None
-            else PictureFile(_image(path, colors[frame.color or 0], COLOR_WORDS, files)),
-            PictureFile(_image(path, depths[frame.depth or 0], DEPTH_WORDS, files)),
+            None if colors is None else ImageFile(_image(path, colors[frame.color or 0], COLOR_WORDS, files)),
+            ImageFile(_image(path, depths[frame.depth or 0], DEPTH_WORDS, files)),
             frame.camera_to_world,
-            known.color or lens,
-            lens,
+            known.color or intrinsics,
+            intrinsics,
         )
         for id_, frame in zip(ids, pairing.frames, strict=True)
     )
     said = pairing.notes if source is None else (source, *pairing.notes[1:])
-    return Capture(
+    return Recording(
         "tum",
         frames,
         known.depth_scale or 1.0 / 5000.0,
@@ -252,18 +250,18 @@ def _pose(words: Sequence[str]) -> ndarray:
     return pose
 
 
-def _lens(path: Path, poses: Path, known: Calibration) -> tuple[Lens, tuple[str, ...]]:
+def _intrinsics(path: Path, poses: Path, known: Calibration) -> tuple[Intrinsics, tuple[str, ...]]:
     """The file beside the lists, else the published camera of the sequence."""
     if known.depth is not None:
         return known.depth, known.notes
     whole = path.resolve().name
     for name, (values, distortion) in CAMERAS.items():
         if name in whole or name.replace("freiburg", "fr") in whole:
-            return Lens(pinhole(*values), (640, 480), distortion), (f"camera of {name}", *known.notes)
+            return Intrinsics(pinhole(*values), (640, 480), distortion), (f"camera of {name}", *known.notes)
     if ICL_NUIM.search(whole) or ICL_NUIM.search(poses.name):
         return ICL_CAMERA, ("camera of ICL-NUIM", *known.notes)
     words = "camera: the default f=525, c=(319.5, 239.5)"
-    return Lens(pinhole(*DEFAULT[0]), (640, 480), DEFAULT[1]), (words, *known.notes)
+    return Intrinsics(pinhole(*DEFAULT[0]), (640, 480), DEFAULT[1]), (words, *known.notes)
 
 
 def _ids(names: list[str]) -> tuple[str, ...]:
