@@ -31,7 +31,7 @@ from benchmarks.voxel_sampling import published_train
 from ponderv2.data.config import PretrainDataConfig
 from ponderv2.data.datasets import PretrainDataset
 from ponderv2.scenes.batch import collate
-from ponderv2.scenes.prepared import PreparedFrame, PreparedScene
+from ponderv2.scenes.prepared import DecodedFrame, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
 from ponderv2.training.data_loader import Datasets, load_batches
@@ -49,9 +49,9 @@ def write(root: Path, n_frames: int) -> SceneStore:
     for number, view in enumerate(views(n_frames)):
         seen = room.photograph(view, SIZE, ANGLES)
         color, depth = seen["rgb_rawlight.png"], seen["depth.png"]
-        frames.append(PreparedFrame(f"{number:04d}", lens(), pose(view), color, depth))
+        frames.append(DecodedFrame(f"{number:04d}", lens(), pose(view), color, depth))
     for number in range(N_SCENES):
-        store.write("train", f"room{number}", PreparedScene.of(room_cloud(N_POINTS, number), frames))
+        store.write("train", f"room{number}", SceneStream.of(room_cloud(N_POINTS, number), frames))
     return store
 
 

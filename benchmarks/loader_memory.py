@@ -26,7 +26,7 @@ import torch
 from ponderv2.data.config import LabelledDataConfig, PretrainDataConfig
 from ponderv2.data.datasets import LabelledDataset, PretrainDataset
 from ponderv2.scenes.batch import collate
-from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene
+from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
 from ponderv2.training.data_loader import Datasets, load_batches
@@ -39,7 +39,7 @@ SETTLED = 2
 """Thousands of samples after which caches and allocators are warm."""
 
 
-def scene(number: int, n_points: int) -> tuple[PreparedCloud, list[PreparedFrame]]:
+def scene(number: int, n_points: int) -> tuple[PreparedCloud, list[DecodedFrame]]:
     """Noise in a box, photographed from its middle."""
     rng = np.random.default_rng(number)
     coord = rng.uniform(-2, 2, (n_points, 3)).astype(np.float32)
@@ -51,7 +51,7 @@ def scene(number: int, n_points: int) -> tuple[PreparedCloud, list[PreparedFrame
     for index in range(N_FRAMES):
         color = rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
         depth = rng.integers(500, 4000, (HEIGHT, WIDTH)).astype(np.uint16)
-        frames.append(PreparedFrame(f"{index}", lens, np.eye(4), color, depth))
+        frames.append(DecodedFrame(f"{index}", lens, np.eye(4), color, depth))
     return cloud, frames
 
 
@@ -60,7 +60,7 @@ def write_ours(root: Path, n_points: int) -> None:
     store = SceneStore.create(root, DatasetInfo("noise", tuple("abcdefghijklm"), splits=("train",)))
     for number in range(N_SCENES):
         cloud, frames = scene(number, n_points)
-        store.write("train", f"room{number}", PreparedScene.of(cloud, frames))
+        store.write("train", f"room{number}", SceneStream.of(cloud, frames))
 
 
 def write_pth(root: Path, n_points: int) -> None:

@@ -14,27 +14,21 @@ import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
-from ponderv2.checks.agreement import (
-    FEWEST,
-    Samples,
-    agreement,
-    frame_pairs,
-    sample_frame,
-    spread_frames,
-)
-from ponderv2.checks.cloud import CloudMap, motion_of_cloud, reading_of_cloud, seen_points
+from ponderv2.checks.cloud import CloudMap, hypothesis_of_cloud, motion_of_cloud, visible_points
 from ponderv2.checks.diagnosis import (
     Diagnosis,
+    describe_motion,
     diagnose,
     diagnose_together,
     known_factors,
-    scale_reading,
-    words_on_motion,
+    scale_hypothesis,
 )
-from ponderv2.checks.order import OrderCheck
-from ponderv2.checks.readings import AS_IT_IS, readings
+from ponderv2.checks.hypotheses import hypotheses
+from ponderv2.checks.order import OrderCheck, sample_frame
 from ponderv2.checks.registration import Registration, check_registration
 from ponderv2.errors import SceneError
+from ponderv2.geometry.pose_candidates import spread_frames
+from ponderv2.geometry.reprojection import AS_STORED, FEWEST, SampledFrame, agreement, frame_pairs
 from ponderv2.scenes.scene import Frame, Scene
 
 MIN_CLOUD_SHARE = 0.3
@@ -119,7 +113,7 @@ def check_scene(
     return _Check(scene, settings, samples).result()
 
 
-def cause_without_points(samples: list[Samples]) -> str:
+def cause_without_points(samples: list[SampledFrame]) -> str:
     """The reading under which frames agree that do not as they are, of a recording that gave no points."""
     if len(samples) < 2:
         return ""
@@ -131,12 +125,12 @@ def cause_without_points(samples: list[Samples]) -> str:
 class _Check:
     """One scene under examination. What costs is done when it is asked for."""
 
-    def __init__(self, scene: Scene, settings: CheckSettings, samples: list[Samples]) -> None:
+    def __init__(self, scene: Scene, settings: CheckSettings, samples: list[SampledFrame]) -> None:
         self.scene, self.settings, self.samples = scene, settings, samples
         self.pairs = frame_pairs(len(samples))
         self.base = agreement(samples, self.pairs)
         self.cloud = CloudMap(scene.cloud.coord.numpy(), settings.tolerance)
-        self.cloud_error = self.cloud.distance(seen_points(samples, AS_IT_IS))
+        self.cloud_error = self.cloud.distance(visible_points(samples, AS_STORED))
         self.cloud_share = float((self.cloud_error < settings.tolerance).mean())
         self.diagnosis = diagnose(samples, self.pairs) if self.pairs else None
         self.registration: Registration | None = None
@@ -148,9 +142,9 @@ class _Check:
         share = self._share() if self.pairs else None
         known = bool(len(self.base.error))
         correlation = self.base.correlation(self.settings.tolerance)
-        words = cause
+        description = cause
         if not self.pairs and not cause:
-            words = "fewer than two frames with depth: nothing to compare but frame and points"
+            description = "fewer than two frames with depth: nothing to compare but frame and points"
         placed = self.registration
         return CheckResult(
             n_frames=len(self.samples),
@@ -161,7 +155,7 @@ class _Check:
             cloud_inlier_share=_rounded(self.cloud_share),
             color_correlation=_rounded(correlation),
             suspect=bool(cause),
-            likely_cause=words,
+            likely_cause=description,
             alternatives=self.diagnosis.scores if self.diagnosis is not None and cause else {},
             mirrored=any(np.linalg.det(one.camera_to_world[:3, :3]) < 0 for one in self.samples),
             contrast_correlation=None if placed is None else placed.contrast,
@@ -198,9 +192,9 @@ class _Check:
         if agree and self.cloud_share >= self.settings.min_inliers:
             return ""
         first = self.samples[0]
-        others = readings(first.intrinsics, (first.depth.shape[1], first.depth.shape[0]))
-        others += [scale_reading(factor, self.samples) for factor in known_factors()]
-        cause, best = reading_of_cloud(self.samples, self.cloud, others, self.cloud_share)
+        others = hypotheses(first.intrinsics, (first.depth.shape[1], first.depth.shape[0]))
+        others += [scale_hypothesis(factor, self.samples) for factor in known_factors()]
+        cause, best = hypothesis_of_cloud(self.samples, self.cloud, others, self.cloud_share)
         if cause and best > CONVINCING:
             return cause
         moved, share = motion_of_cloud(self.samples, self.cloud, self.cloud_share)
@@ -225,7 +219,7 @@ class _Check:
             return found.cause
         if share < settings.min_inliers:
             together = diagnose_together(self.samples, self.pairs).cause
-            return together or "; ".join(one for one in (UNEXPLAINED, words_on_motion(self.samples)) if one)
+            return together or "; ".join(one for one in (UNEXPLAINED, describe_motion(self.samples)) if one)
         if not found.moves:
             self.notes.append(
                 "the camera hardly moves: not enough evidence on poses, depth scale and intrinsics"

@@ -14,8 +14,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Shaped
 from numpy import ndarray
 
-from ponderv2.checks.agreement import Samples
-from ponderv2.checks.readings import AS_IT_IS, Reading
+from ponderv2.geometry.reprojection import AS_STORED, Hypothesis, SampledFrame
 
 if TYPE_CHECKING:
     from scipy.spatial import KDTree
@@ -63,33 +62,35 @@ class CloudMap:
         return float((self.distance(points) < scale * self.tolerance).mean()) if len(points) else 0.0
 
 
-def seen_points(samples: list[Samples], reading: Reading, at_most: int = 2400) -> Float64[ndarray, "point 3"]:
+def visible_points(
+    samples: list[SampledFrame], hypothesis: Hypothesis, at_most: int = 2400
+) -> Float64[ndarray, "point 3"]:
     """What the frames see, in the world of their poses."""
     each = max(at_most // max(len(samples), 1), 50)
-    return np.concatenate([np.zeros((0, 3)), *(one.world_points(reading, each) for one in samples)])
+    return np.concatenate([np.zeros((0, 3)), *(one.world_points(hypothesis, each) for one in samples)])
 
 
-def reading_of_cloud(
-    samples: list[Samples], cloud: CloudMap, readings: list[Reading], share: float
+def hypothesis_of_cloud(
+    samples: list[SampledFrame], cloud: CloudMap, hypotheses: list[Hypothesis], share: float
 ) -> tuple[str, float]:
     """The reading of poses and depths under which the frames lie on the points, if one clearly does."""
     scores = []
-    for reading in readings:
+    for hypothesis in hypotheses:
         # Errors shrink with a scale below one: the tolerance has to shrink with it.
-        scale = min(max(reading.depth_factor, 0.02), 1.0)
-        scores.append((cloud.share(seen_points(samples, reading, 600), scale), reading.name))
+        scale = min(max(hypothesis.depth_factor, 0.02), 1.0)
+        scores.append((cloud.share(visible_points(samples, hypothesis, 600), scale), hypothesis.name))
     best, name = max(scores)
     clearly = best > CLEAR and 1.0 - best < 0.6 * (1.0 - share)
     return (name, best) if clearly else ("", best)
 
 
-def motion_of_cloud(samples: list[Samples], cloud: CloudMap, share: float) -> tuple[str, float]:
+def motion_of_cloud(samples: list[SampledFrame], cloud: CloudMap, share: float) -> tuple[str, float]:
     """What was done to the points and not to the cameras, in words; empty when nothing usual was.
 
     The simplest explanation wins, except with cameras of determinant -1: there a mirror is as likely.
     """
     mirrored = any(np.linalg.det(one.camera_to_world[:3, :3]) < 0 for one in samples)
-    seen = seen_points(samples, AS_IT_IS)
+    seen = visible_points(samples, AS_STORED)
     fits = [fit for fit in _fits(seen, cloud) if fit[1].share > CLEAR]
     if not fits:
         return "", 0.0

@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
-from ponderv2.checks.agreement import Agreement, Reprojection, Samples, leads, mean_closeness
-from ponderv2.checks.readings import AS_IT_IS, FOCAL_FACTORS, Reading, focal_reading, of_poses, readings
+from ponderv2.checks.hypotheses import FOCAL_FACTORS, focal_hypothesis, hypotheses, of_poses
+from ponderv2.geometry.pose_candidates import leads, mean_closeness
+from ponderv2.geometry.reprojection import AS_STORED, Agreement, Hypothesis, Reprojection, SampledFrame
 
 NEAR = 0.025
 """Of the median depth: what counts as agreement, 5 cm at 2 m. A length of the recording itself, as its unit
@@ -64,8 +65,8 @@ def known_factors() -> dict[float, str]:
     found[10.0] = "the unit is a millimetre, not 0.1 mm, or a decimetre"
     found[0.1] = "the unit is 0.1 mm, not a millimetre, or a decimetre"
     for largest in PGM_LARGEST:
-        words = f"a PGM file whose header gives {largest} as the largest value was stretched to 65535"
-        found.setdefault(largest / 65535, words)
+        description = f"a PGM file whose header gives {largest} as the largest value was stretched to 65535"
+        found.setdefault(largest / 65535, description)
     return found
 
 
@@ -87,7 +88,7 @@ def known_near(factor: float) -> list[float]:
     return [one for one in known_factors() if abs(np.log(one / factor)) < SNAP]
 
 
-def scale_reading(factor: float, samples: list[Samples]) -> Reading:
+def scale_hypothesis(factor: float, samples: list[SampledFrame]) -> Hypothesis:
     """A reading whose name says whether depth or translations are likely to be in another unit."""
     depth = f"depth scale is wrong: multiply it by about {factor:.4g}"
     if factor in known_factors():
@@ -100,19 +101,19 @@ def scale_reading(factor: float, samples: list[Samples]) -> Reading:
     now = _within(median, DEPTH_RANGE) and not _within(extent, EXTENT_RANGE)
     after = _within(median * factor, DEPTH_RANGE)
     if now or (_within(median, DEPTH_RANGE) and not after):
-        return Reading(f"translations of the poses have a wrong scale: {poses}", depth_factor=factor)
+        return Hypothesis(f"translations of the poses have a wrong scale: {poses}", depth_factor=factor)
     if not _within(median, DEPTH_RANGE) or not _within(extent / factor, EXTENT_RANGE):
-        return Reading(depth, depth_factor=factor)
-    return Reading(f"{depth}; or the poses are at fault: {poses}", depth_factor=factor)
+        return Hypothesis(depth, depth_factor=factor)
+    return Hypothesis(f"{depth}; or the poses are at fault: {poses}", depth_factor=factor)
 
 
-def median_depth(samples: list[Samples]) -> float:
+def median_depth(samples: list[SampledFrame]) -> float:
     """Of the sampled pixels, metres."""
     parts = [one.depth[one.pixel[:, 1].astype(np.int64), one.pixel[:, 0].astype(np.int64)] for one in samples]
     return float(np.median(np.concatenate(parts))) if parts else 0.0
 
 
-def _extent(samples: list[Samples]) -> float:
+def _extent(samples: list[SampledFrame]) -> float:
     centre = np.stack([one.camera_to_world[:3, 3] for one in samples])
     return float(np.linalg.norm(np.ptp(centre, axis=0)))
 
@@ -130,7 +131,7 @@ SAME_POSE, SAME_IMAGE = 1e-6, 1e-4
 second."""
 
 
-def motion_correlation(samples: list[Samples]) -> float | None:
+def motion_correlation(samples: list[SampledFrame]) -> float | None:
     """Spearman's, of the sizes of pose and image changes of neighbours; None for fewer than 7 frames."""
     pose, image = changes(samples)
     if len(pose) < FEWEST_STEPS or np.ptp(pose) == 0 or np.ptp(image) == 0:
@@ -139,7 +140,7 @@ def motion_correlation(samples: list[Samples]) -> float | None:
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
-def words_on_motion(samples: list[Samples]) -> str:
+def describe_motion(samples: list[SampledFrame]) -> str:
     """What pose and image changes say where frames disagree and no reading explains it; may be empty."""
     pose, image = changes(samples)
     if len(pose) and pose.max() < SAME_POSE < SAME_IMAGE < image.max():
@@ -154,7 +155,7 @@ def words_on_motion(samples: list[Samples]) -> str:
     return ""
 
 
-def changes(samples: list[Samples]) -> tuple[np.ndarray, np.ndarray]:
+def changes(samples: list[SampledFrame]) -> tuple[np.ndarray, np.ndarray]:
     """Of neighbours: radians plus translation over median depth, and mean relative change of depth, at most
     1."""
     unit = max(median_depth(samples), 1e-9)
@@ -174,7 +175,7 @@ def changes(samples: list[Samples]) -> tuple[np.ndarray, np.ndarray]:
 
 PAIRS, PIXELS = 40, 150
 """That are compared for each reading."""
-FEW_PAIRS, FEW_PIXELS, KEPT = 20, 80, 16
+FEW_PAIRS, FEW_PIXELS, SHORTLIST = 20, 80, 16
 """The same of the first round, and how many readings come into the second."""
 TIE = 0.015
 """Readings that agree as well as the best one within this: the first of them, the simplest, is named."""
@@ -210,20 +211,20 @@ class Diagnosis:
     """Whether the frames agree clearly better under their poses than under one pose for all."""
 
 
-def diagnose(samples: list[Samples], pairs: list[tuple[int, int]]) -> Diagnosis:
+def diagnose(samples: list[SampledFrame], pairs: list[tuple[int, int]]) -> Diagnosis:
     """Try the readings one by one, with fitted scale and focal length among them."""
     trial = _Trial(samples, pairs)
     first = samples[0]
-    trial.add_best(readings(first.intrinsics, (first.depth.shape[1], first.depth.shape[0])))
+    trial.add_best(hypotheses(first.intrinsics, (first.depth.shape[1], first.depth.shape[0])))
     trial.add_scale()
     trial.add_focal()
     return trial.diagnosis()
 
 
-def diagnose_together(samples: list[Samples], pairs: list[tuple[int, int]]) -> Diagnosis:
+def diagnose_together(samples: list[SampledFrame], pairs: list[tuple[int, int]]) -> Diagnosis:
     """Readings of the poses together with another scale: where nothing simpler explains."""
     trial = _Trial(samples, pairs)
-    scales = [scale_reading(factor, samples) for factor in TOGETHER]
+    scales = [scale_hypothesis(factor, samples) for factor in TOGETHER]
     trial.add_best(
         [
             replace(one, name=f"{one.name}; {scale.name}", depth_factor=scale.depth_factor)
@@ -239,42 +240,42 @@ class _Trial:
     """Readings and the agreement under each of them; many are tried on few pixels, the best of them on
     more."""
 
-    def __init__(self, samples: list[Samples], pairs: list[tuple[int, int]]) -> None:
+    def __init__(self, samples: list[SampledFrame], pairs: list[tuple[int, int]]) -> None:
         self.samples = samples
         self.frames = Reprojection(samples, pairs[:: max(len(pairs) // PAIRS, 1)], PIXELS)
         self.few = Reprojection(samples, pairs[:: max(len(pairs) // FEW_PAIRS, 1)], FEW_PIXELS)
         self.tolerance = NEAR * median_depth(samples)
-        self.base, self.base_color = self._compare(AS_IT_IS)
+        self.base, self.base_color = self._compare(AS_STORED)
         self.table: dict[str, Float64[ndarray, "pair 2"]] = {}
         self.score: dict[str, float] = {}
         self.color: dict[str, float | None] = {}
 
-    def add(self, reading: Reading) -> float:
+    def add(self, hypothesis: Hypothesis) -> float:
         """Compare; returns the closeness."""
-        table, self.color[reading.name] = self._compare(reading)
-        self.table[reading.name] = table
-        self.score[reading.name] = mean_closeness(table)
-        return self.score[reading.name]
+        table, self.color[hypothesis.name] = self._compare(hypothesis)
+        self.table[hypothesis.name] = table
+        self.score[hypothesis.name] = mean_closeness(table)
+        return self.score[hypothesis.name]
 
-    def add_best(self, tried: list[Reading]) -> None:
+    def add_best(self, tried: list[Hypothesis]) -> None:
         """Those that agree best on few pixels, in the order given."""
         rough = [self._rough(one) for one in tried]
-        least = sorted(rough)[-min(KEPT, len(rough))]
-        for reading, value in zip(tried, rough, strict=True):
+        least = sorted(rough)[-min(SHORTLIST, len(rough))]
+        for hypothesis, value in zip(tried, rough, strict=True):
             if value >= least:
-                self.add(reading)
+                self.add(hypothesis)
 
     def add_scale(self) -> None:
         """The scale under which frames agree best, or the known one that is meant."""
-        factor = fit_factor(lambda one: self._rough(Reading("", depth_factor=one)))
+        factor = fit_factor(lambda one: self._rough(Hypothesis("", depth_factor=one)))
         for width in (0.04, 0.02, 0.01):
             around = factor * np.exp(width * np.array([0.0, -1.0, 1.0]))
-            factor = max(around.tolist(), key=lambda one: self._closeness(Reading("", depth_factor=one)))
+            factor = max(around.tolist(), key=lambda one: self._closeness(Hypothesis("", depth_factor=one)))
         if abs(np.log(factor)) < SMALLEST:
             return
-        found = scale_reading(factor, self.samples)
+        found = scale_hypothesis(factor, self.samples)
         fitted = self.add(found)
-        known = [scale_reading(one, self.samples) for one in known_near(factor)]
+        known = [scale_hypothesis(one, self.samples) for one in known_near(factor)]
         best = max((self.add(one) for one in known), default=0.0)
         names = [one.name for one in known]
         meant = next((name for name in names if self.score[name] >= max(best - EQUAL, fitted - TIE)), None)
@@ -284,21 +285,21 @@ class _Trial:
 
     def add_focal(self) -> None:
         """The best of the focal lengths, refined."""
-        best = max(FOCAL_FACTORS, key=lambda one: self._rough(focal_reading(one)))
+        best = max(FOCAL_FACTORS, key=lambda one: self._rough(focal_hypothesis(one)))
         for width in (0.08, 0.04, 0.02, 0.01):
             around = best * np.exp(width * np.array([-1.0, 0.0, 1.0]))
-            best = max(around.tolist(), key=lambda one: self._closeness(focal_reading(one)))
+            best = max(around.tolist(), key=lambda one: self._closeness(focal_hypothesis(one)))
         if abs(np.log(best)) < SMALLEST:
             return
-        self.add(focal_reading(best))
+        self.add(focal_hypothesis(best))
         for factor in FOCAL_FACTORS:
             if 1e-9 < abs(np.log(factor / best)) < 0.12:  # the same mistake, less exactly
-                self._drop(focal_reading(factor).name)
+                self._drop(focal_hypothesis(factor).name)
 
     def diagnosis(self) -> Diagnosis:
         """The simplest of the best readings, where it is clearly better than what is."""
         base = mean_closeness(self.base)
-        still = self.frames.under(AS_IT_IS, np.tile(np.eye(4), (len(self.samples), 1, 1)))
+        still = self.frames.under(AS_STORED, np.tile(np.eye(4), (len(self.samples), 1, 1)))
         moves = leads(self.base, still.closeness(self.tolerance))
         ranked = sorted(self.score.items(), key=lambda item: -item[1])
         scores = {name: round(value, 3) for name, value in ranked[:5]}
@@ -327,18 +328,18 @@ class _Trial:
         return name if clear else ""
 
     def _drop(self, name: str) -> None:
-        for kept in (self.table, self.score, self.color):
-            kept.pop(name, None)
+        for scores in (self.table, self.score, self.color):
+            scores.pop(name, None)
 
-    def _rough(self, reading: Reading) -> float:
-        found = self.few.under(reading)
-        return mean_closeness(found.closeness(self.tolerance * reading.depth_factor))
+    def _rough(self, hypothesis: Hypothesis) -> float:
+        found = self.few.under(hypothesis)
+        return mean_closeness(found.closeness(self.tolerance * hypothesis.depth_factor))
 
-    def _closeness(self, reading: Reading) -> float:
-        return mean_closeness(self._compare(reading)[0])
+    def _closeness(self, hypothesis: Hypothesis) -> float:
+        return mean_closeness(self._compare(hypothesis)[0])
 
-    def _compare(self, reading: Reading) -> tuple[Float64[ndarray, "pair 2"], float | None]:
-        found: Agreement = self.frames.under(reading)
+    def _compare(self, hypothesis: Hypothesis) -> tuple[Float64[ndarray, "pair 2"], float | None]:
+        found: Agreement = self.frames.under(hypothesis)
         # Errors shrink and grow with a factor: the tolerance follows.
-        tolerance = self.tolerance * reading.depth_factor
+        tolerance = self.tolerance * hypothesis.depth_factor
         return found.closeness(tolerance), found.correlation(tolerance)

@@ -10,29 +10,28 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float64
 from numpy import ndarray
 
-from ponderv2.checks.agreement import (
+from ponderv2.checks.diagnosis import NEAR, median_depth
+from ponderv2.checks.registration import ContrastStack, contrast_of_pairs, local_contrast, mean_contrast
+from ponderv2.geometry.pose_candidates import leads, mean_closeness
+from ponderv2.geometry.reprojection import (
+    AS_STORED,
     Reprojection,
-    Samples,
+    SampledFrame,
     agreement,
     frame_pairs,
-    leads,
-    mean_closeness,
     sample_depth,
-    sample_frame,
 )
-from ponderv2.checks.diagnosis import NEAR, median_depth
-from ponderv2.checks.readings import AS_IT_IS
-from ponderv2.checks.registration import ContrastStack, contrast_of_pairs, local_contrast, mean_contrast
 from ponderv2.scenes.scene import Frame
 
 FACTORS = (2, 3, 4, 5, 6, 8, 10, 15, 20, 25, 30, 50, 100)
 SHIFTS = (1, 2, 3, 4, 5, 10, 20)
 NEAR_SHIFTS = (1, 2, 3)
-LOOKED_AT = 10
+N_INSPECTED = 10
 """Frames per hypothesis."""
-KEPT, KEPT_WIDTH = 160, 160
+CACHED_FRAMES, CACHED_WIDTH = 160, 160
 """Frames that are kept in memory, and their width."""
 FEWEST_FRAMES = 4
 LOWEST = 0.5
@@ -47,7 +46,7 @@ what lacks to 1."""
 class Order:
     """Which frame's pose (or depth and pose) a picture belongs to."""
 
-    words: str
+    description: str
     partner: dict[int, int]
     """Position of the picture -> position of the pose."""
 
@@ -64,22 +63,22 @@ def orders(ids: list[str], near: bool = False) -> Iterator[Order]:
     spacing = int(np.median(steps)) if len(steps) else 1
     rules: list[tuple[str, Callable[[int], float]]] = []
     for k in () if near else FACTORS:
-        words = f"frame numbers were used as list positions: picture n is that of frame {k} n"
-        rules.append((f"{words} (a frame skip of {k} at the export)", lambda n, k=k: k * n))
-        words = f"frame numbers were used as list positions: pose n is that of frame {k} n"
-        rules.append((f"{words} (poses were thinned out, pictures were not)", lambda n, k=k: n / k))
+        description = f"frame numbers were used as list positions: picture n is that of frame {k} n"
+        rules.append((f"{description} (a frame skip of {k} at the export)", lambda n, k=k: k * n))
+        description = f"frame numbers were used as list positions: pose n is that of frame {k} n"
+        rules.append((f"{description} (poses were thinned out, pictures were not)", lambda n, k=k: n / k))
     for k in NEAR_SHIFTS if near else SHIFTS:
         for sign in (1, -1):
-            words = f"pictures and poses are out of step: picture n belongs to pose n {sign * k:+d}"
-            rules.append((words, lambda n, c=sign * k * max(spacing, 1): n + c))
+            description = f"pictures and poses are out of step: picture n belongs to pose n {sign * k:+d}"
+            rules.append((description, lambda n, c=sign * k * max(spacing, 1): n + c))
     last = number[0] + number[-1]
     if not near:
         yield from _sorted_as_text(number)
         rules.append(("images and poses run in opposite directions", lambda n: last - n))
-    for words, rule in rules:
+    for description, rule in rules:
         partner = {index: place[target] for index, n in enumerate(number) if (target := rule(n)) in place}
         if len([1 for one, two in partner.items() if one != two]) >= FEWEST_FRAMES:
-            yield Order(words, partner)
+            yield Order(description, partner)
 
 
 def _sorted_as_text(number: list[int]) -> Iterator[Order]:
@@ -90,11 +89,25 @@ def _sorted_as_text(number: list[int]) -> Iterator[Order]:
             by_text = sorted(range(len(values)), key=lambda index, all_=values: str(all_[index]))
             if by_text == list(range(len(values))):
                 continue
-            words = "frames were sorted as text (1, 10, 100, 2): "
+            description = "frames were sorted as text (1, 10, 100, 2): "
             of_poses = dict(enumerate(np.argsort(by_text).tolist()))
-            yield Order(words + "the poses are in that order, the images by number", of_poses)
+            yield Order(description + "the poses are in that order, the images by number", of_poses)
             of_images = dict(enumerate(by_text))
-            yield Order(words + "the images are in that order, the poses by number", of_images)
+            yield Order(description + "the images are in that order, the poses by number", of_images)
+
+
+def sample_frame(
+    frame: Frame, n_pixels: int, recording_to_scene: Float64[ndarray, "4 4"] | None = None
+) -> SampledFrame:
+    """Images and camera of a frame, with some of its pixels that have a depth."""
+    return sample_depth(
+        frame.read_depth().numpy().astype(np.float64),
+        frame.camera.intrinsics.numpy().astype(np.float64),
+        np.linalg.inv(frame.camera.world_to_camera.numpy().astype(np.float64)),
+        n_pixels,
+        frame.read_color().numpy() @ np.full(3, 1.0 / 3.0) if frame.has_color else None,
+        recording_to_scene,
+    )
 
 
 class OrderCheck:
@@ -104,7 +117,7 @@ class OrderCheck:
         self.frames = frames
         self.n_pixels = n_pixels
         self.tolerance = tolerance
-        self.recent: dict[int, tuple[Samples, ndarray | None]] = {}
+        self.recent: dict[int, tuple[SampledFrame, ndarray | None]] = {}
         poses = np.stack([self._pose(index) for index in range(len(frames))])
         turned = np.abs(np.diff(poses[:, :3, :3], axis=0)).sum(axis=(1, 2))
         moved = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1)
@@ -119,10 +132,10 @@ class OrderCheck:
             frames = Reprojection(own, frame_pairs(len(chosen)))
             tolerance = NEAR * median_depth(own)
             moved = np.stack([self._pose(order.partner[index]) for index in chosen])
-            found = frames.under(AS_IT_IS, moved).closeness(tolerance)
+            found = frames.under(AS_STORED, moved).closeness(tolerance)
             value = mean_closeness(found)
-            if value > max(LOWEST, best[1]) and leads(found, frames.under(AS_IT_IS).closeness(tolerance)):
-                best = (order.words, value)
+            if value > max(LOWEST, best[1]) and leads(found, frames.under(AS_STORED).closeness(tolerance)):
+                best = (order.description, value)
         return best
 
     def of_colors(self, near: bool = False) -> tuple[str, float]:
@@ -143,7 +156,7 @@ class OrderCheck:
                     best = (f"colour is not that of depth and pose; {order.words}", found)
         return best
 
-    def _correlation(self, stack: ContrastStack, samples: list[Samples]) -> float:
+    def _correlation(self, stack: ContrastStack, samples: list[SampledFrame]) -> float:
         pairs = frame_pairs(len(samples))
         found = agreement(samples, pairs).only_agreeing(self.tolerance)
         return (
@@ -153,24 +166,27 @@ class OrderCheck:
     def _chosen(self, order: Order) -> list[int]:
         """A run of neighbours that the hypothesis moves, where the camera moves faster than in most."""
         moved = [one for one, two in sorted(order.partner.items()) if one != two]
-        n_runs = len(moved) - LOOKED_AT + 1
+        n_runs = len(moved) - N_INSPECTED + 1
         if n_runs <= 1:
-            return moved[:LOOKED_AT]
+            return moved[:N_INSPECTED]
         speed = self.speed[moved]
-        total = np.convolve(speed, np.ones(LOOKED_AT), mode="valid")
+        total = np.convolve(speed, np.ones(N_INSPECTED), mode="valid")
         start = int(np.argsort(total)[int(0.8 * (n_runs - 1))])
-        return moved[start : start + LOOKED_AT]
+        return moved[start : start + N_INSPECTED]
 
-    def _sample(self, index: int) -> tuple[Samples, ndarray | None]:
+    def _sample(self, index: int) -> tuple[SampledFrame, ndarray | None]:
         """A frame, and its local contrast in place of its brightness."""
         if index not in self.recent:
-            while len(self.recent) >= KEPT:
+            while len(self.recent) >= CACHED_FRAMES:
                 del self.recent[next(iter(self.recent))]
             found = sample_frame(self.frames[index], self.n_pixels)
             contrast = local_contrast(found.grey)
-            step = max(found.depth.shape[1] // KEPT_WIDTH, 1)
-            small, lens = found.depth[::step, ::step], np.diag([1 / step, 1 / step, 1.0]) @ found.intrinsics
-            reduced = sample_depth(small, lens, found.camera_to_world, self.n_pixels)
+            step = max(found.depth.shape[1] // CACHED_WIDTH, 1)
+            small, intrinsics = (
+                found.depth[::step, ::step],
+                np.diag([1 / step, 1 / step, 1.0]) @ found.intrinsics,
+            )
+            reduced = sample_depth(small, intrinsics, found.camera_to_world, self.n_pixels)
             self.recent[index] = reduced, contrast
         return self.recent[index]
 

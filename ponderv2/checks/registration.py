@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
-from ponderv2.checks.agreement import Agreement, Samples
+from ponderv2.geometry.reprojection import Agreement, SampledFrame
 
 Image = Float64[ndarray, "_row _column"]
 Images = list[Image | None]
@@ -54,7 +54,7 @@ camera of another image size is 0.06 or more away."""
 class Placement:
     """Where the colour of a depth pixel would be: colour pixel = matrix @ (x, y, 1)."""
 
-    words: str
+    description: str
     matrix: Float64[ndarray, "3 3"]
     shift: bool = False
     """A shift: only colours can tell it, depth edges meet image edges by chance under one of many."""
@@ -86,7 +86,7 @@ class Registration:
 
 
 def check_registration(
-    samples: list[Samples], found: Agreement, pairs: list[tuple[int, int]]
+    samples: list[SampledFrame], found: Agreement, pairs: list[tuple[int, int]]
 ) -> Registration:
     """`found`: agreeing pixels of the pairs."""
     colored = [one.grey is not None for one in samples]
@@ -98,24 +98,24 @@ def check_registration(
     height, width = samples[0].depth.shape
     identity = Placement("", np.eye(3))
     others = list(placements(width, height))
-    witness = _Witness(samples, images, found, np.array(pairs, np.int64).reshape(-1, 2))
-    contrast, edges = witness.contrast(identity), witness.edges(identity)
+    placement_scores = _PlacementScores(samples, images, found, np.array(pairs, np.int64).reshape(-1, 2))
+    contrast, edges = placement_scores.contrast(identity), placement_scores.edges(identity)
     base, sharp = mean_contrast(contrast), mean_contrast(edges)
     if base is None and sharp is None:
         return Registration(None, None, "", unknown="too few pixels seen again and too few depth edges")
     chosen, value = identity, base or 0.0
     for one in others:
-        score = witness.contrast(one)
+        score = placement_scores.contrast(one)
         mean = mean_contrast(score)
         better = mean is not None and mean > max(value, LOWEST) and _leads(score, contrast)
-        if better and not _refuted(witness.edges(one), edges):
+        if better and not _refuted(placement_scores.edges(one), edges):
             chosen, value = one, float(mean or 0.0)
     if chosen.fitted:
-        chosen, value = _fitted(witness, chosen, value, width, height)
-    if not chosen.words:
-        chosen = _by_edges(witness, others, edges, contrast)
+        chosen, value = _fitted(placement_scores, chosen, value, width, height)
+    if not chosen.description:
+        chosen = _by_edges(placement_scores, others, edges, contrast)
     offset = round(_offset(chosen.matrix, width, height), 4)
-    return Registration(_rounded(base), _rounded(sharp), chosen.words, offset, round(value, 3))
+    return Registration(_rounded(base), _rounded(sharp), chosen.description, offset, round(value, 3))
 
 
 def placements(width: int, height: int) -> Iterator[Placement]:
@@ -132,9 +132,9 @@ def placements(width: int, height: int) -> Iterator[Placement]:
     for factor in MAGNIFIED:
         yield _magnified(np.array([factor, 0.0, 0.0]), width, height)
     for factor in (0.5625, 0.75, 1.3333, 1.7778):
-        words = f"colour is stretched {{}} by about {factor:.3g} against depth: another aspect ratio"
-        yield _about(words.format("vertically"), np.diag([1.0, factor, 1.0]), width, height)
-        yield _about(words.format("horizontally"), np.diag([factor, 1.0, 1.0]), width, height)
+        description = f"colour is stretched {{}} by about {factor:.3g} against depth: another aspect ratio"
+        yield _about(description.format("vertically"), np.diag([1.0, factor, 1.0]), width, height)
+        yield _about(description.format("horizontally"), np.diag([factor, 1.0, 1.0]), width, height)
     for right in range(-2, 3):
         for below in range(-2, 3):
             if right or below:
@@ -144,19 +144,21 @@ def placements(width: int, height: int) -> Iterator[Placement]:
 def _magnified(numbers: Float64[ndarray, "3"], width: int, height: int) -> Placement:
     """Magnified about the middle by the first number, then shifted by the others, in widths."""
     factor, right, below = numbers.tolist()
-    words = []
+    description = []
     if abs(factor - 1.0) > 0.02:
-        words.append(f"magnified by about {factor:.2f}")
+        description.append(f"magnified by about {factor:.2f}")
     if max(abs(right), abs(below)) > 0.015:
-        words.append(f"shifted by about ({right * width:+.0f}, {below * width:+.0f}) pixels")
+        description.append(f"shifted by about ({right * width:+.0f}, {below * width:+.0f}) pixels")
     found = _about("", np.diag([factor, factor, 1.0]), width, height)
     found.matrix[:2, 2] += np.array([right, below]) * width
-    text = f"colour is {' and '.join(words)} against depth: it has another camera" if words else ""
+    text = (
+        f"colour is {' and '.join(description)} against depth: it has another camera" if description else ""
+    )
     return Placement(text, found.matrix, shift=factor == 1.0, fitted=True)
 
 
 def _fitted(
-    witness: _Witness, start: Placement, value: float, width: int, height: int
+    placement_scores: _PlacementScores, start: Placement, value: float, width: int, height: int
 ) -> tuple[Placement, float]:
     """Factor and shift refined, one number after the other."""
     factor = float(start.matrix[0, 0])
@@ -173,7 +175,7 @@ def _fitted(
                     numbers[axis] += sign
                     if not 0.3 < numbers[0] < 3.0 or np.abs(numbers[1:]).max() > 0.3:
                         continue
-                    mean = mean_contrast(witness.contrast(_magnified(numbers, width, height)))
+                    mean = mean_contrast(placement_scores.contrast(_magnified(numbers, width, height)))
                     if mean is not None and mean > value + 1e-3:
                         best, value, improved = numbers, mean, True
     return _magnified(best, width, height), value
@@ -243,10 +245,10 @@ def contrast_of_pairs(
     return np.stack([np.where(fine, both / np.where(fine, scale, 1.0), np.nan), count], axis=1)
 
 
-class _Witness:
+class _PlacementScores:
     """Evidence for any placement."""
 
-    def __init__(self, samples: list[Samples], images: Images, found: Agreement, pairs: ndarray) -> None:
+    def __init__(self, samples: list[SampledFrame], images: Images, found: Agreement, pairs: ndarray) -> None:
         self.found, self.pairs = found, pairs
         shapes = [one.depth.shape for one in samples]
         self.stack = ContrastStack(images, shapes)
@@ -270,12 +272,14 @@ class _Witness:
         )
 
 
-def _by_edges(witness: _Witness, others: list[Placement], edges: ndarray, contrast: ndarray) -> Placement:
+def _by_edges(
+    placement_scores: _PlacementScores, others: list[Placement], edges: ndarray, contrast: ndarray
+) -> Placement:
     """The placement that only edges speak for, where the camera moves too little for colours to tell."""
     base = mean_contrast(contrast)
     best, chosen = EDGES_LOWEST, Placement("", np.eye(3))
     for one in others:
-        score = witness.edges(one)
+        score = placement_scores.edges(one)
         mean = mean_contrast(score)
         if (
             one.shift
@@ -284,7 +288,7 @@ def _by_edges(witness: _Witness, others: list[Placement], edges: ndarray, contra
             or not _leads_by(score, edges, EDGES_LEAD, 1.0, EDGES_WINS)
         ):
             continue
-        seen = mean_contrast(witness.contrast(one))
+        seen = mean_contrast(placement_scores.contrast(one))
         if base is None or seen is None or seen > base - 0.02:
             best, chosen = mean, one
     return chosen
@@ -348,12 +352,12 @@ def _gradient_rank(grey: Image | None) -> Image | None:
     return maximum_filter(rank, size=3)
 
 
-def _about(words: str, linear: ndarray, width: int, height: int) -> Placement:
+def _about(description: str, linear: ndarray, width: int, height: int) -> Placement:
     """A linear map about the middle of the image."""
     middle = np.array([(width - 1) / 2, (height - 1) / 2])
     matrix = linear.copy()
     matrix[:2, 2] = middle - linear[:2, :2] @ middle
-    return Placement(words, matrix)
+    return Placement(description, matrix)
 
 
 def _offset(matrix: ndarray, width: int, height: int) -> float:

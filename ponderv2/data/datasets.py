@@ -156,7 +156,7 @@ class PretrainDataset(_Scenes):
         with_labels: bool = False,
     ) -> None:
         """Without labels (the default) no file of them is opened; with them, those of the budget are seen."""
-        super().__init__(store, split, config, store.photographed(split), with_labels)
+        super().__init__(store, split, config, store.names_with_frames(split), with_labels)
         self.config, self.seed = config, seed
         self.labelled = frozenset(budget_scenes(self.names, config.budget)) if with_labels else frozenset()
         self.decode = FrameDecoder(config.cache_megabytes / 2)

@@ -20,7 +20,7 @@ from ponderv2.scenes.scene import Frame, Scene
 
 
 @dataclass(frozen=True)
-class DecodedFrame:
+class FramePixels:
     """The pictures of one frame, and where a depth was measured."""
 
     color: UInt8[Tensor, "row column 3"] | None
@@ -39,7 +39,7 @@ class DecodedFrame:
         return sum(one.numel() * one.element_size() for one in pictures if one is not None)
 
 
-def decode(frame: Frame) -> DecodedFrame:
+def decode(frame: Frame) -> FramePixels:
     """Read the pictures of a frame. Depths that are not finite or not positive become 0."""
     color = frame.read_color() if frame.has_color else None
     depth = frame.read_depth().float()
@@ -52,21 +52,21 @@ def decode(frame: Frame) -> DecodedFrame:
         )
     depth = torch.where(torch.isfinite(depth) & (depth > 0), depth, torch.zeros_like(depth))
     valid = torch.nonzero(depth.flatten())[:, 0].to(torch.int32)
-    return DecodedFrame(color, depth, label, valid)
+    return FramePixels(color, depth, label, valid)
 
 
 class FrameDecoder:
     """Decodes photographs and keeps the most recently used ones: decoding is most of the cost of a sample."""
 
     def __init__(self, megabytes: float) -> None:
-        self.memory: LruCache[DecodedFrame] = LruCache(megabytes)
+        self.memory: LruCache[FramePixels] = LruCache(megabytes)
 
-    def __call__(self, frame: Frame) -> DecodedFrame:
+    def __call__(self, frame: Frame) -> FramePixels:
         """The decoded frame, from memory if it is there."""
         return self.memory.get(str(frame.depth_path), lambda: decode(frame))
 
 
-Decode = Callable[[Frame], DecodedFrame]
+Decode = Callable[[Frame], FramePixels]
 PROBES = 256
 """Points of a region that decide which photographs may show it."""
 
@@ -153,7 +153,7 @@ def draw_pixels(
 
 def _usable_pixels(
     frame: Frame,
-    decoded: DecodedFrame,
+    decoded: FramePixels,
     config: ViewSamplingConfig,
     generator: torch.Generator,
     region: Region | None,
@@ -175,7 +175,7 @@ def _usable_pixels(
 
 
 def surface_points(
-    frame: Frame, decoded: DecodedFrame, numbers: Int[Tensor, " pixel"]
+    frame: Frame, decoded: FramePixels, numbers: Int[Tensor, " pixel"]
 ) -> Float[Tensor, "pixel 3"]:
     """World positions of what pixels (row-major numbers) show; the world must be in metres."""
     depth = decoded.depth.flatten()[numbers].double()
@@ -202,7 +202,7 @@ def frames_seeing(frames: Sequence[Frame], points: Float[Tensor, "point 3"]) -> 
     return (inside & (depth > 0)).any(dim=1)
 
 
-def _targets(decoded: DecodedFrame, numbers: Int[Tensor, " pixel"], view: int) -> tuple[Tensor, ...]:
+def _targets(decoded: FramePixels, numbers: Int[Tensor, " pixel"], view: int) -> tuple[Tensor, ...]:
     label = (
         torch.full((len(numbers),), -1) if decoded.label is None else decoded.label.flatten()[numbers].long()
     )

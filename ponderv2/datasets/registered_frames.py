@@ -13,7 +13,7 @@ from ponderv2.datasets.recordings import ImageSource, RawFrame, Recording
 from ponderv2.errors import SceneError
 from ponderv2.geometry.intrinsics import Intrinsics, rays_of, same_camera, scaled_intrinsics, seen_at
 from ponderv2.geometry.registration import sample_bilinear, sample_nearest, warp_color
-from ponderv2.io.images import ColorImage, decode_image, encoded_size, transposed
+from ponderv2.io.images import ColorImage, decode_image, encoded_image_size, transposed
 
 SAME_ASPECT = 0.03
 """Relative difference of width / height below which images are of one camera (ScanNet: 0.4 %)."""
@@ -65,7 +65,7 @@ class _Color:
     def of(source: ImageSource) -> _Color:
         jpeg = source.jpeg()
         if jpeg is not None:
-            return _Color(source, jpeg, None, encoded_size(jpeg, source.name))
+            return _Color(source, jpeg, None, encoded_image_size(jpeg, source.name))
         decoded = source.color()
         return _Color(source, None, decoded, (decoded.rgb.shape[1], decoded.rgb.shape[0]))
 

@@ -16,7 +16,7 @@ from numpy import ndarray
 
 from ponderv2.errors import SceneError
 from ponderv2.io.colors import read_colors
-from ponderv2.io.suggestions import what_it_is
+from ponderv2.io.suggestions import actual_file_type
 
 MOST_UNPACKED = 32 * 2**20
 """Bytes that a file of any size may be unpacked to."""
@@ -176,7 +176,7 @@ def decode_integers(data: bytes, name: str, indexed: bool = False) -> UInt16[nda
     return values.astype(np.uint16)
 
 
-def picture_size(path: Path) -> tuple[int, int]:
+def image_size(path: Path) -> tuple[int, int]:
     """Width and height from the header alone."""
     from PIL import Image, UnidentifiedImageError
 
@@ -187,7 +187,7 @@ def picture_size(path: Path) -> tuple[int, int]:
         raise _damaged_image(str(path), error) from error
 
 
-def encoded_size(data: bytes, name: str) -> tuple[int, int]:
+def encoded_image_size(data: bytes, name: str) -> tuple[int, int]:
     """Width and height of an encoded picture, from its header alone."""
     with open_image(data, name) as image:
         return image.size
@@ -249,7 +249,7 @@ def open_image(data: bytes, name: str):
     try:
         image = Image.open(io.BytesIO(data))
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        what = what_it_is(data)
+        what = actual_file_type(data)
         if what is not None:
             raise SceneError(f"{name} is no image: it is {what[0]}", fix=what[1]) from error
         raise _damaged_image(name, error) from error
@@ -339,7 +339,7 @@ def _damaged(name: str, reason: str) -> SceneError:
 
 
 @runtime_checkable
-class FramePictures(Protocol):
+class FrameImages(Protocol):
     """Reads pictures from files; `size` is width and height of the camera. A value that can be pickled."""
 
     def color(self, path: Path, size: tuple[int, int]) -> UInt8[ndarray, "row column 3"]:
@@ -355,7 +355,7 @@ class FramePictures(Protocol):
         ...
 
 
-class PreparedPictures:
+class StoredImages:
     """The store's own: JPEG, 16-bit depth, class + 1; all of one size."""
 
     def color(self, path: Path, size: tuple[int, int]) -> UInt8[ndarray, "row column 3"]:
@@ -371,4 +371,4 @@ class PreparedPictures:
         return read_integers(path).astype(np.int64) - 1
 
 
-PREPARED_PICTURES = PreparedPictures()
+STORED_IMAGES = StoredImages()

@@ -15,7 +15,7 @@ from numpy import ndarray
 
 from ponderv2.errors import SceneError
 from ponderv2.io.point_columns import PACKED
-from ponderv2.io.suggestions import what_it_is
+from ponderv2.io.suggestions import actual_file_type
 from ponderv2.io.text import float_words
 
 _KINDS = {"F": "f", "I": "i", "U": "u"}
@@ -58,7 +58,7 @@ def read_pcd(path: Path) -> dict[str, ndarray]:
         body = data[header.start :]
         table = _ascii(body, header) if header.form == "ascii" else _binary(body, header)
     except (ValueError, IndexError, KeyError, TypeError, UnicodeDecodeError, OverflowError) as error:
-        what = what_it_is(data)
+        what = actual_file_type(data)
         if what is not None:
             raise SceneError(f"{path} is no PCD file: it is {what[0]}", fix=what[1]) from error
         raise SceneError(f"{path} is not a whole PCD file ({error})", fix="copy the file again") from error

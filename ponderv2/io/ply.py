@@ -13,7 +13,7 @@ from jaxtyping import Float, Integer, UInt8
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
-from ponderv2.io.suggestions import what_it_is
+from ponderv2.io.suggestions import actual_file_type
 from ponderv2.io.text import float_words
 
 _TYPES = {
@@ -91,7 +91,7 @@ def read_ply(path: Path) -> PlyFile:
     except _Unreadable as error:
         raise SceneError(f"{path}: {error}", fix="export it again, as PLY with vertices x, y, z") from error
     except (ValueError, IndexError, KeyError, UnicodeDecodeError, OverflowError) as error:
-        what = what_it_is(data)
+        what = actual_file_type(data)
         if what is not None:
             raise SceneError(f"{path} is no PLY file: it is {what[0]}", fix=what[1]) from error
         raise SceneError(f"{path} is not a whole PLY file ({error})", fix="copy the file again") from error

@@ -242,10 +242,10 @@ def unnamed_columns(values: ndarray, source: Path, intensity_first: bool = False
         raise SceneError(f"{source} has shape {values.shape}; expected points of 3 to 12 columns", fix=fix)
     with np.errstate(all="ignore"):  # damaged files hold numbers of every kind
         n_before = _columns_before(values)
-        said = _before_notes(n_before)
+        notes_of_position = _before_notes(n_before)
         coord, values = values[:, n_before : n_before + 3], values[:, n_before:].astype(np.float64)
         found = _by_values(coord, values, source, intensity_first)
-    return replace(found, notes=(*said, *found.notes))
+    return replace(found, notes=(*notes_of_position, *found.notes))
 
 
 def _columns_before(values: ndarray) -> int:

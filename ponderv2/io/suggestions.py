@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 
-def near_neighbour(missing: Path, folders_only: bool = False) -> Path | None:
+def similar_path(missing: Path, folders_only: bool = False) -> Path | None:
     """Something beside it with nearly the same name."""
     if not missing.parent.is_dir():
         return None
@@ -15,7 +15,7 @@ def near_neighbour(missing: Path, folders_only: bool = False) -> Path | None:
     return missing.parent / near[0] if near else None
 
 
-_LOOKED_AT = 512
+_INSPECTED = 512
 """Bytes."""
 _PACKED = (
     (b"\x1f\x8b", "packed by gzip", "unpack it: gunzip FILE"),
@@ -28,11 +28,11 @@ _PACKED = (
 """First bytes, what such a file is, and what to do."""
 
 
-def what_it_is(data: bytes) -> tuple[str, str] | None:
+def actual_file_type(data: bytes) -> tuple[str, str] | None:
     """What a file really is and what to do, from its first bytes; None where nothing is known of it."""
     if not data:
         return "empty", "copy or download the file again"
-    head = data[:_LOOKED_AT].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    head = data[:_INSPECTED].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith(b"version https://git-lfs"):
         return "a pointer of Git LFS, not the file itself", "git lfs pull"
     if head.startswith((b"<!doctype html", b"<html")):

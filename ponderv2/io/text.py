@@ -16,7 +16,7 @@ from jaxtyping import Float, Float64
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
-from ponderv2.io.suggestions import what_it_is
+from ponderv2.io.suggestions import actual_file_type
 
 LARGEST_FILE = 256 * 2**20
 """Bytes. A larger text file is not a list of poses."""
@@ -46,7 +46,7 @@ def decode_text(data: bytes, name: Path | str) -> str:
 
     What is not valid UTF-8 becomes U+FFFD. Raises SceneError for a binary file, naming it `name`.
     """
-    what = what_it_is(data) if data else None
+    what = actual_file_type(data) if data else None
     if what is not None:
         raise SceneError(f"{name} is no text file: it is {what[0]}", fix=what[1])
     data = data.rstrip(b"\0\x1a") if data[:4].count(0) == 0 else data  # what DOS and crashes leave at the end

@@ -26,7 +26,7 @@ _DECIMAL = re.compile(r"[-+]?\d*(,\d+)?([eE][-+]?\d+)?")
 _DECIMALS_BESIDE_COMMAS = re.compile(r",0\d+(?=[,\s;])")
 _GRID_WORDS = {"ncols", "nrows", "xllcorner", "yllcorner", "cellsize"}
 _DEGREES = {"lat", "latitude", "lon", "lng", "long", "longitude"}
-_LOOKED_AT = 20000
+_INSPECTED = 20000
 """Characters that decide about marks between thousands."""
 _GROUPED = {
     ",": re.compile(r"[-+]?\d{1,3}(,\d{3})+\.\d*"),
@@ -156,7 +156,7 @@ def _separated(body: str, path: Path) -> tuple[str, str, list[str]]:
         body = body.replace('","', '";"').replace('"', "")
     first = COMMENT.sub("", body[: body.find("\n") if "\n" in body else len(body)])
     separator = next((one for one in ("\t", ";") if one in first), "")
-    grouped = _grouped_digits(body[:_LOOKED_AT], separator)
+    grouped = _grouped_digits(body[:_INSPECTED], separator)
     if grouped:
         body = body.replace(grouped, "").replace(",", ".")
         return body, separator, [f"'{grouped}' was read as a mark between thousands"]

@@ -35,7 +35,7 @@ from ponderv2.datasets.transforms_json import (
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera
 from ponderv2.geometry.poses import clean_poses
-from ponderv2.io.images import COLOR_ENDINGS, LARGEST_SIDE, picture_size
+from ponderv2.io.images import COLOR_ENDINGS, LARGEST_SIDE, image_size
 from ponderv2.io.named_files import NamedFiles
 from ponderv2.io.text import parse_json, read_text
 from ponderv2.scenes.origin import near_pose
@@ -252,7 +252,7 @@ def _size_of(files: NamedFiles, named: str) -> tuple[int, int]:
             f"{files.root / named} is not there, and its width and height are not in the file",
             fix="write w and h into the file",
         )
-    return picture_size(image)
+    return image_size(image)
 
 
 def _moved_to_scene(entries: list[_Entry], frames: Sequence[Frame]) -> tuple[list[_Entry], str]:

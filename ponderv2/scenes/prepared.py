@@ -14,7 +14,7 @@ from numpy import ndarray
 
 
 @dataclass(frozen=True)
-class PreparedFrame:
+class DecodedFrame:
     """One view: colour and depth of one camera and one size."""
 
     id: str
@@ -62,7 +62,7 @@ class PreparedMesh:
 
 
 @dataclass(frozen=True)
-class Surface:
+class PreparedScene:
     """What is known once the last frame has been seen."""
 
     cloud: PreparedCloud
@@ -78,22 +78,22 @@ class Surface:
 
 
 @dataclass(frozen=True)
-class PreparedScene:
+class SceneStream:
     """Frames may be a generator, so that a long recording never is in memory as a whole."""
 
-    frames: Iterable[PreparedFrame]
-    surface: Callable[[], Surface]
+    frames: Iterable[DecodedFrame]
+    finish: Callable[[], PreparedScene]
     """Called after the last frame was taken."""
 
     @staticmethod
     def of(
         cloud: PreparedCloud,
-        frames: Iterable[PreparedFrame] = (),
+        frames: Iterable[DecodedFrame] = (),
         mesh: PreparedMesh | None = None,
         notes: tuple[str, ...] = (),
-    ) -> PreparedScene:
+    ) -> SceneStream:
         """A scene whose points are known beforehand."""
-        return PreparedScene(frames, lambda: Surface(cloud, mesh, notes))
+        return SceneStream(frames, lambda: PreparedScene(cloud, mesh, notes))
 
 
 def label_dtype(values: Int[ndarray, " point"]) -> type[np.signedinteger]:

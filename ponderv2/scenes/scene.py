@@ -14,7 +14,7 @@ from torch import Tensor
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera
 from ponderv2.geometry.transforms import transform_points
-from ponderv2.io.images import PREPARED_PICTURES, FramePictures, read_visible
+from ponderv2.io.images import STORED_IMAGES, FrameImages, read_visible
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Frame:
 
     held_out: bool = False
     """Kept for validation: never trained on, not part of the point cloud."""
-    pictures: FramePictures = PREPARED_PICTURES
+    pictures: FrameImages = STORED_IMAGES
     """How the files are to be read; several pictures may share one file."""
     mask_path: Path | None = None
     """Image that is black where a pixel is hidden; None = all count."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from ponderv2.scenes.prepared import PreparedScene
+from ponderv2.scenes.prepared import SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 
 
@@ -31,7 +31,7 @@ class SceneJob(Protocol):
         """Changes whenever the settings or the input would give other bytes; plain text or a hash."""
         ...
 
-    def prepare(self) -> PreparedScene:
+    def prepare(self) -> SceneStream:
         """Do the work. Raises SceneError for what is wrong with the input."""
         ...
 

@@ -18,15 +18,15 @@ from typing import Any
 import yaml
 
 from ponderv2.errors import SceneError
-from ponderv2.io.suggestions import near_neighbour
+from ponderv2.io.suggestions import similar_path
 from ponderv2.io.yaml import DUMPER, plain_values
 from ponderv2.scenes.layout import FrameChoice, SceneLayout
 from ponderv2.scenes.point_labels import with_ignored
-from ponderv2.scenes.prepared import PreparedScene
+from ponderv2.scenes.prepared import SceneStream
 from ponderv2.scenes.reader import DatasetInfo, LabelSet
 from ponderv2.scenes.scene import Scene
 from ponderv2.store.reader import PREPARED, PreparedScenes
-from ponderv2.store.writer import put_back, write_scene
+from ponderv2.store.writer import restore_interrupted, write_scene
 
 INFO_FILE = "dataset.yaml"
 LARGEST_INFO = 4 * 2**20
@@ -52,7 +52,7 @@ class SceneStore:
         if root.is_file():
             raise SceneError(f"{root} is a file, not a folder of scenes", fix=f"--data {root.parent}")
         if not root.is_dir():
-            near = near_neighbour(root, folders_only=True)
+            near = similar_path(root, folders_only=True)
             fix = f"--data {near}" if near is not None else f"ponder prepare synthetic --out {root}"
             raise SceneError(f"no folder {root}", fix=fix)
         store = SceneStore(root, _read_info(root)) if (root / INFO_FILE).is_file() else _recognised(root)
@@ -70,7 +70,7 @@ class SceneStore:
         write_bytes(root / INFO_FILE, text.encode())
         return SceneStore(root, info)
 
-    def known_info(self) -> DatasetInfo:
+    def stored_info(self) -> DatasetInfo:
         """What dataset.yaml says now, which may differ from `info`."""
         return _read_info(self.root)
 
@@ -111,7 +111,7 @@ class SceneStore:
         listed = ", ".join(known[:5]) + (", ..." if len(known) > 5 else "")
         raise SceneError(f"no scene '{name}' in {self.root}", fix=f"choose one of: {listed}")
 
-    def photographed(self, split: str) -> tuple[str, ...]:
+    def names_with_frames(self, split: str) -> tuple[str, ...]:
         """Names of the scenes of a split that have photographs; all where none has."""
         names = self.scene_names(split)
         return tuple(one for one in names if self.layout.has_frames(self._folder(one, split))) or names
@@ -146,12 +146,12 @@ class SceneStore:
         path = self.folder(name, split) / "mesh.ply"
         return path if path.is_file() else None
 
-    def remarks(self, split: str, labels: bool = False) -> tuple[str, ...]:
+    def warnings(self, split: str, labels: bool = False) -> tuple[str, ...]:
         """What to know of a folder of another program: what it is, and what its first scene lacks.
 
         With `labels` those of the first scene are read, and what was decided about them is reported.
         """
-        names = self.photographed(split)
+        names = self.names_with_frames(split)
         if not names:
             return ()
         found = self._label_notes(names[0], split) if labels else ()
@@ -175,11 +175,11 @@ class SceneStore:
             return {}
         return values if isinstance(values, dict) else {}
 
-    def put_back(self, name: str, split: str) -> None:
+    def restore_interrupted(self, name: str, split: str) -> None:
         """Undo half a replacement: a run that was killed between two renames left the old scene aside."""
-        put_back(self.root / split / name)
+        restore_interrupted(self.root / split / name)
 
-    def write(self, split: str, name: str, contents: PreparedScene, fingerprint: str = "") -> None:
+    def write(self, split: str, name: str, contents: SceneStream, fingerprint: str = "") -> None:
         """Write a scene, replacing one of that name; after a crash either the old or the new one is there."""
         write_scene(self.root / split / name, contents, fingerprint)
 

@@ -26,14 +26,14 @@ from ponderv2.io.files import (
 from ponderv2.io.images import encode_jpeg, encode_mask, encode_png16
 from ponderv2.io.ply import encode_ply
 from ponderv2.scenes.origin import far_outliers, near_pose, origin_note, origin_of, outlier_note
-from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene, Surface, label_dtype
+from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, PreparedScene, SceneStream, label_dtype
 from ponderv2.version import __version__
 
 ENDINGS = {"color": "jpg", "depth": "png", "mask": "png", "semantic": "png"}
 """Of the images of a frame, by kind, which is the name of their folder too."""
 
 
-def write_scene(folder: Path, contents: PreparedScene, fingerprint: str) -> Surface:
+def write_scene(folder: Path, contents: SceneStream, fingerprint: str) -> PreparedScene:
     """Write frames as they come, then the surface, then move the whole into place. Returns the surface."""
     temporary = temporary_path(folder)
     try:
@@ -41,7 +41,7 @@ def write_scene(folder: Path, contents: PreparedScene, fingerprint: str) -> Surf
             remove_leftovers(folder.parent)
             temporary.mkdir(parents=True)
             frames, sizes = _write_frames(temporary / "frames", contents)
-            surface, shift = near_zero(contents.surface())
+            surface, shift = near_zero(contents.finish())
             if frames:
                 _write_cameras(temporary / "frames" / "cameras.npz", frames, sizes, shift)
             _write_surface(temporary, surface)
@@ -65,7 +65,7 @@ def write_scene(folder: Path, contents: PreparedScene, fingerprint: str) -> Surf
     return surface
 
 
-def near_zero(surface: Surface) -> tuple[Surface, Float64[np.ndarray, "3"]]:
+def near_zero(surface: PreparedScene) -> tuple[PreparedScene, Float64[np.ndarray, "3"]]:
     """The surface with an origin subtracted where it is far from zero, and what was subtracted."""
     cloud, mesh = surface.cloud, surface.mesh
     finite = bool(np.isfinite(cloud.coord).all())  # else it is refused when it is written
@@ -82,7 +82,7 @@ def near_zero(surface: Surface) -> tuple[Surface, Float64[np.ndarray, "3"]]:
     return replace(surface, cloud=cloud, mesh=mesh, notes=notes, origin=(x, y, z)), shift
 
 
-def put_back(folder: Path) -> None:
+def restore_interrupted(folder: Path) -> None:
     """The scene as it was before a replacement that was killed between its two renames."""
     if folder.exists() or not folder.parent.is_dir():
         return
@@ -95,9 +95,9 @@ def put_back(folder: Path) -> None:
                 return
 
 
-def _write_frames(folder: Path, contents: PreparedScene) -> tuple[list[PreparedFrame], list[tuple[int, int]]]:
+def _write_frames(folder: Path, contents: SceneStream) -> tuple[list[DecodedFrame], list[tuple[int, int]]]:
     """The cameras of all frames and the sizes of their images, which are written one by one."""
-    cameras: list[PreparedFrame] = []
+    cameras: list[DecodedFrame] = []
     sizes: list[tuple[int, int]] = []
     known: set[str] = set()
     for frame in contents.frames:
@@ -107,11 +107,11 @@ def _write_frames(folder: Path, contents: PreparedScene) -> tuple[list[PreparedF
             (folder / kind).mkdir(parents=True, exist_ok=True)
             _write_new(folder / kind / f"{frame.id}.{ENDINGS[kind]}", data)
         sizes.append((frame.depth.shape[1], frame.depth.shape[0]))
-        cameras.append(_without_pictures(frame))
+        cameras.append(_camera_only(frame))
     return cameras, sizes
 
 
-def _encoded(frame: PreparedFrame) -> dict[str, bytes]:
+def _encoded(frame: DecodedFrame) -> dict[str, bytes]:
     """The files of a frame by kind; a kind that the frame lacks is absent. Hidden pixels have no depth."""
     depth = frame.depth if frame.visible is None else np.where(frame.visible, frame.depth, 0)
     files = {"depth": encode_png16(depth.astype(np.uint16))}
@@ -125,7 +125,7 @@ def _encoded(frame: PreparedFrame) -> dict[str, bytes]:
     return files
 
 
-def check_frame(frame: PreparedFrame, known: set[str]) -> None:
+def check_frame(frame: DecodedFrame, known: set[str]) -> None:
     """Refuse what would be written but could not be read again."""
     if frame.id in known or not frame.id or "/" in frame.id or frame.id.startswith("."):
         raise SceneError(f"frame id '{frame.id}' is empty, used twice or not a file name")
@@ -137,9 +137,9 @@ def check_frame(frame: PreparedFrame, known: set[str]) -> None:
         raise SceneError(f"frame {frame.id}: intrinsics or pose are not finite")
 
 
-def _without_pictures(frame: PreparedFrame) -> PreparedFrame:
+def _camera_only(frame: DecodedFrame) -> DecodedFrame:
     """The camera alone, so that pictures do not pile up in memory; empty ones stand for those there are."""
-    return PreparedFrame(
+    return DecodedFrame(
         frame.id,
         np.asarray(frame.intrinsics, np.float64),
         np.asarray(frame.camera_to_world, np.float64),
@@ -152,7 +152,7 @@ def _without_pictures(frame: PreparedFrame) -> PreparedFrame:
 
 
 def _write_cameras(
-    path: Path, frames: list[PreparedFrame], sizes: list[tuple[int, int]], shift: Float64[np.ndarray, "3"]
+    path: Path, frames: list[DecodedFrame], sizes: list[tuple[int, int]], shift: Float64[np.ndarray, "3"]
 ) -> None:
     target = io.BytesIO()
     np.savez(
@@ -169,7 +169,7 @@ def _write_cameras(
     _write_new(path, target.getvalue())
 
 
-def _write_surface(folder: Path, surface: Surface) -> None:
+def _write_surface(folder: Path, surface: PreparedScene) -> None:
     for name, values in _cloud_arrays(surface.cloud).items():
         target = io.BytesIO()
         np.save(target, np.ascontiguousarray(values), allow_pickle=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedMesh
+from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, PreparedMesh
 from ponderv2.synthetic.config import SyntheticConfig
 from ponderv2.synthetic.rendering import (
     Pinhole,
@@ -30,7 +30,7 @@ class Scan:
 
     cameras: tuple[Pinhole, ...]
     exact: tuple[RenderedView, ...]
-    frames: tuple[PreparedFrame, ...]
+    frames: tuple[DecodedFrame, ...]
     cloud: PreparedCloud
     mesh: PreparedMesh
 
@@ -49,13 +49,13 @@ def scan_room(rng: np.random.Generator, renderer: RoomRenderer, config: Syntheti
 
 def _frame(
     rng: np.random.Generator, name: str, camera: Pinhole, view: RenderedView, config: SyntheticConfig
-) -> PreparedFrame:
+) -> DecodedFrame:
     if config.noise:
         color, depth = sense_color(rng, view), sense_depth(rng, view, camera, config)
     else:
         color, depth = to_bytes(view.color), view.depth
     stored = np.round(depth / DEPTH_SCALE).astype(np.uint16)
-    return PreparedFrame(
+    return DecodedFrame(
         name,
         camera.intrinsics,
         camera.camera_to_world,
@@ -71,7 +71,7 @@ def fuse(
     renderer: RoomRenderer,
     cameras: Sequence[Pinhole],
     exact: Sequence[RenderedView],
-    frames: Sequence[PreparedFrame],
+    frames: Sequence[DecodedFrame],
     config: SyntheticConfig,
 ) -> PreparedCloud:
     """Measured points averaged per cube; class and instance of the nearest true surface.

@@ -69,7 +69,7 @@ def run(  # noqa: PLR0913 - one argument per option of the command
     split = split or validated_split(stored.config, store.root)
     if not store.scene_names(split):
         raise SceneError(f"{store.root} has no scenes in '{split}'", fix=f"--split {store.info.splits[0]}")
-    for remark in store.remarks(split, labels=not isinstance(stored.model, PretextModel)):
+    for remark in store.warnings(split, labels=not isinstance(stored.model, PretextModel)):
         report.note(remark)
     folder = out or _run_folder(stored.path) / f"evaluation-{split}"
     request = EvaluationRequest(stored, store, split, folder, tta, width, submission, export, reuse)

@@ -191,7 +191,7 @@ def _describe(config: FinetuneConfig, task: Task, report: Reporter) -> None:
         store = training.store
         if validation is None:
             report.warn(f"{store.root} has no scenes in '{single.val_split}': nothing is validated")
-        for remark in store.remarks(single.train_split, labels=True):
+        for remark in store.warnings(single.train_split, labels=True):
             report.note(remark)
         n_classes = n_classes_of(config.model, store.info.name)
         report.note(f"{len(training)} training scenes of {store.root}, {n_classes} classes")

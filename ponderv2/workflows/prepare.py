@@ -225,7 +225,7 @@ def _lost(job: SceneJob, why: tuple[str, str]) -> SceneOutcome:
 
 def _is_there(store: SceneStore, job: SceneJob) -> bool:
     """Whether the scene was prepared, from whatever."""
-    store.put_back(job.name, job.split)
+    store.restore_interrupted(job.name, job.split)
     return (store.root / job.split / job.name / "coord.npy").is_file()
 
 
@@ -274,7 +274,7 @@ def _joined_info(root: Path, info: DatasetInfo) -> DatasetInfo:
     if not (root / INFO_FILE).is_file():
         _refuse_folder_of_others(root)
         return info
-    known = SceneStore(root, info).known_info()
+    known = SceneStore(root, info).stored_info()
     same = known.label_field == info.label_field and known.other_labels == info.other_labels
     if not same or (known.name, known.class_names) != (info.name, info.class_names):
         other = f"of '{known.name}', not of '{info.name}'"

@@ -103,7 +103,7 @@ def run(
     request = RunRequest(config, folder, resume=resume, devices=devices, nodes=nodes)
     report = report or SilentReporter()
     for part in _training_scenes(config):
-        for remark in (*part.store.remarks(part.part.train_split), *_views_without_color(part)):
+        for remark in (*part.store.warnings(part.part.train_split), *_views_without_color(part)):
             report.note(remark)
     outcome = run_training(request, make_job, report)
     metrics = dict(outcome.history[-1]) if outcome.history else {}

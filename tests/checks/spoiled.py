@@ -82,24 +82,24 @@ class MemoryImages:
 
 def room(count: int = 20) -> Recording:
     """Exact frames of the box room with chequered surfaces; the camera turns and moves unevenly."""
-    lens = np.array([[95.0, 0, 59.5], [0, 95.0, 44.5], [0, 0, 1]])
+    intrinsics = np.array([[95.0, 0, 59.5], [0, 95.0, 44.5], [0, 0, 1]])
     depth, color, poses = [], [], []
     for index, step in enumerate(np.linspace(0.0, 1.0, count)):
         angle = 0.3 + 2.2 * step + 0.25 * np.sin(9.0 * step)
         eye = (1.5 * np.cos(angle), 1.1 * np.sin(angle), 1.4 + 0.2 * np.sin(7.0 * step))
         target = (-0.2 + 0.3 * np.sin(5.0 * step), 0.2, 0.8 + 0.2 * np.cos(11.0 * step + index % 2))
-        shot = box_room.shoot(box_room.look(eye, target), lens, (120, 90))
+        shot = box_room.shoot(box_room.look(eye, target), intrinsics, (120, 90))
         depth.append(shot.depth)
-        color.append(_chequered(shot, lens))
+        color.append(_chequered(shot, intrinsics))
         poses.append(shot.pose)
     ids = tuple(f"{one:06d}" for one in range(count))
-    return Recording(ids, np.stack(depth), np.stack(color), lens, np.stack(poses))
+    return Recording(ids, np.stack(depth), np.stack(color), intrinsics, np.stack(poses))
 
 
-def _chequered(shot: box_room.Shot, lens: np.ndarray) -> np.ndarray:
+def _chequered(shot: box_room.Shot, intrinsics: np.ndarray) -> np.ndarray:
     height, width = shot.depth.shape
     row, column = np.mgrid[0:height, 0:width]
-    ray = np.stack([column, row, np.ones_like(row)], axis=-1) @ np.linalg.inv(lens).T
+    ray = np.stack([column, row, np.ones_like(row)], axis=-1) @ np.linalg.inv(intrinsics).T
     point = (ray * shot.depth[..., None]) @ shot.pose[:3, :3].T + shot.pose[:3, 3] - 1e-4
     bright = np.floor(point / 0.3).astype(int).sum(axis=-1) % 2 == 0
     return (shot.color * np.where(bright, 1.0, 0.6)[..., None]).astype(np.uint8)
@@ -114,9 +114,11 @@ def kitchen(folder: Path, numbers: range | list[int] = range(0, 600, 4), shrink:
         image = Image.open(folder / f"frame-{one:06d}.color.jpg")
         color.append(np.asarray(image.resize((image.width // shrink, image.height // shrink))))
         poses.append(np.loadtxt(folder / f"frame-{one:06d}.pose.txt"))
-    lens = np.array([[585.0 / shrink, 0, 320.0 / shrink], [0, 585.0 / shrink, 240.0 / shrink], [0, 0, 1]])
+    intrinsics = np.array(
+        [[585.0 / shrink, 0, 320.0 / shrink], [0, 585.0 / shrink, 240.0 / shrink], [0, 0, 1]]
+    )
     ids = tuple(f"{one:06d}" for one in numbers)
-    return Recording(ids, np.stack(depth), np.stack(color), lens, np.stack(poses))
+    return Recording(ids, np.stack(depth), np.stack(color), intrinsics, np.stack(poses))
 
 
 # Mistakes ---------------------------------------------------------------------------------------------------

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ponderv2.checks.agreement import sample_frame
 from ponderv2.checks.check import CheckSettings, _Check, check_or_reason, check_scene
-from ponderv2.checks.readings import AS_IT_IS
-from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene
+from ponderv2.checks.order import sample_frame
+from ponderv2.geometry.reprojection import AS_STORED
+from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.scene import Scene
 from ponderv2.store.store import SceneStore
@@ -30,11 +30,11 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     frames, points = [], []
     for index, shot in enumerate(box_room.shots()):
         depth = np.rint(shot.depth * 1000).astype(np.uint16)
-        frames.append(PreparedFrame(str(index), box_room.K, shot.pose, shot.color, depth))
+        frames.append(DecodedFrame(str(index), box_room.K, shot.pose, shot.color, depth))
         points.append(points_of(shot, box_room.K))
     coord = np.concatenate(points).astype(np.float32)
     cloud = PreparedCloud(coord, np.zeros(coord.shape, np.uint8), np.ones_like(coord))
-    store.write("train", "box", PreparedScene.of(cloud, frames))
+    store.write("train", "box", SceneStream.of(cloud, frames))
     return store.read("box")
 
 
@@ -43,29 +43,31 @@ def test_frames_of_two_sizes_have_their_colours_in_place(tmp_path: Path):
     frames, points = [], []
     for index, pose in enumerate(box_room.poses(12)):
         size = 2 if index == 0 else 1
-        lens = np.array([[size, 0, (size - 1) / 2], [0, size, (size - 1) / 2], [0, 0, 1.0]]) @ box_room.K
-        shot = box_room.shoot(pose, lens, (size * box_room.WIDTH, size * box_room.HEIGHT))
+        intrinsics = (
+            np.array([[size, 0, (size - 1) / 2], [0, size, (size - 1) / 2], [0, 0, 1.0]]) @ box_room.K
+        )
+        shot = box_room.shoot(pose, intrinsics, (size * box_room.WIDTH, size * box_room.HEIGHT))
         depth = np.rint(shot.depth * 1000).astype(np.uint16)
-        frames.append(PreparedFrame(str(index), lens, pose, shot.color, depth))
-        points.append(points_of(shot, lens))
+        frames.append(DecodedFrame(str(index), intrinsics, pose, shot.color, depth))
+        points.append(points_of(shot, intrinsics))
     coord = np.concatenate(points).astype(np.float32)
     cloud = PreparedCloud(coord, np.zeros(coord.shape, np.uint8), np.ones_like(coord))
-    store.write("train", "box", PreparedScene.of(cloud, frames))
+    store.write("train", "box", SceneStream.of(cloud, frames))
     found = check_scene(store.read("box"), SETTINGS)
     assert not found.suspect and found.likely_cause == "" and found.notes == ()
     assert found.contrast_correlation is not None and found.contrast_correlation > 0.5
 
 
-def points_of(shot: box_room.Shot, lens: np.ndarray) -> np.ndarray:
+def points_of(shot: box_room.Shot, intrinsics: np.ndarray) -> np.ndarray:
     row, column = np.mgrid[0 : shot.depth.shape[0], 0 : shot.depth.shape[1]]
-    ray = np.stack([column, row, np.ones_like(row)], axis=-1) @ np.linalg.inv(lens).T
+    ray = np.stack([column, row, np.ones_like(row)], axis=-1) @ np.linalg.inv(intrinsics).T
     return (ray * shot.depth[..., None]).reshape(-1, 3) @ shot.pose[:3, :3].T + shot.pose[:3, 3]
 
 
 def changed(
     scene: Scene,
     pose: Callable[[Tensor], Tensor] = lambda one: one,
-    lens: Callable[[Tensor], Tensor] = lambda one: one,
+    intrinsics: Callable[[Tensor], Tensor] = lambda one: one,
     scale: float = 1.0,
 ) -> Scene:
     frames = []
@@ -73,7 +75,7 @@ def changed(
         camera = replace(
             frame.camera,
             world_to_camera=pose(frame.camera.world_to_camera),
-            intrinsics=lens(frame.camera.intrinsics),
+            intrinsics=intrinsics(frame.camera.intrinsics),
         )
         frames.append(replace(frame, camera=camera, depth_scale=frame.depth_scale * scale))
     return replace(scene, frames=tuple(frames))
@@ -84,7 +86,7 @@ def diagonal(*values: float) -> Tensor:
 
 
 def focal(factor: float) -> Callable[[Tensor], Tensor]:
-    return lambda lens: lens * torch.tensor([[factor, 1, 1], [1, factor, 1], [1, 1, 1]])
+    return lambda intrinsics: intrinsics * torch.tensor([[factor, 1, 1], [1, factor, 1], [1, 1, 1]])
 
 
 def test_exact_photographs_agree(scene: Scene):
@@ -106,7 +108,7 @@ def test_exact_photographs_agree(scene: Scene):
         ({"scale": 2.0}, "multiply it by about 0.5"),
         ({"scale": 0.2}, "multiply it by about 5"),
         ({"scale": 5.0}, "multiply it by about 0.2"),
-        ({"lens": lambda one: diagonal(2, 2, 1) @ one}, "images of 2 times the size"),
+        ({"intrinsics": lambda one: diagonal(2, 2, 1) @ one}, "images of 2 times the size"),
     ],
 )
 def test_each_usual_mistake_is_named(scene: Scene, change: dict, cause: str):
@@ -117,7 +119,7 @@ def test_each_usual_mistake_is_named(scene: Scene, change: dict, cause: str):
 
 @pytest.mark.parametrize("factor", [0.625, 0.9, 1.3])
 def test_a_wrong_focal_length_is_named_with_its_factor(scene: Scene, factor: float):
-    found = check_scene(changed(scene, lens=focal(factor)), SETTINGS)
+    found = check_scene(changed(scene, intrinsics=focal(factor)), SETTINGS)
     assert found.suspect and "multiply the focal length by about" in found.likely_cause
     assert float(found.likely_cause.split("about ")[1].split()[0]) == pytest.approx(1 / factor, rel=0.03)
 
@@ -138,7 +140,7 @@ def test_a_cloud_that_no_motion_explains_is_flagged_as_that_of_another_frame(sce
 def test_frames_of_which_nothing_that_is_seen_again_agrees_are_suspect(scene: Scene):
     """Points on the surfaces that both frames claim do not vouch for two depths of one place."""
     one, other = scene.frames[0], replace(scene.frames[0], id="halved", depth_scale=0.0005)
-    seen = [sample_frame(frame, 2000).world_points(AS_IT_IS, 2000) for frame in (one, other)]
+    seen = [sample_frame(frame, 2000).world_points(AS_STORED, 2000) for frame in (one, other)]
     coord = torch.from_numpy(np.concatenate(seen)).float()
     cloud = replace(scene.cloud, coord=coord, color=torch.zeros_like(coord), normal=torch.ones_like(coord))
     examined = _Check(replace(scene, cloud=cloud), SETTINGS, [sample_frame(f, 400) for f in (one, other)])

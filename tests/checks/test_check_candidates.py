@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from ponderv2.checks.agreement import Candidate, DepthImage, decide, spread_frames
+from ponderv2.geometry.pose_candidates import Candidate, DepthImage, decide, spread_frames
 from tests.scenes import box_room
 
 OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -113,11 +113,11 @@ def test_real_frames_of_a_kitchen_decide(sample_data: Path):
     if not folder.is_dir():
         pytest.skip(f"no {folder}")
     ids = [4 * index for index in spread_frames(150, 8)]
-    lens = np.array([[585.0, 0, 320], [0, 585, 240], [0, 0, 1]])
+    intrinsics = np.array([[585.0, 0, 320], [0, 585, 240], [0, 0, 1]])
     images = []
     for one in ids:
         depth = np.asarray(Image.open(folder / f"frame-{one:06d}.depth.png")).astype(np.float64) / 1000
-        images.append(DepthImage(np.where(depth < 60, depth, 0.0), lens))
+        images.append(DepthImage(np.where(depth < 60, depth, 0.0), intrinsics))
     poses = np.stack([np.loadtxt(folder / f"frame-{one:06d}.pose.txt") for one in ids])
     found = decide(images, readings_of_list(poses))
     assert found.clear and found.best == RIGHT, found

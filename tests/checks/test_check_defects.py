@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ponderv2.checks.check import CheckResult, CheckSettings, check_scene
 from ponderv2.datasets.structured3d.config import Structured3dConfig
-from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene
+from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.scene import Scene
 from ponderv2.store.store import SceneStore
@@ -40,13 +40,13 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Scene:
         eye = (1.5 * np.cos(angle), 1.1 * np.sin(angle), 1.4 + 0.08 * angle)
         shot = box_room.shoot(box_room.look(eye, (-0.2, 0.2, 0.9)))
         depth = np.rint(shot.depth * 1000).astype(np.uint16)
-        frames.append(PreparedFrame(str(10 * index), box_room.K, shot.pose, shot.color, depth))
+        frames.append(DecodedFrame(str(10 * index), box_room.K, shot.pose, shot.color, depth))
         row, column = np.mgrid[0 : box_room.HEIGHT, 0 : box_room.WIDTH]
         ray = np.stack([column, row, np.ones_like(row)], axis=-1) @ np.linalg.inv(box_room.K).T
         points.append((ray * shot.depth[..., None]).reshape(-1, 3) @ shot.pose[:3, :3].T + shot.pose[:3, 3])
     coord = np.concatenate(points)[::10].astype(np.float32)
     cloud = PreparedCloud(coord, np.zeros(coord.shape, np.uint8), np.ones_like(coord))
-    store.write("train", "box", PreparedScene.of(cloud, frames))
+    store.write("train", "box", SceneStream.of(cloud, frames))
     return store.read("box")
 
 

@@ -29,9 +29,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ponderv2.checks.agreement import sample_frame
 from ponderv2.checks.check import CheckSettings, check_scene
 from ponderv2.checks.diagnosis import motion_correlation
+from ponderv2.checks.order import sample_frame
 from tests.checks import spoiled
 from tests.checks.spoiled import Recording
 
@@ -54,7 +54,9 @@ def kitchen(request: pytest.FixtureRequest) -> Recording:
 
 
 def focal(factor: float) -> Mistake:
-    return spoiled.with_intrinsics(lambda lens: lens * np.array([[factor, 1, 1], [1, factor, 1], [1, 1, 1]]))
+    return spoiled.with_intrinsics(
+        lambda intrinsics: intrinsics * np.array([[factor, 1, 1], [1, factor, 1], [1, 1, 1]])
+    )
 
 
 def text_order(given: Recording) -> Recording:
@@ -120,21 +122,21 @@ DEPTH: dict[str, tuple[Mistake, str]] = {
 }
 CAMERAS: dict[str, tuple[Mistake, str]] = {
     "aspect": (
-        spoiled.with_intrinsics(lambda lens: np.diag([1, 4 / 3, 1]) @ lens),
+        spoiled.with_intrinsics(lambda intrinsics: np.diag([1, 4 / 3, 1]) @ intrinsics),
         "fy and cy should be multiplied by about 0.75",
     ),
     "half": (
-        spoiled.with_intrinsics(lambda lens: np.diag([0.5, 0.5, 1]) @ lens),
+        spoiled.with_intrinsics(lambda intrinsics: np.diag([0.5, 0.5, 1]) @ intrinsics),
         "images of 0.5 times the size",
     ),
     "double": (
-        spoiled.with_intrinsics(lambda lens: np.diag([2.0, 2.0, 1]) @ lens),
+        spoiled.with_intrinsics(lambda intrinsics: np.diag([2.0, 2.0, 1]) @ intrinsics),
         "images of 2 times the size",
     ),
     "colour's": (focal(525 / 585), "multiply the focal length by about 1.1"),
     "middle": (
         spoiled.with_intrinsics(
-            lambda lens: lens + np.array([[0, 0, lens[0, 2] * 0.2], [0, 0, 0], [0, 0, 0]])
+            lambda intrinsics: intrinsics + np.array([[0, 0, intrinsics[0, 2] * 0.2], [0, 0, 0], [0, 0, 0]])
         ),
         "principal point",
     ),

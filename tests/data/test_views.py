@@ -12,8 +12,8 @@ import torch
 from ponderv2.data.config import ViewSamplingConfig
 from ponderv2.data.crops import Region
 from ponderv2.data.views import (
-    DecodedFrame,
     FrameDecoder,
+    FramePixels,
     decode,
     draw_pixels,
     frames_seeing,
@@ -36,11 +36,11 @@ def frame(name: str, position: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> 
     return Frame(name, Camera(INTRINSICS, to_camera, WIDTH, HEIGHT), 0.001, Path(name), Path(name))
 
 
-def decoded(depth: torch.Tensor) -> DecodedFrame:
+def decoded(depth: torch.Tensor) -> FramePixels:
     """Colour = column, row, 9."""
     rows, columns = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
     color = torch.stack([columns, rows, torch.full_like(rows, 9)], dim=-1).to(torch.uint8)
-    return DecodedFrame(color, depth, None, torch.nonzero(depth.flatten())[:, 0].to(torch.int32))
+    return FramePixels(color, depth, None, torch.nonzero(depth.flatten())[:, 0].to(torch.int32))
 
 
 def depth_with(*valid: tuple[int, int]) -> torch.Tensor:
@@ -166,7 +166,7 @@ def test_frames_see_what_is_in_front_of_them() -> None:
 def test_cache_is_bounded_and_hands_out_what_it_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
 
-    def fake(one: Frame) -> DecodedFrame:
+    def fake(one: Frame) -> FramePixels:
         read.append(one.id)
         return decoded(torch.ones(HEIGHT, WIDTH))
 

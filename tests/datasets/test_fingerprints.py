@@ -22,7 +22,7 @@ from ponderv2.datasets.scannetpp import reader as scannetpp
 from ponderv2.datasets.scannetpp.config import ScannetppConfig
 from ponderv2.datasets.structured3d import reader as structured3d
 from ponderv2.datasets.structured3d.config import Structured3dConfig
-from ponderv2.scenes.prepared import PreparedCloud, PreparedScene
+from ponderv2.scenes.prepared import PreparedCloud, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.source import SceneJob
 from ponderv2.store.store import SceneStore
@@ -255,7 +255,7 @@ def test_scenes_prepared_into_the_recording_itself_are_no_part_of_it(tmp_path: P
     before = recorded(tmp_path / "room").fingerprint()
     store = SceneStore.create(tmp_path / "room/prepared", DatasetInfo("rgbd"))
     points = np.eye(3, dtype=np.float32)
-    store.write("train", "room", PreparedScene.of(PreparedCloud(points, points.astype(np.uint8), points)))
+    store.write("train", "room", SceneStream.of(PreparedCloud(points, points.astype(np.uint8), points)))
     assert recorded(tmp_path / "room").fingerprint() == before
 
 

@@ -134,13 +134,13 @@ def test_quarter_turns_match_their_closed_form(degrees: int):
 
 def test_without_align_rooms_stay_as_they_are(archive: Path):
     (job,) = [one for one in find(S3disConfig(path=archive, align=False)).jobs if one.name == "hallway_1"]
-    cloud = job.prepare().surface().cloud
+    cloud = job.prepare().finish().cloud
     assert np.allclose(cloud.coord, real.arrays_of(real.room_things(0.15))["coord"], atol=2e-6)
 
 
 def test_estimated_normals_point_into_the_room(archive: Path):
     (job,) = [one for one in find(S3disConfig(path=archive, align=False)).jobs if one.name == "hallway_1"]
-    surface = job.prepare().surface()
+    surface = job.prepare().finish()
     assert any(
         "normals: estimated from the points, turned towards the inside" in one for one in surface.notes
     )
@@ -169,7 +169,7 @@ def test_the_aligned_archive_is_recognised(tmp_path: Path):
     real.write_room(root / "Area_2", "office_1", real.room_things(0.3), long=False)
     plan = find(S3disConfig(path=root))
     assert any("aligned archive" in note for note in plan.notes)
-    cloud = plan.jobs[0].prepare().surface().cloud
+    cloud = plan.jobs[0].prepare().finish().cloud
     assert np.allclose(cloud.coord, real.arrays_of(real.room_things(0.3))["coord"], atol=2e-6)
     with pytest.raises(SceneError, match="angles that it does not tell") as caught:
         find(S3disConfig(path=root, noxyz=tmp_path))

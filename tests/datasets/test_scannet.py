@@ -13,7 +13,7 @@ from ponderv2.datasets.scannet.config import ScannetConfig
 from ponderv2.datasets.scannet.reader import find
 from ponderv2.errors import SceneError
 from ponderv2.io.ply import read_ply
-from ponderv2.scenes.prepared import PreparedCloud, Surface
+from ponderv2.scenes.prepared import PreparedCloud, PreparedScene
 from ponderv2.scenes.source import SourcePlan
 from tests.datasets import scannet_files as raw
 
@@ -30,11 +30,11 @@ def plan(path: Path, **settings) -> SourcePlan:
     return find(ScannetConfig.model_validate({"path": path, **settings}))
 
 
-def surface(path: Path, **settings) -> Surface:
+def surface(path: Path, **settings) -> PreparedScene:
     (job,) = plan(path, **settings).jobs
     scene = job.prepare()
     list(scene.frames)
-    return scene.surface()
+    return scene.finish()
 
 
 def scene_file(root: Path, ending: str) -> Path:

@@ -12,7 +12,7 @@ from ponderv2.datasets.scannet import scannet20, scannet200
 from ponderv2.datasets.scannet.config import ScannetConfig
 from ponderv2.datasets.scannet.reader import find
 from ponderv2.errors import SceneError
-from ponderv2.scenes.prepared import PreparedFrame, Surface
+from ponderv2.scenes.prepared import DecodedFrame, PreparedScene
 from ponderv2.scenes.source import SizedJob
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
@@ -36,11 +36,11 @@ def write_sens(scene: Path, **settings) -> Path:
     return path
 
 
-def prepared(scene: Path, **settings) -> tuple[list[PreparedFrame], Surface]:
+def prepared(scene: Path, **settings) -> tuple[list[DecodedFrame], PreparedScene]:
     values = {"path": scene, "stride": 1, **settings}
     (job,) = find(ScannetConfig.model_validate(values)).jobs
     done = job.prepare()
-    return list(done.frames), done.surface()
+    return list(done.frames), done.finish()
 
 
 @pytest.mark.parametrize("version", [3, 4])

@@ -11,7 +11,7 @@ import pytest
 from ponderv2.datasets.scannetpp.config import ScannetppConfig
 from ponderv2.datasets.scannetpp.reader import find, smallest_objects
 from ponderv2.errors import SceneError
-from ponderv2.scenes.prepared import Surface
+from ponderv2.scenes.prepared import PreparedScene
 from ponderv2.scenes.source import SizedJob
 from tests.datasets import scannet_files as raw
 
@@ -50,9 +50,9 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def surface(root: Path, name: str = "aa00", **settings) -> Surface:
+def surface(root: Path, name: str = "aa00", **settings) -> PreparedScene:
     jobs = find(ScannetppConfig.model_validate({"path": root, **settings})).jobs
-    return next(job for job in jobs if job.name == name).prepare().surface()
+    return next(job for job in jobs if job.name == name).prepare().finish()
 
 
 def test_lists_make_the_splits_and_missing_scenes_are_counted(root: Path):

@@ -188,7 +188,7 @@ def test_views_that_show_other_rooms_are_left_out(areas: tuple[Path, Path], tmp_
     (noxyz / "area_1" / "raw" / f"{job.views[5].camera}_d1_2.png").write_bytes(b"no picture")
     scene = job.prepare()
     kept = [frame.id for frame in scene.frames]
-    surface = scene.surface()
+    surface = scene.finish()
     assert len(kept) < 5
     assert any("hardly show the room were left out" in note for note in surface.notes)
     assert any("1 unusable photographs were dropped" in one for one in surface.repairs)
@@ -228,7 +228,7 @@ def test_a_job_gives_the_same_room_in_another_process_and_again(areas: tuple[Pat
     for job in pickle.loads(pickle.dumps(jobs)):
         scene = job.prepare()
         depths = {frame.id: frame.depth for frame in scene.frames}
-        cloud = scene.surface().cloud
+        cloud = scene.finish().cloud
         stored = SceneStore.open(Path(prepared.out)).read(job.name, job.split)
         assert np.array_equal(cloud.coord, stored.cloud.coord.numpy())
         assert np.array_equal(cloud.normal, stored.cloud.normal.numpy())
@@ -239,7 +239,7 @@ def test_a_job_gives_the_same_room_in_another_process_and_again(areas: tuple[Pat
 def test_normals_can_be_asked_for(areas: tuple[Path, Path], tmp_path: Path):
     (job, _) = find(S3disConfig(path=areas[0], noxyz=areas[1], normals="estimate")).jobs
     assert isinstance(job, S3disJob) and job.meshes == ()
-    notes = replace(job, views=job.views[:1]).prepare().surface().notes
+    notes = replace(job, views=job.views[:1]).prepare().finish().notes
     assert "normals: estimated from the points, turned towards the cameras" in notes
     with pytest.raises(SceneError, match=r"no mesh \(3d/rgb.obj\) of Area_1"):
         find(S3disConfig(path=areas[0], normals="mesh"))

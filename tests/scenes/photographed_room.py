@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene
+from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
 
@@ -54,7 +54,7 @@ def look(position: np.ndarray, angle: float) -> np.ndarray:
     return pose
 
 
-def photograph(name: str, position: np.ndarray, angle: float) -> PreparedFrame:
+def photograph(name: str, position: np.ndarray, angle: float) -> DecodedFrame:
     """Depth to the nearest wall by the slab rule."""
     intrinsics = np.array([[25.0, 0, (WIDTH - 1) / 2], [0, 25.0, (HEIGHT - 1) / 2], [0, 0, 1.0]])
     pose = look(position, angle)
@@ -66,10 +66,10 @@ def photograph(name: str, position: np.ndarray, angle: float) -> PreparedFrame:
     depth = reach.min(axis=-1)
     surface = position + directions * depth[..., None]
     millimetres = np.rint(depth * 1000).astype(np.uint16)
-    return PreparedFrame(name, intrinsics, pose, color_at(surface), millimetres, 0.001, class_at(surface))
+    return DecodedFrame(name, intrinsics, pose, color_at(surface), millimetres, 0.001, class_at(surface))
 
 
-def room_frames(n_frames: int = 6, n_held_out: int = 2) -> list[PreparedFrame]:
+def room_frames(n_frames: int = 6, n_held_out: int = 2) -> list[DecodedFrame]:
     """Photographs from places around the middle; the last ones are held out."""
     frames = []
     for i in range(n_frames):
@@ -83,7 +83,7 @@ def room_frames(n_frames: int = 6, n_held_out: int = 2) -> list[PreparedFrame]:
 def write_store(
     root: Path,
     n_scenes: int = 3,
-    frames: list[PreparedFrame] | None = None,
+    frames: list[DecodedFrame] | None = None,
     n_points: int = 4000,
     splits: tuple[str, ...] = ("train",),
 ) -> SceneStore:
@@ -93,5 +93,5 @@ def write_store(
     for split in splits:
         for i in range(n_scenes):
             taken = room_frames() if frames is None else frames
-            store.write(split, f"room{i}", PreparedScene.of(room_cloud(n_points, seed=i), taken))
+            store.write(split, f"room{i}", SceneStream.of(room_cloud(n_points, seed=i), taken))
     return store

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ponderv2.errors import OutputError, SceneError
-from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedMesh, PreparedScene, Surface
+from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, PreparedMesh, PreparedScene, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
 
@@ -28,11 +28,11 @@ def cloud(n_points: int = 50) -> PreparedCloud:
     )
 
 
-def frame(name: str = "000001", held_out: bool = False) -> PreparedFrame:
+def frame(name: str = "000001", held_out: bool = False) -> DecodedFrame:
     rng = np.random.default_rng(2)
     pose = np.eye(4)
     pose[:3, 3] = 1.0, 2.0, 3.0
-    return PreparedFrame(
+    return DecodedFrame(
         id=name,
         intrinsics=np.array([[30.0, 0, 15.5], [0, 28.0, 11.5], [0, 0, 1]]),
         camera_to_world=pose,
@@ -52,7 +52,7 @@ def store(tmp_path: Path) -> SceneStore:
 
 def test_a_scene_comes_back_as_it_was_written(store: SceneStore):
     mesh = PreparedMesh(np.eye(3, dtype=np.float32), np.array([[0, 1, 2]]), np.zeros((3, 3), np.uint8))
-    store.write("train", "one", PreparedScene.of(cloud(), [frame(), frame("b", held_out=True)], mesh))
+    store.write("train", "one", SceneStream.of(cloud(), [frame(), frame("b", held_out=True)], mesh))
     opened = SceneStore.open(store.root)
     assert opened.info == store.info
     assert opened.scene_names("train") == ("one",) and opened.scene_names("val") == ()
@@ -79,7 +79,7 @@ def test_the_colour_file_is_stored_unchanged(store: SceneStore):
     from ponderv2.io.images import encode_jpeg
 
     data = encode_jpeg(np.full((HEIGHT, WIDTH, 3), 9, np.uint8), quality=30)
-    store.write("train", "one", PreparedScene.of(cloud(), [replace(frame(), color_file=data)]))
+    store.write("train", "one", SceneStream.of(cloud(), [replace(frame(), color_file=data)]))
     assert store.read("one").frames[0].color_path.read_bytes() == data
 
 
@@ -115,7 +115,7 @@ def test_a_misspelt_folder_is_answered_with_its_neighbour(tmp_path: Path):
 
 
 def test_an_unknown_scene_lists_the_known(store: SceneStore):
-    store.write("train", "one", PreparedScene.of(cloud()))
+    store.write("train", "one", SceneStream.of(cloud()))
     with pytest.raises(SceneError, match="no scene 'two'") as caught:
         store.read("two")
     assert "one" in str(caught.value.fix)
@@ -123,7 +123,7 @@ def test_an_unknown_scene_lists_the_known(store: SceneStore):
 
 @pytest.mark.parametrize("name", ["coord.npy", "color.npy", "segment.npy", "frames/cameras.npz"])
 def test_a_truncated_file_is_named(store: SceneStore, name: str):
-    store.write("train", "one", PreparedScene.of(cloud(), [frame()]))
+    store.write("train", "one", SceneStream.of(cloud(), [frame()]))
     path = store.folder("one") / name
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(SceneError, match=Path(name).name):
@@ -132,7 +132,7 @@ def test_a_truncated_file_is_named(store: SceneStore, name: str):
 
 @pytest.mark.parametrize("kind", ["color", "depth", "semantic"])
 def test_a_truncated_picture_is_named(store: SceneStore, kind: str):
-    store.write("train", "one", PreparedScene.of(cloud(), [frame()]))
+    store.write("train", "one", SceneStream.of(cloud(), [frame()]))
     read = store.read("one").frames[0]
     path = getattr(read, f"{kind}_path")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -142,19 +142,19 @@ def test_a_truncated_picture_is_named(store: SceneStore, kind: str):
 
 def test_a_scene_without_points_is_refused(store: SceneStore):
     with pytest.raises(SceneError, match="no points"):
-        store.write("train", "one", PreparedScene.of(cloud(0)))
+        store.write("train", "one", SceneStream.of(cloud(0)))
     assert store.scene_names("train") == ()
 
 
 def test_an_interrupted_write_keeps_the_old_scene(store: SceneStore):
-    store.write("train", "one", PreparedScene.of(cloud(), [frame("old")]))
+    store.write("train", "one", SceneStream.of(cloud(), [frame("old")]))
 
     def breaks():
         yield frame("new")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        store.write("train", "one", PreparedScene(breaks(), lambda: Surface(cloud())))
+        store.write("train", "one", SceneStream(breaks(), lambda: PreparedScene(cloud())))
     assert [one.id for one in store.read("one").frames] == ["old"]
     assert store.scene_names("train") == ("one",)
 
@@ -164,14 +164,14 @@ def test_a_full_disk_is_said_in_one_sentence_and_keeps_the_old_scene(
 ):
     import errno
 
-    store.write("train", "one", PreparedScene.of(cloud(), [frame("old")]))
+    store.write("train", "one", SceneStream.of(cloud(), [frame("old")]))
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OutputError, match="No space left"):
-        store.write("train", "one", PreparedScene.of(cloud(), [frame("new")]))
+        store.write("train", "one", SceneStream.of(cloud(), [frame("new")]))
     assert [one.id for one in store.read("one").frames] == ["old"]
     assert not list(store.folder("one").parent.glob(".*"))
 
@@ -179,7 +179,7 @@ def test_a_full_disk_is_said_in_one_sentence_and_keeps_the_old_scene(
 @pytest.mark.parametrize("name", ["", "a/b", ".hidden"])
 def test_frame_ids_that_are_no_file_names_are_refused(store: SceneStore, name: str):
     with pytest.raises(SceneError, match="frame id"):
-        store.write("train", "one", PreparedScene.of(cloud(), [frame(name)]))
+        store.write("train", "one", SceneStream.of(cloud(), [frame(name)]))
 
 
 def test_joined_splits_name_each_scene_with_its_split(tmp_path: Path):
@@ -189,7 +189,7 @@ def test_joined_splits_name_each_scene_with_its_split(tmp_path: Path):
         ("Area_2", "office_1", 4),
         ("Area_2", "wc/1", 5),
     ):
-        store.write(split, name, PreparedScene.of(cloud(n_points)), fingerprint=f"{split} {name}")
+        store.write(split, name, SceneStream.of(cloud(n_points)), fingerprint=f"{split} {name}")
     names = store.scene_names("Area_2+Area_1 + Area_2")
     assert names == ("Area_2/office_1", "Area_2/wc/1", "Area_1/office_1")
     sizes = [len(store.read(name, "Area_2+Area_1").cloud) for name in names]
@@ -221,7 +221,7 @@ def test_a_file_in_place_of_a_folder_is_named_with_the_folder(tmp_path: Path) ->
 
 def test_a_store_that_travelled_to_another_process_still_knows_its_records(tmp_path: Path):
     store = SceneStore.create(tmp_path, DatasetInfo("rooms"))
-    store.write("train", "room", PreparedScene.of(cloud(3)), fingerprint="as it was")
+    store.write("train", "room", SceneStream.of(cloud(3)), fingerprint="as it was")
     travelled = pickle.loads(pickle.dumps(store))
     assert travelled.record("room", "train") == store.record("room", "train")
     assert travelled.record("room", "train")["fingerprint"] == "as it was"

@@ -14,7 +14,7 @@ from ponderv2.data.datasets import PretrainDataset
 from ponderv2.errors import SceneError
 from ponderv2.reconstruction.fusion import FusionSettings, TsdfFusion
 from ponderv2.scenes.batch import collate, halves
-from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene
+from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows import evaluate, pretrain, reconstruct, render
@@ -29,20 +29,20 @@ def without_color(cloud: PreparedCloud) -> PreparedCloud:
     return replace(cloud, color=None)
 
 
-def colorless(frames: list[PreparedFrame], which: slice = slice(None)) -> list[PreparedFrame]:
+def colorless(frames: list[DecodedFrame], which: slice = slice(None)) -> list[DecodedFrame]:
     """The frames, of which some lose their colour."""
     chosen = range(len(frames))[which]
     return [replace(one, color=None) if i in chosen else one for i, one in enumerate(frames)]
 
 
-def write(root: Path, frames: list[PreparedFrame], colored: bool = False, name: str = "boxes") -> Path:
+def write(root: Path, frames: list[DecodedFrame], colored: bool = False, name: str = "boxes") -> Path:
     """A dataset of two rooms to train on and one to validate."""
     store = SceneStore.create(root, DatasetInfo(name, splits=("train", "val")))
     for split, count in (("train", 2), ("val", 1)):
         for seed in range(count):
             cloud = room_cloud(1500, seed)
             cloud = replace(cloud, labels={}) if colored else replace(cloud, labels={}, color=None)
-            store.write(split, f"room{seed}", PreparedScene.of(cloud, frames))
+            store.write(split, f"room{seed}", SceneStream.of(cloud, frames))
     return root
 
 
@@ -77,7 +77,7 @@ def test_a_mask_comes_back_and_what_it_hides_has_no_depth(tmp_path):
     visible[:7, 3:] = False
     store = SceneStore.create(tmp_path, DatasetInfo("boxes"))
     frames = [replace(frame, visible=visible), room_frames()[1]]
-    store.write("train", "room", PreparedScene.of(room_cloud(), frames))
+    store.write("train", "room", SceneStream.of(room_cloud(), frames))
     first, second = store.read("room").frames
     assert np.array_equal(first.read_visible().numpy(), visible)
     assert np.array_equal(first.read_depth().numpy() > 0, visible)
@@ -86,7 +86,7 @@ def test_a_mask_comes_back_and_what_it_hides_has_no_depth(tmp_path):
 
 def test_a_colour_file_that_is_gone_is_not_taken_for_a_view_without_colour(tmp_path):
     store = SceneStore.create(tmp_path, DatasetInfo("boxes"))
-    store.write("train", "room", PreparedScene.of(room_cloud(), room_frames()))
+    store.write("train", "room", SceneStream.of(room_cloud(), room_frames()))
     (tmp_path / "train/room/frames/color/0000.jpg").unlink()
     frame = store.read("room").frames[0]
     assert frame.has_color
@@ -94,7 +94,7 @@ def test_a_colour_file_that_is_gone_is_not_taken_for_a_view_without_colour(tmp_p
         frame.read_color()
 
 
-def fused(frames: list[PreparedFrame], colors) -> PreparedCloud:
+def fused(frames: list[DecodedFrame], colors) -> PreparedCloud:
     fusion = TsdfFusion(FusionSettings(0.05, 0.2, min_weight=0.0), colors=colors)
     for one in frames:
         metres = (one.depth * one.depth_scale).astype(np.float32)

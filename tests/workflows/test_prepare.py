@@ -15,7 +15,7 @@ from ponderv2.checks.check import CheckResult
 from ponderv2.checks.config import CheckConfig
 from ponderv2.datasets.rgbd.config import FusionConfig, RgbdConfig
 from ponderv2.errors import SceneError
-from ponderv2.scenes.prepared import PreparedCloud, PreparedScene
+from ponderv2.scenes.prepared import PreparedCloud, SceneStream
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
 from ponderv2.workflows.config import PrepareConfig
@@ -245,13 +245,13 @@ class DeadlyJob:
     def fingerprint(self) -> str:
         return self.name
 
-    def prepare(self) -> PreparedScene:
+    def prepare(self) -> SceneStream:
         if self.deadly and not (self.flag and self.flag.exists()):
             if self.flag:
                 self.flag.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         points = np.zeros((4, 3), np.float32)
-        return PreparedScene.of(PreparedCloud(points, points.astype(np.uint8), points + 1))
+        return SceneStream.of(PreparedCloud(points, points.astype(np.uint8), points + 1))
 
 
 def test_a_scene_whose_worker_dies_is_tried_again_then_reported(tmp_path: Path):

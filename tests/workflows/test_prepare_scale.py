@@ -16,7 +16,7 @@ import pytest
 from ponderv2.checks.check import CheckResult
 from ponderv2.datasets import SOURCES
 from ponderv2.errors import OutputError, ResourceError, SceneError
-from ponderv2.scenes.prepared import PreparedCloud, PreparedScene, Surface
+from ponderv2.scenes.prepared import PreparedCloud, PreparedScene, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.source import SourcePlan
 from ponderv2.store.store import SceneStore
@@ -42,13 +42,13 @@ class PointsJob:
     def fingerprint(self) -> str:
         return self.name
 
-    def prepare(self) -> PreparedScene:
+    def prepare(self) -> SceneStream:
         if self.wrong:
             raise SceneError(self.wrong, fix="look elsewhere")
         points = np.zeros((4, 3), np.float32)
         cloud = PreparedCloud(points, points.astype(np.uint8), points + 1)
         repairs = (self.repair,) if self.repair else ()
-        return PreparedScene((), lambda: Surface(cloud, None, (), repairs))
+        return SceneStream((), lambda: PreparedScene(cloud, None, (), repairs))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ponderv2.scenes.prepared import PreparedScene
+from ponderv2.scenes.prepared import SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.source import SourcePlan
 from ponderv2.synthetic.classes import CLASS_COLORS, CLASS_NAMES
@@ -46,7 +46,7 @@ class RoomJob:
         floor = self.config.room_size[0] * self.config.room_size[1]
         return int(PIXEL_BYTES * pixels + SURFACE * floor / self.config.voxel**2 * POINT_BYTES) + MESH_BYTES
 
-    def prepare(self) -> PreparedScene:
+    def prepare(self) -> SceneStream:
         """Generate, photograph and scan the room."""
         from ponderv2.synthetic.rendering import RoomRenderer
         from ponderv2.synthetic.room import make_room
@@ -56,7 +56,7 @@ class RoomJob:
         room = make_room(rng, self.config)
         scan = scan_room(rng, RoomRenderer(room), self.config)
         note = f"{len(room.things)} things on {room.plan.area():.0f} square metres"
-        return PreparedScene.of(scan.cloud, scan.frames, scan.mesh, (note,))
+        return SceneStream.of(scan.cloud, scan.frames, scan.mesh, (note,))
 
 
 def find(config: SyntheticConfig) -> SourcePlan:

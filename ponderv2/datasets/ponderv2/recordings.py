@@ -20,7 +20,7 @@ from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera
 from ponderv2.io.disk_cache import cached
 from ponderv2.io.files import digest_of_files
-from ponderv2.io.images import PreparedPictures, decode_color, picture_size, read_integers
+from ponderv2.io.images import StoredImages, decode_color, image_size, read_integers
 from ponderv2.io.text import read_text
 from ponderv2.scenes.layout import FrameChoice
 from ponderv2.scenes.origin import Origin, near_pose
@@ -35,7 +35,7 @@ _NYU40_TO_CLASS[list(CLASS_OF_NYU40)] = list(CLASS_OF_NYU40.values())
 
 
 @dataclass(frozen=True)
-class RecordingPictures(PreparedPictures):
+class RecordingPictures(StoredImages):
     """Colour and classes are larger than depth and are brought to its size; classes are NYU40 ids."""
 
     def color(self, path: Path, size: tuple[int, int]) -> UInt8[ndarray, "row column 3"]:
@@ -87,7 +87,7 @@ def read_recording(
     chosen, notes = _chosen(root, split, scene, choice, list(row_of))
     intrinsics = torch.from_numpy(found["K"]).float()
     names = found["names"]
-    width, height = picture_size(folder / "depth" / str(names[0, 1])) if len(names) else (0, 0)
+    width, height = image_size(folder / "depth" / str(names[0, 1])) if len(names) else (0, 0)
     pictures = RecordingPictures()
     frames = []
     for one in chosen:

@@ -12,13 +12,13 @@ import numpy as np
 from jaxtyping import Float, Float64
 from numpy import ndarray
 
-from ponderv2.checks.agreement import MARGIN, Candidate, Decision, DepthImage, decide, spread_frames
 from ponderv2.datasets.recordings import ImageFile
 from ponderv2.datasets.rgbd.config import Axes, GenericConfig, PoseDirection, QuaternionOrder
 from ponderv2.datasets.rgbd.pairing import Decide, Pairing
 from ponderv2.datasets.rgbd.pose_lists import PoseList
 from ponderv2.errors import SceneError
 from ponderv2.geometry.intrinsics import Intrinsics
+from ponderv2.geometry.pose_candidates import MARGIN, Candidate, Decision, DepthImage, decide, spread_frames
 from ponderv2.geometry.poses import clean_poses
 
 FILE_FROM_OPENCV: dict[Axes, ndarray] = {

@@ -15,8 +15,8 @@ from ponderv2.datasets.rgbd.layouts import LAYOUTS, detect_layout
 from ponderv2.datasets.rgbd.layouts.generic import named_parts
 from ponderv2.errors import SceneError
 from ponderv2.io.files import files_below
-from ponderv2.io.suggestions import near_neighbour
-from ponderv2.scenes.prepared import PreparedScene
+from ponderv2.io.suggestions import similar_path
+from ponderv2.scenes.prepared import SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.source import SourcePlan
 from ponderv2.store.store import INFO_FILE
@@ -63,7 +63,7 @@ class RgbdJob:
             return sorted(self.path.rglob("*"))
         return sorted(self.path.parent.rglob("*")) if _is_json(self.path) else [self.path]
 
-    def prepare(self) -> PreparedScene:
+    def prepare(self) -> SceneStream:
         """Read the recording and register, fuse and turn it."""
         from ponderv2.datasets.rgbd.scene import prepare_recording
 
@@ -74,7 +74,7 @@ def find(config: RgbdConfig) -> SourcePlan:
     """One job per recording. Raises SceneError when there is none, saying what was looked for."""
     root = config.path
     if not root.exists():
-        near = near_neighbour(root)
+        near = similar_path(root)
         raise SceneError(f"no file or folder {root}", fix=f"give {near or 'the path of a recording'}")
     _refuse_missing_files(config)
     root, given = folder_of_recording(root, lambda path: _layout_of(path, config.layout) is not None)

@@ -24,7 +24,7 @@ from ponderv2.geometry.gravity import AXES, estimate_up, normals_of_depth, turn_
 from ponderv2.geometry.poses import clean_poses
 from ponderv2.reconstruction.fusion import FusionSettings, TsdfFusion, colors_of
 from ponderv2.scenes.origin import far_outliers, near_pose, origin_note, origin_of
-from ponderv2.scenes.prepared import PreparedFrame, PreparedScene, Surface
+from ponderv2.scenes.prepared import DecodedFrame, PreparedScene, SceneStream
 
 N_SURVEYED = 16
 """Frames that are looked at to find out which way is up."""
@@ -60,7 +60,7 @@ class _Findings:
     fusion: TsdfFusion | None = None
 
 
-def prepare_recording(recording: Recording, path: Path, config: RgbdConfig) -> PreparedScene:
+def prepare_recording(recording: Recording, path: Path, config: RgbdConfig) -> SceneStream:
     """Frames as a generator, the surface when they are through. Raises SceneError when no frame is usable."""
     if not recording.frames:
         reasons = "; ".join((*recording.notes, *recording.repairs))
@@ -93,14 +93,14 @@ def prepare_recording(recording: Recording, path: Path, config: RgbdConfig) -> P
     to_scene[:3, 3] -= turn[:3, :3] @ origin
     x, y, z = (-to_scene[:3, 3] + 0.0).tolist()  # no negative zeros
 
-    def surface() -> Surface:
+    def surface() -> PreparedScene:
         made = _surface(path, own_cloud, to_scene, found)
         if found.fusion is not None and not len(made.cloud.coord):
             error = no_points(path, recording, limits, origin)
             raise SceneError(error.message + _doubt(found), fix=error.fix)
         return replace(made, origin=(x, y, z), recording_to_scene=to_scene)
 
-    return PreparedScene(frames, surface)
+    return SceneStream(frames, surface)
 
 
 def _near_zero(recording: Recording, found: _Findings) -> tuple[Recording, Float64[ndarray, "3"]]:
@@ -248,7 +248,7 @@ def _estimated_up(recording: Recording, limits: Limits) -> tuple[Float[ndarray, 
 
 def _frames(
     recording: Recording, limits: Limits, turn: Float[ndarray, "4 4"], holdout: int, found: _Findings
-) -> Iterator[PreparedFrame]:
+) -> Iterator[DecodedFrame]:
     for raw in recording.frames:
         try:
             loaded = load_frame(raw, recording, limits)
@@ -260,7 +260,7 @@ def _frames(
             (found.hidden if hidden else found.empty).append(raw.id)
             continue
         held_out = holdout > 0 and found.n_frames % holdout == holdout - 1
-        frame = PreparedFrame(
+        frame = DecodedFrame(
             id=raw.id,
             intrinsics=loaded.intrinsics,
             camera_to_world=turn @ raw.camera_to_world,
@@ -292,7 +292,7 @@ def _note_frame(found: _Findings, loaded: LoadedFrame, held_out: bool) -> None:
 
 def _surface(
     path: Path, own_cloud: Path | None, to_scene: Float[ndarray, "4 4"], found: _Findings
-) -> Surface:
+) -> PreparedScene:
     if found.n_frames == 0:
         raise _nothing_usable(path, found)
     notes, repairs = _summary(found)
@@ -302,11 +302,11 @@ def _surface(
         if found.n_held_out:
             notes.append("the recording's own points may have been made from held-out frames too")
         notes.append(f"points from {own_cloud.name}")
-        return Surface(cloud, mesh, tuple(notes), tuple(repairs))
+        return PreparedScene(cloud, mesh, tuple(notes), tuple(repairs))
     assert found.fusion is not None
     cloud = found.fusion.cloud()
     notes.append(f"{len(cloud.coord)} points fused from {found.fusion.n_frames} frames")
-    return Surface(cloud, None, tuple(notes), tuple(repairs))
+    return PreparedScene(cloud, None, tuple(notes), tuple(repairs))
 
 
 def _summary(found: _Findings) -> tuple[list[str], list[str]]:

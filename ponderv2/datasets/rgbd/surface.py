@@ -8,11 +8,12 @@ import numpy as np
 from jaxtyping import Float, Float64
 from numpy import ndarray
 
-from ponderv2.checks.agreement import Samples, sample_depth, spread_frames
 from ponderv2.checks.check import cause_without_points
 from ponderv2.datasets.recordings import Recording
 from ponderv2.datasets.registered_frames import Limits, load_depth
 from ponderv2.errors import SceneError
+from ponderv2.geometry.pose_candidates import spread_frames
+from ponderv2.geometry.reprojection import SampledFrame, sample_depth
 from ponderv2.io.colors import NO_COLOR_NOTE
 from ponderv2.io.ply import read_ply
 from ponderv2.io.point_columns import PointColumns, named_columns
@@ -101,7 +102,7 @@ def no_points(path: Path, recording: Recording, limits: Limits, origin: Float64[
     )
 
 
-def _samples(recording: Recording, limits: Limits, origin: Float64[ndarray, "3"]) -> list[Samples]:
+def _samples(recording: Recording, limits: Limits, origin: Float64[ndarray, "3"]) -> list[SampledFrame]:
     moved = np.eye(4)
     moved[:3, 3] = -origin
     found = []

@@ -37,7 +37,7 @@ from ponderv2.datasets.s3dis.stanford2d3d import (
 from ponderv2.errors import SceneError
 from ponderv2.io.files import digest_of_files
 from ponderv2.scenes.origin import compact
-from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene, Surface
+from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, PreparedScene, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.source import SourcePlan
 
@@ -91,16 +91,16 @@ class S3disJob:
         side = min(self.config.max_image_size or LARGEST_SIDE, LARGEST_SIDE)
         return round(text / BYTES_PER_LINE * BYTES_PER_POINT + len(self.views) * BYTES_PER_VIEW * side**2)
 
-    def prepare(self) -> PreparedScene:
+    def prepare(self) -> SceneStream:
         """Read points, photographs and normals, and turn them together."""
         room = read_room(self.folder)
         turn = np.eye(4) if self.angle is None else alignment(room.coord, self.angle)
         found = ViewFindings()
-        return PreparedScene(self._frames(room, turn, found), lambda: self._surface(room, turn, found))
+        return SceneStream(self._frames(room, turn, found), lambda: self._surface(room, turn, found))
 
     def _frames(
         self, room: RoomPoints, turn: Float[ndarray, "4 4"], found: ViewFindings
-    ) -> Iterator[PreparedFrame]:
+    ) -> Iterator[DecodedFrame]:
         if not self.views:
             return
         from scipy.spatial import KDTree
@@ -108,7 +108,7 @@ class S3disJob:
         known = KnownRoom(KDTree(room.coord, balanced_tree=False, compact_nodes=False), room.segment, turn)
         yield from room_frames(self.views, known, self.config, found)
 
-    def _surface(self, room: RoomPoints, turn: Float[ndarray, "4 4"], found: ViewFindings) -> Surface:
+    def _surface(self, room: RoomPoints, turn: Float[ndarray, "4 4"], found: ViewFindings) -> PreparedScene:
         normal, how = self._normals(room.coord)
         cloud = PreparedCloud(
             compact(moved(room.coord, turn)),
@@ -118,7 +118,7 @@ class S3disJob:
         )
         turned = "not turned" if self.angle is None else f"turned by {-self.angle % 360:g} degrees about z"
         notes = (*room.notes, turned, how, *(found.notes() if self.views else ()))
-        return Surface(cloud, None, notes, (*room.repairs, *found.repairs()))
+        return PreparedScene(cloud, None, notes, (*room.repairs, *found.repairs()))
 
     def _normals(self, coord: Float64[ndarray, "point 3"]) -> tuple[Float32[ndarray, "point 3"], str]:
         """Normals before the room is turned, and where they come from."""

@@ -25,7 +25,7 @@ from ponderv2.errors import SceneError
 from ponderv2.geometry.intrinsics import Intrinsics, pinhole, rays_of
 from ponderv2.geometry.poses import clean_poses
 from ponderv2.io.text import read_json
-from ponderv2.scenes.prepared import PreparedFrame
+from ponderv2.scenes.prepared import DecodedFrame
 
 if TYPE_CHECKING:
     from scipy.spatial import KDTree
@@ -171,7 +171,7 @@ class KnownRoom:
 
 def room_frames(
     views: tuple[RawView, ...], room: KnownRoom, config: S3disConfig, found: ViewFindings
-) -> Iterator[PreparedFrame]:
+) -> Iterator[DecodedFrame]:
     """Photographs one after the other, with the class of the nearest point per pixel."""
     limits = Limits(0.0, FARTHEST, config.max_image_size)
     for view in views:
@@ -185,7 +185,7 @@ def room_frames(
             found.poor.append(view.id)
             continue
         found.n_frames += 1
-        yield PreparedFrame(
+        yield DecodedFrame(
             id=view.id,
             intrinsics=loaded.intrinsics,
             camera_to_world=room.to_scene @ pose,

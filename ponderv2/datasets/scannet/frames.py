@@ -22,8 +22,8 @@ from ponderv2.errors import SceneError
 from ponderv2.geometry.intrinsics import Intrinsics
 from ponderv2.geometry.poses import clean_poses
 from ponderv2.geometry.registration import sample_nearest
-from ponderv2.io.images import decode_integers, encoded_size
-from ponderv2.scenes.prepared import PreparedFrame
+from ponderv2.io.images import decode_integers, encoded_image_size
+from ponderv2.scenes.prepared import DecodedFrame
 
 LARGEST_LABEL = 16 * 2**20
 """Bytes of a label picture, and its pixels; real ones have a tenth of that."""
@@ -106,7 +106,7 @@ class LabelZip:
             raise SceneError(f"{name} is damaged ({error})") from error
         if len(data) > LARGEST_LABEL:
             raise SceneError(f"{name} is far too large for a label picture")
-        width, height = encoded_size(data, name)
+        width, height = encoded_image_size(data, name)
         if width * height > LARGEST_LABEL:
             raise SceneError(f"{name} claims to have {width} x {height} pixels")
         return decode_integers(data, name)
@@ -172,7 +172,7 @@ def prepared_frames(
     labels: FrameLabels | None,
     transform: Float[ndarray, "4 4"],
     found: FrameFindings,
-) -> Iterator[PreparedFrame]:
+) -> Iterator[DecodedFrame]:
     """Colour resized to depth, one frame in memory at a time; cameras after x' = transform x."""
     limits = Limits(config.depth_min, config.depth_max, config.max_image_size)
     for raw in chosen_frames(recording, config, found):
@@ -192,7 +192,7 @@ def prepared_frames(
             semantic = labels.of_frame(raw, loaded.intrinsics, loaded.depth.shape, found)
         found.n_frames += 1
         found.n_labelled += semantic is not None
-        yield PreparedFrame(
+        yield DecodedFrame(
             id=raw.id,
             intrinsics=loaded.intrinsics,
             camera_to_world=transform @ raw.camera_to_world,

@@ -16,7 +16,7 @@ from ponderv2.datasets.scannet.scene import SceneFiles, prepare_scene
 from ponderv2.errors import SceneError
 from ponderv2.io.files import digest_of_file
 from ponderv2.io.text import read_text
-from ponderv2.scenes.prepared import PreparedScene
+from ponderv2.scenes.prepared import SceneStream
 from ponderv2.scenes.reader import DatasetInfo, LabelSet
 from ponderv2.scenes.source import SourcePlan
 
@@ -67,7 +67,7 @@ class ScannetJob:
                 return min(len(numbers), span // self.config.stride + 1)
         return 0
 
-    def prepare(self) -> PreparedScene:
+    def prepare(self) -> SceneStream:
         """Read mesh, labels and frames."""
         files = SceneFiles(self.folder, self.name)
         return prepare_scene(files, self.config, self.table, test=self.split == "test")

@@ -35,7 +35,7 @@ from ponderv2.io.point_columns import named_columns
 from ponderv2.io.text import numbers, read_text
 from ponderv2.scenes.normals import vertex_normals
 from ponderv2.scenes.origin import compact, far_outliers
-from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh, PreparedScene, Surface
+from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh, PreparedScene, SceneStream
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class SceneFiles:
 
 def prepare_scene(
     files: SceneFiles, config: ScannetConfig, table_path: Path | None, test: bool
-) -> PreparedScene:
+) -> SceneStream:
     """Points, labels and frames of one scene. Raises SceneError naming the file that cannot be used.
 
     A scene of the test split has no labels and is never turned.
@@ -116,11 +116,11 @@ def prepare_scene(
         shown = _frame_labels(files, config, table, found)
         frames = prepared_frames(recording, config, shown, transform, found)
 
-    def surface() -> Surface:
+    def surface() -> PreparedScene:
         more, repairs = found.summary()
-        return Surface(cloud, mesh, (*labels.notes, *notes, *more), (*labels.repairs, *repairs))
+        return PreparedScene(cloud, mesh, (*labels.notes, *notes, *more), (*labels.repairs, *repairs))
 
-    return PreparedScene(frames, surface)
+    return SceneStream(frames, surface)
 
 
 def _frame_labels(

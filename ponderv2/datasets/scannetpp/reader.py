@@ -25,7 +25,7 @@ from ponderv2.datasets.scannetpp.config import ScannetppConfig
 from ponderv2.errors import SceneError
 from ponderv2.io.text import read_text
 from ponderv2.scenes.origin import compact
-from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh, PreparedScene
+from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.source import SourcePlan
 
@@ -71,7 +71,7 @@ class ScannetppJob:
         n_points = self.config.surface_points or mesh // MESH_BYTES_PER_POINT
         return mesh + POINT_BYTES * n_points
 
-    def prepare(self) -> PreparedScene:
+    def prepare(self) -> SceneStream:
         """Read mesh and labels. Raises SceneError naming the file that cannot be used."""
         mesh_path, segments_path, groups_path = self.files
         if not mesh_path.is_file():
@@ -89,7 +89,7 @@ class ScannetppJob:
         if self.config.surface_points:
             cloud = points_on_surface(cloud, mesh, self.config.surface_points, self._rng())
             notes.append("points drawn on the surface, labels of the nearest corner")
-        return PreparedScene.of(cloud, (), mesh, tuple(notes))
+        return SceneStream.of(cloud, (), mesh, tuple(notes))
 
     def _rng(self) -> np.random.Generator:
         name = int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:8], "big")

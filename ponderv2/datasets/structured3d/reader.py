@@ -15,7 +15,7 @@ from ponderv2.datasets.structured3d.room import OWN_WORLD, PUBLISHED_WORLD, Room
 from ponderv2.errors import SceneError
 from ponderv2.io.archives import ArchiveMember, archive_members, folder_members
 from ponderv2.io.files import digest_of_files
-from ponderv2.scenes.prepared import PreparedScene
+from ponderv2.scenes.prepared import SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.source import SourcePlan
 
@@ -67,7 +67,7 @@ class Structured3dJob:
         scale = min(1.0, (0.01 / self.config.voxel) ** 2)
         return int(points * POINT_BYTES * scale + pictures) + 8192
 
-    def prepare(self) -> PreparedScene:
+    def prepare(self) -> SceneStream:
         """Read, fuse and label the room."""
         return prepare_room(self.files, self.config)
 

@@ -25,7 +25,7 @@ from ponderv2.datasets.structured3d.views import (
 from ponderv2.errors import SceneError
 from ponderv2.io.archives import ArchiveMember
 from ponderv2.io.images import decode_color, decode_integers
-from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame, PreparedScene, Surface
+from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, PreparedScene, SceneStream
 
 OWN_WORLD = "world: the dataset's own, right-handed, z up (the published points are its mirror image)"
 PUBLISHED_WORLD = "world: as published, a mirror image of the room; cameras have determinant -1"
@@ -80,13 +80,13 @@ class _Findings:
     rawlight: bool = False
 
 
-def prepare_room(files: RoomFiles, config: Structured3dConfig) -> PreparedScene:
+def prepare_room(files: RoomFiles, config: Structured3dConfig) -> SceneStream:
     """Frames as a generator, the points when they are through. Raises SceneError when there are no points."""
     found = _Findings()
-    return PreparedScene(_frames(files, config, found), lambda: _surface(files, config, found))
+    return SceneStream(_frames(files, config, found), lambda: _surface(files, config, found))
 
 
-def _frames(files: RoomFiles, config: Structured3dConfig, found: _Findings) -> Iterator[PreparedFrame]:
+def _frames(files: RoomFiles, config: Structured3dConfig, found: _Findings) -> Iterator[DecodedFrame]:
     for name in sorted(files.views, key=_by_number):
         found.n_views += 1
         try:
@@ -113,7 +113,7 @@ def _by_number(name: str) -> tuple[int, str]:
 
 def _view(
     name: str, files: RoomFiles, config: Structured3dConfig, found: _Findings
-) -> tuple[PreparedFrame, float, _Points | None]:
+) -> tuple[DecodedFrame, float, _Points | None]:
     """The frame, the usable share of its pixels, and its points where they are wanted."""
     where = f"{files.scene}/2D_rendering/{files.room}/perspective/{config.furniture}/{name}"
     members = files.views[name]
@@ -131,7 +131,7 @@ def _view(
     normal = _normals(local, known, config, step=max(width // 400, 1), closed=False)
     mask = usable(local, normal, known, pictures.semantic, config.min_cosine)
     kept = mask if config.filter_frame_depth else known
-    frame = PreparedFrame(
+    frame = DecodedFrame(
         id=name,
         intrinsics=intrinsics,
         camera_to_world=_stored(config) @ pose.camera_to_world,
@@ -242,7 +242,7 @@ def _stored(config: Structured3dConfig) -> Float[ndarray, "4 4"]:
     return PUBLISHED_FROM_WORLD if config.mirrored_as_published else np.eye(4)
 
 
-def _smaller(frame: PreparedFrame, longest: int | None) -> PreparedFrame:
+def _smaller(frame: DecodedFrame, longest: int | None) -> DecodedFrame:
     """Colour averaged, depth and classes of the nearest pixel."""
     height, width = frame.depth.shape
     shrink = (longest or max(width, height)) / max(width, height)
@@ -267,7 +267,7 @@ def _smaller(frame: PreparedFrame, longest: int | None) -> PreparedFrame:
     )
 
 
-def _surface(files: RoomFiles, config: Structured3dConfig, found: _Findings) -> Surface:
+def _surface(files: RoomFiles, config: Structured3dConfig, found: _Findings) -> PreparedScene:
     parts = list(found.parts)
     if config.points != "perspective":
         try:
@@ -288,7 +288,7 @@ def _surface(files: RoomFiles, config: Structured3dConfig, found: _Findings) -> 
     labels = {"segment": whole.segment}
     cloud = PreparedCloud(whole.coord @ turn, whole.color, whole.normal @ turn, labels)
     notes = _notes(config, found, len(whole.coord))
-    return Surface(cloud, None, tuple(notes), tuple(found.repairs))
+    return PreparedScene(cloud, None, tuple(notes), tuple(found.repairs))
 
 
 def _notes(config: Structured3dConfig, found: _Findings, n_points: int) -> list[str]:

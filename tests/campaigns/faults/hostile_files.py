@@ -227,7 +227,7 @@ def escapes(folder: Path) -> dict[str, Callable[[], Any]]:
         (job,) = find(Structured3dConfig(path=path, min_coverage=0.0)).jobs
         scene = job.prepare()
         frames = list(scene.frames)
-        return frames, scene.surface()
+        return frames, scene.finish()
 
     room = "Structured3D/scene_00007/2D_rendering/123/perspective/full"
     links = {f"{room}/0/{name}": "/etc/passwd" for name in ("depth.png", "semantic.png", "rgb_rawlight.png")}

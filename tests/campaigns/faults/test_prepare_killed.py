@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ponderv2.errors import OutputError
-from ponderv2.scenes.prepared import PreparedCloud, PreparedScene
+from ponderv2.scenes.prepared import PreparedCloud, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
@@ -33,9 +33,9 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path: Path):
     assert all(one["rerun_status"] == 0 and one["equal"] for one in found["kills"]), found
 
 
-def _scene(n_points: int) -> PreparedScene:
+def _scene(n_points: int) -> SceneStream:
     points = np.random.default_rng(n_points).random((n_points, 3)).astype(np.float32)
-    return PreparedScene.of(PreparedCloud(points, points.astype(np.uint8), points + 1))
+    return SceneStream.of(PreparedCloud(points, points.astype(np.uint8), points + 1))
 
 
 def test_a_scene_that_was_set_aside_comes_back(tmp_path: Path):
@@ -44,7 +44,7 @@ def test_a_scene_that_was_set_aside_comes_back(tmp_path: Path):
     store.write("train", "room", _scene(5))
     (tmp_path / "train/room").rename(tmp_path / "train/.room.old")
     assert store.scene_names("train") == ()
-    store.put_back("room", "train")
+    store.restore_interrupted("room", "train")
     assert len(store.read("room", "train").cloud) == 5
 
 

@@ -53,10 +53,10 @@ def mesh(path: Path) -> None:
 
 def depth_picture(folder: Path) -> Read:
     from ponderv2.errors import SceneError
-    from ponderv2.io.images import decode_integers, encoded_size
+    from ponderv2.io.images import decode_integers, encoded_image_size
 
     def run(data: bytes) -> None:
-        encoded_size(data, "depth.png")
+        encoded_image_size(data, "depth.png")
         for indexed in (False, True):
             try:
                 decode_integers(data, "depth.png", indexed)
@@ -179,4 +179,4 @@ def structured3d(path: Path) -> None:
         prepared = job.prepare()
         for _ in prepared.frames:
             pass
-        prepared.surface()
+        prepared.finish()

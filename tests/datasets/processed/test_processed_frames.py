@@ -18,7 +18,7 @@ from ponderv2.data.config import LabelledDataConfig, PretrainDataConfig
 from ponderv2.data.datasets import LabelledDataset, PretrainDataset
 from ponderv2.datasets.s3dis import classes as s3dis
 from ponderv2.errors import SceneError
-from ponderv2.scenes.prepared import PreparedScene
+from ponderv2.scenes.prepared import SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.scene import Frame
 from ponderv2.store.store import SceneStore
@@ -272,7 +272,7 @@ def prepared_twin(root: Path) -> SceneStore:
             semantic=content["semantic_map"],
         )
         frames.append(stored)
-    store.write("Area_1", "office_1", PreparedScene.of(writers.cloud(), frames))
+    store.write("Area_1", "office_1", SceneStream.of(writers.cloud(), frames))
     return store
 
 

@@ -165,7 +165,7 @@ def test_every_mark_of_a_missing_label_is_ignored(tmp_path: Path, kind: str, for
     expected[::5] = -1
     assert np.array_equal(store.read("scene0000_00").cloud.labels[field].numpy(), expected)
     assert (f"'{field}' is {noted} at 300 of 1500 points" in notes(store)) == bool(noted)
-    assert (f"'{field}' is {noted} at" in " ".join(store.remarks("train", labels=True))) == bool(noted)
+    assert (f"'{field}' is {noted} at" in " ".join(store.warnings("train", labels=True))) == bool(noted)
 
 
 def test_class_255_of_a_larger_set_of_classes_stays():

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ponderv2.datasets.scannet.scannet20 import NYU40_IDS
 from ponderv2.io.images import decode_color, encode_jpeg
-from ponderv2.scenes.prepared import PreparedCloud, PreparedFrame
+from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud
 from tests.scenes.photographed_room import room_cloud, room_frames
 
 MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])
@@ -24,12 +24,12 @@ def cloud(seed: int = 0) -> PreparedCloud:
     return room_cloud(N_POINTS, seed)
 
 
-def views(n_views: int = 4) -> list[PreparedFrame]:
+def views(n_views: int = 4) -> list[DecodedFrame]:
     """The photographs of a room."""
     return room_frames(n_views, 0)
 
 
-def seen(frame: PreparedFrame) -> np.ndarray:
+def seen(frame: DecodedFrame) -> np.ndarray:
     """Colours as a JPEG file gives them back."""
     return decode_color(encode_jpeg(frame.color), "jpeg").copy()
 
@@ -82,7 +82,7 @@ def scannet_rgbd(root: Path, scene: str, step: int = 10, n_frames: int = 4) -> N
         np.savetxt(folder / "intrinsic" / "intrinsic_depth.txt", lens)
 
 
-def view(frame: PreparedFrame, depth_unit: float, mirrored: bool = False) -> dict[str, Any]:
+def view(frame: DecodedFrame, depth_unit: float, mirrored: bool = False) -> dict[str, Any]:
     """One pickled photograph; `extrinsic` is the pose camera-to-world."""
     depth = np.rint(frame.depth * (0.001 / depth_unit)).astype(np.uint16)
     depth[0, :5] = 65535

@@ -158,7 +158,7 @@ def test_points_of_a_mesh_far_from_all_others_are_left_out(tmp_path: Path):
 
 
 def test_points_of_every_reader_lose_an_origin_when_they_are_written(tmp_path: Path):
-    from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh, PreparedScene
+    from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh, SceneStream
     from tests.scenes.photographed_room import room_cloud, room_frames
 
     near, frames = room_cloud(500), room_frames(4, 0)
@@ -171,7 +171,7 @@ def test_points_of_every_reader_lose_an_origin_when_they_are_written(tmp_path: P
     mesh = PreparedMesh(coord, np.array([[0, 1, 2]]))
     cloud = PreparedCloud(coord, near.color, near.normal)
     store = SceneStore.create(tmp_path, DatasetInfo("rooms", splits=("train",)))
-    store.write("train", "room", PreparedScene.of(cloud, shifted, mesh))
+    store.write("train", "room", SceneStream.of(cloud, shifted, mesh))
     scene = store.read("room", "train")
     origin = np.array(scene.cloud.origin)
     assert np.abs(scene.cloud.coord.double().numpy() + origin - coord).max() < 1e-6

@@ -179,7 +179,7 @@ def test_a_prepared_recording_is_the_room(tmp_path: Path):
     frames = list(scene.frames)
     assert np.abs(np.stack([one.camera_to_world for one in frames]) - POSES).max() < 1e-7
     assert np.allclose(frames[0].intrinsics, box_room.K)
-    assert np.median(box_room.distance_to_room(scene.surface().cloud.coord)) < 0.03
+    assert np.median(box_room.distance_to_room(scene.finish().cloud.coord)) < 0.03
 
 
 def without(root: Path, *names: str) -> Path:

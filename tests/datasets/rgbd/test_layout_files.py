@@ -96,7 +96,7 @@ def test_one_damaged_pose_of_a_log_is_dropped_and_named(tmp_path: Path, damage: 
     (tmp_path / "trajectory.log").write_text("\n".join(lines))
     scene = find(RgbdConfig(path=tmp_path, up="z")).jobs[0].prepare()
     assert [frame.id for frame in scene.frames] == ["00000", "00001", "00003", "00004"]
-    assert any("00002" in repair for repair in scene.surface().repairs)
+    assert any("00002" in repair for repair in scene.finish().repairs)
 
 
 def write_timed_scannet(root: Path, taken: list[Shot]) -> None:
@@ -408,7 +408,7 @@ def test_a_camera_with_y_upwards_gives_the_room_and_no_mirror_image(tmp_path: Pa
     for frame, shot in zip(frames, taken, strict=True):
         assert np.allclose(frame.intrinsics, K)
         assert np.allclose(frame.camera_to_world, shot.pose, atol=1e-6)
-    surface = scene.surface()
+    surface = scene.finish()
     assert any("y of the cameras points up" in note for note in surface.notes)
     assert np.median(box_room.distance_to_room(surface.cloud.coord)) < 0.01
     recording = LAYOUTS["tum"].read(config.path)
@@ -459,7 +459,7 @@ def test_one_camera_for_images_of_two_sizes_belongs_to_those_that_its_centre_fit
     for frame, shot in zip(scene.frames, taken, strict=True):
         assert np.allclose(frame.intrinsics, K)
         assert np.abs(frame.color.astype(float) - shot.color).mean() < 3
-    assert any(f"belong to the {whose} images" in note for note in scene.surface().notes)
+    assert any(f"belong to the {whose} images" in note for note in scene.finish().notes)
 
 
 @pytest.mark.parametrize("factor", [2.0, 7.5, 0.5])
@@ -477,7 +477,7 @@ def test_a_camera_of_images_before_they_were_resized_is_scaled_and_said(
     (root / "calibration.txt").write_text(" ".join(map(str, large[[0, 1, 0, 1], [0, 1, 2, 2]])))
     scene = find(RgbdConfig(path=root, up="z")).jobs[0].prepare()
     assert all(np.allclose(frame.intrinsics, K) for frame in scene.frames)
-    assert any(f"divided by {factor:g}" in note for note in scene.surface().notes)
+    assert any(f"divided by {factor:g}" in note for note in scene.finish().notes)
 
 
 def test_a_camera_file_that_cannot_be_read_is_not_called_missing(tmp_path: Path):
@@ -503,7 +503,7 @@ def test_images_of_another_size_among_those_of_one_camera(tmp_path: Path, odd: s
         Image.fromarray(np.rint(small.depth * 1000).astype(np.uint16)).save(path)
     scene = find(RgbdConfig(path=root)).jobs[0].prepare()
     frames = {frame.id: frame for frame in scene.frames}
-    notes = " ".join((*scene.surface().notes, *scene.surface().repairs))
+    notes = " ".join((*scene.finish().notes, *scene.finish().repairs))
     if odd == "turned":
         assert set(frames) == {"0", "1", "3", "4"} and "aspect ratio" in notes
     else:

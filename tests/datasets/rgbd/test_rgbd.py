@@ -97,7 +97,7 @@ def test_a_colour_image_that_a_list_names_and_that_is_not_there_leaves_one_frame
     scene = find(RgbdConfig(path=tmp_path, up="z")).jobs[0].prepare()
     poses = [frame.camera_to_world for frame in scene.frames]
     assert np.allclose(poses, np.stack(box_room.poses(4))[[0, 2, 3]], atol=1e-4)
-    (repair,) = [one for one in scene.surface().repairs if "unreadable" in one]
+    (repair,) = [one for one in scene.finish().repairs if "unreadable" in one]
     assert repair.startswith("1 unreadable") and "lost.jpg" in repair
 
 

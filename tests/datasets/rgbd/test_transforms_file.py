@@ -159,7 +159,7 @@ def test_similarities_lose_their_factor_and_it_is_said(tmp_path: Path):
     scene = job.prepare()
     frames = list(scene.frames)
     assert np.abs(frames[2].camera_to_world - box_room.poses(N)[2]).max() < 1e-9
-    assert any("factor of 2 " in note for note in scene.surface().notes)
+    assert any("factor of 2 " in note for note in scene.finish().notes)
 
 
 def test_one_scaled_pose_among_others_is_dropped_and_none_of_the_others_changes():

@@ -16,7 +16,7 @@ from ponderv2.datasets.scannet import scannet20
 from ponderv2.errors import PresetError, SceneError
 from ponderv2.evaluation.instances import PredictedObjects, compare_objects, instance_metrics
 from ponderv2.io.ply import read_ply
-from ponderv2.scenes.prepared import PreparedCloud, PreparedScene
+from ponderv2.scenes.prepared import PreparedCloud, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
 from ponderv2.tasks.colored_clouds import SceneExport, distinct_color, export_scene, object_colors
@@ -51,7 +51,7 @@ def rooms(tmp_path: Path) -> Path:
     info = DatasetInfo("boxes", ("floor", "box"), COLORS)
     store = SceneStore.create(tmp_path / "rooms", info)
     for i, split in enumerate(("train", "train", "val")):
-        store.write(split, f"area/room{i}", PreparedScene.of(box_room(i), []))
+        store.write(split, f"area/room{i}", SceneStream.of(box_room(i), []))
     return store.root
 
 
@@ -143,7 +143,7 @@ def test_a_submission_has_a_file_per_scene_and_a_digit_per_point(tmp_path: Path)
     for i, split in enumerate(("train", "train", "val")):
         cloud = box_room(i)
         labels = {"segment20": cloud.labels["segment"] + 2, "instance": cloud.labels["instance"]}
-        store.write(split, f"scene070{i}_00", PreparedScene.of(replace(cloud, labels=labels), []))
+        store.write(split, f"scene070{i}_00", SceneStream.of(replace(cloud, labels=labels), []))
     values = config(1, ignored_classes=[0, 1]).model_dump()
     values["data"]["label_field"] = "segment20"
     run = finetune.run(FinetuneConfig.model_validate(values), scenes=store.root, out=tmp_path, name="run")

@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Float, Float64
 from numpy import ndarray
 
-from ponderv2.checks.agreement import spread_frames
 from ponderv2.datasets.camera_text import read_intrinsics
 from ponderv2.datasets.recordings import ImageFile, MaskFile, RawFrame, Recording
 from ponderv2.datasets.rgbd.calibration import Calibration, find_calibration
@@ -24,6 +23,7 @@ from ponderv2.datasets.rgbd.pose_conventions import ChosenReading, PoseReading, 
 from ponderv2.datasets.rgbd.pose_lists import FORMS, POSE_FILES, PoseList, read_poses
 from ponderv2.errors import SceneError
 from ponderv2.geometry.intrinsics import Intrinsics
+from ponderv2.geometry.pose_candidates import spread_frames
 from ponderv2.io.files import files_below
 from ponderv2.io.images import COLOR_ENDINGS
 from ponderv2.io.named_files import NamedFiles

@@ -26,7 +26,7 @@ from ponderv2.datasets.transforms_json import (
 from ponderv2.errors import SceneError
 from ponderv2.geometry.intrinsics import Intrinsics
 from ponderv2.io.depth_images import DEPTH_ENDINGS
-from ponderv2.io.images import COLOR_ENDINGS, picture_size
+from ponderv2.io.images import COLOR_ENDINGS, image_size
 from ponderv2.io.named_files import NamedFiles
 from ponderv2.io.text import read_json
 
@@ -250,7 +250,7 @@ def _intrinsics(values: Mapping[str, Any], name: str, color: Path) -> Intrinsics
         except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
             raise SceneError(f"{name} lacks the camera ({error})") from error
         return Intrinsics(checked_intrinsics(matrix, color), size)
-    return frame_intrinsics(values, name, lambda: picture_size(color))
+    return frame_intrinsics(values, name, lambda: image_size(color))
 
 
 def _place(entry: Mapping[str, Any]) -> Any:
