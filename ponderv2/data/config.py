@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from ponderv2.config import SplitName, StrictConfig
+from ponderv2.config import NO_EFFECT, SplitName, StrictConfig
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 FeatureName = Literal["color", "normal", "coord", "height", "offset", "ones"]
@@ -255,7 +255,7 @@ class PointDataConfig(StrictConfig):
     """Random order of the voxels of a training scene."""
     label_field: str | None = None
     """Name of the label array; the scene store knows its usual one."""
-    cache_megabytes: NonNegativeInt = 1024
+    cache_megabytes: Annotated[NonNegativeInt, NO_EFFECT] = 1024
     """Memory for scenes and decoded photographs, half each, shared by the worker processes of one dataset."""
 
     @property
@@ -272,7 +272,7 @@ class PretrainDataConfig(PointDataConfig):
     frames: Literal["all", "published"] = "all"
     """Photographs of exported recordings that are read in place; prepared ones hold their choice already."""
     crop: LocalCropConfig | None = None
-    validation_views: PositiveInt = 4
+    validation_views: Annotated[PositiveInt, NO_EFFECT] = 4
     """Held-out photographs per scene that validation renders."""
     budget: LabelBudgetConfig = LabelBudgetConfig()
     """Of pre-training that renders classes. Scenes outside it stay, without labels; where points are counted,

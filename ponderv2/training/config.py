@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from ponderv2.config import StrictConfig
+from ponderv2.config import NO_EFFECT, StrictConfig
 
 MOST_SCENES = 2**16
 """Of a step: more is a slip of the pen, and its list alone would take memory and time."""
@@ -112,36 +112,36 @@ class TrainingConfig(StrictConfig):
     strategy: Literal["ddp"] = "ddp"
     """How several processes share the work."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    timeout: PositiveFloat = 600.0
+    timeout: Annotated[PositiveFloat, NO_EFFECT] = 600.0
     """Seconds after which a process that does not answer ends the run."""
     clip_gradient: PositiveFloat | None = None
     """Largest norm of the gradient of all parameters together."""
     max_bad_steps: PositiveInt = 10
     """Steps in a row without finite numbers, or without enough memory, after which the run stops."""
-    keep_bad_batches: NonNegativeInt = 3
+    keep_bad_batches: Annotated[NonNegativeInt, NO_EFFECT] = 3
     """Steps without finite numbers whose scenes are written into `bad_batches/`: the first ones of a run."""
-    max_bad_scenes: NonNegativeInt = 10
+    max_bad_scenes: Annotated[NonNegativeInt, NO_EFFECT] = 10
     """Scenes that cannot be read and may be skipped, listed in `bad_scenes.json`; one more ends the run."""
-    workers: NonNegativeInt = 0
+    workers: Annotated[NonNegativeInt, NO_EFFECT] = 0
     """Processes that prepare scenes, for each training process. The batches do not depend on it."""
-    threads: PositiveInt | None = None
+    threads: Annotated[PositiveInt | None, NO_EFFECT] = None
     """CPU threads of each training process, None = as torch likes. Another number gives other last bits."""
-    deterministic: bool = False
+    deterministic: Annotated[bool, NO_EFFECT] = False
     """Only operations that give the same bits every time, where there are any, even if they are slower."""
-    save_every: PositiveInt = 200
+    save_every: Annotated[PositiveInt, NO_EFFECT] = 200
     """Steps from one `last.pth` to the next."""
-    keep_steps: tuple[PositiveInt, ...] = ()
+    keep_steps: Annotated[tuple[PositiveInt, ...], NO_EFFECT] = ()
     """Steps whose checkpoint is kept as `step-N.pth`, for good."""
-    keep_every: NonNegativeInt = 0
+    keep_every: Annotated[NonNegativeInt, NO_EFFECT] = 0
     """Every so many steps a `step-N.pth` is kept, until there are `keep_newest` later ones; 0 = never."""
-    keep_newest: PositiveInt = 5
+    keep_newest: Annotated[PositiveInt, NO_EFFECT] = 5
     """Checkpoints of `keep_every`, and validations with pictures in `previews/`, that a run folder holds."""
-    log_megabytes: PositiveFloat = 200.0
+    log_megabytes: Annotated[PositiveFloat, NO_EFFECT] = 200.0
     """Most that each of `metrics.jsonl`, `log.txt` and the curves grow to; what is older is dropped."""
-    evaluate_every: NonNegativeInt = 200
+    evaluate_every: Annotated[NonNegativeInt, NO_EFFECT] = 200
     """Steps from one validation to the next; 0 = only after the last step."""
     evaluate_scenes: PositiveInt = 4
     """Scenes that a validation during pre-training looks at."""
     evaluate_width: PositiveInt = 96
     """Pixels across a view that is rendered for it: every n-th of the photograph."""
-    tensorboard: bool = True
+    tensorboard: Annotated[bool, NO_EFFECT] = True

@@ -113,7 +113,7 @@ class _Samples(Dataset[Any]):
             if not is_out_of_memory(error):
                 raise
             return ResourceError(
-                f"not enough memory to prepare {self._name(sample)}: {error}".splitlines()[0],
+                f"out of memory while preparing {self._name(sample)}: {error}".splitlines()[0],
                 fix="--set training.workers=0 --set data.cache_megabytes=64; then --resume",
             )
 

@@ -108,3 +108,14 @@ def _named(show: Callable[..., None], warn: Callable[[str], None]) -> Callable[.
             warn(f"not the same bits every time: {first}")
 
     return showwarning
+
+
+def peak_memory(device: torch.device) -> float:
+    """Most memory held so far, GiB: of the GPU, or of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    try:
+        import resource
+    except ImportError:
+        return float("nan")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,4 +1,4 @@
-"""The one training loop: step, log, save, validate. What a step sees follows from seed and step alone."""
+"""The training loop: step, log, save, validate. The data of a step follow from seed and step alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ponderv2.collectives import gathered, n_processes, process_number
 from ponderv2.errors import TrainingError
@@ -18,26 +18,23 @@ from ponderv2.training.bad_scenes import BadScene, BadScenes
 from ponderv2.training.checkpoint import Checkpoint, software_versions
 from ponderv2.training.checkpoint_manager import CheckpointManager, Retention
 from ponderv2.training.data_loader import Datasets, LoadedBatch, WorkerDied, load_batches
-from ponderv2.training.devices import precision_in_use
+from ponderv2.training.devices import peak_memory, precision_in_use
 from ponderv2.training.interruption import Interruption, stopped
 from ponderv2.training.job import Job, TrainingOutcome
-from ponderv2.training.optimiser import build_optimiser, load_optimiser, lr_at, set_lr
+from ponderv2.training.optimiser import build_optimiser, load_optimiser, lr_at, set_lr, set_train_mode
 from ponderv2.training.ranks import attempt, raise_together
 from ponderv2.training.report import Reporter
 from ponderv2.training.run_logger import RunLogger
 from ponderv2.training.sampler import RankShare, Sampler
 from ponderv2.training.step import (
     Backward,
-    BadNumber,
     BufferCopy,
     TrainStep,
-    batches_path,
-    first_bad_number,
+    find_bad_number,
     memory_error,
-    of_all_processes,
     save_bad_batches,
 )
-from ponderv2.training.validation import validate
+from ponderv2.training.validation import History, validate
 
 if TYPE_CHECKING:
     import lightning_fabric
@@ -63,9 +60,9 @@ class _Training:
         self.job, self.fabric, self.reporter = job, fabric, reporter
         self.settings = job.training
         self.step = resume.step if resume else 0
-        self.history: list[dict[str, float]] = list(resume.history) if resume else []
+        self.history = History(resume.history if resume else (), job.best_metric, job.higher_is_better)
         self.losses: dict[str, float] = {}
-        self.bad_in_a_row = self.n_skipped = self.asked_to_stop = 0
+        self.bad_in_a_row = self.n_skipped = self.stop_signal = 0
         self.bad_scenes: list[BadScene] = []
         self.excluded = BadScenes(job.folder, self.settings.max_bad_scenes)
         self.precision = precision_in_use(job.training, fabric.device.type)
@@ -103,14 +100,14 @@ class _Training:
         total = self.settings.steps
         try:
             with (
-                closing(self._parts()) as parts,
+                closing(self._load_batches()) as loaded,
                 self.interruption,
                 self.reporter.progress(self.job.kind, total, self.step) as display,
             ):
                 if self._validation_is_due:  # the run ended between the save and the end of its validation
                     self._validate()
                 while self.step < total:
-                    shown = self._one_step(parts)
+                    shown = self._one_step(loaded)
                     # Of rays without a colour there is no psnr.
                     display.advance(1, **{k: v for k, v in shown.items() if k != "psnr" or v == v})
                     self._after_step(shown)
@@ -124,7 +121,7 @@ class _Training:
             last=self.checkpoints.last,
             best=self.checkpoints.best if self.checkpoints.best.exists() else None,
             step=self.step,
-            history=tuple(self.history),
+            history=tuple(self.history.entries),
             losses=self.losses,
             skipped_steps=self.n_skipped,
             split_steps=self.backward.n_split,
@@ -133,23 +130,23 @@ class _Training:
         )
 
     def _describe_precision(self, resume: Checkpoint | None) -> None:
-        """Reports a precision that is not that of the settings, or not that of the run so far."""
+        """Reports a precision that differs from the settings or from the run so far."""
         if self.precision.note:
             self._note(self.precision.note)
         before = resume.versions.get("precision") if resume else None
         if before is not None and before != str(self.precision):
             self._warn(f"the run was begun in precision {before} and continues in {self.precision}")
 
-    def _one_step(self, parts: Iterator[LoadedBatch]) -> dict[str, float]:
-        """Changes the weights once, or not at all when a number is not finite or memory does not suffice.
+    def _one_step(self, loaded: Iterator[LoadedBatch]) -> dict[str, float]:
+        """Changes the weights once, or not at all on a non-finite number or when out of memory.
 
-        Returns what to show.
+        Returns the numbers to log.
         """
         started = time.perf_counter()
         rate = set_lr(self.optimiser.optimizer, lr_at(self.step, self.settings.steps, self.settings.schedule))
-        _set_training(self.job.model, self.settings.frozen)
+        set_train_mode(self.job.model, self.settings.frozen)
         before = BufferCopy(self.job.model)
-        batches = self._next_batches(parts)
+        batches = self._next_batches(loaded)
         waited = time.perf_counter() - started
         norm = math.nan
         weights = self.sampler.weights(self.step)
@@ -169,23 +166,23 @@ class _Training:
             "seconds": seconds,
             "waited": waited,
             **_speed(batches, seconds),
-            "memory_gib": _memory(self.fabric.device),
+            "memory_gib": peak_memory(self.fabric.device),
         }
 
-    def _next_batches(self, parts: Iterator[LoadedBatch]) -> list[Batch]:
-        """Those of this process. Where one process cannot have its scenes, all raise its error."""
+    def _next_batches(self, loaded: Iterator[LoadedBatch]) -> list[Batch]:
+        """The batches of this process. Where the scenes of one process fail, all raise its error."""
 
         def fetch() -> list[LoadedBatch]:
             try:
-                return [next(parts) for _ in self.sampler.weights(self.step)]
+                return [next(loaded) for _ in self.sampler.weights(self.step)]
             except WorkerDied as died:
                 raise died.explained(self.step) from died
 
-        loaded, error = attempt(fetch)
+        parts, error = attempt(fetch)
         raise_together(error, self.fabric.device)
-        assert loaded is not None
-        self.bad_scenes += [scene for part in loaded for scene in part.bad]
-        return [part.batch for part in loaded]
+        assert parts is not None
+        self.bad_scenes += [scene for part in parts for scene in part.bad]
+        return [part.batch for part in parts]
 
     def _clipped(self) -> Tensor | float:
         """Norm of the gradient before it is clipped."""
@@ -197,19 +194,19 @@ class _Training:
         )
 
     def _skip_for_memory(self, batches: list[Batch]) -> None:
-        """Counts a step that did not fit, and gives up after too many in a row."""
+        """Counts a step that ran out of memory; too many in a row end the run."""
         self.losses = {"loss": math.nan}
-        self.asked_to_stop = self.interruption.signal
+        self.stop_signal = self.interruption.signal
         self.n_skipped += 1
         self.bad_in_a_row += 1
         names = ", ".join(name for batch in batches for name in batch.names)
-        self._warn(f"step {self.step + 1} skipped: not enough memory for single scenes of {names}")
+        self._warn(f"step {self.step + 1} skipped: out of memory with single scenes of {names}")
         if self.bad_in_a_row >= self.settings.max_bad_steps:
             self._save()
             raise memory_error(batches, self.job.resolved, single=True)
 
     def _shared(self, values: Tensor) -> dict[str, float]:
-        """Loss terms averaged over the processes. What must be decided by all alike travels with them."""
+        """Loss terms averaged over the processes; signals and bad scenes travel with them."""
         several = n_processes()
         asked = values.new_zeros(several + 1)
         asked[process_number()] = float(self.interruption.signal)
@@ -219,13 +216,13 @@ class _Training:
             torch.distributed.all_reduce(together)
         terms = (together[: len(values)] / several).tolist()
         *signals, n_bad = together[len(values) :].tolist()
-        self.asked_to_stop = int(max(signals))
+        self.stop_signal = int(max(signals))
         if n_bad > 0:
             self._exclude(gathered(self.bad_scenes))
         return dict(zip(self.train_step.names, terms, strict=True))
 
     def _exclude(self, found: list[BadScene]) -> None:
-        """Says once which scenes cannot be used; too many end the run."""
+        """Reports each unreadable scene once; too many end the run."""
         self.bad_scenes = []
         new = self.excluded.add(found)
         if not new:
@@ -233,21 +230,22 @@ class _Training:
         if self.logger:
             self.excluded.write(new, self.step + 1)
         for scene in new:
-            self._warn(f"step {self.step + 1}: another scene stands in for {scene.name}: {scene.reason}")
+            self._warn(f"step {self.step + 1}: {scene.name} was replaced by another scene: {scene.reason}")
         if self.excluded.is_full:
             self._save()
             raise self.excluded.error()
 
     def _update(self, batches: list[Batch], before: BufferCopy, norm: float, values: Tensor) -> None:
-        """Lets the optimiser act if the numbers are finite; else counts, and gives up after too many."""
+        """Takes the optimiser's step if all numbers are finite; too many bad steps in a row end the run."""
         loss_is_finite = abs(self.losses["loss"]) < float("inf")
         if loss_is_finite and norm < float("inf"):
             self.optimiser.step()
             self.bad_in_a_row = 0
             return
         own = dict(zip(self.train_step.names, values.tolist(), strict=True))
-        bad = of_all_processes(first_bad_number(batches, own, self.job.model, process_number()))
-        culprit = f"{bad.text}{self._kept(bad, batches)}"
+        bad = find_bad_number(batches, own, self.job.model)
+        most = self.settings.keep_bad_batches
+        culprit = bad.text + save_bad_batches(self.job.folder, self.step + 1, bad, batches, most)
         scale = self._loss_scale()
         if scale is not None:
             self.optimiser.step()  # Skips by itself and halves the loss scale.
@@ -265,41 +263,29 @@ class _Training:
                 fix=f"--set training.optimiser.rate={self.settings.optimiser.rate / 3:.1e}",
             )
 
-    def _kept(self, bad: BadNumber, batches: list[Batch]) -> str:
-        """The process that holds the bad scenes writes them; where they are, for the message."""
-        path = batches_path(self.job.folder, self.step + 1)
-        if bad.rank == process_number():
-            save_bad_batches(self.job.folder, self.step + 1, bad, batches, self.settings.keep_bad_batches)
-        if n_processes() > 1:
-            torch.distributed.barrier()
-        if path.exists():
-            return f" (its scenes are kept in {path})"
-        return f" (the first such scenes are kept in {path.parent})" if path.parent.exists() else ""
-
     def _after_step(self, shown: dict[str, float]) -> None:
-        """Log, save, stop if asked, and validate: what is saved first is not lost by a validation."""
+        """Log, save, stop on a signal, validate. Saving comes first: a failing validation loses no step."""
         settings, step = self.settings, self.step
         if self.logger:
             self.logger.step(step, shown)
         is_last, is_due = step == settings.steps, self._validation_is_due
         is_kept = step % settings.save_every == 0 or step in settings.keep_steps
-        if is_last or is_due or is_kept or self.asked_to_stop:
+        if is_last or is_due or is_kept or self.stop_signal:
             self._save()
-        if self.asked_to_stop and (is_due or not is_last):
-            raise stopped(self.asked_to_stop, step, str(self.job.folder))
+        if self.stop_signal and (is_due or not is_last):
+            raise stopped(self.stop_signal, step, str(self.job.folder))
         if is_due:
             self._validate()
 
     @property
     def _validation_is_due(self) -> bool:
-        """Whether this step is to be validated and was not."""
+        """Whether this step is to be validated and was not yet."""
         every, step = self.settings.evaluate_every, self.step
         due = step == self.settings.steps or (every > 0 and step > 0 and step % every == 0)
-        done = any(entry["step"] == step for entry in self.history)
-        return due and not done and self.job.validation is not None
+        return due and not self.history.has(step) and self.job.validation is not None
 
     def _validate(self) -> None:
-        """Metrics of this step into the history, and into a checkpoint.
+        """Adds the metrics of this step to the history, and saves it.
 
         Raises, in every process: Interrupted on a signal, and what the scene of any process raised.
         """
@@ -312,24 +298,18 @@ class _Training:
             self._warn(f"the validation after step {self.step} failed; --resume repeats it, no step is lost")
             raise
         if found.metrics is not None:
-            self._save(self._is_best(found.metrics))
+            self._report_validation(found.metrics)
+            self._save(is_best=self.history.add(self.step, found.metrics))
         if found.signal and (found.metrics is None or self.step < self.settings.steps):
             raise stopped(found.signal, self.step, str(self.job.folder))
 
-    def _is_best(self, metrics: dict[str, float]) -> bool:
-        """Notes the metrics of this step; whether they are the best so far."""
+    def _report_validation(self, metrics: dict[str, float]) -> None:
         if self.logger:
             self.logger.evaluation(self.step, metrics)
+        numbers = {name: value for name, value in metrics.items() if not math.isnan(value)}
         self._note(
-            f"step {self.step}: "
-            + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items() if not math.isnan(value))
+            f"step {self.step}: " + ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         )
-        name = self.job.best_metric
-        sign = 1.0 if self.job.higher_is_better else -1.0
-        # A validation without a number (no pixel, no label that counts) is not a bar to pass.
-        earlier = [sign * entry[name] for entry in self.history if not math.isnan(entry.get(name, math.nan))]
-        self.history.append({"step": float(self.step), **metrics})
-        return name in metrics and all(sign * metrics[name] > value for value in earlier)
 
     def _save(self, is_best: bool = False) -> None:
         if process_number() != 0:
@@ -343,7 +323,7 @@ class _Training:
             optimiser=self.optimiser.optimizer.state_dict(),
             scheduler={"steps": self.settings.steps},
             scaler=dict(self._autocast.state_dict()) or None,
-            history=self.history,
+            history=self.history.entries,
             data=dict(self.job.data),
             classes=dict(self.job.classes),
             versions=software_versions()
@@ -352,7 +332,7 @@ class _Training:
         self.checkpoints.put(checkpoint, is_best, again=self.is_saved)
         self.is_saved = True
 
-    def _parts(self) -> Generator[LoadedBatch, None, None]:
+    def _load_batches(self) -> Generator[LoadedBatch, None, None]:
         workers, most = self.settings.workers, self.settings.max_bad_scenes
         return load_batches(self.datasets, self.job.collate, self.sampler, workers, most)
 
@@ -388,30 +368,9 @@ class _Training:
             self.reporter.warn(text)
 
 
-def _set_training(model: nn.Module, frozen: tuple[str, ...]) -> None:
-    """Training mode, except for modules that are frozen: their running statistics stay."""
-    model.train()
-    if not frozen:
-        return
-    for name, module in model.named_modules():
-        if f"{name}.".startswith(frozen):
-            module.eval()
-
-
 def _speed(batches: list[Batch], seconds: float) -> dict[str, float]:
     """Points and rays per second of all processes."""
     points = sum(len(batch.coord) for batch in batches)
     rays = sum(len(batch.pixels.view) for batch in batches if batch.pixels is not None)
     speed = {"points_per_second": points * n_processes() / seconds}
     return speed | ({"rays_per_second": rays * n_processes() / seconds} if rays else {})
-
-
-def _memory(device: torch.device) -> float:
-    """Most memory held so far, GiB: of the graphics card, or of the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    try:
-        import resource
-    except ImportError:
-        return float("nan")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

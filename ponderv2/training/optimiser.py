@@ -125,3 +125,13 @@ def load_optimiser(optimiser: Optimizer, state: dict[str, Any]) -> None:
         raise CheckpointError(f"the state of the optimiser does not fit the settings: {error}") from error
     for group, rate in zip(optimiser.param_groups, rates, strict=True):
         group["rate"] = rate
+
+
+def set_train_mode(model: nn.Module, frozen: tuple[str, ...]) -> None:
+    """Training mode, except for frozen modules, whose running statistics stay."""
+    model.train()
+    if not frozen:
+        return
+    for name, module in model.named_modules():
+        if f"{name}.".startswith(frozen):
+            module.eval()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class StepInput:
-    """A batch and its random numbers. No dataclass: wrappers would cast its coordinates to half precision."""
+    """A batch and its generator. No dataclass: Fabric would cast its coordinates to half precision."""
 
     def __init__(self, batch: Batch, generator: torch.Generator, device: torch.device) -> None:
         self.batch = batch
@@ -41,13 +41,13 @@ class LossTerms:
 
 
 class TrainStep(nn.Module):
-    """Calls the model and returns (loss with its graph, all loss terms without)."""
+    """The module that Fabric wraps: one forward pass to (loss with its graph, all loss terms without)."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
         self.names: tuple[str, ...] = ()
-        """Of the loss terms of the latest step."""
+        """Of the latest loss terms."""
 
     def forward(self, step_input: StepInput) -> tuple[Tensor, Tensor]:
         """Total to call backward on, and the terms in the order of `names`."""
@@ -69,6 +69,42 @@ def loss_terms(step: Any) -> LossTerms:
     return LossTerms(total, tuple(named), torch.stack([value.detach().float() for value in named.values()]))
 
 
+MOST_HALVINGS = 4
+"""Times that the micro-batches of a step are halved when memory runs out."""
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Scenes that pass through the model together."""
+
+    batch: Batch
+    weight: float
+    """Share of the loss of the step; the shares add up to 1."""
+
+
+def to_micro_batches(batches: Sequence[Batch], weights: Sequence[float]) -> list[MicroBatch]:
+    """The planned parts of a step."""
+    return [MicroBatch(batch, weight) for batch, weight in zip(batches, weights, strict=True)]
+
+
+def split_in_half(micro_batches: Sequence[MicroBatch]) -> list[MicroBatch] | None:
+    """Each micro-batch of several scenes as two, in the order of the scenes; None where all have one scene.
+
+    Halves of equal size make exactly the parts of a run with twice the `training.accumulate`.
+    """
+    found: list[MicroBatch] = []
+    for micro_batch in micro_batches:
+        parts = halves(micro_batch.batch) if len(micro_batch.batch.offset) > 1 else (micro_batch.batch,)
+        n_scenes = n_slots(micro_batch.batch)
+        found += [MicroBatch(part, micro_batch.weight * n_slots(part) / n_scenes) for part in parts]
+    return found if len(found) > len(micro_batches) else None
+
+
+def n_slots(batch: Batch) -> int:
+    """Number of scenes; merged scenes are counted separately."""
+    return len(batch.offset) if batch.slots is None else sum(map(len, batch.slots))
+
+
 class Backward:
     """Forward and backward through the wrapped model."""
 
@@ -83,19 +119,19 @@ class Backward:
         self._fabric, self._module, self._seed, self._warn = fabric, module, seed, warn
         self._parameters = parameters
         self.n_split = 0
-        """Steps that were done in smaller parts than planned."""
+        """Steps that needed smaller micro-batches than planned."""
 
     def __call__(
         self, step: int, batches: Sequence[Batch], weights: Sequence[float], undo: Callable[[], None]
     ) -> Tensor | None:
-        """Loss terms of the step, and its gradient in the parameters.
+        """Returns the loss terms of the step and leaves its gradient in the parameters.
 
-        `weights` are the shares of the batches in the step, the same in every process.
-        Where memory runs out, `undo` is called and parts half as large are tried, up to four times: exactly
-        what a run with so large a `training.accumulate` does. None where not even single scenes fit.
+        `weights`: share of each batch in the loss of the step, the same in every process.
+        When memory runs out, `undo` is called and the micro-batches are halved, up to four times, as with a
+        larger `training.accumulate`. Returns None where not even single scenes fit.
 
         Raises:
-            ResourceError: memory ran out in one of several processes, which cannot try again alone.
+            ResourceError: out of memory in one of several processes, which cannot try again alone.
         """
         micro_batches = to_micro_batches(batches, weights)
         for attempt in range(MOST_HALVINGS + 1):
@@ -122,12 +158,12 @@ class Backward:
         return None
 
     def _one(self, step: int, part: int, micro_batches: Sequence[MicroBatch]) -> Tensor:
-        """Adds the gradient of one part; returns its share of the loss terms."""
+        """Adds the gradient of one micro-batch; returns its share of the loss terms."""
         micro_batch = micro_batches[part]
         place = (self._seed, step, part)
-        # Models draw from the generator they are given; what still reads the global one is repeatable too.
+        # Models draw from the generator they are given; this makes reads of the global one repeatable too.
         torch.manual_seed(derive_seed("global", *place, process_number()))
-        # The same in every part: each scene draws by its place in the batch of the step.
+        # The same in every micro-batch: each scene draws by its slot in the batch of the step.
         generator = make_generator("step", self._seed, step, 0)
         exchange_later = part < len(micro_batches) - 1 and n_processes() > 1
         quiet = self._fabric.no_backward_sync(self._module) if exchange_later else nullcontext()  # pyright: ignore[reportArgumentType]
@@ -142,133 +178,19 @@ class Backward:
 
 
 def memory_error(batches: Sequence[Batch], resolved: Any, single: bool) -> ResourceError:
-    """What to say when memory stays too small, for single scenes or for all; `resolved`: the settings."""
+    """The error when no micro-batch fits. `resolved`: all settings; `single`: not even one scene fits."""
     n_scenes = 1 if single else max(len(batch.offset) for batch in batches)
     names = ", ".join(name for batch in batches for name in batch.names)
     if n_scenes > 1:
         return ResourceError(
-            f"not enough memory for {n_scenes} scenes at once ({names})",
+            f"out of memory with {n_scenes} scenes per micro-batch ({names})",
             fix=f"--resume --set training.accumulate={2 * len(batches)}",
         )
     size = resolved.get("data", {}).get("voxel", {}).get("size")
     larger = f", or start again with larger voxels: --set data.voxel.size={1.5 * size:.3g}" if size else ""
     return ResourceError(
-        f"not enough memory for a single one of the scenes {names}", fix=f"close other programs{larger}"
+        f"out of memory even with one scene per micro-batch: {names}", fix=f"close other programs{larger}"
     )
-
-
-MOST_HALVINGS = 4
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """Scenes that go through the model together."""
-
-    batch: Batch
-    weight: float
-    """Share of the loss of the step; the shares add up to 1."""
-
-
-def to_micro_batches(batches: Sequence[Batch], weights: Sequence[float]) -> list[MicroBatch]:
-    """Every part as it came."""
-    return [MicroBatch(batch, weight) for batch, weight in zip(batches, weights, strict=True)]
-
-
-def split_in_half(micro_batches: Sequence[MicroBatch]) -> list[MicroBatch] | None:
-    """Each with more than one scene in two, in the order of the scenes; None where every one has a single.
-
-    Halves of equal size make exactly the parts of a run with twice the `training.accumulate`.
-    """
-    found: list[MicroBatch] = []
-    for micro_batch in micro_batches:
-        parts = halves(micro_batch.batch) if len(micro_batch.batch.offset) > 1 else (micro_batch.batch,)
-        n_scenes = n_slots(micro_batch.batch)
-        found += [MicroBatch(part, micro_batch.weight * n_slots(part) / n_scenes) for part in parts]
-    return found if len(found) > len(micro_batches) else None
-
-
-def n_slots(batch: Batch) -> int:
-    """Its scenes, those that were merged counted each."""
-    return len(batch.offset) if batch.slots is None else sum(map(len, batch.slots))
-
-
-BAD_BATCHES = "bad_batches"
-
-
-@dataclass(frozen=True, order=True)
-class BadNumber:
-    """The first thing that holds NaN or infinity; what comes first in a step is less."""
-
-    stage: int
-    """0 input, 1 loss, 2 gradient, 3 not found in this process."""
-    rank: int
-    """The process that found it."""
-    text: str
-    """Its name and the scenes it belongs to."""
-
-
-def first_bad_number(
-    batches: Sequence[Batch], losses: dict[str, float], model: nn.Module, rank: int = 0
-) -> BadNumber:
-    """In this process. `losses` are those of its own scenes; gradients are already those of all."""
-    for batch in batches:
-        for name, values in named_tensors(batch):
-            if values.is_floating_point() and not bool(torch.isfinite(values).all()):
-                return BadNumber(0, rank, f"{name} of {_scenes_of(batch, values)}")
-    names = ", ".join(name for batch in batches for name in batch.names)
-    for name, value in losses.items():
-        if name != "psnr" and not torch.isfinite(torch.tensor(value)):  # of rays without colour it is nan
-            return BadNumber(1, rank, f"loss term '{name}' on {names}")
-    for name, parameter in model.named_parameters():
-        if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
-            return BadNumber(2, rank, f"gradient of {name} on {names}")
-    return BadNumber(3, rank, f"something on {names}")
-
-
-def of_all_processes(found: BadNumber) -> BadNumber:
-    """The one that comes first in the step, the same in every process. All of them must call it."""
-    if n_processes() == 1:
-        return found
-    every: list[Any] = [None] * n_processes()
-    torch.distributed.all_gather_object(every, found)
-    return min(every)
-
-
-def save_bad_batches(
-    folder: Path, step: int, found: BadNumber, batches: Sequence[Batch], most: int
-) -> Path | None:
-    """Writes the scenes of a step that was skipped as plain tensors; None when `most` are there already.
-
-    `step-N.safetensors` holds `PART.FIELD` and as metadata what was wrong, the names and the condition.
-    That it cannot be written must not end the run.
-    """
-    from safetensors.torch import save
-
-    path = batches_path(folder, step)
-    there = sorted(path.parent.glob("*.safetensors"))
-    if len(there) >= most and path not in there:
-        return None
-    tensors = {
-        f"{part}.{name}": values.detach().cpu().clone().contiguous()
-        for part, batch in enumerate(batches)
-        for name, values in named_tensors(batch)
-    }
-    notes = {
-        "step": str(step),
-        "problem": found.text,
-        "names": "\n".join(",".join(batch.names) for batch in batches),
-        "condition": batches[0].condition,
-    }
-    try:
-        write_bytes(path, save(tensors, notes))
-    except OutputError:
-        return None
-    return path
-
-
-def batches_path(folder: Path, step: int) -> Path:
-    """Where the scenes of a step are kept."""
-    return folder / BAD_BATCHES / f"step-{step}.safetensors"
 
 
 class BufferCopy:
@@ -284,6 +206,86 @@ class BufferCopy:
             buffer.copy_(before)
 
 
+BAD_BATCHES = "bad_batches"
+
+
+@dataclass(frozen=True, order=True)
+class BadNumber:
+    """The first NaN or infinity of a step: input before loss before gradient."""
+
+    stage: int
+    """0 input, 1 loss, 2 gradient, 3 not found in this process."""
+    rank: int
+    """The process that found it."""
+    text: str
+    """Its name and the scenes it belongs to."""
+
+
+def find_bad_number(batches: Sequence[Batch], losses: dict[str, float], model: nn.Module) -> BadNumber:
+    """The first one of all processes, the same in each; every process must call it.
+
+    `losses` are those of the scenes of this process; gradients are already those of all.
+    """
+    found = _first_bad_number(batches, losses, model, process_number())
+    if n_processes() == 1:
+        return found
+    every: list[Any] = [None] * n_processes()
+    torch.distributed.all_gather_object(every, found)
+    return min(every)
+
+
+def _first_bad_number(
+    batches: Sequence[Batch], losses: dict[str, float], model: nn.Module, rank: int
+) -> BadNumber:
+    for batch in batches:
+        for name, values in named_tensors(batch):
+            if values.is_floating_point() and not bool(torch.isfinite(values).all()):
+                return BadNumber(0, rank, f"{name} of {_scenes_of(batch, values)}")
+    names = ", ".join(name for batch in batches for name in batch.names)
+    for name, value in losses.items():
+        if name != "psnr" and not torch.isfinite(torch.tensor(value)):  # without coloured rays it is NaN
+            return BadNumber(1, rank, f"loss term '{name}' on {names}")
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
+            return BadNumber(2, rank, f"gradient of {name} on {names}")
+    return BadNumber(3, rank, f"something on {names}")
+
+
+def save_bad_batches(folder: Path, step: int, found: BadNumber, batches: Sequence[Batch], most: int) -> str:
+    """Writes the batches that hold the bad number, up to `most` steps of a run; every process must call it.
+
+    `bad_batches/step-N.safetensors` holds `PART.FIELD`, and as metadata the problem, names and condition.
+    Returns where the file is, for the message. A file that cannot be written does not end the run.
+    """
+    path = folder / BAD_BATCHES / f"step-{step}.safetensors"
+    others = sorted(path.parent.glob("*.safetensors"))
+    if found.rank == process_number() and (len(others) < most or path in others):
+        with suppress(OutputError):
+            _write_batches(path, step, found, batches)
+    if n_processes() > 1:
+        torch.distributed.barrier()
+    if path.exists():
+        return f" (its scenes are kept in {path})"
+    return f" (the first such scenes are kept in {path.parent})" if path.parent.exists() else ""
+
+
+def _write_batches(path: Path, step: int, found: BadNumber, batches: Sequence[Batch]) -> None:
+    from safetensors.torch import save
+
+    tensors = {
+        f"{part}.{name}": values.detach().cpu().clone().contiguous()
+        for part, batch in enumerate(batches)
+        for name, values in named_tensors(batch)
+    }
+    notes = {
+        "step": str(step),
+        "problem": found.text,
+        "names": "\n".join(",".join(batch.names) for batch in batches),
+        "condition": batches[0].condition,
+    }
+    write_bytes(path, save(tensors, notes))
+
+
 def named_tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     """The tensors in a dataclass, with the names of their fields."""
     if isinstance(value, Tensor):
@@ -295,7 +297,7 @@ def named_tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def _scenes_of(batch: Batch, values: Tensor) -> str:
-    """Scenes whose points are bad; all scenes for what is not stored per point."""
+    """Scenes with bad points; all scenes for a tensor that is not per point."""
     if len(values) != int(batch.offset[-1]):
         return ", ".join(batch.names)
     starts = [0, *batch.offset.tolist()[:-1]]

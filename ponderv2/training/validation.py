@@ -1,7 +1,8 @@
-"""Judging a model in training: scene by scene, shared by the processes, with one exchange at the end."""
+"""Validation during training: scene by scene, divided among the processes, with one exchange at the end."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -14,14 +15,14 @@ from ponderv2.training.run_logger import RunLogger
 
 @runtime_checkable
 class Validation(Protocol):
-    """Scenes that a model is judged by."""
+    """Scenes on which a model is evaluated."""
 
     def __len__(self) -> int:
         """Number of scenes, the same in every process."""
         ...
 
     def measure(self, number: int, step: int, logger: RunLogger | None) -> Any:
-        """What one scene shows, as a picklable value; runs in one process, as if that were alone.
+        """Measurements of one scene, as a picklable value; runs in one process, as if that were alone.
 
         `step`: steps that the model was trained for.
         """
@@ -64,3 +65,22 @@ def validate(
     is_whole = len(results) == len(validation)
     metrics = validation.metrics(list(results.values())) if is_whole else None
     return Validated(metrics, max(signal for signal, _ in parts))
+
+
+class History:
+    """Metrics of the validations of a run, and which of them is the best."""
+
+    def __init__(self, entries: Sequence[dict[str, float]], metric: str, higher_is_better: bool) -> None:
+        self.entries = list(entries)
+        self._metric, self._sign = metric, 1.0 if higher_is_better else -1.0
+
+    def has(self, step: int) -> bool:
+        """Whether the step was validated."""
+        return any(entry["step"] == step for entry in self.entries)
+
+    def add(self, step: int, metrics: dict[str, float]) -> bool:
+        """Whether these metrics are the best so far; earlier NaN (nothing to measure) does not count."""
+        name, sign = self._metric, self._sign
+        earlier = [sign * entry[name] for entry in self.entries if not math.isnan(entry.get(name, math.nan))]
+        self.entries.append({"step": float(step), **metrics})
+        return name in metrics and all(sign * metrics[name] > value for value in earlier)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ponderv2.checks.config import CheckConfig
-from ponderv2.config import SplitName, StrictConfig
+from ponderv2.config import NO_EFFECT, SplitName, StrictConfig
 from ponderv2.data.config import (
     DatasetPartConfig,
     LabelledDataConfig,
@@ -39,11 +39,11 @@ from ponderv2.training.config import TrainingConfig
 class PresetConfig(StrictConfig):
     """What every preset says about itself."""
 
-    description: str = ""
+    description: Annotated[str, NO_EFFECT] = ""
     """One sentence: what this run does."""
-    needs: str = ""
+    needs: Annotated[str, NO_EFFECT] = ""
     """Data, memory and hardware that the run expects."""
-    cost: str = ""
+    cost: Annotated[str, NO_EFFECT] = ""
     """Time and disk space that the run takes, and where that was measured."""
 
 
@@ -72,12 +72,12 @@ class PrepareConfig(PresetConfig):
 class PretrainConfig(PresetConfig):
     """`ponder pretrain`."""
 
-    scenes: Path = Path("data/rooms")
+    scenes: Annotated[Path, NO_EFFECT] = Path("data/rooms")
     """Folder of prepared scenes, unless `--data` names another."""
     datasets: tuple[DatasetPartConfig, ...] = ()
     """Several datasets that take turns, in place of `scenes`; `--data` names the folder that holds theirs."""
     train_split: SplitName = "train"
-    val_split: SplitName = "val"
+    val_split: Annotated[SplitName, NO_EFFECT] = "val"
     """Scenes whose held-out views are rendered for validation."""
     seed: NonNegativeInt = 0
     """Of the weights, the order of the scenes, the augmentations and the rays."""
@@ -105,13 +105,13 @@ class PretrainConfig(PresetConfig):
 class FinetuneConfig(PresetConfig):
     """`ponder finetune`."""
 
-    scenes: Path = Path("data/rooms")
+    scenes: Annotated[Path, NO_EFFECT] = Path("data/rooms")
     """Folder of prepared scenes with labels, unless `--data` names another. Where neither is given: the one
     that the checkpoint was trained on."""
     datasets: tuple[DatasetPartConfig, ...] = ()
     """Several datasets that take turns, in place of `scenes`; `--data` names the folder that holds theirs."""
     train_split: SplitName = "train"
-    val_split: SplitName = "val"
+    val_split: Annotated[SplitName, NO_EFFECT] = "val"
     seed: NonNegativeInt = 0
     """Of the new weights, the order of the scenes and the augmentations."""
     data: LabelledDataConfig = LabelledDataConfig()

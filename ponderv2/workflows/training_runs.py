@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ponderv2.collectives import process_number
+from ponderv2.config import differences
 from ponderv2.errors import CheckpointError, OutputError, PresetError
 from ponderv2.randomness import derive_seed
 from ponderv2.store.store import SceneStore
@@ -156,7 +157,7 @@ def _stored(request: RunRequest, checkpoints: CheckpointManager, report: Reporte
     found = checkpoints.newest()
     for problem in found.problems:
         report.warn(f"{problem}; continuing from {found.path.name} (step {found.checkpoint.step})")
-    changed = _changed(found.checkpoint.config, request.config.model_dump(mode="json"))
+    changed = differences(found.checkpoint.config, request.config)
     models = [key for key in changed if key.startswith("model.")]
     if models:
         raise CheckpointError(
@@ -182,49 +183,6 @@ def _scenes_differ(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         for data in (before, now)
     ]
     return f"the run was begun with other training scenes ({counts[0]}, now {counts[1]})"
-
-
-def _changed(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Keys with different values that have a say in the numbers."""
-    found: list[str] = []
-    for key in sorted({*stored, *wanted}):
-        name = f"{prefix}{key}"
-        if name in _WITHOUT_EFFECT or name.split(".")[0] in _WITHOUT_EFFECT:
-            continue
-        first, second = stored.get(key), wanted.get(key)
-        if isinstance(first, Mapping) and isinstance(second, Mapping):
-            found += _changed(first, second, f"{name}.")
-        elif first != second:
-            found.append(name)
-    return found
-
-
-_WITHOUT_EFFECT = {
-    *("description", "needs", "cost", "scenes", "val_split"),
-    *(
-        f"training.{name}"
-        for name in (
-            *(
-                "save_every",
-                "keep_steps",
-                "keep_every",
-                "keep_newest",
-                "evaluate_every",
-                "workers",
-                "threads",
-            ),
-            *(
-                "tensorboard",
-                "timeout",
-                "log_megabytes",
-                "keep_bad_batches",
-                "max_bad_scenes",
-                "deterministic",
-            ),
-        )
-    ),
-    *("data.validation_views", "data.cache_megabytes"),
-}
 
 
 def _check_batch(training: TrainingConfig, n_processes: int) -> None:

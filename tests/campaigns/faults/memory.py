@@ -113,7 +113,7 @@ def never_enough(folder: Path) -> Outcome:
         message = "it went on"
     except ResourceError as error:
         message = f"{error.message} | {error.fix}"
-    ok = "not enough memory" in message and "data.voxel.size=0.03" in message
+    ok = "out of memory" in message and "data.voxel.size=0.03" in message
     ok &= all(torch.equal(before[name], value) for name, value in _state(folder / "run").items())
     return Outcome(
         "R10", "no memory for single scenes", 10, message, int(not ok), "no change; setting and value said"
