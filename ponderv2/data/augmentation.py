@@ -1,4 +1,9 @@
-"""Augmentation; cameras, sweeps and boxes move with the points wherever the motion is a similarity."""
+"""Augmentation of scenes.
+
+Frames, sweeps and boxes move with the points wherever the motion is a similarity. Jitter and elastic
+distortion move points alone: they are small, and cameras and boxes cannot follow. Colours are those that the
+encoder sees, 0..255; images keep theirs.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +32,12 @@ from ponderv2.data.config import (
     ScaleConfig,
 )
 from ponderv2.data.label_budget import with_budget
+from ponderv2.errors import SceneError
 from ponderv2.geometry.transforms import flip_matrix, rotation_matrix, scale_matrix, translation_matrix
 from ponderv2.scenes.scene import Scene
+
+Color = Float[Tensor, "point 3"]
+"""Colours of points, 0..255."""
 
 
 def uniform(low: float, high: float, generator: torch.Generator) -> float:
@@ -37,14 +46,16 @@ def uniform(low: float, high: float, generator: torch.Generator) -> float:
 
 
 def middle(coord: Float[Tensor, "point 3"]) -> Float[Tensor, "3"]:
-    """Middle of the bounding box."""
+    """Middle of the bounding box; the origin where there are no points."""
+    if len(coord) == 0:
+        return coord.new_zeros(3)
     return (coord.amin(dim=0) + coord.amax(dim=0)) / 2
 
 
 def centre_shift_matrix(coord: Float[Tensor, "point 3"], apply_z: bool) -> Float[Tensor, "4 4"]:
     """Middle of the bounding box to x = y = 0 and, with `apply_z`, the lowest point to z = 0."""
     shift = -middle(coord.double())
-    shift[2] = -coord[:, 2].amin().double() if apply_z else 0.0
+    shift[2] = -coord[:, 2].amin().double() if apply_z and len(coord) else 0.0
     return translation_matrix(shift)
 
 
@@ -54,7 +65,16 @@ def centre_shift(scene: Scene, apply_z: bool) -> Scene:
 
 
 def random_rotation(scene: Scene, config: RotateConfig, generator: torch.Generator) -> Scene:
-    """Turn about one axis, with the chance and the limits of the settings."""
+    """Turn about one axis, with the chance and the limits of the settings.
+
+    Raises:
+        SceneError: the scene has boxes, which turn about z only.
+    """
+    if scene.boxes is not None and config.axis != "z":
+        raise SceneError(
+            f"scene '{scene.name}' has boxes, which cannot turn about {config.axis}",
+            fix="leave the rotations about x and y out of data.augment",
+        )
     chance = uniform(0.0, 1.0, generator)
     angle = uniform(*config.half_turns, generator) * math.pi
     if chance >= config.probability:
@@ -75,13 +95,9 @@ def random_flip(scene: Scene, config: FlipConfig, generator: torch.Generator) ->
 
 
 def jitter(scene: Scene, config: JitterConfig, generator: torch.Generator) -> Scene:
-    """Noise on every point, at most `clip` in each axis. Cameras stay."""
+    """Noise on every point, at most `clip` in each axis. Cameras and boxes stay."""
     noise = torch.randn(scene.cloud.coord.shape, generator=generator) * config.sigma
-    return with_coord(scene, scene.cloud.coord + noise.clamp(-config.clip, config.clip))
-
-
-def with_coord(scene: Scene, coord: Float[Tensor, "point 3"]) -> Scene:
-    """The scene with its points elsewhere; cameras and normals stay."""
+    coord = scene.cloud.coord + noise.clamp(-config.clip, config.clip)
     return replace(scene, cloud=replace(scene.cloud, coord=coord))
 
 
@@ -91,7 +107,7 @@ def dropout(scene: Scene, config: DropoutConfig, generator: torch.Generator) -> 
         return scene
     n = len(scene.cloud)
     kept = torch.randperm(n, generator=generator)[: max(1, int(n * (1.0 - config.ratio)))]
-    return replace(scene, cloud=scene.cloud.take(with_budget(kept, scene.cloud)))
+    return scene.take(with_budget(kept, scene.cloud))
 
 
 def stretch_contrast(color: Float[Tensor, "point 3"], blend: float) -> Float[Tensor, "point 3"]:
@@ -107,49 +123,36 @@ def translate_color(color: Float[Tensor, "point 3"], shift: Float[Tensor, "3"]) 
     return (color + shift).clamp(0.0, 255.0)
 
 
-def random_auto_contrast(scene: Scene, config: AutoContrastConfig, generator: torch.Generator) -> Scene:
+def random_auto_contrast(color: Color, config: AutoContrastConfig, generator: torch.Generator) -> Color:
     """Stretch the contrast with the chance of the settings."""
     chance, drawn = uniform(0.0, 1.0, generator), uniform(0.0, 1.0, generator)
     if chance >= config.probability:
-        return scene
-    return with_color(
-        scene, stretch_contrast(scene.cloud.color, drawn if config.blend is None else config.blend)
-    )
+        return color
+    return stretch_contrast(color, drawn if config.blend is None else config.blend)
 
 
 def random_color_translation(
-    scene: Scene, config: ColorTranslationConfig, generator: torch.Generator
-) -> Scene:
+    color: Color, config: ColorTranslationConfig, generator: torch.Generator
+) -> Color:
     """Add one random colour with the chance of the settings."""
     chance = uniform(0.0, 1.0, generator)
     shift = (torch.rand(3, generator=generator) - 0.5) * 255.0 * 2.0 * config.ratio
-    return (
-        scene
-        if chance >= config.probability
-        else with_color(scene, translate_color(scene.cloud.color, shift))
-    )
+    return color if chance >= config.probability else translate_color(color, shift)
 
 
-def random_color_jitter(scene: Scene, config: ColorJitterConfig, generator: torch.Generator) -> Scene:
+def random_color_jitter(color: Color, config: ColorJitterConfig, generator: torch.Generator) -> Color:
     """Noise on the colour of every point with the chance of the settings."""
     if uniform(0.0, 1.0, generator) >= config.probability:
-        return scene
-    noise = torch.randn(scene.cloud.color.shape, generator=generator) * (config.std * 255.0)
-    return with_color(scene, (scene.cloud.color + noise).clamp(0.0, 255.0))
+        return color
+    noise = torch.randn(color.shape, generator=generator) * (config.std * 255.0)
+    return (color + noise).clamp(0.0, 255.0)
 
 
-def random_color_drop(scene: Scene, config: ColorDropConfig, generator: torch.Generator) -> Scene:
+def random_color_drop(color: Color, config: ColorDropConfig, generator: torch.Generator) -> Color:
     """Hide the colours of the scene, or of single points."""
     everything = uniform(0.0, 1.0, generator) < config.probability
-    hidden = torch.rand(len(scene.cloud), generator=generator) < (
-        1.0 if everything else config.point_probability
-    )
-    return with_color(scene, scene.cloud.color.masked_fill(hidden[:, None], config.value))
-
-
-def with_color(scene: Scene, color: Float[Tensor, "point 3"]) -> Scene:
-    """The scene with other point colours."""
-    return replace(scene, cloud=replace(scene.cloud, color=color))
+    hidden = torch.rand(len(color), generator=generator) < (1.0 if everything else config.point_probability)
+    return color.masked_fill(hidden[:, None], config.value)
 
 
 def smooth_noise(noise: Float[Tensor, "3 x y z"]) -> Float[Tensor, "3 x y z"]:
@@ -188,6 +191,17 @@ def elastic_distortion(
     return coord + moved[0, :, 0, 0].T * magnitude
 
 
+def random_elastic(scene: Scene, config: ElasticConfig, generator: torch.Generator) -> Scene:
+    """Bend the points with the chance of the settings; cameras, boxes and normals stay."""
+    if uniform(0.0, 1.0, generator) >= config.probability or len(scene.cloud) == 0:
+        return scene
+    coord = scene.cloud.coord
+    for cell, magnitude in config.rounds:
+        noise = torch.randn((3, *noise_shape(coord, cell)), generator=generator)
+        coord = elastic_distortion(coord, noise, cell, magnitude)
+    return replace(scene, cloud=replace(scene.cloud, coord=coord))
+
+
 ColorStep = AutoContrastConfig | ColorTranslationConfig | ColorJitterConfig | ColorDropConfig
 GeometryStep = (
     CentreShiftConfig | DropoutConfig | RotateConfig | ScaleConfig | FlipConfig | JitterConfig | ElasticConfig
@@ -197,14 +211,15 @@ GeometryStep = (
 def augment(scene: Scene, steps: Iterable[AugmentConfig], generator: torch.Generator) -> Scene:
     """The scene after all steps, in order. The scene that was given is not changed."""
     for step in steps:
-        if isinstance(step, ColorStep):
-            scene = _apply_color(scene, step, generator)
-        else:
-            scene = _apply_geometry(scene, step, generator)
+        if not isinstance(step, ColorStep):
+            scene = _moved(scene, step, generator)
+        elif scene.cloud.color is not None:
+            color = _augmented_color(scene.cloud.color, step, generator)
+            scene = replace(scene, cloud=replace(scene.cloud, color=color))
     return scene
 
 
-def _apply_geometry(scene: Scene, step: GeometryStep, generator: torch.Generator) -> Scene:
+def _moved(scene: Scene, step: GeometryStep, generator: torch.Generator) -> Scene:
     match step:
         case CentreShiftConfig():
             return centre_shift(scene, step.apply_z)
@@ -224,26 +239,15 @@ def _apply_geometry(scene: Scene, step: GeometryStep, generator: torch.Generator
             assert_never(step)
 
 
-def _apply_color(scene: Scene, step: ColorStep, generator: torch.Generator) -> Scene:
+def _augmented_color(color: Color, step: ColorStep, generator: torch.Generator) -> Color:
     match step:
         case AutoContrastConfig():
-            return random_auto_contrast(scene, step, generator)
+            return random_auto_contrast(color, step, generator)
         case ColorTranslationConfig():
-            return random_color_translation(scene, step, generator)
+            return random_color_translation(color, step, generator)
         case ColorJitterConfig():
-            return random_color_jitter(scene, step, generator)
+            return random_color_jitter(color, step, generator)
         case ColorDropConfig():
-            return random_color_drop(scene, step, generator)
+            return random_color_drop(color, step, generator)
         case _:
             assert_never(step)
-
-
-def random_elastic(scene: Scene, config: ElasticConfig, generator: torch.Generator) -> Scene:
-    """Bend the points with the chance of the settings; cameras and normals stay."""
-    if uniform(0.0, 1.0, generator) >= config.probability:
-        return scene
-    coord = scene.cloud.coord
-    for cell, magnitude in config.rounds:
-        noise = torch.randn((3, *noise_shape(coord, cell)), generator=generator)
-        coord = elastic_distortion(coord, noise, cell, magnitude)
-    return with_coord(scene, coord)

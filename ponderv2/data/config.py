@@ -251,6 +251,8 @@ class PointDataConfig(StrictConfig):
     voxel: VoxelConfig = VoxelConfig()
     features: tuple[FeatureName, ...] = ("color", "normal")
     """What the encoder sees of each point, concatenated in this order."""
+    fields: tuple[str, ...] = ()
+    """Per-point fields of the data set after them, such as intensity: a channel each."""
     shuffle: bool = True
     """Random order of the voxels of a training scene."""
     label_field: str | None = None
@@ -261,7 +263,7 @@ class PointDataConfig(StrictConfig):
     @property
     def n_channels(self) -> int:
         """Length of a point feature."""
-        return sum(FEATURE_CHANNELS[name] for name in self.features)
+        return sum(FEATURE_CHANNELS[name] for name in self.features) + len(self.fields)
 
 
 class PretrainDataConfig(PointDataConfig):
@@ -300,7 +302,7 @@ class LabelledDataConfig(PointDataConfig):
 
 Data = TypeVar("Data", bound=PointDataConfig)
 
-COMMON = ("voxel", "features", "cache_megabytes", "mix_probability")
+COMMON = ("voxel", "features", "fields", "cache_megabytes", "mix_probability")
 """Settings of `data` that all datasets of a run share."""
 
 

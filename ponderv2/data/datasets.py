@@ -25,28 +25,12 @@ from ponderv2.scenes.layout import FrameChoice
 from ponderv2.scenes.scene import Frame, Scene
 from ponderv2.store.store import SceneStore
 
-FRAME_BYTES = 4096
-"""Of a camera with the names of its files, about: scenes of thousands of photographs are not small."""
-
-
-@dataclass(frozen=True)
-class _Read:
-    """A scene as read from the store, with its size."""
-
-    scene: Scene
-
-    @property
-    def n_bytes(self) -> int:
-        cloud = self.scene.cloud
-        arrays = (cloud.coord, cloud.color, cloud.normal, *cloud.labels.values())
-        points = sum(array.numel() * array.element_size() for array in arrays)
-        return points + FRAME_BYTES * len(self.scene.frames)
-
 
 def _checked(scene: Scene) -> Scene:
     """The scene, which is looked at once. Raises SceneError where a number of its points is not finite."""
-    cloud = scene.cloud
-    for name, values in {"coord": cloud.coord, "color": cloud.color, "normal": cloud.normal}.items():
+    for name, values in scene.cloud.arrays.items():
+        if not values.is_floating_point():
+            continue
         # The sum is finite if all are, and needs no array of its own.
         if not torch.isfinite(values.sum()) and not bool(torch.isfinite(values).all()):
             raise SceneError(
@@ -89,7 +73,7 @@ class _Scenes(Dataset[Batch], ABC):
         self._frames: FrameChoice = config.frames if isinstance(config, PretrainDataConfig) else "none"
         self.label_field = config.label_field or store.info.label_field
         self._largest_class: int | None = None
-        self._memory: LruCache[_Read] = LruCache(config.cache_megabytes / 2)
+        self._memory: LruCache[Scene] = LruCache(config.cache_megabytes / 2)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -111,7 +95,7 @@ class _Scenes(Dataset[Batch], ABC):
     def scene(self, index: int) -> Scene:
         """A scene as it was prepared. Raises SceneError where it cannot be used."""
         name = self.names[index]
-        return self._memory.get(name, lambda: _Read(self._read(name))).scene
+        return self._memory.get(name, lambda: self._read(name))
 
     def _read(self, name: str) -> Scene:
         scene = with_near_points(_checked(self.store.read(name, self.split, self.with_labels, self._frames)))

@@ -14,6 +14,7 @@ from ponderv2.data.augmentation import centre_shift_matrix
 from ponderv2.data.config import FeatureName, PointDataConfig, SphereCropConfig
 from ponderv2.data.crops import sphere_crop
 from ponderv2.data.voxelise import Voxelisation, offset_in_voxel, voxelise
+from ponderv2.errors import SceneError
 from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.origin import far_outliers
 from ponderv2.scenes.scene import PointCloud, Scene
@@ -25,13 +26,20 @@ def normalised_color(color: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 
 
 
 def point_features(
-    cloud: PointCloud, names: Sequence[FeatureName], offset: Float[Tensor, "point 3"]
+    cloud: PointCloud,
+    names: Sequence[FeatureName],
+    offset: Float[Tensor, "point 3"],
+    fields: Sequence[str] = (),
 ) -> Float[Tensor, "point channel"]:
-    """The named features of every point, concatenated.
+    """The named features of every point and, after them, the named fields of the data set.
 
     `offset` is the position within the own voxel (-0.5..0.5): the voxels were made before the last shift.
+
+    Raises:
+        SceneError: the points have no colours, normals or field of that name.
     """
-    return torch.cat([_feature(cloud, name, offset) for name in names], dim=1)
+    parts = [_feature(cloud, name, offset) for name in names] + [_field(cloud, name) for name in fields]
+    return torch.cat(parts, dim=1)
 
 
 def _feature(
@@ -39,9 +47,9 @@ def _feature(
 ) -> Float[Tensor, "point part"]:
     match name:
         case "color":
-            return normalised_color(cloud.color)
+            return normalised_color(_known(cloud, cloud.color, "color"))
         case "normal":
-            return cloud.normal
+            return _known(cloud, cloud.normal, "normal")
         case "coord":
             return cloud.coord
         case "height":
@@ -50,6 +58,24 @@ def _feature(
             return 2.0 * offset
         case "ones":
             return torch.ones_like(cloud.coord[:, :1])
+
+
+def _field(cloud: PointCloud, name: str) -> Float[Tensor, "point part"]:
+    values = cloud.fields.get(name)
+    if values is None:
+        known = ", ".join(cloud.fields) or "(none)"
+        raise SceneError(f"the points have no field '{name}'", fix=f"set data.fields to some of: {known}")
+    return values.reshape(len(cloud), -1).to(cloud.coord.dtype)
+
+
+def _known(cloud: PointCloud, values: Tensor | None, name: str) -> Tensor:
+    if values is None:
+        there = [one for one in ("color", "normal") if one in cloud.arrays]
+        raise SceneError(
+            f"the points have no {name}",
+            fix=f"set data.features to some of: {', '.join([*there, 'coord', 'height', 'offset', 'ones'])}",
+        )
+    return values
 
 
 def with_near_points(scene: Scene) -> Scene:
@@ -125,7 +151,7 @@ def batch_of_points(
     batch = Batch(
         coord=chosen.cloud.coord,
         grid_coord=grid_coord,
-        feature=point_features(chosen.cloud, config.features, offset),
+        feature=point_features(chosen.cloud, config.features, offset, config.fields),
         offset=torch.tensor([len(index)]),
         segment=chosen.cloud.labels.get(label_field, unlabelled).long(),
         units_per_metre=torch.tensor([scene.units_per_metre], dtype=torch.float32),

@@ -49,3 +49,8 @@ def transform_points(
     if transform.dim() == 2:  # one map for all points: one product in place of many small ones
         return points @ transform[:3, :3].T + transform[:3, 3]
     return (transform[..., :3, :3] @ points[..., None])[..., 0] + transform[..., :3, 3]
+
+
+def scale_of(transform: Float[Tensor, "4 4"]) -> float:
+    """By how much a similarity or mirror image multiplies lengths."""
+    return float(torch.linalg.det(transform[:3, :3].double()).abs() ** (1.0 / 3.0))

@@ -340,7 +340,7 @@ def _damaged(name: str, reason: str) -> SceneError:
 
 @runtime_checkable
 class FrameImages(Protocol):
-    """Reads pictures from files; `size` is width and height of the camera. A value that can be pickled."""
+    """Reads images from files; `size` is width and height of the camera. A value that can be pickled."""
 
     def color(self, path: Path, size: tuple[int, int]) -> UInt8[ndarray, "row column 3"]:
         """RGB 0..255."""

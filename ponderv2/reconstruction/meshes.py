@@ -61,13 +61,15 @@ def seen_points(surface: SurfacePoints, views: Iterable[DepthView], margin: floa
 
 
 def near_cloud(mesh: Mesh, cloud: PointCloud, margin: float) -> Bool[Tensor, " vertex"]:
-    """Vertices within `margin` of a point of the cloud whose normal does not point the other way."""
+    """Vertices within `margin` of a point of the cloud whose normal, if known, does not oppose its own."""
     from scipy.spatial import KDTree
 
     distance, index = KDTree(cloud.coord.numpy()).query(
         mesh.vertices.numpy(), distance_upper_bound=margin, workers=1
     )
     near = torch.from_numpy(np.isfinite(distance))
+    if cloud.normal is None:
+        return near
     partner = cloud.normal[torch.from_numpy(np.where(np.isfinite(distance), index, 0))]
     return near & ((partner * vertex_normals(mesh)).sum(-1) >= -0.2)
 

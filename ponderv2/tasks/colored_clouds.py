@@ -55,9 +55,10 @@ def export_scene(folder: Path, data: LabelledDataset, index: int, predicted: Sce
     coord = cloud.coord.numpy()
     if any(cloud.origin):  # the scene lay far from zero, and so do its predictions
         coord = coord.astype(np.float64) + cloud.origin
+    normal = None if cloud.normal is None else cloud.normal.numpy()
     paths = []
     for what, color in colors.items():
-        data_ply = encode_ply(coord, cloud.normal.numpy(), colors=color)
+        data_ply = encode_ply(coord, normal, colors=color)
         paths.append(folder / f"{name}_{what}.ply")
         write_bytes(paths[-1], data_ply)
     return tuple(paths)

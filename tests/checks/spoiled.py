@@ -43,7 +43,7 @@ class Recording:
                 height,
             )
             path = Path(str(index))
-            frames.append(Frame(name, camera, 1.0, path, path, pictures=images))
+            frames.append(Frame(name, camera, 1.0, path, path, images=images))
             step = max(width // 60, 1)
             row, column = np.mgrid[0:height:step, 0:width:step]
             depth = self.depth[index, ::step, ::step]

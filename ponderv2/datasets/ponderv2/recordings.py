@@ -88,7 +88,7 @@ def read_recording(
     intrinsics = torch.from_numpy(found["K"]).float()
     names = found["names"]
     width, height = image_size(folder / "depth" / str(names[0, 1])) if len(names) else (0, 0)
-    pictures = RecordingPictures()
+    images = RecordingPictures()
     frames = []
     for one in chosen:
         near = near_pose(found["camera_to_world"][row_of[one]], np.array(origin))
@@ -102,7 +102,7 @@ def read_recording(
                 color_path=folder / "color" / color,
                 depth_path=folder / "depth" / depth,
                 semantic_path=folder / "label" / label if label else None,
-                pictures=pictures,
+                images=images,
             )
         )
     return tuple(frames), (*found["notes"].tolist(), *notes)

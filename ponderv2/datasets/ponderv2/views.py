@@ -71,7 +71,7 @@ def read_views(
         return (), ()
     content = "\n".join(f"{path} {_outline(path)}" for path in paths.values())
     found = cached("views", content, lambda: _index(paths))
-    pictures = PickledPictures(n_classes)
+    images = PickledPictures(n_classes)
     frames = []
     for number, name in enumerate(found["ids"].tolist()):
         path = paths[name]
@@ -85,7 +85,7 @@ def read_views(
             height,
         )
         labels = path if found["labelled"][number] else None
-        frames.append(Frame(name, camera, depth_scale, path, path, labels, pictures=pictures))
+        frames.append(Frame(name, camera, depth_scale, path, path, labels, images=images))
     return tuple(frames), tuple(found["notes"].tolist())
 
 
