@@ -59,7 +59,7 @@ class Published(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """All photographs, then a choice."""
 
     def __init__(self, store: SceneStore, n_samples: int) -> None:
-        self.scenes = [store.read(name, "train") for name in store.scene_names("train")]
+        self.scenes = [store.read(name, "train") for name in store.names("train")]
         self.n_samples = n_samples
 
     def __len__(self) -> int:

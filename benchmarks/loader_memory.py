@@ -25,6 +25,7 @@ import torch
 
 from ponderv2.data.config import LabelledDataConfig, PretrainDataConfig
 from ponderv2.data.datasets import LabelledDataset, PretrainDataset
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.scenes.batch import collate
 from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
@@ -98,7 +99,7 @@ def open_files() -> int:
 def curve(root: Path, task: str, n_samples: int, workers: int) -> dict[str, Any]:
     """Memory after each 1,000 samples, in this process."""
     torch.set_num_threads(1)
-    store = SceneStore.open(root)
+    store = open_folder(root)
     split = store.info.splits[0]
     shared: dict[str, Any] = {"voxel": {"size": 0.3}, "cache_megabytes": CACHE_MEGABYTES}
     shared["augment"] = [{"kind": "centre_shift"}]  # the others take time and keep nothing

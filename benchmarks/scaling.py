@@ -32,6 +32,7 @@ from torch.nn import functional as F
 from benchmarks.sparse_convolution import room_voxels
 from ponder_cli.presets import load_preset
 from ponderv2.data.datasets import PretrainDataset
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.encoder.build import build_encoder
 from ponderv2.encoder.config import SparseUNetConfig
 from ponderv2.geometry.rays import RayBundle
@@ -42,7 +43,6 @@ from ponderv2.renderer.losses import eikonal_loss
 from ponderv2.renderer.renderer import Renderer
 from ponderv2.renderer.sampling import draw_noise
 from ponderv2.scenes.batch import collate
-from ponderv2.store.store import SceneStore
 from ponderv2.workflows.config import PretrainConfig
 from tests.scenes.photographed_room import write_store
 
@@ -92,7 +92,7 @@ def scenes_step(_: str, n_scenes: int) -> Callable[[], Any]:
     config = demo()
     with tempfile.TemporaryDirectory() as name:
         write_store(Path(name), n_scenes=1, n_points=20_000, splits=("train",))
-        room = PretrainDataset(SceneStore.open(Path(name)), "train", finer(config).data)
+        room = PretrainDataset(open_folder(Path(name)), "train", finer(config).data)
         batch = collate([room.sample(0, draw) for draw in range(n_scenes)])
     model = PretextModel(config.model)
     return lambda: model(batch, torch.Generator().manual_seed(0)).losses.total().backward()

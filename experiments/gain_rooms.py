@@ -106,7 +106,7 @@ def surface_points(
 
 def read_rooms(store: SceneStore, split: str, limit: int, n_pixels: int) -> list[Room]:
     """The first rooms of a split."""
-    names = store.scene_names(split)[:limit]
+    names = store.names(split)[:limit]
     return [read_room(store.read(name, split), store.info.label_field, n_pixels) for name in names]
 
 

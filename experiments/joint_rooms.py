@@ -24,12 +24,12 @@ from experiments.gain_learning import ENCODER, PretrainSettings, one_cycle
 from experiments.gain_rooms import CropSettings, training_batch, training_piece, whole_room
 from experiments.joint_datasets import VARIANTS, VOCABULARY, Split, Variant, read_datasets, rows_of
 from experiments.pretraining_gain import Results, shown
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.encoder.config import PromptedSparseUNetConfig, SparseUNetConfig
 from ponderv2.evaluation.semantic import confusion_matrix, segmentation_metrics
 from ponderv2.heads.config import LanguageHeadConfig, SegmentationLossConfig
 from ponderv2.models.pretext import PretextModel
 from ponderv2.scenes.batch import Batch
-from ponderv2.store.store import SceneStore
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.training.sampler import Schedule, sample_index_at
@@ -256,7 +256,7 @@ def main() -> None:
     )
     arguments.out.mkdir(parents=True, exist_ok=True)
     _keep_settings(arguments.out / "settings.json", settings)
-    store = SceneStore.open(arguments.rooms)
+    store = open_folder(arguments.rooms)
     datasets = read_datasets(store, settings.n_rooms, settings.n_test, settings.n_pixels)
     bench = Bench(settings, datasets, arguments.out, Results.open(arguments.out / "results.json"))
     for seed in range(settings.n_seeds):

@@ -33,10 +33,10 @@ from experiments.gain_learning import (
 )
 from experiments.gain_rooms import Room, read_rooms
 from experiments.gain_targets import found_classes
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.encoder.config import MaskConfig
 from ponderv2.models.pretext import PretextModel
 from ponderv2.renderer.config import ClassesConfig, RenderLossConfig
-from ponderv2.store.store import SceneStore
 
 State = dict[str, Tensor]
 N_FOUND = 48
@@ -283,7 +283,7 @@ def load(arguments: argparse.Namespace, settings: GainSettings) -> Bench:
     """Read the rooms, after generating them if there are none."""
     if not arguments.rooms.is_dir():
         generate(arguments.rooms, settings)
-    store = SceneStore.open(arguments.rooms)
+    store = open_folder(arguments.rooms)
     n_held_out = settings.n_validation + settings.n_test
     train = read_rooms(store, "train", settings.n_rooms, settings.n_pixels)
     held_out = read_rooms(store, "val", n_held_out, 20)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ponderv2.version import __version__
 
 if TYPE_CHECKING:
+    from ponderv2.data.scene_folder import open_folder
     from ponderv2.errors import PonderError
     from ponderv2.geometry.cameras import Camera
     from ponderv2.geometry.meshes import Mesh
@@ -32,20 +33,21 @@ if TYPE_CHECKING:
 _HOME = {
     "BlockSettings": "models.voxel_features",
     "Camera": "geometry.cameras",
-    "EncodedCloud": "workflows.loaded",
+    "EncodedCloud": "tasks.loaded_model",
     "Frame": "scenes.scene",
-    "LoadedModel": "workflows.loaded",
+    "LoadedModel": "tasks.loaded_model",
     "Mesh": "geometry.meshes",
     "PointCloud": "scenes.scene",
     "PonderError": "errors",
     "Scene": "scenes.scene",
-    "SceneStore": "scenes.storage",
-    "View": "workflows.loaded",
+    "SceneStore": "store.store",
+    "View": "tasks.loaded_model",
     "VoxelFeatures": "models.voxel_features",
-    "load": "workflows.loaded",
-    "read_cloud": "scenes.point_files",
-    "read_mesh": "reconstruction.export",
-    "write_mesh": "reconstruction.export",
+    "open_folder": "data.scene_folder",
+    "load": "tasks.loaded_model",
+    "read_cloud": "scenes.point_cloud_files",
+    "read_mesh": "reconstruction.meshes",
+    "write_mesh": "reconstruction.meshes",
 }
 
 __all__ = [
@@ -63,6 +65,7 @@ __all__ = [
     "VoxelFeatures",
     "__version__",
     "load",
+    "open_folder",
     "read_cloud",
     "read_mesh",
     "write_mesh",

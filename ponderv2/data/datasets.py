@@ -21,9 +21,9 @@ from ponderv2.errors import SceneError
 from ponderv2.io.lru_cache import LruCache
 from ponderv2.randomness import make_generator
 from ponderv2.scenes.batch import Batch, MixingCollate, collate
-from ponderv2.scenes.layout import FrameChoice
+from ponderv2.scenes.folders import SceneFolders
+from ponderv2.scenes.reader import FrameChoice
 from ponderv2.scenes.scene import Frame, Scene
-from ponderv2.store.store import SceneStore
 
 
 def _checked(scene: Scene) -> Scene:
@@ -58,7 +58,7 @@ class _Scenes(Dataset[Batch], ABC):
 
     def __init__(
         self,
-        store: SceneStore,
+        store: SceneFolders,
         split: str,
         config: PointDataConfig,
         names: Sequence[str],
@@ -133,14 +133,14 @@ class PretrainDataset(_Scenes):
 
     def __init__(
         self,
-        store: SceneStore,
+        store: SceneFolders,
         split: str,
         config: PretrainDataConfig,
         seed: int = 0,
         with_labels: bool = False,
     ) -> None:
         """Without labels (the default) no file of them is opened; with them, those of the budget are seen."""
-        super().__init__(store, split, config, store.names_with_frames(split), with_labels)
+        super().__init__(store, split, config, store.names(split, with_frames=True), with_labels)
         self.config, self.seed = config, seed
         self.labelled = frozenset(budget_scenes(self.names, config.budget)) if with_labels else frozenset()
         self.decode = FrameDecoder(config.cache_megabytes / 2)
@@ -255,8 +255,8 @@ class EvaluationScene:
 class LabelledDataset(_Scenes):
     """Scenes with a class per point."""
 
-    def __init__(self, store: SceneStore, split: str, config: LabelledDataConfig, seed: int = 0) -> None:
-        super().__init__(store, split, config, budget_scenes(store.scene_names(split), config.budget))
+    def __init__(self, store: SceneFolders, split: str, config: LabelledDataConfig, seed: int = 0) -> None:
+        super().__init__(store, split, config, budget_scenes(store.names(split), config.budget))
         self.config, self.seed = config, seed
         self.collate = MixingCollate(config.voxel.size)
 

@@ -14,7 +14,7 @@ from ponderv2.datasets.ponderv2.recordings import FOLDER
 from ponderv2.errors import SceneError
 from ponderv2.io.safe_pickle import PickledFile
 from ponderv2.io.text import read_text
-from ponderv2.scenes.layout import SceneLayout
+from ponderv2.scenes.folders import SceneLayout
 from ponderv2.scenes.reader import DatasetInfo, LabelSet
 
 LOOKED_AT = 20

@@ -17,7 +17,7 @@ from ponderv2.data.datasets import LabelledDataset, classes_above
 from ponderv2.data.fragments import TestSet
 from ponderv2.datasets.scannet.benchmarks import Benchmark, benchmark_of
 from ponderv2.errors import CheckpointError, SceneError
-from ponderv2.store.store import SceneStore
+from ponderv2.scenes.folders import SceneFolders
 from ponderv2.tasks.loaded_model import LoadedModel
 from ponderv2.training.validation import Validation
 from ponderv2.workflows.config import FinetuneConfig
@@ -59,7 +59,7 @@ class EvaluationRequest:
     """A model, scenes, and how they are to be compared."""
 
     stored: LoadedModel
-    store: SceneStore
+    store: SceneFolders
     split: str
     folder: Path
     """For tables, pictures and what is kept of an evaluation that is interrupted."""

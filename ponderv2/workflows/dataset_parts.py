@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ponderv2.data.config import Part, PointDataConfig
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import PresetError, SceneError
 from ponderv2.randomness import derive_dataset_seed
-from ponderv2.store.store import SceneStore
+from ponderv2.scenes.folders import SceneFolders
 from ponderv2.training.run_logger import RunLogger
 from ponderv2.training.validation import Validation
 from ponderv2.workflows.config import FinetuneConfig, PretrainConfig
@@ -24,7 +25,7 @@ Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
 class OpenPart(Generic[Data]):
     """A dataset of a run that has scenes to train on."""
 
-    store: SceneStore
+    store: SceneFolders
     part: Part[Data]
     seed: int
     """Of its order, augmentations and rays."""
@@ -32,12 +33,12 @@ class OpenPart(Generic[Data]):
     @property
     def names(self) -> tuple[str, ...]:
         """The training scenes."""
-        return self.store.scene_names(self.part.train_split)
+        return self.store.names(self.part.train_split)
 
     @property
     def val_split(self) -> str | None:
         """The split to validate on; None where it has no scenes."""
-        return self.part.val_split if self.store.scene_names(self.part.val_split) else None
+        return self.part.val_split if self.store.names(self.part.val_split) else None
 
 
 def with_scenes(config: Config, scenes: Path | None) -> Config:
@@ -82,8 +83,8 @@ def open_parts(parts: tuple[Part[Data], ...], seed: int) -> tuple[OpenPart[Data]
     """
     opened = []
     for number, part in enumerate(parts):
-        store = SceneStore.open(part.scenes)
-        if not store.scene_names(part.train_split):
+        store = open_folder(part.scenes)
+        if not store.names(part.train_split):
             key = f"datasets.{number}.train_split" if len(parts) > 1 else "train_split"
             raise SceneError(
                 f"{part.scenes} has no scenes in '{part.train_split}'",

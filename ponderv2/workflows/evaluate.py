@@ -67,7 +67,7 @@ def run(  # noqa: PLR0913 - one argument per option of the command
         report.warn(with_options(note))
     store = open_scenes(SceneChoice(None if scenes is None else Path(scenes)), opened)
     split = split or validated_split(stored.config, store.root)
-    if not store.scene_names(split):
+    if not store.names(split):
         raise SceneError(f"{store.root} has no scenes in '{split}'", fix=f"--split {store.info.splits[0]}")
     for remark in store.warnings(split, labels=not isinstance(stored.model, PretextModel)):
         report.note(remark)

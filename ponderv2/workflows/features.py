@@ -15,10 +15,10 @@ from numpy import ndarray
 from ponderv2.errors import OutputError, SceneError
 from ponderv2.io.files import replacement, write_bytes
 from ponderv2.models.voxel_features import BlockSettings, VoxelFeatures, chosen_condition, encode_voxels
+from ponderv2.scenes.folders import SceneFolders
 from ponderv2.scenes.origin import FAR_FROM_ZERO
 from ponderv2.scenes.point_cloud_files import read_cloud_with_notes
 from ponderv2.scenes.scene import PointCloud
-from ponderv2.store.store import SceneStore
 from ponderv2.tasks.loaded_model import LoadedModel, loaded_model, with_options
 from ponderv2.tasks.published import PointChoice
 from ponderv2.training.devices import chosen_device
@@ -166,7 +166,7 @@ def _single_job(
     out: Path,
     file: Path | None,
     scene: str | None,
-    store: SceneStore | None,
+    store: SceneFolders | None,
     split: str | None,
     settings: FeatureSettings,
 ) -> _Job:
@@ -179,7 +179,7 @@ def _single_job(
 
 
 def _split_jobs(
-    store: SceneStore,
+    store: SceneFolders,
     split: str,
     out: Path,
     settings: FeatureSettings,
@@ -187,7 +187,7 @@ def _split_jobs(
     report: Reporter,
 ) -> tuple[Iterator[_Job], int]:
     """The scenes that have no features in the folder yet, and the number of those that have."""
-    names = store.scene_names(split)
+    names = store.names(split)
     if not names:
         raise SceneError(f"{store.root} has no scenes in '{split}'", fix=f"--split {store.info.splits[0]}")
     if out.suffix in (".npy", ".npz"):

@@ -12,8 +12,8 @@ from typing import Any, assert_never
 from torch import nn
 
 from ponderv2.data.datasets import LabelledDataset
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.scenes.batch import Batch
-from ponderv2.store.store import SceneStore
 from ponderv2.tasks.initial_weights import load_encoder
 from ponderv2.tasks.instances import task as finetune_instances
 from ponderv2.tasks.instances.config import InstancesModelConfig
@@ -157,7 +157,7 @@ def _completed(
     for part in config.parts:
         data = config.data.model_copy(update={"label_field": part.data.label_field})
         alone = config.model_copy(update={"data": data})
-        done = completed(alone, SceneStore.open(part.scenes), checkpoint)
+        done = completed(alone, open_folder(part.scenes), checkpoint)
         data = done.data.model_copy(update={"label_field": label_field})
         config = done.model_copy(update={"data": data, "scenes": first})
     return config

@@ -12,14 +12,16 @@ from ponderv2.data.config import LabelledDataConfig, PointDataConfig
 from ponderv2.encoder.config import EncoderConfig
 from ponderv2.errors import CheckpointError, PresetError
 from ponderv2.heads.config import DecoupledHeadConfig, LanguageHeadConfig
-from ponderv2.store.store import SceneStore
+from ponderv2.scenes.folders import SceneFolders
 from ponderv2.tasks.config import TaskModelConfig
 from ponderv2.tasks.instances.config import InstancesModelConfig
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.workflows.config import FinetuneConfig
 
 
-def completed(config: FinetuneConfig, store: SceneStore, checkpoint: OpenCheckpoint | None) -> FinetuneConfig:
+def completed(
+    config: FinetuneConfig, store: SceneFolders, checkpoint: OpenCheckpoint | None
+) -> FinetuneConfig:
     """The settings with an encoder, its voxels and features, and a number of classes.
 
     Where `model.encoder` is not set, the encoder is that of the checkpoint; voxels and features then are too,
@@ -99,7 +101,7 @@ def with_classes(
     return model.model_copy(update={"head": head})
 
 
-def _n_classes(config: FinetuneConfig, store: SceneStore) -> int:
+def _n_classes(config: FinetuneConfig, store: SceneFolders) -> int:
     field = config.data.label_field or store.info.label_field
     wanted = n_classes_of(config.model, store.info.name)
     known = len(store.info.label_set(field).class_names)

@@ -17,10 +17,12 @@ from numpy import ndarray
 
 from ponderv2.checks.check import CheckResult, CheckSettings, check_or_reason
 from ponderv2.checks.config import CheckConfig
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets import SOURCES
 from ponderv2.datasets.recognise import recognise
 from ponderv2.errors import SceneError
 from ponderv2.io.files import exclusively, write_bytes
+from ponderv2.scenes.folders import SceneFolders
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.scene import Scene
 from ponderv2.scenes.source import SceneJob, SourcePlan
@@ -151,8 +153,8 @@ def _prepared(pending: list[SceneJob], config: PrepareConfig) -> Iterator[SceneO
 def check(config: PrepareConfig, report: Reporter | None = None) -> PrepareResult:
     """Check the scenes that are prepared already. Raises SceneError when there are none."""
     report = report or SilentReporter()
-    store = SceneStore.open(config.out)
-    names = [(split, name) for split in store.info.splits for name in store.scene_names(split)]
+    store = open_folder(config.out)
+    names = [(split, name) for split in store.info.splits for name in store.names(split)]
     outcomes: dict[str, SceneOutcome] = {}
     for split, name in report.track(names, "checks", total=len(names)):
         outcome = _check_one(store, split, name, config.check)
@@ -176,7 +178,7 @@ def prepare_one(job: SceneJob, root: Path, check: CheckConfig) -> SceneOutcome:
     return replace(checked, status="repaired" if repairs else "done", why=repairs)
 
 
-def _check_one(store: SceneStore, split: str, name: str, settings: CheckConfig) -> SceneOutcome:
+def _check_one(store: SceneFolders, split: str, name: str, settings: CheckConfig) -> SceneOutcome:
     values = CheckSettings(settings.max_frames, settings.n_pixels, settings.tolerance, settings.min_inliers)
     try:
         scene = store.read(name, split)

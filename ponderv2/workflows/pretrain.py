@@ -12,12 +12,12 @@ from pathlib import Path
 from ponderv2.collectives import process_number
 from ponderv2.data.config import PretrainDataConfig
 from ponderv2.data.datasets import PretrainDataset, validation_frames
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import PresetError, SceneError
 from ponderv2.models.config import SemanticTargetConfig, TextTargetConfig
 from ponderv2.models.pretext import PretextLosses, PretextModel
 from ponderv2.scenes.batch import collate
 from ponderv2.scenes.scene import Scene
-from ponderv2.store.store import SceneStore
 from ponderv2.tasks.pictures import keep_newest, write_png
 from ponderv2.tasks.rendering.views import compare_views, mean_metrics, preview
 from ponderv2.training.config import TrainingConfig
@@ -222,7 +222,7 @@ def _with_class_names(config: PretrainConfig) -> PretrainConfig:
     semantic = config.model.semantic
     if not isinstance(semantic, TextTargetConfig) or semantic.names or len(config.parts) > 1:
         return config
-    store, data = SceneStore.open(config.scenes), config.data
+    store, data = open_folder(config.scenes), config.data
     names = store.info.label_set(data.label_field or store.info.label_field).class_names
     if len(names) != semantic.n_classes:
         return config

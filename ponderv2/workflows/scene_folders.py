@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import SceneError
-from ponderv2.store.store import SceneStore
+from ponderv2.scenes.folders import SceneFolders
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.training.report import Reporter
 from ponderv2.workflows.config import FinetuneConfig, ReconstructConfig, RenderConfig
@@ -33,13 +34,13 @@ class SceneChoice:
 
 def open_scenes(
     choice: SceneChoice, checkpoint: OpenCheckpoint | None, report: Reporter | None = None
-) -> SceneStore:
+) -> SceneFolders:
     """The folder that `--data` names, else the preset's, else that of the checkpoint, else `data/rooms`.
 
     Raises SceneError: the folder is not there or has no prepared scenes.
     """
     if choice.given is not None:
-        return SceneStore.open(choice.given)
+        return open_folder(choice.given)
     recorded = None if checkpoint is None else checkpoint.scenes
     if choice.preset is not None:
         return _of_preset(choice.preset, recorded, report)
@@ -48,10 +49,10 @@ def open_scenes(
             f"{recorded}, the folder of scenes that {checkpoint.path} was trained on, is not there",
             fix="--data DIR with a folder of prepared scenes",
         )
-    return SceneStore.open(recorded or DEFAULT)
+    return open_folder(recorded or DEFAULT)
 
 
-def _of_preset(scenes: Path, recorded: Path | None, report: Reporter | None) -> SceneStore:
+def _of_preset(scenes: Path, recorded: Path | None, report: Reporter | None) -> SceneFolders:
     if not scenes.is_dir():
         there = recorded is not None and recorded.is_dir()
         trained = f"; the checkpoint was trained on {recorded}" if there else ""
@@ -61,4 +62,4 @@ def _of_preset(scenes: Path, recorded: Path | None, report: Reporter | None) -> 
         )
     if report is not None and recorded is not None and recorded.resolve() != scenes.resolve():
         report.note(f"scenes of {scenes}, as the settings say; the checkpoint was trained on {recorded}")
-    return SceneStore.open(scenes)
+    return open_folder(scenes)

@@ -74,8 +74,8 @@ def hostile(folder: Path, wanted: argparse.Namespace) -> list[Outcome]:
     from typer.testing import CliRunner
 
     from ponder_cli.app import app
+    from ponderv2.data.scene_folder import open_folder
     from ponderv2.errors import PonderError
-    from ponderv2.store.store import SceneStore
 
     flag, harm, injected = folder / "flag", 0, 0
 
@@ -93,7 +93,7 @@ def hostile(folder: Path, wanted: argparse.Namespace) -> list[Outcome]:
             status = CliRunner().invoke(app, [str(word) for word in words]).exit_code
             injected, harm = injected + 1, harm + (status != 2 or flag.exists())
         store = hostile_files.pickled_store(folder / name, data)
-        injected, harm = injected + 1, harm + (not refused(lambda store=store: SceneStore.open(store)))
+        injected, harm = injected + 1, harm + (not refused(lambda store=store: open_folder(store)))
     (folder / "bombs").mkdir()
     (folder / "escapes").mkdir()
     cases = {**hostile_files.bombs(folder / "bombs"), **hostile_files.escapes(folder / "escapes")}

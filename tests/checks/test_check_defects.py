@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ponderv2.checks.check import CheckResult, CheckSettings, check_scene
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.structured3d.config import Structured3dConfig
 from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
@@ -59,7 +60,7 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scene]:
     for name, mirrored in (("own", False), ("published", True)):
         source = Structured3dConfig(path=root / "zips", points="panorama", mirrored_as_published=mirrored)
         prepare.run(PrepareConfig(source=source, out=root / name, workers=1))
-        found[name] = SceneStore.open(root / name).read(ROOM)
+        found[name] = open_folder(root / name).read(ROOM)
     return found
 
 

@@ -16,7 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 from ponder_cli.app import app
-from ponderv2.store.store import SceneStore
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ponderv2.workflows import finetune, pretrain
 from tests.scenes import box_room
@@ -118,7 +118,7 @@ def test_a_recording_that_broke_leaves_the_scene_that_was_prepared_from_it(
     name = damage(room)
     refused(prepare(room, out), "train/room", name)
     assert contents(out / "train") == before
-    assert len(SceneStore.open(out).read("room").frames) == 2
+    assert len(open_folder(out).read("room").frames) == 2
 
 
 def test_one_truncated_picture_and_one_nan_pose_cost_these_frames_only(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_one_truncated_picture_and_one_nan_pose_cost_these_frames_only(tmp_path:
     result = prepare(tmp_path / "room", tmp_path / "out")
     assert result.exit_code == 0
     assert "frame-000001.color.png" in result.stderr and "not finite" in result.stderr
-    assert [one.id for one in SceneStore.open(tmp_path / "out").read("room").frames] == [
+    assert [one.id for one in open_folder(tmp_path / "out").read("room").frames] == [
         "frame-000000",
         "frame-000003",
     ]
@@ -153,12 +153,12 @@ def test_counts_of_depth_and_colour_that_differ_are_repaired(room: Path, tmp_pat
     result = prepare(room, tmp_path / "out")
     assert result.exit_code == 0
     assert "train/room: 1 frames without depth" in result.stderr
-    assert len(SceneStore.open(tmp_path / "out").read("room").frames) == 1
+    assert len(open_folder(tmp_path / "out").read("room").frames) == 1
 
 
 def test_a_camera_that_is_not_square_works(room: Path, tmp_path: Path) -> None:
     assert prepare(room, tmp_path / "out", "--up", "z").exit_code == 0
-    scene = SceneStore.open(tmp_path / "out").read("room")
+    scene = open_folder(tmp_path / "out").read("room")
     lens = scene.frames[0].camera.intrinsics
     assert float(lens[0, 0]) == pytest.approx(70.0) and float(lens[1, 1]) == pytest.approx(62.0)
     away = box_room.distance_to_room(scene.cloud.coord.numpy().astype(float))

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from ponderv2.data.config import LabelBudgetConfig, LabelledDataConfig, PretrainDataConfig
 from ponderv2.data.datasets import LabelledDataset, PretrainDataset
 from ponderv2.data.label_budget import apply_label_budget, budget_scenes
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import SceneError
 from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.scene import PointCloud, Scene
@@ -98,16 +99,16 @@ def store(tmp_path: Path) -> SceneStore:
     for path in (tmp_path / "store").glob("*/*/segment.npy"):
         np.save(path.with_name("segment200.npy"), np.load(path) * 7 + 3)
         np.save(path.with_name("instance.npy"), np.load(path))
-    return SceneStore.open(tmp_path / "store")
+    return open_folder(tmp_path / "store")
 
 
 def folders(store: SceneStore) -> list[Path]:
-    return [store.folder(name, "train") for name in store.scene_names("train")]
+    return [store.folder(name, "train") for name in store.names("train")]
 
 
 def listed(store: SceneStore) -> dict[str, list[int]]:
     rng = np.random.default_rng(5)
-    return {name: sorted(rng.choice(1400, 20, replace=False).tolist()) for name in store.scene_names("train")}
+    return {name: sorted(rng.choice(1400, 20, replace=False).tolist()) for name in store.names("train")}
 
 
 def points_file(store: SceneStore, path: Path) -> Path:
@@ -177,7 +178,7 @@ def test_pre_training_with_points_sees_no_picture_labels(store: SceneStore, tmp_
 
 
 def test_pre_training_with_scenes_sees_labels_of_these_only(store: SceneStore, tmp_path: Path):
-    first, second = store.scene_names("train")
+    first, second = store.names("train")
     (tmp_path / "1.txt").write_bytes(f"\ufeff# one scene\r\n{second}\r\n".encode())
     config = PretrainDataConfig.model_validate({**DATA, "budget": {"scenes_file": tmp_path / "1.txt"}})
     before = [PretrainDataset(store, "train", config, with_labels=True).sample(i, 1) for i in range(2)]
@@ -193,7 +194,7 @@ def test_pre_training_with_scenes_sees_labels_of_these_only(store: SceneStore, t
 
 
 def test_fine_tuning_with_scenes_uses_these_only(store: SceneStore, tmp_path: Path):
-    second = store.scene_names("train")[1]
+    second = store.names("train")[1]
     (tmp_path / "1.txt").write_text(f"{second}\n")
     config = LabelledDataConfig.model_validate({**DATA, "budget": {"scenes_file": tmp_path / "1.txt"}})
     assert LabelledDataset(store, "train", config).names == (second,)
@@ -223,7 +224,7 @@ def test_lists_of_points_are_read_however_they_were_saved(store: SceneStore, tmp
 
 
 def test_a_list_that_is_corrected_in_place_is_read_anew(store: SceneStore, tmp_path: Path):
-    path, name = tmp_path / "points20", store.scene_names("train")[0]
+    path, name = tmp_path / "points20", store.names("train")[0]
     scene, config = store.read(name, "train"), LabelBudgetConfig(points_file=path)
     known = torch.nonzero(scene.cloud.labels["segment"] >= 0)[:, 0].tolist()
     for points in (known[:2], known[1:3]):
@@ -240,7 +241,7 @@ class _Evil:
 
 def test_a_file_that_would_run_something_is_refused(store: SceneStore, tmp_path: Path, capsys):
     path = tmp_path / "points20"
-    path.write_bytes(pickle.dumps({store.scene_names("train")[0]: _Evil()}))
+    path.write_bytes(pickle.dumps({store.names("train")[0]: _Evil()}))
     config = LabelledDataConfig.model_validate({**DATA, "budget": {"points_file": path}})
     with pytest.raises(SceneError, match="points20"):
         LabelledDataset(store, "train", config).sample(0, 0)
@@ -257,7 +258,7 @@ def test_a_file_that_would_run_something_is_refused(store: SceneStore, tmp_path:
     ],
 )
 def test_lists_that_do_not_fit_are_named(store: SceneStore, tmp_path: Path, values, message: str):
-    name = store.scene_names("train")[0]
+    name = store.names("train")[0]
     if isinstance(values, dict):
         values = {name if key == "NAME" else key: one for key, one in values.items()}
     torch.save(values, tmp_path / "points20")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ponderv2.checks.config import CheckConfig
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.rgbd import reader as rgbd_reader
 from ponderv2.datasets.rgbd.config import FusionConfig, RgbdConfig
 from ponderv2.datasets.s3dis import reader as s3dis
@@ -265,7 +266,7 @@ def config(path: Path, out: Path) -> PrepareConfig:
 
 
 def pose_in_store(out: Path, room: str) -> np.ndarray:
-    return np.linalg.inv(SceneStore.open(out).read(room).frames[1].camera.world_to_camera.numpy())
+    return np.linalg.inv(open_folder(out).read(room).frames[1].camera.world_to_camera.numpy())
 
 
 def test_a_corrected_pose_is_prepared_anew_and_touched_files_are_not(tmp_path: Path):

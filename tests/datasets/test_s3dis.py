@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.s3dis.config import S3disConfig
 from ponderv2.datasets.s3dis.reader import find
 from ponderv2.datasets.s3dis.room import alignment, inner_places, read_room
 from ponderv2.errors import SceneError
-from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
 from ponderv2.workflows.config import PrepareConfig
 from tests.datasets import stanford_room as real
@@ -70,7 +70,7 @@ def test_a_prepared_archive_is_what_was_written(archive: Path, tmp_path: Path):
         "Area_5/copyRoom_1": "done",
         "Area_5/office_36": "repaired",
     }
-    store = SceneStore.open(tmp_path / "out")
+    store = open_folder(tmp_path / "out")
     assert store.info.name == "S3DIS" and store.info.splits == ("Area_1", "Area_5")
     assert store.info.class_names == real.CLASSES
     expected = real.arrays_of(real.room_things(0.15))
@@ -94,7 +94,7 @@ def test_damage_is_put_right_and_told(archive: Path, tmp_path: Path):
     assert tuple(stored["why"]) == room.why
     expected = real.arrays_of(real.room_things(0.15))
     kept = np.arange(len(expected["coord"])) != 20
-    cloud = SceneStore.open(tmp_path / "out").read("office_36", "Area_5").cloud
+    cloud = open_folder(tmp_path / "out").read("office_36", "Area_5").cloud
     everything = expected["coord"][kept]
     assert np.allclose(cloud.coord.numpy(), about_centre(everything, 180), atol=2e-6)
     assert np.array_equal(cloud.labels["instance"].numpy(), expected["instance"][kept])

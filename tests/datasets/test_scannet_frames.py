@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.scannet import scannet20, scannet200
 from ponderv2.datasets.scannet.config import ScannetConfig
 from ponderv2.datasets.scannet.reader import find
 from ponderv2.errors import SceneError
 from ponderv2.scenes.prepared import DecodedFrame, PreparedScene
 from ponderv2.scenes.source import SizedJob
-from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
 from ponderv2.workflows.config import PrepareConfig
 from tests.datasets import scannet_files as raw
@@ -194,7 +194,7 @@ def test_prepared_scenes_are_stored_checked_and_skipped_the_second_time(scene: P
     (outcome,) = result.scenes
     assert (outcome.status, outcome.n_frames, outcome.n_points) == ("repaired", 5, 17)
     assert outcome.check is not None and (outcome.check.inlier_share or 0.0) > 0.9
-    stored = SceneStore.open(tmp_path / "out").read(raw.NAME)
+    stored = open_folder(tmp_path / "out").read(raw.NAME)
     assert stored.cloud.labels["segment200"].tolist() == raw.SEGMENT200
     assert stored.frames[0].read_semantic()[30, 60] == scannet20.CLASS_NAMES.index("table")
     assert (tmp_path / "out/train" / raw.NAME / "mesh.ply").is_file()

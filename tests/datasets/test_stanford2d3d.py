@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.s3dis.config import S3disConfig
 from ponderv2.datasets.s3dis.reader import S3disJob, find
 from ponderv2.datasets.s3dis.stanford2d3d import find_views, read_view_intrinsics
@@ -16,7 +17,6 @@ from ponderv2.errors import SceneError
 from ponderv2.geometry.nearest_faces import nearest_normals, squared_distance
 from ponderv2.io.obj import read_obj
 from ponderv2.scenes.scene import Frame
-from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
 from ponderv2.workflows.config import PrepareConfig
 from tests.datasets import stanford_room as real
@@ -63,7 +63,7 @@ def quarter_turn() -> np.ndarray:
 
 
 def frames_of(prepared: prepare.PrepareResult, area: str, room: str) -> tuple[Frame, ...]:
-    return SceneStore.open(Path(prepared.out)).read(room, area).frames
+    return open_folder(Path(prepared.out)).read(room, area).frames
 
 
 @pytest.mark.parametrize(("area", "room"), [("Area_1", "office_1"), ("Area_5", "office_2")])
@@ -118,7 +118,7 @@ def test_mirrored_poses_are_dropped_and_told(tmp_path: Path):
 
 
 def test_normals_are_those_of_the_faces(prepared):
-    store = SceneStore.open(Path(prepared.out))
+    store = open_folder(Path(prepared.out))
     expected = real.arrays_of(real.room_things(SPACING))
     coord, label = expected["coord"], expected["segment"]
     for area, room in (("Area_1", "office_1"), ("Area_5", "office_2")):
@@ -229,7 +229,7 @@ def test_a_job_gives_the_same_room_in_another_process_and_again(areas: tuple[Pat
         scene = job.prepare()
         depths = {frame.id: frame.depth for frame in scene.frames}
         cloud = scene.finish().cloud
-        stored = SceneStore.open(Path(prepared.out)).read(job.name, job.split)
+        stored = open_folder(Path(prepared.out)).read(job.name, job.split)
         assert np.array_equal(cloud.coord, stored.cloud.coord.numpy())
         assert np.array_equal(cloud.normal, stored.cloud.normal.numpy())
         for frame in stored.frames:

@@ -11,13 +11,13 @@ import pytest
 
 from ponderv2.checks.check import CheckResult
 from ponderv2.checks.config import CheckConfig
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.structured3d.classes import CLASS_NAMES, CLASS_OF_NYU40, COLORS, NYU40_IDS
 from ponderv2.datasets.structured3d.config import Structured3dConfig
 from ponderv2.datasets.structured3d.reader import Structured3dJob, find, split_of
 from ponderv2.errors import SceneError
 from ponderv2.io.archives import ArchiveMember, archive_members
 from ponderv2.scenes.scene import Scene
-from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
 from ponderv2.workflows.config import PrepareConfig
 from tests.datasets import structured3d_room as truth
@@ -33,7 +33,7 @@ def run(root: Path, out: Path, **settings) -> prepare.PrepareResult:
 
 def prepared(root: Path, out: Path, **settings) -> tuple[Scene, prepare.SceneOutcome]:
     result = run(root, out, **settings)
-    return SceneStore.open(out).read(ROOM), result.scenes[0]
+    return open_folder(out).read(ROOM), result.scenes[0]
 
 
 def checked(outcome: prepare.SceneOutcome) -> CheckResult:
@@ -316,9 +316,9 @@ def test_other_rooms_survive_a_broken_one_and_splits_are_folders(tmp_path: Path,
         "train/scene_00007/room_124": "failed",
         "val/scene_03001/room_123": "done",
     }
-    store = SceneStore.open(tmp_path / "out")
+    store = open_folder(tmp_path / "out")
     assert store.info.name == "Structured3D" and store.info.class_names == CLASS_NAMES
-    assert store.scene_names("val") == ("scene_03001/room_123",)
+    assert store.names("val") == ("scene_03001/room_123",)
     again = run(tmp_path / "zips", tmp_path / "out", scenes=("scene_00*",))
     assert again.n_skipped == 1 and again.n_failed == 1
 

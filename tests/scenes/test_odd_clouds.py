@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.io.ply import read_ply
 from ponderv2.scenes.point_cloud_files import POINT_FILES, read_cloud_with_notes
-from ponderv2.store.store import SceneStore
 
 Make = Callable[[str], Path]
 
@@ -68,6 +68,6 @@ def test_labels_of_other_programs_are_those_of_minus_one(make_case: Make):
     folder = make_case("28")
     found = {}
     for name in ("m1", "255", "u8", "m100"):
-        labels = SceneStore.open(folder / f"in_{name}").read("a", "train").cloud.labels
+        labels = open_folder(folder / f"in_{name}").read("a", "train").cloud.labels
         found[name] = [labels[field].numpy() for field in ("segment20", "segment200", "instance")]
         assert all((one[::5] == -1).all() and np.delete(one, np.s_[::5]).min() >= 0 for one in found[name])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import OutputError, SceneError
 from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, PreparedMesh, PreparedScene, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
@@ -55,7 +56,7 @@ def test_a_scene_comes_back_as_it_was_written(store: SceneStore):
     store.write("train", "one", SceneStream.of(cloud(), [frame(), frame("b", held_out=True)], mesh))
     opened = SceneStore.open(store.root)
     assert opened.info == store.info
-    assert opened.scene_names("train") == ("one",) and opened.scene_names("val") == ()
+    assert opened.names("train") == ("one",) and opened.names("val") == ()
     scene = opened.read("one")
     expected = cloud()
     assert np.array_equal(scene.cloud.coord.numpy(), expected.coord)
@@ -89,7 +90,7 @@ def test_pointcept_folders_are_read_in_place(tmp_path: Path):
     np.save(folder / "coord.npy", cloud().coord.astype(np.float64))
     np.save(folder / "color.npy", cloud().color)
     np.save(folder / "segment20.npy", np.arange(50).astype(np.int16)[:, None])
-    store = SceneStore.open(tmp_path)
+    store = open_folder(tmp_path)
     assert store.info.splits == ("Area_1",) and store.info.label_field == "segment20"
     scene = store.read("scene_00000/room_7")
     assert torch.equal(scene.cloud.labels["segment20"], torch.arange(50))
@@ -143,7 +144,7 @@ def test_a_truncated_picture_is_named(store: SceneStore, kind: str):
 def test_a_scene_without_points_is_refused(store: SceneStore):
     with pytest.raises(SceneError, match="no points"):
         store.write("train", "one", SceneStream.of(cloud(0)))
-    assert store.scene_names("train") == ()
+    assert store.names("train") == ()
 
 
 def test_an_interrupted_write_keeps_the_old_scene(store: SceneStore):
@@ -156,7 +157,7 @@ def test_an_interrupted_write_keeps_the_old_scene(store: SceneStore):
     with pytest.raises(KeyboardInterrupt):
         store.write("train", "one", SceneStream(breaks(), lambda: PreparedScene(cloud())))
     assert [one.id for one in store.read("one").frames] == ["old"]
-    assert store.scene_names("train") == ("one",)
+    assert store.names("train") == ("one",)
 
 
 def test_a_full_disk_is_said_in_one_sentence_and_keeps_the_old_scene(
@@ -190,16 +191,16 @@ def test_joined_splits_name_each_scene_with_its_split(tmp_path: Path):
         ("Area_2", "wc/1", 5),
     ):
         store.write(split, name, SceneStream.of(cloud(n_points)), fingerprint=f"{split} {name}")
-    names = store.scene_names("Area_2+Area_1 + Area_2")
+    names = store.names("Area_2+Area_1 + Area_2")
     assert names == ("Area_2/office_1", "Area_2/wc/1", "Area_1/office_1")
     sizes = [len(store.read(name, "Area_2+Area_1").cloud) for name in names]
     assert sizes == [4, 5, 3]
     assert store.read(names[1], "Area_2+Area_1").name == "Area_2/wc/1"
     assert store.record(names[2], "Area_2+Area_1")["fingerprint"] == "Area_1 office_1"
     assert store.folder("Area_2/office_1") == tmp_path / "Area_2" / "office_1"
-    assert store.scene_names("Area_9") == ()
+    assert store.names("Area_9") == ()
     with pytest.raises(SceneError, match=r"no scenes in 'Area_3' of 'Area_1\+Area_3'") as caught:
-        store.scene_names("Area_1+Area_3")
+        store.names("Area_1+Area_3")
     assert caught.value.fix == "choose of: Area_1, Area_2"
 
 

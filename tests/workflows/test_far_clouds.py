@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import ponderv2
 from ponder_cli.app import app
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import SceneError
 from ponderv2.workflows import features as workflow
 from ponderv2.workflows.features import FeatureSettings
@@ -164,7 +165,6 @@ def test_clouds_of_nothing_are_refused(tmp_path: Path, checkpoint: Path, coord: 
 def test_far_points_of_a_scene_change_no_voxel_of_training_and_evaluation(tmp_path: Path):
     from ponderv2.data.config import LabelledDataConfig
     from ponderv2.data.datasets import LabelledDataset
-    from ponderv2.store.store import SceneStore
 
     config = LabelledDataConfig.model_validate({"voxel": {"size": 0.1}, "sphere_crop": None, "augment": []})
     found = []
@@ -176,7 +176,7 @@ def test_far_points_of_a_scene_change_no_voxel_of_training_and_evaluation(tmp_pa
         np.save(folder / "color.npy", np.resize(ROOM[:, 3:], (len(coord), 3)).astype(np.uint8))
         np.save(folder / "normal.npy", np.tile([0.0, 0, 1], (len(coord), 1)))
         np.save(folder / "segment.npy", np.arange(len(coord)) % 3)
-        data = LabelledDataset(SceneStore.open(tmp_path / name), "train", config)
+        data = LabelledDataset(open_folder(tmp_path / name), "train", config)
         found.append((data.evaluation(0), data.sample(0, 0).grid_coord.amax(dim=0)))
     (alone, size), (both, other_size) = found
     assert torch.equal(both.batch.grid_coord, alone.batch.grid_coord) and torch.equal(size, other_size)

@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import CheckpointError, PresetError, SceneError
-from ponderv2.store.store import SceneStore
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.training.checkpoint import load_checkpoint
@@ -106,7 +106,7 @@ def test_classes_beyond_those_of_the_model_are_said_before_the_work(tmp_path: Pa
     with pytest.raises(PresetError, match="class 150 in 'segment200'"):
         finetune.run(FinetuneConfig.model_validate(values), scenes=scenes, out=tmp_path)
     values["model"]["head"]["n_classes"] = 200  # not the number of the store, whose names are of 'segment'
-    assert completed(FinetuneConfig.model_validate(values), SceneStore.open(scenes), None)
+    assert completed(FinetuneConfig.model_validate(values), open_folder(scenes), None)
 
 
 def test_scenes_of_other_classes_are_not_evaluated(tmp_path: Path) -> None:

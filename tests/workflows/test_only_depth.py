@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ponderv2.data.datasets import PretrainDataset
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import SceneError
 from ponderv2.reconstruction.fusion import FusionSettings, TsdfFusion
 from ponderv2.scenes.batch import collate, halves
@@ -61,7 +62,7 @@ def trained(tmp_path_factory, depth_alone) -> tuple[pretrain.PretrainResult, Hea
 def test_a_view_without_colour_comes_back_without_one(depth_alone):
     folder = depth_alone / "train" / "room0"
     assert not (folder / "color.npy").exists() and not (folder / "frames" / "color").exists()
-    scene = SceneStore.open(depth_alone).read("room0")
+    scene = open_folder(depth_alone).read("room0")
     assert scene.only_depth and not any(frame.has_color for frame in scene.frames)
     for frame, wanted in zip(scene.frames, room_frames(), strict=True):
         assert np.array_equal(frame.read_depth().numpy(), wanted.depth * np.float32(0.001))
@@ -128,7 +129,7 @@ def test_a_colourless_frame_is_refused_where_colours_were_promised():
 
 def test_pixels_of_views_without_colour_are_marked_through_batch_and_halves(tmp_path):
     root = write(tmp_path, colorless(room_frames(), slice(0, None, 2)), colored=True)
-    data = PretrainDataset(SceneStore.open(root), "train", pretrain_config().data)
+    data = PretrainDataset(open_folder(root), "train", pretrain_config().data)
     batch = collate([data[0, 0], data[1, 0]])
     assert batch.pixels is not None
     has_color = (batch.pixels.color > 0).any(dim=1)

@@ -13,10 +13,10 @@ import pytest
 
 from ponderv2.checks.check import CheckResult
 from ponderv2.checks.config import CheckConfig
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.rgbd.config import FusionConfig, RgbdConfig
 from ponderv2.errors import SceneError
 from ponderv2.scenes.prepared import PreparedCloud, SceneStream
-from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
 from ponderv2.workflows.config import PrepareConfig
 from tests.scenes import box_room
@@ -48,7 +48,7 @@ def test_every_layout_gives_the_room_that_was_photographed(tmp_path: Path, layou
     result = prepare.run(settings(tmp_path / "room", tmp_path / "out", up="z", **given))
     assert result.n_prepared == 1 and result.scenes[0].status == "done"
     assert f"layout {layout}" in result.scenes[0].notes
-    scene = SceneStore.open(tmp_path / "out").read("room")
+    scene = open_folder(tmp_path / "out").read("room")
     assert len(scene.frames) == len(taken)
     for frame, shot in zip(scene.frames, taken, strict=True):
         assert np.allclose(np.linalg.inv(frame.camera.world_to_camera.numpy()), shot.pose, atol=1e-4)
@@ -77,7 +77,7 @@ def test_up_is_found_from_the_floor(tmp_path: Path):
 
 
 def _share_of_level_normals(store: Path) -> float:
-    level = np.abs(SceneStore.open(store).read("room").cloud.normal.numpy()[:, 2])
+    level = np.abs(open_folder(store).read("room").cloud.normal.numpy()[:, 2])
     return float(((level > 0.99) | (level < 0.1)).mean())
 
 
@@ -93,7 +93,7 @@ def test_unregistered_colour_is_warped_into_the_depth_camera(tmp_path: Path):
     np.savetxt(tmp_path / "shift.txt", shift)
     files = {"color_intrinsics": tmp_path / "color.txt", "depth_to_color": tmp_path / "shift.txt"}
     prepare.run(settings(tmp_path / "room", tmp_path / "out", **files))
-    frames = SceneStore.open(tmp_path / "out").read("room").frames
+    frames = open_folder(tmp_path / "out").read("room").frames
     wrong = np.mean([np.abs(s.color.astype(int) - t.color).mean() for s, t in zip(seen, taken, strict=True)])
     right = np.mean(
         [
@@ -107,7 +107,7 @@ def test_unregistered_colour_is_warped_into_the_depth_camera(tmp_path: Path):
 def test_held_out_frames_are_marked_and_not_fused(tmp_path: Path):
     box_room.write_7scenes(tmp_path / "room", box_room.shots())
     result = prepare.run(settings(tmp_path / "room", tmp_path / "out", holdout=4))
-    frames = SceneStore.open(tmp_path / "out").read("room").frames
+    frames = open_folder(tmp_path / "out").read("room").frames
     assert [frame.held_out for frame in frames] == [False, False, False, True] * 2
     assert any("fused from 6 frames" in note for note in result.scenes[0].notes)
 
@@ -116,7 +116,7 @@ def test_stride_size_and_depth_limits(tmp_path: Path):
     box_room.write_7scenes(tmp_path / "room", box_room.shots())
     limits = {"stride": 2, "max_image_size": 40, "depth_max": 2.0}
     prepare.run(settings(tmp_path / "room", tmp_path / "out", **limits))
-    frames = SceneStore.open(tmp_path / "out").read("room").frames
+    frames = open_folder(tmp_path / "out").read("room").frames
     assert len(frames) == 4
     exact = box_room.shoot(
         box_room.poses()[0], frames[0].camera.intrinsics.numpy().astype(float), (40, 30)

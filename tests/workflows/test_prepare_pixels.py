@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from ponderv2.checks.config import CheckConfig
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.recordings import ImageFile, RawFrame, Recording
 from ponderv2.datasets.rgbd.config import FusionConfig, RgbdConfig
 from ponderv2.datasets.rgbd.depth_units import with_depth_numbers
 from ponderv2.errors import SceneError
 from ponderv2.geometry.intrinsics import Intrinsics, pinhole
 from ponderv2.scenes.scene import Scene
-from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
 from ponderv2.workflows.config import PrepareConfig
 from tests.scenes import box_room
@@ -38,7 +38,7 @@ def prepared(path: Path, **source) -> tuple[Scene, tuple[str, ...]]:
     out = path.parent / "out"
     result = prepare.run(PrepareConfig(source=settings, out=out, workers=1, check=CheckConfig(n_pixels=300)))
     only = result.scenes[0]
-    return SceneStore.open(out).read(only.name), (*only.notes, *only.why)
+    return open_folder(out).read(only.name), (*only.notes, *only.why)
 
 
 def refused(path: Path, **source) -> SceneError:

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from ponderv2.checks.check import CheckResult
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets import SOURCES
 from ponderv2.errors import OutputError, ResourceError, SceneError
 from ponderv2.scenes.prepared import PreparedCloud, PreparedScene, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.source import SourcePlan
-from ponderv2.store.store import SceneStore
 from ponderv2.synthetic.config import SyntheticConfig
 from ponderv2.workflows import prepare, prepare_space, prepare_workers
 from ponderv2.workflows.config import PrepareConfig
@@ -169,8 +169,8 @@ def test_two_runs_into_one_folder_keep_each_others_scenes_and_splits(tmp_path: P
     assert prepare.run(config(tmp_path)).n_prepared == 1
     scenes = json.loads((tmp_path / prepare.REPORT_FILE).read_text())["scenes"]
     assert set(scenes) == {"train/a", "test/b"}
-    store = SceneStore.open(tmp_path)
-    assert {split: store.scene_names(split) for split in ("train", "test")} == {
+    store = open_folder(tmp_path)
+    assert {split: store.names(split) for split in ("train", "test")} == {
         "train": ("a",),
         "test": ("b",),
     }
@@ -226,7 +226,7 @@ def test_a_dask_cluster_prepares_what_this_machine_does(tmp_path: Path, plan, da
     there = prepare.run(config(tmp_path / "a", scheduler=dask_address))
     here = prepare.run(config(tmp_path / "b"))
     assert there.scenes == here.scenes and there.n_prepared == 5 and there.n_failed == 1
-    one, two = (SceneStore.open(tmp_path / store).read("room3").cloud.coord for store in ("a", "b"))
+    one, two = (open_folder(tmp_path / store).read("room3").cloud.coord for store in ("a", "b"))
     assert (one == two).all()
     again = prepare.run(config(tmp_path / "a", scheduler=dask_address))
     assert (again.n_skipped, again.n_prepared, again.n_failed) == (5, 0, 1)

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import CheckpointError, SceneError
 from ponderv2.io.images import read_color, read_integers
 from ponderv2.models.pretext import PretextModel
-from ponderv2.store.store import SceneStore
 from ponderv2.training.checkpoint import Checkpoint, save_checkpoint
 from ponderv2.workflows import render
 from ponderv2.workflows.config import RenderConfig
@@ -67,7 +67,7 @@ def test_every_kind_of_picture_is_written_for_every_camera(store, checkpoint, tm
 
 
 def test_the_real_picture_stands_first_in_side_by_side(store, checkpoint, tmp_path):
-    frame = SceneStore.open(store).read("room0").frames[0]
+    frame = open_folder(store).read("room0").frames[0]
     cameras = {"kind": "own", "stride": 6}
     render.run(
         config(side_by_side=True, cameras=cameras), checkpoint, scene="room0", out=tmp_path, scenes=store
@@ -77,7 +77,7 @@ def test_the_real_picture_stands_first_in_side_by_side(store, checkpoint, tmp_pa
 
 
 def test_a_camera_path_of_nerfstudio_gives_the_cameras_and_the_speed_of_the_film(store, checkpoint, tmp_path):
-    frame = SceneStore.open(store).read("room0").frames[1]
+    frame = open_folder(store).read("room0").frames[1]
     pose = torch.linalg.inv(frame.camera.world_to_camera.double()).numpy()
     one = {"camera_to_world": (pose @ np.diag([1.0, -1, -1, 1])).ravel().tolist(), "fov": 50, "aspect": 1.33}
     path = {"camera_type": "perspective", "render_height": 12, "render_width": 16, "fps": 10, "seconds": 0.2}

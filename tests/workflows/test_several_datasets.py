@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import PresetError, SceneError
 from ponderv2.store.store import SceneStore
 from ponderv2.training.checkpoint import load_checkpoint
@@ -177,7 +178,7 @@ def test_the_classes_of_a_dataset_that_do_not_fit_name_its_setting(
 
 
 def test_a_dataset_that_the_model_does_not_know_is_said_before_the_work(folder: Path, tmp_path: Path) -> None:
-    store = SceneStore.open(folder / "scannet")
+    store = open_folder(folder / "scannet")
     SceneStore.create(store.root, replace(store.info, name="ScanNet++"))
     with pytest.raises(PresetError, match=r"ScanNet\+\+"):
         pretrain.run(joint_config(folder), out=tmp_path, name="run")

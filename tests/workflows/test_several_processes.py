@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from ponderv2.data.datasets import PretrainDataset
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.lift.densify import pool
 from ponderv2.lift.sparse_input_conv import is_mostly_empty
 from ponderv2.lift.volume_frame import scene_frames
 from ponderv2.models.pretext import PretextModel
-from ponderv2.store.store import SceneStore
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.distributed import Member, free_port
 from ponderv2.workflows import finetune, pretrain
@@ -97,7 +97,7 @@ def test_the_volumes_of_these_rooms_are_mostly_empty(scenes: Path) -> None:
     """As those of real rooms are, so that the runs below take the branch that real data take."""
     config = _pretrain_config(scenes)
     model = PretextModel(config.model)
-    batch = PretrainDataset(SceneStore.open(scenes), "train", config.data).sample(0, 0)
+    batch = PretrainDataset(open_folder(scenes), "train", config.data).sample(0, 0)
     frames = scene_frames(batch.coord, batch.offset, config.model.frame)
     cells = pool(model.encode(batch), batch.coord, batch.offset, frames, config.model.densify)
     assert is_mostly_empty(cells)

@@ -9,10 +9,10 @@ import torch
 
 from ponderv2.datasets.ponderv2.images import SceneImages
 from ponderv2.io.colors import NO_COLOR_NOTE
-from ponderv2.scenes.layout import FrameChoice
+from ponderv2.scenes.array_folders import PREPARED, read_scene, read_scene_with_notes
 from ponderv2.scenes.point_normals import NOTE
+from ponderv2.scenes.reader import FrameChoice
 from ponderv2.scenes.scene import Scene
-from ponderv2.store.reader import PREPARED, read_scene, read_scene_with_notes
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ponderv2.datasets.ponderv2 import recordings as ponderv2_recordings
 from ponderv2.datasets.ponderv2 import views as ponderv2_views
-from ponderv2.scenes.layout import FrameChoice
 from ponderv2.scenes.origin import Origin
+from ponderv2.scenes.reader import FrameChoice
 from ponderv2.scenes.scene import Frame
 
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from ponderv2.datasets.ponderv2.images import SceneImages
 from ponderv2.errors import SceneError
 from ponderv2.io.safe_pickle import read_pickled
-from ponderv2.scenes.layout import FrameChoice
 from ponderv2.scenes.point_cloud_files import color_rows, near_rows
 from ponderv2.scenes.point_labels import whole_numbers
 from ponderv2.scenes.point_normals import NOTE, cached_normals, unit_normals
+from ponderv2.scenes.reader import FrameChoice
 from ponderv2.scenes.scene import PointCloud, Scene
 
 ENDING = ".pth"

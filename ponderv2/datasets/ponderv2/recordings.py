@@ -22,8 +22,8 @@ from ponderv2.io.disk_cache import cached
 from ponderv2.io.files import digest_of_files
 from ponderv2.io.images import StoredImages, decode_color, image_size, read_integers
 from ponderv2.io.text import read_text
-from ponderv2.scenes.layout import FrameChoice
 from ponderv2.scenes.origin import Origin, near_pose
+from ponderv2.scenes.reader import FrameChoice
 from ponderv2.scenes.scene import Frame
 
 FOLDER = "rgbd"

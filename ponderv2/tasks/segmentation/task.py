@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ponderv2.data.datasets import LabelledDataset, classes_above
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import PresetError, SceneError
 from ponderv2.evaluation.semantic import segmentation_metrics
-from ponderv2.store.store import SceneStore
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.tasks.segmentation.predictions import confusion_of_scenes
@@ -22,15 +22,15 @@ from ponderv2.workflows.finetune_settings import n_classes_of
 
 def datasets(config: FinetuneConfig) -> tuple[LabelledDataset, LabelledDataset | None]:
     """Scenes to train on and, where the other split has any, to validate."""
-    store = SceneStore.open(config.scenes)
-    if not store.scene_names(config.train_split):
+    store = open_folder(config.scenes)
+    if not store.names(config.train_split):
         raise SceneError(
             f"{config.scenes} has no scenes in '{config.train_split}'",
             fix=f"--set train_split={store.info.splits[0]}",
         )
     training = LabelledDataset(store, config.train_split, config.data, config.seed)
     check_classes(training, config)
-    if not store.scene_names(config.val_split):
+    if not store.names(config.val_split):
         return training, None
     # A budget of labels is for training; all scenes and labels of the other split are evaluated.
     everything = config.data.model_copy(update={"budget": type(config.data.budget)()})

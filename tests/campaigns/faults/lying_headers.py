@@ -104,7 +104,7 @@ def _open_sens(path: Path) -> Any:
 
 
 def _cameras(path: Path) -> Any:
-    from ponderv2.store.reader import _read_frames
+    from ponderv2.scenes.array_folders import _read_frames
 
     return _read_frames(path.parent)
 
@@ -152,9 +152,10 @@ def _preset(path: Path) -> Any:
 
 
 def _store(path: Path) -> Any:
-    from ponderv2.store.store import SceneStore
 
-    return SceneStore.open(path.parent)
+    from ponderv2.data.scene_folder import open_folder
+
+    return open_folder(path.parent)
 
 
 def _zip(path: Path) -> Any:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ponderv2.checks.config import CheckConfig
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.rgbd.config import FusionConfig, RgbdConfig
 from ponderv2.errors import SceneError
-from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
 from ponderv2.workflows.config import PrepareConfig
 from tests.campaigns.faults import bad_recordings
@@ -39,7 +39,7 @@ def test_twenty_kinds_of_damage_are_named_and_the_sound_recording_is_prepared(tm
     assert not unnamed
     report = json.loads((tmp_path / "out" / prepare.REPORT_FILE).read_text())["scenes"]
     assert report["train/sound"]["status"] == "done"
-    assert len(SceneStore.open(tmp_path / "out").read("sound").frames) == 2
+    assert len(open_folder(tmp_path / "out").read("sound").frames) == 2
     with pytest.raises(SceneError, match="train/"):
         prepared(tmp_path / "all", tmp_path / "out", layout, strict=True)
 

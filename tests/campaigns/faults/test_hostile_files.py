@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from ponder_cli.app import app
 from ponderv2.data.label_budget import _read_points
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import PonderError
 from ponderv2.heads.text_embeddings import _read as read_embeddings
 from ponderv2.scenes.point_cloud_files import read_cloud
-from ponderv2.store.store import SceneStore
 from tests.campaigns.faults import hostile_files
 from tests.conftest import PROJECT
 from tests.workflows.tiny import rooms
@@ -63,7 +63,7 @@ def test_no_reader_of_scenes_runs_what_a_pickle_holds(tmp_path: Path, flag: Path
     data = hostile_files.pickles(f"touch {flag}")[container]
     store = hostile_files.pickled_store(tmp_path / "store", data)
     with pytest.raises(PonderError):
-        SceneStore.open(store).read("scene0000_00")
+        open_folder(store).read("scene0000_00")
     with pytest.raises(PonderError):
         _read_points(store / "train/scene0000_00.pth", "")
     assert not flag.exists() and [one.name for one in tmp_path.iterdir()] == ["store"]
@@ -75,7 +75,7 @@ def test_no_array_of_objects_is_unpickled(tmp_path: Path, flag: Path):
         contents = hostile_files.npz_of(data) if name.endswith("npz") else data
         store = hostile_files.array_store(tmp_path / f"store{number}", name, contents)
         with pytest.raises(PonderError, match=Path(name).stem):
-            SceneStore.open(store).read("room0")
+            open_folder(store).read("room0")
     file = tmp_path / "rows.npy"
     file.write_bytes(data)
     for read in (read_cloud, read_embeddings):
@@ -96,7 +96,7 @@ def test_yaml_is_plain_data_wherever_it_is_read(tmp_path: Path, flag: Path, kind
     store = hostile_files.array_store(tmp_path / "store", "notes.txt", b"")
     (store / "dataset.yaml").write_text(f"name: rooms\nsplits: [train]\n{text}class_names: *j\n"[: 1 << 16])
     with pytest.raises(PonderError, match=r"dataset\.yaml"):
-        SceneStore.open(store)
+        open_folder(store)
     assert not flag.exists() and not (tmp_path / "runs").exists()
 
 

@@ -43,7 +43,7 @@ def test_a_scene_that_was_set_aside_comes_back(tmp_path: Path):
     store = SceneStore(tmp_path, DatasetInfo("rooms"))
     store.write("train", "room", _scene(5))
     (tmp_path / "train/room").rename(tmp_path / "train/.room.old")
-    assert store.scene_names("train") == ()
+    assert store.names("train") == ()
     store.restore_interrupted("room", "train")
     assert len(store.read("room", "train").cloud) == 5
 
@@ -57,9 +57,9 @@ def test_half_written_scenes_are_none_and_are_removed_by_the_next_writer(tmp_pat
     for name in names:
         (tmp_path / "train/scene_1" / name).mkdir(parents=True)
         np.save(tmp_path / "train/scene_1" / name / "coord.npy", np.zeros((3, 3), np.float32))
-    assert store.scene_names("train") == ()
+    assert store.names("train") == ()
     store.write("train", "scene_1/room_2", _scene(5))
-    assert store.scene_names("train") == ("scene_1/room_2",)
+    assert store.names("train") == ("scene_1/room_2",)
     left = {path.name for path in (tmp_path / "train/scene_1").iterdir()}
     assert left == {"room_2", names[1]}
 

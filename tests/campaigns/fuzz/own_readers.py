@@ -58,6 +58,7 @@ def frame_lists(folder: Path) -> None:
 
 
 def store(folder: Path) -> Read:
+    from ponderv2.data.scene_folder import open_folder
     from ponderv2.scenes.reader import DatasetInfo
     from ponderv2.store.store import SceneStore
     from ponderv2.workflows.prepare import _read_report
@@ -73,7 +74,7 @@ def store(folder: Path) -> Read:
         (folder / "prepare_report.json").write_bytes(parts[2])
         _read_report(folder)
         SceneStore(folder, DatasetInfo("rooms")).record("room", "train")
-        store = SceneStore.open(folder)
+        store = open_folder(folder)
         store.info.label_set("segment200")
 
     return run
@@ -81,7 +82,7 @@ def store(folder: Path) -> Read:
 
 def scene_arrays(folder: Path) -> Read:
     from ponderv2.errors import SceneError
-    from ponderv2.store.reader import read_scene
+    from ponderv2.scenes.array_folders import read_scene
 
     def run(data: bytes) -> None:
         for name in ("color", "normal", "segment", "coord"):
@@ -99,7 +100,7 @@ def scene_arrays(folder: Path) -> Read:
 
 
 def cameras(folder: Path) -> Read:
-    from ponderv2.store.reader import _read_frames
+    from ponderv2.scenes.array_folders import _read_frames
 
     def run(data: bytes) -> None:
         (folder / "cameras.npz").write_bytes(data)

@@ -16,6 +16,7 @@ import torch
 from ponderv2.checks.check import CheckSettings, check_scene
 from ponderv2.data.config import LabelledDataConfig, PretrainDataConfig
 from ponderv2.data.datasets import LabelledDataset, PretrainDataset
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.s3dis import classes as s3dis
 from ponderv2.errors import SceneError
 from ponderv2.scenes.prepared import SceneStream
@@ -37,7 +38,7 @@ def poses(frames: tuple[Frame, ...]) -> np.ndarray:
 
 def test_a_scannet_export_is_read_by_frame_numbers(tmp_path: Path):
     writers.scannet_pth(tmp_path)
-    frames = SceneStore.open(tmp_path).read(SCENE).frames
+    frames = open_folder(tmp_path).read(SCENE).frames
     assert [one.id for one in frames] == ["0", "10", "20", "30"]
     for frame, wanted in zip(frames, writers.views(), strict=True):
         assert np.allclose(frame.camera.intrinsics.numpy(), wanted.intrinsics)
@@ -53,11 +54,11 @@ def test_two_files_of_one_frame_are_refused_and_zeros_before_a_number_mean_nothi
     folder = tmp_path / "rgbd" / SCENE
     for path in sorted((folder / "pose").iterdir()):
         path.rename(path.with_name(f"{int(path.stem):06d}.txt"))
-    frames = SceneStore.open(tmp_path).read(SCENE).frames
+    frames = open_folder(tmp_path).read(SCENE).frames
     assert np.allclose(poses(frames), np.stack([one.camera_to_world for one in writers.views()]), atol=1e-6)
     (folder / "depth/0010.png").write_bytes((folder / "depth/10.png").read_bytes())
     with pytest.raises(SceneError, match=r"0010\.png and 10\.png"):
-        SceneStore.open(tmp_path).read(SCENE)
+        open_folder(tmp_path).read(SCENE)
 
 
 def keeping_times(path: Path, change: Callable[[], object]) -> None:
@@ -70,7 +71,7 @@ def keeping_times(path: Path, change: Callable[[], object]) -> None:
 
 def test_what_is_corrected_in_place_is_read_anew_whatever_the_times_say(tmp_path: Path):
     writers.scannet_pth(tmp_path)
-    store, folder = SceneStore.open(tmp_path), tmp_path / "rgbd" / SCENE
+    store, folder = open_folder(tmp_path), tmp_path / "rgbd" / SCENE
     wanted = poses(store.read(SCENE).frames)
     wanted[1, 0, 3] += 0.125
     keeping_times(folder / "pose/10.txt", lambda: np.savetxt(folder / "pose/10.txt", wanted[1]))
@@ -95,7 +96,7 @@ def test_what_is_corrected_in_place_is_read_anew_whatever_the_times_say(tmp_path
 @pytest.mark.parametrize("bare", [False, True])
 def test_a_view_that_is_corrected_in_place_is_read_anew(tmp_path: Path, bare: bool):
     writers.s3dis_pth(tmp_path, ("Area_1",))
-    store, path = SceneStore.open(tmp_path), tmp_path / "Area_1/office_1_rgbd/aa1_0_1.pth"
+    store, path = open_folder(tmp_path), tmp_path / "Area_1/office_1_rgbd/aa1_0_1.pth"
     content = writers.view(writers.views()[1], 1 / 4000)
 
     def write() -> None:
@@ -119,7 +120,7 @@ def test_a_view_that_is_corrected_in_place_is_read_anew(tmp_path: Path, bare: bo
 def test_the_list_of_frames_to_skip_and_the_list_to_take_name_frames_not_places(tmp_path: Path):
     writers.scannet_pth(tmp_path)
     (tmp_path / "skip.lst").write_text(f"{SCENE} 10\nscene0999_00 0\n\n{SCENE} 2\n")
-    store = SceneStore.open(tmp_path)
+    store = open_folder(tmp_path)
     assert [one.id for one in store.read(SCENE).frames] == ["0", "20", "30"]
     assert any(
         "1 frames left out that skip.lst names" in note for note in store.record(SCENE, "train")["notes"]
@@ -143,7 +144,7 @@ def test_the_published_choice_of_frames(tmp_path: Path):
                 (folder / scene / kind / f"{3 * number}.{ending}").hardlink_to(
                     folder / scene / kind / f"0.{ending}"
                 )
-    store = SceneStore.open(tmp_path)
+    store = open_folder(tmp_path)
     assert len(store.read("scene0000_00", "train").frames) == 130
     chosen = store.read("scene0000_00", "train", frames="published").frames
     assert [int(one.id) // 3 for one in chosen] == [40, 50, 60]
@@ -159,7 +160,7 @@ def test_frames_without_a_pose_are_left_out(tmp_path: Path):
     np.savetxt(folder / "pose" / "10.txt", np.full((4, 4), -np.inf))
     (folder / "pose" / "20.txt").unlink()
     (folder / "depth" / "30.png").unlink()
-    store = SceneStore.open(tmp_path)
+    store = open_folder(tmp_path)
     assert [one.id for one in store.read(SCENE).frames] == ["0"]
     notes = " ".join(store.record(SCENE, "train")["notes"])
     assert "2 frames left out whose pose is missing or not finite: 10" in notes and "depth alone: 30" in notes
@@ -170,7 +171,7 @@ def test_a_damaged_skip_list_is_named(tmp_path: Path, text: str):
     writers.scannet_pth(tmp_path)
     (tmp_path / "skip.lst").write_text(text)
     with pytest.raises(SceneError, match=r"skip\.lst, line 1"):
-        SceneStore.open(tmp_path).read(SCENE)
+        open_folder(tmp_path).read(SCENE)
 
 
 @pytest.mark.parametrize("text", ["{", '[{"scene": "a"}]', "3", '[{"scene": "a", "frame": null}]'])
@@ -178,7 +179,7 @@ def test_a_damaged_list_of_frames_is_named(tmp_path: Path, text: str):
     writers.scannet_pth(tmp_path)
     (tmp_path / "train.json").write_text(text)
     with pytest.raises(SceneError, match=r"train\.json"):
-        SceneStore.open(tmp_path).read(SCENE)
+        open_folder(tmp_path).read(SCENE)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def test_pickled_views_are_read_as_they_were_written(
     tmp_path: Path, write: Callable[[Path], None], name: str, unit: float
 ):
     write(tmp_path)
-    frames = SceneStore.open(tmp_path).read(name).frames
+    frames = open_folder(tmp_path).read(name).frames
     mirror = writers.MIRROR if "room" in name else np.eye(4)
     for frame, wanted in zip(frames, writers.views(), strict=True):
         assert wanted.semantic is not None
@@ -207,7 +208,7 @@ def test_pickled_views_are_read_as_they_were_written(
 
 def test_views_come_in_the_order_of_their_numbers(tmp_path: Path):
     writers.structured3d_pth(tmp_path)
-    frames = SceneStore.open(tmp_path).read("scene_00000/room_12").frames
+    frames = open_folder(tmp_path).read("scene_00000/room_12").frames
     assert [one.id for one in frames] == ["frame_0", "frame_5", "frame_10", "frame_15"]
 
 
@@ -225,7 +226,7 @@ def test_poor_and_broken_views_are_left_out_and_nothing_is_renamed(tmp_path: Pat
     (folder / "cut.pth").write_bytes((folder / "poor.pth").read_bytes()[:300])
     (folder / "aa9_0_0.pth.bad").write_bytes(b"of another program")
     before = files(tmp_path)
-    store = SceneStore.open(tmp_path)
+    store = open_folder(tmp_path)
     names = [one.id for one in store.read("office_1").frames]
     assert "quarter" in names and len(names) == 5
     notes = " ".join(store.record("office_1", "Area_1")["notes"])
@@ -236,15 +237,15 @@ def test_poor_and_broken_views_are_left_out_and_nothing_is_renamed(tmp_path: Pat
 
 def test_rooms_without_views_are_not_pretrained_on(tmp_path: Path):
     writers.s3dis_pth(tmp_path, ("Area_1",))
-    store = SceneStore.open(tmp_path)
-    assert store.scene_names("Area_1") == ("hallway_1", "office_1")
+    store = open_folder(tmp_path)
+    assert store.names("Area_1") == ("hallway_1", "office_1")
     assert PretrainDataset(store, "Area_1", PretrainDataConfig()).names == ("office_1",)
     assert LabelledDataset(store, "Area_1", LabelledDataConfig()).names == ("hallway_1", "office_1")
 
 
 def test_the_check_finds_views_and_points_in_one_frame(tmp_path: Path):
     writers.s3dis_pth(tmp_path, ("Area_1",))
-    result = check_scene(SceneStore.open(tmp_path).read("office_1"), CheckSettings(n_pixels=300))
+    result = check_scene(open_folder(tmp_path).read("office_1"), CheckSettings(n_pixels=300))
     assert result.median_error is not None and result.median_error < 0.01
 
 
@@ -287,7 +288,7 @@ def test_training_batches_equal_those_of_a_prepared_folder(tmp_path: Path):
     values |= {"semantic_gt": one.labels["segment"][:, None], "instance_gt": one.labels["instance"][:, None]}
     writers.save(tmp_path / "pth" / "Area_1" / "office_1.pth", values)
     (tmp_path / "pth" / "Area_1" / "hallway_1.pth").unlink()
-    stores = [SceneStore.open(tmp_path / "pth"), prepared_twin(tmp_path / "ours")]
+    stores = [open_folder(tmp_path / "pth"), prepared_twin(tmp_path / "ours")]
     pretraining = PretrainDataConfig.model_validate(
         {"voxel": {"size": 0.1}, "views": {"n_views": 3, "n_pixels": 40}}
     )

@@ -12,6 +12,7 @@ import pytest
 import torch
 from numpy import ndarray
 
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import SceneError
 from ponderv2.scenes.point_labels import whole_numbers, with_ignored
 from ponderv2.store.store import SceneStore
@@ -29,7 +30,7 @@ def write(root: Path, kind: str, **arrays: ndarray) -> SceneStore:
         writers.save(root / "train" / "scene0000_00.pth", values)
     else:
         writers.pointcept(root / "train" / "scene0000_00", values)
-    return SceneStore.open(root)
+    return open_folder(root)
 
 
 def notes(store: SceneStore) -> str:
@@ -100,11 +101,11 @@ def test_cameras_move_with_the_points(tmp_path: Path, kind: str):
             for index, frame in enumerate(writers.views()):
                 writers.save(root / f"Area_1/office_1_rgbd/a{index}.pth", writers.view(frame, 1 / 4000))
             move_poses(root, shift)
-            return SceneStore.open(root).read("office_1")
+            return open_folder(root).read("office_1")
         write(root, kind, coord=coord)
         writers.scannet_rgbd(root, "scene0000_00")
         move_poses(root, shift)
-        return SceneStore.open(root).read("scene0000_00")
+        return open_folder(root).read("scene0000_00")
 
     near, far = make(tmp_path / "near", np.zeros(3)), make(tmp_path / "far", UTM)
     assert len(far.frames) == len(near.frames) == 4

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import SceneError
 from ponderv2.io import disk_cache
 from ponderv2.io.safe_pickle import read_pickled
 from ponderv2.scenes import point_normals as normals
 from ponderv2.scenes.normals import estimate_normals
 from ponderv2.scenes.reader import DatasetInfo
-from ponderv2.store.store import SceneStore
 from tests.datasets.processed import writers
 from tests.scenes.photographed_room import write_store
 
@@ -41,11 +41,11 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], str, tuple[str, ...], str, int,
 def test_a_folder_is_recognised_and_read_as_it_was_written(tmp_path: Path, layout: str):
     write, benchmark, splits, field, n_classes, name = LAYOUTS[layout]
     write(tmp_path)
-    store = SceneStore.open(tmp_path)
+    store = open_folder(tmp_path)
     info = store.info
     assert (info.name, info.splits, info.label_field) == (benchmark, splits, field)
     assert len(info.class_names) == n_classes == len(info.label_set(field).class_names)
-    assert name in store.scene_names(splits[0])
+    assert name in store.names(splits[0])
     scene, expected = store.read(name, splits[0]), writers.cloud()
     coord = scene.cloud.coord.numpy() * ([1, -1, 1] if layout == "Structured3D .pth" else 1)
     assert np.array_equal(coord.astype(np.float32), expected.coord)
@@ -70,7 +70,7 @@ def test_a_folder_is_recognised_and_read_as_it_was_written(tmp_path: Path, layou
 @pytest.mark.parametrize("write", [writers.scannet_pth, writers.scannet_npy])
 def test_scenes_without_labels_are_unlabelled(tmp_path: Path, write: Callable[[Path], None]):
     write(tmp_path)
-    labels = SceneStore.open(tmp_path).read("scene0002_00", "test").cloud.labels
+    labels = open_folder(tmp_path).read("scene0002_00", "test").cloud.labels
     for field in ("segment20", "segment200"):
         assert torch.equal(labels[field], torch.full((writers.N_POINTS,), -1))
 
@@ -85,7 +85,7 @@ def test_without_labels_none_are_read(tmp_path: Path):
         "semantic_gt": np.zeros(3, np.int64),
     }
     writers.save(tmp_path / "train" / "room.pth", values)
-    store = SceneStore.open(tmp_path)
+    store = open_folder(tmp_path)
     assert store.read("room", "train", labels=False).cloud.labels == {}
     with pytest.raises(SceneError, match=r"room\.pth: 3 rows of 'segment' for 1500 points"):
         store.read("room", "train")
@@ -101,7 +101,7 @@ def test_normals_are_estimated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return estimate_normals(*arguments, **named)
 
     monkeypatch.setattr(normals, "estimate_normals", counted)
-    store = SceneStore.open(tmp_path)
+    store = open_folder(tmp_path)
     first = store.read("office_1").cloud.normal
     assert torch.equal(first, store.read("office_1").cloud.normal) and len(calls) == 1
     path = tmp_path / "Area_1/office_1.pth"
@@ -124,7 +124,7 @@ def test_normals_are_estimated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_damaged_memory_of_normals_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PONDER_CACHE", str(tmp_path / "cache"))
     writers.s3dis_pth(tmp_path / "s3dis", ("Area_1",), photographs=False)
-    store = SceneStore.open(tmp_path / "s3dis")
+    store = open_folder(tmp_path / "s3dis")
     first = store.read("office_1").cloud.normal
     (path,) = (tmp_path / "cache" / "normals").iterdir()
     path.write_bytes(path.read_bytes()[:100])
@@ -142,7 +142,7 @@ def test_colours_from_0_to_1_are_recognised(tmp_path: Path, kind: str):
         writers.save(tmp_path / "train" / "room.pth", arrays)
     else:
         writers.pointcept(tmp_path / "train" / "room", arrays)
-    store = SceneStore.open(tmp_path)
+    store = open_folder(tmp_path)
     assert np.allclose(store.read("room").cloud.color.numpy(), one.color, atol=1e-3)
     assert any("0 to 1" in note for note in store.record("room", "train")["notes"])
 
@@ -155,7 +155,7 @@ def test_labels_of_any_type_of_number_are_read(tmp_path: Path, kind: Any):
     labels = np.arange(len(one.coord)) % 13
     values = {"coord": one.coord, "color": one.color, "normal": one.normal, "segment": labels.astype(kind)}
     writers.save(tmp_path / "Area_1" / "office_1.pth", values)
-    assert np.array_equal(SceneStore.open(tmp_path).read("office_1").cloud.labels["segment"].numpy(), labels)
+    assert np.array_equal(open_folder(tmp_path).read("office_1").cloud.labels["segment"].numpy(), labels)
 
 
 def test_labels_that_are_not_whole_are_refused(tmp_path: Path):
@@ -163,24 +163,24 @@ def test_labels_that_are_not_whole_are_refused(tmp_path: Path):
     values = {"coord": one.coord, "color": one.color, "semantic_gt": np.full(len(one.coord), 0.5)}
     writers.save(tmp_path / "Area_1" / "office_1.pth", values)
     with pytest.raises(SceneError, match="not whole"):
-        SceneStore.open(tmp_path).read("office_1")
+        open_folder(tmp_path).read("office_1")
 
 
 def test_an_unsafe_file_is_refused_when_the_folder_is_opened(tmp_path: Path):
     writers.save(tmp_path / "train" / "scene0000_00.pth", {"coord": Path("x")})
     with pytest.raises(SceneError, match=r"scene0000_00\.pth asks for 'pathlib"):
-        SceneStore.open(tmp_path)
+        open_folder(tmp_path)
 
 
 def test_other_pickled_files_are_no_scenes(tmp_path: Path):
     writers.save(tmp_path / "checkpoints" / "last.pth", {"model": {"w": torch.zeros(2)}})
     with pytest.raises(SceneError, match="holds no points 'coord' but: model"):
-        SceneStore.open(tmp_path)
+        open_folder(tmp_path)
 
 
 def test_our_own_folders_stay_ours(tmp_path: Path):
     write_store(tmp_path, n_scenes=1)
     writers.save(tmp_path / "train" / "stray.pth", {"coord": np.zeros((3, 3))})
-    store = SceneStore.open(tmp_path)
-    assert store.info.name == "boxes" and store.scene_names("train") == ("room0",)
+    store = open_folder(tmp_path)
+    assert store.info.name == "boxes" and store.names("train") == ("room0",)
     assert isinstance(store.info, DatasetInfo)

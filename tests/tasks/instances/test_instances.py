@@ -12,6 +12,7 @@ import torch
 
 from ponderv2.data.config import LabelledDataConfig
 from ponderv2.data.datasets import LabelledDataset
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.scannet import scannet20
 from ponderv2.errors import PresetError, SceneError
 from ponderv2.evaluation.instances import PredictedObjects, compare_objects, instance_metrics
@@ -161,7 +162,7 @@ def test_a_submission_has_a_file_per_scene_and_a_digit_per_point(tmp_path: Path)
 
 def test_classes_are_exported_without_objects(tmp_path: Path, rooms: Path) -> None:
     """What is written for a model of classes."""
-    data = LabelledDataset(SceneStore.open(rooms), "val", LabelledDataConfig())
+    data = LabelledDataset(open_folder(rooms), "val", LabelledDataConfig())
     segment = torch.zeros(1500, dtype=torch.long)
     paths = export_scene(tmp_path / "look", data, 0, SceneExport(segment))
     assert [path.name for path in paths] == ["area_room2_prediction.ply", "area_room2_truth.ply"]

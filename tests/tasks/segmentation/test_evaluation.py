@@ -13,9 +13,9 @@ import torch
 import yaml
 
 from ponderv2.data.config import LabelledDataConfig
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.scannet import scannet20
 from ponderv2.errors import SceneError
-from ponderv2.store.store import SceneStore
 from ponderv2.tasks.loaded_model import load
 from ponderv2.tasks.segmentation import predictions as class_metrics
 from ponderv2.tasks.task import EvaluationRequest
@@ -174,7 +174,7 @@ def test_a_joint_model_is_evaluated_on_the_labels_of_the_dataset(trained: Path, 
     parts = [{"scenes": "data/rooms", "label_field": "finer", "data": {"shuffle": False}}]
     for datasets, expected in (([], (None, True)), (parts, ("finer", False))):
         config = {**stored.config, "datasets": datasets}
-        store = SceneStore.open(trained / "rooms")
+        store = open_folder(trained / "rooms")
         request = EvaluationRequest(replace(stored, config=config), store, "val", tmp_path)
         settings = request.settings(LabelledDataConfig)
         assert (settings.label_field, settings.shuffle) == expected

@@ -14,11 +14,11 @@ from torch import Tensor
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera
 from ponderv2.io.arrays import map_array, read_arrays
-from ponderv2.scenes.layout import FrameChoice
 from ponderv2.scenes.origin import near_pose
 from ponderv2.scenes.point_cloud_files import color_rows, near_rows
 from ponderv2.scenes.point_labels import whole_numbers
 from ponderv2.scenes.point_normals import cached_normals, unit_normals
+from ponderv2.scenes.reader import FrameChoice
 from ponderv2.scenes.scene import Frame, PointCloud, Scene
 
 AGAIN = "prepare the scene again"
