@@ -23,7 +23,7 @@ ITEMS = {
         "a training step of the renderer", "grid_sample, double backward", "--rays 32 --repeats 1"
     ),
     "picture": Item(
-        "a picture of 640 x 480", "all rays, autograd, heads per sample", "--chunks 1 --semantic 0"
+        "an image of 640 x 480", "all rays, autograd, heads per sample", "--chunks 1 --semantic 0"
     ),
     "mesh_extraction": Item(
         "a mesh of a field", "dense grid, marching cubes in one go", "--resolutions 32 --repeats 1"
@@ -32,7 +32,7 @@ ITEMS = {
     "s3dis_reading": Item("text of S3DIS", "np.loadtxt", "--points 20000 --repeats 1"),
     "prepare_readers": Item("`ponder prepare` of each source", "the simple way", "--frames 2 --repeats 1"),
     "data_loading": Item(
-        "samples for pre-training", "a loader that decodes every photograph", "--samples 4 --repeats 1"
+        "samples for pre-training", "a loader that decodes every image", "--samples 4 --repeats 1"
     ),
     "voxel_sampling": Item("voxels of a cloud", "FNV, argsort, unique", "--points 20000 --repeats 1"),
     "instance_clustering": Item(

@@ -36,7 +36,7 @@ def ratios(found: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, float
 
 
 def _name(entry: Any, number: int) -> str:
-    """What tells an entry of a list from the others: its texts and whole numbers."""
+    """The name of an entry of a list: its texts and whole numbers."""
     if not isinstance(entry, dict):
         return str(number)
     parts = [str(value) for value in entry.values() if isinstance(value, str)]

@@ -1,12 +1,12 @@
-"""Samples for pre-training: the loader of training beside one that decodes every photograph of a scene.
+"""Samples for pre-training: the loader of training beside one that decodes every image of a scene.
 
 Run from the project's root: `python -m benchmarks.data_loading [--samples 3] [--workers 0 1 2] [--json FILE]`
 
-Scenes of 60,000 points with `--frames` photographs of 640 x 480, more of them than the cache holds, so that
-everything is read from the disk for every sample: 5 photographs of 256 pixels each. The published way opens
-all photographs of the scene and then chooses among them, and voxelises by NumPy's hash and sort; it runs in
-the same `DataLoader`. Told are samples a second of the clock and of the processors, workers included; both
-ways take turns. Real scenes have hundreds of photographs, so that the ratio grows with `--frames`.
+Scenes of 60,000 points with `--frames` images of 640 x 480, more of them than the cache holds, so that
+everything is read from the disk for every sample: 5 images of 256 pixels each. The published way opens
+all images of the scene and then chooses among them, and voxelises by NumPy's hash and sort; it runs in
+the same `DataLoader`. Reported are samples a second of the clock and of the processors, workers too; both
+ways take turns. Real scenes have hundreds of images, so that the ratio grows with `--frames`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ N_SCENES, N_POINTS, N_VIEWS, N_PIXELS = 3, 60_000, 5, 256
 
 
 def write(root: Path, n_frames: int) -> SceneStore:
-    """Rooms with photographs in closed form."""
+    """Rooms with images in closed form."""
     store = SceneStore.create(root, DatasetInfo("rooms", ("wall", "floor", "ceiling"), splits=("train",)))
     frames = []
     for number, view in enumerate(views(n_frames)):
@@ -56,7 +56,7 @@ def write(root: Path, n_frames: int) -> SceneStore:
 
 
 class Published(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """All photographs, then a choice."""
+    """All images, then a choice."""
 
     def __init__(self, store: SceneStore, n_samples: int) -> None:
         self.scenes = [store.read(name, "train") for name in store.names("train")]
@@ -141,7 +141,7 @@ def main(argv: list[str] | None = None) -> None:
         store = write(Path(folder), options.frames)
         for workers in options.workers:
             found = compare(store, options.samples, workers, options.repeats)
-            results[f"{workers} workers, {options.frames} photographs"] = found
+            results[f"{workers} workers, {options.frames} images"] = found
             print(f"{workers} workers: " + ", ".join(f"{k} {v:.4g}" for k, v in found.items()), flush=True)
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=1) + "\n")

@@ -3,7 +3,7 @@
 Run: python -m benchmarks.loader_memory [--samples 10000] [--workers 0 2] [--tasks pretrain] [--json FILE]
 
 Generated scenes in our own layout and in PonderV2's .pth files are drawn by the loader that training uses.
-The cache is smaller than the scenes, so that scenes and photographs are read and forgotten all the time.
+The cache is smaller than the scenes, so that scenes and images are read and forgotten all the time.
 Every 1,000 samples the memory of the process and its workers is taken from /proc: the private part of each,
 and the shared part divided by those who share it (PSS). Printed are MiB, and the growth after 2,000 samples.
 """
@@ -41,7 +41,7 @@ SETTLED = 2
 
 
 def scene(number: int, n_points: int) -> tuple[PreparedCloud, list[DecodedFrame]]:
-    """Noise in a box, photographed from its middle."""
+    """Noise in a box, with images from its middle."""
     rng = np.random.default_rng(number)
     coord = rng.uniform(-2, 2, (n_points, 3)).astype(np.float32)
     normal = np.tile(np.array([0, 0, 1], np.float32), (n_points, 1))
@@ -65,7 +65,7 @@ def write_ours(root: Path, n_points: int) -> None:
 
 
 def write_pth(root: Path, n_points: int) -> None:
-    """PonderV2's files of S3DIS, photographs too."""
+    """PonderV2's files of S3DIS, images too."""
     area = root / "Area_1"
     for number in range(N_SCENES):
         cloud, frames = scene(number, n_points)

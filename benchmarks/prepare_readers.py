@@ -40,7 +40,7 @@ PANORAMA = (1024, 512)
 
 @dataclass(frozen=True)
 class Case:
-    """A source in a folder, as ours is told of it, and the simple way from there."""
+    """A source in a folder: our options, and the simple way from there."""
 
     source: dict[str, Any]
     simple: Callable[[Path], None]

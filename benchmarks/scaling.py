@@ -4,7 +4,7 @@ Run from the project's root: `python -m benchmarks.scaling [--only voxels rays s
 [--plots DIR]`
 
 Every point is measured in a process of its own, with one thread: seconds of the processor for forward and
-backward (median after a first step that is not counted; large steps run once, and then that is what is told),
+backward (median after a first step that is not counted; large steps run once, and that is reported),
 and the largest resident memory. `voxels`: the sparse U-Net at a narrow and at the published width. `rays`:
 the renderer of `pretrain/demo`, 24 samples a ray. `scenes`: the whole step of `pretrain/demo` on rooms of
 about 8,000 voxels. `processes`: processor seconds a step of `ponder pretrain` over gloo with one and two,

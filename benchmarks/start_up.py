@@ -2,7 +2,7 @@
 
 Run from the project's root: `python -m benchmarks.start_up [--repeats 5] [--json FILE]`
 
-Told are medians of the clock and of the processors (user and system); the first run, which reads files into
+Reported are medians of the clock and of the processors (user, system); the first run, which reads files into
 memory, is not counted. The ratio is the aim over the processors' time: above 1 the aim is met.
 """
 

@@ -56,7 +56,7 @@ def one_step(
 ) -> tuple[Clock, float]:
     """Forward, backward, update, as `PretextModel.forward` and the loop do. Times per part, and the loss.
 
-    `precision` is the autocast context of the forward pass; `watch` is told every part that is finished.
+    `precision` is the autocast context of the forward pass; `watch` receives every part that is finished.
     """
     clock = Clock(watch)
     with precision or nullcontext():

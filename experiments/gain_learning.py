@@ -1,4 +1,4 @@
-"""Pre-training, probing and fine-tuning of one small encoder, in lean loops."""
+"""Pre-training, probing and fine-tuning of one small encoder, in small loops."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ FINE = 0.06
 
 @dataclass(frozen=True)
 class Room:
-    """One room in metres; rays are kept as pixels of its photographs."""
+    """One room in metres; rays are kept as pixels of its images."""
 
     name: str
     coord: Float[Tensor, "point 3"]
@@ -58,7 +58,7 @@ class CropSettings:
 
 
 def read_room(scene: Scene, label_field: str, n_pixels: int) -> Room:
-    """One point per cell of `FINE` metres and some random pixels with a depth, from all photographs."""
+    """One point per cell of `FINE` metres and some random pixels with a depth, from all images."""
     cloud = scene.cloud
     index = voxelise(cloud.coord, FINE).index
     generator = torch.Generator().manual_seed(0)

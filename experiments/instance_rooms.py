@@ -1,10 +1,10 @@
-"""Do objects of generated rooms come out better from a pre-trained encoder? Average precision over seeds.
+"""Does pre-training help instance segmentation of generated rooms? Average precision over seeds.
 
-Run: python experiments/instance_rooms.py --rooms DIR [--from CKPT] [--json FILE]
+Run: python -m experiments.instance_rooms --rooms DIR [--from CKPT] [--json FILE]
 
 Each run trains the model of `finetune/demo_instance` on parts of a few rooms and is measured on all rooms of
 the other split. Without --from only random weights are tried. What is finished stands in the JSON file and is
-not done again, so that an interrupted benchmark goes on where it stopped.
+not done again, so that an interrupted experiment continues where it stopped.
 """
 
 from __future__ import annotations

@@ -27,16 +27,16 @@ from ponder_cli.commands.render import render
 from ponder_cli.commands.text_embeddings import text_embeddings
 from ponderv2.version import describe_version
 
-USER_MISTAKE, OUR_MISTAKE, INTERRUPTED = 2, 1, 130
+USER_MISTAKE, INTERNAL_ERROR, INTERRUPTED = 2, 1, 130
 READER_LEFT = 1
-"""Whoever read standard output, `head` for instance, has enough: nothing is said, as Rich does it."""
+"""The reader of standard output, `head` for instance, left: no message, as in Rich."""
 
 
 class ReportingGroup(TyperGroup):
     """Runs a command and turns every error into lines on stderr and an exit status."""
 
     def invoke(self, ctx: Any) -> Any:
-        """2: the user can fix it. 1: a defect of ours. 130: stopped with Ctrl-C."""
+        """2: the user can fix it. 1: an internal error. 130: stopped with Ctrl-C."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
@@ -96,10 +96,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _let_waiting_threads_sleep() -> None:
-    """OpenMP's threads spin while they wait for each other, by default.
+    """By default OpenMP's threads spin while they wait for each other.
 
     On a machine with other work a spinning thread keeps the core that the one it waits for needs: a training
-    step takes ten times as long and more. Has to be said before torch is loaded.
+    step takes ten times as long and more. Must be set before torch is loaded.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -131,19 +131,17 @@ def _report(problem: Exception, debug: bool) -> int:
     if _misses_a_library(problem):
         problem = ResourceError(f"a library is not installed: {problem}", fix="ponder doctor")
     if is_out_of_memory(problem) and not isinstance(problem, PonderError):
-        reason = str(problem).splitlines()[0] if str(problem) else "no more to be had"
-        problem = ResourceError(
-            f"not enough memory: {reason}", fix="close other programs, or a smaller --set"
-        )
+        reason = f": {str(problem).splitlines()[0]}" if str(problem) else ""
+        problem = ResourceError(f"out of memory{reason}", fix="close other programs, or a smaller --set")
     if isinstance(problem, PonderError):
         console.error(problem)
         return USER_MISTAKE
-    console.defect(problem, _write_log(text))
-    return OUR_MISTAKE
+    console.internal_error(problem, _write_log(text))
+    return INTERNAL_ERROR
 
 
 def _nobody_reads() -> bool:
-    """Whether standard output was closed at its other end. What is left in its buffer then goes nowhere."""
+    """Whether standard output was closed at its other end; the rest of its buffer is dropped."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -153,7 +151,7 @@ def _nobody_reads() -> bool:
 
 
 def _misses_a_library(problem: Exception) -> bool:
-    """Somebody else's: a module of ours that is not found is our mistake."""
+    """A dependency is missing; a missing module of this program is an internal error."""
     name = getattr(problem, "name", None) if isinstance(problem, ModuleNotFoundError) else None
     return bool(name) and not str(name).startswith("ponder")
 

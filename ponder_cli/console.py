@@ -27,7 +27,7 @@ ANOTHER_FILE = "--json another/file.json"
 LIST_SHOWN = 6
 """Longer lists of names are shown by their ends; JSON has them whole."""
 MISMATCHES_SHOWN = 8
-"""Entries of a checkpoint that are named for each kind of trouble."""
+"""Entries of a checkpoint that are named for each kind of mismatch."""
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -67,7 +67,7 @@ def next_command(*words: object) -> None:
 
 
 def error(problem: PonderError) -> None:
-    """What is wrong and, where known, what to type: two lines on stderr."""
+    """The problem and, where known, what to type: two lines on stderr."""
     err.print(f"[red]error:[/red] {escape(problem.message)}")
     if problem.fix:
         err.print(f"[green]  try:[/green] {escape(problem.fix)}")
@@ -85,7 +85,7 @@ def show_checkpoint(result: object) -> None:
 
 
 def _mismatches(rows: Sequence[Mapping[str, str]], stream: Console = err) -> None:
-    """The entries of a checkpoint that do not fit: of every kind of trouble some, and how many there are."""
+    """The mismatched entries of a checkpoint: some of every kind, and how many there are."""
     counts = Counter(row["kind"] for row in rows)
     grid = Table(title="entries that do not fit", title_justify="left", header_style="bold")
     for name in ("entry", "trouble"):
@@ -101,14 +101,14 @@ def _mismatches(rows: Sequence[Mapping[str, str]], stream: Console = err) -> Non
 
 
 def stopped(problem: PonderError) -> None:
-    """That a run stopped because it was asked to, and how to go on: two lines on stderr."""
+    """A run that was interrupted and how to continue it: two lines on stderr."""
     err.print(f"[yellow]stopped:[/yellow] {escape(problem.message)}")
     if problem.fix:
         err.print(f"[green]to continue:[/green] {escape(problem.fix)}")
 
 
-def defect(problem: BaseException, log: Path) -> None:
-    """One line for a mistake of ours, with the file that holds the traceback."""
+def internal_error(problem: BaseException, log: Path) -> None:
+    """One line for an internal error, with the file that holds the traceback."""
     text = f"{type(problem).__name__}: {problem}".splitlines()[0]
     err.print(
         f"[red]internal error:[/red] {escape(text)} (traceback: {escape(str(log))}; shown with --debug)"
@@ -116,7 +116,7 @@ def defect(problem: BaseException, log: Path) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-    """A table of results on stdout. Numbers stand right."""
+    """A table of results on stdout. Numbers are right-aligned."""
     rows = [[_cell(value) for value in row] for row in rows]
     grid = Table(title=escape(title) if title else None, title_justify="left", header_style="bold")
     for index, name in enumerate(columns):

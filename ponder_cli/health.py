@@ -1,4 +1,4 @@
-"""What `ponder doctor` looks at. Libraries are imported in other processes: some kill theirs."""
+"""What `ponder doctor` examines. Libraries are imported in other processes, as some kill theirs."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ BASE = (
     Part(("scikit-image",), "skimage.measure", "surface extraction"),
     Part(("trimesh",), "trimesh", "mesh files"),
     Part(("lightning-fabric",), "lightning_fabric", "training on several devices"),
-    Part(("tensorboard",), "tensorboard", "curves and pictures of a run"),
-    Part(("imageio",), "imageio", "pictures and films"),
+    Part(("tensorboard",), "tensorboard", "curves and images of a run"),
+    Part(("imageio",), "imageio", "images and videos"),
 )
 
 EXTRAS = (
@@ -61,7 +61,7 @@ EXTRAS = (
         "cuda",
     ),
     Part(("torch-scatter",), "torch_scatter", "faster sums per voxel on GPUs; needs a compiler", "scatter"),
-    Part(("imageio-ffmpeg",), "imageio_ffmpeg", "mp4 films from `ponder render --video mp4`", "video"),
+    Part(("imageio-ffmpeg",), "imageio_ffmpeg", "mp4 videos from `ponder render --video mp4`", "video"),
 )
 
 TOGETHER = ("torch", "numpy", "lightning_fabric", "tensorboard")

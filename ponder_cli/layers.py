@@ -85,7 +85,7 @@ def with_override(layer: Layer, override: Override, written_out: Callable[[Layer
     if any(map(_is_number, path)):
         values = copy.deepcopy(written_out(layer))
         _replace(values, override)
-        # Only the list is written out: what nobody set must go on to look like that.
+        # Only the list is written out: what was not set must keep looking unset.
         path = path[: next(index for index, part in enumerate(path) if _is_number(part))]
         nested: Any = functools.reduce(_item, path, values)
     else:

@@ -48,7 +48,10 @@ NodesOption = Annotated[int | None, typer.Option("--nodes", min=1, help="Machine
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue the run where it stopped.")]
 DeterministicOption = Annotated[
     bool,
-    typer.Option("--deterministic", help="The same bits every time, with the same number of threads."),
+    typer.Option(
+        "--deterministic",
+        help="Bit-identical results, with the same number of threads.",
+    ),
 ]
 SceneOption = Annotated[
     str, typer.Option("--scene", help="Name of the scene, as in the folder of prepared scenes.")

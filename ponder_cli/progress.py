@@ -129,7 +129,7 @@ class Rate:
 
 
 def _values(fields: dict[str, float | str]) -> str:
-    """The fields that are worth a look while running; all of them stand in the logbook of the run."""
+    """The fields that are worth a look while running; all of them are in `metrics.jsonl`."""
     shown = {name: value for name, value in fields.items() if value and name not in LOGBOOK_ONLY}
     return " ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"

@@ -1,4 +1,4 @@
-"""Mistakes that a user can fix. Anything else that is raised is a defect of ours."""
+"""Errors that a user can fix. Anything else that is raised is an internal error."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ResourceError(PonderError):
 
 
 class TrainingError(PonderError):
-    """A training run that cannot go on: its numbers are not finite."""
+    """A training run that cannot continue: its numbers are not finite."""
 
 
 class Interrupted(PonderError):
@@ -72,7 +72,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether the allocator of Python, the system, the CPU or the GPU gave up.
 
     torch's allocator for the CPU and CUDA's own calls have no type for it: they raise RuntimeError (and its
-    child AcceleratorError), which the words tell. No other error is judged by its words.
+    child AcceleratorError), recognised by their text. No other error is recognised by its text.
     """
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True

@@ -1,4 +1,4 @@
-"""`ponder render`: colour, depth, normal and semantic pictures of a scene."""
+"""`ponder render`: colour, depth, normal and semantic images of a scene."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ponder_cli.options import (
 def render(  # noqa: PLR0913 - one argument per option
     checkpoint: CheckpointArgument,
     scene: SceneOption,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the pictures.")] = Path(
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the images.")] = Path(
         "frames"
     ),
     data: DataOption = None,
@@ -33,10 +33,10 @@ def render(  # noqa: PLR0913 - one argument per option
         typer.Option("--cameras", metavar="own|interpolated|orbit|FILE", help="Where to look from."),
     ] = None,
     side_by_side: Annotated[
-        bool, typer.Option("--side-by-side", help="Also put each picture beside the real frame.")
+        bool, typer.Option("--side-by-side", help="Also write each image beside the real frame.")
     ] = False,
     video: Annotated[
-        str | None, typer.Option("--video", metavar="mp4|gif", help="Also write a film.")
+        str | None, typer.Option("--video", metavar="mp4|gif", help="Also write a video.")
     ] = None,
     refine: RefineOption = None,
     preset: PresetOption = "demo",

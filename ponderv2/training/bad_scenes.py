@@ -20,7 +20,7 @@ LIST_FILE = "bad_scenes.json"
 
 @dataclass(frozen=True)
 class BadScene:
-    """A scene that another one stood in for."""
+    """An unreadable scene that was replaced by another one."""
 
     name: str
     reason: str
@@ -29,9 +29,9 @@ class BadScene:
 
 
 def replacements(sample: SampleIndex, n_scenes: int) -> Iterator[SampleIndex]:
-    """The scenes to take in place of an unreadable one, nearest first: all others, in an order of their own.
+    """Replacements of an unreadable scene: all others of its dataset, in a random order.
 
-    Follows from the place alone, so that every process, worker and resumed run takes the same one.
+    A pure function of the sample index: every process, worker and resumed run takes the same one.
     """
     generator = make_generator("stand-in", sample.dataset, sample.index, sample.draw)
     for index in torch.randperm(n_scenes, generator=generator).tolist():
@@ -48,7 +48,7 @@ class BadScenes:
         self.scenes: dict[str, BadScene] = {}
 
     def add(self, found: Iterable[BadScene]) -> list[BadScene]:
-        """Remembers them and returns those that were not known."""
+        """Remembers them and returns the new ones."""
         new: dict[str, BadScene] = {}
         for scene in found:
             if scene.name not in self.scenes:
@@ -69,12 +69,12 @@ class BadScenes:
         return len(self.scenes) > self._most
 
     def error(self) -> SceneError:
-        """What ends a run with too many of them."""
+        """Ends a run with too many of them."""
         return too_many(list(self.scenes.values()))
 
 
 def too_many(scenes: Sequence[BadScene]) -> SceneError:
-    """What ends a run; the first reason tells most."""
+    """Ends a run with too many unreadable scenes; names the first reason."""
     if len(scenes) == 1:
         return SceneError(scenes[0].reason, fix=scenes[0].fix)
     named = ", ".join(scene.name for scene in scenes[:5]) + (", ..." if len(scenes) > 5 else "")

@@ -28,7 +28,7 @@ class ResumePoint:
     """The newer ones."""
 
     def set_aside(self) -> None:
-        """Renames the damaged ones, so that none of them takes the place of a good one at the next save."""
+        """Renames the damaged ones, so that none of them replaces a good one at the next save."""
         for path in self.damaged:
             with contextlib.suppress(OSError):
                 os.replace(path, path.with_name(path.name + DAMAGED))
@@ -46,7 +46,7 @@ class Retention:
 
     @staticmethod
     def of(config: TrainingConfig) -> Retention:
-        """As the settings say."""
+        """From the settings."""
         return Retention(config.keep_steps, config.keep_every, config.keep_newest)
 
     def includes(self, step: int) -> bool:
@@ -54,7 +54,7 @@ class Retention:
         return step in self.steps or bool(self.every and step % self.every == 0)
 
     def expired(self, steps: list[int]) -> list[int]:
-        """Those of the stored steps that may go."""
+        """The stored steps that are no longer retained."""
         passing = sorted(step for step in steps if step not in self.steps)
         return passing[: -self.newest] if self.every else []
 

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, P
 from ponderv2.config import NO_EFFECT, StrictConfig
 
 MOST_SCENES = 2**16
-"""Of a step: more is a slip of the pen, and its list alone would take memory and time."""
+"""Per step. Larger values are almost certainly typos, and their list alone would take memory and time."""
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -52,7 +52,7 @@ OptimiserConfig = Annotated[SgdConfig | AdamwConfig, Field(discriminator="kind")
 
 
 class OneCycleConfig(StrictConfig):
-    """Up and down along two half cosines; momentum does the opposite. Equal to torch's OneCycleLR."""
+    """Rises and falls along two half cosines; momentum does the opposite. Equal to torch's OneCycleLR."""
 
     kind: Literal["one_cycle"] = "one_cycle"
     warmup: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
@@ -91,7 +91,7 @@ class TrainingConfig(StrictConfig):
     batch_size: Annotated[int, Field(gt=0, le=MOST_SCENES)] = 2
     """Scenes per step, all processes together."""
     accumulate: PositiveInt = 1
-    """Parts that a process cuts its share of the batch into, one after the other, to need less memory.
+    """Micro-batches that the batch of a process is split into, one after the other, to need less memory.
 
     Batch normalisation takes the statistics of each part (of all processes together), and every loss is the
     mean of its means over the parts: not the same step as with `accumulate: 1`. Scenes, augmentations, Mix3D
@@ -103,12 +103,12 @@ class TrainingConfig(StrictConfig):
     frozen: tuple[str, ...] = ()
     """Parameters whose name starts so are not trained."""
     precision: Precision = "32"
-    """Of the encoder and its convolutions; what needs more asks for it itself. On a CPU bf16 and fp16 run in
-    float32, which is faster there."""
+    """Of the encoder and its convolutions; operations that need more run in float32. On a CPU bf16 and fp16
+    run in float32, which is faster there."""
     bf16_on_cpu: bool = False
     """Run `precision: bf16` in bf16 on a CPU too, although that takes longer."""
     tf32: bool = True
-    """Allow 19-bit products on graphics cards that have them. Means nothing on a CPU."""
+    """Allow TF32 (19-bit) products on GPUs that have them. No effect on a CPU."""
     strategy: Literal["ddp"] = "ddp"
     """How several processes share the work."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -123,25 +123,25 @@ class TrainingConfig(StrictConfig):
     max_bad_scenes: Annotated[NonNegativeInt, NO_EFFECT] = 10
     """Scenes that cannot be read and may be skipped, listed in `bad_scenes.json`; one more ends the run."""
     workers: Annotated[NonNegativeInt, NO_EFFECT] = 0
-    """Processes that prepare scenes, for each training process. The batches do not depend on it."""
+    """Data workers of each training process. The batches do not depend on their number."""
     threads: Annotated[PositiveInt | None, NO_EFFECT] = None
-    """CPU threads of each training process, None = as torch likes. Another number gives other last bits."""
+    """CPU threads of each training process; None = torch default. Bit-identical results need the same."""
     deterministic: Annotated[bool, NO_EFFECT] = False
-    """Only operations that give the same bits every time, where there are any, even if they are slower."""
+    """Only deterministic operations, where there are any, even if they are slower."""
     save_every: Annotated[PositiveInt, NO_EFFECT] = 200
     """Steps from one `last.pth` to the next."""
     keep_steps: Annotated[tuple[PositiveInt, ...], NO_EFFECT] = ()
     """Steps whose checkpoint is kept as `step-N.pth`, for good."""
     keep_every: Annotated[NonNegativeInt, NO_EFFECT] = 0
-    """Every so many steps a `step-N.pth` is kept, until there are `keep_newest` later ones; 0 = never."""
+    """A `step-N.pth` every N steps, until there are `keep_newest` later ones; 0 = never."""
     keep_newest: Annotated[PositiveInt, NO_EFFECT] = 5
-    """Checkpoints of `keep_every`, and validations with pictures in `previews/`, that a run folder holds."""
+    """Checkpoints of `keep_every`, and validations with images in `previews/`, that a run folder holds."""
     log_megabytes: Annotated[PositiveFloat, NO_EFFECT] = 200.0
     """Most that each of `metrics.jsonl`, `log.txt` and the curves grow to; what is older is dropped."""
     evaluate_every: Annotated[NonNegativeInt, NO_EFFECT] = 200
     """Steps from one validation to the next; 0 = only after the last step."""
     evaluate_scenes: PositiveInt = 4
-    """Scenes that a validation during pre-training looks at."""
+    """Scenes that are validated during pre-training."""
     evaluate_width: PositiveInt = 96
-    """Pixels across a view that is rendered for it: every n-th of the photograph."""
+    """Width in pixels of the views that a validation renders: every n-th pixel of the image."""
     tensorboard: Annotated[bool, NO_EFFECT] = True

@@ -27,7 +27,7 @@ Collate = Callable[[list[Batch]], Batch]
 
 @runtime_checkable
 class SceneSource(Protocol):
-    """A dataset whose items follow from their place alone."""
+    """A dataset whose items are a pure function of index and draw."""
 
     def __len__(self) -> int:
         """Number of scenes."""
@@ -40,7 +40,7 @@ class SceneSource(Protocol):
 
 @dataclass(frozen=True)
 class Datasets:
-    """One or several datasets that take turns."""
+    """One dataset, or several that alternate."""
 
     sources: tuple[SceneSource, ...]
     ratios: tuple[int, ...] = (1,)
@@ -61,7 +61,7 @@ class Datasets:
 
 @dataclass(frozen=True)
 class LoadedBatch:
-    """A batch, and the scenes that others stand in for."""
+    """A batch, and the unreadable scenes that were replaced in it."""
 
     batch: Batch
     bad: tuple[BadScene, ...] = ()
@@ -70,14 +70,14 @@ class LoadedBatch:
 def load_batches(
     datasets: Datasets, collate: Collate, sampler: Sampler, workers: int, max_bad_scenes: int = 0
 ) -> Generator[LoadedBatch, None, None]:
-    """One batch per part. In place of a scene that cannot be read another one is taken.
+    """One batch per micro-batch. A scene that cannot be read is replaced by another one.
 
     Raises:
-        SceneError: a scene, and as many that were to stand in as are allowed, cannot be read.
-        ResourceError: memory does not suffice to prepare a scene.
+        SceneError: a scene cannot be read, nor `max_bad_scenes` replacements.
+        ResourceError: out of memory while preparing a scene.
         WorkerDied: a worker was killed.
     """
-    # More than there are cores only wait for each other, and torch warns of them.
+    # More workers than cores only wait for each other, and torch warns of them.
     workers = min(workers, os.cpu_count() or 1)
     loader = DataLoader(
         _Samples(datasets.sources, max_bad_scenes),
@@ -96,9 +96,9 @@ def load_batches(
 
 
 class _Samples(Dataset[Any]):
-    """The datasets, indexed by place. One set of workers serves them all.
+    """The datasets, indexed by `SampleIndex`. One set of workers serves them all.
 
-    Errors are values here: a loader would raise those of its workers again as their tracebacks.
+    Errors are returned as values: a loader would raise those of its workers as their tracebacks.
     """
 
     def __init__(self, sources: tuple[SceneSource, ...], max_bad_scenes: int) -> None:
@@ -137,7 +137,7 @@ class _Samples(Dataset[Any]):
 
 
 class _CollateOrError:
-    """Collates what could be read; the first error takes the place of the batch."""
+    """Collates the scenes; the first error is returned instead of the batch."""
 
     def __init__(self, collate: Collate) -> None:
         self._collate = collate
@@ -169,7 +169,7 @@ DEATH_PATIENCE = 1.0
 
 
 class WorkerDied(Exception):
-    """A data worker ended before its time."""
+    """A data worker ended early."""
 
     def __init__(self, worker: BaseProcess, n_workers: int) -> None:
         self.pid, self.exit_code, self.n_workers = worker.pid, worker.exitcode or 0, n_workers
@@ -177,7 +177,7 @@ class WorkerDied(Exception):
 
     @property
     def how(self) -> str:
-        """What ended it."""
+        """How it ended."""
         if self.exit_code < 0:
             return f"was killed by {signal.Signals(-self.exit_code).name}"
         return f"ended unexpectedly with status {self.exit_code}"
@@ -197,13 +197,13 @@ class WorkerDied(Exception):
 
 
 def watched(loader: DataLoader[Any]) -> Generator[Any, None, None]:
-    """The items of a loader with workers, whose death is an error of the item that is waited for.
+    """The items of a loader with workers; the death of one is an error of the item that is waited for.
 
     torch raises it in whatever the main thread does when the signal comes: in a save, in a library that
     turns or swallows errors, in the report of another error. And a connection may break before it comes.
 
     Raises:
-        WorkerDied: in place of whatever torch makes of it.
+        WorkerDied: instead of torch's RuntimeError.
     """
     others = set(multiprocessing.active_children())
     items = iter(loader)
@@ -231,7 +231,7 @@ class _Watch:
             self._before = signal.signal(signal.SIGCHLD, self._child_ended)
 
     def end(self) -> None:
-        """The handler of before is back."""
+        """Restores the previous handler."""
         if self._before is not None:
             signal.signal(signal.SIGCHLD, self._before)
 
@@ -254,7 +254,7 @@ class _Watch:
             self._is_waiting = False
 
     def _child_ended(self, number: int, frame: FrameType | None) -> None:
-        """A read of half a message from a dead worker would last for ever."""
+        """Reading half a message of a dead worker would block for ever."""
         if self._is_waiting and os.getpid() == self._process:
             self._raise_if_dead()
 

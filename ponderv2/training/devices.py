@@ -29,12 +29,12 @@ def chosen_device(name: str | torch.device) -> torch.device:
 
 @dataclass(frozen=True)
 class PrecisionInUse:
-    """The one decision that the process group, the log and the result of a run go by."""
+    """The precision that process group, log and result of a run share."""
 
     name: Precision
     """Of encoder and convolutions: 32, or autocast to bf16 or fp16."""
     note: str | None = None
-    """Where that is not what the settings ask for: one sentence."""
+    """One sentence where that differs from the settings."""
     sparse_float32: bool = False
     """Under bf16: sparse convolutions are computed in float32, because spconv has no bfloat16."""
 
@@ -71,7 +71,7 @@ def precision_in_use(config: TrainingConfig, device_type: str) -> PrecisionInUse
 def repeatable(config: TrainingConfig, warn: Callable[[str], None]) -> Iterator[None]:
     """While it is entered, threads and operations are as the settings say; before and after as they were.
 
-    On a CPU an operation that has no deterministic form raises. On a graphics card it is named once in a
+    On a CPU an operation that has no deterministic form raises. On a GPU it is named once in a
     warning and used: there the result may differ in its last bits.
     """
     threads = torch.get_num_threads()
@@ -105,7 +105,7 @@ def _named(show: Callable[..., None], warn: Callable[[str], None]) -> Callable[.
             show(message, *rest, **named)
         elif (first := text.split(".")[0]) not in known:
             known.add(first)
-            warn(f"not the same bits every time: {first}")
+            warn(f"not deterministic: {first}")
 
     return showwarning
 

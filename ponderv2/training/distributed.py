@@ -259,18 +259,18 @@ def _wait_for_start(others: list[Any], started: Any) -> None:
                     raise ResourceError(
                         f"training process {rank} of {len(others) + 1} ended with status {process.exitcode} "
                         "before it could start",
-                        fix="see what it said above; fewer --devices where memory is short",
+                        fix="see its message above; fewer --devices where memory is short",
                     )
 
 
 def _run_other(
     member: Member, work: Callable[..., Any], arguments: tuple[Any, ...], complaints: Any, started: Any
 ) -> None:
-    """A process other than the first: prints nothing, the first one says what was wrong."""
+    """A process other than the first: prints nothing; the first one reports errors."""
     import signal
 
     started.release()
-    # Ctrl-C reaches all processes of a terminal: the first one decides and tells the others.
+    # Ctrl-C reaches all processes of a terminal: the first one decides and informs the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // member.n_processes))
     try:

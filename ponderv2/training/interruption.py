@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGUSR1 ask the run to stop after the step; a second Ctrl-C stops it at once."""
+"""Ctrl-C, SIGTERM and SIGUSR1 stop the run after the current step; a second Ctrl-C stops it at once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Interruption:
 
 
 def stopped(number: int, step: int, saved: str) -> Interrupted:
-    """What to raise once everything is saved: the exit status is 128 + the signal, as shells have it.
+    """The exception to raise once everything is saved; exit status 128 + the signal, as in shells.
 
     130 after Ctrl-C, 143 after SIGTERM, 138 after SIGUSR1.
     """

@@ -16,7 +16,7 @@ from ponderv2.training.validation import Validation
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained, on what, and how it is judged."""
+    """What is trained, on what, and how it is validated."""
 
     kind: str
     """pretext | segmentation."""
@@ -34,14 +34,14 @@ class Job:
     """Fingerprint of the data."""
     classes: Mapping[str, Any] = field(default_factory=dict)
     validation: Validation | None = None
-    """How the model is judged; None where there are no scenes for it."""
+    """None where there are no scenes for it."""
     best_metric: str = ""
     higher_is_better: bool = True
 
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """What a run left behind."""
+    """Outcome of a run."""
 
     folder: Path
     last: Path
@@ -51,10 +51,10 @@ class TrainingOutcome:
     losses: dict[str, float]
     """Of the last step of this call; empty when there was nothing left to do."""
     skipped_steps: int
-    """Steps without finite numbers, or that not even single scenes left enough memory for."""
+    """Steps with a non-finite number, or out of memory even with single scenes."""
     split_steps: int = 0
-    """Steps whose scenes went through the model in smaller parts, as memory ran out."""
+    """Steps with smaller micro-batches than planned, because memory ran out."""
     bad_scenes: tuple[str, ...] = ()
-    """Scenes that could not be read, and that others stood in for."""
+    """Unreadable scenes that were replaced."""
     precision: str = "32"
-    """In which the run computed."""
+    """Of the computation; may differ from the settings."""

@@ -135,7 +135,7 @@ class _Training:
             self._note(self.precision.note)
         before = resume.versions.get("precision") if resume else None
         if before is not None and before != str(self.precision):
-            self._warn(f"the run was begun in precision {before} and continues in {self.precision}")
+            self._warn(f"the run was started in precision {before} and continues in {self.precision}")
 
     def _one_step(self, loaded: Iterator[LoadedBatch]) -> dict[str, float]:
         """Changes the weights once, or not at all on a non-finite number or when out of memory.

@@ -1,4 +1,4 @@
-"""Who works in a run folder: at most one process."""
+"""The lock of a run folder: at most one process trains in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OWNER_FILE = "run.lock.json"
 
 
 class RunLock:
-    """At most one process works in a run folder. Ends with the process, however that ends.
+    """Held by the process that trains in a run folder; released with the process, however that ends.
 
     The system holds the lock and drops it with the process; forked workers do not inherit it. Where the file
     system knows no locks (some of clusters do not), the file itself is the lock, and the message for the next

@@ -48,17 +48,17 @@ class BoundedFile(RotatingFileHandler):
         return f"{self.baseFilename}{OLDER}"
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """What cannot be written ends the run; logging would print it and continue."""
+        """A failed write ends the run; logging would print it and continue."""
         raise
 
     def close(self) -> None:
-        """What could not be written was reported before."""
+        """A failed write was reported before."""
         with contextlib.suppress(OSError):
             super().close()
 
 
 class RunLogger:
-    """Writes what a run does into its folder. Only the first process of a run has one."""
+    """Writes metrics, log and curves of a run. Only the first process of a run has one."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class RunLogger:
                 self._curves.writer.add_scalar(name, value, step)
 
     def picture(self, name: str, pixels: Any, step: int) -> None:
-        """An 8-bit picture [row, column, 3] for TensorBoard."""
+        """An 8-bit image [row, column, 3] for TensorBoard."""
         if self._curves is not None:
             with _reported(self.folder):
                 self._curves.writer.add_image(name, pixels, step, dataformats="HWC")
@@ -161,7 +161,7 @@ class Curves:
         return self._writer
 
     def close(self) -> None:
-        """Flushes; that it cannot must not hide why the run ends."""
+        """Flushes; an error here must not hide why the run ends."""
         self._end_file()
         threading.excepthook = self._report
 
@@ -172,7 +172,7 @@ class Curves:
         self._writer = None
 
     def _without_traceback(self, failure: threading.ExceptHookArgs) -> None:
-        """A full disk ends TensorBoard's thread; the next point raises the same error, which is reported."""
+        """A full disk ends TensorBoard's thread; the next point raises the same error."""
         if not isinstance(failure.exc_value, OSError):
             self._report(failure)
 

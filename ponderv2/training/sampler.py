@@ -18,7 +18,7 @@ class SampleIndex:
     index: int
     """Number of the scene in the dataset."""
     draw: int
-    """How often the dataset was gone through before: another draw, another augmentation."""
+    """Number of the pass (epoch) over the dataset; each pass has other augmentations."""
     dataset: int = 0
     """Number of the dataset, where there are several."""
     slot: int = 0
@@ -29,7 +29,7 @@ class SampleIndex:
 
 @dataclass(frozen=True)
 class Step:
-    """Whose turn a step is."""
+    """Dataset of one step."""
 
     dataset: int
     earlier: int
@@ -38,7 +38,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Datasets that take turns: with ratios 4, 2, 1 four steps, two steps, one step.
+    """Datasets alternate: with ratios 4, 2, 1 four steps of the first, two of the second, one of the third.
 
     As published (Pointcept's multi-dataset loader): every batch comes from one dataset, the same in all
     processes. Steps are absolute and every dataset is an endless stream of permutations; the published loader
@@ -83,7 +83,7 @@ def _permutation(seed: int, draw: int, n_scenes: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class RankShare:
-    """The part of every batch that one process works on, cut into equal pieces."""
+    """The part of every batch that one process trains on, in equal micro-batches."""
 
     batch_size: int
     n_processes: int
@@ -99,15 +99,15 @@ class RankShare:
 
     @property
     def part_size(self) -> int:
-        """Scenes in one part."""
+        """Scenes in one micro-batch."""
         return self.batch_size // (self.n_processes * self.n_parts)
 
     def first_slot(self, part: int) -> int:
-        """Place of the part's first scene in the batch of all processes."""
+        """Slot of the first scene of a micro-batch in the batch of all processes."""
         return (self.rank * self.n_parts + part) * self.part_size
 
     def slots(self, part: int, merged: frozenset[int]) -> list[int]:
-        """Places of the part's scenes in the batch, each with the one that is merged with it."""
+        """Slots of the scenes of a micro-batch, each with the one that is merged with it."""
         first = self.first_slot(part)
         own = range(first, first + self.part_size)
         return [slot for slot in (*own, own.stop) if (slot - 1 if slot in merged else slot) in own]
@@ -127,9 +127,9 @@ def merged_slots(seed: int, step: int, batch_size: int, probability: float) -> f
 
 @dataclass(frozen=True)
 class Sampler:
-    """The stream of parts from one step to another, for a torch DataLoader's `batch_sampler`.
+    """The micro-batches of consecutive steps, for a torch DataLoader's `batch_sampler`.
 
-    A merged scene goes to the part of the scene that it is merged with. A part that is left without scenes
+    A merged scene goes to the micro-batch of the scene that it is merged with. A micro-batch without scenes
     holds one merged scene, of which nothing is used; it is left out where no process has scenes for it.
     """
 
@@ -149,7 +149,7 @@ class Sampler:
             yield from self.parts(step)
 
     def parts(self, step: int) -> list[list[SampleIndex]]:
-        """The scenes of each part of a step, of this process."""
+        """Samples of each micro-batch of a step, of this process."""
         at, merged = self.schedule.at(step), self._merged(step)
         seed, n_scenes = derive_dataset_seed(self.seed, at.dataset), self.schedule.sizes[at.dataset]
 
@@ -162,7 +162,7 @@ class Sampler:
         return [[sample(slot) for slot in slots or [first]] for first, slots in own]
 
     def weights(self, step: int) -> list[float]:
-        """Share of the step's scenes that all processes together have in each part."""
+        """Fraction of the scenes of a step in each micro-batch, all processes together."""
         shares = self._used(self._merged(step))
         return [sum(map(len, slots)) / self.share.batch_size for _, slots in shares]
 
@@ -170,7 +170,7 @@ class Sampler:
         return merged_slots(self.seed, step, self.share.batch_size, self.mix_probability)
 
     def _used(self, merged: frozenset[int]) -> list[tuple[int, list[list[int]]]]:
-        """The parts in which any process has scenes: their numbers, and the slots of every process."""
+        """Micro-batches in which any process has scenes: their numbers, and the slots of every process."""
         ranks = [replace(self.share, rank=rank) for rank in range(self.share.n_processes)]
         found = [(part, [rank.slots(part, merged) for rank in ranks]) for part in range(self.share.n_parts)]
         return [(part, slots) for part, slots in found if any(slots)]

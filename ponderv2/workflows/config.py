@@ -1,4 +1,4 @@
-"""What a preset may say, per command. Composed of the packages' settings; never imports torch."""
+"""The settings of each command, composed of the packages' settings. Never imports torch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from ponderv2.training.config import TrainingConfig
 
 
 class PresetConfig(StrictConfig):
-    """What every preset says about itself."""
+    """What every preset has beside its settings."""
 
     description: Annotated[str, NO_EFFECT] = ""
     """One sentence: what this run does."""
@@ -75,7 +75,7 @@ class PretrainConfig(PresetConfig):
     scenes: Annotated[Path, NO_EFFECT] = Path("data/rooms")
     """Folder of prepared scenes, unless `--data` names another."""
     datasets: tuple[DatasetPartConfig, ...] = ()
-    """Several datasets that take turns, in place of `scenes`; `--data` names the folder that holds theirs."""
+    """Several datasets that alternate, in place of `scenes`; `--data` names the folder that holds theirs."""
     train_split: SplitName = "train"
     val_split: Annotated[SplitName, NO_EFFECT] = "val"
     """Scenes whose held-out views are rendered for validation."""
@@ -109,14 +109,14 @@ class FinetuneConfig(PresetConfig):
     """Folder of prepared scenes with labels, unless `--data` names another. Where neither is given: the one
     that the checkpoint was trained on."""
     datasets: tuple[DatasetPartConfig, ...] = ()
-    """Several datasets that take turns, in place of `scenes`; `--data` names the folder that holds theirs."""
+    """Several datasets that alternate, in place of `scenes`; `--data` names the folder that holds theirs."""
     train_split: SplitName = "train"
     val_split: Annotated[SplitName, NO_EFFECT] = "val"
     seed: NonNegativeInt = 0
     """Of the new weights, the order of the scenes and the augmentations."""
     data: LabelledDataConfig = LabelledDataConfig()
     model: TaskModelConfig = SegmentationModelConfig()
-    """What is learned, by its `kind`: segmentation or instances."""
+    """The task, by its `kind`: segmentation or instances."""
     training: TrainingConfig = TrainingConfig()
 
     @property
@@ -158,12 +158,12 @@ class RenderConfig(PresetConfig):
     chunk: PositiveInt = 4096
     """Rays rendered at once. Halved by itself when memory runs out."""
     side_by_side: bool = False
-    """Also write the rendered picture beside the real frame."""
+    """Also write the rendered image beside the real frame."""
     video: Literal["none", "mp4", "gif"] = "none"
     frames_per_second: PositiveInt | None = None
-    """Of the video; by default what the file of the cameras says, else 15."""
+    """Of the video; by default that of the camera file, else 15."""
     depth_range: tuple[NonNegativeFloat, PositiveFloat] | None = None
-    """Metres that the colours of depth pictures span; by default the range of the scene."""
+    """Metres that the colours of depth images span; by default the range of the scene."""
     refine: RefineConfig = RefineConfig()
     """Fit the scene's own frames first; those that are held out stay unseen."""
     device: str = "auto"
@@ -187,7 +187,7 @@ class ReconstructConfig(PresetConfig):
     crop_margin: NonNegativeFloat = 0.10
     """Metres from the scene's points within which surface is kept."""
     min_component_faces: NonNegativeInt = 100
-    """Smaller separate pieces of surface are dropped."""
+    """Smaller connected components are dropped."""
     color: bool = True
     """Colour per vertex."""
     threshold: PositiveFloat = 0.05

@@ -1,4 +1,4 @@
-"""The datasets of a run: where they lie, what is in them, and how they take turns."""
+"""The datasets of a run: their folders, scenes and validation."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def open_parts(parts: tuple[Part[Data], ...], seed: int) -> tuple[OpenPart[Data]
 
 
 def check_known(condition: str, root: Path, conditions: tuple[str, ...]) -> None:
-    """Raises PresetError where a model that tells datasets apart does not know one."""
+    """Raises PresetError where a model with dataset prompts does not know a dataset."""
     if conditions and condition not in conditions:
         raise PresetError(
             f"{root} holds scenes of '{condition}', the model knows the datasets: {', '.join(conditions)}",
@@ -104,7 +104,7 @@ def check_known(condition: str, root: Path, conditions: tuple[str, ...]) -> None
 
 
 def fingerprints(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Tells whether two runs saw the same scenes, from the fingerprint of each dataset."""
+    """Equal for two runs on the same scenes; from the fingerprint of each dataset."""
     return each[0] if len(each) == 1 else {"name": "+".join(one["name"] for one in each), "datasets": each}
 
 
@@ -131,7 +131,7 @@ class JointValidation:
             if number < len(one):
                 return one.measure(number, step, logger)
             number -= len(one)
-        raise IndexError("there are not so many scenes")
+        raise IndexError(f"only {len(self)} scenes")
 
     def metrics(self, results: Sequence[Any]) -> dict[str, float]:
         """Those of one dataset as they are; of several the means, then each as `metric/dataset`."""

@@ -1,4 +1,4 @@
-"""Prepared scenes -> pre-trained encoder: train by rendering, validate on photographs that were held out."""
+"""Prepared scenes -> pre-trained encoder: train by rendering, validate on held-out images."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ from ponderv2.workflows.training_runs import (
     seeded_weights,
 )
 
-LOOKED_AT = 8
-"""Scenes of a dataset that are read before training, to say what their views lack."""
+SCENES_INSPECTED = 8
+"""Scenes of a dataset that are read before training, to report views without colour."""
 
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """What a pre-training run left behind."""
+    """Outcome of a pre-training run."""
 
     checkpoint: Path
     """The best by PSNR of held-out views (by depth_l1 where they have no colour), or the last where nothing
@@ -64,11 +64,11 @@ class PretrainResult:
     """Of the pixels of the last step, decibel."""
     skipped_steps: int = 0
     split_steps: int = 0
-    """Steps that were done in smaller parts, as memory ran out."""
+    """Steps with smaller micro-batches than planned, because memory ran out."""
     bad_scenes: tuple[str, ...] = ()
-    """Scenes that could not be read, and that others stood in for."""
+    """Unreadable scenes that were replaced."""
     precision: str = "32"
-    """In which the run computed: where the device is no good at that of the settings, another one."""
+    """Of the computation; differs from the settings where the device does not support that."""
     seconds: float = 0.0
 
 
@@ -83,7 +83,7 @@ def run(
     nodes: int = 1,
     report: Reporter | None = None,
 ) -> PretrainResult:
-    """Trains an encoder and a renderer on the scenes' photographs, into `out/name`.
+    """Trains an encoder and a renderer on the images of the scenes, into `out/name`.
 
     `scenes` replaces the folder that the settings name; of several datasets, the one that holds theirs.
     `devices`: processes on this machine. No file with labels is opened unless the model renders classes.
@@ -155,11 +155,11 @@ def make_job(request: RunRequest, resumed: bool) -> Job:
 
 
 def _views_without_color(part: OpenPart[PretrainDataConfig]) -> tuple[str, ...]:
-    """What to know of views that have depth alone, from a few scenes spread over a dataset.
+    """A warning about views with depth alone, from a few scenes spread over a dataset.
 
     A scene that cannot be read is none of them: training replaces it, and reports it.
     """
-    names = part.names[:: max(len(part.names) // LOOKED_AT, 1)][:LOOKED_AT]
+    names = part.names[:: max(len(part.names) // SCENES_INSPECTED, 1)][:SCENES_INSPECTED]
     scenes: list[Scene] = []
     for name in names:
         with contextlib.suppress(SceneError):
@@ -171,7 +171,7 @@ def _views_without_color(part: OpenPart[PretrainDataConfig]) -> tuple[str, ...]:
     rest = "there is no colour loss" if without == len(frames) else "the colour loss is that of the others"
     return (
         f"{part.store.root}: {without} of {len(frames)} views in {len(scenes)} scenes have depth alone: they "
-        f"are compared with their depth, and {rest}",
+        f"have a depth loss only, and {rest}",
     )
 
 
@@ -196,7 +196,7 @@ def _check_targets(semantic: SemanticTargetConfig, one: OpenPart[PretrainDataCon
     first = store.read(one.names[0], one.part.train_split)
     if first.frames and all(frame.semantic_path is None for frame in first.frames):
         raise SceneError(
-            f"the photographs of scene '{first.name}' have no labels, and the model renders classes",
+            f"the images of scene '{first.name}' have no labels, and the model renders classes",
             fix="--preset indoor, which needs no labels",
         )
     rows = None

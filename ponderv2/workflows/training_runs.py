@@ -34,7 +34,7 @@ RunConfig = PretrainConfig | FinetuneConfig
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What a command asked for."""
+    """Arguments of a training command."""
 
     config: RunConfig
     folder: Path
@@ -45,7 +45,7 @@ class RunRequest:
     nodes: int = 1
 
 
-NOT_ONE_RUN = "the result is not that of one run"
+NOT_ONE_RUN = "results will not match an uninterrupted run"
 
 MakeJob = Callable[[RunRequest, bool], Job]
 """Builds model, data and validation; the flag says that weights will come from the run's own checkpoint."""
@@ -68,7 +68,7 @@ def run_folder(out: Path, name: str) -> Path:
 
 
 def fingerprint(store: SceneFolders, split: str, names: tuple[str, ...]) -> dict[str, Any]:
-    """Tells whether two runs saw the same scenes."""
+    """Equal for two runs on the same scenes."""
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
     return {"name": store.info.name, "split": split, "n_scenes": len(names), "digest": digest}
 
@@ -81,7 +81,7 @@ def seeded_weights(seed: int) -> torch.Generator:
 def _train_as_member(
     member: Member, request: RunRequest, make_job: MakeJob, report: Reporter | None
 ) -> TrainingOutcome:
-    """What each process does."""
+    """Runs in each process."""
     report = report or SilentReporter()
     config, folder = request.config, request.folder
     fabric = make_fabric(config.training, member, request.devices, request.nodes)
@@ -122,9 +122,9 @@ def _prepared(
             )
         job = make_job(request, found is not None)
         made.append((job, found))
-        n_judged = 0 if job.validation is None else len(job.validation)
+        n_validated = 0 if job.validation is None else len(job.validation)
         step = found.checkpoint.step if found else 0
-        return {"checkpoint": step, "training scenes": job.data, "validation scenes": n_judged}
+        return {"checkpoint": step, "training scenes": job.data, "validation scenes": n_validated}
 
     _refuse_differences(run_in_all(prepare), ranks)
     job, found = made[0]
@@ -169,20 +169,20 @@ def _stored(request: RunRequest, checkpoints: CheckpointManager, report: Reporte
     threads, before = str(torch.get_num_threads()), found.checkpoint.versions.get("threads")
     if before is not None and before != threads:
         report.note(
-            f"the run was begun with {before} CPU threads and goes on with {threads}: sums differ in "
-            f"their last bits (--set training.threads={before} goes on with the same)"
+            f"the run was started with {before} CPU threads and continues with {threads}: sums differ in "
+            f"their last bits (--set training.threads={before} keeps the number)"
         )
     report.note(f"continuing {request.folder} after step {found.checkpoint.step}")
     return found
 
 
 def _scenes_differ(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Two fingerprints, in words."""
+    """Two fingerprints, as text."""
     counts = [
         sum(one["n_scenes"] for one in data.get("datasets", [data]) if "n_scenes" in one)
         for data in (before, now)
     ]
-    return f"the run was begun with other training scenes ({counts[0]}, now {counts[1]})"
+    return f"the run was started with other training scenes ({counts[0]}, now {counts[1]})"
 
 
 def _check_batch(training: TrainingConfig, n_processes: int) -> None:

@@ -1,4 +1,4 @@
-"""One command runs the benchmarks and tells the ratios that they found."""
+"""One command runs the benchmarks and reports their ratios."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def prepare(source: Path, out: Path, *words: object) -> Any:
 
 
 def refused(result: Any, *named: object) -> str:
-    """What was said: status 2, one error that names these, one line on what to do, no traceback."""
+    """The message: status 2, one error that names these, one line on what to do, no traceback."""
     text = result.stderr
     lines = text.splitlines()
     errors = [line for line in lines if line.startswith("error:")]

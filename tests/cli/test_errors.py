@@ -1,4 +1,4 @@
-"""Mistakes of users and of ours: what is said, and the exit status."""
+"""Mistakes of users and internal errors: the message and the exit status."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_a_long_list_of_files_is_shown_by_its_ends(capsys):
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes of other systems")
 @pytest.mark.parametrize("words", [["presets"], ["--help"], ["pretrain", "--help"]])
 def test_a_reader_that_leaves_is_no_error(words: list[str]):
-    """`ponder presets | head`: the rest goes nowhere, and nothing is said about it."""
+    """`ponder presets | head`: the rest is dropped, without a message."""
     code = f"import sys; from ponder_cli.app import main; sys.stdin.read(1); main({words})"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     child = subprocess.Popen([sys.executable, "-c", code], text=True, **pipes)

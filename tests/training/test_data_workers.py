@@ -87,9 +87,9 @@ def test_half_an_item_is_not_waited_for() -> None:
 def test_what_ended_it_and_what_to_do_is_told(trouble: str, how: str, fix: str) -> None:
     with _items(trouble) as items, pytest.raises(WorkerDied, match=how) as caught:
         list(items)
-    told = caught.value.explained(step=6)
-    assert "one of 2 data workers" in str(told) and "step 7" in str(told)
-    assert told.fix and fix in told.fix
+    error = caught.value.explained(step=6)
+    assert "one of 2 data workers" in str(error) and "step 7" in str(error)
+    assert error.fix and fix in error.fix
 
 
 def test_an_error_of_the_dataset_stays_what_it_is() -> None:

@@ -88,7 +88,7 @@ def test_a_run_that_continues_in_another_precision_says_so(tmp_path: Path) -> No
     heard = Heard()
     resume = load_checkpoint(outcome.last)
     loop.train(second, make_fabric(second.training, Member(), 1), heard, resume)
-    assert heard.warned == ["the run was begun in precision bf16 and continues in 32"]
+    assert heard.warned == ["the run was started in precision bf16 and continues in 32"]
 
 
 @pytest.mark.parametrize("preset", [*shipped_presets("pretrain"), *shipped_presets("finetune")], ids=str)

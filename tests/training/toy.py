@@ -176,8 +176,8 @@ def run_toy(job: Job, resume: bool = False, member: Member | None = None) -> Tra
 
 
 def _stored(folder: Path) -> Checkpoint | None:
-    shelf = CheckpointManager(folder / "checkpoints")
-    return None if shelf.is_empty() else shelf.newest().checkpoint
+    manager = CheckpointManager(folder / "checkpoints")
+    return None if manager.is_empty() else manager.newest().checkpoint
 
 
 def train_together(member: Member, folder: Path, settings: dict[str, object], first: object = None) -> None:

@@ -78,7 +78,9 @@ def test_other_scenes_in_a_resumed_run_are_said(tmp_path: Path) -> None:
     longest = pretrain_config(steps=8, evaluate_every=0)
     pretrain.run(longest, scenes=tmp_path / "moved", out=tmp_path, name="run", resume=True, report=other)
     assert [text.split()[0] for text in same.warned] == ["training.steps"]
-    assert "other training scenes (2, now 1): the result is not that of one run" in "".join(other.warned)
+    assert "other training scenes (2, now 1): results will not match an uninterrupted run" in "".join(
+        other.warned
+    )
 
 
 def _as_rank(rank: int, port: int, request: RunRequest) -> int:

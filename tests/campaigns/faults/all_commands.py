@@ -21,7 +21,7 @@ FORBIDDEN = (
 
 
 def main() -> None:
-    """Run all commands, print what became of them."""
+    """Run all commands, print their outcomes."""
     folder = Path(sys.argv[1])
     deeds: list[str] = []
 

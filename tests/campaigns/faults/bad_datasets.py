@@ -44,14 +44,14 @@ class Dataset:
     scene: Callable[[int], Files]
     """Its files, by their path."""
     others: Callable[[int], Files]
-    """What belongs to no scene, for so many scenes."""
+    """Files that belong to no scene, for N scenes."""
     parts: dict[str, str]
     """Patterns of the files that are damaged together."""
     source: Callable[[Path], Any]
     zipped: bool = False
     """Files are members of archives, where no folder can be."""
     noted: dict[str, str] = field(default_factory=dict)
-    """Damages that may be meant, such as a scene without photographs, and what is noted then."""
+    """Damages that may be meant, such as a scene without images, and the notes about them."""
     invisible: tuple[str, ...] = ()
     """Damages that leave a sound scene of another kind; not made."""
 
@@ -207,7 +207,7 @@ def prepared(root: Path, out: Path, dataset: Dataset, heard: Heard) -> prepare.P
 
 
 def unnamed(result: prepare.PrepareResult, done: dict[str, str], dataset: Dataset, heard: Heard) -> list[str]:
-    """Damages of which nothing is said, and the sound scene where it is not prepared."""
+    """Damages without a message, and the sound scene where it is not prepared."""
     said = {one.name: one for one in result.scenes}
     general = (*heard.noted, *heard.warned)
     silent = [] if said[dataset.name(0)].status == "done" else ["the sound scene"]

@@ -220,7 +220,7 @@ def resumed_from_previous(folder: Path) -> Outcome:
         "R5",
         "--resume with a damaged last.pth",
         1,
-        "went on from previous.pth, which is named",
+        "continued from previous.pth, which is named",
         int(not ok),
         "falls back",
     )

@@ -70,7 +70,7 @@ def long_run(folder: Path, steps: int) -> Outcome:
 def _memory(pid: int) -> float:
     """Resident bytes of its own and shared with its worker; not the pages of the program's files.
 
-    Those are counted when they are first touched, which goes on for long in a process that was forked.
+    Those are counted when they are first touched, which lasts long in a process that was forked.
     """
     text = Path(f"/proc/{pid}/status").read_text()
     return sum(1024.0 * int(text.split(f"{name}:")[1].split()[0]) for name in ("RssAnon", "RssShmem"))

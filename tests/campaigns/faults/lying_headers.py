@@ -28,7 +28,7 @@ _SENS_COUNT = 4 + 8 + 4 + 64 * 4 + 8 + 16 + 4
 
 @dataclass(frozen=True)
 class Cost:
-    """What became of one file."""
+    """Outcome of one file."""
 
     case: str
     refused: bool
@@ -59,7 +59,7 @@ def _npz(data: bytes) -> bytes:
 
 
 def _torch_of(numel: int, new: bool = True) -> bytes:
-    """A file of torch whose one tensor is said to be larger than it is."""
+    """A file of torch whose header claims a larger tensor than it holds."""
     import torch
 
     target = io.BytesIO()

@@ -110,7 +110,7 @@ def never_enough(folder: Path) -> Outcome:
     before = {name: value.clone() for name, value in job.model.state_dict().items()}
     try:
         run_toy(job)
-        message = "it went on"
+        message = "it continued"
     except ResourceError as error:
         message = f"{error.message} | {error.fix}"
     ok = "out of memory" in message and "data.voxel.size=0.03" in message

@@ -109,7 +109,7 @@ def bad_always(folder: Path, place: str, n_processes: int = 1) -> Outcome:
     if n_processes == 1:
         try:
             run_toy(_job(folder, place, True, **settings))
-            said = ["it went on"]
+            said = ["it continued"]
         except TrainingError as error:
             said = [error.message]
     else:

@@ -70,7 +70,7 @@ def to_the_end(child: subprocess.Popen[str]) -> tuple[float, int]:
 
 
 def kill_at(child: subprocess.Popen[str], folder: Path, n_files: int) -> int:
-    """Waits until a folder has so many files, kills, and returns the exit status: -9, or 0 if it was done."""
+    """Waits until a folder has N files, kills, and returns the exit status: -9, or 0 if it was done."""
     while child.poll() is None:
         if sum(len(files) for _, _, files in os.walk(folder)) >= n_files:
             child.kill()

@@ -42,7 +42,7 @@ def preset(path: Path, command: str, **training: Any) -> Path:
 
 
 def words(command: str, file: Path, scenes: Path, out: Path, name: str, *more: object) -> list[object]:
-    """The command line of a run; the same line starts it and goes on with it."""
+    """The command line of a run; the same line starts and continues it."""
     scratch = ["--scratch"] if command == "finetune" else []
     run = ["--preset", file, "--data", scenes, "--out", out, "--name", name, "--resume"]
     return [command, *scratch, *run, *more]

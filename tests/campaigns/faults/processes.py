@@ -93,7 +93,7 @@ def rank_ends(folder: Path, number: int, victim: int) -> Outcome:
 
 
 def restarted(folder: Path, n_kills: int, command: bool = False) -> Outcome:
-    """torchrun --max-restarts: the killed rank's run goes on in the same job, to the end.
+    """torchrun --max-restarts: the run of a killed rank continues in the same job, to the end.
 
     With `command` by torchrun as a program, which imports everything anew for each rank; else by the launcher
     inside it, which forks.

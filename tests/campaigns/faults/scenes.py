@@ -40,7 +40,7 @@ def _line(folder: Path, file: Path, scenes: Path, name: str, *more: object) -> l
 
 
 def damaged_in_an_epoch(folder: Path, kind: str) -> Outcome:
-    """One of four scenes breaks after three steps. The run goes on, and lists it."""
+    """One of four scenes breaks after three steps. The run continues and lists it."""
     scenes = store(folder / "scenes", 4)
     file = preset(folder / "tiny.yaml", "pretrain", steps=20, save_every=3, evaluate_every=0)
     child = ponder(folder / "log", *_line(folder, file, scenes, "run"))
@@ -56,7 +56,7 @@ def damaged_in_an_epoch(folder: Path, kind: str) -> Outcome:
     )
     said = "another scene stood in, the run ended as planned, the scene is named and listed with the reason"
     return Outcome(
-        "scene", f"damaged ({kind}) in the middle of an epoch", 1, said, int(not ok), "the run goes on"
+        "scene", f"damaged ({kind}) in the middle of an epoch", 1, said, int(not ok), "the run continues"
     )
 
 

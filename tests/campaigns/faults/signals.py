@@ -42,8 +42,8 @@ def signalled(folder: Path, n_signals: int, seed: int = 0, command: str = "pretr
             slowest = max(slowest, time.monotonic() - begun)
             sent += 1
             saved = CheckpointManager(place / "checkpoints").newest().checkpoint.step
-            told = "--resume" in child.said and f"after step {saved}" in child.said
-            lost += not (status == STATUS[number] and told and saved == step_of(place) < steps)
+            reported = "--resume" in child.said and f"after step {saved}" in child.said
+            lost += not (status == STATUS[number] and reported and saved == step_of(place) < steps)
         last = ponder(folder / "log", *words(command, file, scenes, folder, name))
         assert last.wait() == 0, last.said
         lost += bool(differences(folder / name, folder / "truth"))

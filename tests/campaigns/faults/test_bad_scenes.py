@@ -45,7 +45,7 @@ def test_twenty_kinds_of_damage_are_named_and_the_sound_recording_is_prepared(tm
 
 
 def check_outcome(result: prepare.PrepareResult, broken: list[str]) -> list[str]:
-    """Broken recordings of which nothing is said."""
+    """Broken recordings without a message."""
     said = {one.name: one for one in result.scenes}
     assert said["sound"].status == "done"
     left_out = " ".join(result.warnings)

@@ -2,7 +2,7 @@
 
     python -m tests.campaigns.fuzz                         every target, 30,000 inputs each
     python -m tests.campaigns.fuzz sens ply --inputs 5000  some of them
-    python -m tests.campaigns.fuzz --seconds 60            at most so long per target and engine
+    python -m tests.campaigns.fuzz --seconds 60            time limit per target and engine
     python -m tests.campaigns.fuzz --json FILE             the table as a file
 
 Each target runs in a process of its own with a limit of memory (64 MiB and twice the input beyond what it
@@ -33,7 +33,7 @@ SILENCE = 300.0
 """The same in seconds of the clock, for a process that waits for ever."""
 MOST_DEATHS = 5
 GUIDED_SHARE = 3
-"""One input of so many is left to the guided engine, which is slower."""
+"""One input of N is left to the guided engine, which is slower."""
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""One target in this process: reads damaged inputs until told to stop, and keeps what goes wrong.
+"""One target in this process: reads damaged inputs until it is stopped, and keeps the failures.
 
 python -m tests.campaigns.fuzz.campaign TARGET --inputs N --seconds S --engine guided --out FOLDER
 """

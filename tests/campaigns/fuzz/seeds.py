@@ -298,7 +298,7 @@ def structured3d() -> list[bytes]:
 
 
 def pickled() -> list[bytes]:
-    """Scenes and photographs as PonderV2 and Pointcept pickle them."""
+    """Scenes and images as PonderV2 and Pointcept pickle them."""
     import torch
 
     rng = _rng()
