@@ -30,7 +30,7 @@ from benchmarks.prepare_readers import ANGLES, SIZE, lens, pose, views
 from benchmarks.voxel_sampling import published_train
 from ponderv2.data.config import PretrainDataConfig
 from ponderv2.data.datasets import PretrainDataset
-from ponderv2.scenes.batch import collate
+from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.prepared import DecodedFrame, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
@@ -91,7 +91,7 @@ def ours(store: SceneStore, n_samples: int, workers: int) -> Iterable[object]:
     )
     datasets = Datasets.of(PretrainDataset(store, "train", config))
     sampler = Sampler(datasets.schedule, 0, RankShare(1, 1, 0), 0, n_samples)
-    return load_batches(datasets, collate, sampler, workers)
+    return load_batches(datasets, Batch.collate, sampler, workers)
 
 
 def processor_seconds() -> float:

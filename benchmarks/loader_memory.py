@@ -26,7 +26,7 @@ import torch
 from ponderv2.data.config import LabelledDataConfig, PretrainDataConfig
 from ponderv2.data.datasets import LabelledDataset, PretrainDataset
 from ponderv2.data.scene_folder import open_folder
-from ponderv2.scenes.batch import collate
+from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
@@ -106,7 +106,7 @@ def curve(root: Path, task: str, n_samples: int, workers: int) -> dict[str, Any]
     if task == "pretrain":
         settings = PretrainDataConfig.model_validate({**shared, "views": {"n_views": 2, "n_pixels": 64}})
         data: PretrainDataset | LabelledDataset = PretrainDataset(store, split, settings)
-        gather = collate
+        gather = Batch.collate
     else:
         data = LabelledDataset(store, split, LabelledDataConfig.model_validate(shared))
         gather = data.collate

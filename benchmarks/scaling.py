@@ -42,7 +42,7 @@ from ponderv2.models.pretext import PretextModel
 from ponderv2.renderer.losses import eikonal_loss
 from ponderv2.renderer.renderer import Renderer
 from ponderv2.renderer.sampling import draw_noise
-from ponderv2.scenes.batch import collate
+from ponderv2.scenes.batch import Batch
 from ponderv2.workflows.config import PretrainConfig
 from tests.scenes.photographed_room import write_store
 
@@ -93,7 +93,7 @@ def scenes_step(_: str, n_scenes: int) -> Callable[[], Any]:
     with tempfile.TemporaryDirectory() as name:
         write_store(Path(name), n_scenes=1, n_points=20_000, splits=("train",))
         room = PretrainDataset(open_folder(Path(name)), "train", finer(config).data)
-        batch = collate([room.sample(0, draw) for draw in range(n_scenes)])
+        batch = Batch.collate([room.sample(0, draw) for draw in range(n_scenes)])
     model = PretextModel(config.model)
     return lambda: model(batch, torch.Generator().manual_seed(0)).losses.total().backward()
 

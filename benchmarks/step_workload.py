@@ -13,7 +13,7 @@ from ponderv2.data.config import CentreShiftConfig
 from ponderv2.data.datasets import PretrainDataset
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.models.pretext import PretextModel
-from ponderv2.scenes.batch import Batch, collate
+from ponderv2.scenes.batch import Batch
 from ponderv2.synthetic.config import SyntheticConfig
 from ponderv2.workflows import prepare
 from ponderv2.workflows.config import PrepareConfig, PretrainConfig
@@ -46,7 +46,7 @@ def make_batch(settings: PretrainConfig, cache: Path) -> Batch:
     prepare.run(PrepareConfig(source=source, out=cache, workers=1, check_space=False))
     data = settings.data.model_copy(update={"label_field": "segment"})
     rooms = PretrainDataset(open_folder(cache), "train", data, with_labels=True)
-    return collate([_as_scannet(_cropped(rooms.sample(index, 0))) for index in ROOMS])
+    return Batch.collate([_as_scannet(_cropped(rooms.sample(index, 0))) for index in ROOMS])
 
 
 def make_model(settings: PretrainConfig) -> PretextModel:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ponderv2.data.voxelise import voxelise
 from ponderv2.geometry.cameras import unproject
 from ponderv2.geometry.transforms import transform_points
-from ponderv2.scenes.batch import Batch, PixelBatch, collate
+from ponderv2.scenes.batch import Batch, PixelBatch
 from ponderv2.scenes.scene import Scene
 from ponderv2.store.store import SceneStore
 
@@ -199,7 +199,7 @@ def _pixels(room: Room, chosen: Tensor) -> PixelBatch:
 
 def training_batch(pieces: list[Batch], device: str) -> Batch:
     """Several pieces as one batch on a device."""
-    return on_device(collate(pieces), device)
+    return on_device(Batch.collate(pieces), device)
 
 
 def on_device(batch: Batch, device: str) -> Batch:

@@ -130,12 +130,4 @@ def batch_of_block(batch: Batch, block: Block, alignment: int) -> Batch:
     a network that halves the resolution groups them as it would in the whole cloud."""
     cells = batch.grid_coord[block.seen]
     origin = cells.amin(dim=0).div(alignment, rounding_mode="floor") * alignment
-    return replace(
-        batch,
-        coord=batch.coord[block.seen],
-        grid_coord=cells - origin,
-        feature=batch.feature[block.seen],
-        segment=batch.segment[block.seen],
-        instance=batch.instance[block.seen],
-        offset=torch.tensor([len(block.seen)]),
-    )
+    return replace(batch.take(block.seen), grid_coord=cells - origin)

@@ -20,7 +20,7 @@ from ponderv2.data.views import FrameDecoder, SampledPixels, sample_pixels, surf
 from ponderv2.errors import SceneError
 from ponderv2.io.lru_cache import LruCache
 from ponderv2.randomness import make_generator
-from ponderv2.scenes.batch import Batch, MixingCollate, collate
+from ponderv2.scenes.batch import Batch, MixingCollate
 from ponderv2.scenes.folders import SceneFolders
 from ponderv2.scenes.reader import FrameChoice
 from ponderv2.scenes.scene import Frame, Scene
@@ -145,7 +145,7 @@ class PretrainDataset(_Scenes):
         self.labelled = frozenset(budget_scenes(self.names, config.budget)) if with_labels else frozenset()
         self.decode = FrameDecoder(config.cache_megabytes / 2)
 
-    collate = staticmethod(collate)
+    collate = staticmethod(Batch.collate)
 
     def scene(self, index: int) -> Scene:
         """A scene with the labels that the budget leaves; where points are counted, photographs have none."""

@@ -20,7 +20,6 @@ from ponderv2.errors import CheckpointError, ResourceError, SceneError, is_out_o
 from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.origin import far_groups
 from ponderv2.scenes.scene import PointCloud, Scene
-from ponderv2.training.distributed import to_device
 
 BYTES_PER_VOXEL = 8000
 """Memory that a voxel needs in the full-size encoder, with a reserve: 5400 to 5900 were measured."""
@@ -170,7 +169,7 @@ def _in_blocks(
         block = waiting[-1]
         part = batch if len(block.seen) == len(batch.grid_coord) else batch_of_block(batch, block, alignment)
         try:
-            feature = model.encode(to_device(part, device)).float().cpu()
+            feature = model.encode(part.to(device)).float().cpu()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise

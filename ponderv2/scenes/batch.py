@@ -1,14 +1,20 @@
-"""What one training step receives: the points of several scenes and the pixels to be rendered."""
+"""What one training step receives: scenes, collated. Points, pixels to be rendered, images and boxes.
+
+Every field declares its axis (`scenes/collation.py`), and the methods of `Batch` treat all of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
+
+from ponderv2.geometry.boxes import Boxes
+from ponderv2.scenes.collation import PART, SHARED, along, collate, cut, take, to_device
 
 _NOT_GIVEN: Any = None
 
@@ -17,21 +23,21 @@ _NOT_GIVEN: Any = None
 class PixelBatch:
     """The pixels to be rendered, views and scenes as one flat set (scene-major, then view, then pixel)."""
 
-    intrinsics: Float[Tensor, "view 3 3"]
-    world_to_camera: Float[Tensor, "view 4 4"]
-    view_scene: Int[Tensor, " view"]
+    intrinsics: Float[Tensor, "view 3 3"] = field(metadata=along("view"))
+    world_to_camera: Float[Tensor, "view 4 4"] = field(metadata=along("view"))
+    view_scene: Int[Tensor, " view"] = field(metadata=along("view", index_of="scene"))
     """Scene of the batch that each view shows."""
-    view: Int[Tensor, " ray"]
+    view: Int[Tensor, " ray"] = field(metadata=along("ray", index_of="view"))
     """View of each pixel."""
-    pixel: Float[Tensor, "ray 2"]
+    pixel: Float[Tensor, "ray 2"] = field(metadata=along("ray"))
     """Column and row; pixel centres are integers."""
-    color: Float[Tensor, "ray 3"]
+    color: Float[Tensor, "ray 3"] = field(metadata=along("ray"))
     """0..1."""
-    depth: Float[Tensor, " ray"]
+    depth: Float[Tensor, " ray"] = field(metadata=along("ray"))
     """Along the optical axis, metres; 0 = no measurement."""
-    label: Int[Tensor, " ray"]
+    label: Int[Tensor, " ray"] = field(metadata=along("ray"))
     """Class, -1 = unlabelled or unknown."""
-    colored: Bool[Tensor, " ray"] = _NOT_GIVEN
+    colored: Bool[Tensor, " ray"] = field(default=_NOT_GIVEN, metadata=along("ray"))
     """Whether a colour was recorded (also when left out); the others have depth alone."""
 
     def __post_init__(self) -> None:
@@ -40,110 +46,142 @@ class PixelBatch:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Points of several scenes, concatenated, voxelised to one point a voxel."""
+class ImageBatch:
+    """Whole images for an image encoder, views and scenes as one flat set (scene-major); all of one size."""
 
-    coord: Float[Tensor, "point 3"]
+    image: Float[Tensor, "view 3 row column"] = field(metadata=along("view"))
+    """Colour, 0..1."""
+    intrinsics: Float[Tensor, "view 3 3"] = field(metadata=along("view"))
+    """Of these pixels, whose centres are at integers."""
+    world_to_camera: Float[Tensor, "view 4 4"] = field(metadata=along("view"))
+    view_scene: Int[Tensor, " view"] = field(metadata=along("view", index_of="scene"))
+    """Scene of the batch that each view shows."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Several scenes, concatenated; their points voxelised to one point a voxel.
+
+    A scene may have no points, and a batch no pixels, images or boxes.
+    """
+
+    coord: Float[Tensor, "point 3"] = field(metadata=along("point"))
     """Scene units (metres, unless the scene was scaled)."""
-    grid_coord: Int[Tensor, "point 3"]
+    grid_coord: Int[Tensor, "point 3"] = field(metadata=along("point"))
     """Voxel index (x, y, z), minimum 0 in each scene before cropping."""
-    feature: Float[Tensor, "point channel"]
-    """What the encoder sees: colour / 127.5 - 1, then normal, in the published order."""
-    offset: Int[Tensor, " scene"]
+    feature: Float[Tensor, "point channel"] = field(metadata=along("point"))
+    """What a point encoder sees: colour / 127.5 - 1, then normal, in the published order."""
+    offset: Int[Tensor, " scene"] = field(metadata=along("scene", ends_of="point"))
     """Exclusive ends of the scenes."""
-    segment: Int[Tensor, " point"]
+    segment: Int[Tensor, " point"] = field(metadata=along("point"))
     """Class, -1 = ignore."""
-    units_per_metre: Float[Tensor, " scene"]
-    condition: str
+    units_per_metre: Float[Tensor, " scene"] = field(metadata=along("scene"))
+    condition: str = field(metadata=SHARED)
     """Name of the dataset that the scenes come from."""
-    names: tuple[str, ...]
-    pixels: PixelBatch | None = None
-    origin: Float[Tensor, "scene 3"] | None = None
+    names: tuple[str, ...] = field(metadata=along("scene"))
+    pixels: PixelBatch | None = field(default=None, metadata=PART)
+    origin: Float[Tensor, "scene 3"] | None = field(default=None, metadata=along("scene", or_none=True))
     """Corner of voxel (0, 0, 0) of each scene, in the frame and units of `coord`, in double precision. None:
     not known; such scenes cannot be merged."""
-    slots: tuple[tuple[int, ...], ...] | None = None
+    slots: tuple[tuple[int, ...], ...] | None = field(default=None, metadata=along("scene", or_none=True))
     """Positions of each scene in the batch of the step, all processes together; several where scenes were
     merged. None: in order, each process with equally many."""
     is_merged: bool = False
     """Whether this single scene is to be merged with the one before it (Mix3D)."""
-    instance: Int[Tensor, " point"] = _NOT_GIVEN
+    instance: Int[Tensor, " point"] = field(default=_NOT_GIVEN, metadata=along("point", distinct=True))
     """Object that the point is part of, -1 = none (also when left out); scenes of a batch share no number."""
+    fields: Mapping[str, Shaped[Tensor, "point ..."]] = field(default_factory=dict, metadata=along("point"))
+    """What else the data set has of each point: intensity, time, ring."""
+    images: ImageBatch | None = field(default=None, metadata=PART)
+    boxes: Boxes | None = field(default=None, metadata=along("box"))
+    """Around objects, in the frame of `coord`. None: not annotated."""
+    box_scene: Int[Tensor, " box"] | None = field(default=None, metadata=along("box", index_of="scene"))
+    """Scene of the batch that each box belongs to; there where `boxes` are."""
 
     def __post_init__(self) -> None:
         if self.instance is None:
             object.__setattr__(self, "instance", torch.full_like(self.segment, -1))
 
+    @property
+    def n_scenes(self) -> int:
+        """Scenes of the batch, also those without a point."""
+        return len(self.offset)
 
-def collate(batches: Sequence[Batch]) -> Batch:
-    """Scenes and their pixels, concatenated. All must come from one dataset; all or none bring pixels."""
-    if not batches:
-        raise ValueError("expected at least one scene")
-    conditions = {batch.condition for batch in batches}
-    if len(conditions) > 1:
-        raise ValueError(f"a batch holds scenes of one dataset, got {sorted(conditions)}")
-    counts = torch.cat([torch.diff(batch.offset, prepend=batch.offset.new_zeros(1)) for batch in batches])
-    return Batch(
-        coord=torch.cat([batch.coord for batch in batches]),
-        grid_coord=torch.cat([batch.grid_coord for batch in batches]),
-        feature=torch.cat([batch.feature for batch in batches]),
-        offset=torch.cumsum(counts, 0),
-        segment=torch.cat([batch.segment for batch in batches]),
-        units_per_metre=torch.cat([batch.units_per_metre for batch in batches]),
-        condition=batches[0].condition,
-        names=tuple(name for batch in batches for name in batch.names),
-        pixels=_collate_pixels(batches),
-        instance=_distinct_instances([batch.instance for batch in batches]),
-        origin=_origins(batches),
-        slots=_slots(batches),
-    )
+    @staticmethod
+    def collate(batches: Sequence[Batch]) -> Batch:
+        """The scenes one after the other. All must come from one dataset; all or none bring pixels.
 
+        Raises:
+            ValueError: there is no scene, or they do not belong together.
+        """
+        conditions = {batch.condition for batch in batches}
+        if len(conditions) > 1:
+            raise ValueError(f"a batch holds scenes of one dataset, got {sorted(conditions)}")
+        return collate(batches)
 
-def _origins(batches: Sequence[Batch]) -> Float[Tensor, "scene 3"] | None:
-    origins = [batch.origin for batch in batches if batch.origin is not None]
-    return torch.cat(origins) if len(origins) == len(batches) else None
+    def halves(self) -> tuple[Batch, Batch]:
+        """The first half of the scenes and the others, with all that belongs to them. Needs two scenes.
 
+        Of merged scenes both count: the halves are those of a run that cut the batch before they were merged.
+        """
+        if self.n_scenes < 2:
+            raise ValueError(f"expected at least two scenes, got {self.n_scenes}")
+        middle = self.n_scenes // 2
+        if self.slots is not None:
+            every = [slot for slots in self.slots for slot in slots]
+            end = every[len(every) // 2]
+            middle = max(1, sum(slots[0] < end for slots in self.slots))
+        return cut(self, 0, middle), cut(self, middle, self.n_scenes)
 
-def _slots(batches: Sequence[Batch]) -> tuple[tuple[int, ...], ...] | None:
-    slots = [batch.slots for batch in batches if batch.slots is not None]
-    return tuple(one for each in slots for one in each) if len(slots) == len(batches) else None
+    def scenes(self) -> tuple[Batch, ...]:
+        """Every scene as a batch of its own."""
+        return tuple(cut(self, number, number + 1) for number in range(self.n_scenes))
 
+    def empty(self) -> Batch:
+        """A batch of the same kind that holds nothing."""
+        return replace(cut(self, 0, 0), is_merged=False)
 
-def _distinct_instances(parts: Sequence[Int[Tensor, " _"]]) -> Int[Tensor, " point"]:
-    """Numbers of objects, those of each scene after those of the scene before; -1 stays -1."""
-    above = [int(part.max()) + 1 if len(part) else 0 for part in parts]
-    first = _exclusive_sum(above)
-    return torch.cat([torch.where(part < 0, -1, part + n) for part, n in zip(parts, first, strict=True)])
+    def take(self, points: Tensor) -> Batch:
+        """The chosen points (indices or a mask) of a batch of one scene, with all their fields."""
+        if self.n_scenes != 1:
+            raise ValueError(f"expected one scene, got {self.n_scenes}")
+        chosen = take(self, "point", points)
+        return replace(chosen, offset=torch.full_like(self.offset, len(chosen.coord)))
 
+    def to(self, device: torch.device | str) -> Batch:
+        """Every tensor on another device."""
+        return to_device(self, device)
 
-def _collate_pixels(batches: Sequence[Batch]) -> PixelBatch | None:
-    pixels = [batch.pixels for batch in batches if batch.pixels is not None]
-    if not pixels:
-        return None
-    if len(pixels) != len(batches):
-        raise ValueError("either all scenes of a batch have pixels or none has")
-    n_scenes = [len(batch.offset) for batch in batches]
-    n_views = [len(part.view_scene) for part in pixels]
-    first_scene = _exclusive_sum(n_scenes)
-    first_view = _exclusive_sum(n_views)
-    return PixelBatch(
-        intrinsics=torch.cat([part.intrinsics for part in pixels]),
-        world_to_camera=torch.cat([part.world_to_camera for part in pixels]),
-        view_scene=torch.cat([part.view_scene + n for part, n in zip(pixels, first_scene, strict=True)]),
-        view=torch.cat([part.view + n for part, n in zip(pixels, first_view, strict=True)]),
-        pixel=torch.cat([part.pixel for part in pixels]),
-        color=torch.cat([part.color for part in pixels]),
-        depth=torch.cat([part.depth for part in pixels]),
-        label=torch.cat([part.label for part in pixels]),
-        colored=torch.cat([part.colored for part in pixels]),
-    )
+    def merged_with(self, other: Batch, voxel_size: float) -> Batch:
+        """Two scenes in one place, on one voxel lattice; where they share a voxel, a labelled point is kept.
 
-
-def _exclusive_sum(counts: Sequence[int]) -> list[int]:
-    return [sum(counts[:i]) for i in range(len(counts))]
+        The other scene's cells become the nearest ones of this scene's lattice, up to half a cell away.
+        Scenes with images cannot be merged: rays of one would meet the points of the other.
+        """
+        if any(one is not None for one in (self.pixels, other.pixels, self.images, other.images)):
+            raise ValueError("scenes with images cannot be merged")
+        if self.origin is None or other.origin is None:
+            raise ValueError("scenes whose voxel lattice is not known cannot be merged")
+        both = Batch.collate([self, other])
+        shift = torch.round((other.origin - self.origin)[0] / voxel_size).long()
+        cells = torch.cat([self.grid_coord, other.grid_coord + shift])
+        lowest = cells.amin(dim=0)
+        cells = cells - lowest
+        one_scene = replace(
+            both,
+            grid_coord=cells,
+            offset=both.offset[-1:],
+            units_per_metre=both.units_per_metre[:1],
+            names=("+".join(both.names),),
+            origin=self.origin + lowest * voxel_size,
+            slots=None if both.slots is None else (both.slots[0] + both.slots[1],),
+            box_scene=None if both.box_scene is None else torch.zeros_like(both.box_scene),
+        )
+        return one_scene.take(_one_per_cell(cells, both.segment))
 
 
 class MixingCollate:
-    """`collate` that first merges scenes with the one before them where `is_merged` says so (Mix3D).
+    """`Batch.collate` that first merges scenes with the one before them where `is_merged` says so (Mix3D).
 
     Which are merged is decided for the whole batch of a step, wherever its scenes go. Where the one before is
     in another process the batch has no scenes.
@@ -158,58 +196,10 @@ class MixingCollate:
         scenes: list[Batch] = []
         for batch in batches:
             if batch.is_merged and scenes:
-                scenes[-1] = merge_scenes(scenes[-1], batch, self.voxel_size)
+                scenes[-1] = scenes[-1].merged_with(batch, self.voxel_size)
             elif not batch.is_merged:
                 scenes.append(batch)
-        return collate(scenes) if scenes else without_scenes(batches[0])
-
-
-def merge_scenes(first: Batch, second: Batch, voxel_size: float) -> Batch:
-    """Two scenes in one place, on one voxel lattice; where they share a voxel, a labelled point is kept.
-
-    The second scene's cells become the nearest ones of the first scene's lattice, up to half a cell away.
-    Scenes with images cannot be merged: rays of one would meet the points of the other.
-    """
-    if first.pixels is not None or second.pixels is not None:
-        raise ValueError("scenes with photographs cannot be merged")
-    if first.origin is None or second.origin is None:
-        raise ValueError("scenes whose voxel lattice is not known cannot be merged")
-    both = collate([first, second])
-    shift = torch.round((second.origin - first.origin)[0] / voxel_size).long()
-    cells = torch.cat([first.grid_coord, second.grid_coord + shift])
-    lowest = cells.amin(dim=0)
-    cells = cells - lowest
-    kept = _one_per_cell(cells, both.segment)
-    return replace(
-        both,
-        coord=both.coord[kept],
-        grid_coord=cells[kept],
-        feature=both.feature[kept],
-        segment=both.segment[kept],
-        instance=both.instance[kept],
-        offset=torch.tensor([len(kept)]),
-        units_per_metre=both.units_per_metre[:1],
-        names=("+".join(both.names),),
-        origin=first.origin + lowest * voxel_size,
-        slots=None if both.slots is None else (both.slots[0] + both.slots[1],),
-    )
-
-
-def without_scenes(batch: Batch) -> Batch:
-    """A batch of the same kind that holds nothing."""
-    none = slice(0)
-    return Batch(
-        coord=batch.coord[none],
-        grid_coord=batch.grid_coord[none],
-        feature=batch.feature[none],
-        offset=batch.offset[none],
-        segment=batch.segment[none],
-        units_per_metre=batch.units_per_metre[none],
-        condition=batch.condition,
-        names=(),
-        instance=batch.instance[none],
-        slots=(),
-    )
+        return Batch.collate(scenes) if scenes else batches[0].empty()
 
 
 def _one_per_cell(cells: Int[Tensor, "point 3"], segment: Int[Tensor, " point"]) -> Int[Tensor, " kept"]:
@@ -220,59 +210,3 @@ def _one_per_cell(cells: Int[Tensor, "point 3"], segment: Int[Tensor, " point"])
     best = torch.full((int(cell.max()) + 1,), 2 * n_points)
     best.scatter_reduce_(0, cell, rank, reduce="amin")
     return torch.sort(best % n_points).values
-
-
-def halves(batch: Batch) -> tuple[Batch, Batch]:
-    """The first half of the scenes and the others, pixels and names with them. Needs two scenes.
-
-    Of merged scenes both count: the halves are those of a run that cut the batch before they were merged.
-    """
-    n_scenes = len(batch.offset)
-    if n_scenes < 2:
-        raise ValueError(f"expected at least two scenes, got {n_scenes}")
-    middle = n_scenes // 2
-    if batch.slots is not None:
-        every = [slot for slots in batch.slots for slot in slots]
-        end = every[len(every) // 2]
-        middle = max(1, sum(slots[0] < end for slots in batch.slots))
-    return _scenes(batch, 0, middle), _scenes(batch, middle, n_scenes)
-
-
-def _scenes(batch: Batch, first: int, end: int) -> Batch:
-    ends = [0, *batch.offset.tolist()]
-    points = slice(ends[first], ends[end])
-    return replace(
-        batch,
-        coord=batch.coord[points],
-        grid_coord=batch.grid_coord[points],
-        feature=batch.feature[points],
-        offset=batch.offset[first:end] - ends[first],
-        segment=batch.segment[points],
-        units_per_metre=batch.units_per_metre[first:end],
-        names=batch.names[first:end],
-        pixels=None if batch.pixels is None else _pixels(batch.pixels, first, end),
-        instance=batch.instance[points],
-        origin=None if batch.origin is None else batch.origin[first:end],
-        slots=None if batch.slots is None else batch.slots[first:end],
-    )
-
-
-def _pixels(pixels: PixelBatch, first: int, end: int) -> PixelBatch:
-    views = _within(pixels.view_scene, first, end)
-    rays = views[pixels.view]
-    number = torch.cumsum(views, 0) - 1
-    return PixelBatch(
-        intrinsics=pixels.intrinsics[views],
-        world_to_camera=pixels.world_to_camera[views],
-        view_scene=pixels.view_scene[views] - first,
-        view=number[pixels.view[rays]],
-        pixel=pixels.pixel[rays],
-        color=pixels.color[rays],
-        depth=pixels.depth[rays],
-        label=pixels.label[rays],
-        colored=pixels.colored[rays],
-    )
-
-
-def _within(values: Tensor, first: int, end: int) -> Bool[Tensor, " value"]:
-    return (values >= first) & (values < end)

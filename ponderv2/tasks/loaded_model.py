@@ -28,7 +28,6 @@ from ponderv2.reconstruction.scene_field import ModelField
 from ponderv2.scenes.scene import PointCloud, Scene
 from ponderv2.tasks.published import PointChoice
 from ponderv2.training.devices import chosen_device
-from ponderv2.training.distributed import to_device
 from ponderv2.training.open_checkpoint import Model, OpenCheckpoint
 
 
@@ -164,7 +163,7 @@ class LoadedModel:
         scene = scene.moved(shift)
         done = preprocess(scene, self.data, chosen_condition(self.model, condition), "segment")
         _check_inputs(self.model, self.data, self.path)
-        encoded = self.model.build_volume(to_device(done.batch, self.device))
+        encoded = self.model.build_volume(done.batch.to(self.device))
         to_cube = encoded.frames.to_cube[0].cpu().double() @ done.shift.double() @ shift.double()
         field = ModelField(self.model.renderer, encoded.volume, to_cube)
         return EncodedCloud(cloud, encoded.feature.cpu()[done.voxels.inverse], field)

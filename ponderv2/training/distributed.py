@@ -10,12 +10,11 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import Tensor
 
 from ponderv2.errors import Interrupted, PonderError, ResourceError
 from ponderv2.training.config import TrainingConfig
@@ -187,16 +186,6 @@ def make_fabric(
 def _accelerator(config: TrainingConfig) -> str:
     """CUDA where it is there, else the CPU."""
     return config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def to_device(value: Value, device: torch.device) -> Value:
-    """A dataclass of tensors (nested too) on another device."""
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)  # pyright: ignore[reportReturnType]
-    if is_dataclass(value) and not isinstance(value, type):
-        moved = {entry.name: to_device(getattr(value, entry.name), device) for entry in fields(value)}
-        return replace(value, **moved)
-    return value
 
 
 def _strategy(config: TrainingConfig) -> Any:

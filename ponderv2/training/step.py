@@ -15,8 +15,7 @@ from ponderv2.collectives import n_processes, process_number
 from ponderv2.errors import OutputError, ResourceError, is_out_of_memory
 from ponderv2.io.files import write_bytes
 from ponderv2.randomness import derive_seed, make_generator
-from ponderv2.scenes.batch import Batch, halves
-from ponderv2.training.distributed import to_device
+from ponderv2.scenes.batch import Batch
 
 if TYPE_CHECKING:
     import lightning_fabric
@@ -51,7 +50,7 @@ class TrainStep(nn.Module):
 
     def forward(self, step_input: StepInput) -> tuple[Tensor, Tensor]:
         """Total to call backward on, and the terms in the order of `names`."""
-        step = self.model(to_device(step_input.batch, step_input.device), step_input.generator)
+        step = self.model(step_input.batch.to(step_input.device), step_input.generator)
         terms = loss_terms(step)
         self.names = terms.names
         return terms.total, terms.values
@@ -94,7 +93,7 @@ def split_in_half(micro_batches: Sequence[MicroBatch]) -> list[MicroBatch] | Non
     """
     found: list[MicroBatch] = []
     for micro_batch in micro_batches:
-        parts = halves(micro_batch.batch) if len(micro_batch.batch.offset) > 1 else (micro_batch.batch,)
+        parts = micro_batch.batch.halves() if len(micro_batch.batch.offset) > 1 else (micro_batch.batch,)
         n_scenes = n_slots(micro_batch.batch)
         found += [MicroBatch(part, micro_batch.weight * n_slots(part) / n_scenes) for part in parts]
     return found if len(found) > len(micro_batches) else None

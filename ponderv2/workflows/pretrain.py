@@ -16,7 +16,7 @@ from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import PresetError, SceneError
 from ponderv2.models.config import SemanticTargetConfig, TextTargetConfig
 from ponderv2.models.pretext import PretextLosses, PretextModel
-from ponderv2.scenes.batch import collate
+from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.scene import Scene
 from ponderv2.tasks.pictures import keep_newest, write_png
 from ponderv2.tasks.rendering.views import compare_views, mean_metrics, preview
@@ -142,7 +142,7 @@ def make_job(request: RunRequest, resumed: bool) -> Job:
         kind="pretext",
         model=model,
         scenes=Datasets(tuple(training), tuple(one.part.ratio for one in parts)),
-        collate=collate,
+        collate=Batch.collate,
         training=config.training,
         seed=config.seed,
         folder=request.folder,

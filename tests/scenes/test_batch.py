@@ -9,7 +9,7 @@ import torch
 
 from ponderv2.data.config import LabelledDataConfig
 from ponderv2.data.preprocess import preprocess
-from ponderv2.scenes.batch import Batch, MixingCollate, collate, merge_scenes
+from ponderv2.scenes.batch import Batch, MixingCollate
 from ponderv2.scenes.scene import PointCloud, Scene
 
 SIZE = 0.1
@@ -38,7 +38,7 @@ def scene(seed: int, n_points: int = 120, shift: float = 0.0, is_merged: bool = 
 
 def test_offsets_are_exclusive_ends() -> None:
     parts = [scene(i) for i in range(3)]
-    batch = collate(parts)
+    batch = Batch.collate(parts)
     ends = [0, *batch.offset.tolist()]
     for part, start, end in zip(parts, ends[:-1], ends[1:], strict=True):
         assert torch.equal(batch.feature[start:end], part.feature)
@@ -47,14 +47,14 @@ def test_offsets_are_exclusive_ends() -> None:
 
 def test_collating_batches_equals_collating_scenes() -> None:
     parts = [scene(i) for i in range(4)]
-    at_once, in_two = collate(parts), collate([collate(parts[:3]), parts[3]])
+    at_once, in_two = Batch.collate(parts), Batch.collate([Batch.collate(parts[:3]), parts[3]])
     assert torch.equal(at_once.offset, in_two.offset) and torch.equal(at_once.coord, in_two.coord)
 
 
 def test_merged_voxels_hold_their_points_once() -> None:
     """The lattice of the second scene is aligned to within one voxel, and no cell occurs twice."""
     first, second = scene(1), scene(2, shift=0.537)
-    merged = merge_scenes(first, second, SIZE)
+    merged = first.merged_with(second, SIZE)
     assert len(torch.unique(merged.grid_coord, dim=0)) == len(merged.grid_coord) == int(merged.offset[-1])
     lattice = merged.coord / SIZE - merged.grid_coord
     assert (lattice.amax(dim=0) - lattice.amin(dim=0) < 2.2).all()
@@ -63,8 +63,8 @@ def test_merged_voxels_hold_their_points_once() -> None:
 
 def test_merged_points_keep_their_own_fields() -> None:
     first, second = scene(1), scene(2)
-    both = collate([first, second])
-    merged = merge_scenes(first, second, SIZE)
+    both = Batch.collate([first, second])
+    merged = first.merged_with(second, SIZE)
     row = {float(value): i for i, value in enumerate(both.feature[:, 0])}
     rows = torch.tensor([row[float(value)] for value in merged.feature[:, 0]])
     assert torch.equal(merged.coord, both.coord[rows]) and torch.equal(merged.segment, both.segment[rows])
@@ -74,7 +74,7 @@ def test_merged_points_keep_their_own_fields() -> None:
 def test_labelled_points_win_shared_voxels() -> None:
     first, second = scene(1), scene(1)
     nothing = torch.full_like(first.segment, -1)
-    merged = merge_scenes(replace(first, segment=nothing), second, SIZE)
+    merged = replace(first, segment=nothing).merged_with(second, SIZE)
     assert int((merged.segment >= 0).sum()) == int((second.segment >= 0).sum())
     assert len(merged.coord) == len(first.coord)
 
@@ -107,7 +107,7 @@ def test_a_scene_that_is_merged_elsewhere_leaves_a_batch_without_scenes() -> Non
 
 def test_scenes_whose_lattice_is_not_known_are_not_merged() -> None:
     with pytest.raises(ValueError, match="lattice"):
-        merge_scenes(replace(scene(0), origin=None), scene(1), SIZE)
+        replace(scene(0), origin=None).merged_with(scene(1), SIZE)
 
 
 VOXEL = 0.02
@@ -134,7 +134,7 @@ def test_merged_scans_lie_in_the_cells_nearest_to_their_own(low: float, high: fl
     """Where a cell lies follows from the place of its points in it, which is known here."""
     first = flat_scan(low, (60, 45), (-1.0, 0.4, 0.1), 1)
     second = flat_scan(high, (52, 31), (2.0, -0.3, -0.2), 2)
-    merged = merge_scenes(first, second, VOXEL)
+    merged = first.merged_with(second, VOXEL)
 
     def corner(batch: Batch, fraction: float) -> torch.Tensor:
         """Of cell (0, 0, 0), from every point; they agree."""
@@ -144,7 +144,7 @@ def test_merged_scans_lie_in_the_cells_nearest_to_their_own(low: float, high: fl
 
     away = (corner(second, high) - corner(first, low)) / VOXEL
     expected = torch.cat([first.grid_coord, second.grid_coord + away.round().long()])
-    points = collate([first, second]).coord.tolist()
+    points = Batch.collate([first, second]).coord.tolist()
     cell = {tuple(point): row for point, row in zip(points, expected.tolist(), strict=True)}
     wanted = torch.tensor([cell[tuple(point)] for point in merged.coord.tolist()])
     assert torch.equal(merged.grid_coord, wanted - expected.amin(dim=0))
@@ -163,24 +163,24 @@ def test_objects_of_different_scenes_keep_apart() -> None:
         for part in parts
     ]
     true = [(i, int(n)) if n >= 0 else None for i, part in enumerate(parts) for n in part.instance]
-    numbers = collate(parts).instance.tolist()
+    numbers = Batch.collate(parts).instance.tolist()
     assert all((number < 0) == (pair is None) for number, pair in zip(numbers, true, strict=True))
     assert len(set(zip(numbers, true, strict=True))) == len(set(true)) == len(set(numbers))
-    both, merged = collate(parts[:2]), merge_scenes(parts[0], parts[1], SIZE)
+    both, merged = Batch.collate(parts[:2]), parts[0].merged_with(parts[1], SIZE)
     row = {float(value): i for i, value in enumerate(both.feature[:, 0])}
     rows = torch.tensor([row[float(value)] for value in merged.feature[:, 0]])
     assert torch.equal(merged.instance, both.instance[rows])
 
 
 def test_scenes_without_objects_have_none() -> None:
-    assert (collate([scene(0), scene(1)]).instance == -1).all()
+    assert (Batch.collate([scene(0), scene(1)]).instance == -1).all()
 
 
 def test_datasets_do_not_meet_in_a_batch() -> None:
     with pytest.raises(ValueError, match="one dataset"):
-        collate([scene(0), replace(scene(1), condition="other")])
+        Batch.collate([scene(0), replace(scene(1), condition="other")])
 
 
 def test_empty_batch_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
-        collate([])
+        Batch.collate([])

@@ -6,7 +6,7 @@ import argparse
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -74,20 +74,6 @@ class ToyScenes:
         )
 
 
-def collate(batches: list[Batch]) -> Batch:
-    """Scenes one after the other."""
-    first = batches[0]
-    ends = torch.cumsum(torch.cat([batch.offset for batch in batches]), dim=0)
-    joined = {
-        name: torch.cat([getattr(batch, name) for batch in batches])
-        for name in ("coord", "grid_coord", "feature", "segment", "units_per_metre", "instance")
-    }
-    slots = tuple(slot for b in batches for slot in b.slots or ())
-    return replace(
-        first, offset=ends, names=tuple(n for b in batches for n in b.names), slots=slots, **joined
-    )
-
-
 class ToyModel(nn.Module):
     """Predicts the coordinates of noisy points."""
 
@@ -152,7 +138,7 @@ def toy_job(folder: Path, steps: int = 12, scenes: ToyScenes | None = None, **se
         kind="toy",
         model=model,
         scenes=scenes or ToyScenes(),
-        collate=collate,
+        collate=Batch.collate,
         training=training,
         seed=3,
         folder=folder,

@@ -14,7 +14,7 @@ from ponderv2.data.datasets import PretrainDataset
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import SceneError
 from ponderv2.reconstruction.fusion import FusionSettings, TsdfFusion
-from ponderv2.scenes.batch import collate, halves
+from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
@@ -130,12 +130,12 @@ def test_a_colourless_frame_is_refused_where_colours_were_promised():
 def test_pixels_of_views_without_colour_are_marked_through_batch_and_halves(tmp_path):
     root = write(tmp_path, colorless(room_frames(), slice(0, None, 2)), colored=True)
     data = PretrainDataset(open_folder(root), "train", pretrain_config().data)
-    batch = collate([data[0, 0], data[1, 0]])
+    batch = Batch.collate([data[0, 0], data[1, 0]])
     assert batch.pixels is not None
     has_color = (batch.pixels.color > 0).any(dim=1)
     assert 0 < int(batch.pixels.colored.sum()) < len(has_color)
     assert torch.equal(batch.pixels.colored, has_color)
-    parts = [half.pixels.colored for half in halves(batch) if half.pixels is not None]
+    parts = [half.pixels.colored for half in batch.halves() if half.pixels is not None]
     assert torch.equal(torch.cat(parts), batch.pixels.colored)
 
 

@@ -15,7 +15,6 @@ from ponderv2.errors import SceneError
 from ponderv2.evaluation.instances import ObjectOverlaps, PredictedObjects, compare_objects
 from ponderv2.scenes.scene import PointCloud
 from ponderv2.tasks.instances.model import InstancesModel
-from ponderv2.training.distributed import to_device
 
 LABELS = "instance"
 """Name of the array that says which object a point is part of."""
@@ -39,7 +38,7 @@ def found_objects(model: InstancesModel, data: LabelledDataset, index: int) -> S
     device = next(model.parameters()).device
     scene = centre_shift(replace(data.scene(index), frames=()), apply_z=True)
     done = preprocess(scene, data.config, data.condition, data.label_field)
-    found, logits = model.find_objects(to_device(done.batch, device), data.config.voxel.size)
+    found, logits = model.find_objects(done.batch.to(device), data.config.voxel.size)
     inverse = done.voxels.inverse
     member = found.member.cpu()[inverse]
     objects = PredictedObjects.of_members(member, found.category.cpu(), found.score.cpu())

@@ -25,7 +25,6 @@ from ponderv2.models.pretext import EncodedScenes, PretextModel, cameras_in_cube
 from ponderv2.scenes.scene import Frame
 from ponderv2.tasks.pictures import Picture, as_bytes, colored, write_png
 from ponderv2.tasks.task import EvaluationRequest, EvaluationResult
-from ponderv2.training.distributed import to_device
 from ponderv2.training.report import Reporter
 
 
@@ -70,7 +69,7 @@ def compare_views(
     Every n-th pixel and row is rendered, so that no picture is wider than `largest_width`.
     """
     device = next(model.parameters()).device
-    encoded = model.build_volume(to_device(scene.batch, device))
+    encoded = model.build_volume(scene.batch.to(device))
     for frame in scene.frames:
         stride = math.ceil(frame.camera.width / largest_width)
         yield _compare(model, encoded, frame, scene.region, stride, chunk)

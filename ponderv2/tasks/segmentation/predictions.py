@@ -23,10 +23,9 @@ from ponderv2.data.preprocess import preprocess
 from ponderv2.errors import ResourceError, is_out_of_memory
 from ponderv2.evaluation.semantic import confusion_matrix
 from ponderv2.io.files import write_bytes
-from ponderv2.scenes.batch import Batch, collate
+from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.scene import PointCloud, Scene
 from ponderv2.tasks.segmentation.model import SegmentationModel
-from ponderv2.training.distributed import to_device
 from ponderv2.version import __version__
 
 Predict = Callable[[Batch], Tensor]
@@ -90,7 +89,7 @@ def _one_pass(group: list[Fragment], predict: Predict) -> Iterator[tuple[Fragmen
     while waiting:
         part = waiting.pop()
         try:
-            scores = predict(collate([piece.batch for piece in part]))
+            scores = predict(Batch.collate([piece.batch for piece in part]))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -122,7 +121,7 @@ def predicted_classes(
     scene = replace(data.scene(index), frames=())
 
     def predict(batch: Batch) -> Tensor:
-        return model.logits(to_device(batch, device))
+        return model.logits(batch.to(device))
 
     if views:
         return vote(scene, predict, data.config, data.condition, views, seen=seen).argmax(dim=1)

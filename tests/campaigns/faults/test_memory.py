@@ -9,7 +9,7 @@ import torch
 
 from ponderv2.data.config import PretrainDataConfig
 from ponderv2.data.datasets import PretrainDataset
-from ponderv2.scenes.batch import collate, halves
+from ponderv2.scenes.batch import Batch
 from ponderv2.training.step import named_tensors
 from tests.campaigns.faults.memory import limited, never_enough, split
 from tests.scenes.photographed_room import write_store
@@ -37,8 +37,8 @@ def test_halves_of_a_batch_are_its_scenes_again(tmp_path: Path) -> None:
         PretrainDataConfig.model_validate({"voxel": {"size": 0.3}, "views": {"n_views": 2, "n_pixels": 4}}),
     )
     scenes = [data.sample(index, 0) for index in range(3)]
-    first, rest = halves(collate(scenes))
-    second, third = halves(rest)
+    first, rest = Batch.collate(scenes).halves()
+    second, third = rest.halves()
     for found, truth in zip((first, second, third), scenes, strict=True):
         assert found.names == truth.names
         pairs = zip(named_tensors(found), named_tensors(truth), strict=True)
