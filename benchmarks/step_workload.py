@@ -12,9 +12,9 @@ from ponder_cli.presets import load_preset
 from ponderv2.data.config import CentreShiftConfig
 from ponderv2.data.datasets import PretrainDataset
 from ponderv2.data.scene_folder import open_folder
+from ponderv2.datasets.generated.config import SyntheticConfig
 from ponderv2.models.pretext import PretextModel
 from ponderv2.scenes.batch import Batch
-from ponderv2.synthetic.config import SyntheticConfig
 from ponderv2.workflows import prepare
 from ponderv2.workflows.config import PrepareConfig, PretrainConfig
 from ponderv2.workflows.training_runs import seeded_weights

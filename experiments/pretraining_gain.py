@@ -270,7 +270,7 @@ def shown(values: list[float]) -> str:
 
 def generate(folder: Path, settings: GainSettings) -> None:
     """As many rooms as are needed; those that are there already stay."""
-    from ponderv2.synthetic.config import SyntheticConfig
+    from ponderv2.datasets.generated.config import SyntheticConfig
     from ponderv2.workflows import prepare
     from ponderv2.workflows.config import PrepareConfig
 

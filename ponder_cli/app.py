@@ -19,7 +19,7 @@ from ponder_cli.commands.export import export
 from ponder_cli.commands.features import features
 from ponder_cli.commands.finetune import finetune
 from ponder_cli.commands.inspect import inspect
-from ponder_cli.commands.prepare import prepare
+from ponder_cli.commands.prepare import prepare_app
 from ponder_cli.commands.presets import presets_app
 from ponder_cli.commands.pretrain import pretrain
 from ponder_cli.commands.reconstruct import reconstruct
@@ -34,6 +34,10 @@ READER_LEFT = 1
 
 class ReportingGroup(TyperGroup):
     """Runs a command and turns every error into lines on stderr and an exit status."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """In the order of use: Typer puts commands with subcommands last."""
+        return sorted(super().list_commands(ctx), key=lambda name: name != "prepare")
 
     def invoke(self, ctx: Any) -> Any:
         """2: the user can fix it. 1: an internal error. 130: stopped with Ctrl-C."""
@@ -55,7 +59,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (prepare, pretrain, finetune):
+app.add_typer(prepare_app)
+for command in (pretrain, finetune):
     app.command()(command)
 app.command("eval")(evaluate)
 for command in (features, render, reconstruct, inspect, export, text_embeddings, doctor):

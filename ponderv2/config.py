@@ -21,6 +21,16 @@ class StrictConfig(BaseModel):
     )
 
 
+@dataclass(frozen=True)
+class CommandOption:
+    """In the annotation of a nested setting: the option of the command line that sets it, `--voxel`.
+
+    Settings at the top have options by their own names.
+    """
+
+    flag: str
+
+
 def _joined(value: Any) -> Any:
     return "+".join(str(part) for part in value) if isinstance(value, list | tuple) else value
 

@@ -59,8 +59,11 @@ def parse(words: list[str]) -> dict[str, Any]:
     """What Typer makes of a command line. Ends with click's error for anything that it does not take."""
     command: Any = typer.main.get_command(app)
     rest = list(words)
-    while rest and rest[0] in getattr(command, "commands", {}):
-        command = command.commands[rest.pop(0)]
+    while rest and hasattr(command, "commands"):
+        found = command.get_command(typer.Context(command), rest[0])
+        if found is None:
+            break
+        command, _ = found, rest.pop(0)
     return {"command": command.name, **command.make_context(command.name, rest).params}
 
 
@@ -75,8 +78,6 @@ def check(words: list[str]) -> None:
     if command in ("show", "explain"):
         group, _, name = values["preset"].partition("/")
         find_preset(group, name)
-    elif command == "prepare":
-        find_preset("prepare", values["source"])
     elif command == "finetune":
         assert (values["from_"] is None) == values["scratch"]
     if command in ("pretrain", "finetune", "render", "reconstruct") and not values["preset"].endswith(

@@ -1,107 +1,116 @@
-"""`ponder prepare`: raw recordings, datasets or generated rooms -> prepared scenes."""
+"""`ponder prepare KIND PATH`: raw recordings, data sets or generated rooms -> prepared scenes.
+
+Each kind of data set has a subcommand, whose options are the fields of its settings.
+"""
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from ponder_cli.options import JsonOption, SetOption
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from ponder_cli.layers import Override
+    from ponderv2.datasets.settings import DatasetSettings
     from ponderv2.workflows.prepare import SceneOutcome
-
 
 MOST_LINES = 60
 """Scenes in the table; of more only those that went wrong."""
 
 
-def _recording(name: str, text: str) -> Any:
-    return typer.Option(name, help=text, rich_help_panel="Recordings (rgbd)")
+class KindCommand(TyperCommand):
+    """Prepares one kind of data set."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As Typer; an option of another kind is called by its name. Raises PresetError."""
+        from ponder_cli.dataset_options import flags_of
+        from ponderv2.datasets import DATASETS
+        from ponderv2.errors import PresetError
+
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as problem:
+            flag = getattr(problem, "option_name", None)  # of click's NoSuchOption, which Typer may vendor
+            if any(flag in flags_of(settings) for settings in DATASETS.values()):
+                raise PresetError(
+                    f"{flag} does not apply to '{self.name}'", fix=f"leave {flag} out"
+                ) from problem
+            raise
 
 
-def _generic(name: str, metavar: str, text: str) -> Any:
-    return typer.Option(name, metavar=metavar, help=text, rich_help_panel="Recordings of --layout generic")
+class KindGroup(TyperGroup):
+    """One subcommand per entry of `DATASETS`; the name of a preset or YAML file stands for its kind."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The kinds of data sets."""
+        from ponderv2.datasets import DATASETS
+
+        return sorted(DATASETS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The subcommand of a kind or preset. Raises PresetError with a near miss for any other word."""
+        from ponder_cli.presets import load_preset
+        from ponderv2.datasets import DATASETS
+        from ponderv2.workflows.config import PrepareConfig
+
+        if cmd_name in DATASETS:
+            return command_of(cmd_name, DATASETS[cmd_name])
+        return command_of(cmd_name, type(load_preset("prepare", cmd_name, None, PrepareConfig).source))
 
 
-def _generated(name: str, text: str) -> Any:
-    return typer.Option(name, help=text, rich_help_panel="Generated rooms (synthetic)")
+prepare_app = typer.Typer(
+    name="prepare",
+    cls=KindGroup,
+    no_args_is_help=True,
+    subcommand_metavar="KIND|FILE [PATH]",
+    help="Prepare scenes: ponder prepare rgbd PATH, ponder prepare synthetic --rooms 40, or a YAML file.\n\n"
+    "Continues where it was interrupted, and checks at the end that frames, depths and poses agree.\n\n"
+    "Every kind takes --out, --check, --strict, --workers, --scheduler, --set and --json; its own options "
+    "are listed by ponder prepare KIND --help.",
+)
 
 
-def prepare(  # noqa: PLR0913 - one argument per option
-    source: Annotated[
-        str,
-        typer.Argument(metavar="SOURCE", help="rgbd, synthetic, ... (see `ponder presets`) or a YAML file."),
-    ],
-    path: Annotated[
-        Path | None, typer.Argument(metavar="[PATH]", help="The raw data; generated rooms need none.")
-    ] = None,
+@prepare_app.callback()
+def _prepare_group() -> None:
+    """Makes Typer keep the group whatever the number of its commands."""
+
+
+def command_of(preset: str, settings: type[DatasetSettings]) -> Any:
+    """The subcommand of one kind of data set.
+
+    Args:
+        preset: Shipped preset or YAML file that the options change; the name of the subcommand.
+        settings: Of the data set; its fields are the options, their docstrings the help.
+    """
+    from ponder_cli.dataset_options import parameters_of
+
+    def call(**values: Any) -> None:
+        _prepare(preset, settings, values)
+
+    parameters = [*parameters_of(settings), *inspect.signature(_common, eval_str=True).parameters.values()]
+    vars(call)["__signature__"] = inspect.Signature(parameters)
+    call.__annotations__ = {one.name: one.annotation for one in parameters}
+    call.__doc__ = settings.__doc__
+    single = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    single.command(preset, cls=KindCommand)(call)
+    command = typer.main.get_command(single)
+    command.name = preset
+    return command
+
+
+def _common(
+    *,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder of the prepared scenes.")
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Only check the scenes that are prepared already.")
     ] = False,
-    layout: Annotated[
-        str | None, _recording("--layout", "Layout of the recording where the guess is wrong, or generic.")
-    ] = None,
-    stride: Annotated[int | None, _recording("--stride", "Take every N-th frame.")] = None,
-    max_frames: Annotated[
-        int | None, _recording("--max-frames", "At most so many frames, evenly spread.")
-    ] = None,
-    holdout: Annotated[
-        int | None, _recording("--holdout", "Keep every N-th frame for validation, out of training.")
-    ] = None,
-    depth_min: Annotated[float | None, _recording("--depth-min", "Drop nearer depth, metres.")] = None,
-    depth_max: Annotated[float | None, _recording("--depth-max", "Drop farther depth, metres.")] = None,
-    depth_scale: Annotated[
-        float | None, _recording("--depth-scale", "Metres per unit of the depth pictures, e.g. 0.001.")
-    ] = None,
-    intrinsics: Annotated[
-        Path | None, _recording("--intrinsics", "File of the depth camera: 3x3 numbers or fx fy cx cy.")
-    ] = None,
-    color_intrinsics: Annotated[
-        Path | None, _recording("--color-intrinsics", "File of the colour camera, where it is another one.")
-    ] = None,
-    depth_to_color: Annotated[
-        Path | None, _recording("--depth-to-color", "File of 4x4 numbers: x_color = M x_depth, metres.")
-    ] = None,
-    up: Annotated[
-        str | None, _recording("--up", "Axis of the recording that points up: x, -x, y, -y, z, -z.")
-    ] = None,
-    voxel: Annotated[float | None, _recording("--voxel", "Cell of the fused surface, metres.")] = None,
-    poses: Annotated[
-        str | None, _generic("--poses", "NAME", "File of the poses in the recording, or folder of files.")
-    ] = None,
-    color_dir: Annotated[
-        str | None, _generic("--color-dir", "NAME", "Folder of the colour images; none = depth only.")
-    ] = None,
-    depth_dir: Annotated[str | None, _generic("--depth-dir", "NAME", "Folder of the depth images.")] = None,
-    quaternion: Annotated[
-        str | None, _generic("--quaternion", "xyzw|wxyz", "Order of the numbers of a quaternion.")
-    ] = None,
-    direction: Annotated[
-        str | None,
-        _generic("--direction", "camera_to_world|world_to_camera", "What the poses map to what."),
-    ] = None,
-    axes: Annotated[
-        str | None, _generic("--axes", "opencv|opengl|ros", "Axes of the cameras: y down, y up, x forward.")
-    ] = None,
-    noxyz: Annotated[
-        Path | None,
-        typer.Option(
-            "--noxyz",
-            metavar="DIR",
-            help="Folder with area_1 .. area_6 of 2D-3D-S: photographs and normals for s3dis.",
-            rich_help_panel="Datasets",
-        ),
-    ] = None,
-    rooms: Annotated[int | None, _generated("--rooms", "Number of rooms.")] = None,
-    seed: Annotated[int | None, _generated("--seed", "Room i follows from seed and i.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail when one scene cannot be prepared.")] = False,
     workers: Annotated[
         int | None, typer.Option("--workers", help="Processes; by default one per core.")
@@ -115,50 +124,32 @@ def prepare(  # noqa: PLR0913 - one argument per option
     set_: SetOption = None,
     json: JsonOption = None,
 ) -> None:
-    """Prepare scenes: ponder prepare rgbd PATH, ponder prepare synthetic --rooms 40.
+    """The options that every kind of data set has."""
 
-    Continues where it was interrupted, and checks at the end that frames, depths and poses fit together.
-    """
+
+def _prepare(preset: str, settings: type[DatasetSettings], values: dict[str, Any]) -> None:
     from ponder_cli import console
+    from ponder_cli.dataset_options import overrides_of
     from ponder_cli.layers import option
     from ponder_cli.presets import load_preset
     from ponder_cli.progress import ConsoleReporter
     from ponderv2.workflows.config import PrepareConfig
 
-    options = (
-        *option("PATH", "source.path", path),
-        *option("--layout", "source.layout", layout),
-        *option("--stride", "source.stride", stride),
-        *option("--max-frames", "source.max_frames", max_frames),
-        *option("--holdout", "source.holdout", holdout),
-        *option("--depth-min", "source.depth_min", depth_min),
-        *option("--depth-max", "source.depth_max", depth_max),
-        *option("--depth-scale", "source.depth_scale", depth_scale),
-        *option("--intrinsics", "source.intrinsics", intrinsics),
-        *option("--color-intrinsics", "source.color_intrinsics", color_intrinsics),
-        *option("--depth-to-color", "source.depth_to_color", depth_to_color),
-        *option("--up", "source.up", up),
-        *option("--voxel", "source.fusion.voxel_size", voxel),
-        *option("--poses", "source.generic.poses", poses),
-        *option("--color-dir", "source.generic.color", color_dir),
-        *option("--depth-dir", "source.generic.depth", depth_dir),
-        *option("--quaternion", "source.generic.quaternion", quaternion),
-        *option("--direction", "source.generic.direction", direction),
-        *option("--axes", "source.generic.axes", axes),
-        *option("--noxyz", "source.noxyz", noxyz),
-        *option("--rooms", "source.rooms", rooms),
-        *option("--seed", "source.seed", seed),
-        *option("--workers", "workers", workers),
-        *option("--scheduler", "scheduler", scheduler),
-        *option("--out", "out", out),
+    options: tuple[Override, ...] = (
+        *overrides_of(settings, values),
+        *option("--workers", "workers", values["workers"]),
+        *option("--scheduler", "scheduler", values["scheduler"]),
+        *option("--out", "out", values["out"]),
     )
-    _refuse_foreign(load_preset("prepare", source, set_, PrepareConfig).source, options)
-    config = load_preset("prepare", source, set_, PrepareConfig, options)
+    config = load_preset("prepare", preset, values["set_"], PrepareConfig, options)
 
     from ponderv2.workflows import prepare as workflow
 
     report = ConsoleReporter()
-    result = workflow.check(config, report) if check else workflow.run(config, report, strict=strict)
+    if values["check"]:
+        result = workflow.check(config, report)
+    else:
+        result = workflow.run(config, report, strict=values["strict"])
     columns = ("scene", "status", "frames", "points", "error cm", "agree %", "suspicion")
     shown = _worth_a_line(result.scenes)
     console.table(columns, [_row(scene) for scene in shown])
@@ -170,33 +161,9 @@ def prepare(  # noqa: PLR0913 - one argument per option
         f"{result.n_prepared} prepared, {result.n_skipped} skipped, {result.n_failed} failed, "
         f"{result.n_suspect} suspect, in {result.out}"
     )
-    console.write_json(result, json)
-    photographed = any(scene.n_frames or scene.status == "skipped" for scene in result.scenes)
-    console.next_command(*_usual_next(config.source.kind, photographed), "--data", config.out)
-
-
-def _usual_next(kind: str, photographed: bool) -> tuple[str, ...]:
-    """The command and preset that suit the scenes; without photographs there is nothing to render."""
-    if kind == "synthetic":
-        return ("pretrain",)
-    if kind == "rgbd":
-        return ("pretrain", "--preset", "capture")
-    if not photographed:
-        return ("finetune", "--preset", f"{kind}_semantic_scratch", "--scratch")
-    return ("pretrain", "--preset", "indoor" if kind == "scannetpp" else kind)
-
-
-def _refuse_foreign(source: BaseModel, options: tuple[Override, ...]) -> None:
-    """Options that mean nothing to this kind of source. Raises PresetError."""
-    from ponder_cli.kinds import kind_of
-    from ponderv2.errors import PresetError
-
-    kind = kind_of(type(source))
-    for item in options:
-        if item.path[0] == "source" and item.path[1] not in type(source).model_fields:
-            raise PresetError(
-                f"{item.origin} means nothing to the source '{kind}'", fix=f"leave {item.origin} out"
-            )
+    console.write_json(result, values["json"])
+    with_frames = any(scene.n_frames or scene.status == "skipped" for scene in result.scenes)
+    console.next_command(*config.source.next_command(with_frames), "--data", config.out)
 
 
 def _worth_a_line(scenes: tuple[SceneOutcome, ...]) -> list[SceneOutcome]:

@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from ponderv2.config import StrictConfig
 
 
-class SyntheticConfig(StrictConfig):
+class RoomConfig(StrictConfig):
     """How many rooms are generated, how they are photographed and scanned."""
 
     kind: Literal["synthetic"] = "synthetic"
@@ -43,7 +43,7 @@ class SyntheticConfig(StrictConfig):
     """The scanned cloud keeps one point per cube of this size, metres."""
 
     @model_validator(mode="after")
-    def _splits_fit(self) -> SyntheticConfig:
+    def _splits_fit(self) -> RoomConfig:
         held_out = self.n_val_rooms + self.test_rooms
         if held_out > self.rooms:
             raise ValueError(f"val_rooms + test_rooms = {held_out}, but there are only {self.rooms} rooms")

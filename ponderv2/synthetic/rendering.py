@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from ponderv2.geometry.raycasting import Raycaster
-from ponderv2.synthetic.config import SyntheticConfig
+from ponderv2.synthetic.config import RoomConfig
 from ponderv2.synthetic.materials import MaterialTable, albedo, tabulate
 from ponderv2.synthetic.room import Room, RoomSurface
 
@@ -209,7 +209,7 @@ def depth_step(depth: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"
 
 
 def sense_depth(
-    rng: np.random.Generator, view: RenderedView, camera: Pinhole, config: SyntheticConfig
+    rng: np.random.Generator, view: RenderedView, camera: Pinhole, config: RoomConfig
 ) -> Float[np.ndarray, "row column"]:
     """Measured depth, metres, 0 = no measurement."""
     exact = view.depth

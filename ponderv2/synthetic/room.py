@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ponderv2.synthetic.classes import CLASS_INDEX
-from ponderv2.synthetic.config import SyntheticConfig
+from ponderv2.synthetic.config import RoomConfig
 from ponderv2.synthetic.furnishing import Ground, furnish
 from ponderv2.synthetic.materials import Material, floor_material, make_style, wall_material
 from ponderv2.synthetic.parts import Part, Thing, box
@@ -74,7 +74,7 @@ def _texture_frame(part: Part, pose: Float[np.ndarray, "4 4"]) -> Float[np.ndarr
     return np.linalg.inv(pose)[:3][order]
 
 
-def make_room(rng: np.random.Generator, config: SyntheticConfig) -> Room:
+def make_room(rng: np.random.Generator, config: RoomConfig) -> Room:
     """Draw a floor plan, furnish it, hang the lights."""
     plan = make_plan(rng, config.room_size)
     openings = make_openings(rng, plan)

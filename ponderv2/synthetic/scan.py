@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, PreparedMesh
-from ponderv2.synthetic.config import SyntheticConfig
+from ponderv2.synthetic.config import RoomConfig
 from ponderv2.synthetic.rendering import (
     Pinhole,
     RenderedView,
@@ -35,7 +35,7 @@ class Scan:
     mesh: PreparedMesh
 
 
-def scan_room(rng: np.random.Generator, renderer: RoomRenderer, config: SyntheticConfig) -> Scan:
+def scan_room(rng: np.random.Generator, renderer: RoomRenderer, config: RoomConfig) -> Scan:
     """Walk through the room, take frames, fuse them."""
     cameras = make_cameras(rng, renderer, config)
     exact = tuple(renderer.render(camera) for camera in cameras)
@@ -48,7 +48,7 @@ def scan_room(rng: np.random.Generator, renderer: RoomRenderer, config: Syntheti
 
 
 def _frame(
-    rng: np.random.Generator, name: str, camera: Pinhole, view: RenderedView, config: SyntheticConfig
+    rng: np.random.Generator, name: str, camera: Pinhole, view: RenderedView, config: RoomConfig
 ) -> DecodedFrame:
     if config.noise:
         color, depth = sense_color(rng, view), sense_depth(rng, view, camera, config)
@@ -72,7 +72,7 @@ def fuse(
     cameras: Sequence[Pinhole],
     exact: Sequence[RenderedView],
     frames: Sequence[DecodedFrame],
-    config: SyntheticConfig,
+    config: RoomConfig,
 ) -> PreparedCloud:
     """Measured points averaged per cube; class and instance of the nearest true surface.
 

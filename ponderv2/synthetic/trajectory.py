@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from ponderv2.synthetic.config import SyntheticConfig
+from ponderv2.synthetic.config import RoomConfig
 from ponderv2.synthetic.rendering import Pinhole, RoomRenderer
 from ponderv2.synthetic.room import Room
 
@@ -13,9 +13,7 @@ CLEARANCE = 0.22
 """Between a camera and the box of any part, metres."""
 
 
-def make_cameras(
-    rng: np.random.Generator, renderer: RoomRenderer, config: SyntheticConfig
-) -> tuple[Pinhole, ...]:
+def make_cameras(rng: np.random.Generator, renderer: RoomRenderer, config: RoomConfig) -> tuple[Pinhole, ...]:
     """Cameras along a walk through the free space. They turn one and a half times and nod."""
     spots = free_spots(rng, renderer.room)
     walk = _walk(rng, spots, config.frames)
@@ -88,7 +86,7 @@ def _walk(
     return spots[nearest] + rng.uniform(-0.05, 0.05, (count, 3))
 
 
-def _intrinsics(rng: np.random.Generator, config: SyntheticConfig) -> Float[np.ndarray, "3 3"]:
+def _intrinsics(rng: np.random.Generator, config: RoomConfig) -> Float[np.ndarray, "3 3"]:
     """Square pixels but for 1 %, the principal point near the middle."""
     angle = np.deg2rad(rng.uniform(*config.field_of_view))
     focal = config.width / 2 / np.tan(angle / 2)

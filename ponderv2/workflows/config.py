@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ponderv2.checks.config import CheckConfig
 from ponderv2.config import NO_EFFECT, SplitName, StrictConfig
@@ -17,11 +17,7 @@ from ponderv2.data.config import (
     PretrainDataConfig,
     parts_of,
 )
-from ponderv2.datasets.rgbd.config import RgbdConfig
-from ponderv2.datasets.s3dis.config import S3disConfig
-from ponderv2.datasets.scannet.config import ScannetConfig
-from ponderv2.datasets.scannetpp.config import ScannetppConfig
-from ponderv2.datasets.structured3d.config import Structured3dConfig
+from ponderv2.datasets import DatasetConfig
 from ponderv2.models.config import PretextConfig
 from ponderv2.reconstruction.config import (
     CameraPathConfig,
@@ -30,7 +26,6 @@ from ponderv2.reconstruction.config import (
     RefineConfig,
     TsdfConfig,
 )
-from ponderv2.synthetic.config import SyntheticConfig
 from ponderv2.tasks.config import TaskModelConfig
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.training.config import TrainingConfig
@@ -47,17 +42,11 @@ class PresetConfig(StrictConfig):
     """Time and disk space that the run takes, and where that was measured."""
 
 
-SourceConfig = Annotated[
-    RgbdConfig | S3disConfig | ScannetConfig | ScannetppConfig | Structured3dConfig | SyntheticConfig,
-    Field(discriminator="kind"),
-]
-
-
 class PrepareConfig(PresetConfig):
     """`ponder prepare`."""
 
-    source: SourceConfig
-    """What the scenes are made of; the kinds are the keys of `ponderv2.datasets.SOURCES`."""
+    source: DatasetConfig
+    """The data set that the scenes are made of."""
     out: Path = Path("data/scenes")
     """Folder of the prepared scenes."""
     workers: PositiveInt | None = None

@@ -18,7 +18,6 @@ from numpy import ndarray
 from ponderv2.checks.check import CheckResult, CheckSettings, check_or_reason
 from ponderv2.checks.config import CheckConfig
 from ponderv2.data.scene_folder import open_folder
-from ponderv2.datasets import SOURCES
 from ponderv2.datasets.recognise import recognise
 from ponderv2.errors import SceneError
 from ponderv2.io.files import exclusively, write_bytes
@@ -86,7 +85,7 @@ def run(config: PrepareConfig, report: Reporter | None = None, strict: bool = Fa
     report = report or SilentReporter()
     if config.scheduler is not None:
         check_scheduler(config.scheduler)
-    plan = SOURCES[config.source.kind](config.source)
+    plan = config.source.reader()
     for note in plan.notes:
         report.note(note)
     for warning in plan.warnings:

@@ -73,10 +73,10 @@ def test_a_mistake_in_a_file_is_named_with_its_line(run, tmp_path):
     assert f"{file}:4" in result.stderr and "training.batch_size" in result.stderr
 
 
-def test_an_option_that_the_source_does_not_have_is_named_as_typed(run):
+def test_an_option_of_another_data_set_is_named_as_typed(run):
     result = run("prepare", "synthetic", "--layout", "tum")
     assert result.exit_code == 2
-    assert "--layout means nothing to the source 'synthetic'" in result.stderr
+    assert "--layout does not apply to 'synthetic'" in result.stderr
 
 
 @pytest.mark.parametrize(

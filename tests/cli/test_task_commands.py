@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ponder_cli.commands.prepare import _usual_next
 from ponder_cli.presets import shipped_presets
-from ponderv2.datasets import SOURCES
+from ponderv2.datasets import DATASETS
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.workflows import finetune
@@ -70,14 +69,14 @@ def test_several_models_are_evaluated_and_pooled_by_one_command(run: Run, tmp_pa
     assert from_files.exit_code == 0 and json.dumps(pooled["metrics"]["miou"]) in from_files.stdout
 
 
-@pytest.mark.parametrize("kind", sorted(SOURCES))
-@pytest.mark.parametrize("photographed", [True, False])
-def test_what_is_proposed_after_prepare_is_a_shipped_preset(kind: str, photographed: bool) -> None:
-    command, *words = _usual_next(kind, photographed)
+@pytest.mark.parametrize("kind", sorted(DATASETS))
+@pytest.mark.parametrize("with_frames", [True, False])
+def test_what_is_proposed_after_prepare_is_a_shipped_preset(kind: str, with_frames: bool) -> None:
+    command, *words = DATASETS[kind].next_command(with_frames)
     names = {preset.name for preset in shipped_presets(command)}
     assert words[words.index("--preset") + 1] in names if "--preset" in words else "demo" in names
 
 
-def test_points_without_photographs_are_not_sent_to_pretraining() -> None:
-    assert _usual_next("s3dis", photographed=False)[0] == "finetune"
-    assert _usual_next("s3dis", photographed=True) == ("pretrain", "--preset", "s3dis")
+def test_points_without_frames_are_not_sent_to_pretraining() -> None:
+    assert DATASETS["s3dis"].next_command(with_frames=False)[0] == "finetune"
+    assert DATASETS["s3dis"].next_command(with_frames=True) == ("pretrain", "--preset", "s3dis")

@@ -9,7 +9,7 @@ import pytest
 
 from ponderv2.reconstruction.fusion import load_open3d
 from ponderv2.synthetic.classes import CLASS_COLORS, CLASS_INDEX, CLASS_NAMES
-from ponderv2.synthetic.config import SyntheticConfig
+from ponderv2.synthetic.config import RoomConfig
 from ponderv2.synthetic.furnishing import solids
 from ponderv2.synthetic.materials import plain
 from ponderv2.synthetic.parts import Part, box, cushion, drape, lathe, tube
@@ -18,7 +18,7 @@ from ponderv2.synthetic.room import Room, make_room
 from ponderv2.synthetic.shell import make_plan
 from ponderv2.synthetic.trajectory import free_spots, look, make_cameras
 
-SETTINGS = SyntheticConfig(frames=4, width=48, height=36, room_size=(3.0, 4.2))
+SETTINGS = RoomConfig(frames=4, width=48, height=36, room_size=(3.0, 4.2))
 RED = plain((1.0, 0.0, 0.0))
 STEPS = np.linspace(0.0, 1.0, 12)
 SHAPES = {

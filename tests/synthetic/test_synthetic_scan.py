@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from ponderv2.datasets.generated.config import SyntheticConfig
 from ponderv2.datasets.generated.reader import find
 from ponderv2.reconstruction.fusion import load_open3d
 from ponderv2.store.store import SceneStore
 from ponderv2.synthetic.classes import CLASS_NAMES
-from ponderv2.synthetic.config import SyntheticConfig
 from ponderv2.synthetic.rendering import (
     Pinhole,
     RenderedView,

@@ -15,12 +15,11 @@ import pytest
 
 from ponderv2.checks.check import CheckResult
 from ponderv2.data.scene_folder import open_folder
-from ponderv2.datasets import SOURCES
+from ponderv2.datasets.generated.config import SyntheticConfig
 from ponderv2.errors import OutputError, ResourceError, SceneError
 from ponderv2.scenes.prepared import PreparedCloud, PreparedScene, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.source import SourcePlan
-from ponderv2.synthetic.config import SyntheticConfig
 from ponderv2.workflows import prepare, prepare_space, prepare_workers
 from ponderv2.workflows.config import PrepareConfig
 from ponderv2.workflows.prepare_space import SpaceEstimate, estimate_space, readable
@@ -69,7 +68,7 @@ def plan(monkeypatch: pytest.MonkeyPatch):
 
     def offer(*jobs: PointsJob, warnings: tuple[str, ...] = ()) -> None:
         found = SourcePlan(DatasetInfo("points"), jobs, (), warnings)
-        monkeypatch.setitem(SOURCES, "synthetic", lambda _: found)
+        monkeypatch.setattr(SyntheticConfig, "reader", lambda _: found)
 
     return offer
 
@@ -161,7 +160,7 @@ def test_two_runs_into_one_folder_keep_each_others_scenes_and_splits(tmp_path: P
     def late(*arguments: Any) -> Any:
         monkeypatch.setattr(prepare, "_divide", real)
         other = SourcePlan(DatasetInfo("points", splits=("test",)), (PointsJob("b", split="test"),), (), ())
-        monkeypatch.setitem(SOURCES, "synthetic", lambda _: other)
+        monkeypatch.setattr(SyntheticConfig, "reader", lambda _: other)
         assert prepare.run(config(tmp_path)).n_prepared == 1
         return real(*arguments)
 
@@ -249,6 +248,6 @@ def test_other_classes_of_the_same_dataset_are_called_that(tmp_path: Path, plan,
     plan(PointsJob("a"))
     prepare.run(config(tmp_path))
     found = SourcePlan(DatasetInfo("points", label_field="segment200"), (PointsJob("b"),), (), ())
-    monkeypatch.setitem(SOURCES, "synthetic", lambda _: found)
+    monkeypatch.setattr(SyntheticConfig, "reader", lambda _: found)
     with pytest.raises(SceneError, match="of 'points' with other classes \\('segment', not 'segment200'\\)"):
         prepare.run(config(tmp_path))

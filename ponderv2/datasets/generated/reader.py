@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ponderv2.datasets.generated.config import SyntheticConfig
 from ponderv2.scenes.prepared import SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.source import SourcePlan
 from ponderv2.synthetic.classes import CLASS_COLORS, CLASS_NAMES
-from ponderv2.synthetic.config import SyntheticConfig
 
 GENERATOR_VERSION = 1
 """Raised whenever the same settings give other rooms, so that stored ones are made anew."""

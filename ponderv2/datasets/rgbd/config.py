@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from ponderv2.config import StrictConfig
+from ponderv2.config import CommandOption, StrictConfig
+from ponderv2.datasets.settings import DatasetSettings
+
+if TYPE_CHECKING:
+    from ponderv2.scenes.source import SourcePlan
 
 LayoutName = Literal[
     "auto",
@@ -32,8 +36,8 @@ Up = Literal["auto", "x", "-x", "y", "-y", "z", "-z"]
 class FusionConfig(StrictConfig):
     """Fusion of depth frames into an oriented point cloud."""
 
-    voxel_size: PositiveFloat = 0.02
-    """Metres."""
+    voxel_size: Annotated[PositiveFloat, CommandOption("--voxel")] = 0.02
+    """Cell of the fused surface, metres."""
     truncation: PositiveFloat = 0.08
     """Metres on both sides of the surface."""
     depth_max: PositiveFloat = 6.0
@@ -60,23 +64,26 @@ class PairingConfig(StrictConfig):
 class GenericConfig(StrictConfig):
     """Layout `generic`: folders of images, a list of poses. What is `auto` is decided by the depth images."""
 
-    color: str | None = None
+    color: Annotated[str | None, CommandOption("--color-dir")] = None
     """Folder of the colour images, in the recording; by default found by its name; `none` = depth only."""
-    depth: str | None = None
+    depth: Annotated[str | None, CommandOption("--depth-dir")] = None
     """Folder of the depth images, in the recording; by default found by its name."""
-    poses: str | None = None
+    poses: Annotated[str | None, CommandOption("--poses")] = None
     """File of the poses, or folder with one file each; by default the only one that holds poses."""
-    quaternion: QuaternionOrder | Literal["auto"] = "auto"
+    quaternion: Annotated[QuaternionOrder | Literal["auto"], CommandOption("--quaternion")] = "auto"
     """Order of the four numbers of a quaternion."""
-    direction: PoseDirection | Literal["auto"] = "auto"
-    axes: Axes | Literal["auto"] = "auto"
-    """Of the cameras."""
+    direction: Annotated[PoseDirection | Literal["auto"], CommandOption("--direction")] = "auto"
+    """What the poses map to what."""
+    axes: Annotated[Axes | Literal["auto"], CommandOption("--axes")] = "auto"
+    """Axes of the cameras: y down (opencv), y up (opengl), x forward (ros)."""
     pose_unit: PositiveFloat | None = None
     """Metres per unit of the translations; by default metres, or what the depth images say."""
 
 
-class RgbdConfig(StrictConfig):
-    """Anybody's posed RGB-D recording."""
+class RgbdConfig(DatasetSettings):
+    """Posed RGB-D recordings of any known layout; the layout is recognised by its files."""
+
+    pretrain_preset: ClassVar[str | None] = "capture"
 
     kind: Literal["rgbd"] = "rgbd"
     path: Path = Path()
@@ -118,3 +125,9 @@ class RgbdConfig(StrictConfig):
     fusion: FusionConfig = FusionConfig()
     pairing: PairingConfig = PairingConfig()
     generic: GenericConfig = GenericConfig()
+
+    def reader(self) -> SourcePlan:
+        """One job per recording."""
+        from ponderv2.datasets.rgbd.reader import find
+
+        return find(self)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from ponderv2.config import StrictConfig
+from ponderv2.datasets.settings import DatasetSettings
+
+if TYPE_CHECKING:
+    from ponderv2.scenes.source import SourcePlan
 
 
-class S3disConfig(StrictConfig):
-    """Stanford3dDataset_v1.2, with the photographs and meshes of 2D-3D-S where they are given."""
+class S3disConfig(DatasetSettings):
+    """S3DIS (Stanford3dDataset_v1.2), with the images and meshes of 2D-3D-S where they are given."""
+
+    pretrain_preset: ClassVar[str | None] = "s3dis"
+    finetune_preset: ClassVar[str | None] = "s3dis_semantic_scratch"
 
     kind: Literal["s3dis"] = "s3dis"
     path: Path = Path()
@@ -40,3 +46,9 @@ class S3disConfig(StrictConfig):
     """Metres: depth farther from all points of the room belongs to other rooms and is left out."""
     min_valid: float = Field(default=0.25, ge=0.0, le=1.0)
     """Photographs with a smaller share of usable depth are left out."""
+
+    def reader(self) -> SourcePlan:
+        """One job per room."""
+        from ponderv2.datasets.s3dis.reader import find
+
+        return find(self)

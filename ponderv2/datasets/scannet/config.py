@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from ponderv2.config import StrictConfig
+from ponderv2.datasets.settings import DatasetSettings
+
+if TYPE_CHECKING:
+    from ponderv2.scenes.source import SourcePlan
 
 
-class ScannetConfig(StrictConfig):
-    """ScanNet v2 as it is downloaded."""
+class ScannetConfig(DatasetSettings):
+    """ScanNet v2 as it is downloaded: meshes, RGB-D frames, semantic and instance labels."""
+
+    pretrain_preset: ClassVar[str | None] = "scannet"
+    finetune_preset: ClassVar[str | None] = "scannet_semantic_scratch"
 
     kind: Literal["scannet"] = "scannet"
     path: Path = Path("data/raw/scannet")
@@ -43,3 +49,9 @@ class ScannetConfig(StrictConfig):
     """Metres; farther measurements are dropped."""
     max_image_size: PositiveInt | None = None
     """Longest side of the prepared pictures, pixels; by default that of the depth pictures."""
+
+    def reader(self) -> SourcePlan:
+        """One job per scene."""
+        from ponderv2.datasets.scannet.reader import find
+
+        return find(self)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import NonNegativeInt
 
-from ponderv2.config import StrictConfig
+from ponderv2.datasets.settings import DatasetSettings
+
+if TYPE_CHECKING:
+    from ponderv2.scenes.source import SourcePlan
 
 
-class ScannetppConfig(StrictConfig):
-    """ScanNet++ as it is downloaded: laser scans with the 100 classes of its benchmark; no photographs."""
+class ScannetppConfig(DatasetSettings):
+    """ScanNet++ as it is downloaded: laser scans with the 100 classes of its benchmark; no images."""
+
+    pretrain_preset: ClassVar[str | None] = "indoor"
+    finetune_preset: ClassVar[str | None] = "scannetpp_semantic_scratch"
 
     kind: Literal["scannetpp"] = "scannetpp"
     path: Path = Path("data/raw/scannetpp")
@@ -22,3 +28,9 @@ class ScannetppConfig(StrictConfig):
     """Points drawn evenly on the surface, as the authors advise; 0 = the vertices of the mesh."""
     seed: NonNegativeInt = 0
     """Of those points; each scene has its own."""
+
+    def reader(self) -> SourcePlan:
+        """One job per scene."""
+        from ponderv2.datasets.scannetpp.reader import find
+
+        return find(self)

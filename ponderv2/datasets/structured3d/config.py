@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from ponderv2.config import StrictConfig
+from ponderv2.datasets.settings import DatasetSettings
+
+if TYPE_CHECKING:
+    from ponderv2.scenes.source import SourcePlan
 
 
-class Structured3dConfig(StrictConfig):
-    """The zip files of Structured3D, read in place, or a folder of their contents."""
+class Structured3dConfig(DatasetSettings):
+    """Structured3D: its zip files, read in place, or a folder of their contents."""
+
+    pretrain_preset: ClassVar[str | None] = "structured3d"
+    finetune_preset: ClassVar[str | None] = "structured3d_semantic_scratch"
 
     kind: Literal["structured3d"] = "structured3d"
     path: Path = Path()
@@ -40,3 +46,9 @@ class Structured3dConfig(StrictConfig):
     right-handed, z up."""
     scenes: tuple[str, ...] = ()
     """Names or patterns (`scene_0000*`) of the scenes that are prepared; empty = all."""
+
+    def reader(self) -> SourcePlan:
+        """One job per room."""
+        from ponderv2.datasets.structured3d.reader import find
+
+        return find(self)

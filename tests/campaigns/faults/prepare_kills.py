@@ -28,9 +28,9 @@ Files = dict[str, bytes]
 def configuration(source: str, raw: Path, out: Path, n_scenes: int) -> Any:
     """Settings of a small run."""
     from ponderv2.checks.config import CheckConfig
+    from ponderv2.datasets.generated.config import SyntheticConfig
     from ponderv2.datasets.rgbd.config import FusionConfig, RgbdConfig
     from ponderv2.datasets.scannet.config import ScannetConfig
-    from ponderv2.synthetic.config import SyntheticConfig
     from ponderv2.workflows.config import PrepareConfig
 
     if source == "synthetic":
