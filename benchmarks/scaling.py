@@ -33,7 +33,6 @@ from benchmarks.sparse_convolution import room_voxels
 from ponder_cli.presets import load_preset
 from ponderv2.data.datasets import PretrainDataset
 from ponderv2.data.scene_folder import open_folder
-from ponderv2.encoder.build import build_encoder
 from ponderv2.encoder.config import SparseUNetConfig
 from ponderv2.geometry.rays import RayBundle
 from ponderv2.geometry.volumes import FeatureVolume
@@ -63,10 +62,10 @@ def demo() -> PretrainConfig:
 
 def encoder_step(width: str, n_voxels: int) -> Callable[[], Any]:
     coord = room_voxels(n_voxels)
-    model = build_encoder(NARROW if width == "narrow" else SparseUNetConfig())
+    model = NARROW if width == "narrow" else SparseUNetConfig().build()
     zeros = torch.zeros(len(coord), dtype=torch.long)
     voxels = SparseVoxels(torch.randn(len(coord), 6), coord, zeros, 1)
-    return lambda: model(voxels).square().mean().backward()
+    return lambda: model.rows(voxels).square().mean().backward()
 
 
 def rays_step(_: str, n_rays: int) -> Callable[[], Any]:

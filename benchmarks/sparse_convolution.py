@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import side_by_side
-from ponderv2.encoder.build import build_encoder
 from ponderv2.encoder.config import SparseUNetConfig
 from ponderv2.geometry.voxels import SparseVoxels
 from ponderv2.sparse import gather_gemm_scatter as by_entry
@@ -230,11 +229,11 @@ def time_networks(repeats: int) -> list[dict[str, Any]]:
     for name, n, config in NETWORKS:
         coord = room_voxels(n)
         zeros = torch.zeros(len(coord), dtype=torch.long)
-        model = build_encoder(config)
+        model = config.build()
         voxels = SparseVoxels(torch.randn(len(coord), 6), coord, zeros, 1)
 
         def step(model: torch.nn.Module = model, voxels: SparseVoxels = voxels) -> None:
-            model(voxels).square().mean().backward()
+            model.rows(voxels).square().mean().backward()
 
         mine, product = side_by_side([step, lambda: matrix @ matrix], repeats)  # type: ignore[list-item]
         ratio = median(a / b for a, b in zip(mine, product, strict=True))

@@ -72,8 +72,8 @@ def one_step(
 
 def forward(model: PretextModel, batch: Batch, generator: torch.Generator, clock: Clock) -> Tensor:
     """`PretextModel.forward(batch, generator).losses.total()`, with the clock at the borders of the parts."""
-    feature = model.encode(batch, generator)
-    clock.mark_gradient(feature, "backward to_dense")
+    features = model.encode(batch, generator)
+    clock.mark_gradient(features.feature, "backward to_dense")
     clock.mark("forward backbone")
     frames = scene_frames(batch.coord, batch.offset, model.config.frame)
     rays = model.rays(batch, frames)
@@ -81,13 +81,13 @@ def forward(model: PretextModel, batch: Batch, generator: torch.Generator, clock
     generators = scene_generators(generator, len(counts))
     noise = draw_noise_of_scenes(counts, generators, model.config.renderer, batch.feature.device)
     clock.mark("forward rays")
-    cells = pool(feature, batch.coord, batch.offset, frames, model.config.densify)
+    cells = pool(features.feature, batch.coord, batch.offset, frames, model.config.densify)
     clock.mark_gradient(cells.rows, "backward projection")
     clock.mark("forward to_dense")
     volume = model.project(cells)
     clock.mark_gradient(volume.values, "backward renderer and losses")
     clock.mark("forward projection")
-    encoded = EncodedScenes(feature, volume, frames)
+    encoded = EncodedScenes(features, volume, frames)
     output = model.renderer(encoded.volume, rays.rays, noise, target_distance=rays.distance)
     clock.mark("forward renderer")
     loss = model.compare(batch, encoded, rays, output).losses.total()

@@ -12,10 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiments.gain_rooms import CropSettings, Room, on_device, training_batch, training_piece, whole_room
-from ponderv2.encoder.build import build_encoder
 from ponderv2.encoder.config import MaskConfig, SparseUNetConfig
 from ponderv2.evaluation.semantic import confusion_matrix, segmentation_metrics
-from ponderv2.geometry.voxels import SparseVoxels, batch_index
 from ponderv2.lift.config import ConvBlock3DConfig, CubeFrameConfig, DensifyConfig
 from ponderv2.models.config import ClassTargetConfig, PretextConfig
 from ponderv2.models.pretext import PretextModel
@@ -124,14 +122,13 @@ def pretrain(
 
 def encode(encoder: nn.Module, batch: Batch) -> Float[Tensor, "point channel"]:
     """Features of all voxels of a batch."""
-    voxels = SparseVoxels(batch.feature, batch.grid_coord, batch_index(batch.offset), len(batch.offset))
-    return encoder(voxels)
+    return encoder(batch).feature
 
 
 def new_encoder(state: State | None, seed: int, device: str) -> nn.Module:
     """A random encoder, or the one with these weights."""
     torch.manual_seed(seed)
-    encoder = build_encoder(ENCODER).to(device)
+    encoder = ENCODER.build().to(device)
     if state is not None:
         encoder.load_state_dict(state)
     return encoder

@@ -1,16 +1,29 @@
-"""Settings of the encoders and of masking."""
+"""Settings of the encoders and of masking. Never imports torch.
+
+The settings of every encoder say what the rest of the program asks of it: `needs` (which part of a batch it
+reads), `in_channels` and `out_channels`, `conditions` (datasets that it distinguishes), `context_channels`
+(width of their learned vectors), `build()`; of encoders of points also `grid_multiple`, `bytes_per_voxel`.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ponderv2.config import StrictConfig
 
+if TYPE_CHECKING:
+    from ponderv2.encoder.sparse_unet import SparseUNet
+
+BYTES_PER_VOXEL = 8000
+"""Memory that a voxel needs in the full-size network, with a reserve: 5400 to 5900 were measured."""
+
 
 class _UNetConfig(StrictConfig):
     """What all sparse U-Nets share. The first half of `channels` and `layers` goes down, the second up."""
+
+    needs: ClassVar[Literal["points"]] = "points"
 
     in_channels: PositiveInt = 6
     base_channels: PositiveInt = 32
@@ -48,13 +61,31 @@ class _UNetConfig(StrictConfig):
             return self.n_classes
         return self.channels[self.n_stages - 1] if self.pool_scenes else self.channels[-1]
 
+    @property
+    def grid_multiple(self) -> int:
+        """Voxels by a multiple of which a cloud may be moved without changing its features."""
+        return 2**self.n_stages
+
+    @property
+    def bytes_per_voxel(self) -> float:
+        """Memory that a voxel takes in evaluation."""
+        return BYTES_PER_VOXEL * max(self.out_channels / 96.0, 0.1)
+
 
 class SparseUNetConfig(_UNetConfig):
     """SpUNet-v1m1; SpUNet-v1m2 with norm_eps 1e-5, norm_momentum 0.1, unit_norm_momentum 0.02, pad 1."""
 
+    conditions: ClassVar[tuple[str, ...]] = ()
+    context_channels: ClassVar[int] = 0
     kind: Literal["sparse_unet"] = "sparse_unet"
     unit_norm_momentum: PositiveFloat | None = None
     """Of the normalisations after stem, down, up and shortcut convolutions; None: `norm_momentum`."""
+
+    def build(self) -> SparseUNet:
+        """The network, with new weights."""
+        from ponderv2.encoder.sparse_unet import SparseUNet
+
+        return SparseUNet(self)
 
 
 class PromptedSparseUNetConfig(_UNetConfig):
@@ -77,6 +108,12 @@ class PromptedSparseUNetConfig(_UNetConfig):
         if not self.conditions or len(set(self.conditions)) != len(self.conditions):
             raise ValueError(f"conditions need distinct names, got {self.conditions}")
         return self
+
+    def build(self) -> SparseUNet:
+        """The network, with new weights."""
+        from ponderv2.encoder.sparse_unet import SparseUNet
+
+        return SparseUNet(self)
 
 
 EncoderConfig = Annotated[SparseUNetConfig | PromptedSparseUNetConfig, Field(discriminator="kind")]

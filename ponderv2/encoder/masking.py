@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ponderv2.encoder.config import MaskConfig
+from ponderv2.encoder.encoder import voxels_of
 from ponderv2.geometry.voxels import SparseVoxels
+from ponderv2.scenes.batch import Batch
 
 Generators = torch.Generator | Sequence[torch.Generator]
 
 TOKEN_DEVIATION = 0.02
 """The learned vector starts as a normal variable of this deviation, cut off at one deviation (published)."""
-
-
-@dataclass(frozen=True)
-class MaskedVoxels:
-    """Voxels with some features replaced, and which."""
-
-    voxels: SparseVoxels
-    hidden: Bool[Tensor, " voxel"]
 
 
 def new_mask_token(channels: int) -> Float[Tensor, "1 channel"]:
@@ -33,16 +27,15 @@ def new_mask_token(channels: int) -> Float[Tensor, "1 channel"]:
 
 
 def mask_blocks(
-    voxels: SparseVoxels, token: Float[Tensor, "1 channel"], config: MaskConfig, generator: Generators
-) -> MaskedVoxels:
+    batch: Batch, token: Float[Tensor, "1 channel"], config: MaskConfig, generator: Generators
+) -> Batch:
     """In every scene keep round(n_blocks (1 - ratio)) random blocks, halves to even; hide the others.
 
     `generator` is a CPU generator, or one for each scene: a scene then loses the same blocks in every batch.
     A block is the cube of voxels with equal trunc(grid_coord / block_size).
     """
-    hidden = hidden_blocks(voxels, config, generator)
-    feature = torch.where(hidden[:, None], token.to(voxels.feature.dtype), voxels.feature)
-    return MaskedVoxels(replace(voxels, feature=feature), hidden)
+    hidden = hidden_blocks(voxels_of(batch), config, generator)
+    return replace(batch, feature=torch.where(hidden[:, None], token.to(batch.feature.dtype), batch.feature))
 
 
 @torch.no_grad()

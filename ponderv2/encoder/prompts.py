@@ -1,57 +1,75 @@
-"""One batch normalisation per dataset, scaled and shifted by a learned vector (PDNorm)."""
+"""Datasets that a model distinguishes, by name: conditions of point prompt training. Never imports torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from ponderv2.errors import CheckpointError
 
-from ponderv2.encoder.config import PromptedSparseUNetConfig
-from ponderv2.sparse.normalisation import BatchNorm
+FALLBACK = "ScanNet"
+"""Dataset whose prompt is used for data of a dataset that the model does not know."""
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """Which dataset a batch comes from."""
+class Prompts:
+    """Names of datasets, in the order of the normalisations and of the embeddings that belong to them.
 
-    index: int
-    """Position in the encoder's `conditions`."""
-    context: Float[Tensor, "1 context"] | None
-    """The learned vector of the dataset; None where nothing is modulated."""
+    Where no dataset is distinguished every name is known, and its index is 0.
+    """
 
+    names: tuple[str, ...] = ()
+    """In the order of the encoder's normalisations; empty: it has one for all."""
+    rows: tuple[str, ...] = ()
+    """In the order of the rows of `embedding_table`; empty: there is no such table."""
+    fixed: str | None = None
+    """Name that takes the place of that of the data: the prompt of a new dataset."""
 
-class PromptedNorm(nn.Module):
-    """y = norm_d(x) (1 + scale) + shift with (shift, scale) = Linear(SiLU(context)) and d the dataset."""
+    def __bool__(self) -> bool:
+        """Whether datasets are distinguished."""
+        return bool(self.names or self.rows)
 
-    def __init__(self, channels: int, config: PromptedSparseUNetConfig) -> None:
-        super().__init__()
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Datasets that all parts have; empty where none is distinguished."""
+        return tuple(name for name in self.names or self.rows if not self.rows or name in self.rows)
 
-        def norm() -> BatchNorm:
-            return BatchNorm(
-                channels, eps=config.norm_eps, momentum=config.norm_momentum, affine=config.norm_affine
+    def name(self, condition: str) -> str:
+        """The dataset whose prompt stands for `condition`."""
+        return self.fixed or condition
+
+    def knows(self, condition: str) -> bool:
+        """Whether there is a prompt for a dataset, or none is needed."""
+        return not self or self.name(condition) in self.known
+
+    def index(self, condition: str) -> int:
+        """Position among the normalisations. Raises ValueError for an unknown dataset."""
+        return self._position(self.names, condition)
+
+    def row(self, condition: str) -> int:
+        """Position in the embedding table. Raises ValueError for an unknown dataset."""
+        return self._position(self.rows, condition)
+
+    def _position(self, names: tuple[str, ...], condition: str) -> int:
+        if not self.knows(condition):
+            known = ", ".join(self.known)
+            raise ValueError(f"the model knows the datasets {known}, not '{self.name(condition)}'")
+        return names.index(self.name(condition)) if names else 0
+
+    def choose(self, wanted: str | None, dataset: str | None = None) -> str:
+        """Dataset prompt for some data: the one asked for, else that of the model, of the data, of ScanNet.
+
+        Raises:
+            CheckpointError: the model does not know the one that was asked for.
+        """
+        known = self.known
+        if not known:
+            return wanted or dataset or ""
+        if wanted is not None and wanted not in known:
+            raise CheckpointError(
+                f"the encoder knows the datasets {', '.join(known)}, not '{wanted}'",
+                fix=f"--condition {known[0]}",
             )
-
-        if config.norm_decouple:
-            self.bns = nn.ModuleList([norm() for _ in config.conditions])
-        else:
-            self.bn = norm()
-        if config.norm_adaptive:
-            self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(config.context_channels, 2 * channels))
-        self.decoupled, self.adaptive = config.norm_decouple, config.norm_adaptive
-
-    def forward(self, x: Float[Tensor, "voxel channel"], prompt: Prompt) -> Float[Tensor, "voxel channel"]:
-        x = self.bns[prompt.index](x) if self.decoupled else self.bn(x)
-        if not self.adaptive:
-            return x
-        if prompt.context is None:
-            raise ValueError("an adaptive normalisation needs the context vector of the dataset")
-        shift, scale = self.modulation(prompt.context).chunk(2, dim=1)
-        return x * (1.0 + scale) + shift
-
-
-def normalise(
-    norm: nn.Module, x: Float[Tensor, "voxel channel"], prompt: Prompt | None
-) -> Float[Tensor, "voxel channel"]:
-    """Apply a plain or a prompted normalisation."""
-    return norm(x, prompt) if isinstance(norm, PromptedNorm) else norm(x)
+        for name in (wanted, self.fixed, dataset, FALLBACK):
+            if name in known:
+                return str(name)
+        return known[0]

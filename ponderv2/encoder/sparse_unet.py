@@ -7,15 +7,53 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ponderv2.encoder.config import PromptedSparseUNetConfig, SparseUNetConfig
-from ponderv2.encoder.prompts import Prompt, PromptedNorm, normalise
+from ponderv2.encoder.encoder import Prompt, voxels_of
+from ponderv2.geometry.features import PointFeatures
 from ponderv2.geometry.segments import segment_mean
 from ponderv2.geometry.voxels import SparseVoxels
+from ponderv2.scenes.batch import Batch
 from ponderv2.sparse.kernel_maps import Level, sorted_level
 from ponderv2.sparse.layers import InverseConvolution, StridedConvolution, SubmanifoldConvolution
 from ponderv2.sparse.normalisation import BatchNorm, relu_
 
 UNetConfig = SparseUNetConfig | PromptedSparseUNetConfig
 Convolution = SubmanifoldConvolution | StridedConvolution | InverseConvolution
+
+
+class PromptedNorm(nn.Module):
+    """y = norm_d(x) (1 + scale) + shift with (shift, scale) = Linear(SiLU(context)) and d the dataset."""
+
+    def __init__(self, channels: int, config: PromptedSparseUNetConfig) -> None:
+        super().__init__()
+
+        def norm() -> BatchNorm:
+            return BatchNorm(
+                channels, eps=config.norm_eps, momentum=config.norm_momentum, affine=config.norm_affine
+            )
+
+        if config.norm_decouple:
+            self.bns = nn.ModuleList([norm() for _ in config.conditions])
+        else:
+            self.bn = norm()
+        if config.norm_adaptive:
+            self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(config.context_channels, 2 * channels))
+        self.decoupled, self.adaptive = config.norm_decouple, config.norm_adaptive
+
+    def forward(self, x: Float[Tensor, "voxel channel"], prompt: Prompt) -> Float[Tensor, "voxel channel"]:
+        x = self.bns[prompt.index](x) if self.decoupled else self.bn(x)
+        if not self.adaptive:
+            return x
+        if prompt.context is None:
+            raise ValueError("an adaptive normalisation needs the context vector of the dataset")
+        shift, scale = self.modulation(prompt.context).chunk(2, dim=1)
+        return x * (1.0 + scale) + shift
+
+
+def normalise(
+    norm: nn.Module, x: Float[Tensor, "voxel channel"], prompt: Prompt | None
+) -> Float[Tensor, "voxel channel"]:
+    """Apply a plain or a prompted normalisation."""
+    return norm(x, prompt) if isinstance(norm, PromptedNorm) else norm(x)
 
 
 def _block_norm(channels: int, config: UNetConfig) -> nn.Module:
@@ -157,18 +195,19 @@ class SparseUNet(nn.Module):
                 if isinstance(module, PromptedNorm) and module.adaptive:
                     nn.init.zeros_(module.modulation[1].weight)  # type: ignore[arg-type]
 
-    def forward(
-        self,
-        voxels: SparseVoxels,
-        context: Float[Tensor, "1 context"] | None = None,
-        condition: str | None = None,
-    ) -> Float[Tensor, "row out"]:
+    def forward(self, batch: Batch, prompt: Prompt | None = None) -> PointFeatures:
+        """Features of every point of a batch. Raises ValueError as `rows`, and with `pool_scenes`."""
+        if self.config.pool_scenes:
+            raise ValueError("with pool_scenes there is one feature per scene and none per point")
+        return PointFeatures(self.rows(voxels_of(batch), prompt), batch.coord, batch.offset)
+
+    def rows(self, voxels: SparseVoxels, prompt: Prompt | None = None) -> Float[Tensor, "row out"]:
         """Features of every voxel in input order, or with `pool_scenes` of every scene.
 
-        `context` and `condition` (the name of the dataset) are read by prompted networks only.
-        Raises ValueError for negative indices and for voxels that occur twice.
+        Raises ValueError for negative indices, voxels that occur twice, a prompted network without prompt.
         """
-        prompt = self._prompt(context, condition)
+        if prompt is None and self.config.conditions:
+            raise ValueError(f"expected the prompt of a condition out of {', '.join(self.config.conditions)}")
         finest, order = sorted_level(voxels.grid_coord, voxels.scene, voxels.n_scenes, self.config.pad)
         x = self.conv_input(voxels.feature[order], finest, prompt)
         skips, levels = [x], [finest]
@@ -189,16 +228,6 @@ class SparseUNet(nn.Module):
 
     def _classify(self, x: Tensor, level: Level) -> Tensor:
         return self.final(x, level) if isinstance(self.final, SubmanifoldConvolution) else x
-
-    def _prompt(self, context: Tensor | None, condition: str | None) -> Prompt | None:
-        if not isinstance(self.config, PromptedSparseUNetConfig):
-            return None
-        known = self.config.conditions
-        if condition is None and len(known) == 1:
-            condition = known[0]
-        if condition not in known:
-            raise ValueError(f"expected a condition out of {known}, got {condition!r}")
-        return Prompt(known.index(condition), context)
 
 
 def _mean_per_scene(x: Float[Tensor, "voxel channel"], level: Level) -> Float[Tensor, "scene channel"]:

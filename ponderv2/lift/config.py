@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from ponderv2.config import StrictConfig
+
+if TYPE_CHECKING:
+    from ponderv2.lift.projection import ConvBlock3D, DoubleConvUNet3D, UNet3D
 
 
 class CubeFrameConfig(StrictConfig):
@@ -42,6 +45,12 @@ class UNet3DConfig(StrictConfig):
     n_levels: PositiveInt = 4
     out_channels: PositiveInt = 128
 
+    def build(self, in_channels: int) -> UNet3D:
+        """The network from `[scene, in_channels, z, y, x]` to `[scene, out_channels, z, y, x]`."""
+        from ponderv2.lift.projection import UNet3D
+
+        return UNet3D(self, in_channels)
+
 
 class DoubleConvUNet3DConfig(StrictConfig):
     """UNet3D-v1m1: two units per level; nearest upsampling; skips are concatenated."""
@@ -51,12 +60,24 @@ class DoubleConvUNet3DConfig(StrictConfig):
     n_levels: PositiveInt = 4
     out_channels: PositiveInt = 128
 
+    def build(self, in_channels: int) -> DoubleConvUNet3D:
+        """The network from `[scene, in_channels, z, y, x]` to `[scene, out_channels, z, y, x]`."""
+        from ponderv2.lift.projection import DoubleConvUNet3D
+
+        return DoubleConvUNet3D(self, in_channels)
+
 
 class ConvBlock3DConfig(StrictConfig):
     """SimpleConv3D-v1m1: one 3x3x3 convolution, norm, ReLU."""
 
     kind: Literal["conv3d"] = "conv3d"
     out_channels: PositiveInt = 32
+
+    def build(self, in_channels: int) -> ConvBlock3D:
+        """The network from `[scene, in_channels, z, y, x]` to `[scene, out_channels, z, y, x]`."""
+        from ponderv2.lift.projection import ConvBlock3D
+
+        return ConvBlock3D(self, in_channels)
 
 
 ProjectionConfig = Annotated[

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ponderv2.config import StrictConfig
 from ponderv2.datasets import vocabulary
 from ponderv2.encoder.config import EncoderConfig, MaskConfig
+from ponderv2.encoder.prompts import Prompts
 from ponderv2.heads.config import EmbeddingsConfig, OrthogonalEmbeddingsConfig
 from ponderv2.lift.config import CubeFrameConfig, DensifyConfig, ProjectionConfig
 from ponderv2.renderer.config import RendererConfig, RenderLossConfig
@@ -93,6 +94,12 @@ class PretextConfig(StrictConfig):
     context_channels: PositiveInt = 256
     ray_box: PositiveFloat = 0.55
     """Half side of the cube around the scene that a ray must meet to be supervised."""
+    freeze_encoder: ClassVar[bool] = False
+
+    @property
+    def prompts(self) -> Prompts:
+        """Datasets that encoder and embeddings distinguish."""
+        return Prompts(self.encoder.conditions, self.conditions)
 
     @model_validator(mode="after")
     def _semantic_target_and_loss_agree(self) -> PretextConfig:
@@ -110,13 +117,37 @@ class PretextConfig(StrictConfig):
         return self
 
 
-class EncoderOnlyConfig(StrictConfig):
+class EncoderModelConfig(StrictConfig):
+    """What all models of tasks share."""
+
+    encoder: EncoderConfig | None = None
+    """None: that of the checkpoint which is fine-tuned."""
+    freeze_encoder: bool = False
+    """Train the head alone on the features of the encoder (linear probe). Its normalisations use their stored
+    statistics, also in training."""
+    condition: str | None = None
+    """Name that a prompted encoder gets in place of that of the dataset: the prompt of a new dataset."""
+    conditions: tuple[str, ...] = ()
+    """Datasets in the order of the rows of `embedding_table`; empty: that of the encoder."""
+
+    @property
+    def prompts(self) -> Prompts:
+        """Datasets that encoder and embeddings distinguish."""
+        names = self.encoder.conditions if self.encoder is not None else ()
+        return Prompts(names, (self.conditions or names) if names else (), self.condition)
+
+    @property
+    def context_channels(self) -> int:
+        """Width of the learned vector of a dataset."""
+        return self.encoder.context_channels if self.encoder is not None else 0
+
+    def knows(self, condition: str) -> bool:
+        """Whether the model has a part for the dataset."""
+        return self.prompts.knows(condition)
+
+
+class EncoderOnlyConfig(EncoderModelConfig):
     """What a file of an encoder alone describes: enough for features, and for fine-tuning."""
 
     kind: Literal["encoder"] = "encoder"
-    encoder: EncoderConfig
-    freeze_encoder: bool = False
-    condition: str | None = None
-    """Name that a prompted encoder gets in place of that of the dataset."""
-    conditions: tuple[str, ...] = ()
-    """Datasets in the order of the rows of `embedding_table`; empty: that of the encoder."""
+    encoder: EncoderConfig  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]

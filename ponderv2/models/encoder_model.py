@@ -1,4 +1,4 @@
-"""What the models of all tasks share: the encoder, its prompts, and whether it is frozen."""
+"""What all models share: the encoder, the prompts of its datasets, and whether it is frozen."""
 
 from __future__ import annotations
 
@@ -8,35 +8,37 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ponderv2.encoder.build import build_encoder
-from ponderv2.encoder.config import PromptedSparseUNetConfig
-from ponderv2.geometry.voxels import SparseVoxels, batch_index
-from ponderv2.models.config import EncoderOnlyConfig
+from ponderv2.encoder.encoder import Prompt
+from ponderv2.geometry.features import Features, PointFeatures
+from ponderv2.models.config import EncoderModelConfig, EncoderOnlyConfig, PretextConfig
 from ponderv2.scenes.batch import Batch
-from ponderv2.tasks.instances.config import InstancesModelConfig
-from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 
 
 class EncoderModel(nn.Module):
-    """The encoder is mounted as `backbone`, as in pre-training, so that its weights fit by name.
+    """The encoder is mounted as `backbone`, so that its weights fit every model by name.
 
-    Subclasses add their heads and then call `freeze`.
+    Subclasses call `add_embeddings` and `freeze` when it is the turn of those parts; the order of new modules
+    decides which random numbers they start from.
     """
 
-    def __init__(self, settings: SegmentationModelConfig | InstancesModelConfig | EncoderOnlyConfig) -> None:
+    def __init__(self, config: EncoderModelConfig | PretextConfig) -> None:
         super().__init__()
-        if settings.encoder is None:
+        if config.encoder is None:
             raise ValueError("the encoder is not known yet")
-        self.settings = settings
-        self.n_channels = settings.encoder.out_channels
-        self.backbone = build_encoder(settings.encoder)
-        if isinstance(settings.encoder, PromptedSparseUNetConfig):
-            self.conditions = settings.conditions or settings.encoder.conditions
-            self.embedding_table = nn.Embedding(len(self.conditions), settings.encoder.context_channels)
+        self.config = config
+        self.encoder_config = config.encoder
+        self.prompts = config.prompts
+        self.n_channels = config.encoder.out_channels
+        self.backbone = config.encoder.build()
+
+    def add_embeddings(self) -> None:
+        """The learned vector of every dataset, where the model has them."""
+        if self.prompts.rows:
+            self.embedding_table = nn.Embedding(len(self.prompts.rows), self.config.context_channels)
 
     def freeze(self) -> None:
         """Leave encoder and prompts as they are, where the settings say so."""
-        if self.settings.freeze_encoder:
+        if self.config.freeze_encoder:
             for name, parameter in self.named_parameters():
                 if name.startswith(("backbone.", "embedding_table.")):
                     parameter.requires_grad_(False)
@@ -45,33 +47,42 @@ class EncoderModel(nn.Module):
     def train(self, mode: bool = True) -> EncoderModel:
         """Switch between training and evaluation; a frozen encoder stays in evaluation."""
         super().train(mode)
-        if self.settings.freeze_encoder:
+        if self.config.freeze_encoder:
             self.backbone.eval()
         return self
 
-    def encode(self, batch: Batch) -> Float[Tensor, "point channel"]:
-        """Feature of every point; without gradient where the encoder is frozen.
+    def prompt(self, condition: str) -> Prompt | None:
+        """What the encoder gets for a dataset. Raises ValueError for a dataset that it does not know."""
+        if not self.prompts:
+            return None
+        context = self.embedding_table.weight[[self.prompts.row(condition)]] if self.prompts.rows else None
+        return Prompt(self.prompts.index(condition), context)
+
+    def encode(self, batch: Batch) -> Features:
+        """Features of a batch; without gradient where the encoder is frozen.
 
         Raises:
             ValueError: a dataset that a prompted encoder does not know.
         """
-        voxels = SparseVoxels(batch.feature, batch.grid_coord, batch_index(batch.offset), len(batch.offset))
-        with torch.no_grad() if self.settings.freeze_encoder else nullcontext():
-            if not isinstance(self.settings.encoder, PromptedSparseUNetConfig):
-                return self.backbone(voxels)
-            condition = self.settings.condition or batch.condition
-            return self.backbone(voxels, self._context(condition), condition)
+        with torch.no_grad() if self.config.freeze_encoder else nullcontext():
+            return self.backbone(batch, self.prompt(batch.condition))
 
-    def _context(self, condition: str) -> Float[Tensor, "1 context"]:
-        if condition not in self.conditions:
-            raise ValueError(f"expected a condition out of {self.conditions}, got {condition!r}")
-        return self.embedding_table.weight[self.conditions.index(condition)][None]
+    def encode_points(self, batch: Batch) -> Float[Tensor, "point channel"]:
+        """Feature of every point. Raises ValueError as `encode`, and for an encoder of images."""
+        return rows_of_points(self.encode(batch))
+
+
+def rows_of_points(features: Features) -> Float[Tensor, "point channel"]:
+    """One row per point. Raises ValueError for features of images."""
+    if not isinstance(features, PointFeatures):
+        raise ValueError("features of points are needed; the encoder gives features of images")
+    return features.feature
 
 
 class EncoderOnlyModel(EncoderModel):
-    """`backbone` and, of a prompted encoder, `embedding_table`."""
+    """`backbone` and, of a prompted encoder, `embedding_table`: features and nothing else."""
 
     def __init__(self, config: EncoderOnlyConfig) -> None:
         super().__init__(config)
-        self.config = config
+        self.add_embeddings()
         self.freeze()

@@ -15,15 +15,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ponderv2.collectives import global_mean
-from ponderv2.encoder.build import build_encoder, build_projection
 from ponderv2.encoder.masking import mask_blocks, new_mask_token
+from ponderv2.geometry.features import Features
 from ponderv2.geometry.rays import RayBundle, rays_that_hit, rays_through_pixels
 from ponderv2.geometry.volumes import FeatureVolume, SparseVolume
-from ponderv2.geometry.voxels import SparseVoxels, batch_index
 from ponderv2.heads.text_embeddings import embedding_rows
 from ponderv2.lift.densify import pool
 from ponderv2.lift.volume_frame import VolumeFrame, scene_frames
 from ponderv2.models.config import ClassTargetConfig, PretextConfig, TextTargetConfig
+from ponderv2.models.encoder_model import EncoderModel, rows_of_points
 from ponderv2.randomness import scene_generators
 from ponderv2.renderer.decoder import in_blocks
 from ponderv2.renderer.losses import RayTargets, psnr, render_losses
@@ -65,50 +65,43 @@ class PretextStep:
 class EncodedScenes:
     """Scenes after encoder and projection: all that rendering needs."""
 
-    feature: Float[Tensor, "point channel"]
+    features: Features
     volume: FeatureVolume
     frames: VolumeFrame
 
 
-class PretextModel(nn.Module):
+class PretextModel(EncoderModel):
     """Encoder, projection and renderer, trained by the pictures that they make."""
 
     def __init__(self, config: PretextConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
-        self.backbone = build_encoder(config.encoder)
-        n_features = config.encoder.out_channels
-        self.proj_net = build_projection(config.projection, n_features)
+        self.proj_net = config.projection.build(self.n_channels)
         semantic = config.semantic
         self.renderer = Renderer(config.renderer, config.projection.out_channels, _n_semantic(config))
         if config.mask is not None:
             self.mtoken = nn.Parameter(new_mask_token(config.encoder.in_channels))
-        if config.conditions:
-            self.embedding_table = nn.Embedding(len(config.conditions), config.context_channels)
+        self.add_embeddings()
         if isinstance(semantic, TextTargetConfig):
             self.class_embedding: Tensor
             self.register_buffer("class_embedding", text_embeddings(semantic))
             self.logit_scale = nn.Parameter(torch.tensor(100.0).log(), requires_grad=False)
             if semantic.point_head:
-                self.proj_head = nn.Linear(n_features, semantic.n_channels)
+                self.proj_head = nn.Linear(self.n_channels, semantic.n_channels)
 
-    def encode(
-        self, batch: Batch, generator: torch.Generator | None = None
-    ) -> Float[Tensor, "point channel"]:
-        """Feature of every point. With a generator, and where the settings say so, parts are hidden first."""
-        scene = batch_index(batch.offset)
-        voxels = SparseVoxels(batch.feature, batch.grid_coord, scene, len(batch.offset))
+    def encode(self, batch: Batch, generator: torch.Generator | None = None) -> Features:
+        """Features of a batch. With a generator, and where the settings say so, parts are hidden first."""
         if self.config.mask is not None and generator is not None:
-            generators = scene_generators(generator, voxels.n_scenes, batch.slots)
-            voxels = mask_blocks(voxels, self.mtoken, self.config.mask, generators).voxels
-        return self.backbone(voxels, self._context(batch.condition), batch.condition)
+            generators = scene_generators(generator, len(batch.offset), batch.slots)
+            batch = mask_blocks(batch, self.mtoken, self.config.mask, generators)
+        return super().encode(batch)
 
     def build_volume(self, batch: Batch, generator: torch.Generator | None = None) -> EncodedScenes:
         """Encoder, pooling to a grid and projection of every cell."""
-        feature = self.encode(batch, generator)
+        features = self.encode(batch, generator)
         frames = scene_frames(batch.coord, batch.offset, self.config.frame)
-        cells = pool(feature, batch.coord, batch.offset, frames, self.config.densify)
-        return EncodedScenes(feature, cells.with_values(self.proj_net(cells)), frames)
+        cells = pool(rows_of_points(features), batch.coord, batch.offset, frames, self.config.densify)
+        return EncodedScenes(features, cells.with_values(self.proj_net(cells)), frames)
 
     def project(self, cells: SparseVolume) -> FeatureVolume:
         """The projection, whose last convolution is left to the cells that are read; `forward` renders it."""
@@ -120,10 +113,10 @@ class PretextModel(nn.Module):
 
         `generator` is a CPU generator that starts alike in all processes of the run.
         """
-        feature = self.encode(batch, generator)
+        features = self.encode(batch, generator)
         frames = scene_frames(batch.coord, batch.offset, self.config.frame)
-        cells = pool(feature, batch.coord, batch.offset, frames, self.config.densify)
-        encoded = EncodedScenes(feature, self.project(cells), frames)
+        cells = pool(rows_of_points(features), batch.coord, batch.offset, frames, self.config.densify)
+        encoded = EncodedScenes(features, self.project(cells), frames)
         rays = self.rays(batch, frames)
         # Rays lie scene by scene; each scene has its own numbers, whatever process it is on.
         counts = torch.bincount(rays.rays.scene, minlength=len(batch.offset)).tolist()
@@ -140,7 +133,7 @@ class PretextModel(nn.Module):
         label = torch.where(rays.hit, batch.pixels.label, -1)
         targets = RayTargets(rays.color, rays.distance, label, rays.hit, rays.colored)
         rendered = render_losses(output, targets, self.class_rows(batch.condition), self.config.losses)
-        point = self._point_loss(encoded.feature, batch)
+        point = self._point_loss(encoded.features, batch)
         losses = PretextLosses(
             **{term.name: getattr(rendered, term.name) for term in fields(rendered)},
             point=point * self._point_weight(),
@@ -153,14 +146,6 @@ class PretextModel(nn.Module):
             raise ValueError("the batch has no pixels to render")
         return rays_of_pixels(batch.pixels, frames, self.config.ray_box)
 
-    def _context(self, condition: str) -> Float[Tensor, "1 context"] | None:
-        if not self.config.conditions:
-            return None
-        if condition not in self.config.conditions:
-            known = ", ".join(self.config.conditions)
-            raise ValueError(f"the model knows the datasets {known}, not '{condition}'")
-        return self.embedding_table.weight[[self.config.conditions.index(condition)]]
-
     def class_rows(self, condition: str) -> Float[Tensor, "class channel"] | None:
         """Text embedding of each label of a dataset; None where the model renders none."""
         semantic = self.config.semantic
@@ -169,10 +154,11 @@ class PretextModel(nn.Module):
         rows = semantic.rows_of(condition)
         return self.class_embedding if rows is None else self.class_embedding[list(rows)]
 
-    def _point_loss(self, feature: Float[Tensor, "point channel"], batch: Batch) -> Float[Tensor, ""]:
+    def _point_loss(self, features: Features, batch: Batch) -> Float[Tensor, ""]:
         rows = self.class_rows(batch.condition)
         if rows is None or not hasattr(self, "proj_head"):
-            return feature.new_zeros(())
+            return features.feature.new_zeros(())
+        feature = rows_of_points(features)
         trained = self._point_weight() > 0
         with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
             logits = in_blocks(lambda part: (class_cosines(self.proj_head(part), rows),), feature)[0]

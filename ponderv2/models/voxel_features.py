@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -17,28 +16,19 @@ from ponderv2.data.config import PointDataConfig
 from ponderv2.data.crops import Block, batch_of_block, overlapping_blocks
 from ponderv2.data.preprocess import preprocess
 from ponderv2.errors import CheckpointError, ResourceError, SceneError, is_out_of_memory
+from ponderv2.models.encoder_model import EncoderModel, rows_of_points
 from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.origin import far_groups
 from ponderv2.scenes.scene import PointCloud, Scene
 
-BYTES_PER_VOXEL = 8000
-"""Memory that a voxel needs in the full-size encoder, with a reserve: 5400 to 5900 were measured."""
 MOST_VOXELS = 2_000_000
 FEWEST_VOXELS = 20_000
 OVERLAP = 2.0
 """Metres that a block sees around itself."""
-FALLBACK_CONDITION = "ScanNet"
 MOST_CELLS = 2**20
 """Voxels along an axis: 20 km of 2 cm. More of them cannot be numbered, nor are they metres."""
 SPREAD = 1024
 """Voxels between points that are encoded alone: farther than any encoder sees."""
-
-
-@runtime_checkable
-class Encoder(Protocol):
-    """What every model of ours can do."""
-
-    def encode(self, batch: Batch) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -69,7 +59,7 @@ class VoxelFeatures:
 
 @torch.no_grad()
 def encode_voxels(
-    model: Encoder,
+    model: EncoderModel,
     cloud: PointCloud,
     data: PointDataConfig,
     condition: str,
@@ -107,7 +97,7 @@ def encode_voxels(
 
 
 def _encode_group(
-    model: Encoder,
+    model: EncoderModel,
     cloud: PointCloud,
     data: PointDataConfig,
     condition: str,
@@ -123,14 +113,14 @@ def _encode_group(
         )
     scene = Scene("cloud", cloud).moved(centre_shift_matrix(cloud.coord, apply_z=True))
     done = preprocess(scene, data, condition, "none")
-    wanted = _in_channels(model)
-    if wanted is not None and wanted != done.batch.feature.shape[1]:
+    wanted = model.encoder_config.in_channels
+    if wanted != done.batch.feature.shape[1]:
         raise CheckpointError(
             f"the encoder takes {wanted} numbers per point, {', '.join(data.features)} "
             f"are {done.batch.feature.shape[1]}",
             fix="give a checkpoint of an indoor encoder",
         )
-    device = next(model.parameters()).device  # type: ignore[attr-defined]
+    device = next(model.parameters()).device
     limit = blocks.voxels or _fitting_voxels(device, model)
     margin = max(round(blocks.overlap / data.voxel.size), 0)
     feature, n_blocks = _in_blocks(model, done.batch, (limit, margin), device, each_block)
@@ -153,7 +143,7 @@ def _first_of_each(inverse: Tensor, n_voxels: int) -> Tensor:
 
 
 def _in_blocks(
-    model: Encoder,
+    model: EncoderModel,
     batch: Batch,
     size: tuple[int, int],
     device: torch.device,
@@ -161,7 +151,7 @@ def _in_blocks(
 ) -> tuple[Tensor, int]:
     """Block by block; with smaller blocks where memory runs out."""
     limit, margin = size
-    alignment = 2 ** _n_halvings(model)
+    alignment = model.encoder_config.grid_multiple
     result: Tensor | None = None
     waiting: list[Block] = overlapping_blocks(batch.grid_coord, limit, margin)
     n_blocks = 0
@@ -169,7 +159,7 @@ def _in_blocks(
         block = waiting[-1]
         part = batch if len(block.seen) == len(batch.grid_coord) else batch_of_block(batch, block, alignment)
         try:
-            feature = model.encode(part.to(device)).float().cpu()
+            feature = rows_of_points(model.encode(part.to(device))).float().cpu()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -206,47 +196,10 @@ def _near(cells: Tensor, core: Tensor, margin: int) -> Tensor:
     return ((cells >= lower) & (cells <= upper)).all(dim=1)
 
 
-def chosen_condition(model: object, wanted: str | None, dataset: str | None = None) -> str:
-    """The dataset that a prompted encoder is told: the one asked for, that of the data, else ScanNet.
-
-    Raises:
-        CheckpointError: the encoder does not know the one that was asked for.
-    """
-    known = _conditions(model)
-    if not known:
-        return wanted or dataset or ""
-    if wanted is not None and wanted not in known:
-        raise CheckpointError(
-            f"the encoder knows the datasets {', '.join(known)}, not '{wanted}'",
-            fix=f"--condition {known[0]}",
-        )
-    own = getattr(model.config, "condition", None)  # type: ignore[attr-defined]
-    for name in (wanted, own, dataset, FALLBACK_CONDITION):
-        if name in known:
-            return str(name)
-    return known[0]
-
-
-def _conditions(model: object) -> Sequence[str]:
-    config = getattr(model, "config", None)
-    encoder = getattr(config, "encoder", None)
-    return getattr(encoder, "conditions", ()) or getattr(config, "conditions", ())
-
-
-def _in_channels(model: object) -> int | None:
-    return getattr(getattr(getattr(model, "config", None), "encoder", None), "in_channels", None)
-
-
-def _n_halvings(model: object) -> int:
-    return int(getattr(getattr(getattr(model, "config", None), "encoder", None), "n_stages", 4))
-
-
-def _fitting_voxels(device: torch.device, model: object) -> int:
+def _fitting_voxels(device: torch.device, model: EncoderModel) -> int:
     """Voxels that fit into half of the free memory."""
-    encoder = getattr(getattr(model, "config", None), "encoder", None)
-    width = max(getattr(encoder, "out_channels", 96) / 96.0, 0.1)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory()
-    return int(min(max(free / 2 / (BYTES_PER_VOXEL * width), FEWEST_VOXELS), MOST_VOXELS))
+    return int(min(max(free / 2 / model.encoder_config.bytes_per_voxel, FEWEST_VOXELS), MOST_VOXELS))
 
 
 def _free_memory() -> float:

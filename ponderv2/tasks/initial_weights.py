@@ -49,7 +49,7 @@ def load_encoder(model: nn.Module, checkpoint: OpenCheckpoint) -> MatchReport:
 
 def _has_own_texts(model: nn.Module) -> bool:
     """Whether the settings say which text embeddings are to be used."""
-    head = getattr(getattr(model, "settings", None), "head", None)
+    head = getattr(getattr(model, "config", None), "head", None)
     return isinstance(head, LanguageHeadConfig) and not isinstance(
         head.embeddings, OrthogonalEmbeddingsConfig
     )
@@ -59,12 +59,11 @@ def _of_these_datasets(
     state: Mapping[str, Tensor], model: EncoderModel, checkpoint: OpenCheckpoint
 ) -> dict[str, Tensor]:
     """Normalisations and prompts in the order in which the model names the datasets."""
-    wanted = tuple(getattr(model.settings.encoder, "conditions", ()))
+    wanted, table = model.prompts.names, model.prompts.rows
     norms, rows = checkpoint.encoder_conditions, checkpoint.conditions
     result = dict(state)
     if wanted and norms and wanted != norms:
         result = _norms_of(result, _places(norms, wanted, checkpoint))
-    table = tuple(getattr(model, "conditions", ()))
     if table and TABLE in result and rows and table != rows and len(rows) == len(result[TABLE]):
         result[TABLE] = result[TABLE][_places(rows, table, checkpoint)]
     return result

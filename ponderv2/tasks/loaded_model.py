@@ -20,8 +20,9 @@ from ponderv2.errors import CheckpointError
 from ponderv2.geometry.cameras import Camera
 from ponderv2.geometry.meshes import Mesh
 from ponderv2.geometry.rays import rays_through_pixels
+from ponderv2.models.encoder_model import rows_of_points
 from ponderv2.models.pretext import PretextModel
-from ponderv2.models.voxel_features import BlockSettings, VoxelFeatures, chosen_condition, encode_voxels
+from ponderv2.models.voxel_features import BlockSettings, VoxelFeatures, encode_voxels
 from ponderv2.reconstruction.marching_cubes import Lattice, extract_surface
 from ponderv2.reconstruction.meshes import colored, cropped, near_cloud
 from ponderv2.reconstruction.scene_field import ModelField
@@ -147,7 +148,7 @@ class LoadedModel:
         self, cloud: PointCloud, condition: str | None = None, blocks: BlockSettings = BlockSettings()
     ) -> VoxelFeatures:
         """As `features`, one for every occupied voxel, with the way back to the points."""
-        name = chosen_condition(self.model, condition)
+        name = self.model.prompts.choose(condition)
         return encode_voxels(self.model, cloud, self.data, name, blocks)
 
     @torch.no_grad()
@@ -161,12 +162,12 @@ class LoadedModel:
         scene = with_near_points(Scene("cloud", cloud))
         shift = centre_shift_matrix(scene.cloud.coord, apply_z=True)
         scene = scene.moved(shift)
-        done = preprocess(scene, self.data, chosen_condition(self.model, condition), "segment")
+        done = preprocess(scene, self.data, self.model.prompts.choose(condition), "segment")
         _check_inputs(self.model, self.data, self.path)
         encoded = self.model.build_volume(done.batch.to(self.device))
         to_cube = encoded.frames.to_cube[0].cpu().double() @ done.shift.double() @ shift.double()
         field = ModelField(self.model.renderer, encoded.volume, to_cube)
-        return EncodedCloud(cloud, encoded.feature.cpu()[done.voxels.inverse], field)
+        return EncodedCloud(cloud, rows_of_points(encoded.features).cpu()[done.voxels.inverse], field)
 
 
 def load(

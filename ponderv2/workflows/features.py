@@ -14,7 +14,7 @@ from numpy import ndarray
 
 from ponderv2.errors import OutputError, SceneError
 from ponderv2.io.files import replacement, write_bytes
-from ponderv2.models.voxel_features import BlockSettings, VoxelFeatures, chosen_condition, encode_voxels
+from ponderv2.models.voxel_features import BlockSettings, VoxelFeatures, encode_voxels
 from ponderv2.scenes.folders import SceneFolders
 from ponderv2.scenes.origin import FAR_FROM_ZERO
 from ponderv2.scenes.point_cloud_files import read_cloud_with_notes
@@ -118,7 +118,7 @@ def run(  # noqa: PLR0913 - one argument per option of the command
     given = None if scenes is None else Path(scenes)
     store = None if file is not None else open_scenes(SceneChoice(given), opened)
     dataset = None if store is None else store.info.name
-    condition = chosen_condition(loaded.model, settings.condition, dataset)
+    condition = loaded.model.prompts.choose(settings.condition, dataset)
     done: list[dict[str, Any]] = []
     notes = list(loaded.notes)
     skipped = channels = 0

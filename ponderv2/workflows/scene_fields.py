@@ -15,7 +15,6 @@ from torch import Tensor
 from ponderv2.errors import CheckpointError, SceneError
 from ponderv2.models.config import TextTargetConfig
 from ponderv2.models.pretext import PretextModel
-from ponderv2.models.voxel_features import chosen_condition
 from ponderv2.reconstruction.config import RefineConfig
 from ponderv2.reconstruction.refine import Recording, RefineStep, initial_scene, misfit, refine, thinned
 from ponderv2.reconstruction.refined_scene import RefinedScene, scene_of_state
@@ -67,8 +66,8 @@ def open_field(
         )
     loaded = loaded_model(checkpoint, where)
     assert isinstance(loaded.model, PretextModel)
-    condition = chosen_condition(loaded.model, None, dataset)
-    field = loaded.encode(scene.cloud, condition if loaded.model.config.conditions else None).field
+    condition = loaded.model.prompts.choose(None, dataset)
+    field = loaded.encode(scene.cloud, condition).field
     assert field is not None
     return replace(field, class_rows=_class_rows(loaded.model, condition))
 

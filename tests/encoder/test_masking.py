@@ -8,6 +8,7 @@ import torch
 from ponderv2.encoder.config import MaskConfig
 from ponderv2.encoder.masking import hidden_blocks, mask_blocks, new_mask_token
 from ponderv2.geometry.voxels import SparseVoxels
+from ponderv2.scenes.batch import Batch
 
 
 def blocks_in_a_row(counts: list[int], size: int = 4) -> SparseVoxels:
@@ -50,17 +51,34 @@ def test_every_block_is_hidden_equally_often(rng: torch.Generator) -> None:
     )
 
 
+def batch_of(voxels: SparseVoxels) -> Batch:
+    n = len(voxels.feature)
+    return Batch(
+        coord=torch.zeros(n, 3),
+        grid_coord=voxels.grid_coord,
+        feature=voxels.feature,
+        offset=torch.bincount(voxels.scene, minlength=voxels.n_scenes).cumsum(0),
+        segment=torch.full((n,), -1),
+        units_per_metre=torch.ones(voxels.n_scenes),
+        condition="",
+        names=("a",) * voxels.n_scenes,
+    )
+
+
 def test_only_features_change_and_the_token_learns(rng: torch.Generator) -> None:
     voxels = blocks_in_a_row([6, 9])
     token = new_mask_token(2).requires_grad_()
     assert float(token.detach().abs().max()) <= 0.02
-    masked = mask_blocks(voxels, token, MaskConfig(block_size=4, ratio=0.5), rng)
-    assert torch.equal(masked.voxels.grid_coord, voxels.grid_coord)
-    assert torch.equal(masked.voxels.feature[~masked.hidden], voxels.feature[~masked.hidden])
-    assert torch.equal(masked.voxels.feature[masked.hidden], token.expand(int(masked.hidden.sum()), 2))
-    masked.voxels.feature.sum().backward()
+    config = MaskConfig(block_size=4, ratio=0.5)
+    hidden = hidden_blocks(voxels, config, torch.Generator().manual_seed(3))
+    batch = batch_of(voxels)
+    masked = mask_blocks(batch, token, config, torch.Generator().manual_seed(3))
+    assert torch.equal(masked.grid_coord, batch.grid_coord)
+    assert torch.equal(masked.feature[~hidden], voxels.feature[~hidden])
+    assert torch.equal(masked.feature[hidden], token.expand(int(hidden.sum()), 2))
+    masked.feature.sum().backward()
     assert token.grad is not None
-    torch.testing.assert_close(token.grad, torch.full((1, 2), float(masked.hidden.sum())))
+    torch.testing.assert_close(token.grad, torch.full((1, 2), float(hidden.sum())))
 
 
 def test_the_generator_alone_decides() -> None:

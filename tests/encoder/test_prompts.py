@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ponderv2.encoder.build import build_encoder
 from ponderv2.encoder.config import PromptedSparseUNetConfig
+from ponderv2.encoder.encoder import Prompt
+from ponderv2.encoder.prompts import Prompts
 from ponderv2.encoder.sparse_unet import SparseUNet
+from ponderv2.errors import CheckpointError
 from ponderv2.geometry.voxels import SparseVoxels
 from tests.sparse.twins import random_voxels
 
@@ -90,7 +92,7 @@ class DenseTwin:
 @pytest.fixture
 def model(rng: torch.Generator) -> SparseUNet:
     """Double precision, with random statistics, scales and modulations."""
-    network = build_encoder(SMALL).double()
+    network = SMALL.build().double()
     for name, value in network.state_dict().items():
         if value.is_floating_point():
             noise = torch.rand(value.shape, generator=rng, dtype=torch.float64)
@@ -118,7 +120,7 @@ def test_the_whole_network_equals_its_dense_twin(
     context = torch.randn(1, 9, generator=rng, dtype=torch.float64)
     twin = DenseTwin(model, context, NAMES.index(condition), training)
     expected = twin(dense, occupied).permute(0, 2, 3, 4, 1)
-    found = model.train(training)(voxels, context, condition)
+    found = model.train(training).rows(voxels, Prompt(NAMES.index(condition), context))
     x, y, z = voxels.grid_coord.unbind(1)
     torch.testing.assert_close(found, expected[voxels.scene, x, y, z])
 
@@ -126,7 +128,7 @@ def test_the_whole_network_equals_its_dense_twin(
 def test_only_the_statistics_of_the_batch_s_dataset_move(model: SparseUNet, rng: torch.Generator) -> None:
     voxels, _, _ = grids(rng)
     before = {name: value.clone() for name, value in model.state_dict().items() if "running" in name}
-    model.train()(voxels, torch.zeros(1, 9, dtype=torch.float64), "S3DIS")
+    model.train().rows(voxels, Prompt(1, torch.zeros(1, 9, dtype=torch.float64)))
     moved = {
         name
         for name, value in model.state_dict().items()
@@ -137,9 +139,38 @@ def test_only_the_statistics_of_the_batch_s_dataset_move(model: SparseUNet, rng:
 
 def test_there_is_one_prompted_norm_for_each_convolution() -> None:
     """59 in the published network."""
-    full = build_encoder(PromptedSparseUNetConfig())
+    full = PromptedSparseUNetConfig().build()
     norms = {name for name, _ in full.named_parameters() if name.endswith("modulation.1.bias")}
     convolutions = [
         value for name, value in full.named_parameters() if name.endswith("weight") and value.dim() == 5
     ]
     assert len(norms) == len(convolutions) == 59
+
+
+def test_a_dataset_has_its_index_in_both_orders() -> None:
+    prompts = Prompts(names=("a", "b", "c"), rows=("c", "b"))
+    assert prompts.known == ("b", "c")
+    assert (prompts.index("c"), prompts.row("c")) == (2, 0)
+    assert not prompts.knows("a")
+    with pytest.raises(ValueError, match="knows the datasets b, c, not 'a'"):
+        prompts.index("a")
+
+
+def test_a_fixed_prompt_takes_the_place_of_the_dataset() -> None:
+    prompts = Prompts(NAMES, NAMES, fixed="S3DIS")
+    assert prompts.index("rooms") == prompts.row("ScanNet") == 1
+    assert prompts.choose(None, "ScanNet") == "S3DIS" and prompts.choose("ScanNet") == "ScanNet"
+
+
+def test_without_prompts_every_dataset_is_known_and_number_0() -> None:
+    prompts = Prompts()
+    assert not prompts and prompts.knows("rooms") and prompts.index("rooms") == 0
+    assert prompts.choose(None, "rooms") == "rooms" and prompts.choose(None) == ""
+
+
+def test_the_prompt_of_data_is_its_own_else_that_of_scannet_else_the_first() -> None:
+    assert Prompts(NAMES).choose(None, "S3DIS") == "S3DIS"
+    assert Prompts(NAMES).choose(None, "rooms") == "ScanNet"
+    assert Prompts(("a", "b")).choose(None, "rooms") == "a"
+    with pytest.raises(CheckpointError, match="knows the datasets a, b, not 'rooms'"):
+        Prompts(("a", "b")).choose("rooms")

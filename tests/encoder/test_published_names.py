@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from ponderv2.encoder.build import build_encoder, build_projection
 from ponderv2.encoder.config import PromptedSparseUNetConfig, SparseUNetConfig
 from ponderv2.lift.config import ConvBlock3DConfig, UNet3DConfig
 
@@ -46,7 +45,7 @@ def test_encoder_has_the_published_names_and_shapes(request: pytest.FixtureReque
     if not prefix and "final.weight" in expected:
         config = config.model_copy(update={"n_classes": expected["final.weight"][0]})
     with torch.device("meta"):
-        assert own(build_encoder(config)) == expected
+        assert own(config.build()) == expected
 
 
 @pytest.mark.parametrize(
@@ -58,4 +57,4 @@ def test_projection_has_the_published_names_and_shapes(
 ) -> None:
     expected = listed(request, name, "proj_net.")
     with torch.device("meta"):
-        assert own(build_projection(config, 96)) == expected
+        assert own(config.build(96)) == expected

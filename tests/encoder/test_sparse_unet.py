@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ponderv2.encoder.build import build_encoder
 from ponderv2.encoder.config import PromptedSparseUNetConfig, SparseUNetConfig
-from ponderv2.encoder.prompts import Prompt, PromptedNorm
-from ponderv2.encoder.sparse_unet import ResidualBlock, SparseUNet
+from ponderv2.encoder.encoder import Prompt
+from ponderv2.encoder.sparse_unet import PromptedNorm, ResidualBlock, SparseUNet
 from ponderv2.geometry.voxels import SparseVoxels
 from ponderv2.sparse import kernel_maps
 from ponderv2.sparse.layers import SubmanifoldConvolution
@@ -29,13 +28,13 @@ def permuted(voxels: SparseVoxels, order: Tensor) -> SparseVoxels:
 
 @pytest.fixture
 def small() -> SparseUNet:
-    return build_encoder(SparseUNetConfig(**SMALL)).eval()
+    return SparseUNetConfig(**SMALL).build().eval()
 
 
 def test_order_of_voxels_is_kept(rng: torch.Generator, small: SparseUNet) -> None:
     voxels = small_voxels(rng)
     order = torch.randperm(len(voxels.scene), generator=rng)
-    assert torch.equal(small(voxels)[order], small(permuted(voxels, order)))
+    assert torch.equal(small.rows(voxels)[order], small.rows(permuted(voxels, order)))
 
 
 def test_a_scene_alone_gives_what_it_gives_in_a_batch(rng: torch.Generator, small: SparseUNet) -> None:
@@ -44,7 +43,7 @@ def test_a_scene_alone_gives_what_it_gives_in_a_batch(rng: torch.Generator, smal
     alone = SparseVoxels(
         voxels.feature[mine], voxels.grid_coord[mine], torch.zeros_like(voxels.scene[mine]), 1
     )
-    torch.testing.assert_close(small(voxels)[mine], small(alone))
+    torch.testing.assert_close(small.rows(voxels)[mine], small.rows(alone))
 
 
 def test_moving_a_scene_by_whole_coarse_voxels_changes_nothing(
@@ -52,7 +51,7 @@ def test_moving_a_scene_by_whole_coarse_voxels_changes_nothing(
 ) -> None:
     voxels = small_voxels(rng)
     moved = SparseVoxels(voxels.feature, voxels.grid_coord + torch.tensor([4, 8, 12]), voxels.scene, 2)
-    torch.testing.assert_close(small(voxels), small(moved))
+    torch.testing.assert_close(small.rows(voxels), small.rows(moved))
 
 
 def test_kernel_maps_are_found_once_per_level(
@@ -65,13 +64,13 @@ def test_kernel_maps_are_found_once_per_level(
         "_neighbours",
         lambda self, size: made.append((len(self), size)) or original(self, size),
     )
-    small(small_voxels(rng))
+    small.rows(small_voxels(rng))
     assert len(made) == len(set(made)) == 4  # kernels 5 and 3 of the finest level, 3 of two coarser ones
 
 
 def test_every_parameter_gets_a_gradient(rng: torch.Generator) -> None:
-    model = build_encoder(SparseUNetConfig(**SMALL, n_classes=7))
-    output = model(small_voxels(rng))
+    model = SparseUNetConfig(**SMALL, n_classes=7).build()
+    output = model.rows(small_voxels(rng))
     assert output.shape[1] == model.config.out_channels == 7
     output.square().sum().backward()
     assert [name for name, value in model.named_parameters() if value.grad is None] == []
@@ -110,20 +109,22 @@ def test_pointwise_weights_are_read_by_memory_not_transposed(rng: torch.Generato
 
 
 def test_pooled_output_is_the_mean_per_scene(rng: torch.Generator) -> None:
-    model = build_encoder(SparseUNetConfig(**SMALL, pool_scenes=True, n_classes=3)).eval()
-    assert model(small_voxels(rng, 3)).shape == (3, 3)
-    bare = build_encoder(SparseUNetConfig(**SMALL, pool_scenes=True)).eval()
+    model = SparseUNetConfig(**SMALL, pool_scenes=True, n_classes=3).build().eval()
+    assert model.rows(small_voxels(rng, 3)).shape == (3, 3)
+    bare = SparseUNetConfig(**SMALL, pool_scenes=True).build().eval()
     voxels = small_voxels(rng, 2)
-    both = bare(voxels)
+    both = bare.rows(voxels)
     assert both.shape == (2, bare.config.out_channels) == (2, 8)
     first = permuted(voxels, (voxels.scene == 0).nonzero()[:, 0])
-    torch.testing.assert_close(both[:1], bare(SparseVoxels(first.feature, first.grid_coord, first.scene, 1)))
+    torch.testing.assert_close(
+        both[:1], bare.rows(SparseVoxels(first.feature, first.grid_coord, first.scene, 1))
+    )
 
 
 def test_initial_weights_are_the_published_ones() -> None:
-    model = build_encoder(
-        SparseUNetConfig(base_channels=32, channels=(32, 64, 64, 48), layers=(1, 1, 1, 1), n_classes=5)
-    )
+    model = SparseUNetConfig(
+        base_channels=32, channels=(32, 64, 64, 48), layers=(1, 1, 1, 1), n_classes=5
+    ).build()
     stem, down = model.conv_input.convolution, model.down[1].convolution
     assert abs(float(stem.weight.detach().std()) - 0.02) < 1e-3
     bound = (8 * 32) ** -0.5
@@ -144,22 +145,22 @@ def test_prompted_norm_is_batch_norm_with_scale_and_shift(rng: torch.Generator) 
 
 def test_condition_selects_the_normalisation(rng: torch.Generator) -> None:
     config = PromptedSparseUNetConfig(**SMALL, context_channels=5, conditions=("a", "b"))
-    model = build_encoder(config)
+    model = config.build()
     voxels, context = small_voxels(rng), torch.randn(1, 5, generator=rng)
-    model(voxels, context, "b").sum().backward()
+    model.rows(voxels, Prompt(1, context)).sum().backward()
     assert model.conv_input.bn.bns[0].weight.grad is None
     assert model.conv_input.bn.bns[1].weight.grad is not None
     with pytest.raises(ValueError, match="condition"):
-        model(voxels, context, "c")
+        model.rows(voxels)
     with pytest.raises(ValueError, match="context"):
-        model(voxels, None, "a")
+        model.rows(voxels, Prompt(0))
 
 
 def test_zero_init_starts_as_plain_batch_norm(rng: torch.Generator) -> None:
-    model = build_encoder(PromptedSparseUNetConfig(**SMALL, context_channels=5, zero_init=True)).eval()
+    model = PromptedSparseUNetConfig(**SMALL, context_channels=5, zero_init=True).build().eval()
     voxels = small_voxels(rng)
-    one = model(voxels, torch.randn(1, 5, generator=rng), "S3DIS")
-    two = model(voxels, torch.randn(1, 5, generator=rng), "S3DIS")
+    one = model.rows(voxels, Prompt(1, torch.randn(1, 5, generator=rng)))
+    two = model.rows(voxels, Prompt(1, torch.randn(1, 5, generator=rng)))
     assert torch.equal(one, two)
 
 

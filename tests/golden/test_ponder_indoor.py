@@ -213,14 +213,15 @@ def test_the_point_loss_reaches_the_backbone_only_when_it_is_included(
 ) -> None:
     if "out_train_ppt_grad_backbone_norm" not in case:
         pytest.skip(f"{case.name} holds no gradient of the point loss")
-    feature = model.train().encode(masked(case, model, batch, "train")).detach().requires_grad_()
+    features = model.train().encode(masked(case, model, batch, "train"))
+    feature = features.feature.detach().requires_grad_()
     state = model.config.semantic
     assert state is not None and not state.include_point_loss
     included = PretextModel(
         model.config.model_copy(update={"semantic": state.model_copy(update={"include_point_loss": True})})
     )
     included.load_state_dict(model.state_dict())
-    loss = included._point_loss(feature, batch)
+    loss = included._point_loss(replace(features, feature=feature), batch)
     loss.backward()
     assert_norm(case, "out_train_ppt_grad_backbone_norm", feature.grad, 5e-3)
     assert_norm(case, "out_train_ppt_grad_head_norm", included.proj_head.weight.grad, 5e-3)
@@ -231,6 +232,6 @@ def test_a_batch_is_not_changed_by_a_step(case: Case, model: PretextModel, batch
     model.eval()
     with torch.no_grad():
         encoded: EncodedScenes = model.build_volume(batch)
-    assert len(encoded.feature) == len(batch_index(batch.offset))
+    assert len(encoded.features.feature) == len(batch_index(batch.offset))
     torch.testing.assert_close(batch.feature, before.feature)
     torch.testing.assert_close(batch.coord, before.coord)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from ponderv2.encoder.build import build_encoder
+from ponderv2.encoder.encoder import Prompt
 from ponderv2.encoder.sparse_unet import SparseUNet
 from ponderv2.geometry.voxels import SparseVoxels, batch_index
 from tests.golden.cases import Case, fill_weights, seeded_normal
@@ -28,7 +28,7 @@ KIND = "sparse_unet"
 
 @pytest.fixture(scope="module")
 def model(case: Case) -> SparseUNet:
-    return build_encoder(encoder_config(case.config))
+    return encoder_config(case.config).build()
 
 
 def run(case: Case, model: SparseUNet, mode: str) -> tuple[Tensor, Tensor]:
@@ -38,7 +38,7 @@ def run(case: Case, model: SparseUNet, mode: str) -> tuple[Tensor, Tensor]:
     feature = case.tensor("in_feat").requires_grad_()
     offset = case.tensor("in_offset")
     voxels = SparseVoxels(feature, case.tensor("in_grid_coord"), batch_index(offset), len(offset))
-    output = model(voxels, **_prompt(case))
+    output = model.rows(voxels, _prompt(case, model))
     cotangent = seeded_normal("cotangent", tuple(output.shape))
     loss = (output * cotangent).sum() / math.sqrt(output.numel())
     loss.backward()
@@ -49,14 +49,16 @@ def run(case: Case, model: SparseUNet, mode: str) -> tuple[Tensor, Tensor]:
     return output.detach(), feature.grad
 
 
-def _prompt(case: Case) -> dict:
+def _prompt(case: Case, model: SparseUNet) -> Prompt | None:
     names = [name for name in case.arrays if name.startswith("in_context")]
     if not names:
-        return {}
+        return None
     condition = case.meta.get("condition", case.config.get("condition"))
     if condition is None and "in_condition" in case:
         condition = str(case.arrays["in_condition"])
-    return {"context": case.tensor(names[0]).reshape(1, -1), "condition": condition}
+    known = model.config.conditions
+    index = 0 if condition is None and len(known) == 1 else known.index(condition)
+    return Prompt(index, case.tensor(names[0]).reshape(1, -1))
 
 
 def test_evaluation_mode_equals_the_published_network(case: Case, model: SparseUNet) -> None:

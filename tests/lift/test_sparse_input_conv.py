@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ponderv2.encoder.build import build_projection
 from ponderv2.geometry.volumes import SparseVolume
 from ponderv2.lift import sparse_input_conv as cell_unit
 from ponderv2.lift.config import ConvBlock3DConfig, DoubleConvUNet3DConfig, UNet3DConfig
@@ -49,7 +48,7 @@ def test_occupied_cells_alone_give_what_the_dense_volume_gives(
     size: tuple[int, int, int],
     training: bool,
 ) -> None:
-    model = build_projection(config, 6).double().train(training)
+    model = config.build(6).double().train(training)
     for norm in model.modules():
         if isinstance(norm, BatchNorm):
             torch.nn.init.normal_(norm.weight, generator=rng)

@@ -109,7 +109,7 @@ def test_the_point_loss_is_cross_entropy_with_the_rows_of_the_dataset(
 ) -> None:
     model, batch = PretextModel(config(point_loss_weight=0.25)), batch_of(condition, rng)
     step = step_of(model, batch)
-    embedded = model.proj_head(model.train().encode(batch, torch.Generator().manual_seed(1)))
+    embedded = model.proj_head(model.train().encode(batch, torch.Generator().manual_seed(1)).feature)
     rows = model.class_embedding[list(ROWS[condition])]
     total, count = 0.0, 0
     for vector, label in zip(embedded, batch.segment.tolist(), strict=True):
@@ -135,14 +135,14 @@ def test_as_published_the_point_loss_is_reported_and_trains_nothing(rng: torch.G
 def test_embedding_row_follows_the_table_and_norm_follows_the_encoder(rng: torch.Generator) -> None:
     model = PretextModel(config()).eval()
     voxels = batch_of("ScanNet", rng)
-    before = {name: model.encode(replace(voxels, condition=name)) for name in TABLE_ORDER}
+    before = {name: model.encode_points(replace(voxels, condition=name)) for name in TABLE_ORDER}
     with torch.no_grad():
         model.embedding_table.weight[1] += 1.0  # ScanNet
         model.backbone.conv_input.bn.bns[1].bias += 1.0  # type: ignore[union-attr,index]  # S3DIS
     changed = [
         name
         for name in TABLE_ORDER
-        if not torch.equal(model.encode(replace(voxels, condition=name)), before[name])
+        if not torch.equal(model.encode_points(replace(voxels, condition=name)), before[name])
     ]
     assert changed == ["ScanNet", "S3DIS"]
 

@@ -152,7 +152,7 @@ def answers(model: Any, condition: str) -> list[Tensor]:
     """What the model says of some points."""
     points = batch(condition)
     if isinstance(model, PretextModel):
-        return [model.encode(points), model.renderer.field.sdf_decoder.fc_c[0].weight]
+        return [model.encode_points(points), model.renderer.field.sdf_decoder.fc_c[0].weight]
     return list(model.predict(points)) if isinstance(model, InstancesModel) else [model.logits(points)]
 
 

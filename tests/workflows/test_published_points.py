@@ -392,10 +392,9 @@ def test_a_file_with_two_encoders_names_them(tmp_path):
 def test_a_classifier_of_scenes_has_no_feature_per_point(tmp_path):
     pooled = {**ENCODER, "pool_scenes": True, "n_classes": 0}
     torch.manual_seed(0)
-    from ponderv2.encoder.build import build_encoder
     from ponderv2.encoder.config import SparseUNetConfig
 
-    torch.save(build_encoder(SparseUNetConfig.model_validate(pooled)).state_dict(), tmp_path / "m.pth")
+    torch.save(SparseUNetConfig.model_validate(pooled).build().state_dict(), tmp_path / "m.pth")
     with pytest.raises(CheckpointError, match="classifier of scenes"):
         ponderv2.load(tmp_path / "m.pth")
 

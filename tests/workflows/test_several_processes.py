@@ -99,7 +99,7 @@ def test_the_volumes_of_these_rooms_are_mostly_empty(scenes: Path) -> None:
     model = PretextModel(config.model)
     batch = PretrainDataset(open_folder(scenes), "train", config.data).sample(0, 0)
     frames = scene_frames(batch.coord, batch.offset, config.model.frame)
-    cells = pool(model.encode(batch), batch.coord, batch.offset, frames, config.model.densify)
+    cells = pool(model.encode_points(batch), batch.coord, batch.offset, frames, config.model.densify)
     assert is_mostly_empty(cells)
 
 

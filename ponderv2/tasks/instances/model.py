@@ -42,6 +42,7 @@ class InstancesModel(EncoderModel):
         if config.n_classes is None:
             raise ValueError("the number of classes is not known yet")
         self.config = config
+        self.add_embeddings()
         self.bias_head = offset_head(self.n_channels)
         self.seg_head = nn.Linear(self.n_channels, config.n_classes)
         self.freeze()
@@ -52,12 +53,12 @@ class InstancesModel(EncoderModel):
 
     def predict(self, batch: Batch) -> tuple[Float[Tensor, "point class"], Float[Tensor, "point 3"]]:
         """Score of every class, and the way to the centre of the object (scene units), for every point."""
-        feature = self.encode(batch)
+        feature = self.encode_points(batch)
         return self.seg_head(feature), self.bias_head(feature)
 
     def logits(self, batch: Batch) -> Float[Tensor, "point class"]:
         """Score of every class for every point."""
-        return self.seg_head(self.encode(batch))
+        return self.seg_head(self.encode_points(batch))
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> InstanceStep:
         """One training step. Nothing in it is random; the generator is there because every model gets one."""

@@ -31,6 +31,7 @@ class SegmentationModel(EncoderModel):
     def __init__(self, config: SegmentationModelConfig) -> None:
         super().__init__(config)
         self.config = config
+        self.add_embeddings()
         self.head = build_head(config.head, self.n_channels)
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", read_class_weights(config.losses), persistent=False)
@@ -38,14 +39,14 @@ class SegmentationModel(EncoderModel):
 
     def classes_of(self, condition: str) -> int:
         """Scores per point of a dataset. Raises ValueError for a dataset that the head does not know."""
-        n_classes = self.config.head.classes_of(self.config.condition or condition)
+        n_classes = self.config.head.classes_of(self.prompts.name(condition))
         if n_classes is None:
             raise ValueError(f"the head has no classes for {condition!r}")
         return n_classes
 
     def logits(self, batch: Batch) -> Float[Tensor, "point class"]:
         """Score of every class for every point."""
-        return self.head(self.encode(batch), self.config.condition or batch.condition)
+        return self.head(self.encode_points(batch), self.prompts.name(batch.condition))
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> SegmentationStep:
         """One training step. Nothing in it is random; the generator is there because every model gets one."""

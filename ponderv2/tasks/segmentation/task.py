@@ -65,11 +65,11 @@ def check_classes(training: LabelledDataset, config: FinetuneConfig) -> None:
 
 def check_condition(condition: str, config: FinetuneConfig) -> None:
     """Raises PresetError where a prompted encoder, or a head with parts per dataset, does not know it."""
-    known = getattr(config.model.encoder, "conditions", ())
-    if known and (config.model.condition or condition) not in known:
+    prompts = config.model.prompts
+    if not prompts.knows(condition):
         raise PresetError(
-            f"the encoder knows the datasets {', '.join(known)}, not '{condition}'",
-            fix=f"--set model.condition={known[0]}",
+            f"the encoder knows the datasets {', '.join(prompts.known)}, not '{condition}'",
+            fix=f"--set model.condition={prompts.known[0]}",
         )
     if isinstance(config.model, SegmentationModelConfig) and not config.model.knows(condition):
         raise PresetError(

@@ -75,11 +75,11 @@ def test_frozen_encoder_is_not_touched_by_training(batch: Batch) -> None:
 def test_calibration_stores_the_statistics_of_the_batches(batch: Batch) -> None:
     """After calibration on one batch, evaluation gives what training gives on it."""
     model = SegmentationModel(config(freeze_encoder=True)).eval()
-    raw = model.encode(batch)
+    raw = model.encode_points(batch)
     calibrate_normalisation(model, [batch])
-    calibrated = model.encode(batch)
+    calibrated = model.encode_points(batch)
     model.backbone.train()
-    trained = model.encode(batch)
+    trained = model.encode_points(batch)
     # Stored variances are unbiased, those of the batch are not: n / (n - 1) at a few hundred voxels.
     assert float((calibrated - trained).norm() / trained.norm()) < 0.1
     assert float((raw - trained).norm() / trained.norm()) > 0.2

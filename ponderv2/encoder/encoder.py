@@ -1,0 +1,39 @@
+"""What every encoder is: a module from a batch, and the prompt of its dataset, to features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ponderv2.geometry.features import Features
+from ponderv2.geometry.voxels import SparseVoxels, batch_index
+from ponderv2.scenes.batch import Batch
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The condition of a batch (point prompt training): which dataset it comes from."""
+
+    index: int
+    """Position in the `conditions` of the encoder."""
+    context: Float[Tensor, "1 context"] | None = None
+    """The learned vector of the dataset; None where nothing is modulated."""
+
+
+class Encoder(Protocol):
+    """The module that the settings of an encoder build; its state is that of `backbone`."""
+
+    def __call__(self, batch: Batch, prompt: Prompt | None = None) -> Features:
+        """Features of the points or of the images of a batch.
+
+        Encoders without `conditions` ignore the prompt; the others raise ValueError without one.
+        """
+        ...
+
+
+def voxels_of(batch: Batch) -> SparseVoxels:
+    """The points of a batch, one per voxel, as encoders of points take them."""
+    return SparseVoxels(batch.feature, batch.grid_coord, batch_index(batch.offset), len(batch.offset))
