@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ponderv2.config import StrictConfig
 
 if TYPE_CHECKING:
-    from ponderv2.scenes.source import SourcePlan
+    from ponderv2.datasets.reader import DatasetReader
 
 
 class DatasetSettings(StrictConfig):
@@ -28,6 +28,6 @@ class DatasetSettings(StrictConfig):
             return ("finetune", "--preset", cls.finetune_preset, "--scratch")
         return ("pretrain",) if cls.pretrain_preset is None else ("pretrain", "--preset", cls.pretrain_preset)
 
-    def reader(self) -> SourcePlan:
+    def reader(self) -> DatasetReader:
         """Find the scenes; nothing is read yet. Raises SceneError where there are none."""
         raise NotImplementedError

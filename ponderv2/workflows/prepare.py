@@ -18,13 +18,13 @@ from numpy import ndarray
 from ponderv2.checks.check import CheckResult, CheckSettings, check_or_reason
 from ponderv2.checks.config import CheckConfig
 from ponderv2.data.scene_folder import open_folder
+from ponderv2.datasets.reader import DatasetReader, RawScene
 from ponderv2.datasets.recognise import recognise
 from ponderv2.errors import SceneError
 from ponderv2.io.files import exclusively, write_bytes
 from ponderv2.scenes.folders import SceneFolders
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.scene import Scene
-from ponderv2.scenes.source import SceneJob, SourcePlan
 from ponderv2.store.store import INFO_FILE, SceneStore
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import PrepareConfig
@@ -100,7 +100,7 @@ def run(config: PrepareConfig, report: Reporter | None = None, strict: bool = Fa
     try:
         for outcome in report.track(_prepared(pending, config), "scenes", total=len(pending)):
             outcomes[outcome.key] = outcome
-            if outcome.status != "failed" or len(plan.jobs) > 1:  # else it is what is raised below
+            if outcome.status != "failed" or len(plan.scenes) > 1:  # else it is what is raised below
                 _tell(outcome, report)
             written.update(outcomes)
     finally:
@@ -113,10 +113,10 @@ def run(config: PrepareConfig, report: Reporter | None = None, strict: bool = Fa
 
 
 def _divide(
-    store: SceneStore, plan: SourcePlan, before: dict[str, Any], config: PrepareConfig, report: Reporter
-) -> tuple[dict[str, SceneOutcome], list[SceneJob]]:
+    store: SceneStore, plan: DatasetReader, before: dict[str, Any], config: PrepareConfig, report: Reporter
+) -> tuple[dict[str, SceneOutcome], list[RawScene]]:
     """Scenes that are there with the same settings, and jobs that are still to be done."""
-    there = [(job, before.get(f"{job.split}/{job.name}", {})) for job in plan.jobs if _is_there(store, job)]
+    there = [(job, before.get(f"{job.split}/{job.name}", {})) for job in plan.scenes if _is_there(store, job)]
     root = config.out if config.scheduler is None else config.out.absolute()
     compare = partial(_unchanged, store=SceneStore(root, store.info), settings=config.check)
     if config.scheduler is None:
@@ -126,13 +126,13 @@ def _divide(
     if there:
         found = report.track(found, "compare with what is prepared", total=len(there))
     outcomes = {known.key: known for known in found if known is not None}
-    pending = [job for job in plan.jobs if f"{job.split}/{job.name}" not in outcomes]
+    pending = [job for job in plan.scenes if f"{job.split}/{job.name}" not in outcomes]
     if outcomes:
         report.note(f"{len(outcomes)} scenes are prepared already and were skipped")
     return outcomes, pending
 
 
-def _refuse_full_disk(pending: list[SceneJob], config: PrepareConfig, report: Reporter) -> None:
+def _refuse_full_disk(pending: list[RawScene], config: PrepareConfig, report: Reporter) -> None:
     if not pending:
         return
     estimate = estimate_space(pending, config.out)
@@ -142,7 +142,7 @@ def _refuse_full_disk(pending: list[SceneJob], config: PrepareConfig, report: Re
         refuse_if_too_large(estimate, config.out)
 
 
-def _prepared(pending: list[SceneJob], config: PrepareConfig) -> Iterator[SceneOutcome]:
+def _prepared(pending: list[RawScene], config: PrepareConfig) -> Iterator[SceneOutcome]:
     n_workers = config.workers
     if config.scheduler is None:
         n_workers = min(n_workers or os.cpu_count() or 1, max(len(pending), 1))
@@ -162,12 +162,12 @@ def check(config: PrepareConfig, report: Reporter | None = None) -> PrepareResul
     return _result(config.out, outcomes)
 
 
-def prepare_one(job: SceneJob, root: Path, check: CheckConfig) -> SceneOutcome:
+def prepare_one(job: RawScene, root: Path, check: CheckConfig) -> SceneOutcome:
     """Prepare and check one scene; what is wrong with its input becomes the outcome."""
     store = SceneStore(root, DatasetInfo(root.name, splits=(job.split,)))
     try:
         fingerprint = job.fingerprint()  # first: what changes while it is read is noticed the next time
-        store.write(job.split, job.name, job.prepare(), fingerprint)
+        store.write(job.split, job.name, job.read(), fingerprint)
         checked = _check_one(store, job.split, job.name, check)
     except SceneError as error:
         return SceneOutcome(job.split, job.name, "failed", (error.message,), fix=error.fix)
@@ -206,7 +206,7 @@ def _recording_to_scene(record: dict[str, Any], scene: Scene) -> Float64[ndarray
 
 
 def _prepare_all(
-    jobs: list[SceneJob],
+    jobs: list[RawScene],
     root: Path,
     settings: CheckConfig,
     n_workers: int | None,
@@ -220,22 +220,22 @@ def _prepare_all(
     yield from run_all(jobs, work, _lost, n_workers, scheduler)
 
 
-def _lost(job: SceneJob, why: tuple[str, str]) -> SceneOutcome:
+def _lost(job: RawScene, why: tuple[str, str]) -> SceneOutcome:
     return SceneOutcome(job.split, job.name, "failed", why[:1], fix=why[1])
 
 
-def _is_there(store: SceneStore, job: SceneJob) -> bool:
+def _is_there(store: SceneStore, job: RawScene) -> bool:
     """Whether the scene was prepared, from whatever."""
     store.restore_interrupted(job.name, job.split)
     return (store.root / job.split / job.name / "coord.npy").is_file()
 
 
-def _not_compared(job: tuple[SceneJob, dict[str, Any]], why: tuple[str, str]) -> SceneOutcome | None:
+def _not_compared(job: tuple[RawScene, dict[str, Any]], why: tuple[str, str]) -> SceneOutcome | None:
     return None
 
 
 def _unchanged(
-    job_and_entry: tuple[SceneJob, dict[str, Any]], store: SceneStore, settings: CheckConfig
+    job_and_entry: tuple[RawScene, dict[str, Any]], store: SceneStore, settings: CheckConfig
 ) -> SceneOutcome | None:
     """The outcome of a scene that was prepared with the same settings from the same input; else None.
 
@@ -262,9 +262,9 @@ def _check_result(values: dict[str, Any]) -> CheckResult | None:
         return None
 
 
-def _refuse_double_names(plan: SourcePlan) -> None:
+def _refuse_double_names(plan: DatasetReader) -> None:
     seen: set[tuple[str, str]] = set()
-    for job in plan.jobs:
+    for job in plan.scenes:
         if (job.split, job.name) in seen:
             raise SceneError(f"two scenes are called '{job.name}'", fix="rename one of their folders")
         seen.add((job.split, job.name))

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ponderv2.datasets.reader import RawScene, SizedScene
 from ponderv2.errors import OutputError
-from ponderv2.scenes.source import SceneJob, SizedJob
 
 RESERVE = 64 * 2**20
 """Bytes that stay free: a disk filled to the last byte breaks other programs."""
@@ -35,9 +35,9 @@ class SpaceEstimate:
         return f"{self.n_scenes} scenes{guess} need about {needed}, {free} are free"
 
 
-def estimate_space(jobs: Sequence[SceneJob], out: Path) -> SpaceEstimate:
+def estimate_space(jobs: Sequence[RawScene], out: Path) -> SpaceEstimate:
     """Of the jobs that are still to be done, on the disk of the output folder."""
-    sizes = [job.estimated_bytes() for job in jobs if isinstance(job, SizedJob)]
+    sizes = [job.estimated_bytes() for job in jobs if isinstance(job, SizedScene)]
     n_unknown = len(jobs) - len(sizes)
     mean = sum(sizes) / len(sizes) if sizes else 0.0
     free = shutil.disk_usage(_existing(out)).free

@@ -13,6 +13,7 @@ import pytest
 
 from ponderv2.checks.config import CheckConfig
 from ponderv2.data.scene_folder import open_folder
+from ponderv2.datasets.reader import RawScene
 from ponderv2.datasets.rgbd import reader as rgbd_reader
 from ponderv2.datasets.rgbd.config import FusionConfig, RgbdConfig
 from ponderv2.datasets.s3dis import reader as s3dis
@@ -25,7 +26,6 @@ from ponderv2.datasets.structured3d import reader as structured3d
 from ponderv2.datasets.structured3d.config import Structured3dConfig
 from ponderv2.scenes.prepared import PreparedCloud, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
-from ponderv2.scenes.source import SceneJob
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows import prepare
 from ponderv2.workflows.config import PrepareConfig
@@ -33,17 +33,17 @@ from tests.datasets import scannet_files, stanford_room, structured3d_room
 from tests.scenes import box_room
 
 
-def recording(layout: str) -> Callable[[Path], SceneJob]:
+def recording(layout: str) -> Callable[[Path], RawScene]:
     """A recording of three frames; its job."""
 
-    def write(root: Path) -> SceneJob:
+    def write(root: Path) -> RawScene:
         box_room.WRITERS[layout](root, box_room.shots(3))
-        return rgbd_reader.find(RgbdConfig(path=root)).jobs[0]
+        return rgbd_reader.find(RgbdConfig(path=root)).scenes[0]
 
     return write
 
 
-def scannet_scene(root: Path) -> SceneJob:
+def scannet_scene(root: Path) -> RawScene:
     """A scene with a .sens file and 2D labels."""
     folder = scannet_files.write_scene(root / "scans/scene0000_00")
     (folder / "scene0000_00.sens").write_bytes(scannet_files.sens_bytes(box_room.shots(2)))
@@ -51,18 +51,18 @@ def scannet_scene(root: Path) -> SceneJob:
         folder, {"label-filt/0.png": scannet_files.png_bytes(scannet_files.label_ids())}
     )
     scannet_files.write_table(root / "scannetv2-labels.combined.tsv")
-    return scannet.find(ScannetConfig(path=root)).jobs[0]
+    return scannet.find(ScannetConfig(path=root)).scenes[0]
 
 
-def scannet_export(root: Path) -> SceneJob:
+def scannet_export(root: Path) -> RawScene:
     """A scene whose frames were exported beside its mesh."""
     folder = scannet_files.write_scene(root / "scans/scene0000_00")
     box_room.write_scannet(folder, box_room.shots(2))
     scannet_files.write_table(root / "scannetv2-labels.combined.tsv")
-    return scannet.find(ScannetConfig(path=root)).jobs[0]
+    return scannet.find(ScannetConfig(path=root)).scenes[0]
 
 
-def scannetpp_scene(root: Path) -> SceneJob:
+def scannetpp_scene(root: Path) -> RawScene:
     """Mesh, segments and groups."""
     scans = root / "data/aa00/scans"
     scans.mkdir(parents=True)
@@ -75,34 +75,34 @@ def scannetpp_scene(root: Path) -> SceneJob:
     (metadata / "map_benchmark.csv").write_text("class,count,semantic_map_to,instance_map_to\nwall,1,,\n")
     (root / "splits").mkdir()
     (root / "splits/nvs_sem_train.txt").write_text("aa00\n")
-    return scannetpp.find(ScannetppConfig(path=root)).jobs[0]
+    return scannetpp.find(ScannetppConfig(path=root)).scenes[0]
 
 
-def s3dis_room(root: Path) -> SceneJob:
+def s3dis_room(root: Path) -> RawScene:
     """A room with annotated points, two images and the mesh of its area."""
     archive, noxyz = root / "Stanford3dDataset_v1.2", root / "noXYZ"
     stanford_room.write_room(archive / "Area_1", "office_1", stanford_room.room_things(0.4))
     stanford_room.write_angles(archive / "Area_1", {"office_1": 90})
     stanford_room.write_views(noxyz / "area_1", "office_1", stanford_room.poses()[:2])
     stanford_room.write_mesh(noxyz / "area_1")
-    return s3dis.find(S3disConfig(path=archive, noxyz=noxyz)).jobs[0]
+    return s3dis.find(S3disConfig(path=archive, noxyz=noxyz)).scenes[0]
 
 
-def structured3d_folder(root: Path) -> SceneJob:
+def structured3d_folder(root: Path) -> RawScene:
     """A room out of its archives."""
     for name, data in structured3d_room.room_files().items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(data)
-    return structured3d.find(Structured3dConfig(path=root)).jobs[0]
+    return structured3d.find(Structured3dConfig(path=root)).scenes[0]
 
 
-def structured3d_archives(root: Path) -> SceneJob:
+def structured3d_archives(root: Path) -> RawScene:
     """A room in its archives."""
     structured3d_room.write_zips(root, structured3d_room.room_files())
-    return structured3d.find(Structured3dConfig(path=root)).jobs[0]
+    return structured3d.find(Structured3dConfig(path=root)).scenes[0]
 
 
-INPUTS: dict[str, Callable[[Path], SceneJob]] = {
+INPUTS: dict[str, Callable[[Path], RawScene]] = {
     **{layout: recording(layout) for layout in box_room.WRITERS},
     "ScanNet with .sens": scannet_scene,
     "ScanNet exported": scannet_export,
@@ -160,20 +160,20 @@ def test_a_copy_with_other_times_is_the_same(tmp_path: Path, kind: str):
     assert again.fingerprint() == before
 
 
-def recorded(root: Path) -> SceneJob:
+def recorded(root: Path) -> RawScene:
     """The job of a recording that is there."""
-    return rgbd_reader.find(RgbdConfig(path=root)).jobs[0]
+    return rgbd_reader.find(RgbdConfig(path=root)).scenes[0]
 
 
-FINDERS: dict[str, Callable[[Path], SceneJob]] = {
-    "ScanNet with .sens": lambda root: scannet.find(ScannetConfig(path=root)).jobs[0],
-    "ScanNet exported": lambda root: scannet.find(ScannetConfig(path=root)).jobs[0],
-    "ScanNet++": lambda root: scannetpp.find(ScannetppConfig(path=root)).jobs[0],
+FINDERS: dict[str, Callable[[Path], RawScene]] = {
+    "ScanNet with .sens": lambda root: scannet.find(ScannetConfig(path=root)).scenes[0],
+    "ScanNet exported": lambda root: scannet.find(ScannetConfig(path=root)).scenes[0],
+    "ScanNet++": lambda root: scannetpp.find(ScannetppConfig(path=root)).scenes[0],
     "S3DIS": lambda root: s3dis.find(
         S3disConfig(path=root / "Stanford3dDataset_v1.2", noxyz=root / "noXYZ")
-    ).jobs[0],
-    "Structured3D folder": lambda root: structured3d.find(Structured3dConfig(path=root)).jobs[0],
-    "Structured3D archives": lambda root: structured3d.find(Structured3dConfig(path=root)).jobs[0],
+    ).scenes[0],
+    "Structured3D folder": lambda root: structured3d.find(Structured3dConfig(path=root)).scenes[0],
+    "Structured3D archives": lambda root: structured3d.find(Structured3dConfig(path=root)).scenes[0],
 }
 
 
@@ -240,7 +240,7 @@ def test_linked_folders_count_and_files_of_settings_and_no_hidden_ones(tmp_path:
     (tmp_path / "room/pose").symlink_to(tmp_path / "poses")
     camera = tmp_path / "camera.txt"
     np.savetxt(camera, box_room.K)
-    job = rgbd_reader.find(RgbdConfig(path=tmp_path / "room", intrinsics=camera)).jobs[0]
+    job = rgbd_reader.find(RgbdConfig(path=tmp_path / "room", intrinsics=camera)).scenes[0]
     before = job.fingerprint()
     (tmp_path / "room/.DS_Store").write_bytes(b"\0")
     assert job.fingerprint() == before

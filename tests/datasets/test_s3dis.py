@@ -133,14 +133,14 @@ def test_quarter_turns_match_their_closed_form(degrees: int):
 
 
 def test_without_align_rooms_stay_as_they_are(archive: Path):
-    (job,) = [one for one in find(S3disConfig(path=archive, align=False)).jobs if one.name == "hallway_1"]
-    cloud = job.prepare().finish().cloud
+    (job,) = [one for one in find(S3disConfig(path=archive, align=False)).scenes if one.name == "hallway_1"]
+    cloud = job.read().finish().cloud
     assert np.allclose(cloud.coord, real.arrays_of(real.room_things(0.15))["coord"], atol=2e-6)
 
 
 def test_estimated_normals_point_into_the_room(archive: Path):
-    (job,) = [one for one in find(S3disConfig(path=archive, align=False)).jobs if one.name == "hallway_1"]
-    surface = job.prepare().finish()
+    (job,) = [one for one in find(S3disConfig(path=archive, align=False)).scenes if one.name == "hallway_1"]
+    surface = job.read().finish()
     assert any(
         "normals: estimated from the points, turned towards the inside" in one for one in surface.notes
     )
@@ -169,14 +169,14 @@ def test_the_aligned_archive_is_recognised(tmp_path: Path):
     real.write_room(root / "Area_2", "office_1", real.room_things(0.3), long=False)
     plan = find(S3disConfig(path=root))
     assert any("aligned archive" in note for note in plan.notes)
-    cloud = plan.jobs[0].prepare().finish().cloud
+    cloud = plan.scenes[0].read().finish().cloud
     assert np.allclose(cloud.coord, real.arrays_of(real.room_things(0.3))["coord"], atol=2e-6)
     with pytest.raises(SceneError, match="angles that it does not tell") as caught:
         find(S3disConfig(path=root, noxyz=tmp_path))
     assert "Stanford3dDataset_v1.2 (without _Aligned_Version)" in str(caught.value.fix)
     real.write_room(tmp_path / ARCHIVE / "Area_1", "office_2", real.room_things(0.3))
     real.write_angles(tmp_path / ARCHIVE / "Area_1", {"office_2": 0})
-    assert [job.name for job in find(S3disConfig(path=tmp_path)).jobs] == ["office_2"]
+    assert [job.name for job in find(S3disConfig(path=tmp_path)).scenes] == ["office_2"]
 
 
 def test_missing_angles_are_asked_for(tmp_path: Path):
@@ -189,7 +189,7 @@ def test_missing_angles_are_asked_for(tmp_path: Path):
     real.write_angles(tmp_path / "Area_2", {"office_9": 90})
     with pytest.raises(SceneError, match="has no angle of office_1"):
         find(S3disConfig(path=tmp_path))
-    assert len(find(S3disConfig(path=tmp_path, align=False)).jobs) == 2
+    assert len(find(S3disConfig(path=tmp_path, align=False)).scenes) == 2
 
 
 def test_folders_that_are_not_the_dataset_say_what_is_expected(tmp_path: Path, archive: Path):
@@ -206,7 +206,7 @@ def test_folders_that_are_not_the_dataset_say_what_is_expected(tmp_path: Path, a
 def test_other_input_or_settings_prepare_a_room_anew(archive: Path):
     def prints(**source) -> set[str]:
         return {
-            job.fingerprint() for job in find(S3disConfig(path=archive, areas=("Area_1",), **source)).jobs
+            job.fingerprint() for job in find(S3disConfig(path=archive, areas=("Area_1",), **source)).scenes
         }
 
     assert prints() == prints() and not prints() & prints(align=False)

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ponderv2.datasets.reader import DatasetReader
 from ponderv2.datasets.scannet import scannet20, scannet200
 from ponderv2.datasets.scannet.config import ScannetConfig
 from ponderv2.datasets.scannet.reader import find
 from ponderv2.errors import SceneError
 from ponderv2.io.ply import read_ply
 from ponderv2.scenes.prepared import PreparedCloud, PreparedScene
-from ponderv2.scenes.source import SourcePlan
 from tests.datasets import scannet_files as raw
 
 
@@ -26,13 +26,13 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "scannet"
 
 
-def plan(path: Path, **settings) -> SourcePlan:
+def plan(path: Path, **settings) -> DatasetReader:
     return find(ScannetConfig.model_validate({"path": path, **settings}))
 
 
 def surface(path: Path, **settings) -> PreparedScene:
-    (job,) = plan(path, **settings).jobs
-    scene = job.prepare()
+    (job,) = plan(path, **settings).scenes
+    scene = job.read()
     list(scene.frames)
     return scene.finish()
 
@@ -109,13 +109,13 @@ def test_scenes_go_where_the_lists_say(root: Path):
         raw.write_scene(root / "scans" / name)
     raw.write_scene(root / "scans_test" / "scene0707_00", labels=False)
     everything = plan(root)
-    assert {job.split for job in everything.jobs if job.name != "scene0707_00"} == {"train"}
+    assert {job.split for job in everything.scenes if job.name != "scene0707_00"} == {"train"}
     assert any("no lists" in note and str(root.resolve()) in note for note in everything.notes)
     (root / "meta_data").mkdir()
     (root / "meta_data/scannetv2_train.txt").write_text("scene0001_00\nscene0002_00\n")
     (root / "meta_data/scannetv2_val.txt").write_text("scene0003_01\n")
     for given in (root, root / "scans"):
-        found = {job.name: job.split for job in plan(given).jobs}
+        found = {job.name: job.split for job in plan(given).scenes}
         assert found.pop("scene0707_00", "test") == "test"
         assert found == {raw.NAME: "train", "scene0002_00": "train", "scene0003_01": "val"}
     assert plan(root).info.splits == ("train", "val", "test")
@@ -126,9 +126,9 @@ def test_scenes_go_where_the_lists_say(root: Path):
 def test_a_scene_can_be_given_by_its_folder_or_its_name(root: Path):
     raw.write_scene(root / "scans" / "scene0002_00")
     (root / "scannetv2_val.txt").write_text(f"{raw.NAME}\n")
-    (job,) = plan(root / "scans" / raw.NAME).jobs
+    (job,) = plan(root / "scans" / raw.NAME).scenes
     assert (job.name, job.split) == (raw.NAME, "val")
-    assert [job.name for job in plan(root, scenes=["*2_00"]).jobs] == ["scene0002_00"]
+    assert [job.name for job in plan(root, scenes=["*2_00"]).scenes] == ["scene0002_00"]
     with pytest.raises(SceneError, match="is called kitchen"):
         plan(root, scenes=["kitchen"])
 
@@ -245,7 +245,7 @@ def test_a_folder_without_scenes_is_said(tmp_path: Path):
 
 def test_the_fingerprint_follows_files_settings_and_table(root: Path):
     def print_of(**settings) -> str:
-        return plan(root, **settings).jobs[0].fingerprint()
+        return plan(root, **settings).scenes[0].fingerprint()
 
     first = print_of()
     assert print_of() == first == print_of(labels=root / "scannetv2-labels.combined.tsv")
@@ -277,4 +277,4 @@ def test_a_real_scene_has_the_classes_of_its_labelled_mesh(sample_data: Path):
 def test_the_real_table_is_todays_and_knows_every_class(sample_data: Path):
     found = plan(sample_data / "scannet")
     assert not found.warnings
-    assert [job.split for job in found.jobs] == ["train"]
+    assert [job.split for job in found.scenes] == ["train"]

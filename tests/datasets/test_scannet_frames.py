@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from ponderv2.data.scene_folder import open_folder
+from ponderv2.datasets.reader import SizedScene
 from ponderv2.datasets.scannet import scannet20, scannet200
 from ponderv2.datasets.scannet.config import ScannetConfig
 from ponderv2.datasets.scannet.reader import find
 from ponderv2.errors import SceneError
 from ponderv2.scenes.prepared import DecodedFrame, PreparedScene
-from ponderv2.scenes.source import SizedJob
 from ponderv2.workflows import prepare
 from ponderv2.workflows.config import PrepareConfig
 from tests.datasets import scannet_files as raw
@@ -38,8 +38,8 @@ def write_sens(scene: Path, **settings) -> Path:
 
 def prepared(scene: Path, **settings) -> tuple[list[DecodedFrame], PreparedScene]:
     values = {"path": scene, "stride": 1, **settings}
-    (job,) = find(ScannetConfig.model_validate(values)).jobs
-    done = job.prepare()
+    (job,) = find(ScannetConfig.model_validate(values)).scenes
+    done = job.read()
     return list(done.frames), done.finish()
 
 
@@ -205,8 +205,8 @@ def test_prepared_scenes_are_stored_checked_and_skipped_the_second_time(scene: P
 
 def test_the_estimate_counts_the_frames_that_are_taken(scene: Path):
     def estimate(**settings) -> int:
-        (job,) = find(ScannetConfig.model_validate({"path": scene, "stride": 1, **settings})).jobs
-        assert isinstance(job, SizedJob)
+        (job,) = find(ScannetConfig.model_validate({"path": scene, "stride": 1, **settings})).scenes
+        assert isinstance(job, SizedScene)
         return job.estimated_bytes()
 
     points = 2 * (scene / f"{raw.NAME}_vh_clean_2.ply").stat().st_size

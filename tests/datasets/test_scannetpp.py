@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ponderv2.datasets.reader import SizedScene
 from ponderv2.datasets.scannetpp.config import ScannetppConfig
 from ponderv2.datasets.scannetpp.reader import find, smallest_objects
 from ponderv2.errors import SceneError
 from ponderv2.scenes.prepared import PreparedScene
-from ponderv2.scenes.source import SizedJob
 from tests.datasets import scannet_files as raw
 
 GROUPS = [
@@ -51,13 +51,13 @@ def root(tmp_path: Path) -> Path:
 
 
 def surface(root: Path, name: str = "aa00", **settings) -> PreparedScene:
-    jobs = find(ScannetppConfig.model_validate({"path": root, **settings})).jobs
-    return next(job for job in jobs if job.name == name).prepare().finish()
+    jobs = find(ScannetppConfig.model_validate({"path": root, **settings})).scenes
+    return next(job for job in jobs if job.name == name).read().finish()
 
 
 def test_lists_make_the_splits_and_missing_scenes_are_counted(root: Path):
     plan = find(ScannetppConfig(path=root))
-    assert {job.name: job.split for job in plan.jobs} == {"aa00": "train", "bb11": "val", "cc22": "test"}
+    assert {job.name: job.split for job in plan.scenes} == {"aa00": "train", "bb11": "val", "cc22": "test"}
     assert plan.info.name == "ScanNet++" and plan.info.class_names == ("wall", "floor", "table", "book")
     assert len(set(plan.info.class_colors)) == 4 and "1 listed scenes are not there" in plan.notes
 
@@ -128,8 +128,8 @@ def test_missing_files_are_named(root: Path, path: str, message: str):
 
 def test_the_estimate_grows_with_the_mesh_and_the_points_that_are_asked_for(root: Path):
     def estimate(**settings) -> int:
-        job = find(ScannetppConfig.model_validate({"path": root, **settings})).jobs[0]
-        assert isinstance(job, SizedJob)
+        job = find(ScannetppConfig.model_validate({"path": root, **settings})).scenes[0]
+        assert isinstance(job, SizedScene)
         return job.estimated_bytes()
 
     mesh = (root / "data/aa00/scans/mesh_aligned_0.05.ply").stat().st_size
@@ -142,6 +142,6 @@ def test_the_estimate_grows_with_the_mesh_and_the_points_that_are_asked_for(root
 def test_a_list_cannot_lead_out_of_the_data(root: Path):
     (root / "scans").mkdir()
     (root / "splits/nvs_sem_train.txt").write_text("..\naa00\n../../aa00\n.\n")
-    assert {job.folder for job in find(ScannetppConfig(path=root)).jobs} == {
+    assert {job.folder for job in find(ScannetppConfig(path=root)).scenes} == {
         root / "data" / name for name in ("aa00", "bb11", "cc22")
     }

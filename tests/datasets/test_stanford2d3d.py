@@ -11,7 +11,7 @@ import pytest
 
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.s3dis.config import S3disConfig
-from ponderv2.datasets.s3dis.reader import S3disJob, find
+from ponderv2.datasets.s3dis.reader import S3disRoom, find
 from ponderv2.datasets.s3dis.stanford2d3d import find_views, read_view_intrinsics
 from ponderv2.errors import SceneError
 from ponderv2.geometry.nearest_faces import nearest_normals, squared_distance
@@ -183,10 +183,10 @@ def test_views_that_show_other_rooms_are_left_out(areas: tuple[Path, Path], tmp_
     for file in (archive / "Area_1" / "office_1" / "Annotations").glob("*.txt"):
         if not file.name.startswith("table"):
             file.unlink()
-    job = find(S3disConfig(path=archive, noxyz=noxyz, near=0.03)).jobs[0]
-    assert isinstance(job, S3disJob)
+    job = find(S3disConfig(path=archive, noxyz=noxyz, near=0.03)).scenes[0]
+    assert isinstance(job, S3disRoom)
     (noxyz / "area_1" / "raw" / f"{job.views[5].camera}_d1_2.png").write_bytes(b"no picture")
-    scene = job.prepare()
+    scene = job.read()
     kept = [frame.id for frame in scene.frames]
     surface = scene.finish()
     assert len(kept) < 5
@@ -198,7 +198,7 @@ def test_stride_number_and_size_of_pictures_are_limited(areas: tuple[Path, Path]
     source = S3disConfig(
         path=areas[0], noxyz=areas[1], areas=("Area_1",), stride=2, max_frames=2, max_image_size=48
     )
-    frames = list(find(source).jobs[0].prepare().frames)
+    frames = list(find(source).scenes[0].read().frames)
     assert [frame.id.split("_", 1)[1] for frame in frames] == ["0_0", "1_1"]
     assert frames[0].depth.shape == (40, 48) and frames[0].color.shape == (40, 48, 3)
     depth, _, _ = real.seen(real.poses()[0], real.straight_rays(48, 40))
@@ -224,9 +224,9 @@ def test_width_and_height_are_read_in_either_order(tmp_path: Path):
 
 
 def test_a_job_gives_the_same_room_in_another_process_and_again(areas: tuple[Path, Path], prepared):
-    jobs = find(S3disConfig(path=areas[0], noxyz=areas[1])).jobs
+    jobs = find(S3disConfig(path=areas[0], noxyz=areas[1])).scenes
     for job in pickle.loads(pickle.dumps(jobs)):
-        scene = job.prepare()
+        scene = job.read()
         depths = {frame.id: frame.depth for frame in scene.frames}
         cloud = scene.finish().cloud
         stored = open_folder(Path(prepared.out)).read(job.name, job.split)
@@ -237,9 +237,9 @@ def test_a_job_gives_the_same_room_in_another_process_and_again(areas: tuple[Pat
 
 
 def test_normals_can_be_asked_for(areas: tuple[Path, Path], tmp_path: Path):
-    (job, _) = find(S3disConfig(path=areas[0], noxyz=areas[1], normals="estimate")).jobs
-    assert isinstance(job, S3disJob) and job.meshes == ()
-    notes = replace(job, views=job.views[:1]).prepare().finish().notes
+    (job, _) = find(S3disConfig(path=areas[0], noxyz=areas[1], normals="estimate")).scenes
+    assert isinstance(job, S3disRoom) and job.meshes == ()
+    notes = replace(job, views=job.views[:1]).read().finish().notes
     assert "normals: estimated from the points, turned towards the cameras" in notes
     with pytest.raises(SceneError, match=r"no mesh \(3d/rgb.obj\) of Area_1"):
         find(S3disConfig(path=areas[0], normals="mesh"))
@@ -249,8 +249,8 @@ def test_normals_can_be_asked_for(areas: tuple[Path, Path], tmp_path: Path):
 
 def test_another_lens_prepares_the_room_anew(tmp_path: Path):
     archive, noxyz = write_areas(tmp_path, real.poses()[:1])
-    before = {job.name: job.fingerprint() for job in find(S3disConfig(path=archive, noxyz=noxyz)).jobs}
+    before = {job.name: job.fingerprint() for job in find(S3disConfig(path=archive, noxyz=noxyz)).scenes}
     (view,) = find_views(noxyz, "Area_1")["office_1"]
     view.intrinsics.write_text(view.intrinsics.read_text() + "\n")
-    after = {job.name: job.fingerprint() for job in find(S3disConfig(path=archive, noxyz=noxyz)).jobs}
+    after = {job.name: job.fingerprint() for job in find(S3disConfig(path=archive, noxyz=noxyz)).scenes}
     assert after["office_1"] != before["office_1"] and after["office_2"] == before["office_2"]

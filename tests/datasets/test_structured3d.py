@@ -14,7 +14,7 @@ from ponderv2.checks.config import CheckConfig
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.structured3d.classes import CLASS_NAMES, CLASS_OF_NYU40, COLORS, NYU40_IDS
 from ponderv2.datasets.structured3d.config import Structured3dConfig
-from ponderv2.datasets.structured3d.reader import Structured3dJob, find, split_of
+from ponderv2.datasets.structured3d.reader import Structured3dRoom, find, split_of
 from ponderv2.errors import SceneError
 from ponderv2.io.archives import ArchiveMember, archive_members
 from ponderv2.scenes.scene import Scene
@@ -324,9 +324,9 @@ def test_other_rooms_survive_a_broken_one_and_splits_are_folders(tmp_path: Path,
 
 
 def test_the_estimate_of_the_space_is_of_the_right_size(tmp_path: Path, archives: Path):
-    (job,) = find(Structured3dConfig(path=archives)).jobs
-    assert isinstance(job, Structured3dJob)
-    without = find(Structured3dConfig(path=archives, points="panorama")).jobs[0]
+    (job,) = find(Structured3dConfig(path=archives)).scenes
+    assert isinstance(job, Structured3dRoom)
+    without = find(Structured3dConfig(path=archives, points="panorama")).scenes[0]
     assert job.estimated_bytes() > without.estimated_bytes() > 10**6  # type: ignore[attr-defined]
 
 

@@ -47,8 +47,8 @@ def exact() -> tuple[RoomRenderer, Scan]:
 def stored_bytes(folder: Path, config: SyntheticConfig) -> dict[str, str]:
     plan = find(config)
     store = SceneStore.create(folder, plan.info)
-    for job in plan.jobs:
-        store.write(job.split, job.name, job.prepare(), job.fingerprint())
+    for job in plan.scenes:
+        store.write(job.split, job.name, job.read(), job.fingerprint())
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
@@ -64,14 +64,14 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_other_rooms(tmp_path: P
 
 def test_a_room_does_not_depend_on_how_many_there_are() -> None:
     few, many = find(SyntheticConfig(rooms=3)), find(SyntheticConfig(rooms=9, val_rooms=2))
-    assert [job.fingerprint() for job in few.jobs] == [job.fingerprint() for job in many.jobs[:3]]
-    assert len({job.fingerprint() for job in many.jobs}) == 9
+    assert [job.fingerprint() for job in few.scenes] == [job.fingerprint() for job in many.scenes[:3]]
+    assert len({job.fingerprint() for job in many.scenes}) == 9
 
 
 def test_splits_have_the_stated_sizes() -> None:
-    splits = [job.split for job in find(SyntheticConfig(rooms=10, val_rooms=2, test_rooms=3)).jobs]
+    splits = [job.split for job in find(SyntheticConfig(rooms=10, val_rooms=2, test_rooms=3)).scenes]
     assert splits == ["train"] * 5 + ["test"] * 3 + ["val"] * 2
-    assert [job.split for job in find(SyntheticConfig(rooms=40)).jobs].count("val") == 6
+    assert [job.split for job in find(SyntheticConfig(rooms=40)).scenes].count("val") == 6
 
 
 def test_more_held_out_rooms_than_rooms_are_refused() -> None:

@@ -234,7 +234,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
 
 
 @dataclass(frozen=True)
-class DeadlyJob:
+class DeadlyScene:
     """A scene whose worker is killed, always or the first time."""
 
     name: str
@@ -245,7 +245,7 @@ class DeadlyJob:
     def fingerprint(self) -> str:
         return self.name
 
-    def prepare(self) -> SceneStream:
+    def read(self) -> SceneStream:
         if self.deadly and not (self.flag and self.flag.exists()):
             if self.flag:
                 self.flag.touch()
@@ -255,7 +255,7 @@ class DeadlyJob:
 
 
 def test_a_scene_whose_worker_dies_is_tried_again_then_reported(tmp_path: Path):
-    jobs = [DeadlyJob("fine", deadly=False), DeadlyJob("once", tmp_path / "flag"), DeadlyJob("always")]
+    jobs = [DeadlyScene("fine", deadly=False), DeadlyScene("once", tmp_path / "flag"), DeadlyScene("always")]
     (tmp_path / "out").mkdir()
     outcomes = {one.name: one for one in prepare._prepare_all(jobs, tmp_path / "out", CheckConfig(), 2)}
     assert {name: one.status for name, one in outcomes.items()} == {

@@ -16,10 +16,10 @@ import pytest
 from ponderv2.checks.check import CheckResult
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.generated.config import SyntheticConfig
+from ponderv2.datasets.reader import DatasetReader
 from ponderv2.errors import OutputError, ResourceError, SceneError
 from ponderv2.scenes.prepared import PreparedCloud, PreparedScene, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
-from ponderv2.scenes.source import SourcePlan
 from ponderv2.workflows import prepare, prepare_space, prepare_workers
 from ponderv2.workflows.config import PrepareConfig
 from ponderv2.workflows.prepare_space import SpaceEstimate, estimate_space, readable
@@ -30,7 +30,7 @@ WITH_DASK = importlib.util.find_spec("distributed") is not None
 
 
 @dataclass(frozen=True)
-class PointsJob:
+class PointsScene:
     """Four points, or what is wrong with them."""
 
     name: str
@@ -41,7 +41,7 @@ class PointsJob:
     def fingerprint(self) -> str:
         return self.name
 
-    def prepare(self) -> SceneStream:
+    def read(self) -> SceneStream:
         if self.wrong:
             raise SceneError(self.wrong, fix="look elsewhere")
         points = np.zeros((4, 3), np.float32)
@@ -51,7 +51,7 @@ class PointsJob:
 
 
 @dataclass(frozen=True)
-class LargeJob(PointsJob):
+class LargeScene(PointsScene):
     """Says that it needs a gigabyte."""
 
     def estimated_bytes(self) -> int:
@@ -66,8 +66,8 @@ def config(out: Path, **settings) -> PrepareConfig:
 def plan(monkeypatch: pytest.MonkeyPatch):
     """Puts jobs in the place of a source."""
 
-    def offer(*jobs: PointsJob, warnings: tuple[str, ...] = ()) -> None:
-        found = SourcePlan(DatasetInfo("points"), jobs, (), warnings)
+    def offer(*jobs: PointsScene, warnings: tuple[str, ...] = ()) -> None:
+        found = DatasetReader(DatasetInfo("points"), jobs, (), warnings)
         monkeypatch.setattr(SyntheticConfig, "reader", lambda _: found)
 
     return offer
@@ -87,7 +87,7 @@ def free(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_disk_that_is_too_small_stops_the_run_before_it_starts(tmp_path: Path, plan, free):
-    plan(LargeJob("a"), LargeJob("b"))
+    plan(LargeScene("a"), LargeScene("b"))
     free(1_500_000_000)
     with pytest.raises(OutputError, match=r"2 scenes need about 2\.0 GB, 1\.5 GB are free") as caught:
         prepare.run(config(tmp_path / "out"))
@@ -98,9 +98,9 @@ def test_a_disk_that_is_too_small_stops_the_run_before_it_starts(tmp_path: Path,
 
 def test_jobs_that_cannot_tell_count_as_the_mean_of_the_others(tmp_path: Path, free):
     free(10**12)
-    found = estimate_space([LargeJob("a"), PointsJob("b"), PointsJob("c")], tmp_path / "not" / "there")
+    found = estimate_space([LargeScene("a"), PointsScene("b"), PointsScene("c")], tmp_path / "not" / "there")
     assert found == SpaceEstimate(3 * 10**9, 10**12, 3, 2) and found.suffices
-    assert estimate_space([PointsJob("a")], tmp_path).needed == 0
+    assert estimate_space([PointsScene("a")], tmp_path).needed == 0
 
 
 def test_sizes_are_written_as_df_does():
@@ -118,10 +118,10 @@ def test_sizes_are_written_as_df_does():
 def test_reasons_are_counted_by_kind(tmp_path: Path, plan):
     archive = "Structured3D_panorama_0{}.zip: a/b/depth.png is damaged"
     plan(
-        PointsJob("a"),
-        PointsJob("b", repair="view 3 was left out: " + archive.format(1)),
-        PointsJob("c", repair="view 7 was left out: " + archive.format(2)),
-        PointsJob("d", wrong="no points in scene_00001/room_5"),
+        PointsScene("a"),
+        PointsScene("b", repair="view 3 was left out: " + archive.format(1)),
+        PointsScene("c", repair="view 7 was left out: " + archive.format(2)),
+        PointsScene("d", wrong="no points in scene_00001/room_5"),
         warnings=("one archive is broken",),
     )
     result = prepare.run(config(tmp_path))
@@ -142,7 +142,7 @@ def test_kinds_of_reasons_leave_out_numbers_and_names():
 def test_the_report_is_complete_although_it_is_not_written_after_every_scene(
     tmp_path: Path, plan, monkeypatch: pytest.MonkeyPatch
 ):
-    plan(*(PointsJob(f"room{index}") for index in range(12)))
+    plan(*(PointsScene(f"room{index}") for index in range(12)))
     written: list[Path] = []
     real = prepare.write_bytes
     monkeypatch.setattr(prepare, "write_bytes", lambda path, data: (written.append(path), real(path, data)))
@@ -153,13 +153,15 @@ def test_the_report_is_complete_although_it_is_not_written_after_every_scene(
 
 def test_two_runs_into_one_folder_keep_each_others_scenes_and_splits(tmp_path: Path, plan, monkeypatch):
     """The second starts after the first has read what is there, and ends before the first does."""
-    first = PointsJob("a")
+    first = PointsScene("a")
     plan(first)
     real = prepare._divide
 
     def late(*arguments: Any) -> Any:
         monkeypatch.setattr(prepare, "_divide", real)
-        other = SourcePlan(DatasetInfo("points", splits=("test",)), (PointsJob("b", split="test"),), (), ())
+        other = DatasetReader(
+            DatasetInfo("points", splits=("test",)), (PointsScene("b", split="test"),), (), ()
+        )
         monkeypatch.setattr(SyntheticConfig, "reader", lambda _: other)
         assert prepare.run(config(tmp_path)).n_prepared == 1
         return real(*arguments)
@@ -181,7 +183,7 @@ def test_two_runs_into_one_folder_keep_each_others_scenes_and_splits(tmp_path: P
 
 @pytest.mark.parametrize("address", ["host:8786", "spark://host:1", "dask://host", "dask:host:1", ""])
 def test_an_address_that_is_none_is_refused(tmp_path: Path, plan, address: str):
-    plan(PointsJob("a"))
+    plan(PointsScene("a"))
     with pytest.raises(ResourceError, match="not the address of a cluster") as caught:
         prepare.run(config(tmp_path / "out", scheduler=address))
     assert "dask://HOST:8786" in (caught.value.fix or "") and not (tmp_path / "out").exists()
@@ -192,7 +194,7 @@ def test_a_missing_package_is_named_with_what_installs_it(
     tmp_path: Path, plan, monkeypatch: pytest.MonkeyPatch, kind: str, package: str
 ):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    plan(PointsJob("a"))
+    plan(PointsScene("a"))
     with pytest.raises(ResourceError, match=f"needs the package '{package}'") as caught:
         prepare.run(config(tmp_path / "out", scheduler=f"{kind}://localhost:8786"))
     assert caught.value.fix == f'pip install "ponder[{kind}]"'
@@ -201,7 +203,7 @@ def test_a_missing_package_is_named_with_what_installs_it(
 @pytest.mark.skipif(not WITH_DASK, reason="the package distributed is not installed")
 def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path, plan, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(prepare_workers, "CONNECT_SECONDS", 1)
-    plan(PointsJob("a"))
+    plan(PointsScene("a"))
     with pytest.raises(ResourceError, match="no cluster answers at dask"):
         prepare.run(config(tmp_path, scheduler="dask://127.0.0.1:9"))
 
@@ -221,7 +223,7 @@ def dask_address() -> Iterator[str]:
 
 @pytest.mark.skipif(not WITH_DASK, reason="the package distributed is not installed")
 def test_a_dask_cluster_prepares_what_this_machine_does(tmp_path: Path, plan, dask_address: str):
-    plan(*(PointsJob(f"room{index}") for index in range(5)), PointsJob("wrong", wrong="nothing there"))
+    plan(*(PointsScene(f"room{index}") for index in range(5)), PointsScene("wrong", wrong="nothing there"))
     there = prepare.run(config(tmp_path / "a", scheduler=dask_address))
     here = prepare.run(config(tmp_path / "b"))
     assert there.scenes == here.scenes and there.n_prepared == 5 and there.n_failed == 1
@@ -245,9 +247,9 @@ def test_a_suspicion_without_figures_is_a_warning(tmp_path: Path):
 
 
 def test_other_classes_of_the_same_dataset_are_called_that(tmp_path: Path, plan, monkeypatch):
-    plan(PointsJob("a"))
+    plan(PointsScene("a"))
     prepare.run(config(tmp_path))
-    found = SourcePlan(DatasetInfo("points", label_field="segment200"), (PointsJob("b"),), (), ())
+    found = DatasetReader(DatasetInfo("points", label_field="segment200"), (PointsScene("b"),), (), ())
     monkeypatch.setattr(SyntheticConfig, "reader", lambda _: found)
     with pytest.raises(SceneError, match="of 'points' with other classes \\('segment', not 'segment200'\\)"):
         prepare.run(config(tmp_path))

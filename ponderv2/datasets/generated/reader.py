@@ -1,4 +1,4 @@
-"""Generated rooms as a source of scenes: one job per room, a function of seed, number and settings."""
+"""Generated rooms as a source of scenes: a scene per room, a function of seed, number and settings."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ponderv2.datasets.generated.config import SyntheticConfig
+from ponderv2.datasets.reader import DatasetReader
 from ponderv2.scenes.prepared import SceneStream
 from ponderv2.scenes.reader import DatasetInfo
-from ponderv2.scenes.source import SourcePlan
 from ponderv2.synthetic.classes import CLASS_COLORS, CLASS_NAMES
 
 GENERATOR_VERSION = 1
@@ -23,7 +23,7 @@ SURFACE = 4.5
 
 
 @dataclass(frozen=True)
-class RoomJob:
+class GeneratedRoom:
     """One room to be generated."""
 
     index: int
@@ -46,7 +46,7 @@ class RoomJob:
         floor = self.config.room_size[0] * self.config.room_size[1]
         return int(PIXEL_BYTES * pixels + SURFACE * floor / self.config.voxel**2 * POINT_BYTES) + MESH_BYTES
 
-    def prepare(self) -> SceneStream:
+    def read(self) -> SceneStream:
         """Generate, photograph and scan the room."""
         from ponderv2.synthetic.rendering import RoomRenderer
         from ponderv2.synthetic.room import make_room
@@ -59,12 +59,12 @@ class RoomJob:
         return SceneStream.of(scan.cloud, scan.frames, scan.mesh, (note,))
 
 
-def find(config: SyntheticConfig) -> SourcePlan:
+def find(config: SyntheticConfig) -> DatasetReader:
     """Plan the rooms: the last for validation, those before for the test, the others for training."""
     n_train = config.rooms - config.n_val_rooms - config.test_rooms
     sizes = (("train", n_train), ("test", config.test_rooms), ("val", config.n_val_rooms))
     splits = [split for split, size in sizes for _ in range(size)]
-    jobs = tuple(RoomJob(index, split, config) for index, split in enumerate(splits))
+    scenes = tuple(GeneratedRoom(index, split, config) for index, split in enumerate(splits))
     info = DatasetInfo(
         name="synthetic",
         class_names=CLASS_NAMES,
@@ -72,4 +72,4 @@ def find(config: SyntheticConfig) -> SourcePlan:
         label_field="segment",
         splits=tuple(split for split in ("train", "val", "test") if split in splits),
     )
-    return SourcePlan(info, jobs, (f"{config.rooms} generated rooms, seed {config.seed}",))
+    return DatasetReader(info, scenes, (f"{config.rooms} generated rooms, seed {config.seed}",))

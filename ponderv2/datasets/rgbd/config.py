@@ -11,7 +11,7 @@ from ponderv2.config import CommandOption, StrictConfig
 from ponderv2.datasets.settings import DatasetSettings
 
 if TYPE_CHECKING:
-    from ponderv2.scenes.source import SourcePlan
+    from ponderv2.datasets.reader import DatasetReader
 
 LayoutName = Literal[
     "auto",
@@ -126,8 +126,8 @@ class RgbdConfig(DatasetSettings):
     pairing: PairingConfig = PairingConfig()
     generic: GenericConfig = GenericConfig()
 
-    def reader(self) -> SourcePlan:
-        """One job per recording."""
+    def reader(self) -> DatasetReader:
+        """All recordings."""
         from ponderv2.datasets.rgbd.reader import find
 
         return find(self)

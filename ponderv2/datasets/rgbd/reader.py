@@ -1,4 +1,4 @@
-"""Anybody's posed RGB-D recording: find it, recognise its layout, plan one job per recording."""
+"""Anybody's posed RGB-D recording: find it, recognise its layout, list its scenes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ponderv2.datasets.fingerprints import files_of_settings, fingerprint
+from ponderv2.datasets.reader import DatasetReader
 from ponderv2.datasets.recordings import ImageFile, MaskFile
 from ponderv2.datasets.rgbd.config import GenericConfig, RgbdConfig
 from ponderv2.datasets.rgbd.layouts import LAYOUTS, detect_layout
@@ -18,7 +19,6 @@ from ponderv2.io.files import files_below
 from ponderv2.io.suggestions import similar_path
 from ponderv2.scenes.prepared import SceneStream
 from ponderv2.scenes.reader import DatasetInfo
-from ponderv2.scenes.source import SourcePlan
 from ponderv2.store.store import INFO_FILE
 
 DEEPEST = 2
@@ -29,7 +29,7 @@ CLOUD_BYTES = 8_000_000
 
 
 @dataclass(frozen=True)
-class RgbdJob:
+class RgbdScene:
     """One recording."""
 
     split: str
@@ -63,15 +63,15 @@ class RgbdJob:
             return sorted(self.path.rglob("*"))
         return sorted(self.path.parent.rglob("*")) if _is_json(self.path) else [self.path]
 
-    def prepare(self) -> SceneStream:
+    def read(self) -> SceneStream:
         """Read the recording and register, fuse and turn it."""
         from ponderv2.datasets.rgbd.scene import prepare_recording
 
         return prepare_recording(LAYOUTS[self.layout].read(self.path, self.config), self.path, self.config)
 
 
-def find(config: RgbdConfig) -> SourcePlan:
-    """One job per recording. Raises SceneError when there is none, saying what was looked for."""
+def find(config: RgbdConfig) -> DatasetReader:
+    """All recordings. Raises SceneError when there is none, saying what was looked for."""
     root = config.path
     if not root.exists():
         near = similar_path(root)
@@ -88,17 +88,17 @@ def find(config: RgbdConfig) -> SourcePlan:
         advice = advice_for_folder(root, lambda path: _layout_of(path, config.layout) is not None)
         raise SceneError(_nothing_found(root, config.layout), fix=advice or _known_layouts(config.layout))
     names = _names(root, [path for path, _ in recordings], config.name)
-    jobs = tuple(
-        RgbdJob(_split(name, config), name, path, layout, config)
+    scenes = tuple(
+        RgbdScene(_split(name, config), name, path, layout, config)
         for name, (path, layout) in zip(names, recordings, strict=True)
     )
-    layouts = sorted({job.layout for job in jobs})
+    layouts = sorted({scene.layout for scene in scenes})
     how = "recognised" if config.layout == "auto" else "forced"
-    notes = (f"layout {', '.join(layouts)} ({how}), recordings: {len(jobs)} in {root}",)
+    notes = (f"layout {', '.join(layouts)} ({how}), recordings: {len(scenes)} in {root}",)
     notes = (given, *notes) if given else notes
-    splits = tuple(dict.fromkeys((config.split, *(job.split for job in jobs))))
+    splits = tuple(dict.fromkeys((config.split, *(scene.split for scene in scenes))))
     warnings = _left_out(root, [path for path, _ in recordings])
-    return SourcePlan(DatasetInfo(config.dataset, splits=splits), jobs, notes, warnings)
+    return DatasetReader(DatasetInfo(config.dataset, splits=splits), scenes, notes, warnings)
 
 
 def _left_out(root: Path, recordings: list[Path]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from ponderv2.datasets.settings import DatasetSettings
 
 if TYPE_CHECKING:
-    from ponderv2.scenes.source import SourcePlan
+    from ponderv2.datasets.reader import DatasetReader
 
 
 class S3disConfig(DatasetSettings):
@@ -47,8 +47,8 @@ class S3disConfig(DatasetSettings):
     min_valid: float = Field(default=0.25, ge=0.0, le=1.0)
     """Photographs with a smaller share of usable depth are left out."""
 
-    def reader(self) -> SourcePlan:
-        """One job per room."""
+    def reader(self) -> DatasetReader:
+        """All rooms."""
         from ponderv2.datasets.s3dis.reader import find
 
         return find(self)

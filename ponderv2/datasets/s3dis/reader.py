@@ -1,4 +1,4 @@
-"""S3DIS from its text files, with photographs and normals of 2D-3D-S where given: one job per room."""
+"""S3DIS from its text files, with photographs and normals of 2D-3D-S where given: a scene per room."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from jaxtyping import Float, Float32, Float64
 from numpy import ndarray
 
 from ponderv2.datasets.fingerprints import fingerprint
+from ponderv2.datasets.reader import DatasetReader
 from ponderv2.datasets.s3dis.classes import CLASS_NAMES, COLORS
 from ponderv2.datasets.s3dis.config import S3disConfig
 from ponderv2.datasets.s3dis.room import (
@@ -39,7 +40,6 @@ from ponderv2.io.files import digest_of_files
 from ponderv2.scenes.origin import compact
 from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, PreparedScene, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
-from ponderv2.scenes.source import SourcePlan
 
 READER_VERSION = 1
 """Raised whenever the same input gives other scenes."""
@@ -61,7 +61,7 @@ TYPICAL = "expected Area_1/office_1/Annotations/*.txt and so on, as in Stanford3
 
 
 @dataclass(frozen=True)
-class S3disJob:
+class S3disRoom:
     """One room."""
 
     split: str
@@ -91,7 +91,7 @@ class S3disJob:
         side = min(self.config.max_image_size or LARGEST_SIDE, LARGEST_SIDE)
         return round(text / BYTES_PER_LINE * BYTES_PER_POINT + len(self.views) * BYTES_PER_VIEW * side**2)
 
-    def prepare(self) -> SceneStream:
+    def read(self) -> SceneStream:
         """Read points, photographs and normals, and turn them together."""
         room = read_room(self.folder)
         turn = np.eye(4) if self.angle is None else alignment(room.coord, self.angle)
@@ -164,8 +164,8 @@ class S3disJob:
         return np.concatenate(parts)
 
 
-def find(config: S3disConfig) -> SourcePlan:
-    """One job per room. Raises SceneError when this is not S3DIS, or lacks what the settings ask for."""
+def find(config: S3disConfig) -> DatasetReader:
+    """All rooms. Raises SceneError when this is not S3DIS, or lacks what the settings ask for."""
     root = _root(config.path)
     areas = [area for area in config.areas if (root / area).is_dir()]
     if not areas:
@@ -179,13 +179,13 @@ def find(config: S3disConfig) -> SourcePlan:
             f"{config.noxyz} has no folders area_1 .. area_6 of 2D-3D-S",
             fix="--noxyz the folder that the noXYZ archives were unpacked in",
         )
-    jobs = [
-        job for area in areas for job in _area_jobs(root / area, None if aligned else angles[area], config)
+    scenes = [
+        scene for area in areas for scene in _rooms_of(root / area, None if aligned else angles[area], config)
     ]
-    if not jobs:
+    if not scenes:
         raise SceneError(f"no rooms in {root}", fix=TYPICAL)
     info = DatasetInfo("S3DIS", CLASS_NAMES, COLORS, "segment", tuple(areas))
-    return SourcePlan(info, tuple(jobs), _notes(root, jobs, aligned, config))
+    return DatasetReader(info, tuple(scenes), _notes(root, scenes, aligned, config))
 
 
 def _root(path: Path) -> Path:
@@ -214,7 +214,7 @@ def _refuse_unknown_turn(root: Path, config: S3disConfig) -> None:
         )
 
 
-def _area_jobs(area: Path, angle_file: Path | None, config: S3disConfig) -> list[S3disJob]:
+def _rooms_of(area: Path, angle_file: Path | None, config: S3disConfig) -> list[S3disRoom]:
     degrees = _angles(area, angle_file) if config.align and angle_file is not None else None
     noxyz = config.noxyz
     views = find_views(noxyz, area.name) if noxyz is not None and config.frames else {}
@@ -228,7 +228,7 @@ def _area_jobs(area: Path, angle_file: Path | None, config: S3disConfig) -> list
             fix="--set source.normals=auto",
         )
     digest = digest_of_files((path.parent.parent.name, path) for path in meshes)
-    jobs = []
+    scenes = []
     for room in sorted(path for path in area.iterdir() if path.is_dir() and point_files(path)):
         angle = None
         if degrees is not None:
@@ -236,8 +236,8 @@ def _area_jobs(area: Path, angle_file: Path | None, config: S3disConfig) -> list
                 raise SceneError(f"{angle_file} has no angle of {room.name}", fix="--set source.align=false")
             angle = degrees[room.name]
         chosen = _chosen(views.get(room.name, ()), config)
-        jobs.append(S3disJob(area.name, room.name, room, angle, chosen, meshes, digest, config))
-    return jobs
+        scenes.append(S3disRoom(area.name, room.name, room, angle, chosen, meshes, digest, config))
+    return scenes
 
 
 def _angles(area: Path, angle_file: Path) -> dict[str, float]:
@@ -258,17 +258,17 @@ def _chosen(views: tuple[RawView, ...], config: S3disConfig) -> tuple[RawView, .
     return tuple(chosen[index] for index in keep)
 
 
-def _notes(root: Path, jobs: list[S3disJob], aligned: bool, config: S3disConfig) -> tuple[str, ...]:
-    notes = [f"S3DIS, {len(jobs)} rooms of {len({job.split for job in jobs})} areas in {root}"]
+def _notes(root: Path, scenes: list[S3disRoom], aligned: bool, config: S3disConfig) -> tuple[str, ...]:
+    notes = [f"S3DIS, {len(scenes)} rooms of {len({scene.split for scene in scenes})} areas in {root}"]
     if aligned:
         notes.append("the aligned archive: rooms are turned already and are left as they are")
     elif config.align:
         notes.append("rooms are turned by the angles of Area_*_alignmentAngle.txt")
-    n_views = sum(len(job.views) for job in jobs)
+    n_views = sum(len(scene.views) for scene in scenes)
     if config.noxyz is not None and config.frames:
-        without = sum(not job.views for job in jobs)
+        without = sum(not scene.views for scene in scenes)
         notes.append(f"{n_views} photographs of 2D-3D-S; {without} rooms have none")
-    bare = [job for job in jobs if not annotation_files(job.folder)]
+    bare = [scene for scene in scenes if not annotation_files(scene.folder)]
     if bare:
         notes.append(
             f"{len(bare)} rooms have no Annotations and get no classes, the first is {bare[0].folder}"

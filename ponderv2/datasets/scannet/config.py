@@ -10,7 +10,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from ponderv2.datasets.settings import DatasetSettings
 
 if TYPE_CHECKING:
-    from ponderv2.scenes.source import SourcePlan
+    from ponderv2.datasets.reader import DatasetReader
 
 
 class ScannetConfig(DatasetSettings):
@@ -50,8 +50,8 @@ class ScannetConfig(DatasetSettings):
     max_image_size: PositiveInt | None = None
     """Longest side of the prepared pictures, pixels; by default that of the depth pictures."""
 
-    def reader(self) -> SourcePlan:
-        """One job per scene."""
+    def reader(self) -> DatasetReader:
+        """All scenes."""
         from ponderv2.datasets.scannet.reader import find
 
         return find(self)

@@ -1,4 +1,4 @@
-"""ScanNet v2 as it is downloaded: scenes, their splits and the label table; one job per scene."""
+"""ScanNet v2 as it is downloaded: scenes, their splits and the label table."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ponderv2.datasets.fingerprints import fingerprint
+from ponderv2.datasets.reader import DatasetReader
 from ponderv2.datasets.scannet import scannet20, scannet200
 from ponderv2.datasets.scannet.config import ScannetConfig
 from ponderv2.datasets.scannet.labels import TABLE_FILE, read_label_table
@@ -18,7 +19,6 @@ from ponderv2.io.files import digest_of_file
 from ponderv2.io.text import read_text
 from ponderv2.scenes.prepared import SceneStream
 from ponderv2.scenes.reader import DatasetInfo, LabelSet
-from ponderv2.scenes.source import SourcePlan
 
 SPLITS = ("train", "val", "test")
 BYTES_PER_FRAME = 450_000
@@ -27,7 +27,7 @@ _SCENE_NAME = re.compile(r"scene\d{4}_\d{2}")
 
 
 @dataclass(frozen=True)
-class ScannetJob:
+class ScannetScene:
     """One scene."""
 
     split: str
@@ -67,14 +67,14 @@ class ScannetJob:
                 return min(len(numbers), span // self.config.stride + 1)
         return 0
 
-    def prepare(self) -> SceneStream:
+    def read(self) -> SceneStream:
         """Read mesh, labels and frames."""
         files = SceneFiles(self.folder, self.name)
         return prepare_scene(files, self.config, self.table, test=self.split == "test")
 
 
-def find(config: ScannetConfig) -> SourcePlan:
-    """One job per scene. Raises SceneError when there are no scenes, or labels but no table of them."""
+def find(config: ScannetConfig) -> DatasetReader:
+    """All scenes. Raises SceneError when there are no scenes, or labels but no table of them."""
     root = config.path
     if not root.is_dir():
         raise SceneError(f"no folder {root}", fix="give the folder that holds scans/ and scans_test/")
@@ -93,14 +93,14 @@ def find(config: ScannetConfig) -> SourcePlan:
         notes.append(f"label table {table}")
         warnings = _table_warnings(table)
     digest = digest_of_file(table) if table is not None else ""
-    jobs = tuple(
-        ScannetJob(split, folder.name, folder, table, digest, config)
+    scenes = tuple(
+        ScannetScene(split, folder.name, folder, table, digest, config)
         for split, (folder, _) in zip(splits, chosen, strict=True)
     )
     count = Counter(splits)
     listed = ", ".join(f"{count[split]} {split}" for split in SPLITS if count[split])
     info = _info(config.label_field, tuple(split for split in SPLITS if count[split]))
-    return SourcePlan(info, jobs, (f"ScanNet scenes in {root}: {listed}", *notes), warnings)
+    return DatasetReader(info, scenes, (f"ScanNet scenes in {root}: {listed}", *notes), warnings)
 
 
 def _info(label_field: str, splits: tuple[str, ...]) -> DatasetInfo:

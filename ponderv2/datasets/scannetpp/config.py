@@ -10,7 +10,7 @@ from pydantic import NonNegativeInt
 from ponderv2.datasets.settings import DatasetSettings
 
 if TYPE_CHECKING:
-    from ponderv2.scenes.source import SourcePlan
+    from ponderv2.datasets.reader import DatasetReader
 
 
 class ScannetppConfig(DatasetSettings):
@@ -29,8 +29,8 @@ class ScannetppConfig(DatasetSettings):
     seed: NonNegativeInt = 0
     """Of those points; each scene has its own."""
 
-    def reader(self) -> SourcePlan:
-        """One job per scene."""
+    def reader(self) -> DatasetReader:
+        """All scenes."""
         from ponderv2.datasets.scannetpp.reader import find
 
         return find(self)

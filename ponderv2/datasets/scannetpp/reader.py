@@ -18,6 +18,7 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from ponderv2.datasets.fingerprints import fingerprint
+from ponderv2.datasets.reader import DatasetReader
 from ponderv2.datasets.scannet.labels import SegmentGroup, read_groups, read_segments
 from ponderv2.datasets.scannet.scene import read_surface
 from ponderv2.datasets.scannetpp.classes import class_colors
@@ -27,7 +28,6 @@ from ponderv2.io.text import read_text
 from ponderv2.scenes.origin import compact
 from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
-from ponderv2.scenes.source import SourcePlan
 
 LISTS = {
     "train": ("nvs_sem_train.txt",),
@@ -44,7 +44,7 @@ MOST_LABELS = 3
 
 
 @dataclass(frozen=True)
-class ScannetppJob:
+class ScannetppScene:
     """One scene."""
 
     split: str
@@ -71,7 +71,7 @@ class ScannetppJob:
         n_points = self.config.surface_points or mesh // MESH_BYTES_PER_POINT
         return mesh + POINT_BYTES * n_points
 
-    def prepare(self) -> SceneStream:
+    def read(self) -> SceneStream:
         """Read mesh and labels. Raises SceneError naming the file that cannot be used."""
         mesh_path, segments_path, groups_path = self.files
         if not mesh_path.is_file():
@@ -142,15 +142,15 @@ def points_on_surface(
     return PreparedCloud(compact(coord), color, normal.astype(np.float32), labels)
 
 
-def find(config: ScannetppConfig) -> SourcePlan:
-    """One job per listed scene that is there. Raises SceneError for missing folders, lists or classes."""
+def find(config: ScannetppConfig) -> DatasetReader:
+    """The listed scenes that are there. Raises SceneError for missing folders, lists or classes."""
     root = config.path
     if not (root / "data").is_dir():
         raise SceneError(
             f"no folder {root / 'data'}", fix="give the folder with data/, splits/ and metadata/"
         )
     names, class_of_label = read_classes(root / "metadata/semantic_benchmark")
-    jobs, missing = [], 0
+    scenes, missing = [], 0
     for split, lists in LISTS.items():
         path = next((root / "splits" / one for one in lists if (root / "splits" / one).is_file()), None)
         for name in read_text(path).split() if path is not None else []:
@@ -158,19 +158,19 @@ def find(config: ScannetppConfig) -> SourcePlan:
                 continue
             folder = root / "data" / Path(name).name
             if folder.name != ".." and _is_folder(folder / "scans"):
-                jobs.append(ScannetppJob(split, folder.name, folder, class_of_label, config))
+                scenes.append(ScannetppScene(split, folder.name, folder, class_of_label, config))
             else:
                 missing += 1
-    if not jobs:
+    if not scenes:
         raise SceneError(
             f"no scene of the lists in {root / 'splits'} lies in {root / 'data'}",
             fix="the lists are nvs_sem_train.txt, nvs_sem_val.txt and sem_test.txt of the download",
         )
-    count = Counter(job.split for job in jobs)
+    count = Counter(scene.split for scene in scenes)
     notes = [f"ScanNet++ scenes in {root}: " + ", ".join(f"{n} {split}" for split, n in count.items())]
     notes += [f"{missing} listed scenes are not there"] if missing else []
     info = DatasetInfo("ScanNet++", names, class_colors(len(names)), "segment", splits=tuple(count))
-    return SourcePlan(info, tuple(jobs), tuple(notes))
+    return DatasetReader(info, tuple(scenes), tuple(notes))
 
 
 def _is_folder(path: Path) -> bool:

@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from ponderv2.datasets.settings import DatasetSettings
 
 if TYPE_CHECKING:
-    from ponderv2.scenes.source import SourcePlan
+    from ponderv2.datasets.reader import DatasetReader
 
 
 class Structured3dConfig(DatasetSettings):
@@ -47,8 +47,8 @@ class Structured3dConfig(DatasetSettings):
     scenes: tuple[str, ...] = ()
     """Names or patterns (`scene_0000*`) of the scenes that are prepared; empty = all."""
 
-    def reader(self) -> SourcePlan:
-        """One job per room."""
+    def reader(self) -> DatasetReader:
+        """All rooms."""
         from ponderv2.datasets.structured3d.reader import find
 
         return find(self)

@@ -1,4 +1,4 @@
-"""Structured3D as a source of scenes: its zip archives are indexed once, one job per room."""
+"""Structured3D as a source of scenes: its zip archives are indexed once, a scene per room."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ponderv2.datasets.reader import DatasetReader
 from ponderv2.datasets.structured3d.classes import CLASS_NAMES, COLORS
 from ponderv2.datasets.structured3d.config import Structured3dConfig
 from ponderv2.datasets.structured3d.room import OWN_WORLD, PUBLISHED_WORLD, RoomFiles, prepare_room
@@ -17,7 +18,6 @@ from ponderv2.io.archives import ArchiveMember, archive_members, folder_members
 from ponderv2.io.files import digest_of_files
 from ponderv2.scenes.prepared import SceneStream
 from ponderv2.scenes.reader import DatasetInfo
-from ponderv2.scenes.source import SourcePlan
 
 READER_VERSION = 1
 """Raised whenever the same archives and settings give other scenes, so that stored ones are made anew."""
@@ -31,7 +31,7 @@ POINTS_OF_PANORAMA, POINTS_OF_VIEW = 360_000, 130_000
 
 
 @dataclass(frozen=True)
-class Structured3dJob:
+class Structured3dRoom:
     """One room."""
 
     split: str
@@ -67,13 +67,13 @@ class Structured3dJob:
         scale = min(1.0, (0.01 / self.config.voxel) ** 2)
         return int(points * POINT_BYTES * scale + pictures) + 8192
 
-    def prepare(self) -> SceneStream:
+    def read(self) -> SceneStream:
         """Read, fuse and label the room."""
         return prepare_room(self.files, self.config)
 
 
-def find(config: Structured3dConfig) -> SourcePlan:
-    """One job per room. Raises SceneError when there are none, saying what was looked for."""
+def find(config: Structured3dConfig) -> DatasetReader:
+    """All rooms. Raises SceneError when there are none, saying what was looked for."""
     root = config.path
     if not root.exists():
         raise SceneError(f"no file or folder {root}", fix="give the folder of the Structured3D archives")
@@ -92,10 +92,10 @@ def find(config: Structured3dConfig) -> SourcePlan:
     if not files:
         reason = f" ({warnings[0]})" if warnings else ""
         raise SceneError(f"no rooms of Structured3D in {root}{reason}", fix=EXPECTED)
-    jobs = tuple(Structured3dJob(split_of(one.scene), one, config) for one in files)
+    scenes = tuple(Structured3dRoom(split_of(one.scene), one, config) for one in files)
     n_views = sum(len(one.views) for one in files)
     notes = (
-        f"{len(jobs)} rooms with {n_views} perspective views in {root} ({n_archives} archives)",
+        f"{len(scenes)} rooms with {n_views} perspective views in {root} ({n_archives} archives)",
         PUBLISHED_WORLD if config.mirrored_as_published else OWN_WORLD,
     )
     info = DatasetInfo(
@@ -103,9 +103,11 @@ def find(config: Structured3dConfig) -> SourcePlan:
         class_names=CLASS_NAMES,
         class_colors=COLORS,
         label_field="segment",
-        splits=tuple(split for split in ("train", "val", "test") if any(job.split == split for job in jobs)),
+        splits=tuple(
+            split for split in ("train", "val", "test") if any(scene.split == split for scene in scenes)
+        ),
     )
-    return SourcePlan(info, jobs, notes, tuple(warnings + rooms.warnings(files)))
+    return DatasetReader(info, scenes, notes, tuple(warnings + rooms.warnings(files)))
 
 
 def split_of(scene: str) -> str:

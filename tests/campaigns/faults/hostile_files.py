@@ -224,8 +224,8 @@ def escapes(folder: Path) -> dict[str, Callable[[], Any]]:
     def prepared(name: str, members: dict[str, bytes], links: dict[str, str] | None = None) -> Any:
         path = folder / name
         path.write_bytes(zip_with(members, links))
-        (job,) = find(Structured3dConfig(path=path, min_coverage=0.0)).jobs
-        scene = job.prepare()
+        (job,) = find(Structured3dConfig(path=path, min_coverage=0.0)).scenes
+        scene = job.read()
         frames = list(scene.frames)
         return frames, scene.finish()
 

@@ -174,9 +174,9 @@ def structured3d(path: Path) -> None:
     from ponderv2.datasets.structured3d.config import Structured3dConfig
     from ponderv2.datasets.structured3d.reader import find
 
-    for job in find(Structured3dConfig(path=path, min_coverage=0.0)).jobs[:2]:
+    for job in find(Structured3dConfig(path=path, min_coverage=0.0)).scenes[:2]:
         job.fingerprint()
-        prepared = job.prepare()
+        prepared = job.read()
         for _ in prepared.frames:
             pass
         prepared.finish()

@@ -99,7 +99,7 @@ def row_of(pose: np.ndarray, form: Form) -> str:
 
 
 def read(root: Path, **settings) -> Recording:
-    (job,) = find(RgbdConfig.model_validate({"path": root, "layout": "generic", **settings})).jobs
+    (job,) = find(RgbdConfig.model_validate({"path": root, "layout": "generic", **settings})).scenes
     return LAYOUTS["generic"].read(job.path, job.config)
 
 
@@ -174,8 +174,8 @@ def test_what_is_given_is_not_questioned(tmp_path: Path):
 def test_a_prepared_recording_is_the_room(tmp_path: Path):
     write(tmp_path / "a", FORMS["OpenGL, world-to-camera, w first"])
     config = {"path": tmp_path / "a", "layout": "generic", "up": "z", "depth_scale": 0.001}
-    (job,) = find(RgbdConfig.model_validate({**config, "fusion": {"voxel_size": 0.05}})).jobs
-    scene = job.prepare()
+    (job,) = find(RgbdConfig.model_validate({**config, "fusion": {"voxel_size": 0.05}})).scenes
+    scene = job.read()
     frames = list(scene.frames)
     assert np.abs(np.stack([one.camera_to_world for one in frames]) - POSES).max() < 1e-7
     assert np.allclose(frames[0].intrinsics, box_room.K)
@@ -285,8 +285,8 @@ def test_intrinsics_of_larger_colour_images_are_known_by_their_middle(tmp_path: 
     given = tmp_path / "k.txt"
     np.savetxt(given, double)
     for option in ({}, {"intrinsics": given}):  # the file beside the images, and the same one named
-        (job,) = find(RgbdConfig(path=root, layout="generic", up="z", **option)).jobs
-        frame = next(iter(job.prepare().frames))
+        (job,) = find(RgbdConfig(path=root, layout="generic", up="z", **option)).scenes
+        frame = next(iter(job.read().frames))
         assert np.allclose(frame.intrinsics, box_room.K)
         assert frame.color is not None and np.abs(frame.color.astype(int) - SHOTS[0].color).mean() < 6
 
@@ -297,8 +297,8 @@ def test_one_camera_of_the_depth_images_leads_colours_of_another_size_to_their_p
     for index, shot in enumerate(SHOTS):
         large = box_room.shoot(shot.pose, double, (2 * box_room.WIDTH, 2 * box_room.HEIGHT))
         Image.fromarray(large.color).save(root / f"rgb/{index:04d}.png")
-    (job,) = find(RgbdConfig(path=root, layout="generic", up="z")).jobs
-    for frame, shot in zip(job.prepare().frames, SHOTS, strict=True):
+    (job,) = find(RgbdConfig(path=root, layout="generic", up="z")).scenes
+    for frame, shot in zip(job.read().frames, SHOTS, strict=True):
         assert np.allclose(frame.intrinsics, box_room.K)
         assert frame.color is not None and np.abs(frame.color.astype(int) - shot.color).mean() < 6
 
@@ -337,7 +337,7 @@ def test_the_folder_of_record3d_is_read_with_its_own_files(tmp_path: Path):
 def test_several_recordings_are_read_each(tmp_path: Path):
     for name, form in (("a", Form()), ("b", Form("3x4", axes="opengl"))):
         write(tmp_path / "all" / name, form)
-    jobs = find(RgbdConfig(path=tmp_path / "all", layout="generic", depth_scale=0.001)).jobs
+    jobs = find(RgbdConfig(path=tmp_path / "all", layout="generic", depth_scale=0.001)).scenes
     assert [job.name for job in jobs] == ["a", "b"]
     for job in jobs:
         assert_is_the_room(LAYOUTS["generic"].read(job.path, job.config))
@@ -370,7 +370,7 @@ def test_it_is_never_taken_unasked(tmp_path: Path):
 
 def test_what_is_corrected_is_prepared_anew(tmp_path: Path):
     root = write(tmp_path / "a", Form())
-    (job,) = find(RgbdConfig(path=root, layout="generic")).jobs
+    (job,) = find(RgbdConfig(path=root, layout="generic")).scenes
     before = job.fingerprint()
     (root / "poses.txt").write_text((root / "poses.txt").read_text().replace("0", "1", 1))
     assert job.fingerprint() != before

@@ -29,7 +29,7 @@ def test_a_folder_of_recordings_gives_one_job_each(tmp_path: Path):
     for name in ("chess/seq-01", "chess/seq-02", "office/seq-01"):
         box_room.write_7scenes(tmp_path / "all" / name, box_room.shots(2))
     plan = find(RgbdConfig(path=tmp_path / "all", val_scenes=("office*",)))
-    found = {job.name: job.split for job in plan.jobs}
+    found = {job.name: job.split for job in plan.scenes}
     assert found == {"chess_seq-01": "train", "chess_seq-02": "train", "office_seq-01": "val"}
     assert plan.info.splits == ("train", "val") and "7scenes" in plan.notes[0]
 
@@ -94,7 +94,7 @@ def test_a_colour_image_that_a_list_names_and_that_is_not_there_leaves_one_frame
     lost = sorted((tmp_path / "rgb").iterdir())[1]
     names = (tmp_path / "rgb.txt").read_text()
     (tmp_path / "rgb.txt").write_text(names.replace(f"rgb/{lost.name}", "rgb/lost.jpg"))
-    scene = find(RgbdConfig(path=tmp_path, up="z")).jobs[0].prepare()
+    scene = find(RgbdConfig(path=tmp_path, up="z")).scenes[0].read()
     poses = [frame.camera_to_world for frame in scene.frames]
     assert np.allclose(poses, np.stack(box_room.poses(4))[[0, 2, 3]], atol=1e-4)
     (repair,) = [one for one in scene.finish().repairs if "unreadable" in one]
@@ -107,9 +107,9 @@ def test_poses_of_no_frame_that_is_whole_are_a_mistake_in_the_files(tmp_path: Pa
         (tmp_path / f"depth/{number:05d}.png").unlink()
     lines = (tmp_path / "trajectory.log").read_text().splitlines()
     (tmp_path / "trajectory.log").write_text("\n".join(lines[10:]) + "\n")  # of the images 2 and 3
-    (job,) = find(RgbdConfig(path=tmp_path, up="z")).jobs
+    (job,) = find(RgbdConfig(path=tmp_path, up="z")).scenes
     with pytest.raises(SceneError, match=r"no frame in .* has all its images and a pose"):
-        job.prepare()
+        job.read()
 
 
 def test_depth_of_16_bits_that_a_writer_called_signed_has_its_large_numbers(tmp_path: Path):
@@ -132,9 +132,9 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyte
 def test_a_depth_to_colour_matrix_that_is_none_is_named(tmp_path: Path, number: str):
     box_room.WRITERS["7scenes"](tmp_path / "room", box_room.shots(1))
     (tmp_path / "matrix.txt").write_text(" ".join([number] * 16))
-    (job,) = find(RgbdConfig(path=tmp_path / "room", depth_to_color=tmp_path / "matrix.txt")).jobs
+    (job,) = find(RgbdConfig(path=tmp_path / "room", depth_to_color=tmp_path / "matrix.txt")).scenes
     with pytest.raises(SceneError, match=r"matrix\.txt"):
-        job.prepare()
+        job.read()
 
 
 def test_poses_are_sorted_into_valid_rounded_and_wrong():

@@ -14,7 +14,7 @@ from ponderv2.scenes.reader import DatasetInfo
 
 
 @runtime_checkable
-class SceneJob(Protocol):
+class RawScene(Protocol):
     """One scene to be prepared. A frozen dataclass of plain values does."""
 
     @property
@@ -31,13 +31,13 @@ class SceneJob(Protocol):
         """Changes whenever the settings or the input would give other bytes; plain text or a hash."""
         ...
 
-    def prepare(self) -> SceneStream:
+    def read(self) -> SceneStream:
         """Do the work. Raises SceneError for what is wrong with the input."""
         ...
 
 
 @runtime_checkable
-class SizedJob(Protocol):
+class SizedScene(Protocol):
     """A job that can tell roughly how much it will write; jobs need not."""
 
     def estimated_bytes(self) -> int:
@@ -46,11 +46,11 @@ class SizedJob(Protocol):
 
 
 @dataclass(frozen=True)
-class SourcePlan:
+class DatasetReader:
     """What a source found."""
 
     info: DatasetInfo
-    jobs: tuple[SceneJob, ...]
+    jobs: tuple[RawScene, ...]
     notes: tuple[str, ...] = ()
     """For the user, before the work starts: the layout that was recognised, for instance."""
     warnings: tuple[str, ...] = ()
