@@ -153,7 +153,7 @@ class OrderCheck:
             if found > max(CORRELATED, best[1]):
                 before = self._correlation(stack, [one for one, _ in own])
                 if found > before + LESS and 1.0 - found < LEFT * (1.0 - before):
-                    best = (f"colour is not that of depth and pose; {order.words}", found)
+                    best = (f"colour is not that of depth and pose; {order.description}", found)
         return best
 
     def _correlation(self, stack: ContrastStack, samples: list[SampledFrame]) -> float:

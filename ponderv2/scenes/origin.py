@@ -78,7 +78,7 @@ def middle_of(coord: Float[ndarray, "point 3"]) -> Float64[ndarray, "3"]:
     return np.array([(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]])
 
 
-def origin_of(*coords: Float[ndarray, "point 3"]) -> Float64[ndarray, "3"]:
+def origin_of(*coords: Float[ndarray, "_point 3"]) -> Float64[ndarray, "3"]:
     """What to subtract from coordinates: zero where they are near zero, else their middle.
 
     Several arrays (points, positions of cameras) have one origin: that of the first which is not empty.

@@ -1,4 +1,4 @@
-"""One scene on its way into the store: frames as they come, then the surface that was found. NumPy only.
+"""One scene on its way into the store: frames as they are decoded, then everything else.
 
 Metres, right-handed, z up; poses camera-to-world with OpenCV axes; pixel centres at integers.
 """
@@ -12,30 +12,45 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Integer, UInt8, UInt16
 from numpy import ndarray
 
+from ponderv2.geometry.boxes import Boxes
+from ponderv2.scenes.scene import Sweep
+
 
 @dataclass(frozen=True)
 class DecodedFrame:
-    """One view: colour and depth of one camera and one size."""
+    """A frame in memory: images of one camera and one size, each of which may be missing."""
 
     id: str
     """Unique in the scene; becomes the file name."""
     intrinsics: Float[ndarray, "3 3"]
     camera_to_world: Float[ndarray, "4 4"]
     color: UInt8[ndarray, "row column 3"] | None
-    """None: the view has depth alone."""
-    depth: UInt16[ndarray, "row column"]
-    """Along the optical axis, in units of `depth_scale`; 0 = no measurement."""
+    """None: the frame has no colour image."""
+    depth: UInt16[ndarray, "row column"] | None
+    """Along the optical axis, in units of `depth_scale`; 0 = no measurement. None: no depth image."""
     depth_scale: float = 0.001
     """Metres per unit of `depth`."""
     semantic: Integer[ndarray, "row column"] | None = None
     """Class per pixel, -1 = unlabelled."""
     held_out: bool = False
-    """Kept for validation: not to be trained on, not fused into the cloud."""
+    """For validation: not to be trained on, not fused into the cloud."""
     color_file: bytes | None = None
     """The JPEG file that `color` was decoded from, to be stored unchanged; None = encode `color`."""
     visible: Bool[ndarray, "row column"] | None = None
     """False where neither colour nor depth counts: alpha or a mask hides the pixel. None = all count.
     Depth is stored as 0 there."""
+    time: float | None = None
+    """Seconds, on the clock of the scene; None = unknown."""
+    sensor: str = ""
+    """Name of the camera, where a scene has several."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the images. Raises ValueError where there is none."""
+        for image in (self.depth, self.color, self.semantic):
+            if image is not None:
+                return image.shape[1], image.shape[0]
+        raise ValueError(f"expected an image in frame {self.id}, got none")
 
 
 @dataclass(frozen=True)
@@ -50,6 +65,8 @@ class PreparedCloud:
     """Unit length, pointing into free space."""
     labels: Mapping[str, Int[ndarray, " point"]] = field(default_factory=dict)
     """Integer fields by file name: segment, segment20, segment200, instance. -1 = ignore."""
+    fields: Mapping[str, ndarray] = field(default_factory=dict)
+    """Further arrays with a row per point, by file name: intensity, time, ring."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +92,10 @@ class PreparedScene:
     """Metres, subtracted already from points, mesh and frames, as they were far from zero."""
     recording_to_scene: Float[ndarray, "4 4"] | None = None
     """What was done to the world of the recording, such as turning it upright; None = nothing."""
+    sweeps: tuple[Sweep, ...] = ()
+    """Of range sensors; each is read when it is written."""
+    boxes: Boxes | None = None
+    """Around objects; `category` counts the `box_classes` of the data set."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ class DatasetInfo:
     """Of the tool that wrote the store."""
     other_labels: Mapping[str, LabelSet] = field(default_factory=dict)
     """Further label arrays by name, each with classes of its own: segment200 beside segment20."""
+    box_classes: tuple[str, ...] = ()
+    """Classes of the boxes around objects."""
 
     @property
     def label_sets(self) -> Mapping[str, LabelSet]:

@@ -1,8 +1,10 @@
 """The scene store: one folder per scene, written whole or not at all, read without copying.
 
     ROOT/dataset.yaml
-    ROOT/<split>/<scene>/coord.npy color.npy normal.npy segment.npy instance.npy mesh.ply prepared.json
-    ROOT/<split>/<scene>/frames/cameras.npz color/<id>.jpg depth/<id>.png semantic/<id>.png
+    ROOT/<split>/<scene>/coord.npy color.npy normal.npy segment.npy instance.npy intensity.npy mesh.ply
+    ROOT/<split>/<scene>/frames/cameras.npz color/<id>.jpg depth/<id>.png semantic/<id>.png mask/<id>.png
+    ROOT/<split>/<scene>/sweeps/sweeps.npz <id>.npz
+    ROOT/<split>/<scene>/boxes.npz prepared.json
 
 Folders that other programs processed have no dataset.yaml and are read by `datasets/`.
 """
@@ -82,7 +84,7 @@ class SceneStore(SceneFolders):
 
     def write(self, split: str, name: str, contents: SceneStream, fingerprint: str = "") -> None:
         """Write a scene, replacing one of that name; after a crash either the old or the new one is there."""
-        write_scene(self.root / split / name, contents, fingerprint)
+        write_scene(self.root / split / name, contents, fingerprint, self.info.box_classes)
 
 
 def is_store(root: Path) -> bool:
@@ -105,6 +107,7 @@ def _read_info(root: Path) -> DatasetInfo:
             other_labels={str(key): _label_set(one) for key, one in values.get("other_labels", {}).items()},
             splits=tuple(str(split) for split in values["splits"]),
             version=str(values.get("version", "")),
+            box_classes=tuple(str(name) for name in values.get("box_classes", ())),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise SceneError(f"{path} is damaged ({error})", fix="prepare the scenes again") from error

@@ -80,7 +80,7 @@ def fuse(
     """
     coord, color, normal = [], [], []
     for camera, view, frame in zip(cameras, exact, frames, strict=True):
-        assert frame.color is not None  # both images are always made
+        assert frame.color is not None and frame.depth is not None  # both images are always made
         seen = frame.depth > 0
         depth = frame.depth[seen] * frame.depth_scale
         coord.append(camera.camera_to_world[:3, 3] + camera.directions[seen] * depth[:, None])

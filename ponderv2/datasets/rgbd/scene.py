@@ -273,7 +273,7 @@ def _frames(
         )
         _note_frame(found, loaded, held_out)
         if found.fusion is not None and not held_out:
-            metres = (frame.depth * frame.depth_scale).astype(np.float32)
+            metres = (loaded.depth * frame.depth_scale).astype(np.float32)
             found.fusion.add(metres, frame.color, frame.intrinsics, np.linalg.inv(frame.camera_to_world))
         yield frame
 

@@ -244,6 +244,7 @@ def _stored(config: Structured3dConfig) -> Float[ndarray, "4 4"]:
 
 def _smaller(frame: DecodedFrame, longest: int | None) -> DecodedFrame:
     """Colour averaged, depth and classes of the nearest pixel."""
+    assert frame.color is not None and frame.depth is not None  # views without an image were left out
     height, width = frame.depth.shape
     shrink = (longest or max(width, height)) / max(width, height)
     if shrink >= 1.0:
@@ -255,7 +256,6 @@ def _smaller(frame: DecodedFrame, longest: int | None) -> DecodedFrame:
     new_width, new_height = max(round(width * shrink), 1), max(round(height * shrink), 1)
     row = np.clip(((np.arange(new_height) + 0.5) * height / new_height).astype(np.int64), 0, height - 1)
     column = np.clip(((np.arange(new_width) + 0.5) * width / new_width).astype(np.int64), 0, width - 1)
-    assert frame.color is not None  # views without all their images were left out
     color = Image.fromarray(frame.color).resize((new_width, new_height), Image.Resampling.BOX)
     semantic = frame.semantic
     return replace(
