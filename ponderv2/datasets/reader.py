@@ -50,7 +50,7 @@ class DatasetReader:
     """What a source found."""
 
     info: DatasetInfo
-    jobs: tuple[RawScene, ...]
+    scenes: tuple[RawScene, ...]
     notes: tuple[str, ...] = ()
     """For the user, before the work starts: the layout that was recognised, for instance."""
     warnings: tuple[str, ...] = ()
