@@ -37,7 +37,7 @@ from ponderv2.store.store import SceneStore
 from ponderv2.training.data_loader import Datasets, load_batches
 from ponderv2.training.sampler import RankShare, Sampler
 from tests.datasets import structured3d_room as room
-from tests.scenes.photographed_room import room_cloud
+from tests.scenes.closed_form_room import room_cloud
 
 N_SCENES, N_POINTS, N_VIEWS, N_PIXELS = 3, 60_000, 5, 256
 
@@ -47,7 +47,7 @@ def write(root: Path, n_frames: int) -> SceneStore:
     store = SceneStore.create(root, DatasetInfo("rooms", ("wall", "floor", "ceiling"), splits=("train",)))
     frames = []
     for number, view in enumerate(views(n_frames)):
-        seen = room.photograph(view, SIZE, ANGLES)
+        seen = room.exact_image(view, SIZE, ANGLES)
         color, depth = seen["rgb_rawlight.png"], seen["depth.png"]
         frames.append(DecodedFrame(f"{number:04d}", lens(), pose(view), color, depth))
     for number in range(N_SCENES):

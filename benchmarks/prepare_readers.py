@@ -96,7 +96,7 @@ def rgbd(folder: Path, n_frames: int) -> Case:
     fx, fy, cx, cy = lens()[[0, 1, 0, 1], [0, 1, 2, 2]]
     (folder / "camera.txt").write_text(f"{fx} {fy} {cx} {cy}\n")
     for number, view in enumerate(views(n_frames)):
-        seen, name = room.photograph(view, SIZE, ANGLES), folder / f"frame-{number:06d}"
+        seen, name = room.exact_image(view, SIZE, ANGLES), folder / f"frame-{number:06d}"
         Image.fromarray(seen["rgb_rawlight.png"]).save(f"{name}.color.jpg", quality=92)
         Image.fromarray(seen["depth.png"]).save(f"{name}.depth.png")
         np.savetxt(f"{name}.pose.txt", pose(view))
@@ -130,7 +130,7 @@ def structured3d(folder: Path, n_frames: int) -> Case:
             files[name] = room.pose_line(chosen[int(name.split("/")[-2])], ANGLES)
     for number, view in enumerate(chosen):
         base = f"Structured3D/scene_00007/2D_rendering/123/perspective/full/{number}"
-        for name, values in room.photograph(view, SIZE, ANGLES).items():
+        for name, values in room.exact_image(view, SIZE, ANGLES).items():
             files[f"{base}/{name}"] = room.png(values)
     for name, values in room.panorama(PANORAMA).items():
         files[f"Structured3D/scene_00007/2D_rendering/123/panorama/full/{name}"] = room.png(values)

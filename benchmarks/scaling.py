@@ -43,7 +43,7 @@ from ponderv2.renderer.renderer import Renderer
 from ponderv2.renderer.sampling import draw_noise
 from ponderv2.scenes.batch import Batch
 from ponderv2.workflows.config import PretrainConfig
-from tests.scenes.photographed_room import write_store
+from tests.scenes.closed_form_room import write_store
 
 NARROW = SparseUNetConfig(base_channels=16, channels=(16, 32, 48, 64, 64, 48, 32, 16), layers=(1,) * 8)
 POINTS: dict[str, list[tuple[str, int]]] = {

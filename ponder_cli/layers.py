@@ -62,8 +62,8 @@ def option(flag: str, key: str, value: object) -> tuple[Override, ...]:
 def layered(below: Layer, above: Layer) -> Layer:
     """Mappings are merged key by key; anything else in `above` replaces what is below.
 
-    A mapping that names another `kind` replaces the whole mapping, because the settings of one kind mean
-    nothing to another.
+    A mapping that names another `kind` replaces the whole mapping, because the settings of one kind do
+    not apply to another.
     """
     values = _merged(below.values, above.values)
     kept = {key: origin for key, origin in below.origins.items() if _same(values, below.values, key)}

@@ -47,6 +47,7 @@ PHRASES = {
 ALLOWED = {
     r"\bshel(f|ves)\b": (
         "ponderv2/datasets/scannet/",  # names of classes of ScanNet and ScanNet200
+        "ponderv2/datasets/structured3d/",  # names of classes of Structured3D
         "ponderv2/datasets/vocabulary.py",  # names of classes of several data sets
         "ponderv2/synthetic/furniture.py",  # furniture
     ),

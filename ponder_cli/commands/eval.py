@@ -58,7 +58,7 @@ def evaluate(  # noqa: PLR0913 - one argument per option
     device: DeviceOption = None,
     json: JsonOption = None,
 ) -> None:
-    """Measure a model: classes of points, objects, or views rendered by a pre-trained encoder."""
+    """Evaluate a model: semantic segmentation, instances, or rendered views of a pre-trained one."""
     if tta not in TEST_SETS:
         raise typer.BadParameter(f"one of {', '.join(TEST_SETS)}", param_hint="--tta")
     if len(checkpoints) > 1 and not pool:

@@ -23,9 +23,7 @@ def export(
             help="Container and names of the published files, or safetensors. By default by the ending.",
         ),
     ] = None,
-    encoder_only: Annotated[
-        bool, typer.Option("--encoder-only", help="Leave heads and renderer away.")
-    ] = False,
+    encoder_only: Annotated[bool, typer.Option("--encoder-only", help="Export the encoder only.")] = False,
     json: JsonOption = None,
 ) -> None:
     """Write a model in the published container and names, or as safetensors."""

@@ -61,7 +61,8 @@ def features(  # noqa: PLR0913 - one argument per option
         int | None, typer.Option("--block-voxels", min=1000, help="Most voxels encoded at once.")
     ] = None,
     overlap: Annotated[
-        float, typer.Option("--overlap", min=0.0, metavar="METRES", help="What a block sees around itself.")
+        float,
+        typer.Option("--overlap", min=0.0, metavar="METRES", help="Overlap (context) around each block."),
     ] = 2.0,
     voxel_size: VoxelSizeOption = None,
     inputs: InputsOption = None,

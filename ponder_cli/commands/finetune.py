@@ -43,7 +43,7 @@ def finetune(  # noqa: PLR0913 - one argument per option
 ) -> None:
     """Train a model of a task on a pre-trained encoder, or from scratch to compare.
 
-    The preset says which: classes of points, or single objects (instances), of one dataset or of several.
+    The preset selects semantic or instance segmentation, of one dataset or of several.
     """
     if (from_ is None) != scratch:
         raise typer.BadParameter("give either --from CKPT or --scratch", param_hint="--from")

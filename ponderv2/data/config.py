@@ -113,7 +113,7 @@ class ColorJitterConfig(StrictConfig):
 
 
 class ColorDropConfig(StrictConfig):
-    """Hide the colours of the whole scene or of single points from the encoder; photographs keep theirs."""
+    """Hide the colours of the whole scene or of single points from the encoder; images keep theirs."""
 
     kind: Literal["color_drop"] = "color_drop"
     probability: Probability = 0.2
@@ -209,7 +209,7 @@ class ViewSamplingConfig(StrictConfig):
     """Which pixels are rendered in one training step."""
 
     n_views: PositiveInt = 5
-    """Per scene. Fewer photographs than that are used several times."""
+    """Per scene. Fewer images than that are used several times."""
     n_pixels: PositiveInt = 256
     """Per view, drawn among pixels with a depth."""
     min_valid_pixels: PositiveInt = 1
@@ -258,7 +258,7 @@ class PointDataConfig(StrictConfig):
     label_field: str | None = None
     """Name of the label array; the scene store knows its usual one."""
     cache_megabytes: Annotated[NonNegativeInt, NO_EFFECT] = 1024
-    """Memory for scenes and decoded photographs, half each, shared by the worker processes of one dataset."""
+    """Memory for scenes and decoded images, half each, shared by the worker processes of one dataset."""
 
     @property
     def n_channels(self) -> int:
@@ -267,24 +267,24 @@ class PointDataConfig(StrictConfig):
 
 
 class PretrainDataConfig(PointDataConfig):
-    """Scenes with photographs, for pre-training by rendering."""
+    """Scenes with images, for pre-training by rendering."""
 
     augment: tuple[AugmentConfig, ...] = Field(default_factory=published_pretraining_augmentations)
     views: ViewSamplingConfig = ViewSamplingConfig()
     frames: Literal["all", "published"] = "all"
-    """Photographs of exported recordings that are read in place; prepared ones hold their choice already."""
+    """Images of exported recordings that are read in place; prepared ones hold their choice already."""
     crop: LocalCropConfig | None = None
     validation_views: Annotated[PositiveInt, NO_EFFECT] = 4
-    """Held-out photographs per scene that validation renders."""
+    """Held-out images per scene that validation renders."""
     budget: LabelBudgetConfig = LabelBudgetConfig()
     """Of pre-training that renders classes. Scenes outside it stay, without labels; where points are counted,
-    photographs have none."""
+    images have none."""
 
     @model_validator(mode="after")
     def _cameras_follow(self) -> PretrainDataConfig:
         if any(isinstance(step, ElasticConfig) for step in self.augment):
             raise ValueError(
-                "elastic distortion bends the points away from the photographs: remove it from augment"
+                "elastic distortion bends the points away from the images: remove it from augment"
             )
         return self
 

@@ -59,7 +59,7 @@ def random_region(scene: Scene, config: LocalCropConfig, generator: torch.Genera
 
 
 def crop_points(scene: Scene, region: Region) -> Scene:
-    """The scene with only the points of a region. Photographs stay."""
+    """The scene with only the points of a region. Images stay."""
     return replace(scene, cloud=scene.cloud.take(region.contains(scene.cloud.coord)))
 
 

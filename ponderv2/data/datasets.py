@@ -118,7 +118,7 @@ class _Scenes(Dataset[Batch], ABC):
 
 @dataclass(frozen=True)
 class ValidationScene:
-    """A scene without augmentation and the photographs that were kept from training."""
+    """A scene without augmentation and the images that were held out."""
 
     batch: Batch
     """Without pixels."""
@@ -148,7 +148,7 @@ class PretrainDataset(_Scenes):
     collate = staticmethod(Batch.collate)
 
     def scene(self, index: int) -> Scene:
-        """A scene with the labels that the budget leaves; where points are counted, photographs have none."""
+        """A scene with the labels that the budget leaves; where points are counted, images have none."""
         scene = super().scene(index)
         if not self.with_labels:
             return scene
@@ -159,10 +159,10 @@ class PretrainDataset(_Scenes):
         return _without_picture_labels(scene) if self.config.budget.counts_points else scene
 
     def sample(self, index: int, draw: int) -> Batch:
-        """One augmented scene with pixels of its training photographs.
+        """One augmented scene with pixels of its training images.
 
         Raises:
-            SceneError: the scene has no photograph with a depth.
+            SceneError: the scene has no image with a depth.
         """
         generator = make_generator("pretrain", self.seed, draw, index)
         scene = self.scene(index)
@@ -176,7 +176,7 @@ class PretrainDataset(_Scenes):
         return replace(done.batch, pixels=pixels.batch(done.scene.frames))
 
     def validation(self, index: int) -> ValidationScene:
-        """The scene and up to `validation_views` held-out photographs (of all, where none is held out)."""
+        """The scene and up to `validation_views` held-out images (of all, where none is held out)."""
         generator = make_generator("validation", self.seed, index)
         scene = self.scene(index)
         frames = validation_frames(scene)
@@ -199,7 +199,7 @@ class PretrainDataset(_Scenes):
         return ValidationScene(done.batch, done.scene.frames, region)
 
     def _region(self, scene: Scene, frames: Sequence[Frame], generator: torch.Generator) -> Region | None:
-        """A region around something that a photograph shows, with points in it; None = the whole scene."""
+        """A region around something that an image shows, with points in it; None = the whole scene."""
         if self.config.crop is None:
             return None
         best, most = None, 0
@@ -226,7 +226,7 @@ def _without_picture_labels(scene: Scene) -> Scene:
 
 
 def validation_frames(scene: Scene) -> tuple[Frame, ...]:
-    """The held-out photographs, or all of them where none is held out."""
+    """The held-out images, or all of them where none is held out."""
     return tuple(frame for frame in scene.frames if frame.held_out) or scene.frames
 
 
@@ -277,7 +277,7 @@ class LabelledDataset(_Scenes):
         return EvaluationScene(done.batch, done.voxels.inverse, scene.cloud.labels[self.label_field])
 
     def labelled_scene(self, index: int) -> Scene:
-        """A scene as it was prepared, without photographs. Raises SceneError when it has no labels."""
+        """A scene as it was prepared, without images. Raises SceneError when it has no labels."""
         scene = replace(self.scene(index), frames=())
         if self.label_field not in scene.cloud.labels:
             raise SceneError(

@@ -56,7 +56,7 @@ def decode(frame: Frame) -> FramePixels:
 
 
 class FrameDecoder:
-    """Decodes photographs and keeps the most recently used ones: decoding is most of the cost of a sample."""
+    """Decodes images and keeps the most recently used ones: decoding is most of the cost of a sample."""
 
     def __init__(self, megabytes: float) -> None:
         self.memory: LruCache[FramePixels] = LruCache(megabytes)
@@ -68,7 +68,7 @@ class FrameDecoder:
 
 Decode = Callable[[Frame], FramePixels]
 PROBES = 256
-"""Points of a region that decide which photographs may show it."""
+"""Points of a region that decide which images may show it."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def sample_pixels(
     give way to others.
 
     Raises:
-        SceneError: no photograph of the scene has a usable pixel.
+        SceneError: no image of the scene has a usable pixel.
     """
     found = _usable_views(scene, frames, config, decode, generator, region)
     views = [found[i % len(found)] for i in range(config.n_views)]
@@ -144,7 +144,7 @@ def draw_pixels(
         return valid[torch.cat([order, again])]
     if n_valid < 8 * n_pixels:
         return valid[torch.randperm(n_valid, generator=generator)[:n_pixels]]
-    # A permutation of a whole photograph costs milliseconds, and among so many pixels few are drawn twice.
+    # A permutation of a whole image costs milliseconds, and among that many pixels few are drawn twice.
     several = torch.unique(torch.randint(n_valid, (2 * n_pixels,), generator=generator))
     if len(several) < n_pixels:
         several = torch.arange(n_valid)
@@ -164,7 +164,7 @@ def _usable_pixels(
         valid = valid[decoded.depth.flatten()[valid] <= config.max_depth]
     if region is None:
         return valid
-    # Unprojecting a whole photograph costs more than all the rest of a sample: a random part usually does.
+    # Unprojecting a whole image costs more than all the rest of a sample: a random part usually does.
     wanted = max(config.n_pixels, config.min_valid_pixels)
     if len(valid) > 16 * wanted:
         some = draw_pixels(valid, 16 * wanted, generator)
@@ -191,7 +191,7 @@ def pixel_positions(numbers: Int[Tensor, " pixel"], width: int) -> Float[Tensor,
 
 
 def frames_seeing(frames: Sequence[Frame], points: Float[Tensor, "point 3"]) -> Bool[Tensor, " frame"]:
-    """Which photographs have any of the points in their picture, hidden or not."""
+    """Which images have any of the points in view, hidden or not."""
     cameras = [frame.camera for frame in frames]
     to_camera = torch.stack([camera.world_to_camera for camera in cameras]).float()
     intrinsics = torch.stack([camera.intrinsics for camera in cameras]).float()
@@ -240,7 +240,7 @@ def _usable_views(
     found = (good + poor)[: config.n_views]
     if not found:
         raise SceneError(
-            f"no photograph of scene '{scene.name}' has a usable pixel with a depth",
+            f"no image of scene '{scene.name}' has a usable pixel with a depth",
             fix="prepare the capture again with its depth pictures, or remove the scene from the store",
         )
     return found

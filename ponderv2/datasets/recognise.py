@@ -41,7 +41,7 @@ def recognise(root: Path) -> tuple[DatasetInfo, SceneLayout] | None:
 
 
 def _splits(root: Path, layout: SceneLayout) -> dict[str, tuple[str, ...]]:
-    """Folders with scenes, train first; rgbd/ holds photographs."""
+    """Folders with scenes, train first; rgbd/ holds images."""
     try:
         folders = [
             path for path in root.iterdir() if path.is_dir() and path.name[0] != "." and path.name != FOLDER

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ponderv2.geometry.volumes import FeatureVolume
 
 BLOCK_POINTS = 4096
-"""So many points are contracted at once on a CPU, so that the sums over their corners stay in its cache."""
+"""Points contracted at once on a CPU, so that the sums over their corners stay in its cache."""
 
 
 @dataclass(frozen=True)

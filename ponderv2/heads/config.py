@@ -170,7 +170,7 @@ class LanguageHeadConfig(StrictConfig):
         return len(self.valid_index[condition]) if condition in self.valid_index else self.n_texts
 
     def with_classes(self, condition: str, n_classes: int) -> LanguageHeadConfig:
-        """The same head, with one text per class where nothing else was said."""
+        """The same head, with one text per class unless set otherwise."""
         return self if self.n_texts is not None else self.model_copy(update={"n_texts": n_classes})
 
 

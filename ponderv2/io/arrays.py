@@ -14,7 +14,7 @@ import numpy as np
 from numpy import ndarray
 
 LARGEST_RATIO = 100
-"""An archive that unpacks to more than so many times its size, and a good deal, is not one of arrays."""
+"""An archive that unpacks to more than N times its size, and a good deal, is not one of arrays."""
 ALWAYS_ALLOWED = 64 * 2**20
 """Bytes that an archive may unpack to whatever its size."""
 _HEADER_ERRORS = (

@@ -21,7 +21,7 @@ from ponderv2.io.suggestions import actual_file_type
 MOST_UNPACKED = 32 * 2**20
 """Bytes that a file of any size may be unpacked to."""
 LARGEST_RATIO = 100
-"""Beyond that, bytes that may be made of each byte of a file. Photographs and depth have 2 to 20."""
+"""Beyond that, bytes that may be made of each byte of a file. Images and depth have 2 to 20."""
 HALF_OPAQUE = 128
 """Alpha from which a pixel counts. Less of it, and most of what the pixel shows is not there."""
 COLOR_ENDINGS = (".png", ".jpg", ".jpeg", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp")

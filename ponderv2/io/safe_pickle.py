@@ -1,6 +1,6 @@
 """Files of torch (zip archives and the older stream) and of pickle, opened for single arrays. Nothing is run.
 
-Arrays stay in the file until they are asked for: of a photograph with its camera, the camera costs little.
+Arrays stay in the file until they are asked for: of an image with its camera, the camera costs little.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 SMALL_ARRAY = 1024
 """Numbers of an array that counts whole in `outline`: cameras and poses do."""
 GROWTH = 4
-"""Arrays may take so many times the size of their file: views may share bytes."""
+"""Arrays may take N times the size of their file: views may share bytes."""
 _ERRORS = (ValueError, TypeError, IndexError, KeyError, OverflowError, MemoryError, EOFError)
 _ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, RuntimeError, struct.error)
 

@@ -1,6 +1,6 @@
 """The pre-training task: points -> features -> volume -> pictures, compared with the real ones.
 
-PonderV2, section 3: the encoder sees the cloud, the renderer draws chosen pixels of posed photographs,
+PonderV2, section 3: the encoder sees the cloud, the renderer draws chosen pixels of posed images,
 and the difference trains both. State names are those of the published model.
 """
 
@@ -185,7 +185,7 @@ def _n_semantic(config: PretextConfig) -> int:
 
 @dataclass(frozen=True)
 class TargetRays:
-    """Rays in cube units and what was photographed along them."""
+    """Rays in cube units and what the images recorded along them."""
 
     rays: RayBundle
     color: Float[Tensor, "ray 3"]

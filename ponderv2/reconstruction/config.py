@@ -67,7 +67,7 @@ class RefineConfig(StrictConfig):
     n_rays: PositiveInt = 2048
     """Rays per step, drawn from all frames that are not held out."""
     max_frames: PositiveInt = 400
-    """Longer recordings are thinned to so many frames, which are held in memory."""
+    """Longer recordings are thinned to N frames, which are held in memory."""
     cell: PositiveFloat = 0.03
     """Metres between values of signed distance and colour feature near what was seen."""
     coarse_factor: PositiveInt = 4
@@ -118,4 +118,4 @@ class TsdfConfig(StrictConfig):
     stride: PositiveInt = 1
     """Every stride-th frame."""
     include_held_out: bool = True
-    """Also fuse the frames that were kept from training."""
+    """Also fuse the frames that were held out."""

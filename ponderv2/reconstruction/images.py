@@ -111,30 +111,30 @@ def write_depth(path: Path, depth: Float[Tensor, "row column"]) -> None:
 
 
 def check_video(kind: Literal["none", "mp4", "gif"]) -> None:
-    """Refuses a film that cannot be written, before its pictures are made. Raises ResourceError."""
+    """Raises ResourceError if the video encoder is missing, before any image is rendered."""
     if kind != "mp4":
         return
     try:
         import imageio_ffmpeg  # noqa: F401
     except ImportError as error:
         raise ResourceError(
-            "mp4 films need the package imageio-ffmpeg", fix='pip install "ponder[video]", or --video gif'
+            "mp4 videos need the package imageio-ffmpeg", fix='pip install "ponder[video]", or --video gif'
         ) from error
 
 
 def write_video(
     path: Path, pictures: Iterable[UInt8[ndarray, "row column 3"]], frames_per_second: int
 ) -> None:
-    """A film; the ending of `path` (.mp4, .gif) chooses the format. Raises OutputError."""
+    """A video; the ending of `path` (.mp4, .gif) chooses the format. Raises OutputError."""
     import imageio.v2 as imageio
 
     options: dict[str, Any] = {"duration": 1000 / frames_per_second, "loop": 0}
     if path.suffix == ".mp4":
         options = {"fps": frames_per_second, "macro_block_size": 2}
-    film: Any
+    video: Any
     with (
         replacement(path, ending=path.suffix) as temporary,
-        imageio.get_writer(temporary, **options) as film,
+        imageio.get_writer(temporary, **options) as video,
     ):
         for picture in pictures:
-            film.append_data(picture)
+            video.append_data(picture)

@@ -154,7 +154,7 @@ class RefineLosses:
 
 @dataclass(frozen=True)
 class RefineStep:
-    """What is told after each step."""
+    """Reported after each step."""
 
     step: int
     progress: float

@@ -152,7 +152,7 @@ def _grown(used: Bool[Tensor, "z y x"], n_rings: int) -> Bool[Tensor, "z y x"]:
 SMALLEST_WEIGHT = 1e-3
 """Samples of less weight are left out of colours."""
 POINTS_IN_CACHE = 16384
-"""Without gradients so many points are looked up at once: several times as fast as all together."""
+"""Points looked up at once without gradients: several times as fast as all together."""
 MARCH_SHARPNESS = 60.0
 """1/metre. Upper limit while samples are placed, so that none slips through a thin surface."""
 

@@ -302,7 +302,7 @@ class ViewedField:
 
     @property
     def n_places(self) -> int:
-        """So many places `along` rays are best looked at in one call on a CPU."""
+        """Points `along` rays that are best evaluated in one call on a CPU."""
         return LEAN if _is_lean(self.field) else IN_CACHE
 
     def distances(

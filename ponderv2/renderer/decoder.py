@@ -18,10 +18,10 @@ from ponderv2.renderer.config import DecoderConfig
 SHARPNESS = 100.0
 """Of the softplus between the layers of the distance decoder."""
 BLOCK_ELEMENTS = 2**17
-"""So many activations are treated at once that they stay in the cache of a CPU."""
+"""Activations computed at once, so that they stay in the cache of a CPU."""
 
 BLOCK_POINTS = 8192
-"""So many points are decoded at once on a CPU."""
+"""Points decoded at once on a CPU."""
 
 
 def in_blocks(

@@ -3,7 +3,7 @@
 Single precision has steps of half a metre at 5 000 000 m, where UTM and ECEF coordinates lie. What is far is
 therefore moved by an origin that is subtracted in double precision before anything becomes single precision;
 adding it to a result leads back. Points far from all others (a return from the sun, a zero among UTM
-coordinates) have no say in where a cloud is.
+coordinates) are ignored in where a cloud is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FAR_FROM_ZERO = 200.0
 APART = 20.0
 """Metres that a point has to lie away from the middle at least before it counts as far from all others."""
 TIMES_APART = 10.0
-"""And so many times as far as nearly all others."""
+"""And N times as far as nearly all others."""
 _MOST_GROUPS = 16
 _CUBE = 200.0
 """Metres."""

@@ -10,7 +10,7 @@ from ponderv2.config import StrictConfig
 
 
 class RoomConfig(StrictConfig):
-    """How many rooms are generated, how they are photographed and scanned."""
+    """How many rooms are generated, how they are rendered and scanned."""
 
     kind: Literal["synthetic"] = "synthetic"
     rooms: PositiveInt = 40
@@ -22,11 +22,11 @@ class RoomConfig(StrictConfig):
     seed: NonNegativeInt = 0
     """Room number i is a function of (seed, i) and of the settings below, not of the number of rooms."""
     frames: PositiveInt = 20
-    """Photographs per room."""
+    """Images per room."""
     width: PositiveInt = 160
-    """Of a photograph, pixels."""
+    """Of an image, pixels."""
     height: PositiveInt = 120
-    """Of a photograph, pixels."""
+    """Of an image, pixels."""
     field_of_view: tuple[PositiveFloat, PositiveFloat] = (72.0, 88.0)
     """Horizontal, degrees; drawn once per room."""
     room_size: tuple[PositiveFloat, PositiveFloat] = (3.0, 6.5)

@@ -178,7 +178,7 @@ def albedo(
     """Colour 0..1 of surface points, before light.
 
     `position` and `normal` are in the frame of the part (longest side along z). `footprint` is the size of a
-    pixel on the surface, metres: patterns finer than it fade to their mean, as in a real photograph.
+    pixel on the surface, metres: patterns finer than it fade to their mean, as in a real image.
     """
     period = table.period[material]
     scaled = position / period[:, None] + table.phase[material][:, None]

@@ -1,4 +1,4 @@
-"""Where the photographer of a room stands and looks: hand-held, walking, turning around."""
+"""The camera path of a recorded room: hand-held, walking, turning around."""
 
 from __future__ import annotations
 

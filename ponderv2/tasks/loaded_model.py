@@ -135,7 +135,7 @@ class LoadedModel:
 
         Args:
             cloud: Of any size: what does not fit into memory is encoded in overlapping blocks.
-            condition: Dataset that a prompted encoder is told; None: ScanNet, or the first that it knows.
+            condition: Dataset prompt (condition); None: ScanNet, or the first that it knows.
             blocks: When and how the cloud is cut.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Pictures for looking at: views beside their photographs, and a confusion matrix. PIL and NumPy only."""
+"""Images for looking at: views beside the recorded images, and a confusion matrix. PIL and NumPy only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoint -> numbers: classes of points, objects, or views that a pre-trained model renders."""
+"""Checkpoint -> metrics: semantic segmentation, instances, or views that a pre-trained model renders."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def run(  # noqa: PLR0913 - one argument per option of the command
 
     Without `split` it is the one that was used for validation in training. Tables and pictures go into `out`
     (by default beside the checkpoints of the run): a confusion matrix, or rendered views of at most `width`
-    pixels beside the photographs. Predicted classes are kept there too, so that an evaluation that was
-    interrupted goes on; `reuse` off computes everything again. With `export` every scene is also written as
+    pixels beside the images. Predicted classes are kept there too, so that an evaluation that was
+    interrupted continues; `reuse` off computes everything again. With `export` every scene is also written as
     coloured point clouds (PLY): predictions, truth and objects. `points`: how points are prepared, for
     published files that do not say it.
 

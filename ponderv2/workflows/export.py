@@ -46,7 +46,7 @@ def run(checkpoint: Path, out: Path, form: Form | None = None, encoder_only: boo
         out: `.pth`, or `.safetensors`.
         form: official: the container and the names of the published files, with `module.` in front.
             safetensors: our names, with the settings, read back by every command. None: by the ending.
-        encoder_only: Leave everything but `backbone.*` and `embedding_table.*` away.
+        encoder_only: Export `backbone.*` and `embedding_table.*` only.
 
     Raises:
         CheckpointError: it cannot be read, or nothing that was published looks like the model.

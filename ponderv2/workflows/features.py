@@ -40,7 +40,7 @@ class FeatureSettings:
     half: bool = False
     """16-bit floats."""
     condition: str | None = None
-    """Dataset that a prompted encoder is told. None: that of the scenes, else ScanNet, else its first."""
+    """Dataset prompt (condition). None: that of the scenes, else ScanNet, else its first."""
     scale: float = 1.0
     """Metres per unit of a file."""
     up: str = "z"
@@ -101,7 +101,7 @@ def run(  # noqa: PLR0913 - one argument per option of the command
     """Writes features of `file`, of `scene`, or of every scene of `split` (then `out` is a folder).
 
     Every point of the input has a row, in the order of the input; points without a finite position get NaN.
-    A split that was interrupted goes on where it stopped.
+    A split that was interrupted continues where it stopped.
 
     Raises:
         CheckpointError: it cannot be read, or its encoder takes other features or knows other datasets.

@@ -93,7 +93,7 @@ def run(  # noqa: PLR0913 - one argument per option of the command
     nodes: int = 1,
     report: Reporter | None = None,
 ) -> FinetuneResult:
-    """Trains a model of a task (a class for every point, or single objects), into `out/name`.
+    """Trains a model of a task (semantic or instance segmentation), into `out/name`.
 
     The encoder starts from `checkpoint` (ours or published, or the folder of a run); None: from random
     weights. With `config.model.freeze_encoder` the head alone is trained.

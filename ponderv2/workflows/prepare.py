@@ -40,7 +40,7 @@ Status = Literal["done", "repaired", "skipped", "failed", "checked"]
 
 @dataclass(frozen=True)
 class SceneOutcome:
-    """What became of one scene."""
+    """Outcome of preparing one scene."""
 
     split: str
     name: str
@@ -212,7 +212,7 @@ def _prepare_all(
     n_workers: int | None,
     scheduler: str | None = None,
 ) -> Iterator[SceneOutcome]:
-    """Outcomes as they come. Workers of a cluster may run in another folder: they get the whole path."""
+    """In completion order. Workers of a cluster may run in another folder: they get the whole path."""
     if not jobs:
         return
     root = root.absolute() if scheduler is not None else root

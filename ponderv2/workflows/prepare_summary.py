@@ -1,4 +1,4 @@
-"""What became of all scenes, with the reasons counted: one line per kind of reason."""
+"""Summary of the outcomes of all scenes, grouped by reason."""
 
 from __future__ import annotations
 

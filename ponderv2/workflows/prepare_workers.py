@@ -1,4 +1,4 @@
-"""Independent jobs on the cores of this machine or on a Dask or Ray cluster; results as they come."""
+"""Independent jobs on the cores of this machine or on a Dask or Ray cluster; results in completion order."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ def _field(
 def _extracted(
     field: SceneField, scene: Scene, config: ReconstructConfig, report: Reporter
 ) -> tuple[float, Mesh]:
-    """The surface of a field: where it was observed, without crumbs, coloured."""
+    """The surface of a field: where it was observed, without small components, coloured."""
     margin = 2 * config.crop_margin + 1e-3
     lower = torch.maximum(scene.cloud.coord.amin(dim=0) - margin, field.lower.cpu())
     upper = torch.minimum(scene.cloud.coord.amax(dim=0) + margin, field.upper.cpu())

@@ -1,4 +1,4 @@
-"""A checkpoint and a scene -> pictures of it, compared with the photographs where there are some."""
+"""A checkpoint and a scene -> rendered images, compared with the recorded ones where there are some."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ Bytes = UInt8[ndarray, "row column 3"]
 
 @dataclass(frozen=True)
 class RenderResult:
-    """Where the pictures are and how near they come to the photographs."""
+    """Where the images are, and their errors against the recorded ones."""
 
     folder: Path
     n_pictures: int
@@ -66,7 +66,7 @@ class RenderResult:
 
 
 @dataclass(frozen=True)
-class Photograph:
+class RecordedImage:
     """What the camera really saw, at the size of the rendered picture."""
 
     color: Float[Tensor, "row column 3"] | None
@@ -135,7 +135,7 @@ def run(
 def _without_color(config: RenderConfig, report: Reporter) -> RenderConfig:
     """Colours of a scene whose views have none were never compared with anything: they are not rendered.
 
-    Where nothing but colour is asked for, it is, and that is said.
+    Where nothing but colour is asked for, that is reported.
     """
     others = tuple(kind for kind in config.pictures if kind != "color")
     if not others:
@@ -159,7 +159,7 @@ class Gallery:
     class_colors: tuple[tuple[int, int, int], ...]
 
     def make(self, view: Viewpoint) -> dict[str, object] | None:
-        """Writes the pictures of a viewpoint; its metrics where there is a photograph."""
+        """Writes the images of a viewpoint; its metrics where there is a recorded image."""
         frame_id = None if view.frame is None else view.frame.id
         seen = render_view(self.field, view.camera, self.config.chunk, frame_id)
         pictures = self._pictures(seen)
@@ -169,13 +169,13 @@ class Gallery:
             write_depth(self.out / "depth" / f"{view.name}.png", seen.depth)
         if view.frame is None:
             return None
-        real = photograph(view)
+        real = recorded_image(view)
         if self.config.side_by_side:
             beside = np.concatenate([self._recorded(real), *pictures.values()], axis=1)
             write_rgb(self.out / "side_by_side" / f"{view.name}.png", beside)
         return {"frame": view.name, "held_out": view.frame.held_out, **compare(seen, real, view)}
 
-    def _recorded(self, real: Photograph) -> Bytes:
+    def _recorded(self, real: RecordedImage) -> Bytes:
         """The colour image of a view or, where there is none, its depth."""
         if real.color is not None:
             return color_bytes(real.color)
@@ -196,7 +196,7 @@ class Gallery:
         return {folders.get(name, name): picture for name, picture in made.items() if picture is not None}
 
 
-def photograph(view: Viewpoint) -> Photograph:
+def recorded_image(view: Viewpoint) -> RecordedImage:
     """The frame of a viewpoint at the viewpoint's size: colours averaged, depths picked."""
     frame = view.frame
     assert frame is not None
@@ -204,16 +204,16 @@ def photograph(view: Viewpoint) -> Photograph:
     depth, visible = frame.read_depth(), frame.read_visible()
     height, width = view.camera.height, view.camera.width
     if depth.shape == (height, width):
-        return Photograph(color, depth, visible)
+        return RecordedImage(color, depth, visible)
     if color is not None:
         smaller = torch.nn.functional.interpolate(color.movedim(-1, 0)[None], (height, width), mode="area")
         color = smaller[0].movedim(0, -1)
     rows = ((torch.arange(height) + 0.5) * depth.shape[0] / height).long()
     columns = ((torch.arange(width) + 0.5) * depth.shape[1] / width).long()
-    return Photograph(color, depth[rows][:, columns], visible[rows][:, columns])
+    return RecordedImage(color, depth[rows][:, columns], visible[rows][:, columns])
 
 
-def compare(seen: RenderedView, real: Photograph, view: Viewpoint) -> dict[str, float]:
+def compare(seen: RenderedView, real: RecordedImage, view: Viewpoint) -> dict[str, float]:
     """Metrics of a rendered view against its image; depth where both are known.
 
     Of a view without colour neither psnr nor ssim, of one with a mask psnr of what it shows and no ssim.
@@ -263,7 +263,7 @@ def _depth_range(config: RenderConfig, scene: Scene) -> tuple[float, float]:
 
 
 def _film(config: RenderConfig, out: Path, cameras: CameraPath) -> Path | None:
-    """Of what was written: beside the photographs where that was asked for, else colour, else anything."""
+    """The written images: beside the recorded ones if requested, else colour, else anything."""
     if config.video == "none":
         return None
     kinds = ("side_by_side", "color", "depth_color", "normal", "semantic")

@@ -92,7 +92,7 @@ def fit_scene(scene: Scene, config: RefineConfig, start: SceneField | None, repo
     if not frames:
         raise SceneError(
             f"scene '{scene.name}' has no frames to refine on",
-            fix="--refine 0, or prepare it with photographs",
+            fix="--refine 0, or prepare it with images",
         )
     started = time.perf_counter()
     if isinstance(start, ModelField) and start.volume.values.device.type != "cpu":

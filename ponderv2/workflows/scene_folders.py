@@ -18,7 +18,7 @@ DEFAULT = Path("data/rooms")
 
 @dataclass(frozen=True)
 class SceneChoice:
-    """What was said of the folder, the strongest first; None where nothing was."""
+    """The folder that was given, the strongest choice first; None where none was."""
 
     given: Path | None = None
     """`--data`."""

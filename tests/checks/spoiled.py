@@ -31,7 +31,7 @@ class Recording:
     """[frame, 4, 4], camera-to-world."""
 
     def scene(self) -> Scene:
-        """Frames as they are told, and the points that fusing them gives."""
+        """Frames as they are given, and the points that fusing them gives."""
         images = MemoryImages(self.depth.astype(np.float32), self.color)
         height, width = self.depth.shape[1:]
         frames, points = [], []

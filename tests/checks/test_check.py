@@ -1,4 +1,4 @@
-"""The reprojection check: exact photographs pass, every usual mistake is named."""
+"""The reprojection check: exact images pass, every usual mistake is named."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def focal(factor: float) -> Callable[[Tensor], Tensor]:
     return lambda intrinsics: intrinsics * torch.tensor([[factor, 1, 1], [1, factor, 1], [1, 1, 1]])
 
 
-def test_exact_photographs_agree(scene: Scene):
+def test_exact_images_agree(scene: Scene):
     found = check_scene(scene, SETTINGS)
     assert not found.suspect and found.likely_cause == ""
     assert found.median_error is not None and found.median_error < 0.01

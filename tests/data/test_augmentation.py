@@ -82,14 +82,14 @@ MOTIONS = [
 
 
 @pytest.mark.parametrize("motion", MOTIONS, ids=[f"{i}-{motion.kind}" for i, motion in enumerate(MOTIONS)])
-def test_moving_a_scene_does_not_change_its_photographs(scene: Scene, motion, rng: torch.Generator) -> None:
+def test_moving_a_scene_does_not_change_its_images(scene: Scene, motion, rng: torch.Generator) -> None:
     moved = augment(scene, (motion,), rng)
     assert not torch.allclose(moved.cloud.coord, scene.cloud.coord)
     for after, before in zip(pixels(moved), pixels(scene), strict=True):
         torch.testing.assert_close(after, before, atol=1e-3, rtol=1e-4)
 
 
-def test_published_pipeline_does_not_change_photographs(scene: Scene, rng: torch.Generator) -> None:
+def test_published_pipeline_does_not_change_images(scene: Scene, rng: torch.Generator) -> None:
     for _ in range(5):
         moved = augment(scene, published_pretraining_augmentations(), rng)
         kept = moved.cloud.labels["row"]
@@ -235,7 +235,7 @@ def test_kind_chooses_the_settings() -> None:
 
 
 def test_elastic_distortion_is_refused_for_pretraining() -> None:
-    with pytest.raises(ValidationError, match="away from the photographs"):
+    with pytest.raises(ValidationError, match="away from the images"):
         PretrainDataConfig(augment=(ElasticConfig(),))
 
 

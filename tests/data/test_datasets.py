@@ -29,7 +29,7 @@ from ponderv2.geometry.transforms import transform_points
 from ponderv2.geometry.voxels import batch_index
 from ponderv2.scenes.batch import Batch, PixelBatch
 from ponderv2.store.store import SceneStore
-from tests.scenes.photographed_room import SIZE, room_frames, write_store
+from tests.scenes.closed_form_room import SIZE, room_frames, write_store
 
 VIEWS = ViewSamplingConfig(n_views=3, n_pixels=40)
 VOXEL = VoxelConfig(size=0.1)
@@ -60,7 +60,7 @@ def surface_of_pixels(batch: Batch, pixels: PixelBatch) -> Tensor:
 
 
 def test_pixels_lie_on_the_augmented_points(store: SceneStore) -> None:
-    """Rotation, scale, mirror and shifts of the published pipeline keep photographs and points together."""
+    """Rotation, scale, mirror and shifts of the published pipeline keep images and points together."""
     dataset = PretrainDataset(store, "train", PRETRAIN.model_copy(update={"voxel": VoxelConfig(size=0.02)}))
     for draw in range(4):
         batch = dataset.sample(draw % 3, draw)
@@ -82,7 +82,7 @@ def test_pixel_colors_are_those_of_their_place(store: SceneStore) -> None:
     shift = (scene.cloud.coord.amin(dim=0) + scene.cloud.coord.amax(dim=0)) / 2
     place = surface_of_pixels(batch, batch.pixels) + torch.tensor([shift[0], shift[1], 0.0])
     expected = place / torch.tensor(SIZE, dtype=torch.float32)
-    # Photographs are stored as JPEG, and the room is centred by its voxels.
+    # Images are stored as JPEG, and the room is centred by its voxels.
     assert (batch.pixels.color - expected).abs().mean() < 0.05
     height = place[:, 2]
     assert (height[batch.pixels.label == 1].abs() < 0.005).all()
@@ -106,7 +106,7 @@ def test_scale_is_told_and_depth_stays_in_metres(store: SceneStore) -> None:
     assert batch.pixels is not None and float(batch.pixels.depth.max()) < 5.5 and float(extent) > 3.0
 
 
-def test_training_never_sees_held_out_photographs(store: SceneStore) -> None:
+def test_training_never_sees_held_out_images(store: SceneStore) -> None:
     dataset = PretrainDataset(store, "train", PRETRAIN)
     held_out = {frame.color_path for frame in dataset.scene(0).frames if frame.held_out}
     read = []
@@ -182,7 +182,7 @@ def test_scene_without_depth_is_named(tmp_path: Path) -> None:
         dataset.sample(0, 0)
 
 
-def test_scene_without_photographs_is_named(tmp_path: Path) -> None:
+def test_scene_without_images_is_named(tmp_path: Path) -> None:
     dataset = PretrainDataset(write_store(tmp_path, 1, []), "train", PRETRAIN)
     with pytest.raises(SceneError, match="room0"):
         dataset.sample(0, 0)

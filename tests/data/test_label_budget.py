@@ -24,7 +24,7 @@ from ponderv2.errors import SceneError
 from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.scene import PointCloud, Scene
 from ponderv2.store.store import SceneStore
-from tests.scenes.photographed_room import write_store
+from tests.scenes.closed_form_room import write_store
 
 NAMES = tuple(f"room{i:02d}" for i in range(12))
 

@@ -1,4 +1,4 @@
-"""ScanNet's files written byte by byte: a room of 17 vertices with a block in it, photographed exactly."""
+"""ScanNet's files written byte by byte: a room of 17 vertices with a block in it, rendered exactly."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def png_bytes(values: np.ndarray, claimed: tuple[int, int] | None = None) -> byt
 
 
 def label_ids() -> np.ndarray:
-    """Of a photograph: floor on the left, a coffee table on the right, above them an id that nobody knows."""
+    """Of an image: floor on the left, a coffee table on the right, above them an id that nobody knows."""
     ids = np.full((LARGE[1], LARGE[0]), 3, np.uint16)
     ids[:, LARGE[0] // 2 :] = 24
     ids[:10] = 60000

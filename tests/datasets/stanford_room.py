@@ -1,4 +1,4 @@
-"""Rooms as S3DIS and 2D-3D-S store them: text written byte by byte, photographs solved in closed form.
+"""Rooms as S3DIS and 2D-3D-S store them: text written byte by byte, images rendered in closed form.
 
 The room is the box with a block in it of `box_room`; the block is a table. Its mirror image is another room.
 """
@@ -125,7 +125,7 @@ def arrays_of(things: list[Thing]) -> dict[str, np.ndarray]:
 
 
 def poses() -> list[np.ndarray]:
-    """Camera-to-room of all photographs."""
+    """Camera-to-room of all images."""
     return [look(*one) for one in EYES]
 
 
@@ -174,7 +174,7 @@ def lens_rays() -> np.ndarray:
 
 
 def write_views(folder: Path, room: str, taken: list[np.ndarray], to_part: np.ndarray | None = None) -> None:
-    """raw/ and camera_to_room.json of one camera per room; three photographs per pitch."""
+    """raw/ and camera_to_room.json of one camera per room; three images per pitch."""
     raw = folder / "raw"
     raw.mkdir(parents=True, exist_ok=True)
     camera = f"{abs(hash_of(room)):032x}"

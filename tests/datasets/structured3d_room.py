@@ -84,7 +84,7 @@ def painted(label: np.ndarray, point: np.ndarray) -> np.ndarray:
     return np.clip(base + pattern, 0, 255).round().astype(np.uint8)
 
 
-def photograph(
+def exact_image(
     view: View, size: tuple[int, int] = (WIDTH, HEIGHT), angles=HALF_ANGLE
 ) -> dict[str, np.ndarray]:
     """Colour, depth (mm along the optical axis) and NYU40 ids of a perspective view."""
@@ -141,7 +141,7 @@ def room_files(
         folder = f"{base}/perspective/full/{number}"
         files[f"{folder}/camera_pose.txt"] = pose_line(view)
         files[f"{folder}/layout.json"] = b"{}"
-        for name, values in photograph(view, size).items():
+        for name, values in exact_image(view, size).items():
             files[f"{folder}/{name}"] = png(values)
     return files
 

@@ -1,4 +1,4 @@
-"""ScanNet's scenes: points, labels, splits, and what is said of files that are missing or damaged."""
+"""ScanNet's scenes: points, labels, splits, and the messages about files that are missing or damaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photographs and meshes of 2D-3D-S against a room that is photographed in closed form."""
+"""Images and meshes of 2D-3D-S against a room that is rendered in closed form."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def frames_of(prepared: prepare.PrepareResult, area: str, room: str) -> tuple[Fr
 
 
 @pytest.mark.parametrize(("area", "room"), [("Area_1", "office_1"), ("Area_5", "office_2")])
-def test_photographs_are_those_of_a_camera_without_distortion(prepared, area: str, room: str):
+def test_images_are_those_of_a_camera_without_distortion(prepared, area: str, room: str):
     frames = frames_of(prepared, area, room)
     assert len(frames) == len(real.poses())
     for frame, pose in zip(frames, real.poses(), strict=True):
@@ -90,11 +90,11 @@ def test_the_reprojection_check_agrees(prepared):
         assert scene.check is not None and not scene.check.suspect, scene.check
         assert scene.check.inlier_share is not None and scene.check.inlier_share > 0.85
         assert scene.check.cloud_inlier_share is not None and scene.check.cloud_inlier_share > 0.8
-        assert any("6 photographs of 2D-3D-S" in note for note in scene.notes)
+        assert any("6 images of 2D-3D-S" in note for note in scene.notes)
 
 
 def with_poses(root: Path, poses: list[np.ndarray], **source) -> prepare.SceneOutcome:
-    """office_1 of Area_1 prepared with other poses than its photographs were taken from."""
+    """office_1 of Area_1 prepared with other poses than its images were taken from."""
     archive, noxyz = write_areas(root)
     views = find_views(noxyz, "Area_1")["office_1"]
     for view, pose in zip(views, poses, strict=True):
@@ -103,7 +103,7 @@ def with_poses(root: Path, poses: list[np.ndarray], **source) -> prepare.SceneOu
     return prepare.run(PrepareConfig(source=config, out=root / "out", workers=1)).scenes[0]
 
 
-def test_inverse_poses_are_flagged_and_leave_no_photographs(tmp_path: Path):
+def test_inverse_poses_are_flagged_and_leave_no_images(tmp_path: Path):
     inverse = [np.linalg.inv(pose) for pose in real.poses()]
     scene = with_poses(tmp_path / "all", inverse, near=9.0, min_valid=0.0)
     assert scene.check is not None and scene.check.suspect
@@ -114,7 +114,7 @@ def test_inverse_poses_are_flagged_and_leave_no_photographs(tmp_path: Path):
 def test_mirrored_poses_are_dropped_and_told(tmp_path: Path):
     scene = with_poses(tmp_path, [pose @ np.diag([-1.0, 1, 1, 1]) for pose in real.poses()])
     assert scene.n_frames == 0 and scene.status == "repaired"
-    assert "6 unusable photographs were dropped" in scene.why[0] and "is mirrored" in scene.why[0]
+    assert "6 unusable images were dropped" in scene.why[0] and "is mirrored" in scene.why[0]
 
 
 def test_normals_are_those_of_the_faces(prepared):
@@ -191,7 +191,7 @@ def test_views_that_show_other_rooms_are_left_out(areas: tuple[Path, Path], tmp_
     surface = scene.finish()
     assert len(kept) < 5
     assert any("hardly show the room were left out" in note for note in surface.notes)
-    assert any("1 unusable photographs were dropped" in one for one in surface.repairs)
+    assert any("1 unusable images were dropped" in one for one in surface.repairs)
 
 
 def test_stride_number_and_size_of_pictures_are_limited(areas: tuple[Path, Path]):

@@ -1,4 +1,4 @@
-"""Structured3D from zip archives: the room that was photographed, never its mirror; damage is survived."""
+"""Structured3D from zip archives: the recorded room, never its mirror; damage is survived."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_views_are_frames_whose_pixels_land_on_the_room(tmp_path: Path, archives
     scene, outcome = prepared(archives, tmp_path)
     assert [frame.id for frame in scene.frames] == ["0", "1", "2", "3"]
     for frame, view in zip(scene.frames, truth.VIEWS, strict=True):
-        taken = truth.photograph(view)
+        taken = truth.exact_image(view)
         pose = np.linalg.inv(frame.camera.world_to_camera.numpy().astype(float))
         right, up, forward = view.basis()
         assert np.allclose(pose[:3, :3], np.stack([right, -up, forward], axis=1), atol=1e-5)
@@ -183,7 +183,7 @@ def test_one_point_per_cube_and_settings_of_frames(tmp_path: Path, archives: Pat
     assert len(np.unique(cells, axis=0)) > 0.999 * len(cells)  # a float32 may fall to the other side
     assert [frame.held_out for frame in scene.frames] == [False, True, False, True]
     frame, view = scene.frames[0], truth.VIEWS[0]
-    exact = truth.photograph(view, (80, 45))["depth.png"] / 1000
+    exact = truth.exact_image(view, (80, 45))["depth.png"] / 1000
     depth = frame.read_depth().numpy()
     assert depth.shape == (45, 80) and np.median(np.abs(depth - exact)[depth > 0]) < 0.02
     assert np.allclose(frame.camera.intrinsics[0, 2], 39.5)

@@ -12,7 +12,7 @@ from ponderv2.scenes.batch import Batch
 
 
 def blocks_in_a_row(counts: list[int], size: int = 4) -> SparseVoxels:
-    """For each scene so many blocks along x, three voxels in each."""
+    """For each scene N blocks along x, three voxels in each."""
     coord, scene = [], []
     for number, count in enumerate(counts):
         for block in range(count):

@@ -132,7 +132,7 @@ def _projection(case: Case, name: str, rows: Tensor, bound: float, p99: float | 
 
 
 def _steps(n_rows: int, n_stored: int) -> list[int]:
-    """Every n for which every n-th of the rows are so many; of several the values decide."""
+    """Every n for which every n-th of the rows are that number; of several the values decide."""
     fitting = [n for n in range(1, n_rows + 1) if -(-n_rows // n) == n_stored]
     assert fitting, f"{n_stored} rows are not every n-th of {n_rows}"
     return fitting

@@ -31,7 +31,7 @@ WAITS = {
     "__index__",
     "cpu",
 }
-"""What makes a host wait for a graphics card."""
+"""What makes a host wait for a GPU."""
 MOST_WAITS = 75
 """In one step of a net of two stages; each further stage adds about ten, for its kernel map."""
 

@@ -17,7 +17,7 @@ from ponderv2.geometry.transforms import transform_points
 from ponderv2.reconstruction.camera_files import read_cameras
 from ponderv2.reconstruction.camera_paths import looking_at
 from ponderv2.scenes.scene import Frame, Scene
-from tests.scenes.photographed_room import write_store
+from tests.scenes.closed_form_room import write_store
 
 OPENGL = np.diag([1.0, -1, -1, 1])
 POSES = [looking_at(np.array([1.0 + i, 0.5, 1.4]), np.array([2.0, 2.5, 0.8 + 0.1 * i])) for i in range(3)]

@@ -22,7 +22,7 @@ from ponderv2.reconstruction.config import (
     OwnCamerasConfig,
 )
 from ponderv2.scenes.scene import Scene
-from tests.scenes.photographed_room import SIZE, write_store
+from tests.scenes.closed_form_room import SIZE, write_store
 
 INTRINSICS = torch.tensor([[50.0, 0, 31.5], [0, 50.0, 23.5], [0, 0, 1]])
 

@@ -46,7 +46,7 @@ def test_a_film_has_all_its_pictures(tmp_path, suffix):
     if suffix == "mp4":
         pytest.importorskip("imageio_ffmpeg")
     pictures = [np.full((16, 32, 3), 40 * index, dtype=np.uint8) for index in range(5)]
-    path = tmp_path / f"film.{suffix}"
+    path = tmp_path / f"video.{suffix}"
     write_video(path, pictures, 10)
     read = imageio.imread(path, index=None) if suffix == "gif" else imageio.imread(path)
     assert len(read) == 5

@@ -1,4 +1,4 @@
-"""What was observed of a box, and crumbs."""
+"""What was observed of a box, and small components."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def test_near_cloud_keeps_what_faces_as_the_points_do():
     assert not near_cloud(wall(2.04, turned=True), cloud, 0.05).any()
 
 
-def test_crumbs_go_and_the_largest_piece_stays():
-    crumb = Mesh(torch.eye(3) + 5.0, torch.tensor([[0, 1, 2]]))
-    assert len(remove_small_components(merged([wall(2.0), crumb]), 10).faces) == len(wall(2.0).faces)
-    assert len(remove_small_components(crumb, 10).faces) == 1
+def test_small_components_go_and_the_largest_stays():
+    small = Mesh(torch.eye(3) + 5.0, torch.tensor([[0, 1, 2]]))
+    assert len(remove_small_components(merged([wall(2.0), small]), 10).faces) == len(wall(2.0).faces)
+    assert len(remove_small_components(small, 10).faces) == 1
 
 
 def test_nothing_observed_is_a_clear_error():

@@ -1,4 +1,4 @@
-"""Fusion of photographs of a room whose walls are known."""
+"""Fusion of images of a room whose walls are known."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from ponderv2.errors import SceneError
 from ponderv2.reconstruction.config import TsdfConfig
 from ponderv2.reconstruction.fusion import fuse_frames
-from tests.scenes.photographed_room import SIZE, write_store
+from tests.scenes.closed_form_room import SIZE, write_store
 
 COARSE = TsdfConfig(voxel_size=0.05, truncation=0.2, min_weight=0)
 

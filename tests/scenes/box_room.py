@@ -1,4 +1,4 @@
-"""A box-shaped room with a block in it, photographed by solving for the hit: truth for tests."""
+"""A box-shaped room with a block in it, rendered by solving for the hit: truth for tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ K = np.array([[70.0, 0, 38.5], [0, 62.0, 30.5], [0, 0, 1]])
 
 @dataclass(frozen=True)
 class Shot:
-    """One exact photograph."""
+    """One exact image."""
 
     pose: np.ndarray
     color: np.ndarray
@@ -63,7 +63,7 @@ def shoot(pose: np.ndarray, intrinsics: np.ndarray = K, size: tuple[int, int] = 
 
 
 def shots(count: int = 8) -> list[Shot]:
-    """All photographs of the walk."""
+    """All images of the walk."""
     return [shoot(pose) for pose in poses(count)]
 
 

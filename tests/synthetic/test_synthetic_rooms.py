@@ -163,9 +163,9 @@ def test_depth_of_walls_and_floor_equals_analytic_rays(room: Room, renderer: Roo
     eye = free_spots(np.random.default_rng(0), room)[0]
     matrix = np.array([[30.0, 0.0, 23.0], [0.0, 31.0, 18.0], [0.0, 0.0, 1.0]])
     camera = Pinhole(matrix, look(eye, 0.7, -0.3, 0.1), 48, 36)
-    photograph = renderer.render(camera)
-    shell = np.isin(photograph.semantic, [CLASS_INDEX[name] for name in ("wall", "floor", "ceiling")])
-    normal = photograph.normal[shell]
+    image = renderer.render(camera)
+    shell = np.isin(image.semantic, [CLASS_INDEX[name] for name in ("wall", "floor", "ceiling")])
+    normal = image.normal[shell]
     compared = 0
     for row, column in np.argwhere(shell):
         direction = camera.camera_to_world[:3, :3] @ np.linalg.inv(matrix) @ np.array([column, row, 1.0])
@@ -173,7 +173,7 @@ def test_depth_of_walls_and_floor_equals_analytic_rays(room: Room, renderer: Roo
         for corner, along in zip(room.plan.corners, room.plan.directions(), strict=True):
             inward = np.array([-along[1], along[0]])
             candidates.append((corner - eye[:2]) @ inward / (direction[:2] @ inward))
-        gaps = np.abs(np.array(candidates) - photograph.depth[row, column])
+        gaps = np.abs(np.array(candidates) - image.depth[row, column])
         compared += gaps.min() < 1e-4
     # What remains are reveals of openings and skirting boards, which are walls too.
     assert len(normal) > 200 and compared > 0.9 * len(normal)
@@ -181,16 +181,16 @@ def test_depth_of_walls_and_floor_equals_analytic_rays(room: Room, renderer: Roo
 
 def test_normals_are_unit_and_face_the_camera(renderer: RoomRenderer) -> None:
     for camera in make_cameras(np.random.default_rng(2), renderer, SETTINGS)[:3]:
-        photograph = renderer.render(camera)
-        assert np.allclose(np.linalg.norm(photograph.normal, axis=-1), 1.0, atol=1e-5)
-        assert ((photograph.normal * camera.directions).sum(axis=-1) <= 1e-6).all()
-        assert (photograph.depth > 0).all() and (photograph.semantic >= 0).all()
+        image = renderer.render(camera)
+        assert np.allclose(np.linalg.norm(image.normal, axis=-1), 1.0, atol=1e-5)
+        assert ((image.normal * camera.directions).sum(axis=-1) <= 1e-6).all()
+        assert (image.depth > 0).all() and (image.semantic >= 0).all()
 
 
 def test_labels_of_pixels_are_those_of_the_nearest_surface(renderer: RoomRenderer) -> None:
     camera = make_cameras(np.random.default_rng(3), renderer, SETTINGS)[0]
-    photograph = renderer.render(camera)
-    points = camera.camera_to_world[:3, 3] + camera.directions * photograph.depth[..., None]
+    image = renderer.render(camera)
+    points = camera.camera_to_world[:3, 3] + camera.directions * image.depth[..., None]
     part = renderer.nearest(points.reshape(-1, 3))
-    assert (renderer.surface.part_class[part] == photograph.semantic.ravel()).mean() > 0.995
-    assert (renderer.surface.part_instance[part] == photograph.instance.ravel()).mean() > 0.995
+    assert (renderer.surface.part_class[part] == image.semantic.ravel()).mean() > 0.995
+    assert (renderer.surface.part_instance[part] == image.instance.ravel()).mean() > 0.995

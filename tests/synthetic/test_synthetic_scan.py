@@ -86,15 +86,15 @@ def test_exact_frames_agree_with_each_other(exact: tuple[RoomRenderer, Scan]) ->
     depth = scan.frames[0].depth * scan.frames[0].depth_scale
     points = (first.camera_to_world[:3, 3] + first.directions * depth[..., None]).reshape(-1, 3)
     close = []
-    for camera, photograph in zip(scan.cameras[1:], scan.exact[1:], strict=True):
+    for camera, image in zip(scan.cameras[1:], scan.exact[1:], strict=True):
         local = (points - camera.camera_to_world[:3, 3]) @ camera.camera_to_world[:3, :3]
         pixel = local @ camera.intrinsics.T
         spot = np.round(pixel[:, :2] / np.maximum(pixel[:, 2:], 1e-6)).astype(int)
         seen = (
             (local[:, 2] > 0.2) & (spot >= 0).all(axis=1) & (spot < (second.width, second.height)).all(axis=1)
         )
-        truth = photograph.depth[spot[seen, 1], spot[seen, 0]]
-        normal = photograph.normal[spot[seen, 1], spot[seen, 0]]
+        truth = image.depth[spot[seen, 1], spot[seen, 0]]
+        normal = image.normal[spot[seen, 1], spot[seen, 0]]
         ray = camera.directions[spot[seen, 1], spot[seen, 0]]
         foot = camera.camera_to_world[:3, 3] + ray * truth[:, None]
         off_plane = np.abs(((points[seen] - foot) * normal).sum(axis=1))
@@ -130,8 +130,8 @@ def test_cloud_is_labelled_and_its_normals_are_unit(noisy: tuple[RoomRenderer, S
 
 def test_frames_of_the_noisy_scan_show_the_exact_classes(noisy: tuple[RoomRenderer, Scan]) -> None:
     _, scan = noisy
-    for frame, photograph in zip(scan.frames, scan.exact, strict=True):
-        assert frame.semantic is not None and np.array_equal(frame.semantic, photograph.semantic)
+    for frame, image in zip(scan.frames, scan.exact, strict=True):
+        assert frame.semantic is not None and np.array_equal(frame.semantic, image.semantic)
         assert 0.0 < (frame.depth == 0).mean() < 0.5
         assert 20 < frame.color.mean() < 235
 

@@ -6,7 +6,7 @@ from ponderv2.training.report import SilentReporter
 
 
 class Heard(SilentReporter):
-    """Keeps what is said."""
+    """Keeps what is reported."""
 
     def __init__(self) -> None:
         self.noted: list[str] = []

@@ -13,7 +13,7 @@ from ponderv2.data.datasets import PretrainDataset
 from ponderv2.store.store import SceneStore
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.workflows import pretrain
-from tests.scenes.photographed_room import write_store
+from tests.scenes.closed_form_room import write_store
 from tests.workflows.tiny import DATA, pretrain_config, rooms
 
 LABELS = ("segment*.npy", "instance.npy", "frames/semantic/*.png")

@@ -20,7 +20,7 @@ from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows import evaluate, pretrain, reconstruct, render
 from ponderv2.workflows.config import ReconstructConfig, RenderConfig
-from tests.scenes.photographed_room import SIZE, color_at, room_cloud, room_frames
+from tests.scenes.closed_form_room import SIZE, color_at, room_cloud, room_frames
 from tests.workflows.heard import Heard
 from tests.workflows.test_render import REFINE
 from tests.workflows.tiny import pretrain_config

@@ -40,7 +40,7 @@ def all_bytes(root: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("layout", sorted(box_room.WRITERS))
-def test_every_layout_gives_the_room_that_was_photographed(tmp_path: Path, layout: str):
+def test_every_layout_gives_the_room_that_was_recorded(tmp_path: Path, layout: str):
     taken = box_room.shots()
     box_room.WRITERS[layout](tmp_path / "room", taken)
     np.savetxt(tmp_path / "camera.txt", box_room.K)

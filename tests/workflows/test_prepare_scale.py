@@ -75,7 +75,7 @@ def plan(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def free(monkeypatch: pytest.MonkeyPatch):
-    """A disk with so many bytes left."""
+    """A disk with N bytes left."""
 
     def has(n_bytes: int) -> None:
         monkeypatch.setattr(prepare_space.shutil, "disk_usage", lambda _: SimpleNamespace(free=n_bytes))
@@ -233,7 +233,7 @@ def test_a_dask_cluster_prepares_what_this_machine_does(tmp_path: Path, plan, da
     assert (again.n_skipped, again.n_prepared, again.n_failed) == (5, 0, 1)
 
 
-# What the user is told --------------------------------------------------------------------------------------
+# What is reported ------------------------------------------------------------------------------------------
 
 
 def test_a_suspicion_without_figures_is_a_warning(tmp_path: Path):

@@ -18,7 +18,7 @@ from tests.workflows.tiny import finetune_config, pretrain_config
 
 
 def scannet_npy(root: Path) -> None:
-    """Pointcept's points, PonderV2's photographs."""
+    """Pointcept's points, PonderV2's images."""
     writers.scannet_npy(root)
     for number in range(3):
         writers.scannet_rgbd(root, f"scene{number:04d}_00")
@@ -69,7 +69,7 @@ def with_splits(config: Any, train: str, val: str) -> Any:
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_photographed_folders_are_pretrained_on_evaluated_and_checked(tmp_path: Path, folder: str) -> None:
+def test_folders_with_images_are_pretrained_on_evaluated_and_checked(tmp_path: Path, folder: str) -> None:
     write, train, val, _ = FOLDERS[folder]
     data, report = tmp_path / "data", Notes()
     write(data)

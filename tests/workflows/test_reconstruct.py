@@ -12,7 +12,7 @@ from ponderv2.geometry.meshes import Mesh
 from ponderv2.reconstruction.meshes import read_mesh, write_mesh
 from ponderv2.workflows import reconstruct
 from ponderv2.workflows.config import ReconstructConfig
-from tests.scenes.photographed_room import SIZE
+from tests.scenes.closed_form_room import SIZE
 from tests.workflows.test_render import REFINE, checkpoint, store  # noqa: F401 - fixtures
 
 
@@ -22,7 +22,7 @@ def config(**values) -> ReconstructConfig:
 
 @pytest.fixture(scope="module")
 def walls(tmp_path_factory):
-    """The room as a mesh of two triangles per wall, which no photograph sees whole."""
+    """The room as a mesh of two triangles per wall, which no image sees whole."""
     box = trimesh.creation.box(SIZE).apply_translation(SIZE / 2)
     box.invert()  # seen from inside
     path = tmp_path_factory.mktemp("walls") / "walls.ply"
@@ -41,7 +41,7 @@ def test_a_refined_mesh_is_the_room(store, checkpoint, walls, tmp_path):  # noqa
     )
     assert result.metrics is not None and result.refined is not None and result.refined.is_file()
     assert result.metrics.precision > 0.95
-    assert result.metrics.recall > 0.6  # two of the six photographs were held out
+    assert result.metrics.recall > 0.6  # two of the six images were held out
     assert result.metrics.normal_consistency > 0.9
     mesh = read_mesh(tmp_path / "room.glb")
     assert (len(mesh.vertices), len(mesh.faces)) == (result.n_vertices, result.n_faces)

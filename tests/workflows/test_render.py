@@ -1,4 +1,4 @@
-"""Rendering a small room through the workflow: files, metrics, films, refined scenes, mistakes."""
+"""Rendering a small room through the workflow: files, metrics, videos, refined scenes, mistakes."""
 
 from __future__ import annotations
 
@@ -94,11 +94,11 @@ def test_a_camera_path_of_nerfstudio_gives_the_cameras_and_the_speed_of_the_film
     written = json.loads((out / "cameras.json").read_text())["frames"]
     assert np.allclose(written[1]["camera_to_world"], pose, atol=1e-5)
     assert result.video is not None
-    film = ImageSequence.Iterator(Image.open(result.video))
-    assert sum(one.info["duration"] for one in film) == 200  # equal images may be one
+    video = ImageSequence.Iterator(Image.open(result.video))
+    assert sum(one.info["duration"] for one in video) == 200  # equal images may be one
 
 
-def test_refined_views_come_near_the_photographs_and_the_file_renders_the_same(store, checkpoint, tmp_path):
+def test_refined_views_come_near_the_images_and_the_file_renders_the_same(store, checkpoint, tmp_path):
     cameras = {"kind": "own", "stride": 2}
     first = render.run(
         config(refine=REFINE, cameras=cameras), checkpoint, scene="room0", out=tmp_path / "a", scenes=store
@@ -128,7 +128,7 @@ def test_held_out_frames_alone_and_smaller(store, checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["interpolated", "orbit"])
-def test_paths_without_photographs_have_no_metrics(store, checkpoint, tmp_path, kind):
+def test_paths_without_images_have_no_metrics(store, checkpoint, tmp_path, kind):
     result = render.run(
         config(cameras={"kind": kind, "n_frames": 3}, pictures=["depth"], side_by_side=True),
         checkpoint,

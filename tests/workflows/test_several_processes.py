@@ -21,7 +21,7 @@ from ponderv2.training.distributed import Member, free_port
 from ponderv2.workflows import finetune, pretrain
 from ponderv2.workflows.config import FinetuneConfig, PretrainConfig
 from ponderv2.workflows.training_runs import RunRequest, _train_as_member
-from tests.scenes.photographed_room import write_store
+from tests.scenes.closed_form_room import write_store
 from tests.training.processes import run_ranks
 from tests.workflows.tiny import finetune_config, pretrain_config
 

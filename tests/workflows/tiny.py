@@ -1,4 +1,4 @@
-"""Settings small enough to train in a test, on rooms that are photographed in closed form."""
+"""Settings small enough to train in a test, on rooms that are rendered in closed form."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ponderv2.workflows.config import FinetuneConfig, PretrainConfig
-from tests.scenes.photographed_room import write_store
+from tests.scenes.closed_form_room import write_store
 
 ENCODER = {
     "kind": "sparse_unet",
@@ -35,7 +35,7 @@ TRAINING = {
 
 
 def rooms(folder: Path) -> Path:
-    """Two rooms to train on and two to validate, with held-out photographs."""
+    """Two rooms to train on and two to validate, with held-out images."""
     write_store(folder, n_scenes=2, n_points=1500, splits=("train", "val"))
     return folder
 

@@ -47,7 +47,7 @@ class GeneratedRoom:
         return int(PIXEL_BYTES * pixels + SURFACE * floor / self.config.voxel**2 * POINT_BYTES) + MESH_BYTES
 
     def read(self) -> SceneStream:
-        """Generate, photograph and scan the room."""
+        """Generate, render and scan the room."""
         from ponderv2.synthetic.rendering import RoomRenderer
         from ponderv2.synthetic.room import make_room
         from ponderv2.synthetic.scan import scan_room

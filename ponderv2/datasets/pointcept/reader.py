@@ -17,7 +17,7 @@ from ponderv2.scenes.scene import Scene
 
 @dataclass(frozen=True)
 class ArrayScenes:
-    """One array per file, memory-mapped; photographs beside the folders, as PonderV2 stores them."""
+    """One array per file, memory-mapped; images beside the folders, as PonderV2 stores them."""
 
     images: SceneImages
     label_fields: tuple[str, ...] = ()
@@ -32,7 +32,7 @@ class ArrayScenes:
         return PREPARED.is_scene(place)
 
     def has_frames(self, place: Path) -> bool:
-        """Whether there are photographs."""
+        """Whether there are images."""
         return PREPARED.has_frames(place) or self.images.are_there(place)
 
     def read(self, place: Path, name: str, labels: bool, frames: FrameChoice) -> Scene:

@@ -1,4 +1,4 @@
-"""Photographs beside processed scenes, whatever the layout of the points."""
+"""Images beside processed scenes, whatever the layout of the points."""
 
 from __future__ import annotations
 

@@ -39,14 +39,14 @@ _AGAIN = "process the scene again, or delete the file"
 
 @dataclass(frozen=True)
 class PickledScenes:
-    """Points in pickled files, photographs beside them."""
+    """Points in pickled files, images beside them."""
 
     images: SceneImages
     label_fields: tuple[str, ...] = ()
     """Label arrays that every scene of the benchmark has: -1 where a file lacks one."""
 
     def scene_names(self, folder: Path) -> tuple[str, ...]:
-        """Files in a split and one folder further down; photographs are no scenes."""
+        """Files in a split and one folder further down; images are no scenes."""
         names: list[str] = []
         for entry in _entries(folder):
             if entry.is_dir() and not entry.name.endswith(VIEWS_ENDING):
@@ -60,7 +60,7 @@ class PickledScenes:
         return _file(place).is_file()
 
     def has_frames(self, place: Path) -> bool:
-        """Whether there are photographs."""
+        """Whether there are images."""
         return self.images.are_there(place)
 
     def read(self, place: Path, name: str, labels: bool, frames: FrameChoice) -> Scene:

@@ -1,4 +1,4 @@
-"""PonderV2's photographs of ScanNet: rgbd/SCENE/{color,depth,pose,intrinsic,label}, skip.lst, SPLIT.json."""
+"""PonderV2's images of ScanNet: rgbd/SCENE/{color,depth,pose,intrinsic,label}, skip.lst, SPLIT.json."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class RecordingPictures(StoredImages):
 
 
 def has_recording(root: Path, scene: str) -> bool:
-    """Whether there are photographs of a scene."""
+    """Whether there are images of a scene."""
     return (root / FOLDER / scene / "color").is_dir() and (root / FOLDER / scene / "depth").is_dir()
 
 

@@ -1,7 +1,7 @@
 """What the numbers of a recording's depth images mean: bits, sign and unit, decided for all frames together.
 
 Some of its images are looked at. What is declared (by the user, by a file of the recording) wins, unless the
-depths that follow are none of a place; what is chosen is said in notes.
+depths that follow are none of a place; the choice is reported in notes.
 """
 
 from __future__ import annotations

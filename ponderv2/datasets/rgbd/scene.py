@@ -127,7 +127,7 @@ def _near_zero(recording: Recording, found: _Findings) -> tuple[Recording, Float
 
 
 def choose_frames(frames: tuple[RawFrame, ...], stride: int, most: int | None) -> tuple[RawFrame, ...]:
-    """Every stride-th frame, at most so many, evenly spread."""
+    """Every stride-th frame, at most N, evenly spread."""
     chosen = frames[::stride]
     if most is not None and len(chosen) > most:
         keep = np.linspace(0, len(chosen) - 1, most).round().astype(int)

@@ -23,7 +23,7 @@ class S3disConfig(DatasetSettings):
     path: Path = Path()
     """The folder with Area_1 .. Area_6, or a folder that holds it."""
     noxyz: Path | None = None
-    """The folder with area_1 .. area_6 of 2D-3D-S (noXYZ archives), for photographs and normals."""
+    """The folder with area_1 .. area_6 of 2D-3D-S (noXYZ archives), for images and normals."""
     areas: tuple[str, ...] = ("Area_1", "Area_2", "Area_3", "Area_4", "Area_5", "Area_6")
     """Areas that are prepared, those of them that are there."""
     align: bool = True
@@ -35,17 +35,17 @@ class S3disConfig(DatasetSettings):
     normals: Literal["auto", "mesh", "estimate"] = "auto"
     """auto = of the nearest face of the 2D-3D-S mesh where there is one, else estimated from the points."""
     frames: bool = True
-    """Read the photographs of 2D-3D-S, where `noxyz` is given."""
+    """Read the images of 2D-3D-S, where `noxyz` is given."""
     stride: PositiveInt = 1
-    """Every stride-th photograph of a room."""
+    """Every stride-th image of a room."""
     max_frames: PositiveInt | None = None
-    """At most this many photographs of a room, evenly spread."""
+    """At most this many images of a room, evenly spread."""
     max_image_size: PositiveInt | None = None
     """Longest side of the prepared pictures, pixels."""
     near: PositiveFloat = 0.1
     """Metres: depth farther from all points of the room belongs to other rooms and is left out."""
     min_valid: float = Field(default=0.25, ge=0.0, le=1.0)
-    """Photographs with a smaller share of usable depth are left out."""
+    """Images with a smaller share of usable depth are left out."""
 
     def reader(self) -> DatasetReader:
         """All rooms."""

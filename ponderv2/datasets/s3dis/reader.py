@@ -1,4 +1,4 @@
-"""S3DIS from its text files, with photographs and normals of 2D-3D-S where given: a scene per room."""
+"""S3DIS from its text files, with images and normals of 2D-3D-S where given: a scene per room."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ BYTES_PER_LINE = 32
 BYTES_PER_POINT = 31
 """Of the arrays in the store."""
 LARGEST_SIDE = 1280
-"""Pixels, of the photographs of 2D-3D-S."""
+"""Pixels, of the images of 2D-3D-S."""
 BYTES_PER_VIEW = 1.2
 """Colour, depth and classes, per square of the longest side."""
 FAR_FROM_MESH = 0.1
@@ -86,13 +86,13 @@ class S3disRoom:
         return digest_of_files(sorted(views.items()), files, self.mesh_digest)
 
     def estimated_bytes(self) -> int:
-        """From the sizes of the text files and the number of photographs."""
+        """From the sizes of the text files and the number of images."""
         text = sum(path.stat().st_size for path in point_files(self.folder))
         side = min(self.config.max_image_size or LARGEST_SIDE, LARGEST_SIDE)
         return round(text / BYTES_PER_LINE * BYTES_PER_POINT + len(self.views) * BYTES_PER_VIEW * side**2)
 
     def read(self) -> SceneStream:
-        """Read points, photographs and normals, and turn them together."""
+        """Read points, images and normals, and turn them together."""
         room = read_room(self.folder)
         turn = np.eye(4) if self.angle is None else alignment(room.coord, self.angle)
         found = ViewFindings()
@@ -145,7 +145,7 @@ class S3disRoom:
         for view in self.views:
             try:
                 cameras.append(view_pose(view)[:3, 3])
-            except SceneError:  # told when the photographs were read
+            except SceneError:  # reported when the images were read
                 continue
         return (
             (np.stack(cameras), "the cameras") if cameras else (inner_places(coord), "the inside of the room")
@@ -208,8 +208,8 @@ def _root(path: Path) -> Path:
 def _refuse_unknown_turn(root: Path, config: S3disConfig) -> None:
     if config.noxyz is not None:
         raise SceneError(
-            f"{root} is the aligned archive: its rooms are turned by angles that it does not tell, so that "
-            "photographs and meshes of 2D-3D-S do not fit",
+            f"{root} is the aligned archive: its rooms are rotated by unknown angles, so that "
+            "images and meshes of 2D-3D-S do not fit",
             fix="use Stanford3dDataset_v1.2 (without _Aligned_Version), or leave source.noxyz out",
         )
 
@@ -250,7 +250,7 @@ def _angles(area: Path, angle_file: Path) -> dict[str, float]:
 
 
 def _chosen(views: tuple[RawView, ...], config: S3disConfig) -> tuple[RawView, ...]:
-    """Every stride-th view, at most so many, evenly spread."""
+    """Every stride-th view, at most N, evenly spread."""
     chosen = views[:: config.stride]
     if config.max_frames is None or len(chosen) <= config.max_frames:
         return chosen
@@ -267,7 +267,7 @@ def _notes(root: Path, scenes: list[S3disRoom], aligned: bool, config: S3disConf
     n_views = sum(len(scene.views) for scene in scenes)
     if config.noxyz is not None and config.frames:
         without = sum(not scene.views for scene in scenes)
-        notes.append(f"{n_views} photographs of 2D-3D-S; {without} rooms have none")
+        notes.append(f"{n_views} images of 2D-3D-S; {without} rooms have none")
     bare = [scene for scene in scenes if not annotation_files(scene.folder)]
     if bare:
         notes.append(

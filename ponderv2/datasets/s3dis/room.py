@@ -197,7 +197,7 @@ def inner_places(coord: Float64[ndarray, "point 3"]) -> Float64[ndarray, "eye 3"
 BLOCK = 1 << 20
 """Bytes that are parsed at once; a damaged line slows down its own block only."""
 MOST_TOLD = 20
-"""Lines of one file that are told one by one."""
+"""Lines of one file that are reported one by one."""
 MOST_DAMAGED = 0.5
 """Share of lines without points, above which the file is something else."""
 # `++`: digits are never given back, which would take quadratic time.

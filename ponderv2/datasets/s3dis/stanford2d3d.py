@@ -1,4 +1,4 @@
-"""Photographs of 2D-3D-S for the rooms of S3DIS: undistorted, and only the depth that belongs to the room.
+"""Images of 2D-3D-S for the rooms of S3DIS: undistorted, and only the depth that belongs to the room.
 
 Pictures are raw/<camera>_i<pitch>_<yaw>.jpg and _d<pitch>_<yaw>.png (4000 per metre, from 65500 on: none),
 lenses have OpenCV's distortion, poses are camera-to-world with OpenCV axes. Metres, z up.
@@ -49,7 +49,7 @@ _ROOM_OF_AREA = re.compile(r"(?P<room>.+)_(?P<area>\d)[ab]?")
 
 @dataclass(frozen=True)
 class RawView:
-    """One photograph on disk."""
+    """One image on disk."""
 
     folder: Path
     camera: str
@@ -100,7 +100,7 @@ def is_part_5b(folder: Path) -> bool:
 
 
 def find_views(noxyz: Path, area: str) -> dict[str, tuple[RawView, ...]]:
-    """Photographs by room, sorted by camera, pitch and yaw. Empty where an area has none."""
+    """Images by room, sorted by camera, pitch and yaw. Empty where an area has none."""
     found: dict[str, list[RawView]] = defaultdict(list)
     for folder in area_folders(noxyz, area):
         table, raw = folder / "3d" / "camera_to_room.json", folder / "raw"
@@ -135,7 +135,7 @@ def read_view_intrinsics(path: Path) -> Intrinsics:
 
 @dataclass
 class ViewFindings:
-    """What became of the photographs of a room; grows while they pass by."""
+    """Outcome of reading the images of a room; grows while they are read."""
 
     n_frames: int = 0
     unusable: list[str] = field(default_factory=list)
@@ -144,23 +144,21 @@ class ViewFindings:
 
     def notes(self) -> tuple[str, ...]:
         """For the report."""
-        found = [f"{self.n_frames} photographs of 2D-3D-S"]
+        found = [f"{self.n_frames} images of 2D-3D-S"]
         if self.poor:
-            found.append(
-                f"{len(self.poor)} photographs that hardly show the room were left out ({self.poor[0]})"
-            )
+            found.append(f"{len(self.poor)} images that hardly show the room were left out ({self.poor[0]})")
         return tuple(found)
 
     def repairs(self) -> tuple[str, ...]:
         """For the report."""
         if not self.unusable:
             return ()
-        return (f"{len(self.unusable)} unusable photographs were dropped ({self.unusable[0]})",)
+        return (f"{len(self.unusable)} unusable images were dropped ({self.unusable[0]})",)
 
 
 @dataclass(frozen=True)
 class KnownRoom:
-    """What photographs are compared with."""
+    """The points that images are compared with."""
 
     tree: KDTree
     """Of the points, in the frame of the area."""
@@ -172,7 +170,7 @@ class KnownRoom:
 def room_frames(
     views: tuple[RawView, ...], room: KnownRoom, config: S3disConfig, found: ViewFindings
 ) -> Iterator[DecodedFrame]:
-    """Photographs one after the other, with the class of the nearest point per pixel."""
+    """Images one after the other, with the class of the nearest point per pixel."""
     limits = Limits(0.0, FARTHEST, config.max_image_size)
     for view in views:
         try:

@@ -37,7 +37,7 @@ class ScannetConfig(DatasetSettings):
     frames: bool = True
     """False: points only."""
     stride: PositiveInt = 20
-    """Frames at least so many recorded frames apart: of 30 a second neighbours show nearly the same, and all
+    """Frames at least N recorded frames apart: of 30 a second neighbours show nearly the same, and all
     would be some 5 GB a scene."""
     max_frames: PositiveInt | None = None
     """At most this many frames, evenly spread."""

@@ -1,6 +1,6 @@
 """ScanNet++ as it is downloaded: meshes of laser scans with the classes of its semantic benchmark.
 
-A vertex may belong to several objects; its label is that of the smallest, as in the benchmark. Photographs of
+A vertex may belong to several objects; its label is that of the smallest, as in the benchmark. Images of
 the iPhone and the DSLR are not read.
 """
 

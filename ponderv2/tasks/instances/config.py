@@ -1,4 +1,4 @@
-"""Settings of a model that finds single objects: a class and an offset to its centre for every point."""
+"""Settings of instance segmentation: a class and an offset to the centre of its object for every point."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class InstancesModelConfig(EncoderModelConfig):
     n_classes: PositiveInt | None = None
     """None: as many as the scenes have."""
     ignored_classes: tuple[NonNegativeInt, ...] = (0, 1)
-    """Classes without single objects: neither learned as objects, nor found, nor evaluated. 0 and 1 are
+    """Classes without instances: neither learned as objects, nor found, nor evaluated. 0 and 1 are
     wall and floor of the 20 classes of ScanNet; of its 200 classes they are 0 and 2."""
     grouping: GroupingConfig = GroupingConfig()
 

@@ -45,7 +45,7 @@ def run(request: EvaluationRequest, model: InstancesModel, report: Reporter) -> 
         OutputError: something cannot be written, or a written submission is not as the benchmark wants it.
     """
     if request.tta != "none":
-        report.warn("objects are found in one pass over each scene: --tta is for classes of points")
+        report.warn("objects are found in one pass over each scene: --tta is for semantic segmentation")
     settings = request.settings(LabelledDataConfig, budget={})
     data = LabelledDataset(request.store, request.split, settings)
     names = class_names(request.stored, model.classes_of(data.condition), data)

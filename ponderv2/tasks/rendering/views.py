@@ -124,7 +124,7 @@ def mean_metrics(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def run(request: EvaluationRequest, model: PretextModel, report: Reporter) -> EvaluationResult:
-    """Renders the held-out views of every scene beside their photographs.
+    """Renders the held-out views of every scene beside the recorded images.
 
     Raises SceneError where a file of predicted classes is asked for: there are none.
     """
@@ -135,7 +135,7 @@ def run(request: EvaluationRequest, model: PretextModel, report: Reporter) -> Ev
                 fix=f"ponder finetune --from {request.stored.path}, then ponder eval",
             )
     if request.tta != "none":
-        report.warn("views are rendered once: --tta is for classes of points")
+        report.warn("views are rendered once: --tta is for semantic segmentation")
     data = PretrainDataset(request.store, request.split, request.settings(PretrainDataConfig))
     rows: list[dict[str, Any]] = []
     metrics: list[dict[str, float]] = []

@@ -50,10 +50,10 @@ class PooledResult:
 
 
 def fold_of(result: EvaluationResult) -> Fold:
-    """The counts of an evaluation. Raises PresetError where it did not count classes of points."""
+    """The counts of an evaluation. Raises PresetError where it was no semantic segmentation."""
     if not result.classes or COUNTS[0] not in result.classes[0]:
         raise PresetError(
-            f"{result.checkpoint} was not evaluated by classes of points, and cannot be pooled",
+            f"{result.checkpoint} is no evaluation of a semantic segmentation, and cannot be pooled",
             fix="give segmentation models, on scenes with labels",
         )
     return Fold(str(result.checkpoint), result.split, result.n_scenes, tuple(result.classes))

@@ -32,7 +32,7 @@ Predict = Callable[[Batch], Tensor]
 """Scores [point, class] (logits) of the points of a batch."""
 
 POINTS_PER_PASS = 200_000
-"""Fragments are joined into one pass of the model until there are so many points."""
+"""Points up to which fragments are joined into one pass of the model."""
 
 
 @torch.no_grad()
@@ -151,7 +151,7 @@ DIGITS = 20
 
 
 def digest_of_points(cloud: PointCloud) -> str:
-    """SHA-256 of what a model sees of the points; their labels have no say."""
+    """SHA-256 of what a model sees of the points; their labels are ignored."""
     digest = hashlib.sha256()
     for name, array in cloud.arrays.items():
         if name in cloud.labels:

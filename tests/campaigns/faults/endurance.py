@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.campaigns.faults.children import ponder, step_of
 from tests.campaigns.faults.outcome import Outcome
 from tests.campaigns.faults.presets import preset, words
-from tests.scenes.photographed_room import write_store
+from tests.scenes.closed_form_room import write_store
 
 ENCODER = "{kind: sparse_unet, in_channels: 6, base_channels: 8, channels: [8, 8], layers: [1, 1]}"
 WARM = 0.2

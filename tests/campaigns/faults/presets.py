@@ -11,7 +11,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from ponder_cli.app import app
-from tests.scenes.photographed_room import write_store
+from tests.scenes.closed_form_room import write_store
 from tests.workflows.tiny import finetune_config, pretrain_config
 
 COMMANDS = ("pretrain", "finetune")

@@ -12,7 +12,7 @@ from ponderv2.data.datasets import PretrainDataset
 from ponderv2.scenes.batch import Batch
 from ponderv2.training.step import named_tensors
 from tests.campaigns.faults.memory import limited, never_enough, split
-from tests.scenes.photographed_room import write_store
+from tests.scenes.closed_form_room import write_store
 
 
 @pytest.mark.parametrize(("fails", "most_scenes"), [("forward", 1), ("backward", 2)])

@@ -1,4 +1,4 @@
-"""Photographs of each processed layout: cameras, depths and classes equal to what was written."""
+"""Images of each processed layout: cameras, depths and classes equal to what was written."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from ponderv2.scenes import point_normals as normals
 from ponderv2.scenes.normals import estimate_normals
 from ponderv2.scenes.reader import DatasetInfo
 from tests.datasets.processed import writers
-from tests.scenes.photographed_room import write_store
+from tests.scenes.closed_form_room import write_store
 
 SPLITS = ("train", "val", "test")
 LAYOUTS: dict[str, tuple[Callable[[Path], None], str, tuple[str, ...], str, int, str]] = {
@@ -92,7 +92,7 @@ def test_without_labels_none_are_read(tmp_path: Path):
 
 
 def test_normals_are_estimated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    writers.s3dis_pth(tmp_path, ("Area_1",), photographs=False)
+    writers.s3dis_pth(tmp_path, ("Area_1",), images=False)
     monkeypatch.setenv("PONDER_CACHE", str(tmp_path / "cache"))
     calls: list[int] = []
 
@@ -106,7 +106,7 @@ def test_normals_are_estimated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert torch.equal(first, store.read("office_1").cloud.normal) and len(calls) == 1
     path = tmp_path / "Area_1/office_1.pth"
     state = path.stat()
-    writers.s3dis_pth(tmp_path, ("Area_1",), photographs=False)  # another time of change, the same content
+    writers.s3dis_pth(tmp_path, ("Area_1",), images=False)  # another time of change, the same content
     assert torch.equal(first, store.read("office_1").cloud.normal) and len(calls) == 1
     values = read_pickled(path)
     values["coord"][0, 0] += 0.5
@@ -123,7 +123,7 @@ def test_normals_are_estimated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_damaged_memory_of_normals_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PONDER_CACHE", str(tmp_path / "cache"))
-    writers.s3dis_pth(tmp_path / "s3dis", ("Area_1",), photographs=False)
+    writers.s3dis_pth(tmp_path / "s3dis", ("Area_1",), images=False)
     store = open_folder(tmp_path / "s3dis")
     first = store.read("office_1").cloud.normal
     (path,) = (tmp_path / "cache" / "normals").iterdir()

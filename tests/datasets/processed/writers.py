@@ -1,4 +1,4 @@
-"""Folders as the scripts of PonderV2 and Pointcept write them, of a room photographed in closed form."""
+"""Folders as the scripts of PonderV2 and Pointcept write them, of a room rendered in closed form."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from ponderv2.datasets.scannet.scannet20 import NYU40_IDS
 from ponderv2.io.images import decode_color, encode_jpeg
 from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud
-from tests.scenes.photographed_room import room_cloud, room_frames
+from tests.scenes.closed_form_room import room_cloud, room_frames
 
 MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])
 N_POINTS = 1500
@@ -25,7 +25,7 @@ def cloud(seed: int = 0) -> PreparedCloud:
 
 
 def views(n_views: int = 4) -> list[DecodedFrame]:
-    """The photographs of a room."""
+    """The images of a room."""
     return room_frames(n_views, 0)
 
 
@@ -40,7 +40,7 @@ def save(path: Path, values: dict[str, Any]) -> None:
     torch.save(values, path)
 
 
-def scannet_pth(root: Path, photographs: bool = True) -> None:
+def scannet_pth(root: Path, images: bool = True) -> None:
     """SPLIT/SCENE.pth with 20 and 200 classes, but for test; rgbd/ with colour of twice the size of depth."""
     for number, split in enumerate(("train", "val", "test")):
         one = cloud(number)
@@ -58,7 +58,7 @@ def scannet_pth(root: Path, photographs: bool = True) -> None:
                 "instance_gt": one.labels["instance"].astype(np.int64),
             }
         save(root / split / f"{scene}.pth", values)
-        if photographs:
+        if images:
             scannet_rgbd(root, scene)
 
 
@@ -83,7 +83,7 @@ def scannet_rgbd(root: Path, scene: str, step: int = 10, n_frames: int = 4) -> N
 
 
 def view(frame: DecodedFrame, depth_unit: float, mirrored: bool = False) -> dict[str, Any]:
-    """One pickled photograph; `extrinsic` is the pose camera-to-world."""
+    """One pickled image; `extrinsic` is the pose camera-to-world."""
     depth = np.rint(frame.depth * (0.001 / depth_unit)).astype(np.uint16)
     depth[0, :5] = 65535
     mask = np.ones(depth.shape, bool)
@@ -99,7 +99,7 @@ def view(frame: DecodedFrame, depth_unit: float, mirrored: bool = False) -> dict
     }
 
 
-def s3dis_pth(root: Path, areas: tuple[str, ...] = ("Area_1", "Area_5"), photographs: bool = True) -> None:
+def s3dis_pth(root: Path, areas: tuple[str, ...] = ("Area_1", "Area_5"), images: bool = True) -> None:
     """AREA/ROOM.pth: doubles, labels as columns, no normals; ROOM_rgbd beside it, and one room without."""
     for number, area in enumerate(areas):
         one = cloud(number)
@@ -111,7 +111,7 @@ def s3dis_pth(root: Path, areas: tuple[str, ...] = ("Area_1", "Area_5"), photogr
             "room_center": np.zeros(3),
         }
         save(root / area / "office_1.pth", values)
-        if photographs:
+        if images:
             save(root / area / "hallway_1.pth", values)
             for index, frame in enumerate(views()):
                 save(root / area / "office_1_rgbd" / f"aa{index}_0_{index}.pth", view(frame, 1 / 4000))

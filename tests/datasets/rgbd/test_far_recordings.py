@@ -25,7 +25,7 @@ LITTLE = "ply\nformat binary_little_endian 1.0\n"
 
 
 def moved(shift: np.ndarray, count: int = 8) -> list[box_room.Shot]:
-    """The photographs of the room somewhere else."""
+    """The images of the room somewhere else."""
     matrix = np.eye(4)
     matrix[:3, 3] = shift
     return [replace(shot, pose=matrix @ shot.pose) for shot in box_room.shots(count)]
@@ -159,7 +159,7 @@ def test_points_of_a_mesh_far_from_all_others_are_left_out(tmp_path: Path):
 
 def test_points_of_every_reader_lose_an_origin_when_they_are_written(tmp_path: Path):
     from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh, SceneStream
-    from tests.scenes.photographed_room import room_cloud, room_frames
+    from tests.scenes.closed_form_room import room_cloud, room_frames
 
     near, frames = room_cloud(500), room_frames(4, 0)
     shifted = []

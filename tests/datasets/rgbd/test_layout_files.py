@@ -29,7 +29,7 @@ def read(root: Path, layout: str, config: RgbdConfig = RgbdConfig()) -> Recordin
 
 
 def which(recording: Recording, taken: list[Shot]) -> list[int]:
-    """For every frame the photograph that pose, depth and colour are from: one and the same."""
+    """For every frame the image that pose, depth and colour are from: one and the same."""
     found = []
     for frame in recording.frames:
         by_pose = [np.abs(frame.camera_to_world - shot.pose).max() for shot in taken]

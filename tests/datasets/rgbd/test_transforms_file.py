@@ -221,7 +221,7 @@ def test_files_are_found_however_they_are_named(tmp_path: Path, kind: str):
     root = write(tmp_path / "room", edit)
     assert_is_the_room(root)
     if kind in ("backslashes", "other case", "other ending", "path of another machine"):
-        assert len(LAYOUTS["nerfstudio"].read(root).notes) > 2  # it is said
+        assert len(LAYOUTS["nerfstudio"].read(root).notes) > 2  # it is reported
 
 
 def test_accents_are_found_in_either_form(tmp_path: Path):

@@ -18,7 +18,7 @@ from ponderv2.data.fragments import (
 from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.scene import PointCloud, Scene
 from ponderv2.tasks.segmentation.predictions import vote
-from tests.scenes.photographed_room import room_cloud
+from tests.scenes.closed_form_room import room_cloud
 
 CONFIG = LabelledDataConfig(voxel=VoxelConfig(size=0.5))
 

@@ -1,4 +1,4 @@
-"""A box-shaped room with photographs computed in closed form: exact depth, colours given by position."""
+"""A box-shaped room with images computed in closed form: exact depth, colours given by position."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def look(position: np.ndarray, angle: float) -> np.ndarray:
     return pose
 
 
-def photograph(name: str, position: np.ndarray, angle: float) -> DecodedFrame:
+def exact_image(name: str, position: np.ndarray, angle: float) -> DecodedFrame:
     """Depth to the nearest wall by the slab rule."""
     intrinsics = np.array([[25.0, 0, (WIDTH - 1) / 2], [0, 25.0, (HEIGHT - 1) / 2], [0, 0, 1.0]])
     pose = look(position, angle)
@@ -70,12 +70,12 @@ def photograph(name: str, position: np.ndarray, angle: float) -> DecodedFrame:
 
 
 def room_frames(n_frames: int = 6, n_held_out: int = 2) -> list[DecodedFrame]:
-    """Photographs from places around the middle; the last ones are held out."""
+    """Images from places around the middle; the last ones are held out."""
     frames = []
     for i in range(n_frames):
         angle = 2 * np.pi * i / n_frames
         position = np.array([2.0 - 0.5 * np.cos(angle), 1.5 - 0.5 * np.sin(angle), 1.4])
-        frame = photograph(f"{i:04d}", position, angle)
+        frame = exact_image(f"{i:04d}", position, angle)
         frames.append(replace(frame, held_out=i >= n_frames - n_held_out))
     return frames
 
