@@ -121,13 +121,13 @@ def our_extraction(path: Path, folder: Path) -> None:
 
 def our_frames(path: Path) -> None:
     """What `ponder prepare` does with every frame: colour resized to depth, encoded again."""
-    from ponderv2.datasets.registered_frames import Limits, load_frame
+    from ponderv2.datasets.registered_frames import Limits, register
     from ponderv2.datasets.rgbd.layouts import sens as sens_file
     from ponderv2.io.images import encode_jpeg
 
     recording = sens_file.read(path)
     for raw in recording.frames:
-        frame = load_frame(raw, recording, Limits(0.1, 10.0, None))
+        frame = register(raw, recording, Limits(0.1, 10.0, None)).frame
         encode_jpeg(frame.color)
         encode_png16(frame.depth)
 

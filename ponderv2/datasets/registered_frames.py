@@ -1,4 +1,4 @@
-"""One frame of a recording, decoded: colour registered to depth, undistorted, limited in size and depth."""
+"""A frame of a recording as arrays: colour registered to depth, undistorted, limited in size and depth."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ponderv2.errors import SceneError
 from ponderv2.geometry.intrinsics import Intrinsics, rays_of, same_camera, scaled_intrinsics, seen_at
 from ponderv2.geometry.registration import sample_bilinear, sample_nearest, warp_color
 from ponderv2.io.images import ColorImage, decode_image, encoded_image_size, transposed
+from ponderv2.scenes.prepared import DecodedFrame
 
 SAME_ASPECT = 0.03
 """Relative difference of width / height below which images are of one camera (ScanNet: 0.4 %)."""
@@ -32,24 +33,23 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class LoadedFrame:
-    """Colour and depth of one pinhole camera."""
+class Registered:
+    """Colour and depth of one pinhole camera, and what registering them took."""
 
-    intrinsics: Float[ndarray, "3 3"]
-    color: UInt8[ndarray, "row column 3"] | None
-    """None: the view has depth alone."""
-    depth: UInt16[ndarray, "row column"]
-    """Raw units; 0 = none, also where alpha or a mask hides the pixel."""
-    jpeg: bytes | None
-    """The recording's own file, when the colour is exactly that."""
+    frame: DecodedFrame
+    """In the pose of the recording. `color_file` is the recording's own, when the colour is exactly that."""
     guessed: float
     """Share of pixels whose colour the colour camera did not see."""
     n_dropped: int
     """Depth measurements outside of the limits."""
-    visible: Bool[ndarray, "row column"] | None = None
-    """False where alpha or a mask hides the pixel; None = nowhere."""
     notes: tuple[str, ...] = ()
     """How the pixels of the colour image were understood. One phrase each."""
+
+    @property
+    def depth(self) -> UInt16[ndarray, "row column"]:
+        """Of the frame, which always has one."""
+        assert self.frame.depth is not None
+        return self.frame.depth
 
 
 @dataclass(frozen=True)
@@ -94,15 +94,21 @@ class _Color:
         return _Color(self.source, None, turned, crosswise)
 
 
-def load_frame(raw: RawFrame, recording: Recording, limits: Limits) -> LoadedFrame:
-    """Decode and register. Raises SceneError naming the file that cannot be used."""
+def register(raw: RawFrame, recording: Recording, limits: Limits) -> Registered:
+    """Decode a frame and bring its colour into the depth camera.
+
+    Raises SceneError naming the file that cannot be used.
+    """
     depth, n_dropped, intrinsics = load_depth(raw, recording, limits)
     height, width = depth.shape
     size = (width, height)
     if raw.color is None:
         visible = None if raw.mask is None else _resized_mask(raw.mask.visible(), *size)
         kept = depth if visible is None else np.where(visible, depth, 0).astype(np.uint16)
-        return LoadedFrame(intrinsics, None, kept, None, 0.0, n_dropped, visible)
+        frame = DecodedFrame(
+            raw.id, intrinsics, raw.camera_to_world, None, kept, recording.depth_scale, visible=visible
+        )
+        return Registered(frame, 0.0, n_dropped)
     color = _Color.of(raw.color).standing(raw.color_intrinsics, size)
     _refuse_other_aspect(raw.color.name, color.size, raw.color_intrinsics, "colour")
     metres = depth.astype(np.float64) * recording.depth_scale
@@ -120,7 +126,17 @@ def load_frame(raw: RawFrame, recording: Recording, limits: Limits) -> LoadedFra
         notes = (*notes, "orientation in EXIF data left aside: cameras belong to the stored pixels")
     if visible is not None:
         depth = np.where(visible, depth, 0).astype(np.uint16)
-    return LoadedFrame(intrinsics, pixels, depth, jpeg, guessed, n_dropped, visible, notes)
+    frame = DecodedFrame(
+        raw.id,
+        intrinsics,
+        raw.camera_to_world,
+        pixels,
+        depth,
+        recording.depth_scale,
+        color_file=jpeg,
+        visible=visible,
+    )
+    return Registered(frame, guessed, n_dropped, notes)
 
 
 _Warp = Callable[[UInt8[ndarray, "row column 3"]], tuple[UInt8[ndarray, "height width 3"], float]]

@@ -21,7 +21,7 @@ from numpy import ndarray
 from ponderv2.errors import ResourceError, SceneError
 from ponderv2.geometry.meshes import Mesh
 from ponderv2.reconstruction.config import TsdfConfig
-from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh
+from ponderv2.scenes.prepared import FusionSettings, PreparedCloud, PreparedMesh
 from ponderv2.scenes.scene import Frame
 
 OPEN3D_ROUNDS_DOWN = np.array([[0.0, 0.0, 0.5], [0.0, 0.0, 0.5], [0.0, 0.0, 0.0]])
@@ -50,16 +50,6 @@ def load_open3d() -> Any:
         raise ResourceError(
             "fusing depth frames needs Open3D, which is not installed", fix='pip install "ponder[open3d]"'
         ) from error
-
-
-@dataclass(frozen=True)
-class FusionSettings:
-    """How fine and how far."""
-
-    voxel_size: float = 0.02
-    truncation: float = 0.08
-    depth_max: float = 6.0
-    min_weight: float = 3.0
 
 
 @dataclass(frozen=True)
@@ -152,7 +142,7 @@ class TsdfFusion:
         """
         found = self._extract()
         if found is None:
-            return PreparedCloud(_NONE, None, _NONE)
+            return PreparedCloud.empty()
         coord = found.vertex.positions.numpy()
         normal = found.vertex.normals.numpy()
         length = np.linalg.norm(normal, axis=1)

@@ -68,6 +68,12 @@ class PreparedCloud:
     fields: Mapping[str, ndarray] = field(default_factory=dict)
     """Further arrays with a row per point, by file name: intensity, time, ring."""
 
+    @staticmethod
+    def empty() -> PreparedCloud:
+        """No points."""
+        none = np.zeros((0, 3), np.float32)
+        return PreparedCloud(none, None, none)
+
 
 @dataclass(frozen=True)
 class PreparedMesh:
@@ -79,10 +85,37 @@ class PreparedMesh:
 
 
 @dataclass(frozen=True)
+class FusionSettings:
+    """How depth frames are fused into a surface. Metres."""
+
+    voxel_size: float = 0.02
+    truncation: float = 0.08
+    """On both sides of the surface."""
+    depth_max: float = 6.0
+    """Farther depth is not fused."""
+    min_weight: float = 3.0
+    """Cells seen in fewer frames give no surface."""
+
+
+@dataclass(frozen=True)
+class NeededSurface:
+    """What is to be known to make the points of a scene from its frames."""
+
+    settings: FusionSettings
+    has_color: tuple[bool, ...]
+    """Of each frame that may come."""
+    where: str
+    """Named in messages: the recording."""
+    doubt: str = ""
+    """What may be wrong with the depths of the recording, as a clause; empty where nothing is."""
+
+
+@dataclass(frozen=True)
 class PreparedScene:
     """What is known once the last frame has been seen."""
 
     cloud: PreparedCloud
+    """Empty where a surface is needed and not made yet."""
     mesh: PreparedMesh | None = None
     notes: tuple[str, ...] = ()
     """What was found, chosen, dropped; ends in the report."""
@@ -105,6 +138,8 @@ class SceneStream:
     frames: Iterable[DecodedFrame]
     finish: Callable[[], PreparedScene]
     """Called after the last frame was taken."""
+    needs_surface: NeededSurface | None = None
+    """None: the scene brings its points."""
 
     @staticmethod
     def of(

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ponderv2.scenes.scene import Scene
 
 
+INFO_FILE = "dataset.yaml"
+"""Of a folder of prepared scenes."""
 FrameChoice = Literal["all", "published", "none"]
 """published: as PonderV2 chose from exported recordings, frames 40 to -60 in steps of 10."""
 

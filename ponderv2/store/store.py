@@ -26,10 +26,9 @@ from ponderv2.io.yaml import DUMPER, plain_values
 from ponderv2.scenes.array_folders import PREPARED
 from ponderv2.scenes.folders import SceneFolders, SceneLayout
 from ponderv2.scenes.prepared import SceneStream
-from ponderv2.scenes.reader import DatasetInfo, LabelSet
+from ponderv2.scenes.reader import INFO_FILE, DatasetInfo, LabelSet
 from ponderv2.store.writer import restore_interrupted, write_scene
 
-INFO_FILE = "dataset.yaml"
 LARGEST_INFO = 4 * 2**20
 """Bytes of it."""
 

@@ -23,13 +23,14 @@ from ponderv2.datasets.recognise import recognise
 from ponderv2.errors import SceneError
 from ponderv2.io.files import exclusively, write_bytes
 from ponderv2.scenes.folders import SceneFolders
-from ponderv2.scenes.reader import DatasetInfo
+from ponderv2.scenes.reader import INFO_FILE, DatasetInfo
 from ponderv2.scenes.scene import Scene
-from ponderv2.store.store import INFO_FILE, SceneStore
+from ponderv2.store.store import SceneStore
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import PrepareConfig
 from ponderv2.workflows.prepare_space import estimate_space, refuse_if_too_large
 from ponderv2.workflows.prepare_summary import ReasonCount, summarise
+from ponderv2.workflows.prepare_surface import with_surface
 from ponderv2.workflows.prepare_workers import check_scheduler, in_threads, run_all
 
 REPORT_FILE = "prepare_report.json"
@@ -167,7 +168,7 @@ def prepare_one(job: RawScene, root: Path, check: CheckConfig) -> SceneOutcome:
     store = SceneStore(root, DatasetInfo(root.name, splits=(job.split,)))
     try:
         fingerprint = job.fingerprint()  # first: what changes while it is read is noticed the next time
-        store.write(job.split, job.name, job.read(), fingerprint)
+        store.write(job.split, job.name, with_surface(job.read()), fingerprint)
         checked = _check_one(store, job.split, job.name, check)
     except SceneError as error:
         return SceneOutcome(job.split, job.name, "failed", (error.message,), fix=error.fix)

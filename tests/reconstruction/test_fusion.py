@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from ponderv2.errors import ResourceError
-from ponderv2.reconstruction.fusion import FusionSettings, TsdfFusion, load_open3d
+from ponderv2.reconstruction.fusion import TsdfFusion, load_open3d
+from ponderv2.scenes.prepared import FusionSettings
 from tests.scenes import box_room
 
 

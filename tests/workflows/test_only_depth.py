@@ -13,9 +13,9 @@ import torch
 from ponderv2.data.datasets import PretrainDataset
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import SceneError
-from ponderv2.reconstruction.fusion import FusionSettings, TsdfFusion
+from ponderv2.reconstruction.fusion import TsdfFusion
 from ponderv2.scenes.batch import Batch
-from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, SceneStream
+from ponderv2.scenes.prepared import DecodedFrame, FusionSettings, PreparedCloud, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows import evaluate, pretrain, reconstruct, render

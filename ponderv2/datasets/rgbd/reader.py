@@ -18,8 +18,7 @@ from ponderv2.errors import SceneError
 from ponderv2.io.files import files_below
 from ponderv2.io.suggestions import similar_path
 from ponderv2.scenes.prepared import SceneStream
-from ponderv2.scenes.reader import DatasetInfo
-from ponderv2.store.store import INFO_FILE
+from ponderv2.scenes.reader import INFO_FILE, DatasetInfo
 
 DEEPEST = 2
 """Levels below the given folder at which recordings are looked for."""
@@ -64,10 +63,10 @@ class RgbdScene:
         return sorted(self.path.parent.rglob("*")) if _is_json(self.path) else [self.path]
 
     def read(self) -> SceneStream:
-        """Read the recording and register, fuse and turn it."""
-        from ponderv2.datasets.rgbd.scene import prepare_recording
+        """Read the recording, register it and turn it upright."""
+        from ponderv2.datasets.rgbd.scene import read_recording
 
-        return prepare_recording(LAYOUTS[self.layout].read(self.path, self.config), self.path, self.config)
+        return read_recording(LAYOUTS[self.layout].read(self.path, self.config), self.path, self.config)
 
 
 def find(config: RgbdConfig) -> DatasetReader:

@@ -1,4 +1,4 @@
-"""A recording becomes a scene: frames are chosen, cleaned, registered and fused as they pass by."""
+"""A recording becomes a scene: frames are chosen, cleaned, turned upright and registered as they pass by."""
 
 from __future__ import annotations
 
@@ -13,18 +13,24 @@ from numpy import ndarray
 
 from ponderv2.datasets.camera_text import read_intrinsics, read_matrix
 from ponderv2.datasets.recordings import RawFrame, Recording
-from ponderv2.datasets.registered_frames import Limits, LoadedFrame, load_depth, load_frame, same_aspect
+from ponderv2.datasets.registered_frames import Limits, Registered, load_depth, register, same_aspect
 from ponderv2.datasets.rgbd.camera_conventions import with_rows_downwards, with_size_of_images
 from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.datasets.rgbd.depth_units import with_depth_numbers
 from ponderv2.datasets.rgbd.masks import with_masks
-from ponderv2.datasets.rgbd.surface import no_points, own_surface
+from ponderv2.datasets.rgbd.surface import own_surface
 from ponderv2.errors import SceneError
 from ponderv2.geometry.gravity import AXES, estimate_up, normals_of_depth, turn_up
 from ponderv2.geometry.poses import clean_poses
-from ponderv2.reconstruction.fusion import FusionSettings, TsdfFusion, colors_of
 from ponderv2.scenes.origin import far_outliers, near_pose, origin_note, origin_of
-from ponderv2.scenes.prepared import DecodedFrame, PreparedScene, SceneStream
+from ponderv2.scenes.prepared import (
+    DecodedFrame,
+    FusionSettings,
+    NeededSurface,
+    PreparedCloud,
+    PreparedScene,
+    SceneStream,
+)
 
 N_SURVEYED = 16
 """Frames that are looked at to find out which way is up."""
@@ -57,11 +63,13 @@ class _Findings:
     guessed: list[float] = field(default_factory=list)
     n_frames: int = 0
     n_held_out: int = 0
-    fusion: TsdfFusion | None = None
 
 
-def prepare_recording(recording: Recording, path: Path, config: RgbdConfig) -> SceneStream:
-    """Frames as a generator, the surface when they are through. Raises SceneError when no frame is usable."""
+def read_recording(recording: Recording, path: Path, config: RgbdConfig) -> SceneStream:
+    """Frames as a generator, and the recording's own points, or what is to be known to make some.
+
+    Raises SceneError when no frame is usable.
+    """
     if not recording.frames:
         reasons = "; ".join((*recording.notes, *recording.repairs))
         raise SceneError(
@@ -83,24 +91,23 @@ def prepare_recording(recording: Recording, path: Path, config: RgbdConfig) -> S
     recording, origin = _near_zero(recording, found)
     turn = _turn(recording, limits, config.up, found)
     own_cloud = recording.cloud if config.cloud == "auto" else None
-    if own_cloud is None:
-        wanted = config.fusion
-        settings = FusionSettings(wanted.voxel_size, wanted.truncation, wanted.depth_max, wanted.min_weight)
-        colors = colors_of(frame.color is not None for frame in recording.frames)
-        found.fusion = TsdfFusion(settings, colors=colors)
     frames = _frames(recording, limits, turn, config.holdout, found)
     to_scene = turn.copy()
     to_scene[:3, 3] -= turn[:3, :3] @ origin
     x, y, z = (-to_scene[:3, 3] + 0.0).tolist()  # no negative zeros
 
-    def surface() -> PreparedScene:
-        made = _surface(path, own_cloud, to_scene, found)
-        if found.fusion is not None and not len(made.cloud.coord):
-            error = no_points(path, recording, limits, origin)
-            raise SceneError(error.message + _doubt(found), fix=error.fix)
+    def finish() -> PreparedScene:
+        made = _scene(path, own_cloud, to_scene, found)
         return replace(made, origin=(x, y, z), recording_to_scene=to_scene)
 
-    return SceneStream(frames, surface)
+    return SceneStream(frames, finish, None if own_cloud else _needed(recording, path, config, found))
+
+
+def _needed(recording: Recording, path: Path, config: RgbdConfig, found: _Findings) -> NeededSurface:
+    wanted = config.fusion
+    settings = FusionSettings(wanted.voxel_size, wanted.truncation, wanted.depth_max, wanted.min_weight)
+    has_color = tuple(frame.color is not None for frame in recording.frames)
+    return NeededSurface(settings, has_color, str(path), found.unit_doubt)
 
 
 def _near_zero(recording: Recording, found: _Findings) -> tuple[Recording, Float64[ndarray, "3"]]:
@@ -251,46 +258,34 @@ def _frames(
 ) -> Iterator[DecodedFrame]:
     for raw in recording.frames:
         try:
-            loaded = load_frame(raw, recording, limits)
+            registered = register(raw, recording, limits)
         except SceneError as error:
             found.unreadable.append(SceneError(f"{raw.id}: {error.message}", error.fix))
             continue
-        if not loaded.depth.any():
-            hidden = loaded.visible is not None and not loaded.visible.any()
+        frame = registered.frame
+        if not registered.depth.any():
+            hidden = frame.visible is not None and not frame.visible.any()
             (found.hidden if hidden else found.empty).append(raw.id)
             continue
         held_out = holdout > 0 and found.n_frames % holdout == holdout - 1
-        frame = DecodedFrame(
-            id=raw.id,
-            intrinsics=loaded.intrinsics,
-            camera_to_world=turn @ raw.camera_to_world,
-            color=loaded.color,
-            depth=loaded.depth,
-            depth_scale=recording.depth_scale,
-            held_out=held_out,
-            color_file=loaded.jpeg,
-            visible=loaded.visible,
-        )
-        _note_frame(found, loaded, held_out)
-        if found.fusion is not None and not held_out:
-            metres = (loaded.depth * frame.depth_scale).astype(np.float32)
-            found.fusion.add(metres, frame.color, frame.intrinsics, np.linalg.inv(frame.camera_to_world))
-        yield frame
+        _note_frame(found, registered, held_out)
+        yield replace(frame, camera_to_world=turn @ raw.camera_to_world, held_out=held_out)
 
 
-def _note_frame(found: _Findings, loaded: LoadedFrame, held_out: bool) -> None:
+def _note_frame(found: _Findings, registered: Registered, held_out: bool) -> None:
+    frame = registered.frame
     found.n_frames += 1
     found.n_held_out += held_out
-    found.n_dropped += loaded.n_dropped
-    found.n_pixels += int(np.count_nonzero(loaded.depth)) + loaded.n_dropped
-    found.n_without_color += loaded.color is None
-    found.guessed.append(loaded.guessed)
-    found.pixel_notes.update(loaded.notes)
-    if loaded.visible is not None:
-        found.hidden_share.append(1.0 - float(loaded.visible.mean()))
+    found.n_dropped += registered.n_dropped
+    found.n_pixels += int(np.count_nonzero(registered.depth)) + registered.n_dropped
+    found.n_without_color += frame.color is None
+    found.guessed.append(registered.guessed)
+    found.pixel_notes.update(registered.notes)
+    if frame.visible is not None:
+        found.hidden_share.append(1.0 - float(frame.visible.mean()))
 
 
-def _surface(
+def _scene(
     path: Path, own_cloud: Path | None, to_scene: Float[ndarray, "4 4"], found: _Findings
 ) -> PreparedScene:
     if found.n_frames == 0:
@@ -303,10 +298,7 @@ def _surface(
             notes.append("the recording's own points may have been made from held-out frames too")
         notes.append(f"points from {own_cloud.name}")
         return PreparedScene(cloud, mesh, tuple(notes), tuple(repairs))
-    assert found.fusion is not None
-    cloud = found.fusion.cloud()
-    notes.append(f"{len(cloud.coord)} points fused from {found.fusion.n_frames} frames")
-    return PreparedScene(cloud, None, tuple(notes), tuple(repairs))
+    return PreparedScene(PreparedCloud.empty(), None, tuple(notes), tuple(repairs))
 
 
 def _summary(found: _Findings) -> tuple[list[str], list[str]]:

@@ -8,12 +8,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 from numpy import ndarray
 
-from ponderv2.checks.check import cause_without_points
-from ponderv2.datasets.recordings import Recording
-from ponderv2.datasets.registered_frames import Limits, load_depth
 from ponderv2.errors import SceneError
-from ponderv2.geometry.pose_candidates import spread_frames
-from ponderv2.geometry.reprojection import SampledFrame, sample_depth
 from ponderv2.io.colors import NO_COLOR_NOTE
 from ponderv2.io.ply import read_ply
 from ponderv2.io.point_columns import PointColumns, named_columns
@@ -80,39 +75,3 @@ def _normals(
         points = coord[placed]
         normal[placed] = estimate_normals(points, towards=points.mean(axis=0)[None])
     return normal
-
-
-MOST_FRAMES = 16
-
-
-def no_points(path: Path, recording: Recording, limits: Limits, origin: Float64[ndarray, "3"]) -> SceneError:
-    """The error to raise; names the reading under which the frames agree, if there is one.
-
-    `origin`: metres, subtracted already from the poses of the recording.
-    """
-    cause = cause_without_points(_samples(recording, limits, origin))
-    if not cause:
-        return SceneError(
-            f"{path}: the scene has no points, as no two frames see a surface at one place",
-            fix="check the depth images, their scale and depth limits, and the poses",
-        )
-    return SceneError(
-        f"{path}: the scene has no points, as frames do not agree: {cause}",
-        fix="correct the poses, or give --depth-scale or --intrinsics",
-    )
-
-
-def _samples(recording: Recording, limits: Limits, origin: Float64[ndarray, "3"]) -> list[SampledFrame]:
-    moved = np.eye(4)
-    moved[:3, 3] = -origin
-    found = []
-    for index in spread_frames(len(recording.frames), MOST_FRAMES):
-        raw = recording.frames[index]
-        try:
-            depth, _, intrinsics = load_depth(raw, recording, limits)
-        except SceneError:
-            continue
-        metres = depth.astype(np.float64) * recording.depth_scale
-        pose = np.asarray(raw.camera_to_world, np.float64)
-        found.append(sample_depth(metres, intrinsics, pose, 1000, recording_to_scene=moved))
-    return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from numpy import ndarray
 
 from ponderv2.datasets.camera_text import read_matrix, read_pose
 from ponderv2.datasets.recordings import ImageFile, RawFrame, Recording
-from ponderv2.datasets.registered_frames import Limits, LoadedFrame, load_frame
+from ponderv2.datasets.registered_frames import Limits, Registered, register
 from ponderv2.datasets.s3dis.config import S3disConfig
 from ponderv2.errors import SceneError
 from ponderv2.geometry.intrinsics import Intrinsics, pinhole, rays_of
@@ -174,24 +174,20 @@ def room_frames(
     limits = Limits(0.0, FARTHEST, config.max_image_size)
     for view in views:
         try:
-            pose, loaded = _load(view, limits)
+            registered = _registered(view, limits)
         except SceneError as error:
             found.unusable.append(f"{view.id}: {error.message}")
             continue
-        depth, semantic = only_room(loaded, pose, room, config.near)
+        depth, semantic = only_room(registered, room, config.near)
         if np.count_nonzero(depth) < config.min_valid * depth.size:
             found.poor.append(view.id)
             continue
         found.n_frames += 1
-        yield DecodedFrame(
-            id=view.id,
-            intrinsics=loaded.intrinsics,
-            camera_to_world=room.to_scene @ pose,
-            color=loaded.color,
+        yield replace(
+            registered.frame,
+            camera_to_world=room.to_scene @ registered.frame.camera_to_world,
             depth=depth,
-            depth_scale=DEPTH_SCALE,
             semantic=semantic,
-            color_file=loaded.jpeg,
         )
 
 
@@ -205,27 +201,30 @@ def view_pose(view: RawView) -> Float64[ndarray, "4 4"]:
     return view.to_area() @ clean.camera_to_world[0]
 
 
-def _load(view: RawView, limits: Limits) -> tuple[Float64[ndarray, "4 4"], LoadedFrame]:
+def _registered(view: RawView, limits: Limits) -> Registered:
+    """In the frame of the area."""
     pose = view_pose(view)
     intrinsics = read_view_intrinsics(view.intrinsics)
     raw = RawFrame(view.id, ImageFile(view.color), ImageFile(view.depth), pose, intrinsics, intrinsics)
-    return pose, load_frame(raw, Recording("2d3ds", (raw,), DEPTH_SCALE), limits)
+    return register(raw, Recording("2d3ds", (raw,), DEPTH_SCALE), limits)
 
 
 def only_room(
-    loaded: LoadedFrame, pose: Float64[ndarray, "4 4"], room: KnownRoom, near: float
+    registered: Registered, room: KnownRoom, near: float
 ) -> tuple[UInt16[ndarray, "row column"], Int[ndarray, "row column"]]:
     """Depth where a point of the room lies within `near` metres, else 0, and the nearest point's class."""
-    height, width = loaded.depth.shape
-    row, column = np.nonzero(loaded.depth)
-    ray = rays_of(loaded.intrinsics, width, height)[row, column]
-    metres = loaded.depth[row, column] * DEPTH_SCALE
+    frame, measured = registered.frame, registered.depth
+    pose = frame.camera_to_world
+    height, width = measured.shape
+    row, column = np.nonzero(measured)
+    ray = rays_of(frame.intrinsics, width, height)[row, column]
+    metres = measured[row, column] * DEPTH_SCALE
     points = np.concatenate([ray, np.ones((len(ray), 1))], axis=1) * metres[:, None]
     distance, nearest = room.tree.query(points @ pose[:3, :3].T + pose[:3, 3], distance_upper_bound=near)
     close = np.isfinite(distance)
-    depth = np.zeros_like(loaded.depth)
-    semantic = np.full(loaded.depth.shape, -1, np.int16)
+    depth = np.zeros_like(measured)
+    semantic = np.full(measured.shape, -1, np.int16)
     row, column = row[close], column[close]
-    depth[row, column] = loaded.depth[row, column]
+    depth[row, column] = measured[row, column]
     semantic[row, column] = room.segment[np.asarray(nearest)[close]]
     return depth, semantic

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt16
 from numpy import ndarray
 
 from ponderv2.datasets.recordings import RawFrame, Recording
-from ponderv2.datasets.registered_frames import Limits, load_frame, seen_pixels
+from ponderv2.datasets.registered_frames import Limits, register, seen_pixels
 from ponderv2.datasets.rgbd.layouts import scannet as exported
 from ponderv2.datasets.rgbd.layouts import sens as sens_file
 from ponderv2.datasets.scannet.config import ScannetConfig
@@ -177,31 +177,26 @@ def prepared_frames(
     limits = Limits(config.depth_min, config.depth_max, config.max_image_size)
     for raw in chosen_frames(recording, config, found):
         try:
-            loaded = load_frame(raw, recording, limits)
+            registered = register(raw, recording, limits)
         except SceneError as error:
             found.unreadable.append(error.message)
             continue
-        n_kept = int(np.count_nonzero(loaded.depth))
-        found.n_dropped += loaded.n_dropped
-        found.n_pixels += n_kept + loaded.n_dropped
+        n_kept = int(np.count_nonzero(registered.depth))
+        found.n_dropped += registered.n_dropped
+        found.n_pixels += n_kept + registered.n_dropped
         if n_kept == 0:
             found.empty.append(raw.id)
             continue
         semantic = None
         if labels is not None:
-            semantic = labels.of_frame(raw, loaded.intrinsics, loaded.depth.shape, found)
+            semantic = labels.of_frame(raw, registered.frame.intrinsics, registered.depth.shape, found)
         found.n_frames += 1
         found.n_labelled += semantic is not None
-        yield DecodedFrame(
-            id=raw.id,
-            intrinsics=loaded.intrinsics,
+        yield replace(
+            registered.frame,
             camera_to_world=transform @ raw.camera_to_world,
-            color=loaded.color,
-            depth=loaded.depth,
-            depth_scale=recording.depth_scale,
             semantic=semantic,
             held_out=config.holdout > 0 and found.n_frames % config.holdout == 0,
-            color_file=loaded.jpeg,
         )
 
 

@@ -27,14 +27,14 @@ def sens(path: Path) -> None:
 
 def _frames(capture: Any) -> None:
     """Poses and the first frames, as `ponder prepare` reads them."""
-    from ponderv2.datasets.registered_frames import Limits, load_frame
+    from ponderv2.datasets.registered_frames import Limits, register
     from ponderv2.errors import SceneError
     from ponderv2.geometry.poses import clean_poses
 
     clean_poses(np.stack([frame.camera_to_world for frame in capture.frames]))
     for frame in capture.frames[:2]:
         try:
-            load_frame(frame, capture, Limits(0.1, 10.0, 640))
+            register(frame, capture, Limits(0.1, 10.0, 640))
         except SceneError:
             continue
 

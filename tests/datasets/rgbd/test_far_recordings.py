@@ -11,13 +11,14 @@ import pytest
 
 from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.datasets.rgbd.layouts import LAYOUTS
-from ponderv2.datasets.rgbd.scene import prepare_recording
+from ponderv2.datasets.rgbd.scene import read_recording
 from ponderv2.datasets.rgbd.surface import own_surface
 from ponderv2.datasets.scannet.scene import read_surface
 from ponderv2.io.ply import encode_ply, read_ply
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.scene import Scene
 from ponderv2.store.store import SceneStore
+from ponderv2.workflows.prepare_surface import with_surface
 from tests.scenes import box_room
 
 UTM = np.array([555813.15, 5385888.54, 185.86])
@@ -38,7 +39,7 @@ def prepared(root: Path, layout: str, out: Path) -> tuple[Scene, dict]:
         camera.write_text(" ".join(map(str, (box_room.K[0, 0], box_room.K[1, 1], *box_room.K[:2, 2]))))
         config = config.model_copy(update={"intrinsics": camera})
     store = SceneStore.create(out, DatasetInfo("rooms", splits=("train",)))
-    store.write("train", "room", prepare_recording(LAYOUTS[layout].read(root), root, config))
+    store.write("train", "room", with_surface(read_recording(LAYOUTS[layout].read(root), root, config)))
     return store.read("room", "train"), store.record("room", "train")
 
 
@@ -70,7 +71,9 @@ def test_the_turn_of_the_axes_and_the_origin_lead_back_together(tmp_path: Path):
     config = RgbdConfig(path=tmp_path / "in", up="y", holdout=0)
     store = SceneStore.create(tmp_path / "out", DatasetInfo("rooms", splits=("train",)))
     store.write(
-        "train", "room", prepare_recording(LAYOUTS["redwood"].read(tmp_path / "in"), tmp_path, config)
+        "train",
+        "room",
+        with_surface(read_recording(LAYOUTS["redwood"].read(tmp_path / "in"), tmp_path, config)),
     )
     scene = store.read("room", "train")
     turned = scene.cloud.coord.double().numpy() + scene.cloud.origin
@@ -137,7 +140,7 @@ def test_a_far_mesh_moves_with_the_cameras(tmp_path: Path):
     assert recording.cloud is not None
     store = SceneStore.create(tmp_path / "out", DatasetInfo("rooms", splits=("train",)))
     config = RgbdConfig(path=tmp_path / "in" / "room0", up="z", holdout=0)
-    store.write("train", "room", prepare_recording(recording, tmp_path, config))
+    store.write("train", "room", with_surface(read_recording(recording, tmp_path, config)))
     scene = store.read("room", "train")
     origin = np.array(scene.cloud.origin)
     assert np.abs(scene.cloud.coord.double().numpy() + origin - UTM - coord).max() < 1e-6

@@ -18,6 +18,7 @@ from ponderv2.datasets.rgbd.layouts import LAYOUTS, detect_layout
 from ponderv2.datasets.rgbd.pose_conventions import FILE_FROM_OPENCV
 from ponderv2.datasets.rgbd.reader import find
 from ponderv2.errors import SceneError
+from ponderv2.workflows.prepare_surface import with_surface
 from tests.scenes import box_room
 
 SHOTS = box_room.shots(8)
@@ -175,7 +176,7 @@ def test_a_prepared_recording_is_the_room(tmp_path: Path):
     write(tmp_path / "a", FORMS["OpenGL, world-to-camera, w first"])
     config = {"path": tmp_path / "a", "layout": "generic", "up": "z", "depth_scale": 0.001}
     (job,) = find(RgbdConfig.model_validate({**config, "fusion": {"voxel_size": 0.05}})).scenes
-    scene = job.read()
+    scene = with_surface(job.read())
     frames = list(scene.frames)
     assert np.abs(np.stack([one.camera_to_world for one in frames]) - POSES).max() < 1e-7
     assert np.allclose(frames[0].intrinsics, box_room.K)

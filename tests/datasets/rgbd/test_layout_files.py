@@ -16,6 +16,7 @@ from ponderv2.datasets.rgbd.config import PairingConfig, RgbdConfig
 from ponderv2.datasets.rgbd.layouts import LAYOUTS, detect_layout
 from ponderv2.datasets.rgbd.reader import find
 from ponderv2.errors import SceneError
+from ponderv2.workflows.prepare_surface import with_surface
 from tests.scenes import box_room
 from tests.scenes.box_room import K, Shot, shots
 
@@ -403,7 +404,7 @@ def test_a_camera_with_y_upwards_gives_the_room_and_no_mirror_image(tmp_path: Pa
     )
     (tmp_path / "k.txt").write_text("70 -62 38.5 30.5\n")
     config = RgbdConfig(path=tmp_path / "living_room_traj2_frei_png", intrinsics=tmp_path / "k.txt", up="z")
-    scene = find(config).scenes[0].read()
+    scene = with_surface(find(config).scenes[0].read())
     frames = list(scene.frames)
     for frame, shot in zip(frames, taken, strict=True):
         assert np.allclose(frame.intrinsics, K)
