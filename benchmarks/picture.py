@@ -29,8 +29,7 @@ from torch.nn import functional as F
 from ponderv2.geometry.cameras import Camera
 from ponderv2.geometry.rays import RayBundle, rays_through_pixels
 from ponderv2.geometry.volumes import FeatureVolume
-from ponderv2.reconstruction.images import render_view
-from ponderv2.reconstruction.scene_field import ModelField
+from ponderv2.reconstruction.scene_field import ModelField, render_camera
 from ponderv2.renderer.config import BoxLimitsConfig, NeusSamplerConfig, RendererConfig
 from ponderv2.renderer.renderer import Renderer
 from ponderv2.renderer.sampling import Interval, neus_samples
@@ -104,7 +103,7 @@ def timed(work: Callable[[], Picture]) -> tuple[float, Picture]:
 
 def compare(setting: Setting, n_chunks: int) -> dict[str, float]:
     """Medians per chunk and of the ratios, and how far apart the pictures are."""
-    preparation, viewed = timed(lambda: setting.renderer.viewed(setting.volume))
+    preparation, baked = timed(lambda: setting.renderer.bake(setting.volume))
     n_pixels = WIDTH * HEIGHT
     starts = torch.linspace(0.1, 0.9, n_chunks + 1).mul(n_pixels).long().tolist()
     rows, color, distance = [], 0.0, 0.0
@@ -112,7 +111,7 @@ def compare(setting: Setting, n_chunks: int) -> dict[str, float]:
         rays = rays_of(setting.camera, torch.arange(start, start + CHUNK))
         slow, expected = timed(lambda rays=rays: plain(setting, rays))
         old, _ = timed(lambda rays=rays: before(setting, rays))
-        fast, found = timed(lambda rays=rays: setting.renderer.view(viewed, rays, CHUNK))
+        fast, found = timed(lambda rays=rays: setting.renderer.render(baked, rays, CHUNK))
         if turn:  # the first round is slower
             rows.append((slow, old, fast))
         color = max(color, float((expected.color - found.color).detach().abs().max()))
@@ -135,7 +134,7 @@ def whole_picture(setting: Setting) -> dict[str, float]:
     """What `ponder render` does of it: all rays, without the encoder and the files."""
     field = ModelField(setting.renderer, setting.volume, torch.eye(4))
     start, wall = time.process_time(), time.perf_counter()
-    render_view(field, setting.camera, 4096)
+    render_camera(field, setting.camera, 4096)
     return {
         "whole_picture_processor_seconds": time.process_time() - start,
         "whole_picture_wall_seconds": time.perf_counter() - wall,

@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
     def theirs() -> Tensor:
         volume.values.grad = None
         with torch.no_grad():
-            renderer._sample(renderer._prepare(volume), rays, _interval(renderer, setting), noise, None)
+            renderer._sample(renderer.over(volume), rays, _interval(renderer, setting), noise, None)
         return total(textbook.render(renderer, volume, rays, samples.starts, samples.steps))
 
     seconds(ours, arguments.device)  # the first call of each is slower

@@ -5,7 +5,7 @@
 
     encoded = model.encode(cloud)                                # cloud: ponderv2.PointCloud
     encoded.feature                                              # [point, channel]
-    view = encoded.render(camera)                                # camera: ponderv2.Camera
+    images = encoded.render(camera)                              # camera: ponderv2.Camera
     ponderv2.write_mesh(Path("room.ply"), encoded.mesh())
 
 Names are loaded when they are first used: `import ponderv2` is quick and does not load torch.
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from ponderv2.geometry.meshes import Mesh
     from ponderv2.models.voxel_features import BlockSettings, VoxelFeatures
     from ponderv2.reconstruction.meshes import read_mesh, write_mesh
+    from ponderv2.reconstruction.scene_field import RenderedImages
     from ponderv2.scenes.point_cloud_files import read_cloud
     from ponderv2.scenes.scene import Frame, PointCloud, Scene
     from ponderv2.store.store import SceneStore
-    from ponderv2.tasks.loaded_model import EncodedCloud, LoadedModel, View, load
+    from ponderv2.tasks.loaded_model import EncodedCloud, LoadedModel, load
 
 _HOME = {
     "BlockSettings": "models.voxel_features",
@@ -41,7 +42,7 @@ _HOME = {
     "PonderError": "errors",
     "Scene": "scenes.scene",
     "SceneStore": "store.store",
-    "View": "tasks.loaded_model",
+    "RenderedImages": "reconstruction.scene_field",
     "VoxelFeatures": "models.voxel_features",
     "open_folder": "data.scene_folder",
     "load": "tasks.loaded_model",
@@ -59,9 +60,9 @@ __all__ = [
     "Mesh",
     "PointCloud",
     "PonderError",
+    "RenderedImages",
     "Scene",
     "SceneStore",
-    "View",
     "VoxelFeatures",
     "__version__",
     "load",

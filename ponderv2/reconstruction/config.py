@@ -11,11 +11,11 @@ from ponderv2.config import StrictConfig
 
 
 class OwnCamerasConfig(StrictConfig):
-    """The scene's own cameras, which have real pictures to compare with."""
+    """The scene's own cameras, which have recorded images to compare with."""
 
     kind: Literal["own"] = "own"
     only: Literal["all", "held_out"] = "all"
-    """held_out: the frames that neither training nor refinement has seen."""
+    """held_out: the frames that neither training nor refinement uses."""
     stride: PositiveInt = 1
     """Every stride-th of them."""
 
@@ -25,7 +25,7 @@ class InterpolatedPathConfig(StrictConfig):
 
     kind: Literal["interpolated"] = "interpolated"
     n_frames: PositiveInt = 60
-    """Pictures of the whole flight."""
+    """Of the whole flight."""
     n_keys: Annotated[int, Field(ge=2)] = 12
     """Own cameras, spread over the recording, that the flight passes."""
 
@@ -54,7 +54,7 @@ CameraPathConfig = Annotated[
     Field(discriminator="kind"),
 ]
 
-Picture = Literal["color", "depth", "normal", "semantic"]
+ImageKind = Literal["color", "depth", "normal", "semantic"]
 
 
 class RefineConfig(StrictConfig):
@@ -67,7 +67,7 @@ class RefineConfig(StrictConfig):
     n_rays: PositiveInt = 2048
     """Rays per step, drawn from all frames that are not held out."""
     max_frames: PositiveInt = 400
-    """Longer recordings are thinned to N frames, which are held in memory."""
+    """Frames held in memory; longer recordings are thinned to that many."""
     cell: PositiveFloat = 0.03
     """Metres between values of signed distance and colour feature near what was seen."""
     coarse_factor: PositiveInt = 4
@@ -91,10 +91,10 @@ class RefineConfig(StrictConfig):
     """Of the colour features of the cells."""
     distance_learning_rate: PositiveFloat = 4.0e-3
     """Of the signed distances of the cells, metres."""
-    sharpness: tuple[PositiveFloat, PositiveFloat] = (20.0, 300.0)
-    """1/metre: slope of the logistic function of NeuS at the beginning, and from two thirds on."""
+    inv_s: tuple[PositiveFloat, PositiveFloat] = (20.0, 300.0)
+    """1/metre: inverse steepness of NeuS at the beginning, and from two thirds on."""
     exposure: bool = True
-    """Learn one brightness per colour and frame; pictures in between take the mean of their neighbours'."""
+    """Learn one brightness per colour and frame; images in between take the mean of their neighbours'."""
     color_weight: NonNegativeFloat = 5.0
     distance_weight: NonNegativeFloat = 5.0
     free_space_weight: NonNegativeFloat = 5.0
@@ -118,4 +118,4 @@ class TsdfConfig(StrictConfig):
     stride: PositiveInt = 1
     """Every stride-th frame."""
     include_held_out: bool = True
-    """Also fuse the frames that were held out."""
+    """Also fuse the frames that are held out."""

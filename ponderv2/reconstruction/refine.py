@@ -1,4 +1,9 @@
-"""The frames of a scene in memory, and rays through random pixels of them."""
+"""Fits a refined scene to its own frames, from a pre-trained model's volume or from nothing.
+
+Per ray: samples around the measured depth and some before it. The signed distance near the surface is
+compared with the measured one, free space is kept free (Azinovic et al. 2022), colour goes through NeuS
+weights.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +21,18 @@ from torch.nn import functional as F
 from ponderv2.errors import SceneError
 from ponderv2.geometry.rays import RayBundle, rays_through_pixels
 from ponderv2.reconstruction.config import RefineConfig
-from ponderv2.reconstruction.refined_scene import RefinedScene, ShadedRays, empty_scene, mixed
+from ponderv2.reconstruction.refined_scene import RefinedScene, ShadedRays, empty_scene
 from ponderv2.reconstruction.scene_field import SceneField
+from ponderv2.renderer.config import GuidedSamplerConfig
+from ponderv2.renderer.sampling import guided_samples
 from ponderv2.scenes.scene import Frame
 
 Item = TypeVar("Item")
+
+MARGIN = 0.2
+"""Metres of the box beyond everything that was measured and every camera."""
+EMPTY = 0.1
+"""Metres: signed distance of cells that nothing is known about."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,7 @@ class PixelTargets:
 
 @dataclass(frozen=True)
 class Recording:
-    """Decoded pictures of one size and their cameras."""
+    """The images of frames of one size, decoded, and their cameras."""
 
     color: UInt8[Tensor, "frame row column 3"]
     """0 where there is none."""
@@ -52,7 +64,7 @@ class Recording:
 
     @staticmethod
     def read(frames: Sequence[Frame], tracked: Iterable[Frame] | None = None) -> Recording:
-        """All pictures of `frames`. SceneError: none, or of several sizes.
+        """All images of `frames`. SceneError: none, or of several sizes.
 
         `tracked` is an iterable over the same frames that shows how far the reading is.
         """
@@ -126,12 +138,6 @@ def thinned(frames: Sequence[Item], most: int) -> tuple[Item, ...]:
     return tuple(frames[(2 * i + 1) * len(frames) // (2 * most)] for i in range(most))
 
 
-MARGIN = 0.2
-"""Metres of the box beyond everything that was measured and every camera."""
-EMPTY = 0.1
-"""Metres: signed distance of cells that nothing is known about."""
-
-
 @dataclass(frozen=True)
 class RefineLosses:
     """Each term already weighted. A term that is not used is exactly zero, not absent."""
@@ -154,7 +160,7 @@ class RefineLosses:
 
 @dataclass(frozen=True)
 class RefineStep:
-    """Reported after each step."""
+    """What is reported after each step."""
 
     step: int
     progress: float
@@ -189,7 +195,7 @@ def initial_scene(
             parameter.zero_()
         scene.distances[0].fill_(EMPTY)
         if start is not None:
-            _take_over(scene, start)
+            _copy_start(scene, start)
     return scene
 
 
@@ -208,7 +214,7 @@ def refine(
     scene: RefinedScene,
     recording: Recording,
     config: RefineConfig,
-    listen: Callable[[RefineStep], None] = lambda step: None,
+    on_step: Callable[[RefineStep], None] = lambda step: None,
 ) -> int:
     """Optimises the scene in place and returns the number of steps done.
 
@@ -225,7 +231,7 @@ def refine(
             progress = max(progress, (time.monotonic() - started) / config.max_seconds)
         if progress >= 1.0:
             return step
-        _set_pace(scene, optimiser, rates, progress)
+        _set_schedule(scene, optimiser, rates, progress)
         targets = recording.random_pixels(config.n_rays, generator)
         starts = training_samples(scene, targets, config, generator)
         losses = refine_losses(
@@ -234,8 +240,8 @@ def refine(
         optimiser.zero_grad(set_to_none=True)
         losses.total().backward()
         optimiser.step()
-        told = {term.name: float(getattr(losses, term.name).detach()) for term in fields(losses)}
-        listen(RefineStep(step + 1, progress, told))
+        reported = {term.name: float(getattr(losses, term.name).detach()) for term in fields(losses)}
+        on_step(RefineStep(step + 1, progress, reported))
     return config.steps
 
 
@@ -243,18 +249,13 @@ def training_samples(
     scene: RefinedScene, targets: PixelTargets, config: RefineConfig, generator: torch.Generator
 ) -> Float[Tensor, "ray sample"]:
     """Where rays are sampled, ascending: around the measured distance, else where there is surface."""
+    guided = GuidedSamplerConfig(n_free=config.n_free, n_near=config.n_near, width=config.truncation)
     n_samples = config.n_free + config.n_near
-    jitter = torch.rand(len(targets.rays), n_samples, generator=generator)
-    near = 0.05
-    first = (targets.distance - config.truncation)[:, None]
-    free = near + (first - near).clamp(min=0.0) * (
-        (torch.arange(config.n_free) + jitter[:, : config.n_free]) / config.n_free
-    )
-    around = (torch.arange(config.n_near) + jitter[:, config.n_free :]) / config.n_near
-    starts = torch.cat([free, first + 2.0 * config.truncation * around], dim=-1)
+    noise = torch.rand(len(targets.rays), n_samples, generator=generator)
+    starts = guided_samples(guided, scene.interval(targets.rays), targets.distance, noise).starts
     blind = torch.nonzero(targets.distance <= 0)[:, 0]
     starts[blind] = scene.place_samples(targets.rays.part(blind), 64, n_samples, generator)
-    return starts.sort(dim=-1).values
+    return starts
 
 
 def refine_losses(
@@ -300,17 +301,17 @@ def _groups(scene: RefinedScene, config: RefineConfig) -> list[dict]:
     ]
 
 
-def _set_pace(
+def _set_schedule(
     scene: RefinedScene, optimiser: torch.optim.Optimizer, rates: list[float], progress: float
 ) -> None:
-    """Learning rates fall to a twentieth, the sharpness rises until two thirds of the way."""
-    low, high = scene.config.sharpness
-    scene.sharpness.fill_(low * (high / low) ** min(progress * 1.5, 1.0))
+    """Learning rates fall to a twentieth, `inv_s` rises until two thirds of the way."""
+    low, high = scene.config.inv_s
+    scene.inv_s.fill_(low * (high / low) ** min(progress * 1.5, 1.0))
     for group, rate in zip(optimiser.param_groups, rates, strict=True):
         group["lr"] = rate * 0.05**progress
 
 
-def _take_over(scene: RefinedScene, start: SceneField, chunk: int = 65536) -> None:
+def _copy_start(scene: RefinedScene, start: SceneField, chunk: int = 65536) -> None:
     """Distances and colours of `start` at the lattice points; finer lattices hold what coarser ones miss."""
     for level, table in enumerate(scene.distances):
         points = scene.grids[level].points()
@@ -329,7 +330,7 @@ def _take_over(scene: RefinedScene, start: SceneField, chunk: int = 65536) -> No
             [start.color(a, b) for a, b in zip(points.split(chunk), inward.split(chunk), strict=True)]
         )
         wanted = torch.logit(colors.clamp(0.02, 0.98))
-        before = mixed(scene.features[0], scene.grids[0].at(points))[:, :3] if level else 0.0
+        before = scene.grids[0].corners(points).interpolate(scene.features[0])[:, :3] if level else 0.0
         table[:, :3] = torch.where(_within(points, start)[:, None], wanted - before, table[:, :3])
 
 

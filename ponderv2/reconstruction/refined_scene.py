@@ -9,15 +9,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ponderv2.geometry.interpolation import corner_products
 from ponderv2.geometry.rays import RayBundle, intersect_box
 from ponderv2.out_of_memory import in_chunks
 from ponderv2.reconstruction.config import RefineConfig
-from ponderv2.reconstruction.scene_field import RenderedRays
 from ponderv2.renderer.compositing import neus_alpha, weights_from_alpha
+from ponderv2.renderer.renderer import RenderedRays
+from ponderv2.renderer.sampling import Interval, importance_edges
 
 
 @dataclass(frozen=True)
-class Mixture:
+class LatticeCorners:
     """The 8 lattice points around each point. Corner-major, which is several times faster on a CPU."""
 
     rows: Int[Tensor, "8 point"]
@@ -25,6 +27,34 @@ class Mixture:
     fraction: Float[Tensor, "3 point"]
     """x, y, z within the cell, 0..1."""
     cell: float
+
+    def interpolate(self, table: Float[Tensor, "row channel"]) -> Float[Tensor, "point channel"]:
+        """The values at the points."""
+        factors = (torch.stack([1.0 - part, part]) for part in self.fraction)
+        weight = corner_products(*factors) * (self.rows < len(table))
+        rows = self.rows.clamp(max=len(table) - 1).T.contiguous()
+        return F.embedding_bag(rows, table, mode="sum", per_sample_weights=weight.T.contiguous())
+
+    def interpolate_scalar(self, table: Float[Tensor, " row"]) -> Float[Tensor, " point"]:
+        """The value at the points."""
+        value = self._corners(table)
+        for part in self.fraction:
+            value = torch.lerp(value[0::2], value[1::2], part)
+        return value[0]
+
+    def slope(self, table: Float[Tensor, " row"]) -> Float[Tensor, "point 3"]:
+        """The derivative of `interpolate_scalar` with respect to the points."""
+        slopes = []
+        for axis in range(3):
+            value = self._corners(table)
+            for other, part in enumerate(self.fraction):
+                low, high = value[0::2], value[1::2]
+                value = (high - low) / self.cell if other == axis else torch.lerp(low, high, part)
+            slopes.append(value[0])
+        return torch.stack(slopes, dim=-1)
+
+    def _corners(self, table: Tensor) -> Float[Tensor, "8 point"]:
+        return F.pad(table, (0, 1)).index_select(0, self.rows.view(-1)).view(8, -1)
 
 
 class SparseLattice(nn.Module):
@@ -64,47 +94,15 @@ class SparseLattice(nn.Module):
         z = torch.div(self.position, self.size[0] * self.size[1], rounding_mode="floor")
         return self.lower + self.cell * torch.stack([x, y, z], dim=-1).float()
 
-    def at(self, points: Float[Tensor, "point 3"]) -> Mixture:
-        """The mixture at points; outside, that of the nearest place inside."""
-        place = (points.T - self.lower[:, None]) / self.cell
+    def corners(self, points: Float[Tensor, "point 3"]) -> LatticeCorners:
+        """Around points; outside, around the nearest point inside."""
+        position = (points.T - self.lower[:, None]) / self.cell
         largest = torch.tensor(self.size, device=points.device)[:, None] - 1.001
-        place = place.clamp(min=0.0).minimum(largest)
-        x, y, z = place.long()
+        position = position.clamp(min=0.0).minimum(largest)
+        x, y, z = position.long()
         corner = x + self.size[0] * (y + self.size[1] * z)
         rows = self.index.index_select(0, (corner + self.offset).view(-1)).view(8, -1)
-        return Mixture(rows, place - place.floor(), self.cell)
-
-
-def mixed(table: Float[Tensor, "row channel"], mixture: Mixture) -> Float[Tensor, "point channel"]:
-    """The values at the points."""
-    x, y, z = (torch.stack([1.0 - part, part]) for part in mixture.fraction)
-    weight = (z[:, None, None] * y[:, None] * x).view(8, -1) * (mixture.rows < len(table))
-    rows = mixture.rows.clamp(max=len(table) - 1).T.contiguous()
-    return F.embedding_bag(rows, table, mode="sum", per_sample_weights=weight.T.contiguous())
-
-
-def mixed_scalar(table: Float[Tensor, " row"], mixture: Mixture) -> Float[Tensor, " point"]:
-    """The value at the points."""
-    value = _corners(table, mixture)
-    for part in mixture.fraction:
-        value = torch.lerp(value[0::2], value[1::2], part)
-    return value[0]
-
-
-def mixed_slope(table: Float[Tensor, " row"], mixture: Mixture) -> Float[Tensor, "point 3"]:
-    """Its derivative with respect to the points."""
-    slopes = []
-    for axis in range(3):
-        value = _corners(table, mixture)
-        for other, part in enumerate(mixture.fraction):
-            low, high = value[0::2], value[1::2]
-            value = (high - low) / mixture.cell if other == axis else torch.lerp(low, high, part)
-        slopes.append(value[0])
-    return torch.stack(slopes, dim=-1)
-
-
-def _corners(table: Tensor, mixture: Mixture) -> Float[Tensor, "8 point"]:
-    return F.pad(table, (0, 1)).index_select(0, mixture.rows.view(-1)).view(8, -1)
+        return LatticeCorners(rows, position - position.floor(), self.cell)
 
 
 def lattice_size(lower: Float[Tensor, "3"], upper: Float[Tensor, "3"], cell: float) -> tuple[int, int, int]:
@@ -128,9 +126,9 @@ def lattice_around(
 ) -> SparseLattice:
     """The corners of the cells that hold a point and of `n_rings` rings of cells around them."""
     size = lattice_size(lower, upper, cell)
-    place = ((points - lower) / cell).floor().long()
-    inside = ((place >= 0) & (place < torch.tensor(size) - 1)).all(dim=-1)
-    x, y, z = place[inside].unbind(dim=-1)
+    index = ((points - lower) / cell).floor().long()
+    inside = ((index >= 0) & (index < torch.tensor(size) - 1)).all(dim=-1)
+    x, y, z = index[inside].unbind(dim=-1)
     used = torch.zeros(size[2], size[1], size[0], dtype=torch.bool)
     used.view(-1)[(z * size[1] + y) * size[0] + x] = True
     return SparseLattice(lower, cell, size, torch.nonzero(_grown(used, n_rings).view(-1))[:, 0])
@@ -152,9 +150,11 @@ def _grown(used: Bool[Tensor, "z y x"], n_rings: int) -> Bool[Tensor, "z y x"]:
 SMALLEST_WEIGHT = 1e-3
 """Samples of less weight are left out of colours."""
 POINTS_IN_CACHE = 16384
-"""Points looked up at once without gradients: several times as fast as all together."""
-MARCH_SHARPNESS = 60.0
+"""Points that are looked up at once without gradients: several times as fast as all together."""
+MAX_SAMPLING_INV_S = 60.0
 """1/metre. Upper limit while samples are placed, so that none slips through a thin surface."""
+NEAR = 0.05
+"""Metres from the camera to the first sample."""
 
 
 @dataclass(frozen=True)
@@ -192,8 +192,13 @@ class RefinedScene(nn.Module):
         self.exposure = nn.Parameter(torch.zeros(len(frame_ids), 3))
         self.fitted: Tensor
         self.register_buffer("fitted", torch.zeros(len(frame_ids), dtype=torch.bool))
-        self.sharpness: Tensor
-        self.register_buffer("sharpness", torch.tensor(config.sharpness[0]))
+        self.sharpness: Tensor  # the name in files
+        self.register_buffer("sharpness", torch.tensor(config.inv_s[0]))
+
+    @property
+    def inv_s(self) -> Float[Tensor, ""]:
+        """1/metre: inverse steepness s of NeuS."""
+        return self.sharpness
 
     @property
     def grids(self) -> list[SparseLattice]:
@@ -211,6 +216,11 @@ class RefinedScene(nn.Module):
         grid = self.grids[0]
         return grid.lower + grid.cell * (torch.tensor(grid.size, device=grid.lower.device) - 1.001)
 
+    @property
+    def to_volume(self) -> Float[Tensor, "4 4"]:
+        """Rays are rendered in the frame of the scene."""
+        return torch.eye(4)
+
     def signed_distance(self, points: Float[Tensor, "point 3"]) -> Float[Tensor, " point"]:
         """Positive in free space."""
         if torch.is_grad_enabled():
@@ -219,7 +229,8 @@ class RefinedScene(nn.Module):
 
     def _distance(self, points: Tensor) -> Tensor:
         coarse, fine = (
-            mixed_scalar(table, self.grids[level].at(points)) for level, table in enumerate(self.distances)
+            self.grids[level].corners(points).interpolate_scalar(table)
+            for level, table in enumerate(self.distances)
         )
         return coarse + fine
 
@@ -227,13 +238,13 @@ class RefinedScene(nn.Module):
         """Of the signed distance: outward, about unit length near surfaces."""
         total = torch.zeros_like(points)
         for level, table in enumerate(self.distances):
-            total = total + mixed_slope(table, self.grids[level].at(points))
+            total = total + self.grids[level].corners(points).slope(table)
         return total
 
     def feature(self, points: Float[Tensor, "point 3"]) -> Float[Tensor, "point channel"]:
         """Colour feature: coarse plus fine, then detail."""
         coarse, fine, *detail = (
-            mixed(table, self.grids[level].at(points)) for level, table in enumerate(self.features)
+            self.grids[level].corners(points).interpolate(table) for level, table in enumerate(self.features)
         )
         return torch.cat([coarse + fine, *detail], dim=-1)
 
@@ -253,20 +264,20 @@ class RefinedScene(nn.Module):
         return self.decode(self.feature(points), directions)
 
     def weights(
-        self, sdf: Float[Tensor, "ray sample"], starts: Float[Tensor, "ray sample"], sharpness: Tensor
+        self, sdf: Float[Tensor, "ray sample"], starts: Float[Tensor, "ray sample"], inv_s: Tensor
     ) -> Float[Tensor, "ray interval"]:
         """Share of each interval between neighbouring samples in what the ray sees."""
         step = starts[:, 1:] - starts[:, :-1]
         slope = (sdf[:, 1:] - sdf[:, :-1]) / (step + 1e-9)
-        return weights_from_alpha(neus_alpha((sdf[:, 1:] + sdf[:, :-1]) / 2, slope, step, sharpness))
+        return weights_from_alpha(neus_alpha((sdf[:, 1:] + sdf[:, :-1]) / 2, slope, step, inv_s))
 
     def shade(self, rays: RayBundle, starts: Float[Tensor, "ray sample"]) -> ShadedRays:
         """Colour and distance of rays from samples at ascending distances. Differentiable.
 
-        Features are mixed along the ray and decoded once.
+        Features are composited along the ray and decoded once.
         """
         sdf = self.signed_distance(along(rays, starts)).view(starts.shape)
-        weights = self.weights(sdf, starts, self.sharpness)
+        weights = self.weights(sdf, starts, self.inv_s)
         middle = (starts[:, 1:] + starts[:, :-1]) / 2
         counted = weights.detach() > SMALLEST_WEIGHT
         ray = torch.nonzero(counted)[:, 0]
@@ -278,40 +289,29 @@ class RefinedScene(nn.Module):
         distance = (weights * middle).sum(-1) / (opacity + 1e-6)
         return ShadedRays(self.decode(feature, rays.directions), distance, opacity, weights, sdf)
 
+    def interval(self, rays: RayBundle) -> Interval:
+        """Where rays run through the box."""
+        return Interval(*intersect_box(rays, self.lower[None], self.upper[None], NEAR))
+
     @torch.no_grad()
     def place_samples(
         self, rays: RayBundle, n_even: int, n_samples: int, generator: torch.Generator | None = None
     ) -> Float[Tensor, "ray sample"]:
         """Distances, ascending, denser where the ray meets surface; jittered with a generator."""
-        near, far = intersect_box(rays, self.lower[None], self.upper[None], 0.05)
-        shift = _jitter(len(rays), n_even, generator)
-        even = near[:, None] + (far - near)[:, None] * ((torch.arange(n_even) + shift) / n_even).to(near)
+        interval = self.interval(rays)
+        shift = 0.5 if generator is None else torch.rand(len(rays), n_even, generator=generator)
+        fraction = ((torch.arange(n_even) + shift) / n_even).to(interval.near)
+        even = interval.distances(fraction.expand(len(rays), n_even))
         sdf = self.signed_distance(along(rays, even)).view(even.shape)
-        weights = self.weights(sdf, even, self.sharpness.clamp(max=MARCH_SHARPNESS)) + 1e-4 / n_even
-        ends = F.pad(weights.cumsum(-1) / weights.sum(-1, keepdim=True), (1, 0))
-        shift = _jitter(len(rays), n_samples, generator)
-        drawn = ((torch.arange(n_samples) + shift) / n_samples).to(near).expand(len(rays), -1).contiguous()
-        after = torch.searchsorted(ends, drawn).clamp(1, n_even - 1)
-        low, high = ends.gather(1, after - 1), ends.gather(1, after)
-        share = ((drawn - low) / (high - low + 1e-9)).clamp(0.0, 1.0)
-        first, last = even.gather(1, after - 1), even.gather(1, after)
-        return (first + (last - first) * share).sort(dim=-1).values
+        weights = self.weights(sdf, even, self.inv_s.clamp(max=MAX_SAMPLING_INV_S)) + 1e-4 / n_even
+        noise = None if generator is None else torch.rand(len(rays), n_samples, generator=generator)
+        return importance_edges(even, weights, n_samples - 1, noise)
 
     @torch.no_grad()
-    def render_rays(
-        self, origins: Float[Tensor, "ray 3"], directions: Float[Tensor, "ray 3"], chunk: int
-    ) -> RenderedRays:
-        """Rays of unit direction at the mean exposure, at most `chunk` at once."""
-        device = self.background.device
-        first = torch.zeros(len(origins), dtype=torch.int64, device=device)
-        rays = RayBundle(origins.to(device), directions.to(device), first)
-        parts = in_chunks(lambda rows: self._render(rays.part(rows)), len(rays), chunk)
-        return RenderedRays(
-            color=torch.cat([part.color for part in parts]).to(origins.device),
-            distance=torch.cat([part.distance for part in parts]).to(origins.device),
-            normal=torch.cat([part.normal for part in parts]).to(origins.device),
-            opacity=torch.cat([part.opacity for part in parts]).to(origins.device),
-        )
+    def render(self, rays: RayBundle, chunk: int) -> RenderedRays:
+        """Rays in the frame of the scene at the mean exposure, at most `chunk` at once."""
+        parts = in_chunks(lambda rows: self._render(rays.part(rows)), len(rays), chunk, "rays")
+        return RenderedRays.concatenated(parts)
 
     def frame_gain(self, frame_id: str | None) -> Float[Tensor, "3"]:
         """Factor of the colours of a frame. Frames that were not fitted take the mean of their neighbours."""
@@ -369,12 +369,6 @@ def scene_of_state(
     scene = RefinedScene(config, grids, frame_ids)
     scene.load_state_dict(state)
     return scene
-
-
-def _jitter(n_rays: int, n_samples: int, generator: torch.Generator | None) -> Tensor:
-    if generator is None:
-        return torch.tensor(0.5)
-    return torch.rand(n_rays, n_samples, generator=generator)
 
 
 def _harmonics(directions: Float[Tensor, "point 3"]) -> Float[Tensor, "point 9"]:

@@ -1,37 +1,27 @@
-"""What rendering and meshing need of a scene, whether a pre-trained model or a refined scene gives it."""
+"""What rendering and meshing need of a scene: a pre-trained model's or a refined one. And `render_camera`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from ponderv2.geometry.rays import RayBundle
+from ponderv2.geometry.cameras import Camera
+from ponderv2.geometry.rays import RayBundle, rays_through_pixels
 from ponderv2.geometry.transforms import transform_points
 from ponderv2.geometry.volumes import FeatureVolume
-from ponderv2.renderer.baked_field import ViewedField
-from ponderv2.renderer.renderer import Renderer
+from ponderv2.renderer.baked_field import BakedField
+from ponderv2.renderer.renderer import RenderedRays, Renderer
 
-
-@dataclass(frozen=True)
-class RenderedRays:
-    """What rays see, in the frame and the units of the scene."""
-
-    color: Float[Tensor, "ray 3"]
-    """0..1."""
-    distance: Float[Tensor, " ray"]
-    """Along the ray; meaningless where the opacity is 0."""
-    normal: Float[Tensor, "ray 3"]
-    """Unit length, zero where nothing is seen."""
-    opacity: Float[Tensor, " ray"]
-    """0..1."""
-    semantic: Float[Tensor, "ray class"] | None = None
-    """Scores; None where the model has no classes."""
+RAYS_AT_A_TIME = 65536
+"""Rays that are built together: memory does not grow with the image."""
+MIN_OPACITY = 0.5
+"""From which a pixel has a depth, a normal and a class."""
 
 
 @runtime_checkable
@@ -48,6 +38,11 @@ class SceneField(Protocol):
         """Of the box that the field knows."""
         ...
 
+    @property
+    def to_volume(self) -> Float[Tensor, "4 4"]:
+        """Scene -> the frame in which `render` takes its rays: a similarity."""
+        ...
+
     def signed_distance(self, points: Float[Tensor, "point 3"]) -> Float[Tensor, " point"]:
         """Positive in free space."""
         ...
@@ -58,10 +53,8 @@ class SceneField(Protocol):
         """Seen along unit directions, 0..1."""
         ...
 
-    def render_rays(
-        self, origins: Float[Tensor, "ray 3"], directions: Float[Tensor, "ray 3"], chunk: int
-    ) -> RenderedRays:
-        """Rays of unit direction, at most `chunk` at once."""
+    def render(self, rays: RayBundle, chunk: int) -> RenderedRays:
+        """Rays in the frame of the volume, `chunk` at once, to the CPU; semantics are class scores."""
         ...
 
     def frame_gain(self, frame_id: str | None) -> Float[Tensor, "3"]:
@@ -70,25 +63,82 @@ class SceneField(Protocol):
 
 
 @dataclass(frozen=True)
+class RenderedImages:
+    """What a camera sees of a field."""
+
+    color: Float[Tensor, "row column 3"]
+    """0..1."""
+    depth: Float[Tensor, "row column"]
+    """Metres along the optical axis."""
+    normal: Float[Tensor, "row column 3"]
+    """Unit length, in the frame of the scene."""
+    opacity: Float[Tensor, "row column"]
+    """0 where no surface is met, 1 at a surface."""
+    semantic: Int[Tensor, "row column"] | None = None
+    """Class, -1 where no surface is met; None where the model has no classes."""
+
+    def without_background(self) -> RenderedImages:
+        """Depth and normal are zero where no surface is met."""
+        opaque = self.opacity >= MIN_OPACITY
+        depth, normal = torch.where(opaque, self.depth, 0.0), self.normal * opaque[..., None]
+        return replace(self, depth=depth, normal=normal)
+
+
+@torch.no_grad()
+def render_camera(
+    field: SceneField, camera: Camera, chunk: int = 4096, stride: int = 1, frame_id: str | None = None
+) -> RenderedImages:
+    """Renders a camera in the frame of the scene, at the exposure of a frame where the field knows it.
+
+    `chunk`: rays at once. `stride`: every n-th pixel of every n-th row, the middle ones.
+    """
+    inside = camera.moved(field.to_volume)
+    back = F.normalize(torch.linalg.inv(field.to_volume.double())[:3, :3], dim=0).float()
+    rows = torch.arange(stride // 2, camera.height, stride)
+    columns = torch.arange(stride // 2, camera.width, stride)
+    parts: list[tuple[RenderedRays, Tensor]] = []
+    for index in torch.arange(len(rows) * len(columns)).split(RAYS_AT_A_TIME):
+        pixel = torch.stack([columns[index % len(columns)], rows[index // len(columns)]], dim=-1).float()
+        first = torch.zeros(len(index), dtype=torch.int64)
+        through = rays_through_pixels(
+            pixel, first, inside.intrinsics[None], inside.world_to_camera[None], first[:1]
+        )
+        found = field.render(through.rays, chunk)
+        parts.append((found, found.distance / through.distance_per_depth))
+    rendered = RenderedRays.concatenated([part for part, _ in parts])
+    size = (len(rows), len(columns))
+    semantic = None
+    if rendered.semantic is not None:
+        semantic = torch.where(rendered.opacity >= MIN_OPACITY, rendered.semantic.argmax(dim=-1), -1)
+    return RenderedImages(
+        color=(rendered.color * field.frame_gain(frame_id)).clamp(0.0, 1.0).reshape(*size, 3),
+        depth=torch.cat([depth for _, depth in parts]).reshape(size),
+        normal=F.normalize(rendered.normal @ back.T, dim=-1).reshape(*size, 3),
+        opacity=rendered.opacity.reshape(size),
+        semantic=None if semantic is None else semantic.reshape(size),
+    )
+
+
+@dataclass(frozen=True)
 class ModelField:
-    """A pre-trained model's volume of one scene, asked in scene units instead of those of its cube."""
+    """A pre-trained model's volume of one scene, queried in scene units instead of those of the volume."""
 
     renderer: Renderer
     volume: FeatureVolume
-    to_cube: Float[Tensor, "4 4"]
-    """Scene -> the frame of the volume: a similarity."""
+    to_volume: Float[Tensor, "4 4"]
+    """Scene -> the frame of the volume: a similarity. On the CPU."""
     class_rows: Float[Tensor, "class channel"] | None = None
     """Embedding of each class, where the model renders features and not scores."""
 
     @cached_property
-    def _viewed(self) -> ViewedField:
-        """Made ready once, for all pictures and blocks of a mesh."""
-        return self.renderer.viewed(self.volume)
+    def _baked(self) -> BakedField:
+        """Once, for all images and blocks of a mesh."""
+        return self.renderer.bake(self.volume)
 
     @property
     def scale(self) -> float:
-        """Cube units per scene unit."""
-        return float(torch.linalg.det(self.to_cube[:3, :3].double()).abs() ** (1.0 / 3.0))
+        """Units of the volume's frame per scene unit."""
+        return float(torch.linalg.det(self.to_volume[:3, :3].double()).abs() ** (1.0 / 3.0))
 
     @property
     def lower(self) -> Float[Tensor, "3"]:
@@ -100,65 +150,52 @@ class ModelField:
         """Of the volume's box."""
         return self._corners().amax(dim=0)
 
+    @torch.no_grad()
     def signed_distance(self, points: Float[Tensor, "point 3"]) -> Float[Tensor, " point"]:
         """In scene units, positive in free space."""
         inside = self._inside(points)
-        if torch.is_grad_enabled():
-            found = self.renderer.signed_distance(self.volume, inside, _zeros(inside))
-        else:
-            found = self._viewed.distances(inside, _zeros(inside))
-        return (found / self.scale).to(points.device)
+        return (self._baked.signed_distance(inside, _zeros(inside)) / self.scale).to(points.device)
 
+    @torch.no_grad()
     def color(
         self, points: Float[Tensor, "point 3"], directions: Float[Tensor, "point 3"]
     ) -> Float[Tensor, "point 3"]:
         """Seen along unit directions, 0..1."""
-        inside, turned = self._inside(points), self._turned(directions)
-        if torch.is_grad_enabled():
-            found = self.renderer.color(self.volume, inside, turned, _zeros(inside))
-        else:
-            found = self._viewed.color(inside, turned, _zeros(inside))
-        return found.clamp(0.0, 1.0).to(points.device)
+        inside = self._inside(points)
+        turned = F.normalize(directions.to(inside) @ self.to_volume.to(inside)[:3, :3].T, dim=-1)
+        return self._baked.color(inside, turned, _zeros(inside)).clamp(0.0, 1.0).to(points.device)
 
-    def render_rays(
-        self, origins: Float[Tensor, "ray 3"], directions: Float[Tensor, "ray 3"], chunk: int
-    ) -> RenderedRays:
-        """Rays of unit direction, at most `chunk` at once; the renderer halves that when memory runs out."""
-        inside = self._inside(origins)
-        rays = RayBundle(inside, self._turned(directions), _zeros(inside))
-        seen = self.renderer.view(self._viewed, rays, chunk)
-        semantic = self._scores(seen.semantic)
-        back = torch.linalg.inv(self.to_cube.double())[:3, :3].to(origins)
+    @torch.no_grad()
+    def render(self, rays: RayBundle, chunk: int) -> RenderedRays:
+        """Rays in the frame of the volume, at most `chunk` at once; halved when memory runs out."""
+        device = self.volume.values.device
+        moved = RayBundle(rays.origins.to(device), rays.directions.to(device), rays.scene.to(device))
+        found = self.renderer.render(self._baked, moved, chunk)
+        semantic = found.semantic
+        if semantic is not None and self.class_rows is not None:
+            rows = F.normalize(self.class_rows.to(semantic), dim=-1)
+            semantic = F.normalize(semantic, dim=-1) @ rows.T
         return RenderedRays(
-            color=seen.color.clamp(0.0, 1.0).to(origins.device),
-            distance=(seen.distance / self.scale).to(origins.device),
-            normal=F.normalize(seen.normal.to(origins.device) @ back.T, dim=-1),
-            opacity=seen.opacity.to(origins.device),
-            semantic=None if semantic is None else semantic.to(origins.device),
+            found.color.cpu(),
+            found.distance.cpu(),
+            found.normal.cpu(),
+            found.opacity.cpu(),
+            None if semantic is None else semantic.cpu(),
         )
 
     def frame_gain(self, frame_id: str | None) -> Float[Tensor, "3"]:
         """1: the model knows of no exposure."""
         return torch.ones(3)
 
-    def _scores(self, semantic: Tensor | None) -> Tensor | None:
-        if semantic is None or self.class_rows is None:
-            return semantic
-        return F.normalize(semantic, dim=-1) @ F.normalize(self.class_rows.to(semantic), dim=-1).T
-
     def _inside(self, points: Tensor) -> Tensor:
         """In the frame of the volume, and where the volume is."""
         moved = points.to(self.volume.values.device)
-        return transform_points(self.to_cube.to(moved), moved)
-
-    def _turned(self, directions: Tensor) -> Tensor:
-        turned = directions.to(self.volume.values.device)
-        return F.normalize(turned @ self.to_cube.to(turned)[:3, :3].T, dim=-1)
+        return transform_points(self.to_volume.to(moved), moved)
 
     def _corners(self) -> Tensor:
         ends = torch.stack([self.volume.lower[0], self.volume.upper[0]]).double().cpu()
         corners = torch.cartesian_prod(ends[:, 0], ends[:, 1], ends[:, 2])
-        return transform_points(torch.linalg.inv(self.to_cube.double().cpu()), corners).float()
+        return transform_points(torch.linalg.inv(self.to_volume.double().cpu()), corners).float()
 
 
 def _zeros(points: Tensor) -> Tensor:

@@ -11,16 +11,16 @@ def neus_alpha(
     sdf: Float[Tensor, "ray sample"],
     slope: Float[Tensor, "ray sample"],
     step: Float[Tensor, "ray sample"],
-    sharpness: Float[Tensor, ""],
+    inv_s: Float[Tensor, ""],
 ) -> Float[Tensor, "ray sample"]:
     """Opacity 0..1 of a step with distance `sdf` in its middle and `slope` = d sdf / d t <= 0 along the ray.
 
-    (before - after + 1e-5) / (before + 1e-5), before/after = logistic(sharpness * sdf) at the step's ends.
+    (before - after + 1e-5) / (before + 1e-5), before/after = logistic(inv_s * sdf) at the step's ends.
     Positive slopes (the ray leaves the surface) count as 0. NeuS, equation 13; constants as published.
     """
     half = -torch.relu(-slope) * step * 0.5
-    before = torch.sigmoid((sdf - half) * sharpness)
-    after = torch.sigmoid((sdf + half) * sharpness)
+    before = torch.sigmoid((sdf - half) * inv_s)
+    after = torch.sigmoid((sdf + half) * inv_s)
     return ((before - after + 1e-5) / (before + 1e-5)).clamp(0.0, 1.0)
 
 
@@ -30,7 +30,7 @@ def neus_inv_s(variance: Float[Tensor, "1"]) -> Float[Tensor, ""]:
 
 
 def importance_alpha(
-    sdf: Float[Tensor, "ray sample"], step: Float[Tensor, "ray sample"], sharpness: float
+    sdf: Float[Tensor, "ray sample"], step: Float[Tensor, "ray sample"], inv_s: float
 ) -> Float[Tensor, "ray interval"]:
     """Opacity between neighbouring samples from their distances alone, for placing samples (not clipped).
 
@@ -42,8 +42,8 @@ def importance_alpha(
     previous = torch.cat([torch.zeros_like(slope[:, :1]), slope[:, :-1]], dim=-1)
     slope = torch.minimum(slope, previous).clamp(-1e3, 0.0)
     middle = (sdf[:, 1:] + sdf[:, :-1]) * 0.5
-    before = torch.sigmoid((middle - slope * step * 0.5) * sharpness)
-    after = torch.sigmoid((middle + slope * step * 0.5) * sharpness)
+    before = torch.sigmoid((middle - slope * step * 0.5) * inv_s)
+    after = torch.sigmoid((middle + slope * step * 0.5) * inv_s)
     return (before - after + 1e-5) / (before + 1e-5)
 
 

@@ -15,22 +15,22 @@ from torch.utils.checkpoint import checkpoint
 
 from ponderv2.renderer.config import DecoderConfig
 
-SHARPNESS = 100.0
-"""Of the softplus between the layers of the distance decoder."""
+SOFTPLUS_BETA = 100.0
+"""Of the softplus between the layers of the distance decoder: softplus(beta x) / beta."""
 BLOCK_ELEMENTS = 2**17
-"""Activations computed at once, so that they stay in the cache of a CPU."""
+"""Activations that are computed at once on a CPU, so that they stay in its cache."""
 
 BLOCK_POINTS = 8192
-"""Points decoded at once on a CPU."""
+"""Points that are decoded at once on a CPU."""
 
 
 def in_blocks(
     run: Callable[..., tuple[Tensor, ...]], *inputs: Tensor, block: int = BLOCK_POINTS
 ) -> tuple[Tensor, ...]:
-    """`run(*inputs)` by blocks of rows on a CPU, so that what happens inside stays in its cache.
+    """`run(*inputs)` by blocks of rows on a CPU, so that intermediate results stay in its cache.
 
-    What a block computes on the way is not kept for the backward pass but computed again there: cheaper
-    than writing it to memory and reading it back. Elsewhere the rows are treated at once.
+    They are recomputed in the backward pass (checkpointing), which is cheaper than writing them to memory and
+    reading them back. On other devices all rows are one block.
     """
     if inputs[0].device.type != "cpu" or len(inputs[0]) <= block:
         return run(*inputs)
@@ -65,17 +65,17 @@ class Layer:
             value = value + F.linear(point, self.point)
         return value
 
-    def reading(self, mix: Float[Tensor, "width read"] | None) -> Layer:
-        """The layer for features that are still to be mixed of what is read."""
-        return self if mix is None else replace(self, feature=self.feature @ mix)
+    def after(self, feature_map: Float[Tensor, "width row"] | None) -> Layer:
+        """The layer for features that a linear map has still to make."""
+        return self if feature_map is None else replace(self, feature=self.feature @ feature_map)
 
-    def rows(self, mix: Float[Tensor, "row out"]) -> Layer:
-        """The layer followed by another linear map: only the mixtures of outputs that are asked for."""
+    def rows(self, then: Float[Tensor, "row out"]) -> Layer:
+        """The layer followed by another linear map: only the sums of outputs that are asked for."""
         return Layer(
-            None if self.hidden is None else mix @ self.hidden,
-            mix @ self.feature,
-            None if self.point is None else mix @ self.point,
-            mix @ self.bias,
+            None if self.hidden is None else then @ self.hidden,
+            then @ self.feature,
+            None if self.point is None else then @ self.point,
+            then @ self.bias,
         )
 
 
@@ -137,11 +137,11 @@ class _SoftplusWithSlope(torch.autograd.Function):
         value, slope = torch.empty_like(x), torch.empty_like(x)
         step = max(BLOCK_ELEMENTS // max(x.shape[-1], 1), 1)
         for start in range(0, len(x), step):
-            place = slice(start, start + step)
+            rows = slice(start, start + step)
             # Numbers below 1e-38 take a CPU a hundred times as long; logistic(-40) is 4e-18.
-            scaled = (x[place] * SHARPNESS).clamp_(min=-40.0)
-            F.threshold(torch.sigmoid(scaled, out=slope[place]), 1e-17, 0.0, inplace=True)
-            torch.mul(F.softplus(scaled), 1.0 / SHARPNESS, out=value[place])
+            scaled = (x[rows] * SOFTPLUS_BETA).clamp_(min=-40.0)
+            F.threshold(torch.sigmoid(scaled, out=slope[rows]), 1e-17, 0.0, inplace=True)
+            torch.mul(F.softplus(scaled), 1.0 / SOFTPLUS_BETA, out=value[rows])
         ctx.save_for_backward(slope)
         return value, slope
 
@@ -151,7 +151,7 @@ class _SoftplusWithSlope(torch.autograd.Function):
         ctx: Any, *gradients: Tensor
     ) -> Tensor:
         (slope,) = ctx.saved_tensors
-        curvature = torch.addcmul(slope, slope, slope, value=-1.0).mul_(gradients[1]).mul_(SHARPNESS)
+        curvature = torch.addcmul(slope, slope, slope, value=-1.0).mul_(gradients[1]).mul_(SOFTPLUS_BETA)
         return curvature.addcmul_(gradients[0], slope)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ponderv2.geometry.rays import RayBundle, intersect_box
 from ponderv2.geometry.volumes import FeatureVolume
 from ponderv2.out_of_memory import in_chunks
-from ponderv2.renderer.baked_field import ViewedField, blocks, look_along, look_at
+from ponderv2.renderer.baked_field import BakedField, blocks
 from ponderv2.renderer.compositing import (
     composite,
     laplace_density,
@@ -37,7 +37,7 @@ from ponderv2.renderer.config import (
     VolumeLimitsConfig,
 )
 from ponderv2.renderer.error_bounded import error_bounded_samples
-from ponderv2.renderer.field import FieldVolume, SdfField
+from ponderv2.renderer.field import FieldOutput, SdfField, VolumeField
 from ponderv2.renderer.sampling import (
     Interval,
     RayNoise,
@@ -55,17 +55,31 @@ class RenderedRays:
     color: Float[Tensor, "ray 3"]
     """0..1 in evaluation. Zero where the field has no colour."""
     distance: Float[Tensor, " ray"]
-    """Along the ray."""
+    """Along the ray; meaningless where the opacity is 0."""
     normal: Float[Tensor, "ray 3"]
-    """Weighted sum of unit gradients: as long as the ray is sure of it."""
-    semantic: Float[Tensor, "ray channel"] | None
+    """Weighted sum of unit gradients: as long as the ray is certain of it."""
     opacity: Float[Tensor, " ray"]
-    """Sum of the weights."""
+    """Sum of the weights, 0..1."""
+    semantic: Float[Tensor, "ray channel"] | None = None
+
+    @staticmethod
+    def concatenated(parts: list[RenderedRays]) -> RenderedRays:
+        """One after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        semantic = [part.semantic for part in parts if part.semantic is not None]
+        return RenderedRays(
+            torch.cat([part.color for part in parts]),
+            torch.cat([part.distance for part in parts]),
+            torch.cat([part.normal for part in parts]),
+            torch.cat([part.opacity for part in parts]),
+            torch.cat(semantic) if semantic else None,
+        )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RenderOutput(RenderedRays):
-    """What losses and tests need beside the pictures."""
+    """What losses and tests need beside the rendered rays."""
 
     weights: Float[Tensor, "ray sample"]
     sdf: Float[Tensor, "ray sample"]
@@ -77,18 +91,55 @@ class RenderOutput(RenderedRays):
     samples: RaySamples
     sample_color: Float[Tensor, "ray sample 3"] | None
 
+    def rays(self) -> RenderedRays:
+        """Without the samples."""
+        return RenderedRays(self.color, self.distance, self.normal, self.opacity, self.semantic)
+
 
 @dataclass(frozen=True)
-class _Lit:
-    """What is composited along rays."""
+class SampleOutputs:
+    """The field at all samples of some rays, in the parts in which it was evaluated."""
 
-    weights: Float[Tensor, "ray sample"]
-    gradients: Float[Tensor, "ray sample 3"]
-    color: Float[Tensor, "ray sample 3"] | None
-    semantic_input: tuple[Float[Tensor, "ray _"], ...] | None
-    """Composited already."""
-    feature_mix: Float[Tensor, "width read"] | None = None
-    """That of the samples."""
+    parts: tuple[FieldOutput, ...]
+    counts: tuple[int, ...]
+    """Samples of a ray in each part."""
+    order: Int[Tensor, "ray sample"] | None = None
+    """Sorts the samples of all parts by their distance; None: one part, which is sorted."""
+
+    def along(self, values: list[Tensor]) -> Float[Tensor, "ray sample value"]:
+        """Values of the parts [ray * sample, value], along the rays."""
+        pairs = zip(values, self.counts, strict=True)
+        shaped = [value.unflatten(0, (len(value) // count, count)) for value, count in pairs]
+        if self.order is None:
+            return shaped[0]
+        index = self.order[:, :, None].expand(-1, -1, shaped[0].shape[2])
+        return torch.cat(shaped, dim=1).gather(1, index)
+
+    def sdf(self) -> Float[Tensor, "ray sample"]:
+        """Along the rays."""
+        return self.along([part.sdf[:, None] for part in self.parts])[:, :, 0]
+
+    def gradients(self) -> Float[Tensor, "ray sample 3"]:
+        """Along the rays."""
+        return self.along([part.gradient for part in self.parts])
+
+    def color(self) -> Float[Tensor, "ray sample 3"] | None:
+        """Along the rays."""
+        colors = [part.color for part in self.parts if part.color is not None]
+        return self.along(colors) if colors else None
+
+    def semantic_sums(self, weights: Float[Tensor, "ray sample"]) -> tuple[Tensor, ...] | None:
+        """Weighted sums of `semantic_input`, [ray, channel] each; None where the field has no semantics."""
+        own_weights: tuple[Tensor, ...] = (weights,)
+        if self.order is not None:
+            own_weights = torch.empty_like(weights).scatter_(1, self.order, weights).split(self.counts, dim=1)
+        sums: list[Tensor] = []
+        for part, own in zip(self.parts, own_weights, strict=True):
+            if part.semantic_input is None:
+                return None
+            found = [composite(own, value.unflatten(0, own.shape)) for value in part.semantic_input]
+            sums = [one + other for one, other in zip(sums, found, strict=True)] if sums else found
+        return tuple(sums)
 
 
 class Renderer(nn.Module):
@@ -110,45 +161,72 @@ class Renderer(nn.Module):
         noise: RayNoise | None = None,
         target_distance: Float[Tensor, " ray"] | None = None,
     ) -> RenderOutput:
-        """Render. `noise` None means evaluation: no randomness, colours clamped to 0..1.
+        """Render with gradients. `noise` None means evaluation: no randomness, colours clamped to 0..1.
 
         `target_distance` (<= 0 where unknown) is used in training when the settings ask for guided samples.
         """
         with torch.autocast(volume.values.device.type, enabled=False):
-            prepared = self._prepare(volume)
-            return self._render(prepared, rays, noise, target_distance)
+            return self._render(self.over(volume), rays, noise, target_distance)
 
-    def _prepare(self, volume: FeatureVolume) -> FieldVolume:
-        dtype = self.field.laplace_density.beta.dtype
-        return self.field.prepare(replace(volume, values=volume.values.to(dtype)))
+    def over(self, volume: FeatureVolume) -> VolumeField:
+        """The differentiable field over a volume."""
+        return VolumeField.of(self.field, self._in_own_precision(volume))
+
+    @torch.no_grad()
+    def bake(self, volume: FeatureVolume) -> BakedField:
+        """The field over a volume, for any number of calls of `render` and of its own methods."""
+        with torch.autocast(volume.values.device.type, enabled=False):
+            return BakedField.of(self.field, self._in_own_precision(volume))
+
+    @torch.no_grad()
+    def render(self, field: BakedField | FeatureVolume, rays: RayBundle, chunk: int = 8192) -> RenderedRays:
+        """What `forward` gives in evaluation, of any number of rays, in bounded memory and much faster.
+
+        A volume is baked first. When memory runs out the chunk is halved, down to 64 rays; then ResourceError
+        """
+        baked = field if isinstance(field, BakedField) else self.bake(field)
+        with torch.autocast(rays.origins.device.type, enabled=False):
+            parts = in_chunks(
+                lambda part: self._render_chunk(baked, rays.part(part)), len(rays), chunk, "rays"
+            )
+            return RenderedRays.concatenated(parts)
+
+    def _render_chunk(self, field: BakedField, rays: RayBundle) -> RenderedRays:
+        """In blocks that stay in the cache of a CPU."""
+        size = _rays_at_once(self.config.sampler, field.n_points, len(rays))
+        parts = blocks(len(rays), size, rays.origins.device) or [slice(0, 0)]
+        return RenderedRays.concatenated(
+            [self._render(field, rays.part(part), None, None).rays() for part in parts]
+        )
+
+    def _in_own_precision(self, volume: FeatureVolume) -> FeatureVolume:
+        return replace(volume, values=volume.values.to(self.field.laplace_density.beta.dtype))
 
     def _render(
         self,
-        prepared: FieldVolume,
+        field: VolumeField | BakedField,
         rays: RayBundle,
         noise: RayNoise | None,
-        target_distance: Tensor | None = None,
+        target_distance: Tensor | None,
     ) -> RenderOutput:
-        near, far = self._limits(prepared.volume, rays)
-        with torch.no_grad():
-            samples = self._sample(prepared, rays, Interval(near, far), noise, target_distance)
-        n_rays, n_samples = samples.starts.shape
-        points = rays.origins[:, None] + rays.directions[:, None] * samples.starts[..., None]
-        directions = rays.directions[:, None].expand_as(points)
-        scene = rays.scene[:, None].expand(-1, n_samples).reshape(-1)
-        found = self.field(prepared, points.reshape(-1, 3), scene, directions.reshape(-1, 3))
-        sdf = found.sdf.view(n_rays, n_samples)
-        gradients = found.gradient.view(n_rays, n_samples, 3)
+        near, far = self._limits(field.volume, rays)
+        samples, outputs = self._evaluate(field, rays, Interval(near, far), noise, target_distance)
+        sdf, gradients = outputs.sdf(), outputs.gradients()
         weights = self._weights(sdf, gradients, rays, samples)
-        color = None if found.color is None else found.color.view(n_rays, n_samples, 3)
-        mixed = None
-        if found.semantic_input is not None:
-            shape = (n_rays, n_samples)
-            mixed = tuple(composite(weights, part.unflatten(0, shape)) for part in found.semantic_input)
-        lit = _Lit(weights, gradients, color, mixed, found.feature_mix)
-        pictures = self._pictures(lit, samples, rays, noise is None)
+        sample_color, sums = outputs.color(), outputs.semantic_sums(weights)
+        opacity = weights.sum(-1)
+        color = weights.new_zeros(len(weights), 3)
+        if sample_color is not None:
+            color = composite(weights, sample_color)
+        normal = composite(weights, F.normalize(gradients, dim=-1))
+        semantic = None if sums is None else field.semantic(sums, opacity)
+        scene = rays.scene if self.config.clip_distance_per_scene else None
         return RenderOutput(
-            **{field.name: getattr(pictures, field.name) for field in fields(pictures)},
+            color=color.clamp(0.0, 1.0) if noise is None else color,
+            distance=mean_distance(weights, samples.starts, scene),
+            normal=normal,
+            opacity=opacity,
+            semantic=semantic,
             weights=weights,
             sdf=sdf,
             gradients=gradients,
@@ -156,7 +234,29 @@ class Renderer(nn.Module):
             near=near,
             far=far,
             samples=samples,
-            sample_color=color,
+            sample_color=sample_color,
+        )
+
+    def _evaluate(
+        self,
+        field: VolumeField | BakedField,
+        rays: RayBundle,
+        interval: Interval,
+        noise: RayNoise | None,
+        target_distance: Tensor | None,
+    ) -> tuple[RaySamples, SampleOutputs]:
+        """Samples, and the field there. Baked, the outputs at the even samples are not computed twice."""
+        sampler = self.config.sampler
+        if (
+            isinstance(field, BakedField)
+            and isinstance(sampler, NeusSamplerConfig)
+            and sampler.normalise_points
+        ):
+            return _evaluate_once(field, rays, interval, sampler)
+        with torch.no_grad():
+            samples = self._sample(field, rays, interval, noise, target_distance)
+        return samples, SampleOutputs(
+            (field.evaluate_along(rays, samples.starts),), (samples.starts.shape[1],)
         )
 
     def _limits(self, volume: FeatureVolume, rays: RayBundle) -> tuple[Tensor, Tensor]:
@@ -174,7 +274,7 @@ class Renderer(nn.Module):
 
     def _sample(
         self,
-        prepared: FieldVolume,
+        field: VolumeField | BakedField,
         rays: RayBundle,
         interval: Interval,
         noise: RayNoise | None,
@@ -189,8 +289,7 @@ class Renderer(nn.Module):
         def sdf_at(starts: Tensor, normalise_points: bool) -> Tensor:
             points = rays.origins[:, None] + rays.directions[:, None] * starts[..., None]
             scene = rays.scene[:, None].expand_as(starts).reshape(-1)
-            found = self.field.signed_distance(prepared, points.reshape(-1, 3), scene, normalise_points)
-            return found.view_as(starts)
+            return field.signed_distance(points.reshape(-1, 3), scene, normalise_points).view_as(starts)
 
         match self.config.sampler:
             case UniformSamplerConfig() as config:
@@ -210,8 +309,8 @@ class Renderer(nn.Module):
         match self.config.opacity:
             case NeusConfig():
                 slope = torch.bmm(gradients, rays.directions[:, :, None])[:, :, 0]
-                sharpness = neus_inv_s(self.field.deviation_network.variance)
-                return weights_from_alpha(neus_alpha(sdf, slope, samples.steps, sharpness))
+                inv_s = neus_inv_s(self.field.deviation_network.variance)
+                return weights_from_alpha(neus_alpha(sdf, slope, samples.steps, inv_s))
             case VolsdfConfig():
                 density = self.field.laplace_density
                 width = volsdf_width(density.beta, density.beta_min)
@@ -219,100 +318,27 @@ class Renderer(nn.Module):
             case _:
                 assert_never(self.config.opacity)
 
-    def _pictures(self, lit: _Lit, samples: RaySamples, rays: RayBundle, evaluating: bool) -> RenderedRays:
-        weights, opacity = lit.weights, lit.weights.sum(-1)
-        color = weights.new_zeros(len(weights), 3)
-        if lit.color is not None:
-            color = composite(weights, lit.color)
-        normal = composite(weights, F.normalize(lit.gradients, dim=-1))
-        semantic = None
-        if lit.semantic_input is not None:
-            semantic = self.field.semantic(lit.semantic_input, opacity, lit.feature_mix)
-        scene = rays.scene if self.config.clip_distance_per_scene else None
-        distance = mean_distance(weights, samples.starts, scene)
-        return RenderedRays(
-            color.clamp(0.0, 1.0) if evaluating else color, distance, normal, semantic, opacity
-        )
 
-    def _view(self, viewed: ViewedField, rays: RayBundle) -> RenderedRays:
-        """The pictures of `_render` without noise and gradients, and several times faster."""
-        size = _rays_at_once(self.config.sampler, viewed.n_places, len(rays))
-        parts = blocks(len(rays), size, rays.origins.device)
-        return _joined([self._block(viewed, rays.part(part)) for part in parts or [slice(0, 0)]])
+def _evaluate_once(
+    field: BakedField, rays: RayBundle, interval: Interval, config: NeusSamplerConfig
+) -> tuple[RaySamples, SampleOutputs]:
+    """Even and importance samples, with the field evaluated once at each."""
+    parts: list[FieldOutput] = []
+    asked: list[Tensor] = []
 
-    def _block(self, viewed: ViewedField, rays: RayBundle) -> RenderedRays:
-        interval = Interval(*self._limits(viewed.prepared.volume, rays))
-        sampler = self.config.sampler
-        if isinstance(sampler, NeusSamplerConfig) and sampler.normalise_points:
-            samples, looks = look_along(viewed, rays, interval, sampler)
-        else:
-            samples = self._sample(viewed.prepared, rays, interval, None, None)
-            looks = look_at(viewed, rays, samples)
-        gradients = looks.gradient
-        weights = self._weights(looks.sdf, gradients, rays, samples)
-        pictures = self._pictures(_Lit(weights, gradients, looks.color, None), samples, rays, True)
-        mixed = looks.semantic(weights)
-        return (
-            pictures
-            if mixed is None
-            else replace(pictures, semantic=viewed.semantic(mixed, pictures.opacity))
-        )
+    def sdf_at(starts: Tensor) -> Tensor:
+        parts.append(field.evaluate_along(rays, starts))
+        asked.append(starts)
+        return parts[-1].sdf.view_as(starts)
 
-    @torch.no_grad()
-    def render_chunked(self, volume: FeatureVolume, rays: RayBundle, chunk: int = 8192) -> RenderedRays:
-        """Evaluate any number of rays in bounded memory; the chunk is halved when memory runs out.
-
-        Raises ResourceError when not even 64 rays fit.
-        """
-        return self.view(self.viewed(volume), rays, chunk)
-
-    @torch.no_grad()
-    def viewed(self, volume: FeatureVolume) -> ViewedField:
-        """A volume made ready for any number of calls of `view` and `ViewedField.distances`."""
-        with torch.autocast(volume.values.device.type, enabled=False):
-            return ViewedField.of(self.field, self._prepare(volume))
-
-    @torch.no_grad()
-    def view(self, viewed: ViewedField, rays: RayBundle, chunk: int = 8192) -> RenderedRays:
-        """`render_chunked` for a volume that was made ready before."""
-        with torch.autocast(rays.origins.device.type, enabled=False):
-            parts = in_chunks(lambda part: self._view(viewed, rays.part(part)), len(rays), chunk, "rays")
-            return _joined(parts)
-
-    def signed_distance(
-        self, volume: FeatureVolume, points: Float[Tensor, "point 3"], scene: Int[Tensor, " point"]
-    ) -> Float[Tensor, " point"]:
-        """Signed distance at points of the rays' frame, positive in free space."""
-        with torch.autocast(volume.values.device.type, enabled=False):
-            return self.field.signed_distance(self._prepare(volume), points, scene)
-
-    def color(
-        self,
-        volume: FeatureVolume,
-        points: Float[Tensor, "point 3"],
-        directions: Float[Tensor, "point 3"],
-        scene: Int[Tensor, " point"],
-    ) -> Float[Tensor, "point 3"]:
-        """Colour 0..1 at points seen along unit directions; zero where the field has no colour."""
-        with torch.autocast(volume.values.device.type, enabled=False):
-            found = self.field(self._prepare(volume), points, scene, directions)
-        return torch.zeros_like(points) if found.color is None else found.color
+    samples = neus_samples(config, interval, None, sdf_at)
+    assert samples.new_starts is not None
+    sdf_at(samples.new_starts)
+    order = torch.cat(asked, dim=1).argsort(dim=1, stable=True)
+    return samples, SampleOutputs(tuple(parts), tuple(starts.shape[1] for starts in asked), order)
 
 
-def _joined(parts: list[RenderedRays]) -> RenderedRays:
-    if len(parts) == 1:
-        return parts[0]
-    semantic = [part.semantic for part in parts if part.semantic is not None]
-    return RenderedRays(
-        torch.cat([part.color for part in parts]),
-        torch.cat([part.distance for part in parts]),
-        torch.cat([part.normal for part in parts]),
-        torch.cat(semantic) if semantic else None,
-        torch.cat([part.opacity for part in parts]),
-    )
-
-
-def _rays_at_once(sampler: SamplerConfig, n_places: int, n_rays: int) -> int:
+def _rays_at_once(sampler: SamplerConfig, n_points: int, n_rays: int) -> int:
     match sampler:
         case NeusSamplerConfig() as neus:
             n_samples = neus.initial.n_samples + neus.n_importance
@@ -320,4 +346,4 @@ def _rays_at_once(sampler: SamplerConfig, n_places: int, n_rays: int) -> int:
             n_samples = even.n_samples
         case ErrorBoundedSamplerConfig():  # its rounds end when every ray of the call is done
             return max(n_rays, 1)
-    return max(n_places // n_samples, 1)
+    return max(n_points // n_samples, 1)

@@ -19,31 +19,16 @@ from ponderv2.data.preprocess import preprocess, with_near_points
 from ponderv2.errors import CheckpointError
 from ponderv2.geometry.cameras import Camera
 from ponderv2.geometry.meshes import Mesh
-from ponderv2.geometry.rays import rays_through_pixels
 from ponderv2.models.encoder_model import rows_of_points
 from ponderv2.models.pretext import PretextModel
 from ponderv2.models.voxel_features import BlockSettings, VoxelFeatures, encode_voxels
 from ponderv2.reconstruction.marching_cubes import Lattice, extract_surface
 from ponderv2.reconstruction.meshes import colored, cropped, near_cloud
-from ponderv2.reconstruction.scene_field import ModelField
+from ponderv2.reconstruction.scene_field import ModelField, RenderedImages, render_camera
 from ponderv2.scenes.scene import PointCloud, Scene
 from ponderv2.tasks.published import PointChoice
 from ponderv2.training.devices import chosen_device
 from ponderv2.training.open_checkpoint import Model, OpenCheckpoint
-
-
-@dataclass(frozen=True)
-class View:
-    """One rendered picture."""
-
-    color: Float[Tensor, "row column 3"]
-    """0..1."""
-    depth: Float[Tensor, "row column"]
-    """Metres along the optical axis."""
-    normal: Float[Tensor, "row column 3"]
-    """Unit length, in the frame of the cloud."""
-    opacity: Float[Tensor, "row column"]
-    """0 where nothing was met, 1 at a surface."""
 
 
 @dataclass(frozen=True)
@@ -56,29 +41,13 @@ class EncodedCloud:
     field: ModelField | None
     """Signed distance and colour, on the device of the model; None for models that do not render."""
 
-    @torch.no_grad()
-    def render(self, camera: Camera, chunk: int = 4096) -> View:
+    def render(self, camera: Camera, chunk: int = 4096) -> RenderedImages:
         """What a camera in the frame of the cloud sees. `chunk`: rays at once.
 
         Raises:
             CheckpointError: the model cannot render.
         """
-        field = self._field()
-        rows, columns = torch.arange(camera.height), torch.arange(camera.width)
-        y, x = torch.meshgrid(rows, columns, indexing="ij")
-        pixel = torch.stack([x, y], dim=-1).reshape(-1, 2).float()
-        first = torch.zeros(len(pixel), dtype=torch.int64)
-        through = rays_through_pixels(
-            pixel, first, camera.intrinsics[None], camera.world_to_camera[None], first[:1]
-        )
-        seen = field.render_rays(through.rays.origins, through.rays.directions, chunk)
-        size = (camera.height, camera.width)
-        return View(
-            color=seen.color.reshape(*size, 3),
-            depth=(seen.distance / through.distance_per_depth).reshape(size),
-            normal=seen.normal.reshape(*size, 3),
-            opacity=seen.opacity.reshape(size),
-        )
+        return render_camera(self._field(), camera, chunk)
 
     @torch.no_grad()
     def mesh(self, resolution: int = 128, margin: float | None = 0.1) -> Mesh:
@@ -165,8 +134,8 @@ class LoadedModel:
         done = preprocess(scene, self.data, self.model.prompts.choose(condition), "segment")
         _check_inputs(self.model, self.data, self.path)
         encoded = self.model.build_volume(done.batch.to(self.device))
-        to_cube = encoded.frames.to_cube[0].cpu().double() @ done.shift.double() @ shift.double()
-        field = ModelField(self.model.renderer, encoded.volume, to_cube)
+        to_volume = encoded.frames.to_cube[0].cpu().double() @ done.shift.double() @ shift.double()
+        field = ModelField(self.model.renderer, encoded.volume, to_volume)
         return EncodedCloud(cloud, rows_of_points(encoded.features).cpu()[done.voxels.inverse], field)
 
 

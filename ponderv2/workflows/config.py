@@ -21,8 +21,8 @@ from ponderv2.datasets import DatasetConfig
 from ponderv2.models.config import PretextConfig
 from ponderv2.reconstruction.config import (
     CameraPathConfig,
+    ImageKind,
     OwnCamerasConfig,
-    Picture,
     RefineConfig,
     TsdfConfig,
 )
@@ -140,14 +140,14 @@ class RenderConfig(PresetConfig):
     """Folder of prepared scenes, unless `--data` names another. Where neither is given: the one that the
     checkpoint was trained on."""
     cameras: CameraPathConfig = OwnCamerasConfig()
-    pictures: tuple[Picture, ...] = ("color", "depth", "normal", "semantic")
+    images: tuple[ImageKind, ...] = ("color", "depth", "normal", "semantic")
     """What is written per camera; semantic is left out where the model has no classes."""
     width: PositiveInt | None = None
     """Pixels; by default the width of the scene's frames. The height follows."""
     chunk: PositiveInt = 4096
     """Rays rendered at once. Halved by itself when memory runs out."""
     side_by_side: bool = False
-    """Also write the rendered image beside the real frame."""
+    """Also write the rendered images beside the recorded frame."""
     video: Literal["none", "mp4", "gif"] = "none"
     frames_per_second: PositiveInt | None = None
     """Of the video; by default that of the camera file, else 15."""

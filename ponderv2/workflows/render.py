@@ -1,18 +1,17 @@
-"""A checkpoint and a scene -> rendered images, compared with the recorded ones where there are some."""
+"""`ponder render`: a checkpoint and a scene -> images, compared with recorded frames where there are some."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
-from numpy import ndarray
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ponderv2.evaluation.images import depth_errors, normal_error, normals_from_depth, psnr, ssim
@@ -20,17 +19,16 @@ from ponderv2.io.files import write_bytes
 from ponderv2.reconstruction.camera_files import CameraPath, Viewpoint, path_contents
 from ponderv2.reconstruction.camera_paths import camera_path
 from ponderv2.reconstruction.images import (
-    RenderedView,
+    RgbImage,
     check_video,
     class_bytes,
     color_bytes,
     normal_bytes,
-    render_view,
     write_depth,
     write_rgb,
     write_video,
 )
-from ponderv2.reconstruction.scene_field import SceneField
+from ponderv2.reconstruction.scene_field import RenderedImages, SceneField, render_camera
 from ponderv2.scenes.scene import Scene
 from ponderv2.tasks.pictures import colored
 from ponderv2.tasks.rendering.views import mean_metrics
@@ -42,16 +40,15 @@ from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 
 FRAMES_PER_SECOND = 15
 """Of videos of cameras whose file does not say it."""
-Bytes = UInt8[ndarray, "row column 3"]
 
 
 @dataclass(frozen=True)
 class RenderResult:
-    """Where the images are, and their errors against the recorded ones."""
+    """Where the images are and how near they come to the recorded frames."""
 
     folder: Path
-    n_pictures: int
-    """Viewpoints, each with one picture of every kind."""
+    n_views: int
+    """Each with one image of every kind."""
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     """Means over frames that were held out and over those that were not: psnr (decibel), ssim, depth_l1,
     depth_rmse and depth_median (metres), normal_error (degrees)."""
@@ -66,8 +63,8 @@ class RenderResult:
 
 
 @dataclass(frozen=True)
-class RecordedImage:
-    """What the camera really saw, at the size of the rendered picture."""
+class RecordedView:
+    """A recorded frame at the size of the rendered image."""
 
     color: Float[Tensor, "row column 3"] | None
     """0..1; None where the view has depth alone."""
@@ -93,8 +90,8 @@ def run(
     Raises:
         SceneError: no such scene, or no cameras.
         CheckpointError: nothing that renders.
-        OutputError: the pictures cannot be written.
-        ResourceError: the memory does not even suffice for a few rays, or mp4 cannot be written.
+        OutputError: the images cannot be written.
+        ResourceError: out of memory even with a few rays, or mp4 cannot be written.
     """
     report = report or SilentReporter()
     started = time.perf_counter()
@@ -108,7 +105,7 @@ def run(
     views = path.views
     if config.width is not None:
         views = tuple(view.resized(config.width) for view in views)
-    if read.only_depth and "color" in config.pictures:
+    if read.only_depth and "color" in config.images:
         config = _without_color(config, report)
     field = open_field(opened, read, config.device, store.info.name, report)
     fitted = None
@@ -116,15 +113,15 @@ def run(
         fitted = fit_scene(read, config.refine, field, report)
         save_refined(out / "refined.pth", fitted, scene, store.root)
         field = fitted.field
-    gallery = Gallery(config, out, field, _depth_range(config, read), store.info.class_colors)
-    rows = [row for view in report.track(views, "render", len(views)) if (row := gallery.make(view))]
+    writer = ImageWriter(config, out, field, _depth_range(config, read), store.info.class_colors)
+    rows = [row for view in report.track(views, "render", len(views)) if (row := writer.write(view))]
     write_bytes(out / "cameras.json", json.dumps(path_contents(views), indent=1).encode())
     return RenderResult(
         folder=out,
-        n_pictures=len(views),
+        n_views=len(views),
         metrics=_means(rows),
         views=rows,
-        video=_film(config, out, path),
+        video=_video(config, out, path),
         refined=None if fitted is None else out / "refined.pth",
         refine_steps=0 if fitted is None else fitted.steps,
         refine_seconds=0.0 if fitted is None else fitted.seconds,
@@ -133,23 +130,21 @@ def run(
 
 
 def _without_color(config: RenderConfig, report: Reporter) -> RenderConfig:
-    """Colours of a scene whose views have none were never compared with anything: they are not rendered.
+    """Colours of a scene whose views have none were never supervised: they are not rendered.
 
-    Where nothing but colour is asked for, that is reported.
+    Where nothing but colour is asked for, it is rendered with a warning.
     """
-    others = tuple(kind for kind in config.pictures if kind != "color")
+    others = tuple(kind for kind in config.images if kind != "color")
     if not others:
-        report.warn(
-            "no view of the scene has a colour image: the rendered colours were compared with nothing"
-        )
+        report.warn("no view of the scene has a colour image: the rendered colours were not supervised")
         return config
     report.note("no view of the scene has a colour image: no colours are rendered")
-    return config.model_copy(update={"pictures": others})
+    return config.model_copy(update={"images": others})
 
 
 @dataclass(frozen=True)
-class Gallery:
-    """Renders viewpoints and writes their pictures."""
+class ImageWriter:
+    """Renders viewpoints and writes their images."""
 
     config: RenderConfig
     out: Path
@@ -158,45 +153,48 @@ class Gallery:
     """Metres."""
     class_colors: tuple[tuple[int, int, int], ...]
 
-    def make(self, view: Viewpoint) -> dict[str, object] | None:
-        """Writes the images of a viewpoint; its metrics where there is a recorded image."""
+    def write(self, view: Viewpoint) -> dict[str, object] | None:
+        """Writes the images of a viewpoint; its metrics where there is a recorded frame."""
         frame_id = None if view.frame is None else view.frame.id
-        seen = render_view(self.field, view.camera, self.config.chunk, frame_id)
-        pictures = self._pictures(seen)
-        for kind, picture in pictures.items():
-            write_rgb(self.out / kind / f"{view.name}.png", picture)
-        if "depth" in self.config.pictures:
-            write_depth(self.out / "depth" / f"{view.name}.png", seen.depth)
+        rendered = render_camera(self.field, view.camera, self.config.chunk, frame_id=frame_id)
+        rendered = rendered.without_background()
+        images = self._images(rendered)
+        for kind, image in images.items():
+            write_rgb(self.out / kind / f"{view.name}.png", image)
+        if "depth" in self.config.images:
+            write_depth(self.out / "depth" / f"{view.name}.png", rendered.depth)
         if view.frame is None:
             return None
-        real = recorded_image(view)
+        real = recorded_view(view)
         if self.config.side_by_side:
-            beside = np.concatenate([self._recorded(real), *pictures.values()], axis=1)
+            beside = np.concatenate([self._recorded(real), *images.values()], axis=1)
             write_rgb(self.out / "side_by_side" / f"{view.name}.png", beside)
-        return {"frame": view.name, "held_out": view.frame.held_out, **compare(seen, real, view)}
+        return {"frame": view.name, "held_out": view.frame.held_out, **compare(rendered, real, view)}
 
-    def _recorded(self, real: RecordedImage) -> Bytes:
+    def _recorded(self, real: RecordedView) -> RgbImage:
         """The colour image of a view or, where there is none, its depth."""
         if real.color is not None:
             return color_bytes(real.color)
         return colored(torch.where(real.depth > 0, real.depth, torch.nan), *self.depth_range)
 
-    def _pictures(self, seen: RenderedView) -> dict[str, Bytes]:
-        depth = torch.where(seen.depth > 0, seen.depth, torch.nan)
-        makers: dict[str, Callable[[], Bytes | None]] = {
-            "color": lambda: color_bytes(seen.color),
-            "depth": lambda: colored(depth, *self.depth_range),
-            "normal": lambda: normal_bytes(seen.normal),
-            "semantic": lambda: (
-                None if seen.semantic is None else class_bytes(seen.semantic, self.class_colors)
-            ),
-        }
-        made = {name: makers[name]() for name in self.config.pictures}
-        folders = {"depth": "depth_color"}
-        return {folders.get(name, name): picture for name, picture in made.items() if picture is not None}
+    def _images(self, rendered: RenderedImages) -> dict[str, RgbImage]:
+        images: dict[str, RgbImage] = {}
+        for kind in self.config.images:
+            match kind:
+                case "color":
+                    images["color"] = color_bytes(rendered.color)
+                case "depth":
+                    depth = torch.where(rendered.depth > 0, rendered.depth, torch.nan)
+                    images["depth_color"] = colored(depth, *self.depth_range)
+                case "normal":
+                    images["normal"] = normal_bytes(rendered.normal)
+                case "semantic":
+                    if rendered.semantic is not None:
+                        images["semantic"] = class_bytes(rendered.semantic, self.class_colors)
+        return images
 
 
-def recorded_image(view: Viewpoint) -> RecordedImage:
+def recorded_view(view: Viewpoint) -> RecordedView:
     """The frame of a viewpoint at the viewpoint's size: colours averaged, depths picked."""
     frame = view.frame
     assert frame is not None
@@ -204,35 +202,35 @@ def recorded_image(view: Viewpoint) -> RecordedImage:
     depth, visible = frame.read_depth(), frame.read_visible()
     height, width = view.camera.height, view.camera.width
     if depth.shape == (height, width):
-        return RecordedImage(color, depth, visible)
+        return RecordedView(color, depth, visible)
     if color is not None:
         smaller = torch.nn.functional.interpolate(color.movedim(-1, 0)[None], (height, width), mode="area")
         color = smaller[0].movedim(0, -1)
     rows = ((torch.arange(height) + 0.5) * depth.shape[0] / height).long()
     columns = ((torch.arange(width) + 0.5) * depth.shape[1] / width).long()
-    return RecordedImage(color, depth[rows][:, columns], visible[rows][:, columns])
+    return RecordedView(color, depth[rows][:, columns], visible[rows][:, columns])
 
 
-def compare(seen: RenderedView, real: RecordedImage, view: Viewpoint) -> dict[str, float]:
+def compare(rendered: RenderedImages, real: RecordedView, view: Viewpoint) -> dict[str, float]:
     """Metrics of a rendered view against its image; depth where both are known.
 
     Of a view without colour neither psnr nor ssim, of one with a mask psnr of what it shows and no ssim.
     """
-    errors = depth_errors(seen.depth, real.depth, seen.depth > 0)
+    errors = depth_errors(rendered.depth, real.depth, rendered.depth > 0)
     measured = normals_from_depth(real.depth, view.camera.intrinsics)
     turn = torch.linalg.inv(view.camera.world_to_camera[:3, :3].double()).T.float()
     whole = bool(real.visible.all())
     colors: dict[str, float] = {}
     if real.color is not None:
-        colors["psnr"] = psnr(seen.color, real.color, None if whole else real.visible)
-        colors["ssim"] = ssim(seen.color, real.color) if whole else math.nan
+        colors["psnr"] = psnr(rendered.color, real.color, None if whole else real.visible)
+        colors["ssim"] = ssim(rendered.color, real.color) if whole else math.nan
     return {
         **colors,
         "depth_l1": errors.mean_absolute,
         "depth_rmse": errors.root_mean_square,
         "depth_median": errors.median,
-        "depth_covered": float((seen.depth > 0)[real.depth > 0].double().mean()),
-        "normal_error": normal_error(seen.normal @ turn.T, measured),
+        "depth_covered": float((rendered.depth > 0)[real.depth > 0].double().mean()),
+        "normal_error": normal_error(rendered.normal @ turn.T, measured),
     }
 
 
@@ -262,8 +260,8 @@ def _depth_range(config: RenderConfig, scene: Scene) -> tuple[float, float]:
     return float(ordered[int(0.02 * len(ordered))]), float(ordered[int(0.98 * (len(ordered) - 1))])
 
 
-def _film(config: RenderConfig, out: Path, cameras: CameraPath) -> Path | None:
-    """The written images: beside the recorded ones if requested, else colour, else anything."""
+def _video(config: RenderConfig, out: Path, cameras: CameraPath) -> Path | None:
+    """Of what was written: side by side where that was asked for, else colour, else any kind."""
     if config.video == "none":
         return None
     kinds = ("side_by_side", "color", "depth_color", "normal", "semantic")
@@ -278,7 +276,7 @@ def _film(config: RenderConfig, out: Path, cameras: CameraPath) -> Path | None:
     return path
 
 
-def _read(folder: Path, views: tuple[Viewpoint, ...]) -> Iterator[Bytes]:
+def _read(folder: Path, views: tuple[Viewpoint, ...]) -> Iterator[RgbImage]:
     from ponderv2.io.images import read_color
 
     for view in views:

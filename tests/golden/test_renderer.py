@@ -88,7 +88,7 @@ def _samples(setting: Setting, output: RenderOutput) -> dict[str, Tensor]:
     """Everything per sample, under the official names."""
     field, rays, sampler = setting.renderer.field, setting.rays, setting.renderer.config.sampler
     slope = (output.gradients * rays.directions[:, None]).sum(-1)
-    sharpness = neus_inv_s(field.deviation_network.variance)
+    inv_s = neus_inv_s(field.deviation_network.variance)
     width = volsdf_width(field.laplace_density.beta, field.laplace_density.beta_min)
     found = {
         "z_vals": output.starts,
@@ -96,7 +96,7 @@ def _samples(setting: Setting, output: RenderOutput) -> dict[str, Tensor]:
         "weights": output.weights,
         "sdf": output.sdf,
         "gradients": output.gradients,
-        "field_alphas": neus_alpha(output.sdf, slope, output.samples.steps, sharpness),
+        "field_alphas": neus_alpha(output.sdf, slope, output.samples.steps, inv_s),
         "field_density": laplace_density(output.sdf, width),
     }
     if output.sample_color is not None:
@@ -159,13 +159,13 @@ def _n_rays(case: Case, name: str, n_samples: int) -> int:
 
 
 def _semantic_per_sample(setting: Setting, output: RenderOutput, rows: Tensor) -> Tensor:
-    field, rays = setting.renderer.field, setting.rays.part(rows)
+    field, rays = setting.renderer.over(setting.volume), setting.rays.part(rows)
     starts = output.starts[rows]
     points = (rays.origins[:, None] + rays.directions[:, None] * starts[..., None]).reshape(-1, 3)
     directions = rays.directions[:, None].expand(-1, starts.shape[1], -1).reshape(-1, 3)
     scene = rays.scene[:, None].expand_as(starts).reshape(-1)
     with torch.no_grad():
-        found = field(field.prepare(setting.volume), points, scene, directions)
+        found = field.evaluate(points, scene, directions)
         assert found.semantic_input is not None
         return field.semantic(found.semantic_input, torch.ones(len(points)))
 

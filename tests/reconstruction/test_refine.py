@@ -10,7 +10,6 @@ import torch
 
 from ponderv2.geometry.cameras import Camera
 from ponderv2.reconstruction.config import RefineConfig
-from ponderv2.reconstruction.images import render_view
 from ponderv2.reconstruction.refine import (
     EMPTY,
     Recording,
@@ -21,7 +20,8 @@ from ponderv2.reconstruction.refine import (
     thinned,
     training_samples,
 )
-from tests.scenes.closed_form_room import HEIGHT, SIZE, WIDTH, exact_image, write_store
+from ponderv2.reconstruction.scene_field import render_camera
+from tests.scenes.photographed_room import HEIGHT, SIZE, WIDTH, photograph, write_store
 
 CONFIG = RefineConfig(steps=150, n_rays=512, cell=0.1, coarse_factor=3, detail_cell=None, truncation=0.15)
 
@@ -59,7 +59,9 @@ class KnownRoom:
     def color(self, points, directions):
         return (points / torch.tensor(SIZE).float()).clamp(0.1, 0.9)
 
-    def render_rays(self, origins, directions, chunk):
+    to_volume = torch.eye(4)
+
+    def render(self, rays, chunk):
         raise NotImplementedError
 
     def frame_gain(self, frame_id):
@@ -104,10 +106,10 @@ def test_samples_ascend_and_most_lie_around_the_measurement(scene, recording, rn
 
 @pytest.mark.parametrize("angle", [0.5, 1.6, 2.6])
 def test_new_views_of_the_fitted_room_have_its_depth_and_colours(fitted, angle):
-    real = exact_image("new", np.array([2.1, 1.4, 1.3]), angle)
+    real = photograph("new", np.array([2.1, 1.4, 1.3]), angle)
     pose = torch.from_numpy(np.linalg.inv(real.camera_to_world)).float()
     camera = Camera(torch.from_numpy(real.intrinsics).float(), pose, WIDTH, HEIGHT)
-    seen = render_view(fitted, camera, 4096)
+    seen = render_camera(fitted, camera, 4096).without_background()
     assert (seen.depth > 0).float().mean() > 0.98
     error = (seen.depth - torch.from_numpy(real.depth.astype(np.float32)) / 1000).abs()
     assert error[seen.depth > 0].mean() < 0.03
@@ -147,7 +149,7 @@ def test_exposure_of_an_unseen_frame_is_between_its_neighbours(scene, recording)
 
 def test_a_smaller_chunk_renders_the_same_rays_when_memory_runs_out(fitted, recording, rng, monkeypatch):
     rays = recording.random_pixels(300, rng).rays
-    whole = fitted.render_rays(rays.origins, rays.directions, 512)
+    whole = fitted.render(rays, 512)
     shade = type(fitted).shade
 
     def scarce(self, part, starts):
@@ -156,7 +158,7 @@ def test_a_smaller_chunk_renders_the_same_rays_when_memory_runs_out(fitted, reco
         return shade(self, part, starts)
 
     monkeypatch.setattr(type(fitted), "shade", scarce)
-    parts = fitted.render_rays(rays.origins, rays.directions, 512)
+    parts = fitted.render(rays, 512)
     assert torch.allclose(parts.color, whole.color, atol=1e-6)
     assert torch.allclose(parts.distance, whole.distance, atol=1e-5)
 

@@ -9,9 +9,6 @@ from scipy.interpolate import RegularGridInterpolator
 from ponderv2.reconstruction.refined_scene import (
     dense_lattice,
     lattice_around,
-    mixed,
-    mixed_scalar,
-    mixed_slope,
 )
 
 LOWER, UPPER = torch.tensor([-1.0, 0.5, 2.0]), torch.tensor([1.0, 1.5, 3.0])
@@ -24,19 +21,19 @@ def test_a_full_lattice_matches_scipy(rng):
     axes = [LOWER[axis].item() + 0.3 * np.arange(grid.size[axis]) for axis in range(3)]
     values = table.reshape(grid.size[2], grid.size[1], grid.size[0], 2).permute(2, 1, 0, 3).numpy()
     truth = RegularGridInterpolator(axes, values)(points.numpy())
-    assert np.allclose(mixed(table, grid.at(points)).numpy(), truth, atol=1e-5)
-    assert np.allclose(mixed_scalar(table[:, 0], grid.at(points)).numpy(), truth[:, 0], atol=1e-5)
+    assert np.allclose(grid.corners(points).interpolate(table).numpy(), truth, atol=1e-5)
+    assert np.allclose(grid.corners(points).interpolate_scalar(table[:, 0]).numpy(), truth[:, 0], atol=1e-5)
 
 
 def test_the_slope_matches_finite_differences(rng):
     grid = dense_lattice(LOWER, UPPER, 0.3)
     table = torch.rand(grid.n_rows, generator=rng)
     points = grid.lower + 0.3 * (1 + 0.2 + 0.6 * torch.rand(50, 3, generator=rng))
-    found = mixed_slope(table, grid.at(points))
+    found = grid.corners(points).slope(table)
     for axis in range(3):
         step = torch.zeros(3)
         step[axis] = 1e-2
-        ahead, back = (mixed_scalar(table, grid.at(points + sign * step)) for sign in (1, -1))
+        ahead, back = (grid.corners(points + sign * step).interpolate_scalar(table) for sign in (1, -1))
         assert torch.allclose(found[:, axis], (ahead - back) / 2e-2, atol=1e-3)
 
 
@@ -46,7 +43,7 @@ def test_values_of_linear_functions_are_exact_near_the_points(rng):
     assert grid.n_rows < 30 * 8 + 1
     table = grid.points() @ torch.tensor([1.0, -2.0, 0.5])
     assert torch.allclose(
-        mixed_scalar(table, grid.at(points)), points @ torch.tensor([1.0, -2.0, 0.5]), atol=1e-5
+        grid.corners(points).interpolate_scalar(table), points @ torch.tensor([1.0, -2.0, 0.5]), atol=1e-5
     )
 
 
@@ -55,7 +52,7 @@ def test_rings_reach_as_far_as_they_say():
     assert grid.n_rows == 6**3
     points = torch.tensor([[0.02, 1.02, 2.52], [0.25, 1.02, 2.52], [0.45, 1.02, 2.52]])
     for found in (
-        mixed(torch.ones(216, 1), grid.at(points))[:, 0],
-        mixed_scalar(torch.ones(216), grid.at(points)),
+        grid.corners(points).interpolate(torch.ones(216, 1))[:, 0],
+        grid.corners(points).interpolate_scalar(torch.ones(216)),
     ):
         assert torch.allclose(found, torch.tensor([1.0, 1.0, 0.0]))

@@ -7,11 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ponderv2.geometry.interpolation import corners_at
+from ponderv2.geometry.interpolation import corners_at, corners_in_box
 from ponderv2.geometry.rays import RayBundle
 from ponderv2.geometry.volumes import ChannelMap, FeatureVolume
 from ponderv2.renderer import baked_field as baked_field
-from ponderv2.renderer.baked_field import surroundings
 from ponderv2.renderer.config import (
     DecoderConfig,
     ErrorBoundedSamplerConfig,
@@ -46,29 +45,29 @@ CLAMPED = INDOOR.model_copy(update={"clamp_points": True, "gradient_in_volume_un
     [(field, SMALL, False) for field in (INDOOR, OUTDOOR, SHALLOW, DISTANCE_ONLY, CLAMPED, POINTED)]
     + [(INDOOR, sampler, True) for sampler in SAMPLERS],
 )
-def test_pictures_are_those_of_the_differentiable_renderer(
+def test_rendered_rays_are_those_of_the_differentiable_renderer(
     rng: torch.Generator, field: FieldConfig, sampler: object, centres: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("IN_CACHE", "LEAN", "DECODED"):
+    for name in ("POINTS_IN_CACHE", "POINTS_WITHOUT_FEATURES", "POINTS_DECODED"):
         monkeypatch.setattr(baked_field, name, 100)  # several blocks
     renderer = _renderer(field, sampler=sampler)
     volume, rays = _volume(rng, centres=centres), _rays(rng, 20)
     away = RayBundle(rays.origins[:4], -rays.directions[:4], rays.scene[:4])
     for some in (rays, away, rays.part(slice(0, 0))):
-        expected, found = renderer(volume, some), renderer.render_chunked(volume, some)
+        expected, found = renderer(volume, some), renderer.render(volume, some)
         for name in ("color", "distance", "normal", "semantic", "opacity"):
             torch.testing.assert_close(getattr(found, name), getattr(expected, name).detach())
 
 
 @pytest.mark.parametrize("field", [INDOOR, SHALLOW, DISTANCE_ONLY, POINTED])
-def test_pictures_without_semantics_are_those_of_the_differentiable_renderer(
+def test_rays_without_semantics_are_those_of_the_differentiable_renderer(
     rng: torch.Generator, field: FieldConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(baked_field, "LEAN", 100)
-    monkeypatch.setattr(baked_field, "DECODED", 30)
+    monkeypatch.setattr(baked_field, "POINTS_WITHOUT_FEATURES", 100)
+    monkeypatch.setattr(baked_field, "POINTS_DECODED", 30)
     renderer = _renderer(field, n_semantic=0)
     volume, rays = _volume(rng), _rays(rng, 20)
-    expected, found = renderer(volume, rays), renderer.render_chunked(volume, rays)
+    expected, found = renderer(volume, rays), renderer.render(volume, rays)
     assert found.semantic is None
     for name in ("color", "distance", "normal", "opacity"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name).detach())
@@ -78,7 +77,7 @@ def test_the_last_map_of_a_volume_is_applied(rng: torch.Generator) -> None:
     renderer, volume, rays = _renderer(INDOOR), _volume(rng), _rays(rng, 6)
     weight = torch.randn(8, 8, generator=rng, dtype=torch.float64)
     mapped = replace(volume, last=ChannelMap(weight, torch.randn(8, generator=rng, dtype=torch.float64)))
-    expected, found = renderer(mapped, rays), renderer.render_chunked(mapped, rays)
+    expected, found = renderer(mapped, rays), renderer.render(mapped, rays)
     for name in ("color", "distance", "normal", "semantic", "opacity"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name).detach())
 
@@ -89,14 +88,14 @@ def test_single_precision_stays_within_a_thousandth_of_a_grey_level(
 ) -> None:
     renderer = _renderer(INDOOR, opacity={"kind": opacity}).float()
     volume, rays = _volume(rng, dtype=torch.float32), _rays(rng, 300, torch.float32)
-    expected, found = renderer(volume, rays), renderer.render_chunked(volume, rays)
+    expected, found = renderer(volume, rays), renderer.render(volume, rays)
     assert (found.color - expected.color).abs().amax() < 1e-3 / 255 * 4
     torch.testing.assert_close(found.distance, expected.distance.detach(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("centres", [False, True])
 @pytest.mark.parametrize("shape", [(4, 5, 6), (1, 2, 3)])
-def test_surroundings_mix_like_corners(
+def test_corners_in_the_box_are_those_at_points(
     rng: torch.Generator, centres: bool, shape: tuple[int, int, int]
 ) -> None:
     values = torch.randn(2, 3, *shape, generator=rng, dtype=torch.float64)
@@ -105,7 +104,7 @@ def test_surroundings_mix_like_corners(
     scene = torch.randint(2, (200,), generator=rng)
     points = torch.rand(200, 3, generator=rng, dtype=torch.float64) * 1.4 - 0.7  # some outside
     edge = (volume.upper - volume.lower)[scene]
-    found = surroundings(volume, ((points - lower[scene]) / edge).T, scene, True).mixed(volume.rows(), 4)
+    found = corners_in_box(volume, ((points - lower[scene]) / edge).T, scene, True).interpolate(volume.rows())
     corners = corners_at(volume, points, scene)
     both = torch.cat([corners.weight, corners.slope * edge[:, :, None]], dim=1)
     expected = torch.einsum("psk,pkc->psc", both, volume.rows()[corners.index.index])
@@ -118,8 +117,8 @@ def test_distances_are_those_of_the_differentiable_field(rng: torch.Generator, f
     volume = _volume(rng)
     points = torch.rand(50, 3, generator=rng, dtype=torch.float64) * 1.4 - 0.7
     scene = torch.randint(2, (50,), generator=rng)
-    found = renderer.viewed(replace(volume, values=volume.values.detach())).distances(points, scene)
-    torch.testing.assert_close(found, renderer.signed_distance(volume, points, scene).detach())
+    found = renderer.bake(volume).signed_distance(points, scene)
+    torch.testing.assert_close(found, renderer.over(volume).signed_distance(points, scene).detach())
 
 
 @pytest.mark.parametrize("field", [INDOOR, OUTDOOR, DISTANCE_ONLY])
@@ -130,5 +129,7 @@ def test_colors_are_those_of_the_differentiable_field(rng: torch.Generator, fiel
     directions = torch.nn.functional.normalize(torch.randn(50, 3, generator=rng, dtype=torch.float64), dim=-1)
     scene = torch.randint(2, (50,), generator=rng)
     with torch.no_grad():
-        found = renderer.viewed(volume).color(points, directions, scene)
-    torch.testing.assert_close(found, renderer.color(volume, points, directions, scene).detach())
+        found = renderer.bake(volume).color(points, directions, scene)
+    expected = renderer.over(volume).evaluate(points, scene, directions).color
+    expected = torch.zeros_like(points) if expected is None else expected.detach()
+    torch.testing.assert_close(found, expected)

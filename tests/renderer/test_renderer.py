@@ -116,21 +116,21 @@ def test_signed_distance_and_its_gradient_agree_by_finite_differences(rng: torch
     points = (torch.rand(50, 3, generator=rng, dtype=torch.float64) - 0.5) * 0.4
     scene = torch.arange(50) % 2
     with torch.no_grad():
-        prepared = renderer.field.prepare(volume)
-        found = renderer.field(prepared, points, scene, F.normalize(points, dim=-1))
-        torch.testing.assert_close(renderer.signed_distance(volume, points, scene), found.sdf)
+        field = renderer.over(volume)
+        found = field.evaluate(points, scene, F.normalize(points, dim=-1))
+        torch.testing.assert_close(field.signed_distance(points, scene), found.sdf)
         for axis in range(3):
             step = torch.zeros(3, dtype=torch.float64)
             step[axis] = 1e-7
-            ahead = renderer.signed_distance(volume, points + step, scene)
-            behind = renderer.signed_distance(volume, points - step, scene)
+            ahead = field.signed_distance(points + step, scene)
+            behind = field.signed_distance(points - step, scene)
             torch.testing.assert_close((ahead - behind) / 2e-7, found.gradient[:, axis], rtol=1e-4, atol=1e-5)
 
 
 class _Known:
     """A renderer whose distance is channel 0 of its volume."""
 
-    def __init__(self, sdf: Tensor, sharpness: float = 400.0) -> None:
+    def __init__(self, sdf: Tensor, inv_s: float = 400.0) -> None:
         self.renderer = _renderer(
             SHALLOW.model_copy(update={"gradient_in_volume_units": False}), 0, sampler=NeusSamplerConfig()
         )
@@ -141,7 +141,7 @@ class _Known:
             first.fc_c[0].weight[0, 0] = 1.0  # pyright: ignore[reportIndexIssue]
             first.get_submodule("lin0").weight[0, 0] = 1.0  # pyright: ignore[reportIndexIssue]
             first.points_factor = 0.0
-            self.renderer.field.deviation_network.variance.fill_(torch.tensor(sharpness).log().item() / 10)
+            self.renderer.field.deviation_network.variance.fill_(torch.tensor(inv_s).log().item() / 10)
         values = torch.zeros(1, 8, *sdf.shape, dtype=torch.float64)
         values[0, 0] = sdf
         box = torch.full((1, 3), 0.5, dtype=torch.float64)
@@ -208,7 +208,7 @@ def test_rays_that_miss_leave_everything_finite(rng: torch.Generator, sampler: o
 def test_rendering_in_chunks_changes_nothing(rng: torch.Generator) -> None:
     renderer = _renderer(INDOOR)
     volume, rays = _volume(rng), _rays(rng, 20)
-    whole, parts = renderer(volume, rays), renderer.render_chunked(volume, rays, chunk=7)
+    whole, parts = renderer(volume, rays), renderer.render(volume, rays, chunk=7)
     for name in ("color", "distance", "normal", "semantic", "opacity"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name))
         assert not getattr(parts, name).requires_grad
@@ -219,22 +219,22 @@ def test_running_out_of_memory_halves_the_chunk_and_then_says_so(
 ) -> None:
     renderer = _renderer(INDOOR)
     volume, rays = _volume(rng), _rays(rng, 300)
-    expected = renderer.render_chunked(volume, rays)
-    original, sizes = renderer._view, []
+    expected = renderer.render(volume, rays)
+    original, sizes = renderer._render_chunk, []
 
-    def limited(prepared: object, part: RayBundle) -> RenderedRays:
+    def limited(field: object, part: RayBundle) -> RenderedRays:
         sizes.append(len(part))
         if len(part) > limit:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
-        return original(prepared, part)
+        return original(field, part)
 
-    monkeypatch.setattr(renderer, "_view", limited)
+    monkeypatch.setattr(renderer, "_render_chunk", limited)
     limit = 150
-    torch.testing.assert_close(renderer.render_chunked(volume, rays, chunk=512).color, expected.color)
+    torch.testing.assert_close(renderer.render(volume, rays, chunk=512).color, expected.color)
     assert sizes == [300, 256, 128, 128, 44]
     limit = 10
     with pytest.raises(ResourceError):
-        renderer.render_chunked(volume, rays, chunk=512)
+        renderer.render(volume, rays, chunk=512)
 
 
 def test_training_noise_decides_everything(rng: torch.Generator) -> None:

@@ -101,9 +101,9 @@ def _weights(renderer: Renderer, sdf: Tensor, gradient: Tensor, directions: Tens
         light = torch.exp(-(optical.cumsum(-1) - optical))
         return (1 - torch.exp(-optical)) * light
     slope = (gradient * directions).sum(-1).view_as(sdf).clamp(max=0.0)
-    sharpness = torch.exp(10 * renderer.field.deviation_network.variance)
-    before = torch.sigmoid((sdf - slope * steps / 2) * sharpness)
-    after = torch.sigmoid((sdf + slope * steps / 2) * sharpness)
+    inv_s = torch.exp(10 * renderer.field.deviation_network.variance)
+    before = torch.sigmoid((sdf - slope * steps / 2) * inv_s)
+    after = torch.sigmoid((sdf + slope * steps / 2) * inv_s)
     alpha = ((before - after + 1e-5) / (before + 1e-5)).clamp(0, 1)
     light = torch.cat([torch.ones_like(alpha[:, :1]), torch.cumprod(1 - alpha + 1e-7, -1)[:, :-1]], -1)
     return alpha * light

@@ -1,4 +1,4 @@
-"""Rendering a small room through the workflow: files, metrics, videos, refined scenes, mistakes."""
+"""Rendering a small room through the workflow: files, metrics, films, refined scenes, mistakes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_every_kind_of_picture_is_written_for_every_camera(store, checkpoint, tm
     assert result.video is not None and result.video.is_file()
     assert set(result.metrics) == {"held_out", "seen"}
     assert [row["held_out"] for row in result.views] == [False] * 4 + [True] * 2
-    assert asdict(result)["n_pictures"] == 6
+    assert asdict(result)["n_views"] == 6
 
 
 def test_the_real_picture_stands_first_in_side_by_side(store, checkpoint, tmp_path):
@@ -87,18 +87,18 @@ def test_a_camera_path_of_nerfstudio_gives_the_cameras_and_the_speed_of_the_film
     cameras = {"kind": "file", "path": tmp_path / "camera_path.json"}
     out = tmp_path / "f"
     result = render.run(
-        config(cameras=cameras, pictures=("color",), video="gif"),
+        config(cameras=cameras, images=("color",), video="gif"),
         checkpoint, scene="room0", out=out, scenes=store,
     )  # fmt: skip
-    assert result.n_pictures == 2 and read_color(out / "color" / "0000.png").shape == (12, 16, 3)
+    assert result.n_views == 2 and read_color(out / "color" / "0000.png").shape == (12, 16, 3)
     written = json.loads((out / "cameras.json").read_text())["frames"]
     assert np.allclose(written[1]["camera_to_world"], pose, atol=1e-5)
     assert result.video is not None
-    video = ImageSequence.Iterator(Image.open(result.video))
-    assert sum(one.info["duration"] for one in video) == 200  # equal images may be one
+    film = ImageSequence.Iterator(Image.open(result.video))
+    assert sum(one.info["duration"] for one in film) == 200  # equal images may be one
 
 
-def test_refined_views_come_near_the_images_and_the_file_renders_the_same(store, checkpoint, tmp_path):
+def test_refined_views_come_near_the_frames_and_the_file_renders_the_same(store, checkpoint, tmp_path):
     cameras = {"kind": "own", "stride": 2}
     first = render.run(
         config(refine=REFINE, cameras=cameras), checkpoint, scene="room0", out=tmp_path / "a", scenes=store
@@ -116,7 +116,7 @@ def test_refined_views_come_near_the_images_and_the_file_renders_the_same(store,
 def test_held_out_frames_alone_and_smaller(store, checkpoint, tmp_path):
     cameras = {"kind": "own", "only": "held_out"}
     result = render.run(
-        config(cameras=cameras, width=16, pictures=["color"]),
+        config(cameras=cameras, width=16, images=["color"]),
         checkpoint,
         scene="room0",
         out=tmp_path,
@@ -128,24 +128,24 @@ def test_held_out_frames_alone_and_smaller(store, checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["interpolated", "orbit"])
-def test_paths_without_images_have_no_metrics(store, checkpoint, tmp_path, kind):
+def test_paths_without_frames_have_no_metrics(store, checkpoint, tmp_path, kind):
     result = render.run(
-        config(cameras={"kind": kind, "n_frames": 3}, pictures=["depth"], side_by_side=True),
+        config(cameras={"kind": kind, "n_frames": 3}, images=["depth"], side_by_side=True),
         checkpoint,
         scene="room0",
         out=tmp_path,
         scenes=store,
     )
-    assert result.n_pictures == 3 and not result.views and not result.metrics
+    assert result.n_views == 3 and not result.views and not result.metrics
     file = {"kind": "file", "path": str(tmp_path / "cameras.json")}
     again = render.run(
-        config(cameras=file, pictures=["depth"]),
+        config(cameras=file, images=["depth"]),
         checkpoint,
         scene="room0",
         out=tmp_path / "again",
         scenes=store,
     )
-    assert again.n_pictures == 3
+    assert again.n_views == 3
     for name in ("0000", "0001", "0002"):
         first, second = (
             read_integers(folder / "depth" / f"{name}.png") for folder in (tmp_path, tmp_path / "again")
@@ -174,7 +174,7 @@ def test_unknown_scenes_and_checkpoints_are_named(store, checkpoint, tmp_path):
         render.run(config(), tmp_path / "none.pth", scene="room0", out=tmp_path, scenes=store)
 
 
-def test_pictures_are_the_same_when_memory_is_scarce(store, checkpoint, tmp_path, monkeypatch):
+def test_images_are_the_same_when_memory_is_scarce(store, checkpoint, tmp_path, monkeypatch):
     from ponderv2.renderer.renderer import Renderer
 
     cameras = {"kind": "own", "stride": 6}

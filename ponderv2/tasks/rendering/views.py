@@ -19,9 +19,9 @@ from ponderv2.data.datasets import PretrainDataset, ValidationScene
 from ponderv2.errors import SceneError
 from ponderv2.evaluation.images import depth_errors, psnr, ssim
 from ponderv2.geometry.cameras import unproject
-from ponderv2.geometry.rays import rays_through_pixels
 from ponderv2.geometry.transforms import transform_points
-from ponderv2.models.pretext import EncodedScenes, PretextModel, cameras_in_cube
+from ponderv2.models.pretext import PretextModel
+from ponderv2.reconstruction.scene_field import ModelField, RenderedImages, render_camera
 from ponderv2.scenes.scene import Frame
 from ponderv2.tasks.pictures import Picture, as_bytes, colored, write_png
 from ponderv2.tasks.task import EvaluationRequest, EvaluationResult
@@ -40,7 +40,7 @@ class ViewPair:
     rendered_color: Float[Tensor, "row column 3"]
     rendered_depth: Float[Tensor, "row column"]
     rendered_normal: Float[Tensor, "row column 3"]
-    """Scene frame."""
+    """Scene frame; as long as the pixel is opaque."""
     counted: Bool[Tensor, "row column"]
     """Pixels that show the part of space which the model was given, and that no mask hides."""
 
@@ -68,38 +68,27 @@ def compare_views(
 
     Every n-th pixel and row is rendered, so that no picture is wider than `largest_width`.
     """
-    device = next(model.parameters()).device
-    encoded = model.build_volume(scene.batch.to(device))
+    encoded = model.build_volume(scene.batch.to(next(model.parameters()).device))
+    field = ModelField(model.renderer, encoded.volume, encoded.frames.to_cube[0].cpu())
     for frame in scene.frames:
         stride = math.ceil(frame.camera.width / largest_width)
-        yield _compare(model, encoded, frame, scene.region, stride, chunk)
+        yield _compare(render_camera(field, frame.camera, chunk, stride), frame, scene.region, stride)
 
 
-def _compare(
-    model: PretextModel, encoded: EncodedScenes, frame: Frame, region: Region | None, stride: int, chunk: int
-) -> ViewPair:
-    camera = frame.camera
-    device = encoded.volume.values.device
-    first = stride // 2
-    rows, columns = torch.arange(first, camera.height, stride), torch.arange(first, camera.width, stride)
-    y, x = torch.meshgrid(rows, columns, indexing="ij")
-    pixel = torch.stack([x, y], dim=-1).reshape(-1, 2).float()
-    zero = torch.zeros(len(pixel), dtype=torch.int64)
-    in_cube = cameras_in_cube(camera.world_to_camera[None].to(device), encoded.frames.to_cube[:1])
-    through = rays_through_pixels(
-        pixel.to(device), zero.to(device), camera.intrinsics[None].to(device), in_cube, zero[:1].to(device)
-    )
-    seen = model.renderer.render_chunked(encoded.volume, through.rays, chunk)
+def _compare(rendered: RenderedImages, frame: Frame, region: Region | None, stride: int) -> ViewPair:
+    rows = torch.arange(stride // 2, frame.camera.height, stride)
+    columns = torch.arange(stride // 2, frame.camera.width, stride)
     depth = frame.read_depth()[rows][:, columns]
     color = frame.read_color()[rows][:, columns].float() / 255.0 if frame.has_color else None
-    shape = depth.shape
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    pixel = torch.stack([x, y], dim=-1).reshape(-1, 2).float()
     return ViewPair(
         name=frame.id,
         color=color,
         depth=depth,
-        rendered_color=seen.color.clamp(0.0, 1.0).cpu().reshape(*shape, 3),
-        rendered_depth=(seen.distance / through.distance_per_depth).cpu().reshape(shape),
-        rendered_normal=seen.normal.cpu().reshape(*shape, 3),
+        rendered_color=rendered.color,
+        rendered_depth=rendered.depth,
+        rendered_normal=rendered.normal * rendered.opacity[..., None],
         counted=_counted(pixel, depth, frame, region) & frame.read_visible()[rows][:, columns],
     )
 
