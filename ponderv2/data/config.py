@@ -55,7 +55,7 @@ class RotateConfig(StrictConfig):
 
 
 class ScaleConfig(StrictConfig):
-    """Multiply all lengths by one uniformly drawn factor. Depth pictures stay in metres."""
+    """Multiply all lengths by one uniformly drawn factor. Depth images stay in metres."""
 
     kind: Literal["scale"] = "scale"
     limits: tuple[PositiveFloat, PositiveFloat] = (0.9, 1.1)
@@ -175,7 +175,7 @@ class VoxelConfig(StrictConfig):
     """How points become voxels: one point represents each occupied cell."""
 
     size: PositiveFloat = 0.02
-    """Edge of a cell in scene units (metres before scaling)."""
+    """Side of a cell in scene units (metres before scaling)."""
     order: Literal["fnv", "ravel"] = "fnv"
     """Order of the voxels: by 64-bit FNV hash (indoor) or x-major (outdoor), as published."""
 
@@ -195,27 +195,37 @@ class SphereCropConfig(StrictConfig):
 
 
 class LocalCropConfig(StrictConfig):
-    """Keep what lies near a random place, and only the pixels that show it: cheap training steps."""
+    """Keep what lies near a random point, and only the pixels that show it: cheap training steps."""
 
     shape: Literal["sphere", "box", "column"] = "column"
     """`column`: a box without limits in z."""
     radius: PositiveFloat = 1.5
-    """Half edge or radius, metres."""
+    """Half side or radius, metres."""
     min_points: PositiveInt = 64
-    """Places with fewer points around them are drawn again."""
+    """Centres with fewer points around them are drawn again."""
 
 
 class ViewSamplingConfig(StrictConfig):
     """Which pixels are rendered in one training step."""
 
     n_views: PositiveInt = 5
-    """Per scene. Fewer images than that are used several times."""
+    """Per scene. Fewer frames than that are used several times."""
     n_pixels: PositiveInt = 256
-    """Per view, drawn among pixels with a depth."""
+    """Per view, drawn among pixels with a depth; among all of a frame that has no depth image."""
     min_valid_pixels: PositiveInt = 1
     """Views with fewer usable pixels give way to others where there are others."""
     max_depth: PositiveFloat | None = None
     """Pixels farther away than this are not used, metres."""
+
+
+class ImageInputConfig(StrictConfig):
+    """Whole images for an image encoder."""
+
+    n_views: PositiveInt = 4
+    """Per scene, at random for training and evenly spread otherwise. Fewer frames are used several times."""
+    width: PositiveInt = 320
+    height: PositiveInt = 240
+    """Images are resized to this, their intrinsics with them."""
 
 
 class LabelBudgetConfig(StrictConfig):
@@ -241,7 +251,7 @@ class LabelBudgetConfig(StrictConfig):
 
     @property
     def counts_points(self) -> bool:
-        """Whether labels are single points of the cloud, so that pictures have none."""
+        """Whether labels are single points of the cloud, so that images have none."""
         return self.points_per_scene is not None or self.points_file is not None
 
 
@@ -255,6 +265,8 @@ class PointDataConfig(StrictConfig):
     """Per-point fields of the data set after them, such as intensity: a channel each."""
     shuffle: bool = True
     """Random order of the voxels of a training scene."""
+    images: ImageInputConfig | None = None
+    """Images that the encoder sees; null for an encoder of points."""
     label_field: str | None = None
     """Name of the label array; the scene store knows its usual one."""
     cache_megabytes: Annotated[NonNegativeInt, NO_EFFECT] = 1024
@@ -267,15 +279,15 @@ class PointDataConfig(StrictConfig):
 
 
 class PretrainDataConfig(PointDataConfig):
-    """Scenes with images, for pre-training by rendering."""
+    """Scenes with frames, for pre-training by rendering."""
 
     augment: tuple[AugmentConfig, ...] = Field(default_factory=published_pretraining_augmentations)
     views: ViewSamplingConfig = ViewSamplingConfig()
     frames: Literal["all", "published"] = "all"
-    """Images of exported recordings that are read in place; prepared ones hold their choice already."""
+    """Frames of exported recordings that are read in place; prepared ones hold their choice already."""
     crop: LocalCropConfig | None = None
     validation_views: Annotated[PositiveInt, NO_EFFECT] = 4
-    """Held-out images per scene that validation renders."""
+    """Held-out frames per scene that validation renders."""
     budget: LabelBudgetConfig = LabelBudgetConfig()
     """Of pre-training that renders classes. Scenes outside it stay, without labels; where points are counted,
     images have none."""
@@ -290,7 +302,7 @@ class PretrainDataConfig(PointDataConfig):
 
 
 class LabelledDataConfig(PointDataConfig):
-    """Scenes with labels, for training and evaluating semantic segmentation."""
+    """Scenes with labels, for training and evaluating a task on points."""
 
     augment: tuple[AugmentConfig, ...] = Field(default_factory=published_segmentation_augmentations)
     sphere_crop: SphereCropConfig | None = SphereCropConfig()
@@ -299,10 +311,16 @@ class LabelledDataConfig(PointDataConfig):
     """Of merging two neighbouring scenes of a batch into one (Mix3D), whichever processes they are for."""
     budget: LabelBudgetConfig = LabelBudgetConfig()
 
+    @model_validator(mode="after")
+    def _images_show_one_scene(self) -> LabelledDataConfig:
+        if self.images is not None and self.mix_probability > 0:
+            raise ValueError("scenes with images cannot be merged: set mix_probability to 0")
+        return self
+
 
 Data = TypeVar("Data", bound=PointDataConfig)
 
-COMMON = ("voxel", "features", "fields", "cache_megabytes", "mix_probability")
+COMMON = ("voxel", "features", "fields", "images", "cache_megabytes", "mix_probability")
 """Settings of `data` that all datasets of a run share."""
 
 

@@ -23,7 +23,7 @@ class Region:
 
     centre: Float[Tensor, "3"]
     radius: float
-    """Half edge or radius, in the units of the centre."""
+    """Half side or radius, in the units of the centre."""
     shape: Literal["sphere", "box", "column"] = "column"
 
     def contains(self, points: Float[Tensor, "*batch 3"]) -> Bool[Tensor, "*batch"]:
@@ -37,7 +37,7 @@ class Region:
 def region_around(
     centre: Float[Tensor, "3"], config: LocalCropConfig, units_per_metre: float = 1.0
 ) -> Region:
-    """The region that the settings describe, around a place."""
+    """The region that the settings describe, around a point."""
     return Region(centre, config.radius * units_per_metre, config.shape)
 
 
@@ -58,31 +58,37 @@ def random_region(scene: Scene, config: LocalCropConfig, generator: torch.Genera
     return best
 
 
-def crop_points(scene: Scene, region: Region) -> Scene:
-    """The scene with only the points of a region. Images stay."""
-    return replace(scene, cloud=scene.cloud.take(region.contains(scene.cloud.coord)))
+def crop(scene: Scene, region: Region) -> Scene:
+    """The scene with only the points of a region, and the boxes whose centres lie in it. Frames stay."""
+    boxes = None if scene.boxes is None else scene.boxes.take(region.contains(scene.boxes.center))
+    return replace(scene.take(region.contains(scene.cloud.coord)), boxes=boxes)
 
 
 def nearest_points(
     coord: Float[Tensor, "point 3"], centre: Float[Tensor, "3"], n_points: int
 ) -> Int[Tensor, " kept"]:
-    """The `n_points` points nearest to a place, nearest first."""
+    """The `n_points` points nearest to a position, nearest first."""
     distance = (coord - centre).square().sum(dim=1)
     return torch.topk(distance, min(n_points, len(coord)), largest=False).indices
 
 
 def sphere_crop(
     cloud: PointCloud, config: SphereCropConfig, generator: torch.Generator
-) -> Int[Tensor, " kept"]:
-    """Points to keep: those nearest to a random one, and every point of a label budget."""
+) -> tuple[Int[Tensor, " kept"], Region | None]:
+    """Points to keep, and the sphere that holds them; None = all of space.
+
+    Kept are the points nearest to a random one, and every point of a label budget.
+    """
     everything = torch.arange(len(cloud))
     n_points = (
         config.n_points if config.n_points is not None else max(1, int(len(cloud) * (config.share or 1.0)))
     )
     if len(cloud) <= n_points:
-        return everything
+        return everything, None
     centre = cloud.coord[int(torch.randint(len(cloud), (), generator=generator))]
-    return with_budget(nearest_points(cloud.coord, centre, n_points), cloud)
+    nearest = nearest_points(cloud.coord, centre, n_points)
+    sphere = Region(centre, float((cloud.coord[nearest[-1]] - centre).norm()), "sphere")
+    return with_budget(nearest, cloud), sphere
 
 
 @dataclass(frozen=True)
@@ -91,31 +97,31 @@ class Block:
 
     core: Int[Tensor, " core"]
     """Voxels whose result this block gives."""
-    seen: Int[Tensor, " voxel"]
-    """The core and what lies around it; the core is a part of it."""
+    context: Int[Tensor, " voxel"]
+    """The core and the voxels around it, which the encoder receives."""
 
 
 def overlapping_blocks(grid_coord: Int[Tensor, "voxel 3"], limit: int, margin: int) -> list[Block]:
-    """Boxes of voxels, halved across their longest side until each sees at most `limit` voxels.
+    """Boxes of voxels, halved across their longest side until the context of each has at most `limit` voxels.
 
-    A block sees everything within `margin` voxels of its core's box. A box that is narrower than the margin
-    is not cut further, even where it sees more than `limit`.
+    The context is everything within `margin` voxels of the box of the core. A box that is narrower than the
+    margin is not cut further, even where its context has more than `limit`.
     """
     everything = torch.arange(len(grid_coord))
-    waiting, done = [Block(everything, everything)], []
+    waiting, found = [Block(everything, everything)], []
     while waiting:
         block = waiting.pop()
         cells = grid_coord[block.core]
         lower, upper = cells.amin(dim=0), cells.amax(dim=0)
         axis = int((upper - lower).argmax())
-        if len(block.seen) <= limit or int(upper[axis] - lower[axis]) < max(margin, 1):
-            done.append(block)
+        if len(block.context) <= limit or int(upper[axis] - lower[axis]) < max(margin, 1):
+            found.append(block)
             continue
         along = cells[:, axis]
-        middle = min(int(along.median()), int(upper[axis]) - 1)  # both halves keep something
+        middle = min(int(along.median()), int(upper[axis]) - 1)  # neither half is empty
         for half in (block.core[along <= middle], block.core[along > middle]):
-            waiting.append(Block(half, _around(grid_coord, half, block.seen, margin)))
-    return done
+            waiting.append(Block(half, _around(grid_coord, half, block.context, margin)))
+    return found
 
 
 def _around(grid_coord: Tensor, core: Tensor, candidates: Tensor, margin: int) -> Tensor:
@@ -126,8 +132,11 @@ def _around(grid_coord: Tensor, core: Tensor, candidates: Tensor, margin: int) -
 
 
 def batch_of_block(batch: Batch, block: Block, alignment: int) -> Batch:
-    """The seen voxels of a batch of one scene. Their indices move by a multiple of `alignment` only, so that
-    a network that halves the resolution groups them as it would in the whole cloud."""
-    cells = batch.grid_coord[block.seen]
+    """The context of a block, of a batch of one scene.
+
+    Voxel indices move by a multiple of `alignment` only, so that a network that halves the resolution groups
+    voxels as it would in the whole cloud.
+    """
+    cells = batch.grid_coord[block.context]
     origin = cells.amin(dim=0).div(alignment, rounding_mode="floor") * alignment
-    return replace(batch.take(block.seen), grid_coord=cells - origin)
+    return replace(batch.take(block.context), grid_coord=cells - origin)

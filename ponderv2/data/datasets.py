@@ -13,17 +13,23 @@ from torch.utils.data import Dataset
 
 from ponderv2.data.augmentation import augment, centre_shift
 from ponderv2.data.config import LabelledDataConfig, PointDataConfig, PretrainDataConfig
-from ponderv2.data.crops import ATTEMPTS, Region, crop_points, random_region, region_around
+from ponderv2.data.crops import ATTEMPTS, Region, crop, random_region, region_around
 from ponderv2.data.label_budget import apply_label_budget, budget_scenes
-from ponderv2.data.preprocess import preprocess, with_near_points
-from ponderv2.data.views import FrameDecoder, SampledPixels, sample_pixels, surface_points
+from ponderv2.data.preprocess import Preprocessed, preprocess, with_near_points
+from ponderv2.data.views import (
+    FrameDecoder,
+    SampledPixels,
+    image_batch,
+    sample_images,
+    sample_pixels,
+    surface_points,
+)
 from ponderv2.errors import SceneError
 from ponderv2.io.lru_cache import LruCache
 from ponderv2.randomness import make_generator
 from ponderv2.scenes.batch import Batch, MixingCollate
-from ponderv2.scenes.folders import SceneFolders
-from ponderv2.scenes.reader import FrameChoice
-from ponderv2.scenes.scene import Frame, Scene
+from ponderv2.scenes.reader import FrameChoice, Reader
+from ponderv2.scenes.scene import Frame, Scene, evenly_spread
 
 
 def _checked(scene: Scene) -> Scene:
@@ -58,7 +64,7 @@ class _Scenes(Dataset[Batch], ABC):
 
     def __init__(
         self,
-        store: SceneFolders,
+        store: Reader,
         split: str,
         config: PointDataConfig,
         names: Sequence[str],
@@ -70,7 +76,10 @@ class _Scenes(Dataset[Batch], ABC):
             )
         self.store, self.split, self.names = store, split, tuple(names)
         self.with_labels = with_labels
-        self._frames: FrameChoice = config.frames if isinstance(config, PretrainDataConfig) else "none"
+        self._frames: FrameChoice = "none" if config.images is None else "all"
+        if isinstance(config, PretrainDataConfig):
+            self._frames = config.frames
+        self.decode = FrameDecoder(config.cache_megabytes / 2)
         self.label_field = config.label_field or store.info.label_field
         self._largest_class: int | None = None
         self._memory: LruCache[Scene] = LruCache(config.cache_megabytes / 2)
@@ -118,7 +127,7 @@ class _Scenes(Dataset[Batch], ABC):
 
 @dataclass(frozen=True)
 class ValidationScene:
-    """A scene without augmentation and the images that were held out."""
+    """A scene without augmentation, and its held-out frames."""
 
     batch: Batch
     """Without pixels."""
@@ -133,7 +142,7 @@ class PretrainDataset(_Scenes):
 
     def __init__(
         self,
-        store: SceneFolders,
+        store: Reader,
         split: str,
         config: PretrainDataConfig,
         seed: int = 0,
@@ -143,7 +152,6 @@ class PretrainDataset(_Scenes):
         super().__init__(store, split, config, store.names(split, with_frames=True), with_labels)
         self.config, self.seed = config, seed
         self.labelled = frozenset(budget_scenes(self.names, config.budget)) if with_labels else frozenset()
-        self.decode = FrameDecoder(config.cache_megabytes / 2)
 
     collate = staticmethod(Batch.collate)
 
@@ -153,60 +161,65 @@ class PretrainDataset(_Scenes):
         if not self.with_labels:
             return scene
         if scene.name not in self.labelled:
-            return _without_picture_labels(replace(scene, cloud=replace(scene.cloud, labels={})))
+            return _without_image_labels(replace(scene, cloud=replace(scene.cloud, labels={})))
         if self.label_field in scene.cloud.labels:
             scene = apply_label_budget(scene, self.config.budget, self.label_field)
-        return _without_picture_labels(scene) if self.config.budget.counts_points else scene
+        return _without_image_labels(scene) if self.config.budget.counts_points else scene
 
     def sample(self, index: int, draw: int) -> Batch:
-        """One augmented scene with pixels of its training images.
+        """One augmented scene with pixels of its training frames.
 
         Raises:
-            SceneError: the scene has no image with a depth.
+            SceneError: the scene has no frame with a usable pixel.
         """
         generator = make_generator("pretrain", self.seed, draw, index)
         scene = self.scene(index)
-        frames = tuple(frame for frame in scene.frames if not frame.held_out)
+        frames = training_frames(scene)
         region = self._region(scene, frames, generator)
         pixels = sample_pixels(scene, frames, self.config.views, self.decode, generator, region)
+        shown = sample_images(frames, self.config.images, generator)
         # Only the chosen cameras are moved: scenes have hundreds.
-        scene = replace(scene if region is None else crop_points(scene, region), frames=pixels.frames)
+        scene = replace(scene if region is None else crop(scene, region), frames=(*pixels.frames, *shown))
         scene = augment(scene, self.config.augment, generator)
-        done = preprocess(scene, self.config, self.condition, self.label_field, generator)
-        return replace(done.batch, pixels=pixels.batch(done.scene.frames))
+        prepared = preprocess(scene, self.config, self.condition, self.label_field, generator)
+        n_views = len(pixels.frames)
+        return replace(
+            prepared.batch,
+            pixels=pixels.batch(prepared.scene.frames[:n_views]),
+            images=image_batch(prepared.scene.frames[n_views:], self.config.images, self.decode),
+        )
 
     def validation(self, index: int) -> ValidationScene:
-        """The scene and up to `validation_views` held-out images (of all, where none is held out)."""
+        """The scene and up to `validation_views` held-out frames (of all, where none is held out)."""
         generator = make_generator("validation", self.seed, index)
         scene = self.scene(index)
         frames = validation_frames(scene)
         region = self._region(scene, frames, generator)
         views = self.config.views.model_copy(update={"n_views": self.config.validation_views, "n_pixels": 1})
-        seen = (
-            sample_pixels(scene, frames, views, self.decode, generator, region)
-            if region is not None
-            else None
-        )
-        chosen = _distinct(seen) if seen is not None else _evenly(frames, self.config.validation_views)
-        scene = replace(scene if region is None else crop_points(scene, region), frames=chosen)
-        shifted = centre_shift(scene, apply_z=True)
-        done = preprocess(shifted, self.config, self.condition, self.label_field)
+        chosen = evenly_spread(frames, self.config.validation_views)
         if region is not None:
-            moved = (
-                region.centre + (shifted.cloud.coord[0] - scene.cloud.coord[0]) + done.shift[:3, 3].float()
-            )
-            region = replace(region, centre=moved)
-        return ValidationScene(done.batch, done.scene.frames, region)
+            chosen = _distinct(sample_pixels(scene, frames, views, self.decode, generator, region))
+        shown = sample_images(training_frames(scene), self.config.images)
+        scene = replace(scene if region is None else crop(scene, region), frames=(*chosen, *shown))
+        shifted = centre_shift(scene, apply_z=True)
+        prepared = preprocess(shifted, self.config, self.condition, self.label_field)
+        if region is not None:
+            shift = shifted.cloud.coord[0] - scene.cloud.coord[0]
+            region = replace(region, centre=region.centre + shift + prepared.shift[:3, 3].float())
+        moved = prepared.scene.frames
+        images = image_batch(moved[len(chosen) :], self.config.images, self.decode)
+        return ValidationScene(replace(prepared.batch, images=images), moved[: len(chosen)], region)
 
     def _region(self, scene: Scene, frames: Sequence[Frame], generator: torch.Generator) -> Region | None:
-        """A region around something that an image shows, with points in it; None = the whole scene."""
-        if self.config.crop is None:
+        """A region around something that a frame shows, with points in it; None = the whole scene."""
+        frames = [frame for frame in frames if frame.has_depth]
+        if self.config.crop is None or not frames:
             return None
         best, most = None, 0
         one = self.config.views.model_copy(update={"n_views": 1, "n_pixels": 1})
         for _ in range(ATTEMPTS):
-            place = self._place(sample_pixels(scene, frames, one, self.decode, generator))
-            region = region_around(place, self.config.crop)
+            centre = self._surface_point(sample_pixels(scene, frames, one, self.decode, generator))
+            region = region_around(centre, self.config.crop)
             n_points = int(region.contains(scene.cloud.coord).sum())
             if n_points > most:
                 best, most = region, n_points
@@ -214,27 +227,25 @@ class PretrainDataset(_Scenes):
                 break
         return best
 
-    def _place(self, chosen: SampledPixels) -> Float[Tensor, "3"]:
+    def _surface_point(self, chosen: SampledPixels) -> Float[Tensor, "3"]:
         frame = chosen.frames[0]
         column, row = chosen.pixel[0].long()
         decoded = self.decode(frame)
         return surface_points(frame, decoded, (row * decoded.depth.shape[1] + column)[None])[0]
 
 
-def _without_picture_labels(scene: Scene) -> Scene:
+def _without_image_labels(scene: Scene) -> Scene:
     return replace(scene, frames=tuple(replace(frame, semantic_path=None) for frame in scene.frames))
 
 
+def training_frames(scene: Scene) -> tuple[Frame, ...]:
+    """The frames that are not held out."""
+    return tuple(frame for frame in scene.frames if not frame.held_out)
+
+
 def validation_frames(scene: Scene) -> tuple[Frame, ...]:
-    """The held-out images, or all of them where none is held out."""
+    """The held-out frames, or all of them where none is held out."""
     return tuple(frame for frame in scene.frames if frame.held_out) or scene.frames
-
-
-def _evenly(frames: tuple[Frame, ...], n_frames: int) -> tuple[Frame, ...]:
-    """Up to `n_frames` frames spread over the recording."""
-    if len(frames) <= n_frames:
-        return frames
-    return tuple(frames[(2 * i + 1) * len(frames) // (2 * n_frames)] for i in range(n_frames))
 
 
 def _distinct(chosen: SampledPixels) -> tuple[Frame, ...]:
@@ -255,7 +266,7 @@ class EvaluationScene:
 class LabelledDataset(_Scenes):
     """Scenes with a class per point."""
 
-    def __init__(self, store: SceneFolders, split: str, config: LabelledDataConfig, seed: int = 0) -> None:
+    def __init__(self, store: Reader, split: str, config: LabelledDataConfig, seed: int = 0) -> None:
         super().__init__(store, split, config, budget_scenes(store.names(split), config.budget))
         self.config, self.seed = config, seed
         self.collate = MixingCollate(config.voxel.size)
@@ -265,20 +276,32 @@ class LabelledDataset(_Scenes):
         generator = make_generator("segmentation", self.seed, draw, index)
         scene = apply_label_budget(self.labelled_scene(index), self.config.budget, self.label_field)
         if self.config.crop is not None:
-            scene = crop_points(scene, random_region(scene, self.config.crop, generator))
+            scene = crop(scene, random_region(scene, self.config.crop, generator))
+        scene = replace(scene, frames=sample_images(scene.frames, self.config.images, generator))
         scene = augment(scene, self.config.augment, generator)
         sphere = self.config.sphere_crop
-        return preprocess(scene, self.config, self.condition, self.label_field, generator, sphere).batch
+        prepared = preprocess(scene, self.config, self.condition, self.label_field, generator, sphere)
+        return self._with_images(prepared)
 
     def evaluation(self, index: int) -> EvaluationScene:
         """The whole scene, one point per voxel, with all its labels."""
         scene = self.labelled_scene(index)
-        done = preprocess(centre_shift(scene, apply_z=True), self.config, self.condition, self.label_field)
-        return EvaluationScene(done.batch, done.voxels.inverse, scene.cloud.labels[self.label_field])
+        scene = replace(scene, frames=sample_images(scene.frames, self.config.images))
+        shifted = centre_shift(scene, apply_z=True)
+        prepared = preprocess(shifted, self.config, self.condition, self.label_field)
+        labels = scene.cloud.labels[self.label_field]
+        return EvaluationScene(self._with_images(prepared), prepared.voxels.inverse, labels)
+
+    def _with_images(self, prepared: Preprocessed) -> Batch:
+        return replace(
+            prepared.batch, images=image_batch(prepared.scene.frames, self.config.images, self.decode)
+        )
 
     def labelled_scene(self, index: int) -> Scene:
-        """A scene as it was prepared, without images. Raises SceneError when it has no labels."""
-        scene = replace(self.scene(index), frames=())
+        """A scene as it was prepared. Raises SceneError when it has no labels."""
+        scene = self.scene(index)
+        if self.config.images is None and scene.frames:
+            scene = replace(scene, frames=())
         if self.label_field not in scene.cloud.labels:
             raise SceneError(
                 f"scene '{scene.name}' has no labels '{self.label_field}'",

@@ -79,10 +79,12 @@ def _known(cloud: PointCloud, values: Tensor | None, name: str) -> Tensor:
 
 
 def with_near_points(scene: Scene) -> Scene:
-    """Points far from all others where their nearest other point is: they move no grid.
+    """The scene with points far from all others moved to their nearest other point.
 
-    Every point keeps its place in the list, and so gets a class.
+    They would stretch the box of the scene. The order of the points stays: each gets a prediction.
     """
+    if len(scene.cloud) == 0:
+        return scene
     coord = scene.cloud.coord.numpy()
     far = far_outliers(coord)
     if not far.any():
@@ -100,7 +102,7 @@ class Preprocessed:
 
     batch: Batch
     scene: Scene
-    """One point per voxel, in the order of the batch; cameras in the frame of the batch."""
+    """One point per voxel, in the order of the batch; everything in the frame of the batch."""
     voxels: Voxelisation
     """Of the points before cropping and shuffling."""
     shift: Float[Tensor, "4 4"]
@@ -117,14 +119,20 @@ def preprocess(
 ) -> Preprocessed:
     """Voxelise, crop, centre in x and y, shuffle.
 
-    Without a generator nothing is random: the first point of each voxel, neither crop nor shuffle.
+    Without a generator nothing is random: the first point of each voxel, neither crop nor shuffle. A scene
+    without points, of images alone, stays where it is.
     """
     labelled = scene.cloud.labels.get("labelled")
     preferred = None if labelled is None else labelled > 0
+    if len(scene.cloud) == 0:
+        voxels = Voxelisation.empty()
+        return _finish(scene, voxels, voxels.index, config, (condition, label_field))
     voxels = voxelise(scene.cloud.coord, config.voxel.size, config.voxel.order, generator, preferred)
     kept = torch.arange(len(voxels.index))
     if generator is not None and sphere is not None:
-        kept = sphere_crop(scene.cloud.take(voxels.index), sphere, generator)
+        kept, region = sphere_crop(scene.cloud.take(voxels.index), sphere, generator)
+        if region is not None and scene.boxes is not None:
+            scene = replace(scene, boxes=scene.boxes.take(region.contains(scene.boxes.center)))
     if generator is not None and config.shuffle:
         kept = kept[torch.randperm(len(kept), generator=generator)]
     return _finish(scene, voxels, kept, config, (condition, label_field))
@@ -144,7 +152,7 @@ def batch_of_points(
     """
     (grid_coord, lower), (condition, label_field) = cells, source
     offset = offset_in_voxel(scene.cloud.coord[index], config.voxel.size)
-    chosen = replace(scene, cloud=scene.cloud.take(index))
+    chosen = scene.take(index)
     shift = centre_shift_matrix(chosen.cloud.coord, apply_z=False)
     chosen = chosen.moved(shift)
     unlabelled = torch.full((len(index),), -1)
@@ -159,6 +167,9 @@ def batch_of_points(
         names=(scene.name,),
         instance=chosen.cloud.labels.get("instance", unlabelled).long(),
         origin=(lower.double() + shift[:3, 3])[None],
+        fields=chosen.cloud.fields,
+        boxes=chosen.boxes,
+        box_scene=None if chosen.boxes is None else torch.zeros(len(chosen.boxes), dtype=torch.long),
     )
     return batch, chosen, shift
 

@@ -8,48 +8,62 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
+from torch.nn import functional as F
 
-from ponderv2.data.config import ViewSamplingConfig
+from ponderv2.data.config import ImageInputConfig, ViewSamplingConfig
 from ponderv2.data.crops import Region
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import project, unproject
+from ponderv2.geometry.intrinsics import scaled_intrinsics
 from ponderv2.geometry.transforms import transform_points
 from ponderv2.io.lru_cache import LruCache
-from ponderv2.scenes.batch import PixelBatch
-from ponderv2.scenes.scene import Frame, Scene
+from ponderv2.scenes.batch import ImageBatch, PixelBatch
+from ponderv2.scenes.scene import Frame, Scene, evenly_spread
 
 
 @dataclass(frozen=True)
 class FramePixels:
-    """The pictures of one frame, and where a depth was measured."""
+    """The images of one frame, and its usable pixels."""
 
     color: UInt8[Tensor, "row column 3"] | None
-    """None: the view has depth alone."""
+    """None: the frame has no colour image."""
     depth: Float[Tensor, "row column"]
-    """Metres; 0 = no measurement."""
+    """Metres; 0 = no measurement, everywhere where the frame has no depth image."""
     label: Int[Tensor, "row column"] | None
     """Class, -1 = unlabelled."""
     valid: Int[Tensor, " pixel"]
-    """Row-major numbers of the pixels with a depth. Those that a mask hides have none."""
+    """Row-major numbers of the pixels with a depth, which hidden ones lack; of a frame without a depth image
+    those that the mask does not hide."""
+    measured: bool = True
+    """Whether the frame has a depth image."""
 
     @property
     def n_bytes(self) -> int:
-        """Memory that the pictures take."""
-        pictures = (self.color, self.depth, self.valid, self.label)
-        return sum(one.numel() * one.element_size() for one in pictures if one is not None)
+        """Memory that the images take."""
+        images = (self.color, self.depth, self.valid, self.label)
+        return sum(one.numel() * one.element_size() for one in images if one is not None)
 
 
 def decode(frame: Frame) -> FramePixels:
-    """Read the pictures of a frame. Depths that are not finite or not positive become 0."""
+    """Read the images of a frame. Depths that are not finite or not positive become 0.
+
+    Raises:
+        SceneError: a file is missing or damaged, or the images differ in size.
+    """
     color = frame.read_color() if frame.has_color else None
-    depth = frame.read_depth().float()
+    depth = torch.zeros(frame.camera.height, frame.camera.width)
+    if frame.has_depth:
+        depth = frame.read_depth().float()
     label = frame.read_semantic().to(torch.int16) if frame.semantic_path is not None else None
     sizes = {tuple(one.shape[:2]) for one in (color, depth, label) if one is not None}
     if len(sizes) > 1:
         raise SceneError(
-            f"the pictures of frame {frame.id} ({frame.depth_path}) differ in size: {sorted(sizes)}",
-            fix="prepare the capture again: prepared pictures are registered and of one size",
+            f"the images of frame {frame.id} ({frame.key}) differ in size: {sorted(sizes)}",
+            fix="prepare the capture again: prepared images are registered and of one size",
         )
+    if not frame.has_depth:
+        usable = torch.nonzero(frame.read_visible().flatten())[:, 0].to(torch.int32)
+        return FramePixels(color, depth, label, usable, measured=False)
     depth = torch.where(torch.isfinite(depth) & (depth > 0), depth, torch.zeros_like(depth))
     valid = torch.nonzero(depth.flatten())[:, 0].to(torch.int32)
     return FramePixels(color, depth, label, valid)
@@ -63,12 +77,12 @@ class FrameDecoder:
 
     def __call__(self, frame: Frame) -> FramePixels:
         """The decoded frame, from memory if it is there."""
-        return self.memory.get(str(frame.depth_path), lambda: decode(frame))
+        return self.memory.get(frame.key, lambda: decode(frame))
 
 
 Decode = Callable[[Frame], FramePixels]
 PROBES = 256
-"""Points of a region that decide which images may show it."""
+"""Points of a region that decide which frames may show it."""
 
 
 @dataclass(frozen=True)
@@ -114,13 +128,13 @@ def sample_pixels(
     generator: torch.Generator,
     region: Region | None = None,
 ) -> SampledPixels:
-    """`n_views` views of `n_pixels` pixels each, all with a depth and, with a region, showing it.
+    """`n_views` views of `n_pixels` pixels each, all usable and, with a region, showing it.
 
     Views are drawn without replacement, then with; so are the pixels of a view. Views without usable pixels
     give way to others.
 
     Raises:
-        SceneError: no image of the scene has a usable pixel.
+        SceneError: no frame of the scene has a usable pixel.
     """
     found = _usable_views(scene, frames, config, decode, generator, region)
     views = [found[i % len(found)] for i in range(config.n_views)]
@@ -144,7 +158,7 @@ def draw_pixels(
         return valid[torch.cat([order, again])]
     if n_valid < 8 * n_pixels:
         return valid[torch.randperm(n_valid, generator=generator)[:n_pixels]]
-    # A permutation of a whole image costs milliseconds, and among that many pixels few are drawn twice.
+    # A permutation of a whole image costs milliseconds, and among so many pixels few are drawn twice.
     several = torch.unique(torch.randint(n_valid, (2 * n_pixels,), generator=generator))
     if len(several) < n_pixels:
         several = torch.arange(n_valid)
@@ -158,8 +172,13 @@ def _usable_pixels(
     generator: torch.Generator,
     region: Region | None,
 ) -> Int[Tensor, " pixel"]:
-    """Row-major numbers of pixels with a depth that show the region; not all where there are plenty."""
+    """Row-major numbers of usable pixels that show the region; not all where there are plenty.
+
+    What a pixel without a depth shows is not known: with a region, frames without a depth image have none.
+    """
     valid = decoded.valid.long()
+    if not decoded.measured:
+        return valid if region is None else valid[:0]
     if config.max_depth is not None:
         valid = valid[decoded.depth.flatten()[valid] <= config.max_depth]
     if region is None:
@@ -191,7 +210,7 @@ def pixel_positions(numbers: Int[Tensor, " pixel"], width: int) -> Float[Tensor,
 
 
 def frames_seeing(frames: Sequence[Frame], points: Float[Tensor, "point 3"]) -> Bool[Tensor, " frame"]:
-    """Which images have any of the points in view, hidden or not."""
+    """Which frames have any of the points in their image, hidden or not."""
     cameras = [frame.camera for frame in frames]
     to_camera = torch.stack([camera.world_to_camera for camera in cameras]).float()
     intrinsics = torch.stack([camera.intrinsics for camera in cameras]).float()
@@ -240,8 +259,8 @@ def _usable_views(
     found = (good + poor)[: config.n_views]
     if not found:
         raise SceneError(
-            f"no image of scene '{scene.name}' has a usable pixel with a depth",
-            fix="prepare the capture again with its depth pictures, or remove the scene from the store",
+            f"no frame of scene '{scene.name}' has a usable pixel with a depth",
+            fix="prepare the capture again with its depth images, or remove the scene from the store",
         )
     return found
 
@@ -259,3 +278,49 @@ def _frame_order(
     probes = torch.cat([inside[:: max(1, len(inside) // PROBES)], region.centre[None].float()])
     seeing = frames_seeing(frames, probes)[order]
     return torch.cat([order[seeing], order[~seeing]]).tolist()
+
+
+def sample_images(
+    frames: Sequence[Frame], config: ImageInputConfig | None, generator: torch.Generator | None = None
+) -> tuple[Frame, ...]:
+    """The frames whose images an encoder receives: random ones, without a generator evenly spread ones.
+
+    None where nothing is configured. Where there are too few they are used several times.
+
+    Raises:
+        SceneError: no frame has a colour image.
+    """
+    if config is None:
+        return ()
+    colored = tuple(frame for frame in frames if frame.has_color)
+    if not colored:
+        raise SceneError("the scene has no colour images", fix="--set data.images=null")
+    if generator is not None:
+        colored = tuple(colored[i] for i in torch.randperm(len(colored), generator=generator).tolist())
+        colored = colored[: config.n_views]
+    chosen = evenly_spread(colored, config.n_views)
+    return tuple(chosen[i % len(chosen)] for i in range(config.n_views))
+
+
+def image_batch(
+    frames: Sequence[Frame], config: ImageInputConfig | None, decode: Decode
+) -> ImageBatch | None:
+    """The images of frames of one scene, resized; None where nothing is configured."""
+    if config is None:
+        return None
+    size = (config.height, config.width)
+    images, intrinsics = [], []
+    for frame in frames:
+        color = decode(frame).color
+        assert color is not None  # `sample_images` chose it
+        image = color.permute(2, 0, 1)[None].float() / 255.0
+        images.append(F.interpolate(image, size, mode="bilinear", antialias=True)[0])
+        scale = config.width / frame.camera.width, config.height / frame.camera.height
+        matrix = scaled_intrinsics(frame.camera.intrinsics.double().numpy(), *scale)
+        intrinsics.append(torch.from_numpy(matrix).float())
+    return ImageBatch(
+        image=torch.stack(images),
+        intrinsics=torch.stack(intrinsics),
+        world_to_camera=torch.stack([frame.camera.world_to_camera for frame in frames]).float(),
+        view_scene=torch.zeros(len(frames), dtype=torch.long),
+    )

@@ -55,6 +55,12 @@ class Voxelisation:
     lower: Float[Tensor, "3"]
     """Corner of voxel (0, 0, 0), in the units of the points."""
 
+    @staticmethod
+    def empty() -> Voxelisation:
+        """Of no points."""
+        none = torch.zeros(0, dtype=torch.long)
+        return Voxelisation(none, none.reshape(0, 3), none, torch.zeros(3))
+
 
 def grid_cells(
     coord: Float[Tensor, "point 3"], size: float
@@ -143,7 +149,7 @@ def voxelise(
     generator: torch.Generator | None = None,
     preferred: Bool[Tensor, " point"] | None = None,
 ) -> Voxelisation:
-    """One point for each occupied cell of edge `size`, in hash order.
+    """One point for each occupied cell of side `size`, in hash order.
 
     Without a generator the first point of each voxel is taken. Where a voxel holds preferred points, one of
     them represents it.

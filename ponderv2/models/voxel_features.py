@@ -157,7 +157,9 @@ def _in_blocks(
     n_blocks = 0
     while waiting:
         block = waiting[-1]
-        part = batch if len(block.seen) == len(batch.grid_coord) else batch_of_block(batch, block, alignment)
+        part = (
+            batch if len(block.context) == len(batch.grid_coord) else batch_of_block(batch, block, alignment)
+        )
         try:
             feature = rows_of_points(model.encode(part.to(device))).float().cpu()
         except (MemoryError, RuntimeError) as error:
@@ -169,7 +171,7 @@ def _in_blocks(
         waiting.pop()
         if result is None:
             result = feature.new_empty(len(batch.grid_coord), feature.shape[1])
-        result[block.core] = feature[torch.searchsorted(block.seen, block.core)]
+        result[block.core] = feature[torch.searchsorted(block.context, block.core)]
         n_blocks += 1
         if each_block is not None:
             each_block(len(block.core) / len(batch.grid_coord))
@@ -179,16 +181,18 @@ def _in_blocks(
 
 def _smaller(batch: Batch, block: Block, margin: int, error: BaseException) -> list[Block]:
     """The block in parts that see at most half of it. Raises ResourceError where that is impossible."""
-    limit = len(block.seen) // 2
+    limit = len(block.context) // 2
     cells = batch.grid_coord[block.core]
     parts = overlapping_blocks(cells, limit, margin) if limit >= FEWEST_VOXELS else []
     if len(parts) < 2:
         raise ResourceError(
-            f"not enough memory to encode {len(block.seen)} voxels at once",
+            f"not enough memory to encode {len(block.context)} voxels at once",
             fix="--overlap 0.5, --scale if the units are not metres, or a machine with more memory",
         ) from error
-    seen = batch.grid_coord[block.seen]
-    return [Block(block.core[part.core], block.seen[_near(seen, cells[part.core], margin)]) for part in parts]
+    around = batch.grid_coord[block.context]
+    return [
+        Block(block.core[part.core], block.context[_near(around, cells[part.core], margin)]) for part in parts
+    ]
 
 
 def _near(cells: Tensor, core: Tensor, margin: int) -> Tensor:

@@ -91,7 +91,7 @@ class Reader(Protocol):
     def read(
         self, name: str, split: str | None = None, labels: bool = True, frames: FrameChoice = "all"
     ) -> Scene:
-        """A scene; pictures and sweeps are read when they are asked for.
+        """A scene; images and sweeps are read when they are asked for.
 
         Without `labels` no file of labels is opened. Raises SceneError: not there, or damaged.
         """

@@ -172,6 +172,13 @@ class Frame:
             )
 
 
+def evenly_spread(frames: tuple[Frame, ...], n_frames: int) -> tuple[Frame, ...]:
+    """At most `n_frames` frames, in the middle of equal parts of the recording."""
+    if len(frames) <= n_frames:
+        return frames
+    return tuple(frames[(2 * i + 1) * len(frames) // (2 * n_frames)] for i in range(n_frames))
+
+
 @runtime_checkable
 class SweepFiles(Protocol):
     """Reads sweeps from files. A value that can be pickled."""

@@ -10,7 +10,7 @@ import torch
 from ponderv2.data.config import LocalCropConfig, SphereCropConfig
 from ponderv2.data.crops import (
     Region,
-    crop_points,
+    crop,
     nearest_points,
     overlapping_blocks,
     random_region,
@@ -27,15 +27,15 @@ def scene(rng: torch.Generator) -> Scene:
 
 
 def test_sphere_crop_keeps_the_nearest(scene: Scene, rng: torch.Generator) -> None:
-    kept = sphere_crop(scene.cloud, SphereCropConfig(n_points=40), rng)
+    kept, _ = sphere_crop(scene.cloud, SphereCropConfig(n_points=40), rng)
     centre = scene.cloud.coord[kept[0]]
     distance = (scene.cloud.coord - centre).norm(dim=1)
     assert set(kept.tolist()) == set(torch.argsort(distance)[:40].tolist())
 
 
 def test_share_and_small_scenes(scene: Scene, rng: torch.Generator) -> None:
-    assert len(sphere_crop(scene.cloud, SphereCropConfig(n_points=None, share=0.6), rng)) == 180
-    assert torch.equal(sphere_crop(scene.cloud, SphereCropConfig(n_points=300), rng), torch.arange(300))
+    assert len(sphere_crop(scene.cloud, SphereCropConfig(n_points=None, share=0.6), rng)[0]) == 180
+    assert torch.equal(sphere_crop(scene.cloud, SphereCropConfig(n_points=300), rng)[0], torch.arange(300))
     assert len(nearest_points(scene.cloud.coord, torch.zeros(3), 999)) == 300
 
 
@@ -53,7 +53,7 @@ def test_regions_hold_what_their_shape_says(scene: Scene, shape) -> None:
 
 
 def test_cropped_points_keep_their_fields(scene: Scene) -> None:
-    cloud = crop_points(scene, Region(torch.full((3,), 2.0), 1.0, "sphere")).cloud
+    cloud = crop(scene, Region(torch.full((3,), 2.0), 1.0, "sphere")).cloud
     row = cloud.labels["row"]
     assert torch.equal(cloud.coord, scene.cloud.coord[row]) and torch.equal(
         cloud.color, scene.cloud.color[row]
@@ -77,7 +77,7 @@ def test_every_voxel_is_in_one_core_and_sees_its_neighbourhood(rng: torch.Genera
     cores = torch.cat([block.core for block in blocks])
     assert torch.equal(torch.sort(cores).values, torch.arange(len(cells)))
     for block in blocks:
-        core, seen = cells[block.core], set(block.seen.tolist())
+        core, seen = cells[block.core], set(block.context.tolist())
         box = ((cells >= core.amin(0) - margin) & (cells <= core.amax(0) + margin)).all(dim=1)
         assert seen == set(torch.nonzero(box)[:, 0].tolist())
         narrow = int((core.amax(0) - core.amin(0)).max()) < margin
