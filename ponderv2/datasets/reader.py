@@ -38,7 +38,7 @@ class RawScene(Protocol):
 
 @runtime_checkable
 class SizedScene(Protocol):
-    """A job that can tell roughly how much it will write; jobs need not."""
+    """A raw scene that knows roughly how much will be written; scenes need not."""
 
     def estimated_bytes(self) -> int:
         """Of the prepared scene on disk, from what is known without doing the work."""

@@ -102,7 +102,7 @@ DatasetName = Literal["ScanNet", "S3DIS", "Structured3D", "ScanNet++", ""]
 MAIN_FIELD: dict[str, str] = {"ScanNet": "segment20"}
 """Label array of the main benchmark, where it is not `segment`."""
 DEPTH_SCALE: dict[str, float] = {"S3DIS": 1.0 / 4000.0}
-"""Metres per unit of depth pictures, where it is not a millimetre."""
+"""Metres per unit of depth images, where it is not a millimetre."""
 _TOP_CLASSES = ("metadata/semantic_benchmark/top100.txt", "semantic_benchmark/top100.txt", "top100.txt")
 
 

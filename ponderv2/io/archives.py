@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from ponderv2.errors import SceneError
 
-LARGEST_PICTURE = 64 * 2**20
+LARGEST_IMAGE = 64 * 2**20
 """Bytes of a member, decompressed. The largest of the dataset have a few megabytes."""
 LARGEST_TEXT = 64 * 2**10
 LARGEST_RATIO = 1100
@@ -144,7 +144,7 @@ def _fault(member: zipfile.ZipInfo, end: int) -> str:
 
 
 def _limit(name: str) -> int:
-    return LARGEST_TEXT if name.endswith(".txt") else LARGEST_PICTURE
+    return LARGEST_TEXT if name.endswith(".txt") else LARGEST_IMAGE
 
 
 def _inflated(packed: bytes, size: int) -> bytes:

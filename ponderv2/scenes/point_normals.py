@@ -1,4 +1,4 @@
-"""Normals of processed clouds: of unit length; for clouds that come without, estimated once and kept."""
+"""Normals of processed clouds: of unit length; for clouds that come without, estimated once and cached."""
 
 from __future__ import annotations
 

@@ -22,9 +22,9 @@ class RoomConfig(StrictConfig):
     seed: NonNegativeInt = 0
     """Room number i is a function of (seed, i) and of the settings below, not of the number of rooms."""
     frames: PositiveInt = 20
-    """Images per room."""
+    """Frames per room."""
     width: PositiveInt = 160
-    """Of an image, pixels."""
+    """Of a frame, pixels."""
     height: PositiveInt = 120
     """Of an image, pixels."""
     field_of_view: tuple[PositiveFloat, PositiveFloat] = (72.0, 88.0)

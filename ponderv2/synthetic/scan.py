@@ -21,7 +21,7 @@ from ponderv2.synthetic.rendering import (
 from ponderv2.synthetic.trajectory import make_cameras
 
 DEPTH_SCALE = 0.001
-"""Metres per unit of a stored depth picture."""
+"""Metres per unit of a stored depth image."""
 
 
 @dataclass(frozen=True)

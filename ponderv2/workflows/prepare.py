@@ -240,7 +240,7 @@ def _unchanged(
 ) -> SceneOutcome | None:
     """The outcome of a scene that was prepared with the same settings from the same input; else None.
 
-    `entry` is what the report says of it. Every byte of the input is read.
+    `entry` is its entry in the report. Every byte of the input is read.
     """
     job, entry = job_and_entry
     record = store.record(job.name, job.split)

@@ -22,7 +22,7 @@ class SpaceEstimate:
     free: int
     n_scenes: int
     n_unknown: int
-    """Jobs that cannot tell; they count as the mean of the others."""
+    """Jobs of unknown size; they count as the mean of the others."""
 
     @property
     def suffices(self) -> bool:

@@ -21,7 +21,7 @@ class ReasonCount:
 
     status: str
     reason: str
-    """Without what is particular to one scene; empty where there was nothing to say."""
+    """Without what is particular to one scene; empty where there is none."""
     scenes: int
     example: str
     """One of the scenes."""

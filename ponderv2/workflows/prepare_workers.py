@@ -111,7 +111,7 @@ def _on_cluster(
     except _died(scheduler) as error:
         raise ResourceError(
             f"a worker of {scheduler} died ({error})",
-            fix="run the command again: finished scenes are kept; see the logs of the cluster",
+            fix="run the command again: finished scenes are not lost; see the logs of the cluster",
         ) from error
 
 

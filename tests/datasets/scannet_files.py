@@ -157,7 +157,7 @@ def label_ids() -> np.ndarray:
 
 
 def write_labels(folder: Path, members: dict[str, bytes], kind: str = "2d-label-filt") -> Path:
-    """A zip of label pictures."""
+    """A zip of label images."""
     path = folder / f"{folder.name}_{kind}.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members.items():

@@ -157,7 +157,7 @@ def bent(ray: np.ndarray) -> np.ndarray:
 
 
 def straight_rays(width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """Of the pixels of the undistorted picture, at any size with the same edges."""
+    """Of the pixels of the undistorted image, at any size with the same edges."""
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     full = np.stack([(x + 0.5) * WIDTH / width - 0.5, (y + 0.5) * HEIGHT / height - 0.5], -1)
     return (full - CENTRE) / FOCAL

@@ -1,4 +1,4 @@
-"""A room as Structured3D would store it: pictures solved in closed form, zip archives written byte by byte.
+"""A room as Structured3D would store it: images solved in closed form, zip archives written byte by byte.
 
 The room is not its own mirror image: facing the far wall (+y), a door is right and a picture left.
 """

@@ -20,7 +20,7 @@ from tests.datasets import scannet_files as raw
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """One training scene with everything but pictures."""
+    """One training scene with everything but images."""
     raw.write_scene(tmp_path / "scannet/scans" / raw.NAME)
     raw.write_table(tmp_path / "scannet" / "scannetv2-labels.combined.tsv")
     return tmp_path / "scannet"

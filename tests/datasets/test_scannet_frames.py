@@ -57,7 +57,7 @@ def test_frames_are_what_the_depth_camera_saw(scene: Path, version: int, kinds: 
         assert np.median(difference) < 4 and frame.color_file is None
 
 
-def test_a_colour_picture_of_the_size_of_depth_is_stored_unchanged(scene: Path):
+def test_a_colour_image_of_the_size_of_depth_is_stored_unchanged(scene: Path):
     write_sens(scene, large=False)
     frames, _ = prepared(scene)
     expected = raw.color_bytes(box_room.shoot(TAKEN[2].pose).color, 2)
@@ -144,18 +144,18 @@ def test_a_damaged_zip_leaves_frames_without_labels(scene: Path):
     assert len(frames) == 6 and all(frame.semantic is None for frame in frames)
     assert any("frames have no labels" in one and path.name in one for one in surface.repairs)
     raw.write_labels(scene, {"readme.txt": b"nothing"})
-    assert any("holds no pictures label-filt/0.png" in one for one in prepared(scene)[1].repairs)
+    assert any("holds no images label-filt/0.png" in one for one in prepared(scene)[1].repairs)
 
 
 @pytest.mark.parametrize("what", ["rubbish", "bomb", "claim", "escape", "colours"])
-def test_damaged_label_pictures_are_left_out_and_named(scene: Path, what: str):
+def test_damaged_label_images_are_left_out_and_named(scene: Path, what: str):
     write_sens(scene)
     good = raw.png_bytes(raw.label_ids())
     bad = {
-        "rubbish": b"no picture",
+        "rubbish": b"no image",
         "bomb": bytes(17 * 2**20),
         "claim": raw.png_bytes(raw.label_ids(), (30000, 30000)),
-        "escape": b"no picture",
+        "escape": b"no image",
         "colours": raw.color_bytes(TAKEN[0].color, 1),
     }[what]
     name = "../../label-filt/1.png" if what == "escape" else "label-filt/1.png"
@@ -173,7 +173,7 @@ def test_a_recording_that_is_cut_off_is_named(scene: Path):
         prepared(scene)
 
 
-def test_a_damaged_picture_is_dropped_and_counted(scene: Path):
+def test_a_damaged_image_is_dropped_and_counted(scene: Path):
     path = write_sens(scene, kinds=(2, 0), lost={0})
     data = bytearray(path.read_bytes())
     start = data.index(b"\xff\xd8\xff", data.index(b"\xff\xd8\xff") + 3)

@@ -185,7 +185,7 @@ def test_views_that_show_other_rooms_are_left_out(areas: tuple[Path, Path], tmp_
             file.unlink()
     job = find(S3disConfig(path=archive, noxyz=noxyz, near=0.03)).scenes[0]
     assert isinstance(job, S3disRoom)
-    (noxyz / "area_1" / "raw" / f"{job.views[5].camera}_d1_2.png").write_bytes(b"no picture")
+    (noxyz / "area_1" / "raw" / f"{job.views[5].camera}_d1_2.png").write_bytes(b"no image")
     scene = job.read()
     kept = [frame.id for frame in scene.frames]
     surface = scene.finish()
@@ -194,7 +194,7 @@ def test_views_that_show_other_rooms_are_left_out(areas: tuple[Path, Path], tmp_
     assert any("1 unusable images were dropped" in one for one in surface.repairs)
 
 
-def test_stride_number_and_size_of_pictures_are_limited(areas: tuple[Path, Path]):
+def test_stride_number_and_size_of_images_are_limited(areas: tuple[Path, Path]):
     source = S3disConfig(
         path=areas[0], noxyz=areas[1], areas=("Area_1",), stride=2, max_frames=2, max_image_size=48
     )

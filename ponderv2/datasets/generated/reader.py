@@ -41,7 +41,7 @@ class GeneratedRoom:
         return hashlib.sha256(f"{GENERATOR_VERSION} {self.index} {settings}".encode()).hexdigest()[:16]
 
     def estimated_bytes(self) -> int:
-        """Pictures, points and mesh, by the size of rooms that were prepared."""
+        """Images, points and mesh, by the size of rooms that were prepared."""
         pixels = self.config.frames * self.config.width * self.config.height
         floor = self.config.room_size[0] * self.config.room_size[1]
         return int(PIXEL_BYTES * pixels + SURFACE * floor / self.config.voxel**2 * POINT_BYTES) + MESH_BYTES

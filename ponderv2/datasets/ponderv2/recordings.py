@@ -35,7 +35,7 @@ _NYU40_TO_CLASS[list(CLASS_OF_NYU40)] = list(CLASS_OF_NYU40.values())
 
 
 @dataclass(frozen=True)
-class RecordingPictures(StoredImages):
+class RecordingImages(StoredImages):
     """Colour and classes are larger than depth and are brought to its size; classes are NYU40 ids."""
 
     def color(self, path: Path, size: tuple[int, int]) -> UInt8[ndarray, "row column 3"]:
@@ -88,7 +88,7 @@ def read_recording(
     intrinsics = torch.from_numpy(found["K"]).float()
     names = found["names"]
     width, height = image_size(folder / "depth" / str(names[0, 1])) if len(names) else (0, 0)
-    images = RecordingPictures()
+    images = RecordingImages()
     frames = []
     for one in chosen:
         near = near_pose(found["camera_to_world"][row_of[one]], np.array(origin))

@@ -25,29 +25,29 @@ MIN_COVERAGE = 0.25
 """Views whose depth is known on a smaller part are left out, as in PonderV2 (which renames their files)."""
 NO_DEPTH = 65535
 LARGEST_CLASS = 40
-"""PonderV2 ignores larger numbers in the pictures of classes."""
+"""PonderV2 ignores larger numbers in the images of classes."""
 
 
 @dataclass(frozen=True)
-class PickledPictures:
-    """Pictures that share one pickled file."""
+class PickledImages:
+    """Images that share one pickled file."""
 
     n_classes: int | None = None
     """Classes from this number on are taken for unlabelled; None = not known."""
 
     def color(self, path: Path, size: tuple[int, int]) -> UInt8[ndarray, "row column 3"]:
         """RGB 0..255."""
-        rgb = _picture(path, "rgb", 3)
+        rgb = _image(path, "rgb", 3)
         return rgb if rgb.dtype == np.uint8 else read_colors(rgb, path).as_bytes()
 
     def depth(self, path: Path, size: tuple[int, int]) -> Float32[ndarray, "row column"]:
         """In units of the file; 0 outside of the mask and where nothing was measured."""
-        depth = _picture(path, "depth", 2)
+        depth = _image(path, "depth", 2)
         return np.where(_measured(path, depth), depth, 0).astype(np.float32)
 
     def semantic(self, path: Path, size: tuple[int, int]) -> Int64[ndarray, "row column"]:
         """Class per pixel; class 0 counts."""
-        values = _picture(path, "semantic_map", 2).astype(np.int64)
+        values = _image(path, "semantic_map", 2).astype(np.int64)
         limit = LARGEST_CLASS + 1 if self.n_classes is None else self.n_classes
         return np.where((values >= 0) & (values < limit), values, -1)
 
@@ -71,7 +71,7 @@ def read_views(
         return (), ()
     content = "\n".join(f"{path} {_outline(path)}" for path in paths.values())
     found = cached("views", content, lambda: _index(paths))
-    images = PickledPictures(n_classes)
+    images = PickledImages(n_classes)
     frames = []
     for number, name in enumerate(found["ids"].tolist()):
         path = paths[name]
@@ -103,7 +103,7 @@ def _outline(path: Path) -> str:
 
 
 def _index(paths: Mapping[str, Path]) -> dict[str, ndarray]:
-    """Cameras of all usable views; pictures are not decoded, but for the mask of the depth."""
+    """Cameras of all usable views; images are not decoded, but for the mask of the depth."""
     rows: list[tuple[str, ndarray, ndarray, tuple[int, int], bool]] = []
     left_out: dict[str, list[str]] = {}
     for name, path in paths.items():
@@ -145,7 +145,7 @@ def _camera(path: Path) -> tuple[ndarray, ndarray, tuple[int, int], bool]:
     if abs(np.linalg.det(pose[:3, :3])) < 1e-6:
         raise _Unusable("the pose cannot be inverted")
     if np.asarray(known, np.float64).mean() < MIN_COVERAGE:
-        raise _Unusable(f"with depth on less than {MIN_COVERAGE:.0%} of the picture")
+        raise _Unusable(f"with depth on less than {MIN_COVERAGE:.0%} of the image")
     return intrinsics, pose, (shape[1], shape[0]), labelled
 
 
@@ -165,8 +165,8 @@ def _measured(path: Path, depth: ndarray) -> ndarray:
     return measured & mask.astype(bool) if mask is not None and mask.shape == depth.shape else measured
 
 
-def _picture(path: Path, key: str, n_axes: int) -> ndarray:
-    picture = read_pickled(path, (key,)).get(key)
-    if not isinstance(picture, np.ndarray) or picture.ndim != n_axes or picture.dtype.kind not in "fiub":
-        raise SceneError(f"{path} has no picture '{key}'", fix="process the room again, or delete the file")
-    return picture
+def _image(path: Path, key: str, n_axes: int) -> ndarray:
+    image = read_pickled(path, (key,)).get(key)
+    if not isinstance(image, np.ndarray) or image.ndim != n_axes or image.dtype.kind not in "fiub":
+        raise SceneError(f"{path} has no image '{key}'", fix="process the room again, or delete the file")
+    return image

@@ -101,7 +101,7 @@ class RgbdConfig(DatasetSettings):
     max_frames: PositiveInt | None = None
     """At most this many frames, evenly spread."""
     holdout: NonNegativeInt = 0
-    """Every n-th frame is kept for validation and not fused; 0 = none."""
+    """Every n-th frame is held out for validation and not fused; 0 = none."""
     depth_min: NonNegativeFloat = 0.1
     """Metres; nearer measurements are dropped."""
     depth_max: PositiveFloat = 10.0

@@ -41,7 +41,7 @@ class S3disConfig(DatasetSettings):
     max_frames: PositiveInt | None = None
     """At most this many images of a room, evenly spread."""
     max_image_size: PositiveInt | None = None
-    """Longest side of the prepared pictures, pixels."""
+    """Longest side of the prepared images, pixels."""
     near: PositiveFloat = 0.1
     """Metres: depth farther from all points of the room belongs to other rooms and is left out."""
     min_valid: float = Field(default=0.25, ge=0.0, le=1.0)

@@ -56,7 +56,7 @@ LARGEST_SIDE = 1280
 BYTES_PER_VIEW = 1.2
 """Colour, depth and classes, per square of the longest side."""
 FAR_FROM_MESH = 0.1
-"""Metres from the mesh that are worth a word."""
+"""Metres from the mesh that are reported."""
 TYPICAL = "expected Area_1/office_1/Annotations/*.txt and so on, as in Stanford3dDataset_v1.2"
 
 
@@ -77,12 +77,14 @@ class S3disRoom:
 
     def fingerprint(self) -> str:
         """Settings, angle, and names and contents of the files."""
-        kept = self.config.model_dump(mode="json", exclude={"path", "noxyz", "areas"})
-        pictures = [
+        settings = self.config.model_dump(mode="json", exclude={"path", "noxyz", "areas"})
+        images = [
             path for view in self.views for path in (view.color, view.depth, view.pose, view.intrinsics)
         ]
-        files = fingerprint(self.folder, point_files(self.folder), f"{READER_VERSION} {self.angle} {kept}")
-        views = {path.name: path for path in pictures}
+        files = fingerprint(
+            self.folder, point_files(self.folder), f"{READER_VERSION} {self.angle} {settings}"
+        )
+        views = {path.name: path for path in images}
         return digest_of_files(sorted(views.items()), files, self.mesh_digest)
 
     def estimated_bytes(self) -> int:

@@ -66,7 +66,7 @@ def read_room(room: Path) -> RoomPoints:
     notes: list[str] = []
     repairs: list[str] = []
     parts: list[tuple[PointRows, int]] = []
-    kept: dict[str, int] = {}
+    part_of: dict[str, int] = {}
     files, copies = _copies_last(files)
     for path in (*files, *copies):
         rows = read_points(path)
@@ -75,15 +75,15 @@ def read_room(room: Path) -> RoomPoints:
             repairs.append(f"{_excerpt(path)} is empty and was left out")
             continue
         original = _original(path.stem)
-        if path in copies and original in kept and _is_copy(rows, parts[kept[original]][0]):
+        if path in copies and original in part_of and _is_copy(rows, parts[part_of[original]][0]):
             repairs.append(f"{_excerpt(path)} repeats '{original}.txt' and was left out")
             continue
-        kept[path.stem] = len(parts)
+        part_of[path.stem] = len(parts)
         parts.append((rows, _class_of(path, notes)))
     if not parts:
         raise SceneError(f"{room} has no points", fix="unpack the archive again")
-    order = sorted(kept, key=lambda stem: f"{stem}.txt")
-    return _joined([parts[kept[stem]] for stem in order], notes, repairs)
+    order = sorted(part_of, key=lambda stem: f"{stem}.txt")
+    return _joined([parts[part_of[stem]] for stem in order], notes, repairs)
 
 
 def _joined(parts: list[tuple[PointRows, int]], notes: list[str], repairs: list[str]) -> RoomPoints:
@@ -196,7 +196,7 @@ def inner_places(coord: Float64[ndarray, "point 3"]) -> Float64[ndarray, "eye 3"
 
 BLOCK = 1 << 20
 """Bytes that are parsed at once; a damaged line slows down its own block only."""
-MOST_TOLD = 20
+MOST_REPORTED = 20
 """Lines of one file that are reported one by one."""
 MOST_DAMAGED = 0.5
 """Share of lines without points, above which the file is something else."""
@@ -235,13 +235,13 @@ def read_points(path: Path) -> PointRows:
 def parse_points(text: bytes, path: Path) -> PointRows:
     """Points of the text of a file; `path` is for messages. Raises SceneError when most lines are none."""
     parts: list[ndarray] = [np.empty((6, 0))]
-    told: list[str] = []
+    messages: list[str] = []
     n_lines, n_dropped = 0, 0
     for block in _blocks(text):
         rows = parse_rows(block, 6)
         if rows is None or not _are_colors(rows[3:]):
             rows, sentences, dropped = _careful_rows(block, n_lines, "/".join(path.parts[-4:]))
-            told += sentences
+            messages += sentences
             n_dropped += dropped
         parts.append(rows)
         n_lines += block.count(b"\n")
@@ -254,7 +254,7 @@ def parse_points(text: bytes, path: Path) -> PointRows:
         )
     numbers = np.concatenate(parts, axis=1)
     color = np.ascontiguousarray(numbers[3:].T.astype(np.uint8))
-    return PointRows(np.ascontiguousarray(numbers[:3].T), color, _shortened(told, path))
+    return PointRows(np.ascontiguousarray(numbers[:3].T), color, _shortened(messages, path))
 
 
 def _are_colors(values: Float64[ndarray, "3 row"]) -> bool:
@@ -282,7 +282,7 @@ def _plain(block: bytes) -> bytes:
 def _careful_rows(block: bytes, n_before: int, name: str) -> tuple[Float64[ndarray, "6 row"], list[str], int]:
     """Line by line: rows, what was done to damaged lines, and how many lines were dropped."""
     rows: list[Row] = []
-    told: list[str] = []
+    messages: list[str] = []
     n_dropped = 0
     for number, line in enumerate(block.split(b"\n")[:-1], n_before + 1):
         row = _row(line.split())
@@ -291,11 +291,11 @@ def _careful_rows(block: bytes, n_before: int, name: str) -> tuple[Float64[ndarr
             fields = None if hopeless else repaired(line)
             row = None if fields is None else _row(fields)
             after = "dropped" if fields is None else f"read as '{b' '.join(fields).decode()}'"
-            told.append(f"{name} line {number}: '{_shown(line)}' {after}")
+            messages.append(f"{name} line {number}: '{_shown(line)}' {after}")
             n_dropped += row is None
         if row is not None:
             rows.append(row)
-    return np.array(rows, np.float64).reshape(-1, 6).T, told, n_dropped
+    return np.array(rows, np.float64).reshape(-1, 6).T, messages, n_dropped
 
 
 def _row(fields: list[bytes]) -> Row | None:
@@ -308,7 +308,7 @@ def _row(fields: list[bytes]) -> Row | None:
 
 
 def repaired(line: bytes) -> list[bytes] | None:
-    """The six fields that a damaged line was meant to have; None where that cannot be told.
+    """The six fields that a damaged line was meant to have; None where that is unclear.
 
     An unprintable byte is left out, or else separates two numbers: whichever gives six sound fields, with as
     few separations as possible. A blank that tore a number apart is closed where only one place is possible.
@@ -346,6 +346,10 @@ def _shown(line: bytes) -> str:
     return text + ("..." if len(line) > 80 else "")
 
 
-def _shortened(told: list[str], path: Path) -> tuple[str, ...]:
-    rest = len(told) - MOST_TOLD
-    return tuple(told) if rest <= 0 else (*told[:MOST_TOLD], f"{path.name}: {rest} more damaged lines")
+def _shortened(messages: list[str], path: Path) -> tuple[str, ...]:
+    rest = len(messages) - MOST_REPORTED
+    return (
+        tuple(messages)
+        if rest <= 0
+        else (*messages[:MOST_REPORTED], f"{path.name}: {rest} more damaged lines")
+    )

@@ -1,7 +1,7 @@
 """Images of 2D-3D-S for the rooms of S3DIS: undistorted, and only the depth that belongs to the room.
 
-Pictures are raw/<camera>_i<pitch>_<yaw>.jpg and _d<pitch>_<yaw>.png (4000 per metre, from 65500 on: none),
-lenses have OpenCV's distortion, poses are camera-to-world with OpenCV axes. Metres, z up.
+Images are raw/<camera>_i<pitch>_<yaw>.jpg and _d<pitch>_<yaw>.png (4000 per metre, from 65500 on: none),
+cameras have OpenCV's distortion, poses are camera-to-world with OpenCV axes. Metres, z up.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def read_view_intrinsics(path: Path) -> Intrinsics:
     first, second, fx, fy, cx, cy, k1, k2, p1, p2, k3 = (float(one) for one in values)
     if not (np.isfinite(values).all() and min(fx, fy) > 0 and min(first, second) >= 1):
         raise SceneError(f"{path} holds no camera: focal lengths {fx:g} and {fy:g}")
-    # Width and height are met in both orders; the optical axis meets the picture near its middle.
+    # Width and height are met in both orders; the optical axis meets the image near its middle.
     wide = abs(2 * cx - first) <= abs(2 * cx - second)
     size = (int(first), int(second)) if wide else (int(second), int(first))
     return Intrinsics(pinhole(fx, fy, cx, cy), size, (k1, k2, p1, p2, k3))

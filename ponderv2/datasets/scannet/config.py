@@ -42,13 +42,13 @@ class ScannetConfig(DatasetSettings):
     max_frames: PositiveInt | None = None
     """At most this many frames, evenly spread."""
     holdout: NonNegativeInt = 0
-    """Every n-th frame is kept for validation; 0 = none."""
+    """Every n-th frame is held out for validation; 0 = none."""
     depth_min: NonNegativeFloat = 0.1
     """Metres; nearer measurements are dropped."""
     depth_max: PositiveFloat = 10.0
     """Metres; farther measurements are dropped."""
     max_image_size: PositiveInt | None = None
-    """Longest side of the prepared pictures, pixels; by default that of the depth pictures."""
+    """Longest side of the prepared images, pixels; by default that of the depth images."""
 
     def reader(self) -> DatasetReader:
         """All scenes."""

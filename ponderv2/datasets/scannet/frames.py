@@ -26,13 +26,13 @@ from ponderv2.io.images import decode_integers, encoded_image_size
 from ponderv2.scenes.prepared import DecodedFrame
 
 LARGEST_LABEL = 16 * 2**20
-"""Bytes of a label picture, and its pixels; real ones have a tenth of that."""
+"""Bytes of a label image, and its pixels; real ones have a tenth of that."""
 _LABEL_NAME = re.compile(r"(?:(?:scene\d{4}_\d\d/)?label(?:-filt)?/)?(\d{1,9})\.png")
 
 
 @dataclass
 class FrameFindings:
-    """What is learnt while frames pass by; the only thing here that changes."""
+    """What is learnt while frames are read; the only thing here that changes."""
 
     notes: list[str] = field(default_factory=list)
     repairs: list[str] = field(default_factory=list)
@@ -72,7 +72,7 @@ class LabelZip:
 
     @staticmethod
     def open(path: Path) -> LabelZip:
-        """Raises SceneError for what is no archive of label pictures."""
+        """Raises SceneError for what is no archive of label images."""
         try:
             archive = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
@@ -84,7 +84,7 @@ class LabelZip:
         }
         if not members:
             archive.close()
-            raise SceneError(f"{path} holds no pictures label-filt/0.png, ...", fix="download it again")
+            raise SceneError(f"{path} holds no images label-filt/0.png, ...", fix="download it again")
         return LabelZip(path, archive, members)
 
     def read(self, number: int) -> UInt16[ndarray, "row column"] | None:
@@ -98,14 +98,14 @@ class LabelZip:
             return None
         name = f"{self.path} ({info.filename})"
         if info.flag_bits & 1 or info.file_size > LARGEST_LABEL:
-            raise SceneError(f"{name} is encrypted or far too large for a label picture")
+            raise SceneError(f"{name} is encrypted or far too large for a label image")
         try:
             with self.archive.open(info) as member:
                 data = member.read(LARGEST_LABEL + 1)
         except (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, zlib.error) as error:
             raise SceneError(f"{name} is damaged ({error})") from error
         if len(data) > LARGEST_LABEL:
-            raise SceneError(f"{name} is far too large for a label picture")
+            raise SceneError(f"{name} is far too large for a label image")
         width, height = encoded_image_size(data, name)
         if width * height > LARGEST_LABEL:
             raise SceneError(f"{name} claims to have {width} x {height} pixels")
@@ -202,7 +202,7 @@ def prepared_frames(
 
 @dataclass(frozen=True)
 class FrameLabels:
-    """2D labels as classes at the size of the prepared pictures."""
+    """2D labels as classes at the size of the prepared images."""
 
     archive: LabelZip
     class_of_id: Int[ndarray, "65536"]

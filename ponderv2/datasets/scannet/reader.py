@@ -148,7 +148,7 @@ def _near(root: Path) -> tuple[Path, ...]:
 def _splits(
     config: ScannetConfig, places: tuple[Path, ...], scenes: list[tuple[Path, bool]]
 ) -> tuple[list[str], list[str]]:
-    """The split of each scene, and what there is to say about it."""
+    """The split of each scene, and what to report about it."""
     if config.splits is not None and not config.splits.is_dir():
         raise SceneError(
             f"no folder {config.splits}, which source.splits names", fix="give a folder of lists"

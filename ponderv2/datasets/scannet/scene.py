@@ -158,7 +158,7 @@ def _vertex_labels(files: SceneFiles, n_vertices: int, table: LabelTable) -> Ver
 def read_surface(
     path: Path, transform: Float[ndarray, "4 4"]
 ) -> tuple[PreparedCloud, PreparedMesh | None, list[str]]:
-    """All vertices of a mesh, in their order, after x' = transform x; the mesh, and what there is to say.
+    """All vertices of a mesh, in their order, after x' = transform x; the mesh, and what to report.
 
     Normals are those of the faces around a vertex, weighted by area. Raises SceneError for a damaged file.
     """

@@ -1,4 +1,4 @@
-"""The 25 classes that are kept of Structured3D: names, NYU40 ids and colours."""
+"""The 25 classes that are used of Structured3D: names, NYU40 ids and colours."""
 
 from __future__ import annotations
 

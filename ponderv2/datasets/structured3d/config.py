@@ -37,9 +37,9 @@ class Structured3dConfig(DatasetSettings):
     filter_frame_depth: bool = False
     """Also remove from the frames' depth the pixels that give no point, as the published loader does."""
     max_image_size: PositiveInt | None = None
-    """Longest side of the prepared pictures, pixels; points are always made from the full size."""
+    """Longest side of the prepared images, pixels; points are always made from the full size."""
     holdout: NonNegativeInt = 0
-    """Every n-th perspective view of a room is kept for validation and not fused; 0 = none."""
+    """Every n-th perspective view of a room is held out for validation and not fused; 0 = none."""
     mirrored_as_published: bool = False
     """Reproduce the published data: a mirror image of the room (world (y, x, z)), cameras of determinant -1,
     angles of the pixels' corners in place of their centres. Normally the world is the dataset's own:

@@ -56,16 +56,16 @@ class Structured3dRoom:
         return digest_of_files(((name, one.archive) for name, one in named if not one.name), *parts)
 
     def estimated_bytes(self) -> int:
-        """Of the prepared scene, from the sizes of its packed pictures."""
+        """Of the prepared scene, from the sizes of its packed images."""
         n_views = len(self.files.views)
         points = POINTS_OF_PANORAMA if self.config.points != "perspective" and self.files.panorama else 0
         points += POINTS_OF_VIEW * n_views if self.config.points != "panorama" else 0
-        pictures = 0.0
+        images = 0.0
         for view in self.files.views.values():
             for name, member in view.items():
-                pictures += member.packed * (0.5 if name.startswith("rgb") else 1.3)
+                images += member.packed * (0.5 if name.startswith("rgb") else 1.3)
         scale = min(1.0, (0.01 / self.config.voxel) ** 2)
-        return int(points * POINT_BYTES * scale + pictures) + 8192
+        return int(points * POINT_BYTES * scale + images) + 8192
 
     def read(self) -> SceneStream:
         """Read, fuse and label the room."""
@@ -122,8 +122,8 @@ class _Rooms:
     def __init__(self, config: Structured3dConfig) -> None:
         self.config = config
         self.rooms: dict[tuple[str, str], RoomFiles] = {}
-        self.strange: Counter[str] = Counter()
-        self.pictures = {"depth.png", "semantic.png", "rgb_rawlight.png", f"rgb_{config.lighting}.png"}
+        self.unexpected: Counter[str] = Counter()
+        self.images = {"depth.png", "semantic.png", "rgb_rawlight.png", f"rgb_{config.lighting}.png"}
 
     def add(self, members: Iterable[tuple[str, ArchiveMember]]) -> None:
         for path, member in members:
@@ -134,7 +134,7 @@ class _Rooms:
             if self._unwanted(scene):
                 continue
             if not ROOM.fullmatch(room):
-                self.strange[f"{member.archive}: a room called '{room}'"] += 1
+                self.unexpected[f"{member.archive}: a room called '{room}'"] += 1
                 continue
             place = self._place(scene, room, kind, rest)
             if place is not None:
@@ -149,18 +149,18 @@ class _Rooms:
     def _place(
         self, scene: str, room: str, kind: str, rest: str
     ) -> tuple[dict[str, ArchiveMember], str] | None:
-        """Where a file is to be kept and under which name; None for files that are not needed."""
+        """Where a file belongs and under which name; None for files that are not needed."""
         parts = rest.split("/")
         if kind == "panorama":
             if parts == ["camera_xyz.txt"]:
                 return self._room(scene, room).panorama, parts[0]
-            if len(parts) == 2 and parts[0] == self.config.furniture and parts[1] in self.pictures:
+            if len(parts) == 2 and parts[0] == self.config.furniture and parts[1] in self.images:
                 return self._room(scene, room).panorama, parts[1]
             return None
-        wanted = {*self.pictures, "camera_pose.txt"}
+        wanted = {*self.images, "camera_pose.txt"}
         if len(parts) == 3 and parts[0] == self.config.furniture and parts[2] in wanted:
             if not ROOM.fullmatch(parts[1]):
-                self.strange[f"{scene}/{room}: a view called '{parts[1]}'"] += 1
+                self.unexpected[f"{scene}/{room}: a view called '{parts[1]}'"] += 1
                 return None
             return self._room(scene, room).views.setdefault(parts[1], {}), parts[2]
         return None
@@ -169,24 +169,28 @@ class _Rooms:
         return self.rooms.setdefault((scene, room), RoomFiles(scene, room))
 
     def found(self) -> list[RoomFiles]:
-        """Rooms with pictures, by scene and room; a camera without pictures is not a room."""
+        """Rooms with images, by scene and room; a camera without images is not a room."""
         rooms = [self.rooms[key] for key in sorted(self.rooms)]
         return [one for one in rooms if one.views or len(one.panorama) > 1]
 
     def warnings(self, files: list[RoomFiles]) -> list[str]:
         """What the user should know about the archives as a whole."""
-        told = [f"{what}: left out" for what in self.strange]
+        warnings = [f"{what}: left out" for what in self.unexpected]
         without_views = sum(not one.views for one in files)
         without_panorama = sum(not one.panorama for one in files)
         if without_views and self.config.furniture != "simple":
-            told.append(f"{without_views} of {len(files)} rooms have no perspective views: points, no frames")
+            warnings.append(
+                f"{without_views} of {len(files)} rooms have no perspective views: points, no frames"
+            )
         if without_panorama and self.config.points != "perspective":
-            told.append(f"{without_panorama} of {len(files)} rooms have no panorama: points from views alone")
-        return told
+            warnings.append(
+                f"{without_panorama} of {len(files)} rooms have no panorama: points from views alone"
+            )
+        return warnings
 
 
 def _archives(root: Path, furniture: str) -> list[Path]:
-    """The zip files that may hold wanted pictures."""
+    """The zip files that may hold wanted images."""
     paths = [root] if root.is_file() else sorted(root.glob("*.zip"))
     other = [f"perspective_{one}" for one in ("full", "empty") if one != furniture]
     return [

@@ -1,4 +1,4 @@
-"""A room of Structured3D becomes a scene: perspective views pass by as frames, all views give points."""
+"""A room of Structured3D becomes a scene: perspective views are its frames, all views give points."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class _Points:
 
 
 @dataclass(frozen=True)
-class _Pictures:
-    """The decoded pictures of one view."""
+class _Images:
+    """The decoded images of one view."""
 
     color: UInt8[ndarray, "row column 3"]
     depth: UInt16[ndarray, "row column"]
@@ -68,7 +68,7 @@ class _Pictures:
 
 @dataclass
 class _Findings:
-    """What is learnt while views pass by; the only thing here that changes."""
+    """What is learnt while views are read; the only thing here that changes."""
 
     parts: list[_Points] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -90,11 +90,11 @@ def _frames(files: RoomFiles, config: Structured3dConfig, found: _Findings) -> I
     for name in sorted(files.views, key=_by_number):
         found.n_views += 1
         try:
-            frame, kept, points = _view(name, files, config, found)
+            frame, usable_share, points = _view(name, files, config, found)
         except SceneError as error:
             found.repairs.append(f"view {name} was left out: {error.message}")
             continue
-        if kept < config.min_coverage:
+        if usable_share < config.min_coverage:
             found.n_thin += 1
         else:
             found.n_frames += 1
@@ -122,27 +122,27 @@ def _view(
         pose = parse_pose(member.read().decode("ascii", "replace"))
     except ValueError as error:
         raise SceneError(f"{member}: {error}") from error
-    pictures = _pictures(members, config.lighting, where, found)
-    height, width = pictures.depth.shape
+    images = _images(members, config.lighting, where, found)
+    height, width = images.depth.shape
     intrinsics = pose.intrinsics(width, height, config.mirrored_as_published)
     rays = camera_rays(intrinsics, width, height)
-    known = measured(pictures.depth)
-    local = rays * (pictures.depth * np.float32(MILLIMETRE))[..., None]
+    known = measured(images.depth)
+    local = rays * (images.depth * np.float32(MILLIMETRE))[..., None]
     normal = _normals(local, known, config, step=max(width // 400, 1), closed=False)
-    mask = usable(local, normal, known, pictures.semantic, config.min_cosine)
-    kept = mask if config.filter_frame_depth else known
+    mask = usable(local, normal, known, images.semantic, config.min_cosine)
+    valid = mask if config.filter_frame_depth else known
     frame = DecodedFrame(
         id=name,
         intrinsics=intrinsics,
         camera_to_world=_stored(config) @ pose.camera_to_world,
-        color=pictures.color,
-        depth=np.where(kept, pictures.depth, 0).astype(np.uint16),
+        color=images.color,
+        depth=np.where(valid, images.depth, 0).astype(np.uint16),
         depth_scale=MILLIMETRE,
-        semantic=classes(pictures.semantic),
+        semantic=classes(images.semantic),
     )
     points = None
     if config.points != "panorama":
-        points = _points(local, normal, mask, pictures, pose.camera_to_world)
+        points = _points(local, normal, mask, images, pose.camera_to_world)
     return frame, float(mask.mean()), points
 
 
@@ -153,16 +153,16 @@ def _panorama(files: RoomFiles, config: Structured3dConfig, found: _Findings) ->
         centre = parse_centre(member.read().decode("ascii", "replace"))
     except ValueError as error:
         raise SceneError(f"{member}: {error}") from error
-    pictures = _pictures(files.panorama, config.lighting, f"{where}/{config.furniture}", found)
-    height, width = pictures.depth.shape
-    known = measured(pictures.depth)
+    images = _images(files.panorama, config.lighting, f"{where}/{config.furniture}", found)
+    height, width = images.depth.shape
+    known = measured(images.depth)
     rays = panorama_rays(width, height, config.mirrored_as_published)
-    local = rays * (pictures.depth * np.float32(MILLIMETRE))[..., None]
+    local = rays * (images.depth * np.float32(MILLIMETRE))[..., None]
     normal = _normals(local, known, config, step=1, closed=True)
-    mask = usable(local, normal, known, pictures.semantic, config.min_cosine)
+    mask = usable(local, normal, known, images.semantic, config.min_cosine)
     place = np.eye(4)
     place[:3, 3] = centre
-    return _points(local, normal, mask, pictures, place)
+    return _points(local, normal, mask, images, place)
 
 
 def _normals(
@@ -177,7 +177,7 @@ def _normals(
     return pixel_normals(local, known, step, closed)
 
 
-def _pictures(members: dict[str, ArchiveMember], lighting: str, where: str, found: _Findings) -> _Pictures:
+def _images(members: dict[str, ArchiveMember], lighting: str, where: str, found: _Findings) -> _Images:
     """Colour, depth and classes of a view. Raises SceneError naming the file that cannot be used."""
     wanted = f"rgb_{lighting}.png"
     if wanted not in members and "rgb_rawlight.png" in members:
@@ -185,15 +185,15 @@ def _pictures(members: dict[str, ArchiveMember], lighting: str, where: str, foun
     colour, depth, semantic = (
         _member(members, name, where) for name in (wanted, "depth.png", "semantic.png")
     )
-    pictures = _Pictures(
+    images = _Images(
         decode_color(colour.read(), str(colour)),
         decode_integers(depth.read(), str(depth)),
         decode_integers(semantic.read(), str(semantic), indexed=True),
     )
-    sizes = {pictures.color.shape[:2], pictures.depth.shape, pictures.semantic.shape}
-    if len(sizes) > 1 or 0 in pictures.depth.shape:
-        raise SceneError(f"the pictures of {where} ({colour.archive.name}) differ in size: {sorted(sizes)}")
-    return pictures
+    sizes = {images.color.shape[:2], images.depth.shape, images.semantic.shape}
+    if len(sizes) > 1 or 0 in images.depth.shape:
+        raise SceneError(f"the images of {where} ({colour.archive.name}) differ in size: {sorted(sizes)}")
+    return images
 
 
 def _member(members: dict[str, ArchiveMember], name: str, where: str) -> ArchiveMember:
@@ -207,7 +207,7 @@ def _points(
     local: Float32[ndarray, "row column 3"],
     normal: Float32[ndarray, "row column 3"],
     mask: Bool[ndarray, "row column"],
-    pictures: _Pictures,
+    images: _Images,
     to_world: Float[ndarray, "4 4"],
 ) -> _Points:
     rotation = to_world[:3, :3].T
@@ -215,14 +215,14 @@ def _points(
     turned = normal[mask] @ rotation
     return _Points(
         coord.astype(np.float32),
-        pictures.color[mask],
+        images.color[mask],
         turned.astype(np.float32),
-        classes(pictures.semantic[mask]),
+        classes(images.semantic[mask]),
     )
 
 
 def classes(nyu40: Integer[ndarray, "*pixel"]) -> Int16[ndarray, "*pixel"]:
-    """Class number of each NYU40 id, -1 for ids that are not kept."""
+    """Class number of each NYU40 id, -1 for ids that are not used."""
     table = np.full(2**16, -1, np.int16)
     table[list(NYU40_IDS)] = np.arange(len(NYU40_IDS))
     return table[nyu40]
@@ -299,5 +299,5 @@ def _notes(config: Structured3dConfig, found: _Findings, n_points: int) -> list[
             f"{found.n_thin} views show too little: under {config.min_coverage:.0%} of usable pixels"
         )
     if found.rawlight and config.lighting != "rawlight":
-        notes.append(f"no {config.lighting} pictures of some views: rawlight in their place")
+        notes.append(f"no {config.lighting} images of some views: rawlight in their place")
     return notes

@@ -1,6 +1,6 @@
 """The views of a Structured3D room as geometry: pixels -> points of the right-handed, z-up world.
 
-The dataset's world is kept (right-handed, z up, here in metres). A perspective view is given by eye,
+The dataset's world is used (right-handed, z up, here in metres). A perspective view is given by eye,
 viewing direction and up vector; its right is direction x up, so that OpenCV's axes (right, down, forward)
 are a rotation. A panorama is aligned with the world: its middle looks along +y, its right half along +x.
 """
@@ -29,7 +29,7 @@ class ViewPose:
     """Half of the horizontal and of the vertical field of view, radians."""
 
     def intrinsics(self, width: int, height: int, published: bool = False) -> Float[ndarray, "3 3"]:
-        """Pixel centres at integers: the picture's middle is (width - 1) / 2. `published`: width / 2."""
+        """Pixel centres at integers: the image's middle is (width - 1) / 2. `published`: width / 2."""
         shift = 0.0 if published else 0.5
         x, y = (np.tan(angle) for angle in self.half_angle)
         return np.array(

@@ -183,7 +183,7 @@ def sens_bomb() -> bytes:
 def bombs(folder: Path) -> dict[str, Callable[[], Any]]:
     """Files that unpack to a thousand times their size, each with its reader."""
     from ponderv2.data.scene_folder import open_folder
-    from ponderv2.datasets.ponderv2.views import PickledPictures
+    from ponderv2.datasets.ponderv2.views import PickledImages
     from ponderv2.datasets.scannet.frames import LabelZip
     from ponderv2.io.archives import archive_members
     from ponderv2.io.images import read_color, read_integers
@@ -203,7 +203,7 @@ def bombs(folder: Path) -> dict[str, Callable[[], Any]]:
     png, sens = file("a.png", png_bomb(16000, 4000)), file("a.sens", sens_bomb())
     return {
         "checkpoint": lambda: load_model(file("a.pth", deflated_torch)),
-        "pickled scene": lambda: PickledPictures().color(file("b.pth", deflated_torch), (8, 6)),
+        "pickled scene": lambda: PickledImages().color(file("b.pth", deflated_torch), (8, 6)),
         "cameras.npz": lambda: open_folder(store).read("room0"),
         "structured3d": lambda: [piece.read() for _, piece in archive_members(structured)],
         "scannet labels": lambda: LabelZip.open(labels).read(0),

@@ -35,9 +35,9 @@ def pickled_scene(folder: Path) -> Read:
         view.write_bytes(data)
         try:
             ponderv2_views._camera(view)
-            ponderv2_views.PickledPictures(20).color(view, (8, 6))
-            ponderv2_views.PickledPictures(20).depth(view, (8, 6))
-            ponderv2_views.PickledPictures(20).semantic(view, (8, 6))
+            ponderv2_views.PickledImages(20).color(view, (8, 6))
+            ponderv2_views.PickledImages(20).depth(view, (8, 6))
+            ponderv2_views.PickledImages(20).semantic(view, (8, 6))
         except (SceneError, ponderv2_views._Unusable):
             pass
         scene.write_bytes(data)

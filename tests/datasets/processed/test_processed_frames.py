@@ -230,7 +230,7 @@ def test_poor_and_broken_views_are_left_out_and_nothing_is_renamed(tmp_path: Pat
     names = [one.id for one in store.read("office_1").frames]
     assert "quarter" in names and len(names) == 5
     notes = " ".join(store.record("office_1", "Area_1")["notes"])
-    for part in ("25% of the picture: poor", "not finite: unposed", "differ in size: small", "cut.pth"):
+    for part in ("25% of the image: poor", "not finite: unposed", "differ in size: small", "cut.pth"):
         assert part in notes
     assert files(tmp_path) == before
 
