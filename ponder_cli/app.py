@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 import tempfile
 import time
@@ -149,10 +150,21 @@ def _nobody_reads() -> bool:
     """Whether standard output was closed at its other end; the rest of its buffer is dropped."""
     try:
         sys.stdout.flush()
+        if not _other_end_is_closed(sys.stdout.fileno()):
+            return False
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+        pass
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
+
+
+def _other_end_is_closed(file: int) -> bool:
+    """Of a pipe; a failed write has left its buffer empty, so that flushing it succeeds."""
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(file, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _misses_a_library(problem: Exception) -> bool:

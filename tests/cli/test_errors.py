@@ -190,7 +190,9 @@ def test_a_long_list_of_files_is_shown_by_its_ends(capsys):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes of other systems")
-@pytest.mark.parametrize("words", [["presets"], ["--help"], ["pretrain", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["presets"], ["--help"], ["pretrain", "--help"], ["prepare", "rgbd", "--help"]]
+)
 def test_a_reader_that_leaves_is_no_error(words: list[str]):
     """`ponder presets | head`: the rest is dropped, without a message."""
     code = f"import sys; from ponder_cli.app import main; sys.stdin.read(1); main({words})"
