@@ -33,18 +33,17 @@ def in_smaller_parts(
         if part is _END:
             waiting.pop()
             continue
-        failure: BaseException | None = None
         try:
             result = work(part)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             failure = error.with_traceback(None)  # its frames hold the arrays
-        if failure is None:
-            yield part, result  # pyright: ignore[reportPossiblyUnboundVariable]
         else:
-            _release_cached_memory()
-            waiting.append(iter(split(part, failure)))
+            yield part, result
+            continue
+        waiting.append(iter(split(part, failure)))
+        _release_cached_memory()
 
 
 def in_chunks(
@@ -67,7 +66,7 @@ def in_chunks(
         nonlocal size
         if size <= SMALLEST:
             fix = "close other programs, or use fewer samples or a smaller volume"
-            raise ResourceError(f"not enough memory for {SMALLEST} {what} at once", fix=fix) from error
+            raise ResourceError(f"out of memory with {SMALLEST} {what} at once", fix=fix) from error
         size = max(size // 2, SMALLEST)
         return slices(part.start, part.stop)
 

@@ -15,8 +15,9 @@ from ponderv2.data.augmentation import centre_shift_matrix
 from ponderv2.data.config import PointDataConfig
 from ponderv2.data.crops import Block, batch_of_block, overlapping_blocks
 from ponderv2.data.preprocess import preprocess
-from ponderv2.errors import CheckpointError, ResourceError, SceneError, is_out_of_memory
+from ponderv2.errors import CheckpointError, ResourceError, SceneError
 from ponderv2.models.encoder_model import EncoderModel, rows_of_points
+from ponderv2.out_of_memory import in_smaller_parts
 from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.origin import far_groups
 from ponderv2.scenes.scene import PointCloud, Scene
@@ -152,23 +153,20 @@ def _in_blocks(
     """Block by block; with smaller blocks where memory runs out."""
     limit, margin = size
     alignment = model.encoder_config.grid_multiple
-    result: Tensor | None = None
-    waiting: list[Block] = overlapping_blocks(batch.grid_coord, limit, margin)
-    n_blocks = 0
-    while waiting:
-        block = waiting[-1]
+
+    def encode(block: Block) -> Tensor:
         part = (
             batch if len(block.context) == len(batch.grid_coord) else batch_of_block(batch, block, alignment)
         )
-        try:
-            feature = rows_of_points(model.encode(part.to(device))).float().cpu()
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            waiting.pop()
-            waiting += _smaller(batch, block, margin, error)
-            continue
-        waiting.pop()
+        return rows_of_points(model.encode(part.to(device))).float().cpu()
+
+    def split(block: Block, error: BaseException) -> list[Block]:
+        return _smaller(batch, block, margin, error)
+
+    result: Tensor | None = None
+    n_blocks = 0
+    blocks = overlapping_blocks(batch.grid_coord, limit, margin)
+    for block, feature in in_smaller_parts(encode, blocks, split):
         if result is None:
             result = feature.new_empty(len(batch.grid_coord), feature.shape[1])
         result[block.core] = feature[torch.searchsorted(block.context, block.core)]
@@ -186,7 +184,7 @@ def _smaller(batch: Batch, block: Block, margin: int, error: BaseException) -> l
     parts = overlapping_blocks(cells, limit, margin) if limit >= FEWEST_VOXELS else []
     if len(parts) < 2:
         raise ResourceError(
-            f"not enough memory to encode {len(block.context)} voxels at once",
+            f"out of memory encoding {len(block.context)} voxels at once",
             fix="--overlap 0.5, --scale if the units are not metres, or a machine with more memory",
         ) from error
     around = batch.grid_coord[block.context]
@@ -207,7 +205,7 @@ def _fitting_voxels(device: torch.device, model: EncoderModel) -> int:
 
 
 def _free_memory() -> float:
-    """Bytes; 8 GiB where the system does not tell."""
+    """Bytes; 8 GiB where the system does not report it."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         free = {line.split(":")[0]: float(line.split()[1]) for line in lines if line.endswith("kB")}

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ponderv2.collectives import n_processes, process_number
-from ponderv2.errors import OutputError, ResourceError, is_out_of_memory
+from ponderv2.errors import OutputError, ResourceError
 from ponderv2.io.files import write_bytes
+from ponderv2.out_of_memory import in_smaller_parts
 from ponderv2.randomness import derive_seed, make_generator
 from ponderv2.scenes.batch import Batch
 
@@ -132,28 +133,30 @@ class Backward:
         Raises:
             ResourceError: out of memory in one of several processes, which cannot try again alone.
         """
-        micro_batches = to_micro_batches(batches, weights)
-        for attempt in range(MOST_HALVINGS + 1):
+        planned = to_micro_batches(batches, weights)
+        n_halvings = 0
+
+        def run(micro_batches: list[MicroBatch]) -> Tensor:
             self._forget()
-            try:
-                terms = [self._one(step, number, micro_batches) for number in range(len(micro_batches))]
-                self.n_split += attempt > 0
-                return torch.stack(terms).sum(0)
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if n_processes() > 1:  # the others are in the middle of an exchange with this one
-                    raise memory_error(batches, {}, single=False) from error
-            # Out of the except block nothing holds the arrays of the failed pass any longer.
+            terms = [self._one(step, number, micro_batches) for number in range(len(micro_batches))]
+            return torch.stack(terms).sum(0)
+
+        def halved(micro_batches: list[MicroBatch], error: BaseException) -> list[list[MicroBatch]]:
+            nonlocal n_halvings
+            if n_processes() > 1:  # the others are in the middle of an exchange with this one
+                raise memory_error(batches, {}, single=False) from error
             self._forget()
             undo()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
             smaller = split_in_half(micro_batches)
-            if smaller is None or attempt == MOST_HALVINGS:
-                break
-            micro_batches = smaller
-            self._warn(f"step {step + 1}: out of memory, trying {len(micro_batches)} parts")
+            if smaller is None or n_halvings == MOST_HALVINGS:
+                return []
+            n_halvings += 1
+            self._warn(f"step {step + 1}: out of memory, trying {len(smaller)} parts")
+            return [smaller]
+
+        for _, terms in in_smaller_parts(run, [planned], halved):
+            self.n_split += n_halvings > 0
+            return terms
         return None
 
     def _one(self, step: int, part: int, micro_batches: Sequence[MicroBatch]) -> Tensor:

@@ -314,17 +314,17 @@ def test_rendering_falls_back_to_smaller_chunks(
 ) -> None:
     from ponderv2.renderer.renderer import Renderer
 
-    real, sizes = Renderer._view, []
+    real, sizes = Renderer._render_chunk, []
 
-    def small_memory(self: Renderer, viewed: Any, rays: Any) -> Any:
+    def small_memory(self: Renderer, field: Any, rays: Any) -> Any:
         sizes.append(len(rays))
         if len(rays) > 100:
             raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate too much")
-        return real(self, viewed, rays)
+        return real(self, field, rays)
 
     words = ("render", pretrained, "--scene", "room0", "--set", "width=16", "--split", "val")
     assert ponder(*words, "--out", tmp_path / "plenty").exit_code == 0
-    monkeypatch.setattr(Renderer, "_view", small_memory)
+    monkeypatch.setattr(Renderer, "_render_chunk", small_memory)
     assert ponder(*words, "--out", tmp_path / "little").exit_code == 0
     assert max(sizes) > 100 >= min(sizes)
     assert contents(tmp_path / "little/color") == contents(tmp_path / "plenty/color")
@@ -338,10 +338,8 @@ def test_no_memory_at_all_is_said(
     def no_memory(*_: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(Renderer, "_view", no_memory)
-    refused(
-        ponder("render", pretrained, "--scene", "room0", "--out", tmp_path / "frames"), "not enough memory"
-    )
+    monkeypatch.setattr(Renderer, "_render_chunk", no_memory)
+    refused(ponder("render", pretrained, "--scene", "room0", "--out", tmp_path / "frames"), "out of memory")
 
 
 def test_a_scene_without_valid_pixels(tmp_path: Path, pretrained: Path) -> None:

@@ -20,9 +20,10 @@ from ponderv2.data.config import PointDataConfig
 from ponderv2.data.datasets import LabelledDataset
 from ponderv2.data.fragments import PLAIN, Fragment, TestView, fragments
 from ponderv2.data.preprocess import preprocess
-from ponderv2.errors import ResourceError, is_out_of_memory
+from ponderv2.errors import ResourceError
 from ponderv2.evaluation.semantic import confusion_matrix
 from ponderv2.io.files import write_bytes
+from ponderv2.out_of_memory import in_smaller_parts
 from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.scene import PointCloud, Scene
 from ponderv2.tasks.segmentation.model import SegmentationModel
@@ -84,23 +85,20 @@ def _scored(
 
 
 def _one_pass(group: list[Fragment], predict: Predict) -> Iterator[tuple[Fragment, Tensor]]:
-    """The scores of a group, which is halved for as long as memory does not suffice."""
-    waiting = [group]
-    while waiting:
-        part = waiting.pop()
-        try:
-            scores = predict(Batch.collate([piece.batch for piece in part]))
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if len(part) == 1:
-                raise ResourceError(
-                    f"not enough memory for a fragment of {len(part[0].index)} voxels",
-                    fix="close other programs; CUDA_VISIBLE_DEVICES= computes on the CPU",
-                ) from error
-            torch.cuda.empty_cache()
-            waiting += [part[len(part) // 2 :], part[: len(part) // 2]]
-            continue
+    """The scores of a group of fragments, which is halved when memory runs out."""
+
+    def halves(part: list[Fragment], error: BaseException) -> list[list[Fragment]]:
+        if len(part) == 1:
+            raise ResourceError(
+                f"out of memory with one fragment of {len(part[0].index)} voxels",
+                fix="close other programs; CUDA_VISIBLE_DEVICES= computes on the CPU",
+            ) from error
+        return [part[: len(part) // 2], part[len(part) // 2 :]]
+
+    def score(part: list[Fragment]) -> Tensor:
+        return predict(Batch.collate([piece.batch for piece in part]))
+
+    for part, scores in in_smaller_parts(score, [group], halves):
         yield from zip(part, scores.split([len(piece.index) for piece in part]), strict=True)
 
 
