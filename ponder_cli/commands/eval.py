@@ -68,8 +68,8 @@ def evaluate(  # noqa: PLR0913 - one argument per option
 
     from ponder_cli import console
     from ponder_cli.progress import ConsoleReporter
-    from ponderv2.tasks.published import point_choice
     from ponderv2.tasks.segmentation import pooling
+    from ponderv2.training.published_checkpoints import point_choice
     from ponderv2.workflows import evaluate as workflow
 
     def measure(checkpoint: Path, number: int | None = None):

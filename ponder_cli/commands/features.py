@@ -80,7 +80,7 @@ def features(  # noqa: PLR0913 - one argument per option
     from ponder_cli import console
     from ponder_cli.progress import ConsoleReporter
     from ponderv2.models.voxel_features import BlockSettings
-    from ponderv2.tasks.published import point_choice
+    from ponderv2.training.published_checkpoints import point_choice
     from ponderv2.workflows import features as workflow
 
     settings = workflow.FeatureSettings(

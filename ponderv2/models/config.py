@@ -144,10 +144,3 @@ class EncoderModelConfig(StrictConfig):
     def knows(self, condition: str) -> bool:
         """Whether the model has a part for the dataset."""
         return self.prompts.knows(condition)
-
-
-class EncoderOnlyConfig(EncoderModelConfig):
-    """What a file of an encoder alone describes: enough for features, and for fine-tuning."""
-
-    kind: Literal["encoder"] = "encoder"
-    encoder: EncoderConfig  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import nullcontext
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 
 from ponderv2.encoder.encoder import Prompt
 from ponderv2.geometry.features import Features, PointFeatures
-from ponderv2.models.config import EncoderModelConfig, EncoderOnlyConfig, PretextConfig
+from ponderv2.models.config import EncoderModelConfig, PretextConfig
 from ponderv2.scenes.batch import Batch
+from ponderv2.sparse.normalisation import BatchNorm
 
 
 class EncoderModel(nn.Module):
@@ -79,10 +81,21 @@ def rows_of_points(features: Features) -> Float[Tensor, "point channel"]:
     return features.feature
 
 
-class EncoderOnlyModel(EncoderModel):
-    """`backbone` and, of a prompted encoder, `embedding_table`: features and nothing else."""
+@torch.no_grad()
+def calibrate_normalisation(model: EncoderModel, batches: Iterable[Batch]) -> None:
+    """Replace the stored statistics of the encoder's normalisations by their average over some batches.
 
-    def __init__(self, config: EncoderOnlyConfig) -> None:
-        super().__init__(config)
-        self.add_embeddings()
-        self.freeze()
+    For a frozen encoder whose statistics do not apply: those of random weights, or of other data.
+    """
+    norms = [module for module in model.backbone.modules() if isinstance(module, BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    training = model.backbone.training
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    model.backbone.train()
+    for batch in batches:
+        model.encode(batch)
+    model.backbone.train(training)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

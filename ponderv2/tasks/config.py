@@ -1,4 +1,4 @@
-"""The tasks that an encoder can be fine-tuned for. Never imports torch."""
+"""The tasks, one line each, and the settings of their models. Never imports torch."""
 
 from __future__ import annotations
 
@@ -6,8 +6,22 @@ from typing import Annotated
 
 from pydantic import Field
 
+from ponderv2.tasks.encoder_only.config import EncoderOnlyConfig
 from ponderv2.tasks.instances.config import InstancesModelConfig
+from ponderv2.tasks.rendering.config import RenderingConfig
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 
-TaskModelConfig = Annotated[SegmentationModelConfig | InstancesModelConfig, Field(discriminator="kind")]
-"""A model of a task, chosen by `kind`."""
+DownstreamConfig = (
+    SegmentationModelConfig
+    | InstancesModelConfig
+)  # fmt: skip
+"""Tasks that an encoder is fine-tuned for: `ponder finetune`, by the `kind` of their settings."""
+
+DownstreamModelConfig = Annotated[DownstreamConfig, Field(discriminator="kind")]
+"""In a preset: `model: {kind: segmentation, ...}`."""
+
+ModelConfig = Annotated[RenderingConfig | EncoderOnlyConfig | DownstreamConfig, Field(discriminator="kind")]
+"""Everything that a checkpoint may hold a model of."""
+
+DEFAULT = SegmentationModelConfig()
+"""What is fine-tuned where a preset does not say it."""

@@ -1,28 +1,26 @@
-"""Weights of a checkpoint as the start of a model of a task: encoder, prompts and text embeddings."""
+"""The weights that fine-tuning starts from: encoder and prompts of a checkpoint, and what the task adds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from ponderv2.errors import CheckpointError, MismatchError
-from ponderv2.heads.config import LanguageHeadConfig, OrthogonalEmbeddingsConfig
 from ponderv2.models.encoder_model import EncoderModel
+from ponderv2.tasks.task import Task
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.training.weights import MatchReport, load_weights
 
-LANGUAGE_PARTS = ("class_embedding", "logit_scale", "proj_head.")
-"""What a pre-trained model has in common with a language head."""
 TAKE_ENCODER = "--set model.encoder=null takes the encoder of the checkpoint"
 NORMS, TABLE = ".bns.", "embedding_table.weight"
 
 
-def load_encoder(model: nn.Module, checkpoint: OpenCheckpoint) -> MatchReport:
-    """Copies encoder and, where the model has them, prompts and text embeddings with their projection.
+def load_encoder(task: Task[Any], model: nn.Module, checkpoint: OpenCheckpoint) -> MatchReport:
+    """Copies the encoder and its prompts, and what else the task starts from (`Task.initial_weights`).
 
-    Normalisations and prompts of several datasets are taken by the names of the datasets. Texts that the
-    settings take from CLIP or from a file stay.
+    Normalisations and prompts of several datasets are taken by the names of the datasets.
 
     Raises:
         MismatchError: a part of the encoder is missing or has another shape.
@@ -34,10 +32,7 @@ def load_encoder(model: nn.Module, checkpoint: OpenCheckpoint) -> MatchReport:
     }
     if isinstance(model, EncoderModel):
         kept = _of_these_datasets(kept, model, checkpoint)
-    shared = {f"head.{name}": value for name, value in stored.items() if name.startswith(LANGUAGE_PARTS)}
-    if _has_own_texts(model):
-        shared.pop("head.class_embedding", None)
-    own = model.state_dict()
+    shared, own = task.initial_weights(stored), model.state_dict()
     kept |= {name: value for name, value in shared.items() if name in own and own[name].shape == value.shape}
     try:
         return load_weights(
@@ -45,14 +40,6 @@ def load_encoder(model: nn.Module, checkpoint: OpenCheckpoint) -> MatchReport:
         )
     except MismatchError as error:
         raise MismatchError(error.message, error.rows, fix=TAKE_ENCODER) from error
-
-
-def _has_own_texts(model: nn.Module) -> bool:
-    """Whether the settings say which text embeddings are to be used."""
-    head = getattr(getattr(model, "config", None), "head", None)
-    return isinstance(head, LanguageHeadConfig) and not isinstance(
-        head.embeddings, OrthogonalEmbeddingsConfig
-    )
 
 
 def _of_these_datasets(

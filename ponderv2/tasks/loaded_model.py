@@ -19,16 +19,17 @@ from ponderv2.data.preprocess import preprocess, with_near_points
 from ponderv2.errors import CheckpointError
 from ponderv2.geometry.cameras import Camera
 from ponderv2.geometry.meshes import Mesh
-from ponderv2.models.encoder_model import rows_of_points
+from ponderv2.models.encoder_model import EncoderModel, rows_of_points
 from ponderv2.models.pretext import PretextModel
 from ponderv2.models.voxel_features import BlockSettings, VoxelFeatures, encode_voxels
 from ponderv2.reconstruction.marching_cubes import Lattice, extract_surface
 from ponderv2.reconstruction.meshes import colored, cropped, near_cloud
 from ponderv2.reconstruction.scene_field import ModelField, RenderedImages, render_camera
 from ponderv2.scenes.scene import PointCloud, Scene
-from ponderv2.tasks.published import PointChoice
+from ponderv2.tasks.checkpoints import load_model, open_checkpoint, task_of
 from ponderv2.training.devices import chosen_device
-from ponderv2.training.open_checkpoint import Model, OpenCheckpoint
+from ponderv2.training.open_checkpoint import OpenCheckpoint
+from ponderv2.training.published_checkpoints import PointChoice
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class EncodedCloud:
 class LoadedModel:
     """A trained model in evaluation mode on its device, and what its file says beside the weights."""
 
-    model: Model
+    model: EncoderModel
     data: PointDataConfig
     """How its points are prepared."""
     path: Path = Path()
@@ -161,7 +162,7 @@ def load(
         ResourceError: there is no such device.
     """
     choice = PointChoice(voxel_size, None if inputs is None else tuple(inputs))
-    loaded = loaded_model(OpenCheckpoint(Path(path)), chosen_device(device), choice)
+    loaded = loaded_model(open_checkpoint(path), chosen_device(device), choice)
     for note in loaded.notes:
         warnings.warn(f"{note} (voxel_size= and inputs= say otherwise)", stacklevel=2)
     return loaded
@@ -171,10 +172,10 @@ def loaded_model(
     opened: OpenCheckpoint, device: torch.device | str, choice: PointChoice = PointChoice()
 ) -> LoadedModel:
     """The model of a checkpoint that was opened, on a device. Raises what `load` raises."""
-    opened.require_model()
+    task_of(opened)
     data, notes = opened.data(choice)
     points = _point_settings(opened.path, data)
-    model = opened.model(device)
+    model = load_model(opened, device)
     if choice.answers:
         _check_inputs(model, points, opened.path)
     return LoadedModel(
@@ -193,7 +194,7 @@ def with_options(note: str) -> str:
     return f"{note} (--inputs NAMES and --voxel-size METRES say otherwise)"
 
 
-def _check_inputs(model: Model, data: PointDataConfig, path: Path) -> None:
+def _check_inputs(model: Any, data: PointDataConfig, path: Path) -> None:
     encoder = model.config.encoder
     if encoder is not None and encoder.in_channels != data.n_channels:
         raise CheckpointError(

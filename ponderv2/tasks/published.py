@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ponderv2.data.config import FEATURE_CHANNELS
-from ponderv2.datasets.s3dis import classes as s3dis
-from ponderv2.datasets.scannet import scannet20, scannet200
-from ponderv2.datasets.structured3d import classes as structured3d
 from ponderv2.datasets.vocabulary import CLASS_NAMES, PUBLISHED_ROWS
-from ponderv2.errors import CheckpointError, PresetError
+from ponderv2.errors import CheckpointError
 from ponderv2.training.published_checkpoints import (
     JOINT_CONDITIONS,
     JOINT_EMBEDDINGS,
-    OfficialVariant,
     conditions_of_state,
     encoder_settings,
-    variant_of,
+    is_pooled,
+    stem_of,
 )
 
 PUBLISHED_KINDS = ("pretext", "segmentation", "instances", "encoder")
@@ -33,6 +27,84 @@ HEAD_PARTS = ("proj_head.", "class_embedding", "logit_scale", "seg_heads.")
 """Published beside the encoder, ours inside `head.`"""
 IGNORED_CLASSES = {200: (0, 2)}
 """Wall and floor, where they are not the classes 0 and 1: they have no instances."""
+
+
+TaskName = Literal["pretext", "segmentation", "instances", "outdoor", "encoder"]
+HeadName = Literal["language", "decoupled", "final", "pointgroup", "none"]
+
+
+@dataclass(frozen=True)
+class OfficialVariant:
+    """What the names and shapes in a published file tell."""
+
+    task: TaskName
+    """encoder: no head at all."""
+    generation: Literal["2024", "2023", "none"]
+    """Of the decoders. 2024: separate halves of the volume, no positions; 2023: shared volume, positions."""
+    prompted: bool
+    """SpUNet-v1m3: one normalisation per dataset. Otherwise v1m1 or v1m2, whose files look alike."""
+    head: HeadName
+    in_channels: int
+    n_conditions: int
+    n_classes: int
+    """Rows of the class embedding, or outputs of the last layer; 0 where there are none."""
+    has_point_head: bool
+    pooled: bool = False
+    """`cls_mode`: an encoder without decoder, which classifies whole scenes."""
+
+
+def variant_of(state: Mapping[str, Tensor]) -> OfficialVariant:
+    """Which of the published models the (unwrapped) weights belong to. Raises CheckpointError if none."""
+    stem = stem_of(state)
+    table = state.get("embedding_table.weight")
+    head = _head(state)
+    return OfficialVariant(
+        task=_task(state, head),
+        generation=_generation(state),
+        prompted="backbone.conv_input.conv.weight" in state,
+        head=head,
+        in_channels=int(stem.shape[-1]),
+        n_conditions=0 if table is None else int(table.shape[0]),
+        n_classes=_n_classes(state),
+        has_point_head="proj_head.weight" in state,
+        pooled=is_pooled(state),
+    )
+
+
+def _task(state: Mapping[str, Tensor], head: HeadName) -> TaskName:
+    if any(name.startswith("renderer.") for name in state):
+        return "pretext" if any(name.startswith("proj_net.encoders.") for name in state) else "outdoor"
+    if head == "none":
+        return "encoder"
+    return "instances" if head == "pointgroup" else "segmentation"
+
+
+def _head(state: Mapping[str, Tensor]) -> HeadName:
+    if any(name.startswith("renderer.") for name in state):
+        return "none"
+    if any(name.startswith("bias_head.") for name in state):
+        return "pointgroup"
+    if "seg_heads.0.weight" in state:
+        return "decoupled"
+    if "class_embedding" in state and "proj_head.weight" in state:
+        return "language"
+    return "final" if "backbone.final.weight" in state else "none"
+
+
+def _n_classes(state: Mapping[str, Tensor]) -> int:
+    for name in ("class_embedding", "backbone.final.weight", "seg_head.weight"):
+        if name in state:
+            return int(state[name].shape[0])
+    return 0
+
+
+def _generation(state: Mapping[str, Tensor]) -> Literal["2024", "2023", "none"]:
+    reader = state.get("renderer.field.sdf_decoder.fc_c.0.weight")
+    if reader is None or not any(name.startswith("proj_net.encoders.") for name in state):
+        return "none"
+    last = state.get("proj_net.final_conv.conv.weight", state.get("proj_net.final_conv.weight"))
+    n_volume = 128 if last is None else int(last.shape[0])
+    return "2023" if int(reader.shape[1]) == n_volume else "2024"
 
 
 def model_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -247,114 +319,3 @@ def _renumbered(state: Mapping[str, Tensor], mark: str, source: list[int]) -> di
             name = f"{before}{mark}{place[int(number)]}{dot}{rest}"
         result[name] = value
     return result
-
-
-LABEL_SETS: dict[int, tuple[str, ModuleType]] = {
-    13: ("S3DIS", s3dis),
-    20: ("ScanNet", scannet20),
-    25: ("Structured3D", structured3d),
-    200: ("ScanNet200", scannet200),
-}
-"""The published benchmarks by their number of classes, which no two share."""
-LABEL_FIELDS = {200: "segment200"}
-"""Label array that a published model of N classes was trained on, where it is not the usual one."""
-USUAL = {"voxel": {"size": 0.02}, "features": ["color", "normal"]}
-"""Of all published indoor configurations with six input channels but one."""
-S3DIS = {"voxel": {"size": 0.05}, "features": ["coord", "color"]}
-"""Of the plain segmentor of S3DIS (semseg-spunet-v1m1-0-base)."""
-
-
-@dataclass(frozen=True)
-class PointChoice:
-    """What the user says of the points of a file that does not say it itself."""
-
-    voxel_size: float | None = None
-    """Metres."""
-    inputs: tuple[str, ...] | None = None
-    """Names as in `data.features`."""
-
-    def __post_init__(self) -> None:
-        """Raises PresetError for inputs that there are not, and for sizes that are none."""
-        if self.inputs is not None and not self.inputs:
-            raise PresetError("an encoder without inputs has nothing to see", fix="--inputs color,normal")
-        for name in self.inputs or ():
-            if name not in FEATURE_CHANNELS:
-                known = ", ".join(FEATURE_CHANNELS)
-                raise PresetError(f"'{name}' is not an input of an encoder", fix=f"--inputs out of {known}")
-        if self.voxel_size is not None and not 0 < self.voxel_size < math.inf:
-            raise PresetError(f"a voxel has no size of {self.voxel_size} m", fix="--voxel-size 0.02")
-
-    @property
-    def answers(self) -> bool:
-        """Whether there is anything to report."""
-        return self.voxel_size is not None or self.inputs is not None
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether nothing is left to assume."""
-        return self.voxel_size is not None and self.inputs is not None
-
-    def applied(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings with what was chosen in its place."""
-        result = dict(data)
-        if self.voxel_size is not None:
-            result["voxel"] = {**dict(result.get("voxel") or {}), "size": self.voxel_size}
-        if self.inputs is not None:
-            result["features"] = list(self.inputs)
-        return result
-
-
-def point_choice(voxel_size: float | None, inputs: str | None) -> PointChoice:
-    """From the options of a command; `inputs` are names with commas between them. Raises PresetError."""
-    names = None if inputs is None else tuple(name.strip() for name in inputs.split(",") if name.strip())
-    return PointChoice(voxel_size, names)
-
-
-@dataclass(frozen=True)
-class PublishedPoints:
-    """Voxels, features and label array of a published model."""
-
-    data: Mapping[str, Any]
-    """As in the settings of a run."""
-    note: str | None = None
-    """One sentence where more than one configuration is possible; None where only one was published."""
-
-
-def points_of(variant: OfficialVariant) -> PublishedPoints | None:
-    """By number of input channels and classes; None where the file leaves too much open to choose."""
-    if variant.in_channels != 6 or variant.task == "outdoor":
-        return None
-    plain = variant.head == "final" and not variant.prompted
-    if plain and variant.n_classes == len(s3dis.CLASS_NAMES):
-        return PublishedPoints(
-            S3DIS, f"13 classes and 6 input channels: read as published for S3DIS, {_in_words(S3DIS)}"
-        )
-    field = LABEL_FIELDS.get(variant.n_classes)
-    data = {**USUAL, "label_field": field} if field is not None else dict(USUAL)
-    benchmark = variant.n_classes in LABEL_SETS and variant.n_classes != len(s3dis.CLASS_NAMES)
-    if variant.task == "pretext" or variant.prompted or benchmark:
-        return PublishedPoints(data)
-    what = "an encoder alone" if variant.task == "encoder" else f"{variant.n_classes} classes"
-    return PublishedPoints(
-        data,
-        f"{what}: the file does not say what its 6 input channels are; assuming {_in_words(USUAL)}",
-    )
-
-
-def published_data_of(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Voxels and features of the published configuration that settings of a model are nearest to."""
-    head, encoder = dict(model.get("head") or {}), dict(model.get("encoder") or {})
-    from_scratch = encoder.get("kind") == "sparse_unet" and head.get("kind") in ("final", "linear")
-    return dict(S3DIS if from_scratch and head.get("n_classes") == len(s3dis.CLASS_NAMES) else USUAL)
-
-
-def label_set_of(n_classes: Any) -> dict[str, Any]:
-    """Names and colours of the benchmark with N classes; empty where there is none."""
-    if not isinstance(n_classes, int) or n_classes not in LABEL_SETS:
-        return {}
-    labels = LABEL_SETS[n_classes][1]
-    return {"names": list(labels.CLASS_NAMES), "colors": [list(color) for color in labels.COLORS]}
-
-
-def _in_words(data: Mapping[str, Any]) -> str:
-    return f"{' and '.join(data['features'])}, voxels of {100 * data['voxel']['size']:g} cm"

@@ -1,53 +1,218 @@
-"""What commands ask of a task."""
+"""The contract of a task: everything that the commands ask of it, and nothing else.
+
+A task is a folder of `tasks/` with settings (`config.py`, whose class has `task()`), a model and a subclass
+of `Task`; one line in `tasks/config.py` makes it known. Nothing here needs points or labels: which part of a
+scene is read, what a batch holds and what is predicted is the task's own affair.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
-from jaxtyping import Int
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from ponderv2.config import StrictConfig
-from ponderv2.data.datasets import LabelledDataset, classes_above
+from ponderv2.data.config import Part, PointDataConfig
 from ponderv2.data.fragments import TestSet
-from ponderv2.datasets.scannet.benchmarks import Benchmark, benchmark_of
-from ponderv2.errors import CheckpointError, SceneError
+from ponderv2.errors import CheckpointError
+from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.folders import SceneFolders
+from ponderv2.scenes.reader import Reader
 from ponderv2.tasks.loaded_model import LoadedModel
+from ponderv2.training.config import TrainingConfig
+from ponderv2.training.data_loader import Collate
+from ponderv2.training.report import Reporter
 from ponderv2.training.validation import Validation
-from ponderv2.workflows.config import FinetuneConfig
+
+Settings = TypeVar("Settings", bound=StrictConfig)
+Config = TypeVar("Config", bound=StrictConfig)
+Data = TypeVar("Data", bound=PointDataConfig)
+
+
+@runtime_checkable
+class TaskDataset(Protocol):
+    """The scenes of one split as the task reads them."""
+
+    @property
+    def store(self) -> Reader:
+        """Where the scenes are read from."""
+        ...
+
+    @property
+    def split(self) -> str:
+        """Which of them."""
+        ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The scenes."""
+        ...
+
+    @property
+    def condition(self) -> str:
+        """Name of the data set, which prompted encoders distinguish."""
+        ...
+
+    @property
+    def collate(self) -> Collate:
+        """From samples to a batch."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of scenes."""
+        ...
+
+    def sample(self, index: int, draw: int) -> Batch:
+        """Scene `index` as a batch of one, with its targets; `draw` chooses the augmentation."""
+        ...
 
 
 @dataclass(frozen=True)
-class Task:
-    """How the models of one `kind` are built, fed and judged."""
+class OpenPart(Generic[Data]):
+    """One data set of a run, which has scenes to train on."""
 
-    kind: str
-    """That of the model settings, and of the checkpoints."""
-    build: Callable[[Any], Any]
-    """From settings to a model with `backbone` and, where its encoder is prompted, `embedding_table`.
+    store: SceneFolders
+    part: Part[Data]
+    seed: int
+    """Of its order, augmentations and rays."""
 
-    `model(batch, generator)` gives a step with `.losses`."""
-    datasets: Callable[[FinetuneConfig], tuple[LabelledDataset, LabelledDataset | None]]
-    """Scenes to train on and, where the other split has any, to validate.
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The training scenes."""
+        return self.store.names(self.part.train_split)
 
-    Raises PresetError and SceneError for labels and datasets that the model does not know."""
-    validation: Callable[[Any, LabelledDataset], Validation]
-    """How a model is judged by the scenes of a dataset; metrics are 0..1."""
-    best_metric: str
-    """The metric by which the best checkpoint is kept."""
+    @property
+    def val_split(self) -> str | None:
+        """The split to validate on; None where it has no scenes."""
+        return self.part.val_split if self.store.names(self.part.val_split) else None
 
 
-Config = TypeVar("Config", bound=StrictConfig)
+@dataclass(frozen=True)
+class ValidationRequest:
+    """What a validation during training may need beside model and data."""
+
+    folder: Path
+    """Of the run."""
+    prefix: str
+    """Of the names of files and curves, where there are several data sets."""
+    training: TrainingConfig
+
+
+@dataclass(frozen=True)
+class BestMetric:
+    """The metric of a validation that decides which checkpoint is the best."""
+
+    name: str
+    higher_is_better: bool = True
+
+
+class Task(ABC, Generic[Settings]):
+    """One task with the settings of its model.
+
+    Checkpoints, settings and results name it by the `kind` of its settings.
+    """
+
+    best: ClassVar[BestMetric]
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    # Model and training
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """A model with `backbone` and, where its encoder is prompted, `embedding_table`.
+
+        `model(batch, generator)` gives a step: `.losses` holds the weighted terms as named scalars, and
+        `.losses.total()` is what is minimised.
+        """
+
+    def with_scenes(self, store: SceneFolders, data: PointDataConfig) -> Settings:
+        """The settings with what they leave to the scenes, such as the number of classes.
+
+        Raises PresetError where settings and scenes disagree.
+        """
+        return self.settings
+
+    @abstractmethod
+    def datasets(self, part: OpenPart[Any]) -> tuple[TaskDataset, TaskDataset | None]:
+        """Scenes to train on and, where there are any, to validate.
+
+        Raises PresetError and SceneError for scenes without the targets of the task, or that the model does
+        not know: by the first scene, before the work.
+        """
+
+    def remarks(self, store: SceneFolders, split: str) -> tuple[str, ...]:
+        """What to know of the scenes of a split, one sentence each."""
+        return store.warnings(split, labels=True)
+
+    def training_remarks(self, part: OpenPart[Any]) -> tuple[str, ...]:
+        """The same of scenes to train on."""
+        return self.remarks(part.store, part.part.train_split)
+
+    def mix_probability(self, data: PointDataConfig) -> float:
+        """Probability that two neighbouring scenes of a batch are merged (Mix3D) when they are collated."""
+        return 0.0
+
+    def targets(self, data: TaskDataset) -> str:
+        """What is learned from the scenes of a data set, in two words: `20 classes`."""
+        return ""
+
+    def classes(self, trainings: Sequence[Any]) -> dict[str, Any]:
+        """What checkpoints record of the classes: names and colours, by data set where there are several."""
+        return {}
+
+    @abstractmethod
+    def validation(self, model: Any, data: Any, request: ValidationRequest) -> Validation:
+        """How the model is validated during training on the scenes of a data set."""
+
+    def best_of(self, validations: Sequence[Validation]) -> BestMetric:
+        """The metric by which the best checkpoint is chosen."""
+        return self.best
+
+    def initial_weights(self, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Entries of a pre-trained model, beside its encoder, that the new model starts from, by their names
+        in the new model."""
+        return {}
+
+    # Evaluation
+
+    def check_results(self, path: Path) -> None:
+        """Raises CheckpointError where a model of this task has nothing to measure."""
+
+    @abstractmethod
+    def evaluate(self, request: EvaluationRequest, model: Any, report: Reporter) -> EvaluationResult:
+        """`ponder eval`: metrics of a split; tables, pictures and files into the folders of the request.
+
+        Raises SceneError for scenes that the model does not know or where there is nothing to do,
+        OutputError where something cannot be written.
+        """
+
+    # Published weights
+
+    def published_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The state of the model by the names and in the order of the published code.
+
+        Raises CheckpointError where nothing was published for this model.
+        """
+        raise CheckpointError(f"a model of kind '{_kind(self.settings)}' has no published form")
+
+    def differences_from_published(self) -> list[str]:
+        """Settings that the published code does not have, so that it would compute something else."""
+        return []
+
+
+def _kind(settings: StrictConfig) -> str:
+    return str(getattr(settings, "kind", "unknown"))
 
 
 def part_of(config: Mapping[str, Any], root: Path) -> Mapping[str, Any]:
-    """What the settings of a run on several datasets say of the folder of that name; else nothing."""
+    """The settings of a run on several data sets for the folder of that name; else nothing."""
     for part in config.get("datasets") or ():
         if Path(str(part.get("scenes", ""))).name == root.name:
             return part
@@ -56,25 +221,26 @@ def part_of(config: Mapping[str, Any], root: Path) -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """A model, scenes, and how they are to be compared."""
+    """A model, scenes, and what is wanted of their comparison."""
 
     stored: LoadedModel
     store: SceneFolders
     split: str
     folder: Path
-    """For tables, pictures and what is kept of an evaluation that is interrupted."""
+    """For tables, pictures and the cache of an evaluation that is interrupted."""
     tta: TestSet = "none"
+    """Test-time augmentation."""
     width: int = 96
     """Of rendered views, pixels."""
     submission: Path | None = None
-    """Archive for the benchmark's server."""
+    """Archive for the server of a benchmark."""
     export: Path | None = None
     """Folder for the predictions as coloured point clouds."""
     reuse: bool = True
-    """Take over predictions of an earlier evaluation under the very same conditions."""
+    """Use cached predictions of an earlier evaluation under the very same conditions."""
 
     def settings(self, kind: type[Config], **changes: Any) -> Config:
-        """How the data was prepared in training; of several datasets, that whose folder has the same name.
+        """How the data was prepared in training; of several data sets, that whose folder has the same name.
 
         Raises CheckpointError: another version wrote the file.
         """
@@ -90,79 +256,26 @@ class EvaluationRequest:
                 fix="use the version of the program that wrote it",
             ) from error
 
-    def benchmark(self, class_names: Sequence[str]) -> Benchmark | None:
-        """The benchmark with these classes.
-
-        Raises SceneError where a submission is wanted and no benchmark has them.
-        """
-        found = benchmark_of(class_names)
-        if self.submission is not None and found is None:
-            raise SceneError(
-                "there is a submission format for the 20 and 200 classes of ScanNet, "
-                "not for those of this model",
-                fix="leave --submission out",
-            )
-        return found
-
-
-def refuse_other_classes(
-    stored: LoadedModel, data: LabelledDataset, labels: Int[Tensor, " point"], n_classes: int
-) -> None:
-    """Raises SceneError where the scenes have other classes than the model, or give them other names.
-
-    `labels`: of the first scene. Later scenes are refused when they are read.
-    """
-    fix = "--data DIR with scenes of the classes that the model was trained on"
-    where = f"scene '{data.names[0]}' of {data.store.root}"
-    wrong = classes_above(n_classes - 1, labels, where, data.label_field)
-    if wrong is not None:
-        raise SceneError(wrong, fix=f"{fix}; -1 in the array where a point has no class")
-    data.expect_classes(n_classes)
-    of_scenes = data.store.info.label_set(data.label_field).class_names
-    of_model = names_of_model(stored, data.condition)
-    if not of_scenes or not of_model:
-        return
-    for number, (here, there) in enumerate(zip_longest(of_scenes, of_model)):
-        if here != there:
-            raise SceneError(
-                f"class {number} is {_named(here)} in the scenes of {data.store.root} and {_named(there)} in "
-                f"those that {stored.path} was trained on",
-                fix=fix,
-            )
-
-
-def names_of_model(stored: LoadedModel, condition: str) -> tuple[str, ...]:
-    """Class names that a checkpoint knows, of several datasets those of one; empty where it knows none."""
-    every = stored.classes.get("datasets")
-    classes = stored.classes if every is None else every.get(condition, {})
-    return tuple(str(name) for name in classes.get("names", ()))
-
-
-def _named(name: str | None) -> str:
-    return "none" if name is None else f"'{name}'"
-
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Numbers of a model on one split."""
+    """Metrics of a model on one split. Tasks fill the tables that apply to them."""
 
     kind: str
-    """pretext | segmentation | instances."""
+    """Of the checkpoint."""
     checkpoint: Path
     split: str
     n_scenes: int
     metrics: dict[str, float]
-    """segmentation: see `named_metrics`; empty where the scenes have no labels. pretext: psnr (decibel),
-    ssim, depth_l1, depth_median (m). instances: ap, ap50, ap25, and miou of the classes."""
+    """Empty where the scenes have nothing to compare with."""
     tta: str = "none"
     classes: list[dict[str, Any]] = field(default_factory=list)
-    """Per class. segmentation: class, iou, accuracy, points (true ones), intersection, union. instances:
-    class, ap, ap50, ap25 and number of true objects."""
+    """One row per class: its name, metrics and counts."""
     views: list[dict[str, Any]] = field(default_factory=list)
-    """Per rendered view: scene, frame and metrics."""
+    """One row per rendered view: scene, frame and metrics."""
     pictures: list[Path] = field(default_factory=list)
     submission: Path | None = None
     n_reused: int = 0
-    """Scenes whose predictions an earlier evaluation had left."""
+    """Scenes whose predictions came from the cache."""
     notes: list[str] = field(default_factory=list)
     """What the checkpoint does not say and was assumed."""

@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from ponderv2.errors import CheckpointError
-from ponderv2.heads.config import OrthogonalEmbeddingsConfig
-from ponderv2.models.config import EncoderOnlyConfig, PretextConfig, TextTargetConfig
-from ponderv2.models.encoder_model import EncoderOnlyModel
-from ponderv2.models.pretext import PretextModel
-from ponderv2.tasks.instances.config import InstancesModelConfig
-from ponderv2.tasks.instances.model import InstancesModel
-from ponderv2.tasks.published import PointChoice, label_set_of, model_settings, our_names, points_of
-from ponderv2.tasks.segmentation.config import SegmentationModelConfig
-from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.training.checkpoint import FORMAT, Archive, checkpoint_file, checkpoint_of, open_archive
 from ponderv2.training.published_checkpoints import (
     JOINT_CONDITIONS,
     JOINT_EMBEDDINGS,
-    OfficialVariant,
+    PointChoice,
     encoder_settings,
     official_state,
-    variant_of,
     weights_in,
 )
-from ponderv2.training.weights import load_weights
 
-Model = PretextModel | SegmentationModel | InstancesModel | EncoderOnlyModel
-
-KINDS = ("pretext", "segmentation", "instances", "encoder")
-"""Of models that can be built from a file."""
 REFINED = "refined_scene"
 """Kind of a scene that was fitted to its own frames."""
 RECORD = "ponder"
@@ -56,6 +39,36 @@ class Origin(Enum):
 
 
 @dataclass(frozen=True)
+class PublishedModel:
+    """A published file as one of our models, by the names and shapes of its weights."""
+
+    kind: str
+    """Of our models; or what is in it that none of them is."""
+    settings: Mapping[str, Any]
+    """Of the whole model; empty where there is none."""
+    unusable: CheckpointError | None
+    """Why there is no whole model in the file."""
+    points: Mapping[str, Any] | None
+    """How its points are prepared, as in the settings of a run; None where that does not follow."""
+    note: str | None
+    """One sentence where more than one configuration of the points is possible."""
+    classes: Mapping[str, Any]
+    """Names and colours, where they are known."""
+    facts: Mapping[str, Any]
+    """What `ponder inspect` reports: task, generation, head, classes."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is known of published weights; `tasks` knows the models."""
+
+    recognise: Callable[[Mapping[str, Tensor]], PublishedModel]
+    """From weights without wrappers. Raises CheckpointError for what was not published."""
+    our_names: Callable[[Mapping[str, Tensor], str], dict[str, Tensor]]
+    """Published weights of a kind by the names of our models."""
+
+
+@dataclass(frozen=True)
 class _Contents:
     """What was read, classified."""
 
@@ -67,10 +80,8 @@ class _Contents:
     config: Mapping[str, Any]
     classes: Mapping[str, Any] = field(default_factory=dict)
     step: int = 0
-    variant: OfficialVariant | None = None
+    published: PublishedModel | None = None
     """Of published files."""
-    unusable: CheckpointError | None = None
-    """Why there is no whole model in the file."""
     notes: tuple[str, ...] = ()
     recorded: bool = False
     """Of a published container: whether it says how its data is prepared."""
@@ -83,17 +94,17 @@ class OpenCheckpoint:
     along, and the file is read there, once, when something is asked of it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, published: Published) -> None:
         """Raises CheckpointError: missing, damaged, unsafe, of another program, without an encoder."""
-        self.path = checkpoint_file(Path(path))
+        self.path, self._published = checkpoint_file(Path(path)), published
         _ = self._contents
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}
+        return {"path": self.path, "_published": self._published}
 
     @cached_property
     def _contents(self) -> _Contents:
-        return _classified(open_archive(self.path))
+        return _classified(open_archive(self.path), self._published)
 
     @property
     def origin(self) -> Origin:
@@ -102,7 +113,7 @@ class OpenCheckpoint:
 
     @property
     def kind(self) -> str:
-        """pretext, segmentation, instances, encoder; refined_scene; of published files also classifier."""
+        """Of the model, as in its settings; or `refined_scene`; of published files also classifier."""
         return self._contents.kind
 
     @property
@@ -132,9 +143,9 @@ class OpenCheckpoint:
         return self._contents.step
 
     @property
-    def variant(self) -> OfficialVariant | None:
+    def published(self) -> PublishedModel | None:
         """What the names and shapes of a published file say; None for ours."""
-        return self._contents.variant
+        return self._contents.published
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -144,7 +155,7 @@ class OpenCheckpoint:
     @property
     def says_its_data(self) -> bool:
         """Whether the file itself says how its points are prepared."""
-        return not self.notes and (self.variant is None or self._contents.recorded)
+        return not self.notes and (self.published is None or self._contents.recorded)
 
     @property
     def scenes(self) -> Path | None:
@@ -158,13 +169,14 @@ class OpenCheckpoint:
         model = self.config.get("model")
         if isinstance(model, Mapping) and model.get("encoder"):
             return model["encoder"]
-        return encoder_settings(self.weights) if self.variant is not None else None
+        return encoder_settings(self.weights) if self.published is not None else None
 
     @property
     def conditions(self) -> tuple[str, ...]:
         """Datasets in the order of the rows of `embedding_table`; empty where that order is the encoder's."""
-        if self.variant is not None and not self._contents.recorded:
-            return JOINT_EMBEDDINGS if self.variant.n_conditions == len(JOINT_EMBEDDINGS) else ()
+        if self.published is not None and not self._contents.recorded:
+            table = self.weights.get("embedding_table.weight")
+            return JOINT_EMBEDDINGS if table is not None and len(table) == len(JOINT_EMBEDDINGS) else ()
         model = self.config.get("model")
         return tuple(str(name) for name in model.get("conditions", ())) if isinstance(model, Mapping) else ()
 
@@ -173,7 +185,7 @@ class OpenCheckpoint:
         """Datasets in the order of the encoder's normalisations; empty where they have no names."""
         settings = self.encoder_settings
         names = tuple(str(name) for name in (settings or {}).get("conditions", ()))
-        named_by_file = self.variant is None or self._contents.recorded or names == JOINT_CONDITIONS
+        named_by_file = self.published is None or self._contents.recorded or names == JOINT_CONDITIONS
         return names if named_by_file else ()
 
     def data(self, choice: PointChoice = PointChoice()) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -191,36 +203,23 @@ class OpenCheckpoint:
             )
         return data, () if choice.is_complete else self.notes
 
-    def require_model(self) -> None:
-        """Raises CheckpointError where the file holds no whole model: a classifier, a refined scene."""
-        if self._contents.unusable is not None:
-            raise self._contents.unusable
-        if self.kind not in KINDS:
-            raise _no_model(self.path, self.kind)
-
-    def model(self, device: torch.device | str = "cpu") -> Model:
-        """The whole model in evaluation mode, on a device. Raises CheckpointError where there is none."""
-        self.require_model()
-        model = build_model(self.path, self.kind, self.config.get("model", {}))
-        load_weights(model, self.our_weights(), source=str(self.path), least_share=1.0)
-        return model.eval().to(device)
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings of the model. Raises CheckpointError where the file holds no whole model."""
+        published = self.published
+        if published is not None and published.unusable is not None:
+            raise published.unusable
+        return {**self.config.get("model", {}), "kind": self.kind}
 
     def our_weights(self) -> dict[str, Tensor]:
         """All entries by the names of our models."""
-        weights = self._contents.weights
-        if self.variant is None:
-            return weights
-        return our_names(weights, self.kind if self._contents.recorded else None)
+        weights = dict(self._contents.weights)
+        return weights if self.published is None else self._published.our_names(weights, self.kind)
 
 
-def load_model(path: Path, device: torch.device | str = "cpu") -> Model:
-    """The model of a checkpoint, or of a run's folder, in evaluation mode. Raises CheckpointError."""
-    return OpenCheckpoint(path).model(device)
-
-
-def _classified(archive: Archive) -> _Contents:
+def _classified(archive: Archive, published: Published) -> _Contents:
     if archive.contents.get("format") != FORMAT and weights_in(archive.contents) is not None:
-        return _published(archive)
+        return _published(archive, published)
     stored = checkpoint_of(archive)
     refined = stored.kind == REFINED
     return _Contents(
@@ -235,46 +234,40 @@ def _classified(archive: Archive) -> _Contents:
     )
 
 
-def _published(archive: Archive) -> _Contents:
+def _published(archive: Archive, published: Published) -> _Contents:
     path, contents = archive.path, archive.contents
-    unusable = None
     try:
         state = official_state(contents)
-        variant = variant_of(state)
-        kind = "classifier" if variant.pooled else "encoder" if variant.task == "outdoor" else variant.task
+        model = published.recognise(state)
         record = contents.get(RECORD)
         if isinstance(record, Mapping):
-            return _exported(archive, state, variant, record)
-        try:
-            settings = model_settings(state)
-        except CheckpointError as error:
-            settings, unusable = {}, CheckpointError(f"{path}: {error.message}", fix=error.fix)
-        points = points_of(variant)
+            return _exported(archive, state, replace(model, unusable=None), record)
         epoch = int(contents.get("epoch", 0) or 0)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error.message}", fix=error.fix) from error
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is not one of the published files: {error}") from error
-    head = settings.get("head", {})
+    if model.unusable is not None:
+        unusable = CheckpointError(f"{path}: {model.unusable.message}", fix=model.unusable.fix)
+        model = replace(model, unusable=unusable)
     return _Contents(
         origin=Origin.PUBLISHED,
-        kind=kind,
+        kind=model.kind,
         digest=archive.digest,
         weights=state,
         config={
-            **({"model": settings} if settings else {}),
-            **({} if points is None else {"data": dict(points.data)}),
+            **({"model": model.settings} if model.settings else {}),
+            **({} if model.points is None else {"data": dict(model.points)}),
         },
-        classes=label_set_of(settings.get("n_classes") or head.get("n_classes")),
+        classes=model.classes,
         step=epoch,
-        variant=variant,
-        unusable=unusable,
-        notes=() if points is None or points.note is None else (points.note,),
+        published=model,
+        notes=() if model.note is None else (model.note,),
     )
 
 
 def _exported(
-    archive: Archive, state: dict[str, Tensor], variant: OfficialVariant, record: Mapping[str, Any]
+    archive: Archive, state: dict[str, Tensor], published: PublishedModel, record: Mapping[str, Any]
 ) -> _Contents:
     """A file in the published container that we wrote: what the container does not say stands beside it."""
     for name, kind in (("kind", str), ("model", Mapping), ("data", Mapping), ("classes", Mapping)):
@@ -289,44 +282,7 @@ def _exported(
         config={"model": record["model"], "data": record["data"]},
         classes=record["classes"],
         step=int(epoch or 0),
-        variant=variant,
+        published=published,
         notes=tuple(map(str, record.get("notes") or ())),
         recorded=True,
     )
-
-
-def build_model(path: Path, kind: str, settings: Mapping[str, Any]) -> Model:
-    """A model of some settings as they stand in a file. Raises CheckpointError for what is not known."""
-    try:
-        match kind:
-            case "pretext":
-                return PretextModel(_without_files(PretextConfig.model_validate(settings)))
-            case "segmentation":
-                return SegmentationModel(SegmentationModelConfig.model_validate(settings).without_files())
-            case "instances":
-                return InstancesModel(InstancesModelConfig.model_validate(settings))
-            case "encoder":
-                return EncoderOnlyModel(EncoderOnlyConfig.model_validate(settings))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise CheckpointError(
-            f"{path} has settings that this program does not know: {place}: {first['msg']}"
-        ) from error
-    raise _no_model(path, kind)
-
-
-def _no_model(path: Path, kind: str) -> CheckpointError:
-    if kind == REFINED:
-        fix = "give the run that it was made from; ponder render and ponder reconstruct read refined scenes"
-    else:
-        fix = "use the version of the program that wrote it"
-    return CheckpointError(f"{path} holds no model of a known kind but '{kind}'", fix=fix)
-
-
-def _without_files(config: PretextConfig) -> PretextConfig:
-    """Class embeddings stand among the weights: the file that they once came from may be gone."""
-    if not isinstance(config.semantic, TextTargetConfig):
-        return config
-    semantic = config.semantic.model_copy(update={"embeddings": OrthogonalEmbeddingsConfig()})
-    return config.model_copy(update={"semantic": semantic})

@@ -1,4 +1,4 @@
-"""Published `.pth` files: what model they hold, by the names and shapes of their entries alone.
+"""Published `.pth` files: their container and their encoder, by the names and shapes of the entries alone.
 
 The container is `{epoch, state_dict, optimizer, scheduler, scaler, best_metric_value}`; names and layouts of
 the encoder, the projection and the renderer are ours.
@@ -6,14 +6,16 @@ the encoder, the projection and the renderer are ours.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
-from ponderv2.errors import CheckpointError
+from ponderv2.data.config import FEATURE_CHANNELS
+from ponderv2.errors import CheckpointError, PresetError
 from ponderv2.training.weights import strip_wrappers
 
 JOINT_CONDITIONS = ("ScanNet", "S3DIS", "Structured3D")
@@ -23,29 +25,6 @@ JOINT_EMBEDDINGS = ("Structured3D", "ScanNet", "S3DIS")
 CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "weights")
 """Under which programs keep the weights; the first is the published one."""
 _STEM = re.compile(r"(.*?)conv_input\.(?:0|conv)\.weight$")
-
-Task = Literal["pretext", "segmentation", "instances", "outdoor", "encoder"]
-Head = Literal["language", "decoupled", "final", "pointgroup", "none"]
-
-
-@dataclass(frozen=True)
-class OfficialVariant:
-    """What the names and shapes in a published file tell."""
-
-    task: Task
-    """encoder: no head at all."""
-    generation: Literal["2024", "2023", "none"]
-    """Of the decoders. 2024: separate halves of the volume, no positions; 2023: shared volume, positions."""
-    prompted: bool
-    """SpUNet-v1m3: one normalisation per dataset. Otherwise v1m1 or v1m2, whose files look alike."""
-    head: Head
-    in_channels: int
-    n_conditions: int
-    n_classes: int
-    """Rows of the class embedding, or outputs of the last layer; 0 where there are none."""
-    has_point_head: bool
-    pooled: bool = False
-    """`cls_mode`: an encoder without decoder, which classifies whole scenes."""
 
 
 def weights_in(contents: Mapping[str, Any]) -> dict[str, Tensor] | None:
@@ -97,70 +76,24 @@ def _with_backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def variant_of(state: Mapping[str, Tensor]) -> OfficialVariant:
-    """Which of the published models the (unwrapped) weights belong to. Raises CheckpointError if none."""
-    stem = state.get("backbone.conv_input.conv.weight", state.get("backbone.conv_input.0.weight"))
-    if stem is None:
-        raise CheckpointError("the file holds no sparse U-Net: 'backbone.conv_input' is missing")
-    table = state.get("embedding_table.weight")
-    head = _head(state)
-    return OfficialVariant(
-        task=_task(state, head),
-        generation=_generation(state),
-        prompted="backbone.conv_input.conv.weight" in state,
-        head=head,
-        in_channels=int(stem.shape[-1]),
-        n_conditions=0 if table is None else int(table.shape[0]),
-        n_classes=_n_classes(state),
-        has_point_head="proj_head.weight" in state,
-        pooled=_is_pooled(state),
-    )
-
-
-def _task(state: Mapping[str, Tensor], head: Head) -> Task:
-    if any(name.startswith("renderer.") for name in state):
-        return "pretext" if any(name.startswith("proj_net.encoders.") for name in state) else "outdoor"
-    if head == "none":
-        return "encoder"
-    return "instances" if head == "pointgroup" else "segmentation"
-
-
-def _head(state: Mapping[str, Tensor]) -> Head:
-    if any(name.startswith("renderer.") for name in state):
-        return "none"
-    if any(name.startswith("bias_head.") for name in state):
-        return "pointgroup"
-    if "seg_heads.0.weight" in state:
-        return "decoupled"
-    if "class_embedding" in state and "proj_head.weight" in state:
-        return "language"
-    return "final" if "backbone.final.weight" in state else "none"
-
-
-def _n_classes(state: Mapping[str, Tensor]) -> int:
-    for name in ("class_embedding", "backbone.final.weight", "seg_head.weight"):
-        if name in state:
-            return int(state[name].shape[0])
-    return 0
-
-
-def _is_pooled(state: Mapping[str, Tensor]) -> bool:
+def is_pooled(state: Mapping[str, Tensor]) -> bool:
+    """Whether the encoder has no decoder: it classifies whole scenes."""
     deep = any(name.startswith("backbone.enc.") for name in state)
     return deep and not any(name.startswith("backbone.dec.") for name in state)
 
 
-def _generation(state: Mapping[str, Tensor]) -> Literal["2024", "2023", "none"]:
-    reader = state.get("renderer.field.sdf_decoder.fc_c.0.weight")
-    if reader is None or not any(name.startswith("proj_net.encoders.") for name in state):
-        return "none"
-    last = state.get("proj_net.final_conv.conv.weight", state.get("proj_net.final_conv.weight"))
-    n_volume = 128 if last is None else int(last.shape[0])
-    return "2023" if int(reader.shape[1]) == n_volume else "2024"
+def stem_of(state: Mapping[str, Tensor]) -> Tensor:
+    """The first kernel of the encoder, [out, k, k, k, in]. Raises CheckpointError where there is none."""
+    stem = state.get("backbone.conv_input.conv.weight", state.get("backbone.conv_input.0.weight"))
+    if stem is None:
+        raise CheckpointError("the file holds no sparse U-Net: 'backbone.conv_input' is missing")
+    return stem
 
 
 def conditions_of_state(state: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Datasets in the order of the rows of the embedding table; made-up names where there are not three."""
-    n_rows = variant_of(state).n_conditions
+    table = state.get("embedding_table.weight")
+    n_rows = 0 if table is None else int(table.shape[0])
     if n_rows == len(JOINT_EMBEDDINGS):
         return JOINT_EMBEDDINGS
     return ("ScanNet",) if n_rows == 1 else tuple(f"dataset {i}" for i in range(n_rows))
@@ -171,11 +104,10 @@ def encoder_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
     SpUNet-v1m2 cannot be told from v1m1 and is read as such. Raises CheckpointError if there is no encoder.
     """
-    variant = variant_of(state)
-    settings: dict[str, Any] = {"in_channels": variant.in_channels, **_widths(state)}
-    if variant.pooled:
+    settings: dict[str, Any] = {"in_channels": int(stem_of(state).shape[-1]), **_widths(state)}
+    if is_pooled(state):
         settings["pool_scenes"] = True
-    if not variant.prompted:
+    if "backbone.conv_input.conv.weight" not in state:
         return {"kind": "sparse_unet", **settings}
     adaptive = state.get("backbone.conv_input.bn.modulation.1.weight")
     norms = _count(state, r"backbone\.conv_input\.bn\.bns\.(\d+)\.")
@@ -198,12 +130,10 @@ def _widths(state: Mapping[str, Tensor]) -> dict[str, Any]:
     n_stages = _count(state, r"backbone\.enc\.(\d+)\.")
     if not n_stages:
         return {}
-    stem = state.get("backbone.conv_input.conv.weight", state.get("backbone.conv_input.0.weight"))
-    assert stem is not None
     down = [_stage(state, "enc", s) for s in range(n_stages)]
-    up = [_stage(state, "dec", s) for s in reversed(range(n_stages))] if not _is_pooled(state) else down[::-1]
+    up = [_stage(state, "dec", s) for s in reversed(range(n_stages))] if not is_pooled(state) else down[::-1]
     return {
-        "base_channels": int(stem.shape[0]),
+        "base_channels": int(stem_of(state).shape[0]),
         "channels": [width for width, _ in (*down, *up)],
         "layers": [depth for _, depth in (*down, *up)],
     }
@@ -222,3 +152,49 @@ def _count(state: Mapping[str, Tensor], pattern: str) -> int:
     compiled = re.compile(pattern)
     found = [int(match[1]) for match in map(compiled.match, state) if match is not None]
     return max(found) + 1 if found else 0
+
+
+@dataclass(frozen=True)
+class PointChoice:
+    """What the user says of the points of a file that does not say it itself."""
+
+    voxel_size: float | None = None
+    """Metres."""
+    inputs: tuple[str, ...] | None = None
+    """Names as in `data.features`."""
+
+    def __post_init__(self) -> None:
+        """Raises PresetError for inputs that there are not, and for sizes that are none."""
+        if self.inputs is not None and not self.inputs:
+            raise PresetError("an encoder without inputs has nothing to see", fix="--inputs color,normal")
+        for name in self.inputs or ():
+            if name not in FEATURE_CHANNELS:
+                known = ", ".join(FEATURE_CHANNELS)
+                raise PresetError(f"'{name}' is not an input of an encoder", fix=f"--inputs out of {known}")
+        if self.voxel_size is not None and not 0 < self.voxel_size < math.inf:
+            raise PresetError(f"a voxel has no size of {self.voxel_size} m", fix="--voxel-size 0.02")
+
+    @property
+    def answers(self) -> bool:
+        """Whether anything was said."""
+        return self.voxel_size is not None or self.inputs is not None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to assume."""
+        return self.voxel_size is not None and self.inputs is not None
+
+    def applied(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings with what was chosen in its place."""
+        result = dict(data)
+        if self.voxel_size is not None:
+            result["voxel"] = {**dict(result.get("voxel") or {}), "size": self.voxel_size}
+        if self.inputs is not None:
+            result["features"] = list(self.inputs)
+        return result
+
+
+def point_choice(voxel_size: float | None, inputs: str | None) -> PointChoice:
+    """From the options of a command; `inputs` are names with commas between them. Raises PresetError."""
+    names = None if inputs is None else tuple(name.strip() for name in inputs.split(",") if name.strip())
+    return PointChoice(voxel_size, names)

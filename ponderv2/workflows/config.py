@@ -18,7 +18,6 @@ from ponderv2.data.config import (
     parts_of,
 )
 from ponderv2.datasets import DatasetConfig
-from ponderv2.models.config import PretextConfig
 from ponderv2.reconstruction.config import (
     CameraPathConfig,
     ImageKind,
@@ -26,8 +25,8 @@ from ponderv2.reconstruction.config import (
     RefineConfig,
     TsdfConfig,
 )
-from ponderv2.tasks.config import TaskModelConfig
-from ponderv2.tasks.segmentation.config import SegmentationModelConfig
+from ponderv2.tasks.config import DEFAULT, DownstreamModelConfig
+from ponderv2.tasks.rendering.config import RenderingConfig
 from ponderv2.training.config import TrainingConfig
 
 
@@ -71,7 +70,7 @@ class PretrainConfig(PresetConfig):
     seed: NonNegativeInt = 0
     """Of the weights, the order of the scenes, the augmentations and the rays."""
     data: PretrainDataConfig = PretrainDataConfig()
-    model: PretextConfig
+    model: RenderingConfig
     training: TrainingConfig = TrainingConfig()
 
     @property
@@ -104,8 +103,8 @@ class FinetuneConfig(PresetConfig):
     seed: NonNegativeInt = 0
     """Of the new weights, the order of the scenes and the augmentations."""
     data: LabelledDataConfig = LabelledDataConfig()
-    model: TaskModelConfig = SegmentationModelConfig()
-    """The task, by its `kind`: segmentation or instances."""
+    model: DownstreamModelConfig = DEFAULT
+    """The task, by its `kind`, with the settings of its model."""
     training: TrainingConfig = TrainingConfig()
 
     @property

@@ -12,7 +12,9 @@ import torch
 from ponderv2.encoder.config import SparseUNetConfig
 from ponderv2.errors import OutputError
 from ponderv2.io.files import write_bytes
-from ponderv2.tasks.published import ENCODER_PREFIXES, published_data_of, published_names, published_settings
+from ponderv2.tasks.checkpoints import load_model, open_checkpoint, task_of
+from ponderv2.tasks.published import ENCODER_PREFIXES, published_settings
+from ponderv2.tasks.published_points import published_data_of
 from ponderv2.training.checkpoint import FORMAT, FORMAT_VERSION
 from ponderv2.training.open_checkpoint import RECORD, OpenCheckpoint
 from ponderv2.training.weights import ENDING, safetensors_bytes, sizes
@@ -27,7 +29,7 @@ class ExportResult:
     out: Path
     format: str
     kind: str
-    """pretext | segmentation | instances | encoder."""
+    """Of the model, or `encoder`."""
     entries: int
     parameters: int
     """Numbers that training changes or may change."""
@@ -56,17 +58,18 @@ def run(checkpoint: Path, out: Path, form: Form | None = None, encoder_only: boo
     if (out.suffix == ENDING) != (form == "safetensors"):
         right = ENDING if form == "safetensors" else ".pth"
         raise OutputError(f"{out} does not end in {right}", fix=f"--out {out.with_suffix(right).name}")
-    opened = OpenCheckpoint(Path(checkpoint))
-    model = opened.model()
-    kind, state = opened.kind, model.state_dict()
-    config = model.config.model_dump(mode="json")
+    opened = open_checkpoint(checkpoint)
+    task = task_of(opened)
+    state = load_model(opened).state_dict()
+    config = task.settings.model_dump(mode="json")
     notes = list(opened.notes)
     if encoder_only:
         state = {key: value for key, value in state.items() if key.startswith(ENCODER_PREFIXES)}
     settings = _encoder_settings(config) if encoder_only else config
     if form == "official":
-        written = published_names(kind, config, state)
-        notes += _differences(config, opened)
+        written = task.published_weights(state)
+        notes += [*_differences_of_data(config, opened), *task.differences_from_published()]
+        notes += _differences_of_encoder(config["encoder"])
         data = _official_bytes(written, opened, settings)
     else:
         data = safetensors_bytes(state, _settings(opened, settings))
@@ -132,21 +135,21 @@ def _settings(opened: OpenCheckpoint, settings: dict[str, Any]) -> dict[str, Any
     }
 
 
-def _differences(config: dict[str, Any], opened: OpenCheckpoint) -> list[str]:
-    """Settings that the published code does not have, so that it would compute something else."""
+def _differences_of_data(config: dict[str, Any], opened: OpenCheckpoint) -> list[str]:
+    """Settings of the points that no published configuration has."""
     notes: list[str] = []
     data = opened.config.get("data") or {}
-    expected = published_data_of(config)
-    for name, usual in expected.items():
+    for name, usual in published_data_of(config).items():
         value = data.get(name, usual)
         same = value.get("size") == usual["size"] if isinstance(usual, dict) else list(value) == usual
         if not same:
             notes.append(f"trained with data.{name} {value}; published configurations have {usual}")
-    if (config.get("densify") or {}).get("align_with_sampling"):
-        notes.append("densify.align_with_sampling: the published code reads its volume elsewhere")
-    if (config.get("frame") or {}).get("edge") is not None:
-        notes.append("frame.edge: the published code scales every scene to its own longest side")
-    encoder = config["encoder"]
+    return notes
+
+
+def _differences_of_encoder(encoder: dict[str, Any]) -> list[str]:
+    """Settings that the published encoders do not have, so that they would compute something else."""
+    notes: list[str] = []
     for name in ("norm_eps", "pad"):
         usual = SparseUNetConfig.model_fields[name].default
         if encoder[name] != usual:

@@ -7,55 +7,31 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from ponderv2.data.datasets import LabelledDataset
+from ponderv2.data.config import LabelledDataConfig, PointDataConfig
 from ponderv2.data.scene_folder import open_folder
+from ponderv2.encoder.config import EncoderConfig
+from ponderv2.errors import CheckpointError, PresetError
+from ponderv2.models.encoder_model import EncoderModel, calibrate_normalisation
 from ponderv2.scenes.batch import Batch
+from ponderv2.scenes.folders import SceneFolders
+from ponderv2.tasks.checkpoints import open_checkpoint, task_of
 from ponderv2.tasks.initial_weights import load_encoder
-from ponderv2.tasks.instances import task as finetune_instances
-from ponderv2.tasks.instances.config import InstancesModelConfig
-from ponderv2.tasks.segmentation import task as finetune_semantic
-from ponderv2.tasks.segmentation.config import SegmentationModelConfig
-from ponderv2.tasks.segmentation.model import calibrate_normalisation
-from ponderv2.tasks.task import Task
-from ponderv2.training.data_loader import Datasets
+from ponderv2.tasks.task import BestMetric, Task, TaskDataset
 from ponderv2.training.job import Job
 from ponderv2.training.open_checkpoint import OpenCheckpoint, Origin
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import FinetuneConfig
-from ponderv2.workflows.dataset_parts import (
-    JointValidation,
-    distinct_names,
-    fingerprints,
-    singles,
-    with_scenes,
-)
-from ponderv2.workflows.finetune_settings import completed, n_classes_of
 from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
-from ponderv2.workflows.training_runs import (
-    RunRequest,
-    fingerprint,
-    run_folder,
-    run_training,
-    seeded_weights,
-)
+from ponderv2.workflows.task_job import make_task_job, open_datasets, with_scenes
+from ponderv2.workflows.training_runs import RunRequest, run_folder, run_training, seeded_weights
 
 CALIBRATION_SCENES = 16
 """Scenes from which a frozen random encoder gets the statistics of its normalisations."""
-
-
-def task_of(config: FinetuneConfig) -> Task:
-    """What is trained, by the kind of the model."""
-    match config.model:
-        case SegmentationModelConfig():
-            return finetune_semantic.TASK
-        case InstancesModelConfig():
-            return finetune_instances.TASK
-        case _:
-            assert_never(config.model)
 
 
 @dataclass(frozen=True)
@@ -108,19 +84,19 @@ def run(  # noqa: PLR0913 - one argument per option of the command
     """
     started = time.perf_counter()
     report = report or SilentReporter()
-    opened = None if checkpoint is None else OpenCheckpoint(Path(checkpoint))
+    opened = None if checkpoint is None else open_checkpoint(checkpoint)
     if opened is not None and opened.origin is Origin.REFINED:
-        opened.require_model()
+        task_of(opened)
     asked, config = config, _completed(config, scenes, opened, report)
     folder = run_folder(Path(out), name)
     request = RunRequest(config, folder, opened, resume, devices, nodes)
-    task = task_of(config)
+    task = config.model.task()
     if opened is not None:
         _describe_points(asked, config, opened, report)
     _describe(config, task, report)
     if opened is not None and not resume:
         seeded_weights(config.seed)
-        matched = load_encoder(task.build(config.model), opened)
+        matched = load_encoder(task, task.build(), opened)
         report.note(f"encoder from {checkpoint}: {matched.summary()}")
     outcome = run_training(request, make_job, report)
     history = [dict(entry) for entry in outcome.history]
@@ -129,7 +105,7 @@ def run(  # noqa: PLR0913 - one argument per option of the command
         folder=folder,
         steps=outcome.step,
         metrics={name: value for name, value in (history[-1] if history else {}).items() if name != "step"},
-        best=_best(history, task.best_metric),
+        best=_best(history, task.best),
         losses=outcome.losses,
         skipped_steps=outcome.skipped_steps,
         split_steps=outcome.split_steps,
@@ -139,16 +115,17 @@ def run(  # noqa: PLR0913 - one argument per option of the command
     )
 
 
-def _best(history: Sequence[dict[str, float]], metric: str) -> dict[str, float]:
-    """The first validation with the highest metric; one without a number only where all are."""
-    numbers = [entry for entry in history if not math.isnan(entry[metric])]
-    return max(numbers or history[:1], key=lambda entry: entry[metric], default={})
+def _best(history: Sequence[dict[str, float]], metric: BestMetric) -> dict[str, float]:
+    """The validation with the best metric, the first of equals; one without a number only where all are."""
+    numbers = [entry for entry in history if not math.isnan(entry[metric.name])]
+    sign = 1.0 if metric.higher_is_better else -1.0
+    return max(numbers or history[:1], key=lambda entry: sign * entry[metric.name], default={})
 
 
 def _completed(
     config: FinetuneConfig, scenes: Path | None, checkpoint: OpenCheckpoint | None, report: Reporter
 ) -> FinetuneConfig:
-    """The settings with everything that checkpoint and scenes say; of several datasets, of all of them."""
+    """The settings with what checkpoint and scenes determine; of several datasets, all of them."""
     if not config.datasets:
         store = open_scenes(SceneChoice.of(scenes, config), checkpoint, report)
         return completed(config, store, checkpoint)
@@ -161,6 +138,68 @@ def _completed(
         data = done.data.model_copy(update={"label_field": label_field})
         config = done.model_copy(update={"data": data, "scenes": first})
     return config
+
+
+def completed(
+    config: FinetuneConfig, store: SceneFolders, checkpoint: OpenCheckpoint | None
+) -> FinetuneConfig:
+    """The settings with an encoder, its voxels and features, and a number of classes.
+
+    Where `model.encoder` is not set, the encoder is that of the checkpoint; voxels and features then are too,
+    unless the settings name their own.
+
+    Raises:
+        PresetError: no encoder and no checkpoint; features that the encoder does not take; another number of
+            classes than the scenes have, or none known.
+        CheckpointError: it cannot be read or does not describe its encoder.
+    """
+    data, encoder = config.data, config.model.encoder
+    if encoder is None:
+        if checkpoint is None:
+            raise PresetError(
+                "there is no encoder: the preset leaves it to the checkpoint, and there is none",
+                fix="--from CKPT, or --set model.encoder.kind=sparse_unet",
+            )
+        encoder, data = _encoder_of(checkpoint, data)
+        if encoder.in_channels != data.n_channels:
+            raise PresetError(
+                f"data.features give {data.n_channels} channels, "
+                f"but the encoder of {checkpoint.path} takes {encoder.in_channels}",
+                fix="leave data.features out: they follow from the checkpoint",
+            )
+    update: dict[str, Any] = {"encoder": encoder}
+    if checkpoint is not None and getattr(config.model, "conditions", None) == ():
+        update["conditions"] = checkpoint.conditions
+    model = config.model.model_copy(update=update)
+    model = model.task().with_scenes(store, data)
+    return config.model_copy(update={"data": data, "model": model, "scenes": store.root})
+
+
+def _encoder_of(
+    checkpoint: OpenCheckpoint, data: LabelledDataConfig
+) -> tuple[EncoderConfig, LabelledDataConfig]:
+    """The encoder that a file holds, and how its points are to be prepared."""
+    encoder = _encoder(checkpoint.path, checkpoint.encoder_settings)
+    stored = checkpoint.config.get("data")
+    known = {name: stored.get(name) for name in ("voxel", "features")} if isinstance(stored, Mapping) else {}
+    wanted = {name: value for name, value in known.items() if value and name not in data.model_fields_set}
+    try:
+        points = PointDataConfig.model_validate(wanted)
+    except ValidationError as error:
+        raise CheckpointError(
+            f"{checkpoint.path} has point settings that this program does not know"
+        ) from error
+    return encoder, data.model_copy(update={name: getattr(points, name) for name in wanted})
+
+
+def _encoder(path: Path, values: Any) -> EncoderConfig:
+    try:
+        return TypeAdapter(EncoderConfig).validate_python(values)
+    except ValidationError as error:
+        raise CheckpointError(
+            f"{path} does not say what its encoder looks like",
+            fix="--set model.encoder.kind=sparse_unet",
+        ) from error
 
 
 def _describe_points(
@@ -184,74 +223,34 @@ def _describe_points(
         report.note(f"the encoder was trained on voxels of {size} m, the settings have {here}")
 
 
-def _describe(config: FinetuneConfig, task: Task, report: Reporter) -> None:
-    """Says what will be trained on. Raises what `task.datasets` raises, before the work."""
-    for single in singles(config):
-        training, validation = task.datasets(single)
-        store = training.store
-        if validation is None:
-            report.warn(f"{store.root} has no scenes in '{single.val_split}': nothing is validated")
-        for remark in store.warnings(single.train_split, labels=True):
+def _describe(config: FinetuneConfig, task: Task[Any], report: Reporter) -> None:
+    """Reports what will be trained on. Raises what `Task.datasets` raises, before the work."""
+    for one in open_datasets(task, config):
+        store, training = one.part.store, one.training
+        if one.validation is None:
+            report.warn(f"{store.root} has no scenes in '{one.part.part.val_split}': nothing is validated")
+        for remark in task.training_remarks(one.part):
             report.note(remark)
-        n_classes = n_classes_of(config.model, store.info.name)
-        report.note(f"{len(training)} training scenes of {store.root}, {n_classes} classes")
+        report.note(f"{len(training)} training scenes of {store.root}, {task.targets(training)}")
 
 
 def make_job(request: RunRequest, resumed: bool) -> Job:
     """Model, data and validation of a fine-tuning run; with `resumed` the start weights are not read."""
     config = request.config
     assert isinstance(config, FinetuneConfig)
-    task = task_of(config)
-    pairs = [task.datasets(single) for single in singles(config)]
-    trainings = tuple(training for training, _ in pairs)
-    seeded_weights(config.seed)
-    model = task.build(config.model)
-    if not resumed:
+    task = config.model.task()
+
+    def initialise(model: nn.Module, trainings: Sequence[TaskDataset]) -> None:
         if request.start is not None:
-            load_encoder(model, request.start)
+            load_encoder(task, model, request.start)
         elif config.model.freeze_encoder:
+            assert isinstance(model, EncoderModel)
             calibrate_normalisation(model, _first_scenes(trainings))
-    return Job(
-        kind=task.kind,
-        model=model,
-        scenes=Datasets(trainings, tuple(part.ratio for part in config.parts), config.data.mix_probability),
-        collate=trainings[0].collate,
-        training=config.training,
-        seed=config.seed,
-        folder=request.folder,
-        resolved=config.model_dump(mode="json"),
-        data=fingerprints([fingerprint(one.store, one.split, one.names) for one in trainings]),
-        classes=_classes(trainings),
-        validation=_validation(
-            task, model, [validation for _, validation in pairs if validation is not None]
-        ),
-        best_metric=task.best_metric,
-    )
+
+    return make_task_job(task, request, None if resumed else initialise)
 
 
-def _first_scenes(trainings: Sequence[LabelledDataset]) -> Iterator[Batch]:
+def _first_scenes(trainings: Sequence[TaskDataset]) -> Iterator[Batch]:
     for training in trainings:
         for index in range(min(CALIBRATION_SCENES, len(training))):
             yield training.sample(index, 0)
-
-
-def _classes(trainings: Sequence[LabelledDataset]) -> dict[str, Any]:
-    """Names and colours of the first dataset; of several, under `datasets` those of each by its name."""
-    each: dict[str, dict[str, Any]] = {}
-    for training in trainings:
-        labels = training.store.info.label_set(training.label_field)
-        each[training.condition] = {
-            "names": list(labels.class_names),
-            "colors": [list(color) for color in labels.class_colors],
-            "label_field": training.label_field,
-            "condition": training.condition,
-        }
-    first = each[trainings[0].condition]
-    return first if len(each) == 1 else {**first, "datasets": each}
-
-
-def _validation(task: Task, model: nn.Module, data: Sequence[LabelledDataset]) -> JointValidation | None:
-    """Every dataset that has scenes to validate; None where none has."""
-    names = distinct_names([one.condition for one in data])
-    each = {name: task.validation(model, one) for name, one in zip(names, data, strict=True)}
-    return JointValidation(each) if each else None

@@ -12,8 +12,8 @@ from torch import nn
 
 from ponderv2.encoder.config import EncoderConfig
 from ponderv2.errors import CheckpointError, Misfit
-from ponderv2.models.config import PretextConfig
-from ponderv2.training.open_checkpoint import OpenCheckpoint, Origin, build_model
+from ponderv2.tasks.checkpoints import open_checkpoint, task_of_settings
+from ponderv2.training.open_checkpoint import OpenCheckpoint, Origin
 from ponderv2.training.weights import MatchReport, compare, sizes
 
 
@@ -25,7 +25,7 @@ class InspectionResult:
     written_by: str
     """ponder, or the published code."""
     task: str
-    """pretext | segmentation | instances | outdoor | encoder | classifier | refined_scene."""
+    """Kind of the model; of published files also outdoor and classifier; or refined_scene."""
     generation: str
     """Of published pre-training: 2023 or 2024."""
     head: str
@@ -56,33 +56,31 @@ class InspectionResult:
     """What the file does not say and other commands assume."""
 
 
-def run(
-    checkpoint: Path, against: PretextConfig | Any | None = None, name: str | None = None
-) -> InspectionResult:
+def run(checkpoint: Path, against: Any | None = None, name: str | None = None) -> InspectionResult:
     """Reads a file and compares its entries with the model of `against`, or with the one that fits best.
 
     Raises CheckpointError: it cannot be read, or holds no encoder of ours.
     """
-    opened = OpenCheckpoint(Path(checkpoint))
+    opened = open_checkpoint(checkpoint)
     report, compared = _match(opened, against, name)
-    variant, config = opened.variant, opened.config
+    config = opened.config
+    facts = {} if opened.published is None else opened.published.facts
     model, data = dict(config.get("model") or {}), dict(config.get("data") or {})
     encoder = opened.encoder_settings or {}
     head = dict(model.get("head") or {})
-    of_dataset = variant.n_classes if variant is not None else len(opened.classes.get("names", ()))
     parameters, buffers = sizes(opened.weights)
     return InspectionResult(
         checkpoint=opened.path,
         written_by=opened.origin.value,
-        task=variant.task if variant is not None and variant.task == "outdoor" else opened.kind,
-        generation="none" if variant is None else variant.generation,
-        head=str(head.get("kind", "none")) if variant is None else variant.head,
+        task="outdoor" if facts.get("task") == "outdoor" else opened.kind,
+        generation=facts.get("generation", "none"),
+        head=str(facts.get("head", head.get("kind", "none"))),
         encoder=str(encoder.get("kind", "none")),
         in_channels=int(encoder.get("in_channels", 0)),
         inputs=[str(one) for one in data.get("features", ())],
         voxel_size=dict(data.get("voxel") or {}).get("size"),
         datasets=list(model.get("conditions") or encoder.get("conditions") or ()),
-        classes=of_dataset,
+        classes=facts.get("classes", len(opened.classes.get("names", ()))),
         step=opened.step,
         entries=len(opened.weights),
         parameters=parameters,
@@ -105,11 +103,11 @@ def _match(opened: OpenCheckpoint, against: Any | None, name: str | None) -> tup
         return MatchReport(), "nothing: a scene that was fitted by itself"
     if against is not None:
         with torch.device("meta"):
-            built = build_model(path, against.kind, against.model_dump(mode="json"))
+            built = task_of_settings(path, against.kind, against.model_dump(mode="json")).build()
         return compare(built.state_dict(), stored), name or "the given settings"
     if model:
         with torch.device("meta"):
-            built = build_model(path, opened.kind, model)
+            built = task_of_settings(path, opened.kind, model).build()
         return compare(built.state_dict(), stored), f"the {opened.kind} model that it describes"
     if opened.encoder_settings is None:
         raise CheckpointError(f"{path} does not say what its encoder looks like")

@@ -31,6 +31,7 @@ from ponderv2.reconstruction.meshes import (
 )
 from ponderv2.reconstruction.scene_field import SceneField
 from ponderv2.scenes.scene import Frame, Scene
+from ponderv2.tasks.checkpoints import open_checkpoint
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import ReconstructConfig
@@ -84,7 +85,7 @@ def run(
     report = report or SilentReporter()
     started = time.perf_counter()
     check_mesh_path(out)
-    opened = None if checkpoint is None else OpenCheckpoint(checkpoint)
+    opened = None if checkpoint is None else open_checkpoint(checkpoint)
     store = open_scenes(SceneChoice.of(scenes, config), opened, report)
     read = store.read(scene, split)
     reference = reference or store.mesh_path(scene, split)

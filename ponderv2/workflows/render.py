@@ -30,9 +30,9 @@ from ponderv2.reconstruction.images import (
 )
 from ponderv2.reconstruction.scene_field import RenderedImages, SceneField, render_camera
 from ponderv2.scenes.scene import Scene
+from ponderv2.tasks.checkpoints import open_checkpoint
 from ponderv2.tasks.pictures import colored
 from ponderv2.tasks.rendering.views import mean_metrics
-from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import RenderConfig
 from ponderv2.workflows.scene_fields import fit_scene, frames_seen, open_field, save_refined
@@ -96,7 +96,7 @@ def run(
     report = report or SilentReporter()
     started = time.perf_counter()
     check_video(config.video)
-    opened = OpenCheckpoint(checkpoint)
+    opened = open_checkpoint(checkpoint)
     store = open_scenes(SceneChoice.of(scenes, config), opened, report)
     read = store.read(scene, split)
     path = camera_path(read, config.cameras)

@@ -17,10 +17,10 @@ from ponderv2.models.config import PretextConfig
 from ponderv2.models.pretext import PretextModel
 from ponderv2.tasks.instances.config import InstancesModelConfig
 from ponderv2.tasks.instances.model import InstancesModel
-from ponderv2.tasks.published import model_settings, our_names, published_names
+from ponderv2.tasks.published import model_settings, our_names, published_names, variant_of
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.tasks.segmentation.model import SegmentationModel
-from ponderv2.training.published_checkpoints import encoder_settings, variant_of
+from ponderv2.training.published_checkpoints import encoder_settings
 from ponderv2.training.weights import compare, sizes, strip_wrappers
 from ponderv2.workflows.config import PretrainConfig
 

@@ -18,13 +18,13 @@ from ponderv2.errors import CheckpointError, MismatchError, OutputError
 from ponderv2.models.config import PretextConfig
 from ponderv2.models.pretext import PretextModel
 from ponderv2.scenes.batch import Batch
+from ponderv2.tasks.checkpoints import load_model, open_checkpoint
 from ponderv2.tasks.instances.config import InstancesModelConfig
 from ponderv2.tasks.instances.model import InstancesModel
 from ponderv2.tasks.published import published_names
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.training.checkpoint import Checkpoint, load_checkpoint, read_archive, save_checkpoint
-from ponderv2.training.open_checkpoint import OpenCheckpoint, load_model
 from ponderv2.training.weights import compare
 from ponderv2.workflows import export
 from ponderv2.workflows import inspect as inspect_checkpoint
@@ -171,8 +171,8 @@ def same(first: nn.Module, second: nn.Module, kind: str) -> None:
 def test_what_loads_computes_what_the_tensors_were_made_for(tmp_path: Path, kind: str, prefix: str):
     source = made(kind)
     path = stored(tmp_path / "model.pth", published(source, kind), prefix)
-    loaded = OpenCheckpoint(path)
-    model = loaded.model()
+    loaded = open_checkpoint(path)
+    model = load_model(loaded)
     assert type(model) is type(source) and loaded.step == 3
     same(source, model, kind)
     assert loaded.config["data"]["features"] == ["color", "normal"]
@@ -197,8 +197,8 @@ def test_safetensors_come_back_as_the_same_model(tmp_path: Path, kind: str):
     source = made(kind)
     path = stored(tmp_path / "model.pth", published(source, kind))
     export.run(path, tmp_path / "model.safetensors")
-    loaded = OpenCheckpoint(tmp_path / "model.safetensors")
-    same(source, loaded.model(), kind)
+    loaded = open_checkpoint(tmp_path / "model.safetensors")
+    same(source, load_model(loaded), kind)
     assert loaded.config["data"]["voxel"] == {"size": 0.02}
 
 

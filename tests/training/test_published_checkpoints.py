@@ -10,9 +10,9 @@ import torch
 from ponderv2.errors import CheckpointError
 from ponderv2.models.config import PretextConfig
 from ponderv2.models.pretext import PretextModel
-from ponderv2.tasks.published import pretext_settings
-from ponderv2.training.open_checkpoint import OpenCheckpoint, load_model
-from ponderv2.training.published_checkpoints import official_state, variant_of
+from ponderv2.tasks.checkpoints import load_model, open_checkpoint
+from ponderv2.tasks.published import pretext_settings, variant_of
+from ponderv2.training.published_checkpoints import official_state
 
 
 def _smallest(generation: str) -> PretextModel:
@@ -53,7 +53,7 @@ def test_a_published_model_gives_its_encoder_and_is_refused_where_parts_are_miss
         "module.seg_head.weight": torch.zeros(20, 96),
     }
     torch.save({"state_dict": state}, tmp_path / "m.pth")
-    weights = OpenCheckpoint(tmp_path / "m.pth").weights
+    weights = open_checkpoint(tmp_path / "m.pth").weights
     assert {"backbone.conv_input.conv.weight", "embedding_table.weight"} <= set(weights)
     variant = variant_of(weights)
     assert (variant.task, variant.prompted, variant.n_classes) == ("instances", True, 20)

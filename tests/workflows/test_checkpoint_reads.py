@@ -13,8 +13,9 @@ import torch
 from typer.testing import CliRunner
 
 from ponder_cli.app import app
+from ponderv2.tasks.checkpoints import open_checkpoint
 from ponderv2.training import checkpoint as files
-from ponderv2.training.open_checkpoint import OpenCheckpoint, Origin
+from ponderv2.training.open_checkpoint import Origin
 from ponderv2.workflows import finetune, pretrain
 from ponderv2.workflows.training_runs import RunRequest
 from tests.workflows.tiny import finetune_config, pretrain_config, rooms
@@ -126,7 +127,7 @@ def test_a_command_reads_and_hashes_its_checkpoint_once(
 def test_another_process_gets_the_path_and_reads_the_file_itself(
     runs: Path, counted: Callable[[Path], Counts]
 ) -> None:
-    opened = OpenCheckpoint(runs / "pre.pth")
+    opened = open_checkpoint(runs / "pre.pth")
     request = RunRequest(finetune_config(), runs, opened)
     sent = pickle.dumps(request)
     assert len(sent) < 20_000 < sum(value.nbytes for value in opened.weights.values())
@@ -157,7 +158,7 @@ def test_a_refined_scene_is_no_model_and_every_command_says_so(
 
 
 def test_a_run_folder_stands_for_its_best_checkpoint(runs: Path) -> None:
-    opened = OpenCheckpoint(runs / "fine")
+    opened = open_checkpoint(runs / "fine")
     assert opened.path == runs / "fine" / "checkpoints" / "best.pth"
     assert (opened.origin, opened.kind, opened.step) == (Origin.RUN, "segmentation", 1)
     assert opened.scenes == runs / "rooms" and opened.classes["names"] == ["wall", "floor", "ceiling"]

@@ -16,7 +16,7 @@ from ponderv2.reconstruction.scene_field import ModelField
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.scene import Scene
 from ponderv2.store.store import SceneStore
-from ponderv2.training.open_checkpoint import OpenCheckpoint
+from ponderv2.tasks.checkpoints import open_checkpoint
 from ponderv2.workflows import evaluate, scene_fields
 from ponderv2.workflows import features as features_workflow
 from ponderv2.workflows.scene_fields import open_field
@@ -65,7 +65,7 @@ def test_a_cloud_is_encoded_and_rendered_there(monkeypatch, checkpoint, cloud, c
 
 def test_a_scene_is_encoded_on_the_device_that_renders_it(monkeypatch, checkpoint, cloud):  # noqa: F811
     with second_device(monkeypatch) as device:
-        field = open_field(OpenCheckpoint(checkpoint), Scene("bumps", cloud), device)
+        field = open_field(open_checkpoint(checkpoint), Scene("bumps", cloud), device)
         assert isinstance(field, ModelField)
         assert isinstance(field.volume.values, OnDevice) and isinstance(field.volume.lower, OnDevice)
         assert all(isinstance(value.data, OnDevice) for value in field.renderer.parameters())

@@ -12,13 +12,13 @@ import yaml
 
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import CheckpointError, PresetError, SceneError
+from ponderv2.tasks.checkpoints import load_model, open_checkpoint
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.training.checkpoint import load_checkpoint
-from ponderv2.training.open_checkpoint import OpenCheckpoint, load_model
 from ponderv2.workflows import evaluate, finetune, pretrain, reconstruct, render
 from ponderv2.workflows.config import FinetuneConfig, ReconstructConfig, RenderConfig
-from ponderv2.workflows.finetune_settings import completed
+from ponderv2.workflows.finetune import completed
 from tests.workflows.tiny import finetune_config, pretrain_config, rooms
 
 
@@ -72,7 +72,7 @@ def test_fine_tuning_starts_from_the_pretrained_encoder(tmp_path: Path, encoder:
     settings = finetune_config().model
     assert isinstance(settings, SegmentationModelConfig)
     model = SegmentationModel(settings)
-    report = finetune.load_encoder(model, OpenCheckpoint(encoder))
+    report = finetune.load_encoder(settings.task(), model, open_checkpoint(encoder))
     stored = load_checkpoint(encoder / "checkpoints" / "last.pth").model
     assert not report.mismatched and not report.unexpected
     assert all(

@@ -12,9 +12,9 @@ import torch
 
 from ponderv2.errors import CheckpointError, OutputError, PonderError, PresetError, SceneError
 from ponderv2.models.pretext import PretextModel
+from ponderv2.tasks.checkpoints import load_model
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.distributed import Member, free_port
-from ponderv2.training.open_checkpoint import load_model
 from ponderv2.workflows import pretrain
 from ponderv2.workflows.config import PretrainConfig
 from ponderv2.workflows.training_runs import RunRequest, _train_as_member

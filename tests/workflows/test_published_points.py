@@ -21,15 +21,15 @@ from ponderv2.datasets.s3dis import classes as s3dis
 from ponderv2.datasets.structured3d import classes as structured3d
 from ponderv2.errors import CheckpointError, PresetError
 from ponderv2.models.config import PretextConfig
-from ponderv2.models.encoder_model import EncoderOnlyModel
 from ponderv2.models.pretext import PretextModel
+from ponderv2.tasks.checkpoints import open_checkpoint
+from ponderv2.tasks.encoder_only.task import EncoderOnlyModel
 from ponderv2.tasks.instances.config import InstancesModelConfig
 from ponderv2.tasks.instances.model import InstancesModel
 from ponderv2.tasks.loaded_model import LoadedModel
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.training.checkpoint import Checkpoint, save_checkpoint
-from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.workflows import evaluate, export, features, finetune
 from ponderv2.workflows import inspect as inspect_checkpoint
 from ponderv2.workflows.config import FinetuneConfig
@@ -114,13 +114,13 @@ def test_thirteen_classes_are_read_as_the_published_configuration_of_s3dis(tmp_p
     (note,) = heard.warned
     assert "S3DIS" in note and "coord and color" in note and "5 cm" in note and "--inputs" in note
     assert len(result.notes) == 1
-    opened = OpenCheckpoint(path)
+    opened = open_checkpoint(path)
     assert opened.classes["names"] == list(s3dis.CLASS_NAMES)
 
 
 @pytest.mark.parametrize(("n_classes", "field"), [(20, None), (25, None), (200, "segment200")])
 def test_other_published_segmentors_need_no_note(tmp_path, n_classes, field):
-    opened = OpenCheckpoint(published(tmp_path / "m.pth", segmentor(n_classes)))
+    opened = open_checkpoint(published(tmp_path / "m.pth", segmentor(n_classes)))
     data, notes = opened.data()
     assert {**data, "label_field": field} == {**USUAL, "label_field": field} and notes == ()
     assert len(opened.classes["names"]) == n_classes
@@ -128,7 +128,7 @@ def test_other_published_segmentors_need_no_note(tmp_path, n_classes, field):
 
 
 def test_prompts_tell_thirteen_classes_of_a_joint_model_from_those_of_s3dis_alone(tmp_path):
-    data, notes = OpenCheckpoint(published(tmp_path / "m.pth", segmentor(13, PROMPTED))).data()
+    data, notes = open_checkpoint(published(tmp_path / "m.pth", segmentor(13, PROMPTED))).data()
     assert data == USUAL and notes == ()
 
 
@@ -145,7 +145,7 @@ def test_the_same_numbers_in_instance_segmentation_are_assumed_aloud(tmp_path):
     torch.manual_seed(0)
     settings = {"encoder": ENCODER, "n_classes": 13}
     model = InstancesModel(InstancesModelConfig.model_validate(settings))
-    assert len(OpenCheckpoint(published(tmp_path / "m.pth", model)).notes) == 1
+    assert len(open_checkpoint(published(tmp_path / "m.pth", model)).notes) == 1
 
 
 def test_options_go_before_what_is_recognised(tmp_path, cloud, file):
@@ -252,14 +252,14 @@ def test_other_programs_find_only_their_own_entries_beside_ours(tmp_path):
     written["ponder"]["data"] = "large"
     torch.save(written, tmp_path / "bad.pth")
     with pytest.raises(CheckpointError, match="'data' of the entry 'ponder'"):
-        OpenCheckpoint(tmp_path / "bad.pth")
+        open_checkpoint(tmp_path / "bad.pth")
 
 
 def test_an_assumption_is_not_turned_into_a_fact_by_exporting(tmp_path):
     path = published(tmp_path / "m.pth", segmentor(13))
     for name in ("again.pth", "again.safetensors"):
         assert len(export.run(path, tmp_path / name).notes) == 1
-        assert OpenCheckpoint(tmp_path / name).notes == OpenCheckpoint(path).notes != ()
+        assert open_checkpoint(tmp_path / name).notes == open_checkpoint(path).notes != ()
 
 
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
@@ -283,8 +283,8 @@ def test_an_encoder_cut_out_of_a_published_file_is_still_known(tmp_path, cloud, 
     model = segmentor(n_classes)
     path = published(tmp_path / "m.pth", model)
     export.run(path, tmp_path / f"e.{ending}", encoder_only=True)
-    opened = OpenCheckpoint(tmp_path / f"e.{ending}")
-    assert opened.notes == OpenCheckpoint(path).notes and len(opened.notes) == (n_classes == 13)
+    opened = open_checkpoint(tmp_path / f"e.{ending}")
+    assert opened.notes == open_checkpoint(path).notes and len(opened.notes) == (n_classes == 13)
     found = ponderv2.load(tmp_path / f"e.{ending}").features(cloud)
     assert torch.equal(found, expected(model, cloud, data))
 
@@ -301,7 +301,7 @@ def test_fine_tuning_starts_from_an_encoder_exported_alone(tmp_path, ending: str
     config, heard = FinetuneConfig.model_validate(values), Heard()
     path = tmp_path / f"e.{ending}"
     result = finetune.run(config, checkpoint=path, scenes=scenes, out=tmp_path, name="a", report=heard)
-    opened = OpenCheckpoint(result.checkpoint)
+    opened = open_checkpoint(result.checkpoint)
     assert heard.warned == [] and opened.config["data"]["voxel"]["size"] == 0.3
     assert opened.config["model"]["encoder"]["norm_eps"] == 0.01
     for name, value in model.backbone.state_dict().items():
@@ -386,7 +386,7 @@ def test_a_file_with_two_encoders_names_them(tmp_path):
     }
     torch.save({"state_dict": both}, tmp_path / "m.pth")
     with pytest.raises(CheckpointError, match=r"several encoders: student\.backbone\., teacher\.backbone\."):
-        OpenCheckpoint(tmp_path / "m.pth")
+        open_checkpoint(tmp_path / "m.pth")
 
 
 def test_a_classifier_of_scenes_has_no_feature_per_point(tmp_path):
@@ -409,7 +409,7 @@ def test_fine_tuning_takes_voxels_and_inputs_of_the_published_file(tmp_path):
     heard = Heard()
     config = FinetuneConfig.model_validate(values)
     result = finetune.run(config, checkpoint=path, scenes=scenes, out=tmp_path, name="a", report=heard)
-    stored = OpenCheckpoint(result.checkpoint).config
+    stored = open_checkpoint(result.checkpoint).config
     assert (stored["data"]["voxel"]["size"], stored["data"]["features"]) == (0.05, ["coord", "color"])
     assert len(heard.warned) == 1 and "S3DIS" in heard.warned[0] and "--set data.features" in heard.warned[0]
     values["data"] |= {"voxel": {"size": 0.2}, "features": ["color", "normal"]}

@@ -28,8 +28,8 @@ from ponderv2.tasks.colored_clouds import SceneExport, export_scene
 from ponderv2.tasks.instances.model import InstancesModel
 from ponderv2.tasks.instances.predictions import SceneObjects, found_objects, has_objects, overlaps_of_scene
 from ponderv2.tasks.instances.submission import check_instance_submission, write_instance_submission
-from ponderv2.tasks.segmentation.evaluation import class_names
-from ponderv2.tasks.task import EvaluationRequest, EvaluationResult, refuse_other_classes
+from ponderv2.tasks.labelled_points import benchmark_for, class_names, refuse_other_classes
+from ponderv2.tasks.task import EvaluationRequest, EvaluationResult
 from ponderv2.training.report import Reporter
 
 Submitted = tuple[str, int, PredictedObjects]
@@ -49,7 +49,7 @@ def run(request: EvaluationRequest, model: InstancesModel, report: Reporter) -> 
     settings = request.settings(LabelledDataConfig, budget={})
     data = LabelledDataset(request.store, request.split, settings)
     names = class_names(request.stored, model.classes_of(data.condition), data)
-    benchmark = request.benchmark(names)
+    benchmark = benchmark_for(request, names)
     _check_labels(data, len(names), request)
     tally = _Tally(torch.zeros(len(names), len(names), dtype=torch.int64))
     scenes = _scenes(request, model, data, tally, report)

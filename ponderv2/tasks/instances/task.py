@@ -1,41 +1,70 @@
-"""Fine-tuning for instance segmentation: data, checks and validation."""
+"""Instance segmentation: the instances that the points of a scene belong to, and the class of each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from torch import Tensor
+
+from ponderv2.data.config import LabelledDataConfig
 from ponderv2.data.datasets import LabelledDataset
 from ponderv2.errors import PresetError
 from ponderv2.evaluation.instances import ObjectOverlaps, instance_metrics
+from ponderv2.tasks.instances import evaluation
 from ponderv2.tasks.instances.config import InstancesModelConfig
 from ponderv2.tasks.instances.model import InstancesModel
 from ponderv2.tasks.instances.predictions import found_objects, overlaps_of_scene, require_objects
-from ponderv2.tasks.segmentation import task as finetune_semantic
-from ponderv2.tasks.task import Task
+from ponderv2.tasks.labelled_points import LabelledPointsTask
+from ponderv2.tasks.published import published_names
+from ponderv2.tasks.task import BestMetric, EvaluationRequest, EvaluationResult, OpenPart, ValidationRequest
+from ponderv2.training.report import Reporter
 from ponderv2.training.run_logger import RunLogger
-from ponderv2.workflows.config import FinetuneConfig
 
 
-def datasets(config: FinetuneConfig) -> tuple[LabelledDataset, LabelledDataset | None]:
-    """Scenes to train on and, where the other split has any, to validate; all must know their objects.
+class InstancesTask(LabelledPointsTask[InstancesModelConfig]):
+    """Judged by the average precision at an overlap of 50 %."""
 
-    Raises:
-        PresetError: a class is ignored that the model does not have.
-        SceneError: there are no scenes, no classes or no objects.
-    """
-    model = config.model
-    assert isinstance(model, InstancesModelConfig)
-    unknown = [one for one in model.ignored_classes if model.n_classes is not None and one >= model.n_classes]
-    if unknown:
-        raise PresetError(
-            f"model.ignored_classes names class {unknown[0]}, the model has {model.n_classes} classes",
-            fix="--set model.ignored_classes=[...]",
-        )
-    training, validation = finetune_semantic.datasets(config)
-    for data in (training, validation):
-        if data is not None:
-            require_objects(data)
-    return training, validation
+    best = BestMetric("ap50")
+
+    def build(self) -> InstancesModel:
+        """Encoder and the heads of PointGroup."""
+        return InstancesModel(self.settings)
+
+    def datasets(self, part: OpenPart[LabelledDataConfig]) -> tuple[LabelledDataset, LabelledDataset | None]:
+        """As for all labels of points; the scenes must also have instances.
+
+        Raises:
+            PresetError: a class is ignored that the model does not have.
+            SceneError: there are no scenes, no classes or no instances.
+        """
+        n_classes = self.settings.n_classes
+        unknown = [one for one in self.settings.ignored_classes if n_classes is not None and one >= n_classes]
+        if unknown:
+            raise PresetError(
+                f"model.ignored_classes names class {unknown[0]}, the model has {n_classes} classes",
+                fix="--set model.ignored_classes=[...]",
+            )
+        training, validation = super().datasets(part)
+        for data in (training, validation):
+            if data is not None:
+                require_objects(data)
+        return training, validation
+
+    def validation(
+        self, model: InstancesModel, data: LabelledDataset, request: ValidationRequest
+    ) -> Validation:
+        """On whole scenes."""
+        return Validation(model, data)
+
+    def evaluate(
+        self, request: EvaluationRequest, model: InstancesModel, report: Reporter
+    ) -> EvaluationResult:
+        """Predicts the instances of the scenes of a split."""
+        return evaluation.run(request, model, report)
+
+    def published_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The published names, with the data sets in the published order."""
+        return published_names("instances", self.settings.model_dump(mode="json"), state)
 
 
 class Validation:
@@ -59,6 +88,3 @@ class Validation:
         overlaps = [one for one in results if one is not None]
         metrics = instance_metrics(overlaps, self._model.classes_of(self._data.condition)).means()
         return {name: value if value == value else 0.0 for name, value in metrics.items()}
-
-
-TASK = Task("instances", InstancesModel, datasets, Validation, best_metric="ap50")

@@ -112,7 +112,7 @@ def mean_metrics(rows: list[dict[str, float]]) -> dict[str, float]:
     return {name: sum(values) / len(values) if values else math.nan for name, values in found.items()}
 
 
-def run(request: EvaluationRequest, model: PretextModel, report: Reporter) -> EvaluationResult:
+def evaluate_views(request: EvaluationRequest, model: PretextModel, report: Reporter) -> EvaluationResult:
     """Renders the held-out views of every scene beside the recorded images.
 
     Raises SceneError where a file of predicted classes is asked for: there are none.

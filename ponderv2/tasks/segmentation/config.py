@@ -1,8 +1,8 @@
-"""Settings of a model that gives every point a class."""
+"""Settings of semantic segmentation: a model that predicts the class of every point. Never imports torch."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ponderv2.heads.config import (
     DecoupledHeadConfig,
@@ -12,15 +12,24 @@ from ponderv2.heads.config import (
     OrthogonalEmbeddingsConfig,
     SegmentationLossConfig,
 )
-from ponderv2.models.config import EncoderModelConfig
+from ponderv2.tasks.class_settings import ClassesConfig
+
+if TYPE_CHECKING:
+    from ponderv2.tasks.segmentation.task import SegmentationTask
 
 
-class SegmentationModelConfig(EncoderModelConfig):
+class SegmentationModelConfig(ClassesConfig):
     """An encoder and a head."""
 
     kind: Literal["segmentation"] = "segmentation"
     head: HeadConfig = LinearHeadConfig()
     losses: SegmentationLossConfig = SegmentationLossConfig()
+
+    def task(self) -> SegmentationTask:
+        """Semantic segmentation with this model."""
+        from ponderv2.tasks.segmentation.task import SegmentationTask
+
+        return SegmentationTask(self)
 
     def without_files(self) -> SegmentationModelConfig:
         """The same model as it stands in a checkpoint, which holds what files once gave."""
@@ -35,7 +44,30 @@ class SegmentationModelConfig(EncoderModelConfig):
 
     def knows(self, condition: str) -> bool:
         """Whether encoder and head have a part for the dataset."""
-        if not super().knows(condition):
-            return False
         name = self.prompts.name(condition)
-        return not isinstance(self.head, DecoupledHeadConfig) or name in self.head.n_classes
+        has_layer = not isinstance(self.head, DecoupledHeadConfig) or name in self.head.n_classes
+        return super().knows(condition) and has_layer
+
+    def classes_of(self, condition: str) -> int | None:
+        """Number of classes for a dataset; None where it follows from the scenes."""
+        return self.head.classes_of(self.prompts.name(condition))
+
+    def with_classes(
+        self, condition: str, n_classes: int, names: tuple[str, ...] = ()
+    ) -> SegmentationModelConfig:
+        """The same model for a number of classes, whose names a language head compares with."""
+        head = self.head.with_classes(self.prompts.name(condition), n_classes)
+        if isinstance(head, LanguageHeadConfig) and head.names is None and len(names) == head.n_texts:
+            head = head.model_copy(update={"class_names": names})
+        return self.model_copy(update={"head": head})
+
+    def classes_option(self, condition: str, n_classes: int | str) -> str:
+        """The option that gives the model a number of classes for a dataset."""
+        name = self.prompts.name(condition)
+        if isinstance(self.head, LanguageHeadConfig):
+            return (
+                f"--set model.head.valid_index.{name}=[...] with the text of each of the {n_classes} classes"
+            )
+        if isinstance(self.head, DecoupledHeadConfig):
+            return f"--set model.head.n_classes.{name}={n_classes}"
+        return f"--set model.head.n_classes={n_classes}"

@@ -15,19 +15,15 @@ from ponderv2.data.fragments import TEST_SETS
 from ponderv2.datasets.scannet.benchmarks import Benchmark
 from ponderv2.errors import OutputError
 from ponderv2.evaluation.semantic import confusion_matrix, named_metrics, segmentation_metrics
+from ponderv2.scenes.folders import SceneFolders
 from ponderv2.scenes.scene import PointCloud
 from ponderv2.tasks.colored_clouds import SceneExport, export_scene
-from ponderv2.tasks.loaded_model import LoadedModel
+from ponderv2.tasks.labelled_points import benchmark_for, class_names, refuse_other_classes
 from ponderv2.tasks.pictures import confusion_picture, write_png
 from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.tasks.segmentation.predictions import PredictionCache, predicted_classes
 from ponderv2.tasks.segmentation.submission import check_submission, write_submission
-from ponderv2.tasks.task import (
-    EvaluationRequest,
-    EvaluationResult,
-    names_of_model,
-    refuse_other_classes,
-)
+from ponderv2.tasks.task import EvaluationRequest, EvaluationResult
 from ponderv2.training.report import Reporter
 
 MOST_CLASSES_IN_A_PICTURE = 64
@@ -44,7 +40,7 @@ def run(request: EvaluationRequest, model: SegmentationModel, report: Reporter) 
     settings = request.settings(LabelledDataConfig, budget={})
     data = LabelledDataset(request.store, request.split, settings)
     names = class_names(request.stored, model.classes_of(data.condition), data)
-    benchmark = request.benchmark(names)
+    benchmark = benchmark_for(request, names)
     _check_labels(data, len(names), request)
     confusion, n_reused, predictions = _segment(request, model, data, report)
     counted = int(confusion.sum()) > 0
@@ -128,7 +124,7 @@ def _submit(
             yield name, ids[predictions.read(name, data.scene(index).cloud)]
 
     write_submission(request.submission, scenes())
-    n_vertices = {name: _n_vertices(data, index) for index, name in enumerate(data.names)}
+    n_vertices = {name: _n_vertices(request.store, data, index) for index, name in enumerate(data.names)}
     problems = check_submission(request.submission, n_vertices, benchmark.label_ids)
     if problems:
         raise OutputError(
@@ -137,9 +133,9 @@ def _submit(
         )
 
 
-def _n_vertices(data: LabelledDataset, index: int) -> int:
+def _n_vertices(store: SceneFolders, data: LabelledDataset, index: int) -> int:
     """Of the mesh where the store has it, else the number of points."""
-    mesh = data.store.mesh_path(data.names[index], data.split)
+    mesh = store.mesh_path(data.names[index], data.split)
     n_vertices = None if mesh is None else vertices_in_header(mesh.read_bytes()[:4096])
     return len(data.scene(index).cloud) if n_vertices is None else n_vertices
 
@@ -164,15 +160,6 @@ def class_table(
     keys = ("class", "iou", "accuracy", "points", "intersection", "union")
     lists = [column if isinstance(column, list) else column.tolist() for column in columns]
     return [dict(zip(keys, row, strict=True)) for row in zip(*lists, strict=True)]
-
-
-def class_names(stored: LoadedModel, n_classes: int, data: LabelledDataset) -> list[str]:
-    """The names that the checkpoint knows for these scenes, or that they give their classes, or numbers."""
-    of_scenes = data.store.info.label_set(data.label_field).class_names
-    for names in (names_of_model(stored, data.condition), of_scenes):
-        if len(names) == n_classes:
-            return list(names)
-    return [f"class {number}" for number in range(n_classes)]
 
 
 def _check_labels(data: LabelledDataset, n_classes: int, request: EvaluationRequest) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +12,6 @@ from ponderv2.heads.build import build_head
 from ponderv2.heads.semantic import SegmentationLosses, read_class_weights, segmentation_losses
 from ponderv2.models.encoder_model import EncoderModel
 from ponderv2.scenes.batch import Batch
-from ponderv2.sparse.normalisation import BatchNorm
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 
 
@@ -53,23 +51,3 @@ class SegmentationModel(EncoderModel):
         logits = self.logits(batch)
         losses = segmentation_losses(logits, batch.segment, self.config.losses, self.class_weights)
         return SegmentationStep(losses, logits)
-
-
-@torch.no_grad()
-def calibrate_normalisation(model: EncoderModel, batches: Iterable[Batch]) -> None:
-    """Replace the stored statistics of the encoder's normalisations by their average over some batches.
-
-    For a frozen encoder whose own statistics mean nothing, such as a random one, or come from other data.
-    """
-    norms = [module for module in model.backbone.modules() if isinstance(module, BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    training = model.backbone.training
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-    model.backbone.train()
-    for batch in batches:
-        model.encode(batch)
-    model.backbone.train(training)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum

@@ -188,7 +188,7 @@ def bombs(folder: Path) -> dict[str, Callable[[], Any]]:
     from ponderv2.io.archives import archive_members
     from ponderv2.io.images import read_color, read_integers
     from ponderv2.io.sens import open_sens
-    from ponderv2.training.open_checkpoint import load_model
+    from ponderv2.tasks.checkpoints import load_model
 
     def file(name: str, data: bytes) -> Path:
         (folder / name).write_bytes(data)

@@ -110,7 +110,7 @@ def _cameras(path: Path) -> Any:
 
 
 def _checkpoint(path: Path) -> Any:
-    from ponderv2.training.open_checkpoint import load_model
+    from ponderv2.tasks.checkpoints import load_model
 
     return load_model(path)
 

@@ -137,7 +137,7 @@ def override(folder: Path) -> Read:
 
 def checkpoint(path: Path) -> None:
     from ponderv2.errors import CheckpointError
-    from ponderv2.training.open_checkpoint import load_model
+    from ponderv2.tasks.checkpoints import load_model
 
     try:
         load_model(path)

@@ -7,9 +7,10 @@ import torch
 
 from ponderv2.encoder.config import PromptedSparseUNetConfig, SparseUNetConfig
 from ponderv2.heads.config import LinearHeadConfig
+from ponderv2.models.encoder_model import calibrate_normalisation
 from ponderv2.scenes.batch import Batch
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
-from ponderv2.tasks.segmentation.model import SegmentationModel, calibrate_normalisation
+from ponderv2.tasks.segmentation.model import SegmentationModel
 
 SMALL = {"base_channels": 8, "channels": (8, 12, 12, 8), "layers": (1, 1, 1, 1)}
 

@@ -1,44 +1,39 @@
-"""The datasets of a run: their folders, scenes and validation."""
+"""What the training loop needs of a task and its data sets: the same for pre-training and fine-tuning."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
-from ponderv2.data.config import Part, PointDataConfig
+from torch import nn
+
 from ponderv2.data.scene_folder import open_folder
-from ponderv2.errors import PresetError, SceneError
+from ponderv2.errors import SceneError
 from ponderv2.randomness import derive_dataset_seed
-from ponderv2.scenes.folders import SceneFolders
+from ponderv2.tasks.task import OpenPart, Task, TaskDataset, ValidationRequest
+from ponderv2.training.data_loader import Datasets
+from ponderv2.training.job import Job
 from ponderv2.training.run_logger import RunLogger
 from ponderv2.training.validation import Validation
 from ponderv2.workflows.config import FinetuneConfig, PretrainConfig
+from ponderv2.workflows.training_runs import RunRequest, fingerprint, seeded_weights
 
-Data = TypeVar("Data", bound=PointDataConfig)
 Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
+
+Initialise = Callable[[nn.Module, Sequence[TaskDataset]], None]
+"""Gives a new model the weights that it starts from."""
 
 
 @dataclass(frozen=True)
-class OpenPart(Generic[Data]):
-    """A dataset of a run that has scenes to train on."""
+class PartDatasets:
+    """One data set of a run, as the task reads it."""
 
-    store: SceneFolders
-    part: Part[Data]
-    seed: int
-    """Of its order, augmentations and rays."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The training scenes."""
-        return self.store.names(self.part.train_split)
-
-    @property
-    def val_split(self) -> str | None:
-        """The split to validate on; None where it has no scenes."""
-        return self.part.val_split if self.store.names(self.part.val_split) else None
+    part: OpenPart[Any]
+    training: TaskDataset
+    validation: TaskDataset | None
 
 
 def with_scenes(config: Config, scenes: Path | None) -> Config:
@@ -56,51 +51,80 @@ def with_scenes(config: Config, scenes: Path | None) -> Config:
     return config.model_copy(update={"datasets": datasets, "scenes": datasets[0].scenes})
 
 
-def singles(config: FinetuneConfig) -> tuple[FinetuneConfig, ...]:
-    """The settings as of runs on one dataset each; a run with one dataset is its own."""
-    if not config.datasets:
-        return (config,)
-    return tuple(
-        config.model_copy(
-            update={
-                "datasets": (),
-                "scenes": part.scenes,
-                "train_split": part.train_split,
-                "val_split": part.val_split,
-                "data": part.data,
-                "seed": derive_dataset_seed(config.seed, number),
-            }
-        )
-        for number, part in enumerate(config.parts)
-    )
-
-
-def open_parts(parts: tuple[Part[Data], ...], seed: int) -> tuple[OpenPart[Data], ...]:
-    """All datasets of a run.
+def open_parts(config: PretrainConfig | FinetuneConfig) -> tuple[OpenPart[Any], ...]:
+    """All data sets of a run.
 
     Raises:
         SceneError: a folder is missing, or has no scenes to train on.
     """
     opened = []
-    for number, part in enumerate(parts):
+    for number, part in enumerate(config.parts):
         store = open_folder(part.scenes)
         if not store.names(part.train_split):
-            key = f"datasets.{number}.train_split" if len(parts) > 1 else "train_split"
+            key = f"datasets.{number}.train_split" if len(config.parts) > 1 else "train_split"
             raise SceneError(
                 f"{part.scenes} has no scenes in '{part.train_split}'",
                 fix=f"--set {key}={store.info.splits[0]}",
             )
-        opened.append(OpenPart(store, part, derive_dataset_seed(seed, number)))
+        opened.append(OpenPart[Any](store, part, derive_dataset_seed(config.seed, number)))
     return tuple(opened)
 
 
-def check_known(condition: str, root: Path, conditions: tuple[str, ...]) -> None:
-    """Raises PresetError where a model with dataset prompts does not know a dataset."""
-    if conditions and condition not in conditions:
-        raise PresetError(
-            f"{root} holds scenes of '{condition}', the model knows the datasets: {', '.join(conditions)}",
-            fix=f"--set model.conditions=[{condition}]",
+def open_datasets(task: Task[Any], config: PretrainConfig | FinetuneConfig) -> tuple[PartDatasets, ...]:
+    """The data sets of a run with the checks of the task. Raises what `Task.datasets` raises, SceneError."""
+    return tuple(PartDatasets(part, *task.datasets(part)) for part in open_parts(config))
+
+
+def make_task_job(task: Task[Any], request: RunRequest, initialise: Initialise | None) -> Job:
+    """Model, data and validation of a run. `initialise`: None where weights are replaced by the run's own."""
+    config = request.config
+    data = open_datasets(task, config)
+    trainings = tuple(one.training for one in data)
+    seeded_weights(config.seed)
+    model = task.build()
+    if initialise is not None:
+        initialise(model, trainings)
+    validation = _validation(task, model, request, data)
+    best = task.best_of([] if validation is None else list(validation.each.values()))
+    return Job(
+        kind=config.model.kind,
+        model=model,
+        scenes=Datasets(
+            trainings, tuple(one.part.part.ratio for one in data), task.mix_probability(config.data)
+        ),
+        collate=trainings[0].collate,
+        training=config.training,
+        seed=config.seed,
+        folder=request.folder,
+        resolved=config.model_dump(mode="json"),
+        data=fingerprints(
+            [fingerprint(one.part.store, one.training.split, one.training.names) for one in data]
+        ),
+        classes=task.classes(trainings),
+        validation=validation,
+        best_metric=best.name,
+        higher_is_better=best.higher_is_better,
+    )
+
+
+def _validation(
+    task: Task[Any], model: nn.Module, request: RunRequest, data: Sequence[PartDatasets]
+) -> JointValidation | None:
+    """Every data set that has scenes to validate; None where none has."""
+    each = [one.validation for one in data if one.validation is not None]
+    conditions = [one.condition for one in each]
+    validations = [
+        task.validation(
+            model,
+            one,
+            ValidationRequest(
+                request.folder, f"{one.condition}-" if len(data) > 1 else "", request.config.training
+            ),
         )
+        for one in each
+    ]
+    joint = JointValidation(dict(zip(distinct_names(conditions), validations, strict=True)))
+    return joint if len(joint) else None
 
 
 def fingerprints(each: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,100 @@
+"""Checkpoints as models of tasks: opened with what is known of published weights, and built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor, nn
+
+from ponderv2.errors import CheckpointError
+from ponderv2.tasks.config import ModelConfig
+from ponderv2.tasks.published import PUBLISHED_KINDS, model_settings, our_names, variant_of
+from ponderv2.tasks.published_points import label_set_of, points_of
+from ponderv2.training.open_checkpoint import REFINED, OpenCheckpoint, Published, PublishedModel
+from ponderv2.training.weights import load_weights
+
+if TYPE_CHECKING:
+    from ponderv2.tasks.task import Task
+
+
+def open_checkpoint(path: Path) -> OpenCheckpoint:
+    """A file of ours or a published one, or the best of a run folder. Raises CheckpointError."""
+    return OpenCheckpoint(Path(path), PUBLISHED)
+
+
+def task_of(checkpoint: OpenCheckpoint) -> Task[Any]:
+    """The task whose model the file holds, with the settings of that model.
+
+    Raises CheckpointError where it holds no whole model: a classifier, a refined scene, another version.
+    """
+    return task_of_settings(checkpoint.path, checkpoint.kind, checkpoint.settings)
+
+
+def task_of_settings(path: Path, kind: str, settings: Mapping[str, Any]) -> Task[Any]:
+    """The same for settings as they stand in a file."""
+    try:
+        checked = TypeAdapter(ModelConfig).validate_python({**settings, "kind": kind})
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == "union_tag_invalid":
+            raise _no_model(path, kind) from error
+        place = ".".join(map(str, first["loc"][1:]))
+        raise CheckpointError(
+            f"{path} has settings that this program does not know: {place}: {first['msg']}"
+        ) from error
+    return checked.without_files().task()
+
+
+def load_model(checkpoint: OpenCheckpoint | Path, device: torch.device | str = "cpu") -> Any:
+    """The whole model of a checkpoint in evaluation mode, on a device. Raises CheckpointError."""
+    opened = checkpoint if isinstance(checkpoint, OpenCheckpoint) else open_checkpoint(checkpoint)
+    model: nn.Module = task_of(opened).build()
+    load_weights(model, opened.our_weights(), source=str(opened.path), least_share=1.0)
+    return model.eval().to(device)
+
+
+def _no_model(path: Path, kind: str) -> CheckpointError:
+    if kind == REFINED:
+        fix = "give the run that it was made from; ponder render and ponder reconstruct read refined scenes"
+    else:
+        fix = "use the version of the program that wrote it"
+    return CheckpointError(f"{path} holds no model of a known kind but '{kind}'", fix=fix)
+
+
+def recognise(state: Mapping[str, Tensor]) -> PublishedModel:
+    """The model that published weights (unwrapped) belong to. Raises CheckpointError if none."""
+    variant = variant_of(state)
+    unusable, settings = None, {}
+    try:
+        settings = model_settings(state)
+    except CheckpointError as error:
+        unusable = error
+    points = points_of(variant)
+    head = settings.get("head", {})
+    return PublishedModel(
+        kind="classifier" if variant.pooled else "encoder" if variant.task == "outdoor" else variant.task,
+        settings=settings,
+        unusable=unusable,
+        points=None if points is None else points.data,
+        note=None if points is None else points.note,
+        classes=label_set_of(settings.get("n_classes") or head.get("n_classes")),
+        facts={
+            "task": variant.task,
+            "generation": variant.generation,
+            "head": variant.head,
+            "classes": variant.n_classes,
+        },
+    )
+
+
+def _our_names(state: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """Of outdoor pre-training the encoder alone; of classifiers as of what their head looks like."""
+    is_ours = kind in PUBLISHED_KINDS and variant_of(state).task != "outdoor"
+    return our_names(state, kind if is_ours else None)
+
+
+PUBLISHED = Published(recognise, _our_names)

@@ -1,0 +1,213 @@
+"""The pretext task: render held-out pixels of a scene from the features of its points."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from ponderv2.collectives import process_number
+from ponderv2.data.config import PointDataConfig, PretrainDataConfig
+from ponderv2.data.datasets import PretrainDataset, validation_frames
+from ponderv2.errors import PresetError, SceneError
+from ponderv2.models.config import SemanticTargetConfig, TextTargetConfig
+from ponderv2.models.pretext import PretextModel
+from ponderv2.scenes.folders import SceneFolders
+from ponderv2.scenes.scene import Scene
+from ponderv2.tasks.pictures import keep_newest, write_png
+from ponderv2.tasks.published import published_names
+from ponderv2.tasks.rendering.config import RenderingConfig
+from ponderv2.tasks.rendering.views import compare_views, evaluate_views, mean_metrics, preview
+from ponderv2.tasks.task import (
+    BestMetric,
+    EvaluationRequest,
+    EvaluationResult,
+    OpenPart,
+    Task,
+    ValidationRequest,
+)
+from ponderv2.training.config import TrainingConfig
+from ponderv2.training.report import Reporter
+from ponderv2.training.run_logger import RunLogger
+from ponderv2.training.validation import Validation
+
+SCENES_SAMPLED = 8
+"""Scenes of a dataset that are read before training, to report what their views lack."""
+
+
+class RenderingTask(Task[RenderingConfig]):
+    """Judged by the held-out views: by their colours, or by their depth where none has colour."""
+
+    best = BestMetric("psnr")
+
+    def build(self) -> PretextModel:
+        """Encoder, volume and renderer."""
+        return PretextModel(self.settings)
+
+    def with_scenes(self, store: SceneFolders, data: PointDataConfig) -> RenderingConfig:
+        """The settings with the class names of the scenes, where a text encoder needs names."""
+        semantic = self.settings.semantic
+        if not isinstance(semantic, TextTargetConfig) or semantic.names:
+            return self.settings
+        names = store.info.label_set(data.label_field or store.info.label_field).class_names
+        if len(names) != semantic.n_classes:
+            return self.settings
+        semantic = semantic.model_copy(update={"class_names": names})
+        return self.settings.model_copy(update={"semantic": semantic})
+
+    def datasets(self, part: OpenPart[PretrainDataConfig]) -> tuple[PretrainDataset, PretrainDataset]:
+        """Scenes with pixels to render; no file with labels is opened unless the model renders classes.
+
+        A capture of one place has no scenes to spare: its held-out images are validated.
+
+        Raises:
+            PresetError: the scenes are of another dataset or have other classes than the model.
+            SceneError: the model renders classes and the images of the first scene have none.
+        """
+        _check_known(part.store.info.name, part.store.root, self.settings.conditions)
+        semantic = self.settings.semantic
+        if semantic is not None:
+            _check_targets(semantic, part)
+        data = part.part.data
+        training = PretrainDataset(
+            part.store, part.part.train_split, data, part.seed, with_labels=semantic is not None
+        )
+        split = part.val_split or part.part.train_split
+        return training, PretrainDataset(part.store, split, data, part.seed)
+
+    def remarks(self, store: SceneFolders, split: str) -> tuple[str, ...]:
+        """Those of the store that do not concern labels."""
+        return store.warnings(split)
+
+    def training_remarks(self, part: OpenPart[PretrainDataConfig]) -> tuple[str, ...]:
+        """Also how many views have no colour, estimated from a few scenes spread over a dataset.
+
+        A scene that cannot be read is none of them: training replaces it, and reports it.
+        """
+        remarks = self.remarks(part.store, part.part.train_split)
+        names = part.names[:: max(len(part.names) // SCENES_SAMPLED, 1)][:SCENES_SAMPLED]
+        scenes: list[Scene] = []
+        for name in names:
+            with contextlib.suppress(SceneError):
+                scenes.append(part.store.read(name, part.part.train_split, labels=False))
+        frames = [frame for scene in scenes for frame in scene.frames]
+        without = sum(not frame.has_color for frame in frames)
+        if not without:
+            return remarks
+        rest = (
+            "there is no colour loss" if without == len(frames) else "the colour loss is that of the others"
+        )
+        return (
+            *remarks,
+            f"{part.store.root}: {without} of {len(frames)} views in {len(scenes)} scenes have depth alone: "
+            f"they have a depth loss only, and {rest}",
+        )
+
+    def validation(
+        self, model: PretextModel, data: PretrainDataset, request: ValidationRequest
+    ) -> HeldOutViews:
+        """Renders the held-out views of a few scenes."""
+        return HeldOutViews(model, data, request.prefix, request.folder / "previews", request.training)
+
+    def best_of(self, validations: Sequence[Validation]) -> BestMetric:
+        """psnr where any view has a colour, else the error of depth."""
+        has_color = any(isinstance(one, HeldOutViews) and one.has_color for one in validations)
+        return self.best if has_color else BestMetric("depth_l1", higher_is_better=False)
+
+    def evaluate(self, request: EvaluationRequest, model: PretextModel, report: Reporter) -> EvaluationResult:
+        """Renders the held-out views of the scenes of a split."""
+        return evaluate_views(request, model, report)
+
+    def published_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The published names, with the data sets in the published order."""
+        return published_names("pretext", self.settings.model_dump(mode="json"), state)
+
+    def differences_from_published(self) -> list[str]:
+        """Of the volume: how it is filled and what it spans."""
+        notes = []
+        if self.settings.densify.align_with_sampling:
+            notes.append("densify.align_with_sampling: the published code reads its volume elsewhere")
+        if self.settings.frame.edge is not None:
+            notes.append("frame.edge: the published code scales every scene to its own longest side")
+        return notes
+
+
+def _check_known(condition: str, root: Path, conditions: tuple[str, ...]) -> None:
+    """Raises PresetError where a model that distinguishes datasets does not know one."""
+    if conditions and condition not in conditions:
+        raise PresetError(
+            f"{root} holds scenes of '{condition}', the model knows the datasets: {', '.join(conditions)}",
+            fix=f"--set model.conditions=[{condition}]",
+        )
+
+
+def _check_targets(semantic: SemanticTargetConfig, one: OpenPart[PretrainDataConfig]) -> None:
+    """The classes to be rendered have to be in the scenes. Raises PresetError and SceneError."""
+    store, name = one.store, one.store.info.name
+    first = store.read(one.names[0], one.part.train_split)
+    if first.frames and all(frame.semantic_path is None for frame in first.frames):
+        raise SceneError(
+            f"the images of scene '{first.name}' have no labels, and the model renders classes",
+            fix="--preset indoor, which needs no labels",
+        )
+    rows = None
+    if isinstance(semantic, TextTargetConfig):
+        if isinstance(semantic.valid_index, dict) and name not in semantic.valid_index:
+            known = ", ".join(semantic.valid_index)
+            raise PresetError(
+                f"{store.root} holds scenes of '{name}', the model knows the classes of {known}",
+                fix=f"--set model.semantic.valid_index.{name}=[...]",
+            )
+        rows = semantic.rows_of(name)
+    wanted = semantic.n_classes if rows is None else len(rows)
+    there = len(store.info.label_set(one.part.data.label_field or store.info.label_field).class_names)
+    if there and wanted != there:
+        raise PresetError(
+            f"the model renders {wanted} classes and {store.root} has {there}",
+            fix=f"--set model.semantic.n_classes={there}",
+        )
+
+
+@dataclass(frozen=True)
+class HeldOutViews:
+    """Renders held-out views of a few scenes of one dataset."""
+
+    model: PretextModel
+    data: PretrainDataset
+    prefix: str
+    """Of the names of the images."""
+    folder: Path
+    """Of the images."""
+    settings: TrainingConfig
+
+    def __len__(self) -> int:
+        return min(self.settings.evaluate_scenes, len(self.data))
+
+    @property
+    def has_color(self) -> bool:
+        """Whether any view that is validated has a colour; else the error of depth decides what is best."""
+        scenes = (self.data.scene(number) for number in range(len(self)))
+        return any(frame.has_color for scene in scenes for frame in validation_frames(scene))
+
+    def measure(self, number: int, step: int, logger: RunLogger | None) -> list[dict[str, float]]:
+        """Metrics of each view. The first view is written as an image."""
+        scene = self.data.validation(number)
+        rows: list[dict[str, float]] = []
+        for view, pair in enumerate(compare_views(self.model, scene, self.settings.evaluate_width)):
+            rows.append(pair.metrics())
+            if view == 0:
+                name = self.prefix + scene.batch.names[0].replace("/", "_")
+                picture = preview(pair)
+                write_png(self.folder / f"step-{step:06d}-{name}.png", picture)
+                if logger:
+                    logger.picture(f"previews/{name}", picture, step)
+        return rows
+
+    def metrics(self, results: Sequence[list[dict[str, float]]]) -> dict[str, float]:
+        """Means over all views. All processes have written their images: the oldest are deleted."""
+        if process_number() == 0:
+            keep_newest(self.folder, self.settings.keep_newest)
+        return mean_metrics([row for rows in results for row in rows])
