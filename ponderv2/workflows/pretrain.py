@@ -71,8 +71,8 @@ def run(
         ResourceError: memory stayed too small, or a process of the run ended or does not answer.
     """
     started = time.perf_counter()
-    config = _with_class_names(with_scenes(config, scenes))
     folder = run_folder(Path(out), name)
+    config = _with_class_names(with_scenes(config, scenes))
     request = RunRequest(config, folder, resume=resume, devices=devices, nodes=nodes)
     report = report or SilentReporter()
     task = config.model.task()
