@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
 
 import pytest
 import torch
 
 from ponderv2.data.config import LabelledDataConfig
 from ponderv2.data.preprocess import preprocess
-from ponderv2.scenes.batch import Batch, MixingCollate
+from ponderv2.geometry.boxes import Boxes
+from ponderv2.scenes.batch import Batch, ImageBatch, MixingCollate, PixelBatch
 from ponderv2.scenes.scene import PointCloud, Scene
 
 SIZE = 0.1
@@ -43,6 +45,130 @@ def test_offsets_are_exclusive_ends() -> None:
     for part, start, end in zip(parts, ends[:-1], ends[1:], strict=True):
         assert torch.equal(batch.feature[start:end], part.feature)
     assert batch.names == ("scene0", "scene1", "scene2")
+
+
+def everything(seed: int) -> Batch:
+    """One scene with something in every field; scene 2 has neither points nor boxes."""
+    rng = torch.Generator().manual_seed(seed)
+    n_points, n_views, n_rays, n_boxes = (0, 3, 7, 0) if seed == 2 else (20 + seed, 2, 5 + seed, 1 + seed)
+    some = scene(seed).take(torch.arange(n_points))
+    pixels = PixelBatch(
+        intrinsics=torch.rand(n_views, 3, 3, generator=rng),
+        world_to_camera=torch.rand(n_views, 4, 4, generator=rng),
+        view_scene=torch.zeros(n_views, dtype=torch.long),
+        view=torch.randint(n_views, (n_rays,), generator=rng),
+        pixel=torch.rand(n_rays, 2, generator=rng),
+        color=torch.rand(n_rays, 3, generator=rng),
+        depth=torch.rand(n_rays, generator=rng),
+        label=torch.randint(-1, 4, (n_rays,), generator=rng),
+        colored=torch.rand(n_rays, generator=rng) < 0.5,
+    )
+    images = ImageBatch(
+        image=torch.rand(n_views + 1, 3, 4, 6, generator=rng),
+        intrinsics=torch.rand(n_views + 1, 3, 3, generator=rng),
+        world_to_camera=torch.rand(n_views + 1, 4, 4, generator=rng),
+        view_scene=torch.zeros(n_views + 1, dtype=torch.long),
+    )
+    boxes = Boxes(
+        center=torch.rand(n_boxes, 3, generator=rng),
+        size=torch.rand(n_boxes, 3, generator=rng),
+        yaw=torch.rand(n_boxes, generator=rng),
+        velocity=torch.rand(n_boxes, 3, generator=rng),
+        category=torch.arange(n_boxes),
+        instance=torch.arange(n_boxes),
+    )
+    return replace(
+        some,
+        pixels=pixels,
+        instance=torch.full((n_points,), -1),
+        fields={name: torch.rand(n_points, 2, generator=rng) for name in ("intensity", "beam")},
+        images=images,
+        boxes=boxes,
+        box_scene=torch.zeros(n_boxes, dtype=torch.long),
+    )
+
+
+def tensors(value: object, name: str = "") -> dict[str, torch.Tensor]:
+    """Every tensor in a value, by the path of field names and keys to it."""
+    if isinstance(value, torch.Tensor):
+        return {name: value}
+    inner = dict(value) if isinstance(value, Mapping) else {}
+    if is_dataclass(value):
+        inner = {entry.name: getattr(value, entry.name) for entry in fields(value)}
+    return {path: one for key, part in inner.items() for path, one in tensors(part, f"{name}.{key}").items()}
+
+
+def assert_same(first: Batch, second: Batch) -> None:
+    one, other = tensors(first), tensors(second)
+    assert one.keys() == other.keys() and all(torch.equal(one[path], other[path]) for path in one)
+    assert (first.names, first.slots, first.condition) == (second.names, second.slots, second.condition)
+
+
+def test_the_batch_of_this_test_has_every_field() -> None:
+    """So that the tests below see a field that is added and not declared."""
+    assert all(getattr(everything(1), entry.name) is not None for entry in fields(Batch))
+
+
+def test_what_was_collated_comes_apart_again() -> None:
+    parts = [everything(i) for i in range(4)]
+    batch = Batch.collate(parts)
+    for part, again in zip(parts, batch.scenes(), strict=True):
+        assert_same(part, again)
+    first, second = batch.halves()
+    assert_same(first, Batch.collate(parts[:2]))
+    assert_same(second, Batch.collate(parts[2:]))
+    assert_same(Batch.collate([first, second]), batch)
+
+
+def test_numbers_count_what_they_belong_to_in_the_whole_batch() -> None:
+    parts = [everything(i) for i in range(4)]
+    batch = Batch.collate(parts)
+    assert batch.pixels is not None and batch.images is not None and batch.box_scene is not None
+    n_views = [len(part.pixels.view_scene) for part in parts if part.pixels is not None]
+    assert batch.pixels.view_scene.tolist() == [i for i, n in enumerate(n_views) for _ in range(n)]
+    scene_of_ray = batch.pixels.view_scene[batch.pixels.view].tolist()
+    n_rays = [len(part.pixels.view) for part in parts if part.pixels is not None]
+    assert scene_of_ray == [i for i, n in enumerate(n_rays) for _ in range(n)]
+    assert batch.images.view_scene.tolist() == [i for i, n in enumerate(n_views) for _ in range(n + 1)]
+    assert torch.bincount(batch.box_scene, minlength=4).tolist() == [1, 2, 0, 4]
+
+
+def test_every_tensor_goes_to_the_device() -> None:
+    moved = tensors(everything(1).to("meta"))
+    assert moved.keys() == tensors(everything(1)).keys() and len(moved) > 25
+    assert all(one.device.type == "meta" for one in moved.values())
+
+
+def test_chosen_points_have_all_their_fields() -> None:
+    part, rows = everything(3), torch.tensor([4, 0, 9])
+    before, after = tensors(part), tensors(part.take(rows))
+    n_points = int(part.offset)
+    for path, values in after.items():
+        along = path.count(".") == 1 or path.startswith(".fields")
+        if along and before[path].shape[:1] == (n_points,):
+            assert torch.equal(values, before[path][rows])
+    assert after[".offset"].tolist() == [3] and after[".pixels.depth"].shape == before[".pixels.depth"].shape
+
+
+def test_all_or_none_bring_pixels() -> None:
+    with pytest.raises(ValueError, match="pixels"):
+        Batch.collate([everything(0), replace(everything(1), pixels=None)])
+
+
+def test_fields_that_some_scenes_lack_are_left_out() -> None:
+    first, second = everything(0), everything(1)
+    second = replace(second, fields={"beam": second.fields["beam"]})
+    assert list(Batch.collate([first, second]).fields) == ["beam"]
+
+
+def test_boxes_of_merged_scenes_are_those_of_both() -> None:
+    first, second = (replace(everything(i), pixels=None, images=None) for i in (1, 3))
+    merged = first.merged_with(second, SIZE)
+    assert merged.boxes is not None and merged.box_scene is not None and first.boxes is not None
+    assert len(merged.boxes) == 6 and merged.box_scene.tolist() == [0] * 6
+    assert torch.equal(merged.boxes.center[:2], first.boxes.center)
+    with pytest.raises(ValueError, match="images"):
+        everything(1).merged_with(second, SIZE)
 
 
 def test_collating_batches_equals_collating_scenes() -> None:
