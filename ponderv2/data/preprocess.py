@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ponderv2.data.augmentation import centre_shift_matrix
-from ponderv2.data.config import FeatureName, PointDataConfig, SphereCropConfig
+from ponderv2.data.config import FEATURE_CHANNELS, FeatureName, PointDataConfig, SphereCropConfig
 from ponderv2.data.crops import sphere_crop
 from ponderv2.data.voxelise import Voxelisation, offset_in_voxel, voxelise
 from ponderv2.errors import SceneError
@@ -38,6 +38,8 @@ def point_features(
     Raises:
         SceneError: the points have no colours, normals or field of that name.
     """
+    if len(cloud) == 0:
+        return cloud.coord.new_zeros(0, sum(FEATURE_CHANNELS[name] for name in names) + len(fields))
     parts = [_feature(cloud, name, offset) for name in names] + [_field(cloud, name) for name in fields]
     return torch.cat(parts, dim=1)
 
