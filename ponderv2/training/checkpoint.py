@@ -1,6 +1,7 @@
-"""NumPy numbers in foreign checkpoints (an epoch, a best value) as Python numbers, without running NumPy.
+"""A checkpoint: one file with everything that a run needs to continue, written whole or not at all.
 
-Torch's restricted reader knows no NumPy types. These stand-ins are all that it is allowed to call instead.
+The file is a torch zip archive of plain tensors, numbers, strings, lists and dicts. Its sha256 is the comment
+of the archive, so that a flipped byte anywhere is noticed before anything is unpacked.
 """
 
 from __future__ import annotations
@@ -22,44 +23,6 @@ from torch import Tensor
 from ponderv2.errors import CheckpointError
 from ponderv2.io.files import replacement, share_file, write_through
 from ponderv2.training.weights import ENDING, read_safetensors
-
-_FORMATS = {
-    "f2": "e", "f4": "f", "f8": "d", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H",
-    "u4": "I", "u8": "Q", "b1": "?",
-}  # fmt: skip
-_CODE = re.compile(r"[<>|=]?([fiub][1248])")
-
-
-class StoredType:
-    """In place of `numpy.dtype`: a number type by its code, nothing else."""
-
-    def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
-        match = _CODE.fullmatch(code) if isinstance(code, str) else None
-        if match is None or match[1] not in _FORMATS:
-            raise ValueError(f"{code!r} is not the type of a number")
-        self.format = _FORMATS[match[1]]
-        self.order = "<"
-
-    def __setstate__(self, state: Any) -> None:
-        """Only the order of the bytes is taken."""
-        order = state[1] if isinstance(state, tuple) and len(state) > 1 else "<"
-        self.order = ">" if order == ">" else "<"
-
-
-def stored_number(kind: StoredType, data: bytes) -> float | int | bool:
-    """In place of `numpy.core.multiarray.scalar`."""
-    if not isinstance(kind, StoredType) or not isinstance(data, bytes):
-        raise ValueError("a number is stored as its type and its bytes")
-    return struct.unpack(kind.order + kind.format, data)[0]
-
-
-STAND_INS: list[Any] = [
-    (StoredType, "numpy.dtype"),
-    (stored_number, "numpy.core.multiarray.scalar"),
-    (stored_number, "numpy._core.multiarray.scalar"),
-]
-"""For `torch.serialization.safe_globals`."""
-
 
 FORMAT = "ponder"
 FORMAT_VERSION = 1
@@ -103,7 +66,7 @@ class Checkpoint:
 def save_checkpoint(
     path: Path, checkpoint: Checkpoint, keep: Path | None = None, also: Sequence[Path] = ()
 ) -> None:
-    """Writes the file whole or not at all; the file that stood there is also `keep` then, if that is given.
+    """Writes the file whole or not at all. `keep`: name for the file that was at `path` before.
 
     `also` are further names of the new file. They come first: a run that is killed before the file is at
     `path` does the step again, one that is killed after it does not.
@@ -135,12 +98,12 @@ class Archive:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Reads one of our checkpoints. Raises CheckpointError: missing, damaged, unsafe, of another program."""
+    """Reads a checkpoint of this program. Raises CheckpointError: missing, damaged, unsafe, of another."""
     return checkpoint_of(open_archive(path))
 
 
 def checkpoint_of(archive: Archive) -> Checkpoint:
-    """One of our checkpoints out of what was read. Raises CheckpointError: incomplete, of another program."""
+    """The checkpoint in an archive. Raises CheckpointError: incomplete, of another program."""
     path, contents = archive.path, archive.contents
     if contents.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of this program", fix=_OURS)
@@ -163,12 +126,12 @@ def checkpoint_of(archive: Archive) -> Checkpoint:
 
 
 def read_archive(path: Path) -> dict[str, Any]:
-    """The dict in a torch file, ours or not, without running code. Raises CheckpointError."""
+    """The dict in a torch file of any program, without running code. Raises CheckpointError."""
     return open_archive(path).contents
 
 
 def open_archive(path: Path) -> Archive:
-    """The dict in a torch or safetensors file, ours or not, without running code, and the file's digest.
+    """The dict in a torch or safetensors file of any program, without running code, and its digest.
 
     Raises CheckpointError: missing, damaged, unsafe.
     """
@@ -184,7 +147,7 @@ def open_archive(path: Path) -> Archive:
             raise CheckpointError(message, fix=_ANOTHER)
         _refuse_others(path)
         _refuse_bombs(path)
-        with torch.serialization.safe_globals(STAND_INS):
+        with torch.serialization.safe_globals(SAFE_GLOBALS):
             contents = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise CheckpointError(
@@ -203,7 +166,7 @@ def open_archive(path: Path) -> Archive:
 
 
 def _refuse_others(path: Path) -> None:
-    """Raises CheckpointError for meshes, pictures, text: torch writes zip archives, or once bare pickles."""
+    """Raises CheckpointError for meshes, images, text: torch writes zip archives, formerly bare pickles."""
     with path.open("rb") as stream:
         begins = stream.read(2)
     if begins != b"PK" and begins[:1] != b"\x80":
@@ -249,7 +212,7 @@ def software_versions() -> dict[str, str]:
 
 
 def _shallow(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    """The fields as they are: `asdict` would copy every tensor."""
+    """The fields, shallow: `asdict` would copy every tensor."""
     return {entry.name: getattr(checkpoint, entry.name) for entry in fields(checkpoint)}
 
 
@@ -292,3 +255,45 @@ def checkpoint_file(path: Path) -> Path:
             if (folder / name).is_file():
                 return folder / name
     raise CheckpointError(f"no checkpoint in {path}", fix="ponder pretrain")
+
+
+_FORMATS = {
+    "f2": "e", "f4": "f", "f8": "d", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H",
+    "u4": "I", "u8": "Q", "b1": "?",
+}  # fmt: skip
+_CODE = re.compile(r"[<>|=]?([fiub][1248])")
+
+
+class StoredType:
+    """In place of `numpy.dtype`: a number type by its code, nothing else.
+
+    Foreign checkpoints hold NumPy numbers (an epoch, a best value), which torch's restricted reader refuses.
+    This and `stored_number` read them without running NumPy.
+    """
+
+    def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
+        match = _CODE.fullmatch(code) if isinstance(code, str) else None
+        if match is None or match[1] not in _FORMATS:
+            raise ValueError(f"{code!r} is not the type of a number")
+        self.format = _FORMATS[match[1]]
+        self.order = "<"
+
+    def __setstate__(self, state: Any) -> None:
+        """Only the order of the bytes is taken."""
+        order = state[1] if isinstance(state, tuple) and len(state) > 1 else "<"
+        self.order = ">" if order == ">" else "<"
+
+
+def stored_number(kind: StoredType, data: bytes) -> float | int | bool:
+    """In place of `numpy.core.multiarray.scalar`."""
+    if not isinstance(kind, StoredType) or not isinstance(data, bytes):
+        raise ValueError("a number is stored as its type and its bytes")
+    return struct.unpack(kind.order + kind.format, data)[0]
+
+
+SAFE_GLOBALS: list[Any] = [
+    (StoredType, "numpy.dtype"),
+    (stored_number, "numpy.core.multiarray.scalar"),
+    (stored_number, "numpy._core.multiarray.scalar"),
+]
+"""For `torch.serialization.safe_globals`."""

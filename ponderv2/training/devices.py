@@ -44,7 +44,7 @@ class PrecisionInUse:
 
 
 def precision_in_use(config: TrainingConfig, device_type: str) -> PrecisionInUse:
-    """What the settings mean on a device: `cpu`, `cuda`.
+    """The precision of the settings on a device: `cpu`, `cuda`.
 
     On a CPU half precision is float32: fp16 does not exist there, and bf16 is slower than float32 (its
     backward passes have no fast kernels), so it is used only where `bf16_on_cpu` asks for it.
@@ -69,7 +69,7 @@ def precision_in_use(config: TrainingConfig, device_type: str) -> PrecisionInUse
 
 @contextlib.contextmanager
 def repeatable(config: TrainingConfig, warn: Callable[[str], None]) -> Iterator[None]:
-    """While it is entered, threads and operations are as the settings say; before and after as they were.
+    """Context with the threads and deterministic operations of the settings; restored at the end.
 
     On a CPU an operation that has no deterministic form raises. On a GPU it is named once in a
     warning and used: there the result may differ in its last bits.
@@ -96,7 +96,7 @@ def repeatable(config: TrainingConfig, warn: Callable[[str], None]) -> Iterator[
 
 
 def _named(show: Callable[..., None], warn: Callable[[str], None]) -> Callable[..., None]:
-    """Sends torch's warnings about operations on their way to the user, once each."""
+    """Reports each of torch's warnings about non-deterministic operations once."""
     known: set[str] = set()
 
     def showwarning(message: Warning | str, *rest: object, **named: object) -> None:

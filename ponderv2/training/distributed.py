@@ -34,7 +34,7 @@ class Launch:
 
     @property
     def n_machines(self) -> int:
-        """Each with equally many processes."""
+        """Each with the same number of processes."""
         return self.n_processes // self.per_machine
 
 
@@ -132,7 +132,7 @@ def start_together(n_processes: int, work: Callable[..., Value], *arguments: Any
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on now."""
+    """A free port of this machine."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -184,7 +184,7 @@ def make_fabric(
 
 
 def _accelerator(config: TrainingConfig) -> str:
-    """CUDA where it is there, else the CPU."""
+    """CUDA where available, else the CPU."""
     return config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -240,7 +240,7 @@ def _check_devices(config: TrainingConfig, devices: int, nodes: int) -> None:
 
 
 def _wait_for_start(others: list[Any], started: Any) -> None:
-    """Until every process runs our code. Raises ResourceError where one ends before: nothing would join."""
+    """Waits until every process has started. Raises ResourceError where one ends before that."""
     for _ in others:
         while not started.acquire(timeout=0.2):
             for rank, process in enumerate(others, 1):
@@ -273,7 +273,7 @@ def _run_other(
 
 
 def _end(others: list[Any], patience: float) -> None:
-    """Leaves the group, waits for the other processes, and ends those that are still there."""
+    """Leaves the group, waits for the other processes, and kills those that do not end."""
     end = time.monotonic() + patience
     if patience:
         _leave()
@@ -287,7 +287,7 @@ def _end(others: list[Any], patience: float) -> None:
 
 
 def restart_trouble() -> str | None:
-    """What keeps torchrun from restarting a run within its job; None where nothing does.
+    """A warning where torchrun cannot restart a run within its job; None where it can.
 
     A store that is shared with torchrun itself still holds the addresses of the dead processes (pytorch issue
     135712); it can only be chosen before torchrun starts.
@@ -309,7 +309,7 @@ def _leave() -> None:
 
 @contextlib.contextmanager
 def _steady_store() -> Iterator[None]:
-    """The environment of the process group; what stood there before is put back.
+    """The environment of the process group; restored at the end.
 
     A store shared between launches hands stale addresses to restarted processes (pytorch issue 135712).
     """

@@ -14,11 +14,11 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1
 
 
 class Interruption:
-    """While it is entered, signals are remembered instead of ending the process."""
+    """Context in which signals are recorded instead of ending the process."""
 
     def __init__(self) -> None:
         self.signal = 0
-        """The first that came; 0 = none."""
+        """The first one received; 0 = none."""
         self._before: dict[int, object] = {}
         self._process = os.getpid()
 

@@ -23,7 +23,7 @@ class Job:
     model: nn.Module
     """`model(batch, generator)` gives a step with `.losses`: named scalars with `.total()`."""
     scenes: SceneSource | Datasets
-    """What is trained on; of several datasets each batch comes from one."""
+    """Training scenes; of several datasets each batch comes from one."""
     collate: Collate
     training: TrainingConfig
     seed: int
@@ -49,7 +49,7 @@ class TrainingOutcome:
     step: int
     history: tuple[dict[str, float], ...]
     losses: dict[str, float]
-    """Of the last step of this call; empty when there was nothing left to do."""
+    """Of the last step of this call; empty when no step was left."""
     skipped_steps: int
     """Steps with a non-finite number, or out of memory even with single scenes."""
     split_steps: int = 0

@@ -22,12 +22,12 @@ from ponderv2.training.config import (
 
 @dataclass(frozen=True)
 class LearningRate:
-    """What the schedule says for one step."""
+    """Learning rate and momentum of one step."""
 
     factor: float
-    """Learning rate as a share of the largest."""
+    """Fraction of the largest learning rate."""
     momentum: float | None
-    """None: as the optimiser's settings say."""
+    """None: that of the optimiser's settings."""
 
 
 def lr_at(step: int, steps: int, config: OneCycleConfig | PolyConfig | ConstantConfig) -> LearningRate:

@@ -18,7 +18,7 @@ from ponderv2.collectives import alone, gathered, n_processes, process_number
 from ponderv2.errors import PonderError, ResourceError
 
 PATIENCE = 5.0
-"""Seconds in which a process that is dying becomes visibly dead."""
+"""Seconds until a dying process is seen as dead."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class RankProcess:
 
 @dataclass(frozen=True)
 class Ranks:
-    """All processes of the run, known to each of them."""
+    """All processes of the run."""
 
     all: tuple[RankProcess, ...]
 
     def explained(self, error: BaseException, timeout: float) -> ResourceError | None:
-        """What a failed exchange means; None where the error is of another kind."""
+        """The error of a failed exchange, which names its process; None for an error of another kind."""
         if len(self.all) < 2 or not _is_of_an_exchange(error):
             return None
         others = [process for process in self.all if process.pid != os.getpid()]
@@ -69,14 +69,14 @@ class Ranks:
 
 
 def _is_of_an_exchange(error: BaseException) -> bool:
-    """NCCL, the store and the network have types of their own; gloo raises RuntimeError that names it."""
+    """NCCL, the store and the network have error types; gloo raises a RuntimeError that names it."""
     if isinstance(error, torch.distributed.DistError):
         return True
     return isinstance(error, RuntimeError) and "gloo" in str(error).lower()
 
 
 def _trouble(process: RankProcess) -> str | None:
-    """What is wrong with a process of this machine; None where it runs or cannot be seen."""
+    """State of a process of this machine that does not run; None where it runs or cannot be seen."""
     if process.host != socket.gethostname() or not Path("/proc/self").exists():
         return None
     try:
@@ -95,11 +95,11 @@ class OtherProcessFailed(Exception):
 
 @dataclass(frozen=True)
 class _Failure:
-    """An error on its way to the other processes."""
+    """An error, sent to the other processes."""
 
     rank: int
     error: PonderError | None
-    """What the user can fix; None for an internal error."""
+    """None for an internal error."""
     text: str
     """The traceback."""
 
@@ -135,7 +135,7 @@ def run_in_all(work: Callable[[], Value]) -> list[Value]:
 
 
 def raise_together(error: Exception | None, device: torch.device) -> None:
-    """Raises in all processes the error of the first that has one; costs one number where none has.
+    """Raises in all processes the error of the first that has one; exchanges one number where none has.
 
     Every process must call it, within a training step. `device`: where exchanges are made from.
     """
@@ -159,7 +159,7 @@ def attempt(work: Callable[[], Value]) -> tuple[Value | None, Exception | None]:
 
 
 def _raise_first(failures: list[_Failure], own: Exception | None) -> None:
-    """The first process raises its error itself, with its traceback; the others a copy of it."""
+    """The failing process raises its own error, with its traceback; the others raise a copy."""
     if not failures:
         return
     if own is not None and failures[0].rank == process_number():

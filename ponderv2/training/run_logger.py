@@ -21,11 +21,11 @@ from ponderv2.io.files import needed_and_free, remove_leftovers, write_bytes
 from ponderv2.training.checkpoint import software_versions
 
 OLDER = ".older"
-"""Ending of the lines before those of a file, once that is half as large as it may get."""
+"""Suffix of the rotated file: the lines before those of a file that reached half of its limit."""
 
 
 class BoundedFile(RotatingFileHandler):
-    """Lines at the end of a file. There are two of half the size: the older goes when the newer is full."""
+    """Appends lines to a file of bounded size: two files of half the size, the older one is dropped."""
 
     def __init__(self, path: Path, megabytes: float) -> None:
         """`megabytes`: of 10^6 bytes, of both files together. Raises OSError."""
@@ -37,7 +37,7 @@ class BoundedFile(RotatingFileHandler):
         self.handle(logging.makeLogRecord({"msg": text}))
 
     def shouldRollover(self, record: logging.LogRecord) -> bool:
-        """Whether the line would not fit. Logging itself counts its characters, not its bytes."""
+        """Whether the line would not fit, in bytes; `logging` counts characters."""
         stream = self.stream
         if stream is None or self.maxBytes <= 0 or stream.tell() == 0:
             return False
@@ -131,7 +131,7 @@ class RunLogger:
 
 
 class Curves:
-    """TensorBoard's files: a new one when the newest has half the size, and then only that one before it."""
+    """TensorBoard's event files, of bounded size: rotated at half the limit, the older ones are dropped."""
 
     def __init__(self, folder: Path, first_step: int, megabytes: float) -> None:
         self._folder, self._most = folder, megabytes * 1e6 / 2
@@ -207,7 +207,7 @@ def _reported(folder: Path, n_bytes: int = 1000) -> Iterator[None]:
 
 
 def _keep_until(path: Path, step: int, is_validated: bool) -> None:
-    """Drops the lines of later steps and of a validation that is to come, and a line that was cut off."""
+    """Drops lines of later steps and of a validation that will be repeated, and a truncated line."""
     if not path.exists():
         return
     end = (step, is_validated)
@@ -216,7 +216,7 @@ def _keep_until(path: Path, step: int, is_validated: bool) -> None:
 
 
 def _place_of(line: str) -> tuple[float, bool]:
-    """Step of a line and whether it is of the validation after it; infinity for one that was cut off."""
+    """Step of a line and whether it is that of its validation; infinity for a truncated one."""
     try:
         values = json.loads(line)
         return float(values["step"]), "evaluation" in values

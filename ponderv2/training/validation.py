@@ -29,7 +29,7 @@ class Validation(Protocol):
         ...
 
     def metrics(self, results: Sequence[Any]) -> dict[str, float]:
-        """From what was measured in all scenes, in their order; the same in every process."""
+        """From the measurements of all scenes, in their order; the same in every process."""
         ...
 
 
@@ -38,15 +38,15 @@ class Validated:
     """The outcome of a validation, the same in every process."""
 
     metrics: dict[str, float] | None
-    """None where a signal stopped it before its last scene."""
+    """None where a signal interrupted it."""
     signal: int
-    """That asked the run to stop meanwhile; 0 = none."""
+    """Received meanwhile; 0 = none."""
 
 
 def validate(
     validation: Validation, step: int, logger: RunLogger | None, interruption: Interruption
 ) -> Validated:
-    """Measures every scene in one of the processes, which need not have equally many.
+    """Measures every scene in one of the processes; their numbers of scenes may differ.
 
     Raises what the scene of the first process that failed raised, in every process.
     """

@@ -48,11 +48,11 @@ class RunRequest:
 NOT_ONE_RUN = "results will not match an uninterrupted run"
 
 MakeJob = Callable[[RunRequest, bool], Job]
-"""Builds model, data and validation; the flag says that weights will come from the run's own checkpoint."""
+"""Builds model, data and validation; the flag: the run is resumed, its checkpoint replaces the weights."""
 
 
 def run_training(request: RunRequest, make_job: MakeJob, report: Reporter) -> TrainingOutcome:
-    """Trains on all processes that were asked for; rank 0 is this one.
+    """Trains on `request.devices` processes; this one is rank 0.
 
     Raises what `train` raises, CheckpointError and OutputError.
     """
@@ -74,7 +74,7 @@ def fingerprint(store: SceneFolders, split: str, names: tuple[str, ...]) -> dict
 
 
 def seeded_weights(seed: int) -> torch.Generator:
-    """Makes the initial weights follow from the seed: torch's initialisers read the global generator."""
+    """Seeds the initial weights: torch's initialisers read the global generator."""
     return torch.manual_seed(derive_seed("weights", seed))
 
 
@@ -109,7 +109,7 @@ def _train_as_member(
 def _prepared(
     request: RunRequest, make_job: MakeJob, report: Reporter, ranks: Ranks
 ) -> tuple[Job, Checkpoint | None]:
-    """What to train and the checkpoint to continue from, the same in every process, or an error in each."""
+    """The job and the checkpoint to continue from, the same in every process, or an error in each."""
     checkpoints = CheckpointManager(request.folder / "checkpoints")
     made: list[tuple[Job, ResumePoint | None]] = []
 
@@ -138,7 +138,7 @@ def _prepared(
 
 
 def _refuse_differences(seen: list[dict[str, Any]], ranks: Ranks) -> None:
-    """Raises OutputError where a process does not see the files that the first one sees."""
+    """Raises OutputError where processes see different files."""
     for process, one in zip(ranks.all, seen, strict=True):
         for name, value in one.items():
             if value != seen[0][name]:
@@ -177,7 +177,7 @@ def _stored(request: RunRequest, checkpoints: CheckpointManager, report: Reporte
 
 
 def _scenes_differ(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Two fingerprints, as text."""
+    """The difference of two fingerprints, as text."""
     counts = [
         sum(one["n_scenes"] for one in data.get("datasets", [data]) if "n_scenes" in one)
         for data in (before, now)
