@@ -1,21 +1,24 @@
-"""What every source of scenes offers: a plan of independent jobs, one scene each.
+"""The reader of a raw data set: scenes that are read independently of each other, in any process.
 
-A source is a function `find(config) -> SourcePlan`; it looks at the input but does no work. Jobs are
-picklable, run in worker processes in any order, and depend on nothing but themselves.
+A data set offers `find(config) -> DatasetReader`, which looks at the input and reads nothing yet.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from ponderv2.errors import SceneError
 from ponderv2.scenes.prepared import SceneStream
-from ponderv2.scenes.reader import DatasetInfo
+from ponderv2.scenes.reader import DatasetInfo, FrameChoice, LabelSet
+from ponderv2.scenes.scene import Scene
 
 
 @runtime_checkable
 class RawScene(Protocol):
-    """One scene to be prepared. A frozen dataclass of plain values does."""
+    """One scene of a raw data set. A frozen dataclass of plain values does; it can be pickled."""
 
     @property
     def split(self) -> str:
@@ -31,14 +34,14 @@ class RawScene(Protocol):
         """Changes whenever the settings or the input would give other bytes; plain text or a hash."""
         ...
 
-    def read(self) -> SceneStream:
-        """Do the work. Raises SceneError for what is wrong with the input."""
+    def read(self) -> Scene | SceneStream:
+        """The scene, or where frames decide about it a stream of them. Raises SceneError."""
         ...
 
 
 @runtime_checkable
 class SizedScene(Protocol):
-    """A raw scene that knows roughly how much will be written; scenes need not."""
+    """A raw scene that can tell roughly how much will be written; scenes need not."""
 
     def estimated_bytes(self) -> int:
         """Of the prepared scene on disk, from what is known without doing the work."""
@@ -47,7 +50,7 @@ class SizedScene(Protocol):
 
 @dataclass(frozen=True)
 class DatasetReader:
-    """What a source found."""
+    """The scenes that were found in a raw data set, behind the contract of `Reader`."""
 
     info: DatasetInfo
     scenes: tuple[RawScene, ...]
@@ -55,3 +58,36 @@ class DatasetReader:
     """For the user, before the work starts: the layout that was recognised, for instance."""
     warnings: tuple[str, ...] = ()
     """What could not be read at all, an archive for instance; the user should not miss it."""
+    root: Path = Path()
+    """Folder or file of the data."""
+
+    @property
+    def label_sets(self) -> Mapping[str, LabelSet]:
+        """The classes of every label array."""
+        return self.info.label_sets
+
+    def names(self, split: str, with_frames: bool = False) -> tuple[str, ...]:
+        """Names of the scenes of a split. Which have frames is not known before they are read."""
+        return tuple(one.name for one in self.scenes if one.split == split)
+
+    def read(
+        self, name: str, split: str | None = None, labels: bool = True, frames: FrameChoice = "all"
+    ) -> Scene:
+        """A scene; of a stream the frames are decoded and stay in memory.
+
+        Its cloud is empty where the points have to be fused from the frames. Raises SceneError.
+        """
+        for one in self.scenes:
+            if one.name == name and split in (None, one.split):
+                found = one.read()
+                scene = found.scene(name) if isinstance(found, SceneStream) else found
+                scene = scene if labels else _unlabelled(scene)
+                return replace(scene, frames=()) if frames == "none" else scene
+        listed = ", ".join(one.name for one in self.scenes[:5]) + (", ..." if len(self.scenes) > 5 else "")
+        raise SceneError(f"no scene '{name}' in {self.root}", fix=f"choose one of: {listed}")
+
+
+def _unlabelled(scene: Scene) -> Scene:
+    """The scene without labels of points, pixels and objects."""
+    frames = tuple(replace(frame, semantic_path=None) for frame in scene.frames)
+    return replace(scene, cloud=replace(scene.cloud, labels={}), frames=frames, boxes=None)

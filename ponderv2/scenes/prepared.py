@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, Integer, UInt8, UInt16
+import torch
+from jaxtyping import Bool, Float, Float32, Int, Int64, Integer, UInt8, UInt16
 from numpy import ndarray
 
 from ponderv2.geometry.boxes import Boxes
-from ponderv2.scenes.scene import Sweep
+from ponderv2.geometry.cameras import Camera
+from ponderv2.io.images import StoredImages, read_bytes
+from ponderv2.scenes.point_normals import cached_normals
+from ponderv2.scenes.scene import Frame, PointCloud, Scene, Sweep
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,79 @@ class DecodedFrame:
                 return image.shape[1], image.shape[0]
         raise ValueError(f"expected an image in frame {self.id}, got none")
 
+    @staticmethod
+    def of(frame: Frame) -> DecodedFrame:
+        """The images of a frame, read now. Raises SceneError where one of them is damaged."""
+        color = frame.read_color().numpy() if frame.has_color else None
+        depth = None
+        if frame.has_depth:
+            units = np.rint(frame.read_depth().numpy().astype(np.float64) / frame.depth_scale)
+            depth = np.where(units < 2**16, units, 0).astype(np.uint16)
+        return DecodedFrame(
+            id=frame.id,
+            intrinsics=frame.camera.intrinsics.double().numpy(),
+            camera_to_world=torch.linalg.inv(frame.camera.world_to_camera.double()).numpy(),
+            color=color,
+            depth=depth,
+            depth_scale=frame.depth_scale,
+            semantic=frame.read_semantic().numpy() if frame.semantic_path is not None else None,
+            held_out=frame.held_out,
+            color_file=_jpeg_of(frame),
+            visible=frame.read_visible().numpy() if frame.mask_path is not None else None,
+            time=frame.time,
+            sensor=frame.sensor,
+        )
+
+    def frame(self) -> Frame:
+        """A frame whose images stay in memory; hidden pixels have no depth."""
+        width, height = self.size
+        pose = torch.from_numpy(np.linalg.inv(np.asarray(self.camera_to_world, np.float64)))
+        intrinsics = torch.from_numpy(np.asarray(self.intrinsics, np.float32))
+        place = Path(self.id)
+        return Frame(
+            id=self.id,
+            camera=Camera(intrinsics, pose.float(), width, height),
+            depth_scale=self.depth_scale,
+            color_path=None if self.color is None else place,
+            depth_path=None if self.depth is None else place,
+            semantic_path=None if self.semantic is None else place,
+            held_out=self.held_out,
+            images=_ImagesInMemory(self),
+            time=self.time,
+            sensor=self.sensor,
+        )
+
+
+@dataclass(frozen=True)
+class _ImagesInMemory:
+    """Those of one decoded frame; paths are not looked at."""
+
+    of: DecodedFrame
+
+    def color(self, path: Path, size: tuple[int, int]) -> UInt8[ndarray, "row column 3"]:
+        """RGB 0..255."""
+        assert self.of.color is not None
+        return self.of.color
+
+    def depth(self, path: Path, size: tuple[int, int]) -> Float32[ndarray, "row column"]:
+        """In units of `depth_scale`; 0 = no measurement."""
+        depth, visible = self.of.depth, self.of.visible
+        assert depth is not None
+        return (depth if visible is None else np.where(visible, depth, 0)).astype(np.float32)
+
+    def semantic(self, path: Path, size: tuple[int, int]) -> Int64[ndarray, "row column"]:
+        """Class per pixel, -1 = unlabelled."""
+        assert self.of.semantic is not None
+        return self.of.semantic.astype(np.int64)
+
+
+def _jpeg_of(frame: Frame) -> bytes | None:
+    """The file of the colour image, when it is a JPEG that can be stored as it is."""
+    path = frame.color_path
+    if path is None or not isinstance(frame.images, StoredImages):
+        return None
+    return read_bytes(path) if path.suffix.lower() in (".jpg", ".jpeg") else None
+
 
 @dataclass(frozen=True)
 class PreparedCloud:
@@ -73,6 +151,29 @@ class PreparedCloud:
         """No points."""
         none = np.zeros((0, 3), np.float32)
         return PreparedCloud(none, None, none)
+
+    @staticmethod
+    def of(cloud: PointCloud) -> PreparedCloud:
+        """The points of a scene; normals that are not known are estimated."""
+        normal = cached_normals(cloud.coord) if cloud.normal is None and len(cloud) else cloud.normal
+        return PreparedCloud(
+            cloud.coord.numpy(),
+            None if cloud.color is None else np.rint(cloud.color.numpy()).astype(np.uint8),
+            np.zeros((0, 3), np.float32) if normal is None else normal.float().numpy(),
+            {name: values.numpy() for name, values in cloud.labels.items()},
+            {name: values.numpy() for name, values in cloud.fields.items()},
+        )
+
+    def points(self, origin: tuple[float, float, float]) -> PointCloud:
+        """As the points of a scene, after `origin` was subtracted."""
+        return PointCloud(
+            torch.from_numpy(self.coord.astype(np.float32)),
+            None if self.color is None else torch.from_numpy(self.color.astype(np.float32)),
+            torch.from_numpy(self.normal),
+            {name: torch.from_numpy(values.astype(np.int64)) for name, values in self.labels.items()},
+            origin,
+            {name: torch.from_numpy(values) for name, values in self.fields.items()},
+        )
 
 
 @dataclass(frozen=True)
@@ -150,6 +251,30 @@ class SceneStream:
     ) -> SceneStream:
         """A scene whose points are known beforehand."""
         return SceneStream(frames, lambda: PreparedScene(cloud, mesh, notes))
+
+    @staticmethod
+    def of_scene(scene: Scene) -> SceneStream:
+        """A scene that is known as a whole; its frames are decoded one by one.
+
+        Without points and sweeps, the points are those of the depth images.
+        """
+
+        def finish() -> PreparedScene:
+            cloud, origin = PreparedCloud.of(scene.cloud), scene.cloud.origin
+            return PreparedScene(cloud, origin=origin, sweeps=scene.sweeps, boxes=scene.boxes)
+
+        with_depth = [frame for frame in scene.frames if frame.has_depth]
+        needed = None
+        if with_depth and not len(scene.cloud) and not scene.sweeps:
+            colors = tuple(frame.has_color for frame in scene.frames)
+            needed = NeededSurface(FusionSettings(), colors, scene.name)
+        return SceneStream(map(DecodedFrame.of, scene.frames), finish, needed)
+
+    def scene(self, name: str) -> Scene:
+        """The whole scene, its frames decoded in memory. Its cloud is empty where a surface is needed."""
+        frames = tuple(frame.frame() for frame in self.frames)
+        made = self.finish()
+        return Scene(name, made.cloud.points(made.origin), frames, made.sweeps, made.boxes)
 
 
 def label_dtype(values: Int[ndarray, " point"]) -> type[np.signedinteger]:

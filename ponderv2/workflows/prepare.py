@@ -1,4 +1,4 @@
-"""Raw recordings, datasets or generated rooms -> prepared scenes: plan, skip what is done, prepare, check."""
+"""Recordings, data sets or generated rooms -> prepared scenes: find, skip what is done, prepare, check."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from ponderv2.datasets.recognise import recognise
 from ponderv2.errors import SceneError
 from ponderv2.io.files import exclusively, write_bytes
 from ponderv2.scenes.folders import SceneFolders
+from ponderv2.scenes.prepared import SceneStream
 from ponderv2.scenes.reader import INFO_FILE, DatasetInfo
 from ponderv2.scenes.scene import Scene
 from ponderv2.store.store import SceneStore
@@ -86,27 +87,28 @@ def run(config: PrepareConfig, report: Reporter | None = None, strict: bool = Fa
     report = report or SilentReporter()
     if config.scheduler is not None:
         check_scheduler(config.scheduler)
-    plan = config.source.reader()
-    for note in plan.notes:
+    reader = config.source.reader()
+    for note in reader.notes:
         report.note(note)
-    for warning in plan.warnings:
+    for warning in reader.warnings:
         report.warn(warning)
-    _refuse_double_names(plan)
-    store = SceneStore(config.out, _joined_info(config.out, plan.info))
+    _refuse_double_names(reader)
+    store = SceneStore(config.out, _joined_info(config.out, reader.info))
     written = _ReportFile(config.out, config.check)
-    outcomes, pending = _divide(store, plan, written.before, config, report)
+    outcomes, pending = _divide(store, reader, written.before, config, report)
     _refuse_full_disk(pending, config, report)
     with exclusively(config.out / INFO_FILE):  # another `prepare` may have added a split meanwhile
-        SceneStore.create(config.out, _joined_info(config.out, plan.info))
+        SceneStore.create(config.out, _joined_info(config.out, reader.info))
+    jobs = _prepared(pending, config, reader.info.box_classes)
     try:
-        for outcome in report.track(_prepared(pending, config), "scenes", total=len(pending)):
+        for outcome in report.track(jobs, "scenes", total=len(pending)):
             outcomes[outcome.key] = outcome
-            if outcome.status != "failed" or len(plan.scenes) > 1:  # else it is what is raised below
+            if outcome.status != "failed" or len(reader.scenes) > 1:  # else it is what is raised below
                 _tell(outcome, report)
             written.update(outcomes)
     finally:
         written.update(outcomes, now=True)
-    result = replace(_result(config.out, outcomes), warnings=plan.warnings)
+    result = replace(_result(config.out, outcomes), warnings=reader.warnings)
     if result.scenes and (result.n_failed == len(result.scenes) or (strict and result.n_failed)):
         first = next(one for one in result.scenes if one.status == "failed")
         raise SceneError(f"{first.key}: {first.why[0]}", fix=first.fix)
@@ -114,10 +116,12 @@ def run(config: PrepareConfig, report: Reporter | None = None, strict: bool = Fa
 
 
 def _divide(
-    store: SceneStore, plan: DatasetReader, before: dict[str, Any], config: PrepareConfig, report: Reporter
+    store: SceneStore, reader: DatasetReader, before: dict[str, Any], config: PrepareConfig, report: Reporter
 ) -> tuple[dict[str, SceneOutcome], list[RawScene]]:
     """Scenes that are there with the same settings, and jobs that are still to be done."""
-    there = [(job, before.get(f"{job.split}/{job.name}", {})) for job in plan.scenes if _is_there(store, job)]
+    there = [
+        (job, before.get(f"{job.split}/{job.name}", {})) for job in reader.scenes if _is_there(store, job)
+    ]
     root = config.out if config.scheduler is None else config.out.absolute()
     compare = partial(_unchanged, store=SceneStore(root, store.info), settings=config.check)
     if config.scheduler is None:
@@ -127,7 +131,7 @@ def _divide(
     if there:
         found = report.track(found, "compare with what is prepared", total=len(there))
     outcomes = {known.key: known for known in found if known is not None}
-    pending = [job for job in plan.scenes if f"{job.split}/{job.name}" not in outcomes]
+    pending = [job for job in reader.scenes if f"{job.split}/{job.name}" not in outcomes]
     if outcomes:
         report.note(f"{len(outcomes)} scenes are prepared already and were skipped")
     return outcomes, pending
@@ -143,11 +147,13 @@ def _refuse_full_disk(pending: list[RawScene], config: PrepareConfig, report: Re
         refuse_if_too_large(estimate, config.out)
 
 
-def _prepared(pending: list[RawScene], config: PrepareConfig) -> Iterator[SceneOutcome]:
+def _prepared(
+    pending: list[RawScene], config: PrepareConfig, box_classes: tuple[str, ...]
+) -> Iterator[SceneOutcome]:
     n_workers = config.workers
     if config.scheduler is None:
         n_workers = min(n_workers or os.cpu_count() or 1, max(len(pending), 1))
-    return _prepare_all(pending, config.out, config.check, n_workers, config.scheduler)
+    return _prepare_all(pending, config.out, config.check, n_workers, config.scheduler, box_classes)
 
 
 def check(config: PrepareConfig, report: Reporter | None = None) -> PrepareResult:
@@ -163,12 +169,19 @@ def check(config: PrepareConfig, report: Reporter | None = None) -> PrepareResul
     return _result(config.out, outcomes)
 
 
-def prepare_one(job: RawScene, root: Path, check: CheckConfig) -> SceneOutcome:
-    """Prepare and check one scene; what is wrong with its input becomes the outcome."""
-    store = SceneStore(root, DatasetInfo(root.name, splits=(job.split,)))
+def prepare_one(
+    job: RawScene, root: Path, check: CheckConfig, box_classes: tuple[str, ...] = ()
+) -> SceneOutcome:
+    """Read one scene, fuse a surface where it has no points, store and check it.
+
+    What is wrong with the input becomes the outcome.
+    """
+    store = SceneStore(root, DatasetInfo(root.name, splits=(job.split,), box_classes=box_classes))
     try:
         fingerprint = job.fingerprint()  # first: what changes while it is read is noticed the next time
-        store.write(job.split, job.name, with_surface(job.read()), fingerprint)
+        found = job.read()
+        stream = SceneStream.of_scene(found) if isinstance(found, Scene) else found
+        store.write(job.split, job.name, with_surface(stream), fingerprint)
         checked = _check_one(store, job.split, job.name, check)
     except SceneError as error:
         return SceneOutcome(job.split, job.name, "failed", (error.message,), fix=error.fix)
@@ -212,12 +225,13 @@ def _prepare_all(
     settings: CheckConfig,
     n_workers: int | None,
     scheduler: str | None = None,
+    box_classes: tuple[str, ...] = (),
 ) -> Iterator[SceneOutcome]:
     """In completion order. Workers of a cluster may run in another folder: they get the whole path."""
     if not jobs:
         return
     root = root.absolute() if scheduler is not None else root
-    work = partial(prepare_one, root=root, check=settings)
+    work = partial(prepare_one, root=root, check=settings, box_classes=box_classes)
     yield from run_all(jobs, work, _lost, n_workers, scheduler)
 
 
@@ -263,9 +277,9 @@ def _check_result(values: dict[str, Any]) -> CheckResult | None:
         return None
 
 
-def _refuse_double_names(plan: DatasetReader) -> None:
+def _refuse_double_names(reader: DatasetReader) -> None:
     seen: set[tuple[str, str]] = set()
-    for job in plan.scenes:
+    for job in reader.scenes:
         if (job.split, job.name) in seen:
             raise SceneError(f"two scenes are called '{job.name}'", fix="rename one of their folders")
         seen.add((job.split, job.name))
@@ -277,7 +291,8 @@ def _joined_info(root: Path, info: DatasetInfo) -> DatasetInfo:
         _refuse_folder_of_others(root)
         return info
     known = SceneStore(root, info).stored_info()
-    same = known.label_field == info.label_field and known.other_labels == info.other_labels
+    ours, theirs = ((one.label_field, one.other_labels, one.box_classes) for one in (info, known))
+    same = ours == theirs
     if not same or (known.name, known.class_names) != (info.name, info.class_names):
         other = f"of '{known.name}', not of '{info.name}'"
         if known.name == info.name:

@@ -209,11 +209,11 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
     prepare.run(settings(tmp_path / "all", tmp_path / "straight"))
     real, calls = prepare.prepare_one, []
 
-    def stops(job, root, check):
+    def stops(job, **options):
         calls.append(job.name)
         if len(calls) == stop_after:
             raise KeyboardInterrupt
-        return real(job, root, check)
+        return real(job, **options)
 
     from ponderv2.store import writer as storage_writer
 

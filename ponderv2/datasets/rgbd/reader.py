@@ -97,7 +97,7 @@ def find(config: RgbdConfig) -> DatasetReader:
     notes = (given, *notes) if given else notes
     splits = tuple(dict.fromkeys((config.split, *(scene.split for scene in scenes))))
     warnings = _left_out(root, [path for path, _ in recordings])
-    return DatasetReader(DatasetInfo(config.dataset, splits=splits), scenes, notes, warnings)
+    return DatasetReader(DatasetInfo(config.dataset, splits=splits), scenes, notes, warnings, root=root)
 
 
 def _left_out(root: Path, recordings: list[Path]) -> tuple[str, ...]:

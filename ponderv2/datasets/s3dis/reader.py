@@ -187,7 +187,7 @@ def find(config: S3disConfig) -> DatasetReader:
     if not scenes:
         raise SceneError(f"no rooms in {root}", fix=TYPICAL)
     info = DatasetInfo("S3DIS", CLASS_NAMES, COLORS, "segment", tuple(areas))
-    return DatasetReader(info, tuple(scenes), _notes(root, scenes, aligned, config))
+    return DatasetReader(info, tuple(scenes), _notes(root, scenes, aligned, config), root=root)
 
 
 def _root(path: Path) -> Path:

@@ -100,7 +100,7 @@ def find(config: ScannetConfig) -> DatasetReader:
     count = Counter(splits)
     listed = ", ".join(f"{count[split]} {split}" for split in SPLITS if count[split])
     info = _info(config.label_field, tuple(split for split in SPLITS if count[split]))
-    return DatasetReader(info, scenes, (f"ScanNet scenes in {root}: {listed}", *notes), warnings)
+    return DatasetReader(info, scenes, (f"ScanNet scenes in {root}: {listed}", *notes), warnings, root=root)
 
 
 def _info(label_field: str, splits: tuple[str, ...]) -> DatasetInfo:

@@ -170,7 +170,7 @@ def find(config: ScannetppConfig) -> DatasetReader:
     notes = [f"ScanNet++ scenes in {root}: " + ", ".join(f"{n} {split}" for split, n in count.items())]
     notes += [f"{missing} listed scenes are not there"] if missing else []
     info = DatasetInfo("ScanNet++", names, class_colors(len(names)), "segment", splits=tuple(count))
-    return DatasetReader(info, tuple(scenes), tuple(notes))
+    return DatasetReader(info, tuple(scenes), tuple(notes), root=root)
 
 
 def _is_folder(path: Path) -> bool:

@@ -107,7 +107,7 @@ def find(config: Structured3dConfig) -> DatasetReader:
             split for split in ("train", "val", "test") if any(scene.split == split for scene in scenes)
         ),
     )
-    return DatasetReader(info, scenes, notes, tuple(warnings + rooms.warnings(files)))
+    return DatasetReader(info, scenes, notes, tuple(warnings + rooms.warnings(files)), root=root)
 
 
 def split_of(scene: str) -> str:
