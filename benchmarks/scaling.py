@@ -71,7 +71,7 @@ def encoder_step(width: str, n_voxels: int) -> Callable[[], Any]:
 def rays_step(_: str, n_rays: int) -> Callable[[], Any]:
     model = demo().model
     renderer = Renderer(model.renderer, model.projection.out_channels)
-    grid = tuple(reversed(model.densify.grid_shape))
+    grid = tuple(reversed(model.frame.cells))
     values = torch.randn(1, model.projection.out_channels, *grid).requires_grad_()
     box = torch.full((1, 3), 0.5)
     volume = FeatureVolume(values, -box, box)

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ponderv2.lift.densify import pool
-from ponderv2.lift.volume_frame import scene_frames
+from ponderv2.lift.volume_frame import volume_frame
 from ponderv2.models.pretext import EncodedScenes, PretextModel
 from ponderv2.randomness import make_generator, scene_generators
 from ponderv2.renderer.sampling import draw_noise_of_scenes
@@ -75,19 +74,19 @@ def forward(model: PretextModel, batch: Batch, generator: torch.Generator, clock
     features = model.encode(batch, generator)
     clock.mark_gradient(features.feature, "backward to_dense")
     clock.mark("forward backbone")
-    frames = scene_frames(batch.coord, batch.offset, model.config.frame)
-    rays = model.rays(batch, frames)
+    frame = volume_frame(batch.coord, batch.offset, model.config.frame)
+    rays = model.rays(batch, frame)
     counts = torch.bincount(rays.rays.scene, minlength=len(batch.offset)).tolist()
     generators = scene_generators(generator, len(counts))
     noise = draw_noise_of_scenes(counts, generators, model.config.renderer, batch.feature.device)
     clock.mark("forward rays")
-    cells = pool(features.feature, batch.coord, batch.offset, frames, model.config.densify)
+    cells = model.lift(features, frame)
     clock.mark_gradient(cells.rows, "backward projection")
     clock.mark("forward to_dense")
-    volume = model.project(cells)
+    volume = model.proj_net.project(cells, deferred=True)
     clock.mark_gradient(volume.values, "backward renderer and losses")
     clock.mark("forward projection")
-    encoded = EncodedScenes(features, volume, frames)
+    encoded = EncodedScenes(features, volume, frame)
     output = model.renderer(encoded.volume, rays.rays, noise, target_distance=rays.distance)
     clock.mark("forward renderer")
     loss = model.compare(batch, encoded, rays, output).losses.total()

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from experiments.gain_rooms import CropSettings, Room, on_device, training_batch, training_piece, whole_room
 from ponderv2.encoder.config import MaskConfig, SparseUNetConfig
 from ponderv2.evaluation.semantic import confusion_matrix, segmentation_metrics
-from ponderv2.lift.config import ConvBlock3DConfig, CubeFrameConfig, DensifyConfig
+from ponderv2.lift.config import ConvBlock3DConfig, CubeFrameConfig
 from ponderv2.models.config import ClassTargetConfig, PretextConfig
 from ponderv2.models.pretext import PretextModel
 from ponderv2.renderer.config import (
@@ -51,7 +51,7 @@ class PretrainSettings:
     losses: RenderLossConfig = field(
         default_factory=lambda: RenderLossConfig(semantic=0.0, semantic_target=ClassesConfig())
     )
-    grid_shape: tuple[int, int, int] = (20, 20, 16)
+    cells: tuple[int, int, int] = (20, 20, 16)
     n_free: int = 3
     n_near: int = 5
 
@@ -60,8 +60,7 @@ class PretrainSettings:
         return PretextConfig(
             encoder=ENCODER,
             mask=self.mask,
-            frame=CubeFrameConfig(edge=4.6),
-            densify=DensifyConfig(grid_shape=self.grid_shape, box="bounds"),
+            frame=CubeFrameConfig(cube_size=4.6, cells=self.cells, box="bounds"),
             projection=ConvBlock3DConfig(out_channels=24),
             renderer=RendererConfig(
                 guided=GuidedSamplerConfig(n_free=self.n_free, n_near=self.n_near),

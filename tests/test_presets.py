@@ -54,7 +54,7 @@ def test_the_official_preset_keeps_the_published_behaviour():
     assert model.encoder.channels == (32, 64, 128, 256, 256, 128, 96, 96)
     assert model.encoder.layers == (2, 3, 4, 6, 2, 2, 2, 2)
     assert model.mask is None and model.conditions == ("ScanNet",)
-    assert model.densify.grid_shape == (128, 128, 32) and not model.densify.align_with_sampling
+    assert model.frame.cells == (128, 128, 32) and not model.lift.align_with_sampling
     assert model.projection.out_channels == 128
     assert model.renderer.limits.kind == "box" and model.renderer.clip_distance_per_scene
     assert field.gradient_in_volume_units and field.clamp_points and not field.share_volume
@@ -92,7 +92,7 @@ CORRECTED = [
 @pytest.mark.parametrize("name", CORRECTED)
 def test_plain_presets_use_the_corrected_behaviour(name):
     model = load_preset("pretrain", name, None, PretrainConfig).model
-    assert model.densify.align_with_sampling
+    assert model.lift.align_with_sampling
     assert model.renderer.limits.kind == "volume" and not model.renderer.clip_distance_per_scene
     assert not model.renderer.field.gradient_in_volume_units and not model.renderer.field.clamp_points
     assert model.renderer.sampler.kind == "neus" and model.renderer.sampler.normalise_points
@@ -135,7 +135,7 @@ def test_only_the_official_joint_preset_has_the_published_mistakes():
     assert ours.model.semantic.point_head and ours.model.semantic.include_point_loss
     assert theirs.model.semantic.point_head and not theirs.model.semantic.include_point_loss
     assert theirs.training.precision == "32" and theirs.training.clip_gradient is None
-    assert not theirs.model.densify.align_with_sampling and not theirs.model.renderer.sampler.normalise_points
+    assert not theirs.model.lift.align_with_sampling and not theirs.model.renderer.sampler.normalise_points
     assert not theirs.model.losses.supervise_class_zero and theirs.model.semantic.n_classes == 36
 
 

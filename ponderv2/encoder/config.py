@@ -1,8 +1,9 @@
 """Settings of the encoders and of masking. Never imports torch.
 
 The settings of every encoder say what the rest of the program asks of it: `needs` (which part of a batch it
-reads), `in_channels` and `out_channels`, `conditions` (datasets that it distinguishes), `context_channels`
-(width of their learned vectors), `build()`; of encoders of points also `grid_multiple`, `bytes_per_voxel`.
+reads), `gives` (what its features belong to), `in_channels` and `out_channels`, `conditions` (datasets that
+it distinguishes), `context_channels` (width of their learned vectors), `build()`; of encoders of points
+also `grid_multiple`, `bytes_per_voxel`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class _UNetConfig(StrictConfig):
     """What all sparse U-Nets share. The first half of `channels` and `layers` goes down, the second up."""
 
     needs: ClassVar[Literal["points"]] = "points"
+    gives: ClassVar[Literal["points"]] = "points"
 
     in_channels: PositiveInt = 6
     base_channels: PositiveInt = 32

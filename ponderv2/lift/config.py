@@ -1,39 +1,87 @@
-"""Settings of the lift: the frame of a volume, how features get into it, the network that smooths it."""
+"""Settings of the lift: the frame of a volume, how features get into it, the network that smooths it.
+
+Never imports torch.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from ponderv2.config import StrictConfig
 
 if TYPE_CHECKING:
+    from ponderv2.lift.densify import Densify
     from ponderv2.lift.projection import ConvBlock3D, DoubleConvUNet3D, UNet3D
 
 
-class CubeFrameConfig(StrictConfig):
-    """The cube [-0.5, 0.5]^3 that a scene is put into: centred in x and y, its lowest point at z = -0.5."""
+Triple = tuple[float, float, float]
+Cells = tuple[PositiveInt, PositiveInt, PositiveInt]
 
-    edge: PositiveFloat | None = None
+
+class CubeFrameConfig(StrictConfig):
+    """A cube around the points of each scene: centred in x and y, its floor at the lowest point.
+
+    The unit of length of the volume is the edge of the cube.
+    """
+
+    kind: Literal["cube"] = "cube"
+    cube_size: PositiveFloat | None = None
     """Edge of the cube in scene units, so that all scenes have one scale. None: the scene's longest side."""
+    cells: Cells = (128, 128, 32)
+    """Cells of the volume along x, y, z."""
+    box: Literal["cube", "bounds"] = "cube"
+    """What the cells cover: the whole cube, or the bounding box of the points of each scene."""
+    padding: NonNegativeFloat = 0.1
+    """How much larger than the cube the volume is: its half side is (1 + padding) / 2."""
+    margin: NonNegativeFloat = 0.05
+    """Around the points of a scene with `box: bounds`, in edges of the cube."""
+
+
+class RangeFrameConfig(StrictConfig):
+    """One range for all scenes, as around the vehicle of a drive. Points beyond it are left out.
+
+    The unit of length of the volume is the longest side of the range.
+    """
+
+    kind: Literal["range"] = "range"
+    lower: Triple
+    upper: Triple
+    """Corners (x, y, z), metres (scene units, where scenes are scaled by augmentation)."""
+    cells: Cells
+    """Cells of the volume along x, y, z."""
+
+    @model_validator(mode="after")
+    def _has_a_volume(self) -> RangeFrameConfig:
+        if any(low >= high for low, high in zip(self.lower, self.upper, strict=True)):
+            raise ValueError(f"lower must be below upper on every axis, got {self.lower} and {self.upper}")
+        return self
+
+
+FrameConfig = Annotated[CubeFrameConfig | RangeFrameConfig, Field(discriminator="kind")]
 
 
 class DensifyConfig(StrictConfig):
-    """The grid that point features are averaged into."""
+    """Features of points averaged into the cells that hold them."""
 
-    grid_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = (128, 128, 32)
-    """Cells along x, y, z."""
-    grid_size: PositiveFloat = 0.02
-    """Voxel edge in scene units that the published rule first rounds positions to; unused when aligned."""
+    kind: Literal["densify"] = "densify"
     align_with_sampling: bool = True
     """True: a point lands in the cell that is read at its position. False: as published, some cells off."""
-    box: Literal["cube", "bounds"] = "cube"
-    """What the volume covers when aligned: the whole cube, or the points' bounding box of each scene."""
-    padding: NonNegativeFloat = 0.1
-    """How much the covered cube is larger than the unit cube: its half side is (1 + padding) / 2."""
-    margin: NonNegativeFloat = 0.05
-    """Cube units around the points of a scene with `box: bounds`."""
+    grid_size: PositiveFloat = 0.02
+    """Voxel edge in scene units that the published rule first rounds positions to; unused when aligned."""
+
+    needs: ClassVar[Literal["points"]] = "points"
+
+    def build(self) -> Densify:
+        """The module from features, in a `VolumeFrame`, to a volume."""
+        from ponderv2.lift.densify import Densify
+
+        return Densify(self)
+
+
+LiftConfig = DensifyConfig
+"""The kinds of lift: a union like `FrameConfig` as soon as there is a second one."""
 
 
 class UNet3DConfig(StrictConfig):

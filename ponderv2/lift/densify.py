@@ -11,10 +11,11 @@ from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
+from ponderv2.geometry.features import Features, PointFeatures
 from ponderv2.geometry.segments import segment_mean
-from ponderv2.geometry.volumes import FeatureVolume, SparseVolume
+from ponderv2.geometry.volumes import SparseVolume
 from ponderv2.geometry.voxels import batch_index
 from ponderv2.lift.config import DensifyConfig
 from ponderv2.lift.volume_frame import WIDENING, VolumeFrame, bounds_of_scenes
@@ -23,86 +24,71 @@ PUBLISHED_EXTRA = 0.001
 """The published lookup divides positions by 1 + padding + this."""
 
 
-def densify(
-    feature: Float[Tensor, "point channel"],
-    coord: Float[Tensor, "point 3"],
-    offset: Int[Tensor, " scene"],
-    frames: VolumeFrame,
-    config: DensifyConfig,
-) -> FeatureVolume:
-    """The mean feature per cell, zero where there is no point; differentiable in `feature` only.
+class Densify(nn.Module):
+    """Features of points to a volume; it learns nothing."""
 
-    Values lie in memory with the channel last.
-    """
-    return pool(feature, coord, offset, frames, config).volume()
+    def __init__(self, config: DensifyConfig) -> None:
+        super().__init__()
+        self.config = config
 
+    def forward(self, features: Features, frame: VolumeFrame) -> SparseVolume:
+        """The mean feature per cell that holds a point; differentiable in the features only.
 
-def pool(
-    feature: Float[Tensor, "point channel"],
-    coord: Float[Tensor, "point 3"],
-    offset: Int[Tensor, " scene"],
-    frames: VolumeFrame,
-    config: DensifyConfig,
-) -> SparseVolume:
-    """The mean feature per cell that holds a point; differentiable in `feature` only.
-
-    Sums are in float32 or better and in a fixed order. Points outside the volume (possible with a fixed
-    frame edge) are left out.
-    """
-    scene = batch_index(offset)
-    with torch.no_grad():
-        position = frames.cube_coord(coord, scene)
-    if config.align_with_sampling:
-        return _aligned(feature, position, scene, len(offset), config)
-    return _published(feature, position, scene, frames, config)
+        Sums are in float32 or better and in a fixed order. Points outside the volume (possible with a fixed
+        range) are left out. Raises ValueError for features of images.
+        """
+        if not isinstance(features, PointFeatures):
+            raise ValueError("features of points are densified, those of images are not")
+        scene = batch_index(features.offset)
+        with torch.no_grad():
+            position = frame.to_volume(features.coord, scene)
+        rule = _aligned if self.config.align_with_sampling else _published
+        return rule(features.feature, position, scene, frame, self.config)
 
 
 def _aligned(
-    feature: Tensor, position: Float[Tensor, "point 3"], scene: Tensor, n_scenes: int, config: DensifyConfig
+    feature: Tensor,
+    position: Float[Tensor, "point 3"],
+    scene: Tensor,
+    frame: VolumeFrame,
+    config: DensifyConfig,
 ) -> SparseVolume:
-    half = torch.full((n_scenes, 3), (1.0 + config.padding) / 2, dtype=position.dtype, device=position.device)
-    lower, upper = -half, half
-    if config.box == "bounds":
-        lowest, highest = bounds_of_scenes(position, scene, n_scenes)
-        # A flat or single-point scene still needs a box with a volume.
-        margin = max(config.margin, 1.0e-3)
-        lower, upper = torch.maximum(lowest - margin, -half), torch.minimum(highest + margin, half)
-        upper = torch.maximum(upper, lower + 1.0e-3)
-    shape = torch.tensor(config.grid_shape, device=position.device)
+    lower, upper = frame.lower.to(position.dtype), frame.upper.to(position.dtype)
+    shape = torch.tensor(frame.cells, device=position.device)
     fraction = (position - lower[scene]) / (upper - lower)[scene]
     inside = ((fraction >= 0) & (fraction <= 1)).all(1)
     cell = torch.minimum((fraction * shape).floor().long(), shape - 1)
     keep = inside.nonzero()[:, 0]
-    cells = _mean_cells(feature[keep], cell[keep], scene[keep], n_scenes, config.grid_shape)
-    return replace(cells, lower=lower, upper=upper)
+    volume = _mean_cells(feature[keep], cell[keep], scene[keep], len(lower), frame.cells)
+    return replace(volume, lower=lower, upper=upper)
 
 
 def _published(
     feature: Tensor,
     position: Float[Tensor, "point 3"],
     scene: Tensor,
-    frames: VolumeFrame,
+    frame: VolumeFrame,
     config: DensifyConfig,
 ) -> SparseVolume:
     """Cells of `grid_size`, then groups of them per axis; small scenes are enlarged by interpolation."""
-    n_scenes = len(frames.scale)
+    n_scenes = len(frame.scale)
     limit = 0.5 - WIDENING
     position = position.clamp(-limit, limit)
-    edge = 1.0 / frames.scale
+    edge = 1.0 / frame.scale
     fine = ((position + 0.5) * edge[scene, None]).div(config.grid_size, rounding_mode="floor").long()
     resolution = _published_resolution(position, scene, edge, config.grid_size)
-    shape = torch.tensor(config.grid_shape, device=position.device)
-    small = resolution < min(config.grid_shape)
+    shape = torch.tensor(frame.cells, device=position.device)
+    small = resolution < min(frame.cells)
     cell = fine.div(resolution[scene, None].to(position.dtype) / shape, rounding_mode="floor").long()
     # A fixed frame edge can leave points that the cube does not hold; they were clipped onto its faces.
     cell = torch.minimum(cell, shape - 1)
     keep = (~small[scene]).nonzero()[:, 0]
-    cells = _mean_cells(feature[keep], cell[keep], scene[keep], n_scenes, config.grid_shape)
+    cells = _mean_cells(feature[keep], cell[keep], scene[keep], n_scenes, frame.cells)
     if bool(small.any()):
-        values = cells.dense() + _enlarged(feature, fine, scene, resolution, small, config.grid_shape)
+        values = cells.dense() + _enlarged(feature, fine, scene, resolution, small, frame.cells)
         rows = values.permute(0, 2, 3, 4, 1).reshape(cells.n_cells, -1)
         cells = replace(cells, rows=rows, number=torch.arange(cells.n_cells, device=rows.device))
-    half = torch.full((n_scenes, 3), (1.0 + config.padding + PUBLISHED_EXTRA) / 2).to(position)
+    half = (frame.upper + PUBLISHED_EXTRA / 2).to(position.dtype)
     return replace(cells, lower=-half, upper=half, corners_are_centres=True)
 
 

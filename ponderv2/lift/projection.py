@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ponderv2.geometry.volumes import ChannelMap, SparseVolume
+from ponderv2.geometry.volumes import ChannelMap, FeatureVolume, SparseVolume
 from ponderv2.lift.config import ConvBlock3DConfig, DoubleConvUNet3DConfig, UNet3DConfig
 from ponderv2.lift.sparse_input_conv import is_mostly_empty, sparse_input_conv
 from ponderv2.lift.volume_layers import max_pool2, normed_convolution
@@ -15,6 +15,32 @@ from ponderv2.sparse.normalisation import BatchNorm, relu_
 
 Volume = Float[Tensor, "scene in z y x"] | SparseVolume
 """Dense, or the occupied cells alone."""
+
+
+class _Projection(nn.Module):
+    """A network on volumes, whose last layer may be a pointwise convolution."""
+
+    final_conv: nn.Conv3d | None
+
+    def before_last(self, x: Volume) -> Float[Tensor, "scene inner z y x"]:
+        """What the pointwise convolution gets; without one, the result."""
+        raise NotImplementedError
+
+    def forward(self, x: Volume) -> Float[Tensor, "scene out z y x"]:
+        values = self.before_last(x)
+        return values if self.final_conv is None else self.final_conv(values)
+
+    def project(self, volume: SparseVolume | FeatureVolume, deferred: bool = False) -> FeatureVolume:
+        """Other features of all cells. `deferred` leaves the last convolution to the cells that are read."""
+        x = volume if isinstance(volume, SparseVolume) else volume.values
+        last = None
+        if deferred and self.final_conv is not None:
+            assert self.final_conv.bias is not None
+            values = self.before_last(x)
+            last = ChannelMap(self.final_conv.weight.flatten(1), self.final_conv.bias)
+        else:
+            values = self(x)
+        return FeatureVolume(values, volume.lower, volume.upper, volume.corners_are_centres, last)
 
 
 class _Unit(nn.Module):
@@ -74,7 +100,7 @@ class _AddingDecoder(nn.Module):
         return self.basic_module(self.upsampling(x, skip.shape[2:]).add_(skip))
 
 
-class UNet3D(nn.Module):
+class UNet3D(_Projection):
     """UNet3D-v1m2: one unit per level, max pooling down, transposed convolution up, skips added."""
 
     def __init__(self, config: UNet3DConfig, in_channels: int) -> None:
@@ -89,12 +115,8 @@ class UNet3D(nn.Module):
         )
         self.final_conv = nn.Conv3d(widths[0], config.out_channels, 1)
 
-    def forward(self, x: Volume) -> Float[Tensor, "scene out z y x"]:
-        return self.final_conv(_through(self.encoders, self.decoders, x))
-
-    def before_last(self, x: Volume) -> tuple[Float[Tensor, "scene inner z y x"], ChannelMap | None]:
-        """The volume before the last, pointwise convolution, and that convolution."""
-        return _through(self.encoders, self.decoders, x), _channel_map(self.final_conv)
+    def before_last(self, x: Volume) -> Float[Tensor, "scene inner z y x"]:
+        return _through(self.encoders, self.decoders, x)
 
 
 class _DoubleUnit(nn.Module):
@@ -124,7 +146,7 @@ class _ConcatenatingDecoder(nn.Module):
         return self.basic_module(torch.cat([skip, upsampled], dim=1))
 
 
-class DoubleConvUNet3D(nn.Module):
+class DoubleConvUNet3D(_Projection):
     """UNet3D-v1m1: two units per level, nearest-neighbour upsampling, skips concatenated."""
 
     def __init__(self, config: DoubleConvUNet3DConfig, in_channels: int) -> None:
@@ -141,12 +163,8 @@ class DoubleConvUNet3D(nn.Module):
         )
         self.final_conv = nn.Conv3d(widths[0], config.out_channels, 1)
 
-    def forward(self, x: Volume) -> Float[Tensor, "scene out z y x"]:
-        return self.final_conv(_through(self.encoders, self.decoders, x))
-
-    def before_last(self, x: Volume) -> tuple[Float[Tensor, "scene inner z y x"], ChannelMap | None]:
-        """The volume before the last, pointwise convolution, and that convolution."""
-        return _through(self.encoders, self.decoders, x), _channel_map(self.final_conv)
+    def before_last(self, x: Volume) -> Float[Tensor, "scene inner z y x"]:
+        return _through(self.encoders, self.decoders, x)
 
 
 def _through(encoders: nn.ModuleList, decoders: nn.ModuleList, volume: Volume) -> Tensor:
@@ -160,25 +178,17 @@ def _through(encoders: nn.ModuleList, decoders: nn.ModuleList, volume: Volume) -
     return x
 
 
-def _channel_map(pointwise: nn.Conv3d) -> ChannelMap:
-    assert pointwise.bias is not None
-    return ChannelMap(pointwise.weight.flatten(1), pointwise.bias)
-
-
-class ConvBlock3D(nn.Module):
+class ConvBlock3D(_Projection):
     """SimpleConv3D-v1m1: convolution with bias, batch norm, ReLU."""
 
     def __init__(self, config: ConvBlock3DConfig, in_channels: int) -> None:
         super().__init__()
+        self.final_conv = None
         self.conv = nn.Sequential(
             nn.Conv3d(in_channels, config.out_channels, 3, padding=1),
             BatchNorm(config.out_channels),
             nn.ReLU(inplace=True),
         )
 
-    def forward(self, x: Volume) -> Float[Tensor, "scene out z y x"]:
+    def before_last(self, x: Volume) -> Float[Tensor, "scene out z y x"]:
         return self.conv(x.dense() if isinstance(x, SparseVolume) else x)
-
-    def before_last(self, x: Volume) -> tuple[Float[Tensor, "scene out z y x"], None]:
-        """Nothing here is pointwise."""
-        return self(x), None

@@ -11,7 +11,7 @@ from ponderv2.datasets import vocabulary
 from ponderv2.encoder.config import EncoderConfig, MaskConfig
 from ponderv2.encoder.prompts import Prompts
 from ponderv2.heads.config import EmbeddingsConfig, OrthogonalEmbeddingsConfig
-from ponderv2.lift.config import CubeFrameConfig, DensifyConfig, ProjectionConfig
+from ponderv2.lift.config import CubeFrameConfig, DensifyConfig, FrameConfig, LiftConfig, ProjectionConfig
 from ponderv2.renderer.config import RendererConfig, RenderLossConfig
 
 Rows = tuple[NonNegativeInt, ...]
@@ -82,8 +82,8 @@ class PretextConfig(StrictConfig):
     encoder: EncoderConfig
     mask: MaskConfig | None = None
     """Hide blocks of voxels behind a learned feature. None: see everything."""
-    frame: CubeFrameConfig = CubeFrameConfig()
-    densify: DensifyConfig = DensifyConfig()
+    frame: FrameConfig = CubeFrameConfig()
+    lift: LiftConfig = DensifyConfig()
     projection: ProjectionConfig
     renderer: RendererConfig = RendererConfig()
     losses: RenderLossConfig = RenderLossConfig()
@@ -93,13 +93,23 @@ class PretextConfig(StrictConfig):
     """Datasets that have an embedding of their own; none when empty."""
     context_channels: PositiveInt = 256
     ray_box: PositiveFloat = 0.55
-    """Half side of the cube around the scene that a ray must meet to be supervised."""
+    """Half side of the box that a ray must meet to be supervised, in sides of the frame: 0.5 is its range."""
     freeze_encoder: ClassVar[bool] = False
 
     @property
     def prompts(self) -> Prompts:
         """Datasets that encoder and embeddings distinguish."""
         return Prompts(self.encoder.conditions, self.conditions)
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> PretextConfig:
+        if self.lift.needs != self.encoder.gives:
+            raise ValueError(f"lift '{self.lift.kind}' needs features of {self.lift.needs}")
+        if self.mask is not None and self.encoder.needs != "points":
+            raise ValueError("mask hides voxels, which only an encoder of points reads")
+        if not self.lift.align_with_sampling and (self.frame.kind != "cube" or self.frame.box != "cube"):
+            raise ValueError("lift.align_with_sampling: false goes with frame {kind: cube, box: cube}")
+        return self
 
     @model_validator(mode="after")
     def _semantic_target_and_loss_agree(self) -> PretextConfig:

@@ -6,7 +6,7 @@ and the difference trains both. State names are those of the published model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import assert_never
 
 import torch
@@ -18,10 +18,9 @@ from ponderv2.collectives import global_mean
 from ponderv2.encoder.masking import mask_blocks, new_mask_token
 from ponderv2.geometry.features import Features
 from ponderv2.geometry.rays import RayBundle, rays_that_hit, rays_through_pixels
-from ponderv2.geometry.volumes import FeatureVolume, SparseVolume
+from ponderv2.geometry.volumes import FeatureVolume
 from ponderv2.heads.text_embeddings import embedding_rows
-from ponderv2.lift.densify import pool
-from ponderv2.lift.volume_frame import VolumeFrame, scene_frames
+from ponderv2.lift.volume_frame import VolumeFrame, volume_frame
 from ponderv2.models.config import ClassTargetConfig, PretextConfig, TextTargetConfig
 from ponderv2.models.encoder_model import EncoderModel, rows_of_points
 from ponderv2.randomness import scene_generators
@@ -67,7 +66,7 @@ class EncodedScenes:
 
     features: Features
     volume: FeatureVolume
-    frames: VolumeFrame
+    frame: VolumeFrame
 
 
 class PretextModel(EncoderModel):
@@ -76,6 +75,7 @@ class PretextModel(EncoderModel):
     def __init__(self, config: PretextConfig) -> None:
         super().__init__(config)
         self.config = config
+        self.lift = config.lift.build()
         self.proj_net = config.projection.build(self.n_channels)
         semantic = config.semantic
         self.renderer = Renderer(config.renderer, config.projection.out_channels, _n_semantic(config))
@@ -96,28 +96,21 @@ class PretextModel(EncoderModel):
             batch = mask_blocks(batch, self.mtoken, self.config.mask, generators)
         return super().encode(batch)
 
-    def build_volume(self, batch: Batch, generator: torch.Generator | None = None) -> EncodedScenes:
-        """Encoder, pooling to a grid and projection of every cell."""
+    def build_volume(
+        self, batch: Batch, generator: torch.Generator | None = None, deferred: bool = False
+    ) -> EncodedScenes:
+        """Encoder, lift and projection of every cell. `deferred`: as in `proj_net.project`."""
         features = self.encode(batch, generator)
-        frames = scene_frames(batch.coord, batch.offset, self.config.frame)
-        cells = pool(rows_of_points(features), batch.coord, batch.offset, frames, self.config.densify)
-        return EncodedScenes(features, cells.with_values(self.proj_net(cells)), frames)
-
-    def project(self, cells: SparseVolume) -> FeatureVolume:
-        """The projection, whose last convolution is left to the cells that are read; `forward` renders it."""
-        values, last = self.proj_net.before_last(cells)
-        return replace(cells.with_values(values), last=last)
+        frame = volume_frame(batch.coord, batch.offset, self.config.frame)
+        return EncodedScenes(features, self.proj_net.project(self.lift(features, frame), deferred), frame)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> PretextStep:
         """One training step: render the pixels of the batch and compare them.
 
         `generator` is a CPU generator that starts alike in all processes of the run.
         """
-        features = self.encode(batch, generator)
-        frames = scene_frames(batch.coord, batch.offset, self.config.frame)
-        cells = pool(rows_of_points(features), batch.coord, batch.offset, frames, self.config.densify)
-        encoded = EncodedScenes(features, self.project(cells), frames)
-        rays = self.rays(batch, frames)
+        encoded = self.build_volume(batch, generator, deferred=True)
+        rays = self.rays(batch, encoded.frame)
         # Rays lie scene by scene; each scene has its own numbers, whatever process it is on.
         counts = torch.bincount(rays.rays.scene, minlength=len(batch.offset)).tolist()
         generators = scene_generators(generator, len(counts), batch.slots)
@@ -140,11 +133,11 @@ class PretextModel(EncoderModel):
         )
         return PretextStep(losses, psnr(output, targets, self.config.losses), point.detach(), output)
 
-    def rays(self, batch: Batch, frames: VolumeFrame) -> TargetRays:
+    def rays(self, batch: Batch, frame: VolumeFrame) -> TargetRays:
         """The pixels of a batch as rays in the frame of their scene's volume, with their targets."""
         if batch.pixels is None:
             raise ValueError("the batch has no pixels to render")
-        return rays_of_pixels(batch.pixels, frames, self.config.ray_box)
+        return rays_of_pixels(batch.pixels, frame, self.config.ray_box)
 
     def class_rows(self, condition: str) -> Float[Tensor, "class channel"] | None:
         """Text embedding of each label of a dataset; None where the model renders none."""
@@ -185,42 +178,34 @@ def _n_semantic(config: PretextConfig) -> int:
 
 @dataclass(frozen=True)
 class TargetRays:
-    """Rays in cube units and what the images recorded along them."""
+    """Rays in volume units and what the images recorded along them."""
 
     rays: RayBundle
     color: Float[Tensor, "ray 3"]
     """0..1; black where the ray misses."""
     distance: Float[Tensor, " ray"]
-    """Along the ray, cube units; not positive where there is no measurement."""
+    """Along the ray, volume units; not positive where there is no measurement."""
     hit: Bool[Tensor, " ray"]
     """Whether the ray meets the box around the scene."""
     colored: Bool[Tensor, " ray"]
     """Whether a colour was recorded."""
 
 
-def rays_of_pixels(pixels: PixelBatch, frames: VolumeFrame, half_side: float) -> TargetRays:
+def rays_of_pixels(pixels: PixelBatch, frame: VolumeFrame, half_side: float) -> TargetRays:
     """Rays from optical centres through pixel centres, in the frame of each scene's volume.
 
-    Depth along the optical axis becomes distance along the ray. Rays that miss the cube of half side
-    `half_side` are black and have no distance.
+    Depth along the optical axis becomes distance along the ray. Rays that miss the box
+    `half_side` / 0.5 times the size of the range are black and have no distance.
     """
-    world_to_camera = cameras_in_cube(pixels.world_to_camera, frames.to_cube[pixels.view_scene])
+    world_to_camera = frame.cameras(pixels.world_to_camera, pixels.view_scene)
     through = rays_through_pixels(
         pixels.pixel, pixels.view, pixels.intrinsics, world_to_camera, pixels.view_scene
     )
-    corner = pixels.pixel.new_full((1, 3), half_side)
+    corner = (frame.half_range * (2 * half_side)).to(pixels.pixel.dtype)
     hit = rays_that_hit(through.rays, -corner, corner)
     distance = torch.where(hit & (pixels.depth > 0), pixels.depth * through.distance_per_depth, -0.001)
     color = torch.where(hit[:, None], pixels.color, 0.0)
     return TargetRays(through.rays, color, distance, hit, pixels.colored)
-
-
-def cameras_in_cube(
-    world_to_camera: Float[Tensor, "view 4 4"], to_cube: Float[Tensor, "view 4 4"]
-) -> Float[Tensor, "view 4 4"]:
-    """Cameras that see the same picture after the world is mapped by `to_cube`."""
-    moved = world_to_camera.double() @ torch.linalg.inv(to_cube.double())
-    return moved.to(world_to_camera.dtype)
 
 
 def text_embeddings(config: TextTargetConfig) -> Float[Tensor, "class channel"]:

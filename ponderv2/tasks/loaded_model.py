@@ -135,7 +135,7 @@ class LoadedModel:
         done = preprocess(scene, self.data, self.model.prompts.choose(condition), "segment")
         _check_inputs(self.model, self.data, self.path)
         encoded = self.model.build_volume(done.batch.to(self.device))
-        to_volume = encoded.frames.to_cube[0].cpu().double() @ done.shift.double() @ shift.double()
+        to_volume = encoded.frame.world_to_volume[0].cpu().double() @ done.shift.double() @ shift.double()
         field = ModelField(self.model.renderer, encoded.volume, to_volume)
         return EncodedCloud(cloud, rows_of_points(encoded.features).cpu()[done.voxels.inverse], field)
 

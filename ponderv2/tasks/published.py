@@ -160,7 +160,7 @@ def pretext_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return {
         "kind": "pretext",
         "encoder": encoder_settings(state),
-        "densify": {"align_with_sampling": False, "box": "cube"},
+        "lift": {"kind": "densify", "align_with_sampling": False},
         "projection": {"kind": "unet3d", "out_channels": 128},
         "renderer": {
             "limits": {"kind": "box"},

@@ -117,7 +117,7 @@ def test_few_points_keep_their_labels_and_more_contain_fewer(room: Room) -> None
 def test_a_few_steps_of_everything(room: Room) -> None:
     with_targets = replace(room, label=found_classes([room], 4)[0])
     losses = RenderLossConfig(semantic=1.0, semantic_target=ClassesConfig())
-    settings = PretrainSettings(crop=RAYS, n_pieces=1, n_targets=4, losses=losses, grid_shape=(8, 8, 8))
+    settings = PretrainSettings(crop=RAYS, n_pieces=1, n_targets=4, losses=losses, cells=(8, 8, 8))
     gates = []
     state = pretrain([with_targets], settings, 2, 0, "cpu", lambda step, *_: gates.append(step), (1,))
     assert gates == [1, 2]

@@ -11,7 +11,13 @@ from ponderv2.heads.config import (
     LanguageHeadConfig,
     SegmentationLossConfig,
 )
-from ponderv2.lift.config import ConvBlock3DConfig, DensifyConfig, DoubleConvUNet3DConfig, UNet3DConfig
+from ponderv2.lift.config import (
+    ConvBlock3DConfig,
+    CubeFrameConfig,
+    DensifyConfig,
+    DoubleConvUNet3DConfig,
+    UNet3DConfig,
+)
 from ponderv2.models.config import PretextConfig, TextTargetConfig
 from ponderv2.renderer.config import ContrastiveConfig, RendererConfig, RenderLossConfig
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
@@ -80,12 +86,8 @@ def pretext_config(official: Official) -> PretextConfig:
     return PretextConfig(
         encoder=encoder_config(official["backbone"]),
         mask=None if mask is None else MaskConfig(block_size=mask["size"], ratio=mask["ratio"]),
-        densify=DensifyConfig(
-            grid_shape=official["grid_shape"],
-            grid_size=official["grid_size"],
-            align_with_sampling=False,
-            padding=official.get("padding", 0.1),
-        ),
+        frame=CubeFrameConfig(cells=official["grid_shape"], padding=official.get("padding", 0.1)),
+        lift=DensifyConfig(grid_size=official["grid_size"], align_with_sampling=False),
         projection=projection_config(official["projection"]),
         renderer=renderer,
         losses=losses.model_copy(update={"semantic_target": _contrastive(official)}),

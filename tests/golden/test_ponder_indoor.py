@@ -139,9 +139,9 @@ def test_rays_and_targets_are_the_published_ones(case: Case, model: PretextModel
 
 
 def _frames_only(model: PretextModel, batch: Batch) -> Any:
-    from ponderv2.lift.volume_frame import scene_frames
+    from ponderv2.lift.volume_frame import volume_frame
 
-    return scene_frames(batch.coord, batch.offset, model.config.frame)
+    return volume_frame(batch.coord, batch.offset, model.config.frame)
 
 
 def test_one_training_step_is_the_published_one(case: Case, model: PretextModel, batch: Batch) -> None:
@@ -151,7 +151,7 @@ def test_one_training_step_is_the_published_one(case: Case, model: PretextModel,
     encoded = model.build_volume(masked(case, model, batch, "train"))
     encoded.feature.retain_grad()
     encoded.volume.values.retain_grad()
-    rays = model.rays(batch, encoded.frames)
+    rays = model.rays(batch, encoded.frame)
     output = model.renderer(encoded.volume, rays.rays, _noise(case))
     step = model.compare(batch, encoded, rays, output)
     model.zero_grad()
@@ -185,7 +185,7 @@ def test_evaluation_is_the_published_one(case: Case, model: PretextModel, batch:
     model.eval()
     with torch.no_grad():
         encoded = model.build_volume(masked(case, model, batch, "eval"))
-        rays = model.rays(batch, encoded.frames)
+        rays = model.rays(batch, encoded.frame)
         output = model.renderer(encoded.volume, rays.rays)
         step = model.compare(batch, encoded, rays, output)
     assert_rows(case, "out_eval_backbone", encoded.feature, FEATURES)

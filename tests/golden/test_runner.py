@@ -350,7 +350,7 @@ def test_a_model_of_two_datasets_with_a_mask(tmp_path: Path, rng: torch.Generato
     with torch.no_grad():
         hidden = test_ponder_indoor.masked(case, model, batch, "eval")
         encoded = model.eval().build_volume(hidden)
-        output = model.renderer(encoded.volume, model.rays(batch, encoded.frames).rays)
+        output = model.renderer(encoded.volume, model.rays(batch, encoded.frame).rays)
     assert torch.equal(
         hidden.feature[arrays["in_mask"]], model.mtoken.expand(int(arrays["in_mask"].sum()), -1)
     )

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from ponderv2.geometry.features import PointFeatures
 from ponderv2.geometry.voxels import batch_index
 from ponderv2.lift.config import CubeFrameConfig, DensifyConfig
-from ponderv2.lift.densify import densify
-from ponderv2.lift.volume_frame import VolumeFrame, scene_frames
+from ponderv2.lift.volume_frame import VolumeFrame, volume_frame
 from tests.golden.cases import Case, seeded_normal
 from tests.golden.compare import assert_absolute, assert_relative_l2, assert_rows, cells_first
 
@@ -19,45 +19,43 @@ BORDER = 1e-4
 
 
 @pytest.fixture(scope="module")
-def frames(case: Case) -> VolumeFrame:
-    return scene_frames(case.tensor("in_coord"), case.tensor("in_offset"), CubeFrameConfig())
+def frame(case: Case) -> VolumeFrame:
+    shape = case.config["grid_shape"]
+    config = CubeFrameConfig(cells=tuple(shape) if isinstance(shape, list) else (shape,) * 3)
+    return volume_frame(case.tensor("in_coord"), case.tensor("in_offset"), config)
 
 
-def test_points_and_cameras_equal_the_published_cube(case: Case, frames: VolumeFrame) -> None:
+def test_points_and_cameras_equal_the_published_cube(case: Case, frame: VolumeFrame) -> None:
     scene = batch_index(case.tensor("in_offset"))
-    edge = 1.0 / frames.scale
+    edge = 1.0 / frame.scale
     limit = 0.5 - 1e-5
-    inside = frames.cube_coord(case.tensor("in_coord"), scene).clamp(-limit, limit)
+    inside = frame.to_volume(case.tensor("in_coord"), scene).clamp(-limit, limit)
     assert_absolute(case, "out_cube_coord", (inside + 0.5) * edge[scene, None], 1e-5)
     assert_absolute(case, "out_cube_pc_scale", edge, 1e-5)
     if "in_extrinsic" in case:
-        extrinsic = case.tensor("in_extrinsic") @ torch.linalg.inv(frames.to_cube)[:, None]
+        extrinsic = case.tensor("in_extrinsic") @ torch.linalg.inv(frame.world_to_volume)[:, None]
         assert_absolute(case, "out_cube_extrinsic", extrinsic, 1e-5)
     if "in_depth_scale" in case:
-        depth_scale = case.tensor("in_depth_scale") * frames.scale
+        depth_scale = case.tensor("in_depth_scale") * frame.scale
         assert_absolute(case, "out_cube_depth_scale", depth_scale, 1e-9, relative=1e-6)
 
 
-def borderline(case: Case, frames: VolumeFrame, config: DensifyConfig) -> int:
+def borderline(case: Case, frame: VolumeFrame, config: DensifyConfig) -> int:
     """How many points lie at a border of their cell: as stored, else found here."""
     if "aux_near_cell_border" in case:
         return int(case.tensor("aux_near_cell_border").sum())
     scene = batch_index(case.tensor("in_offset"))
-    position = (frames.cube_coord(case.tensor("in_coord"), scene) + 0.5) / frames.scale[scene, None]
+    position = (frame.to_volume(case.tensor("in_coord"), scene) + 0.5) / frame.scale[scene, None]
     part = (position / config.grid_size) % 1.0
     return int(((part < BORDER) | (part > 1 - BORDER)).any(1).sum())
 
 
-def test_volume_and_its_gradient_equal_the_published_pooling(case: Case, frames: VolumeFrame) -> None:
-    shape = case.config["grid_shape"]
-    config = DensifyConfig(
-        grid_shape=tuple(shape) if isinstance(shape, list) else (shape,) * 3,
-        grid_size=case.config["grid_size"],
-        align_with_sampling=False,
-    )
+def test_volume_and_its_gradient_equal_the_published_pooling(case: Case, frame: VolumeFrame) -> None:
+    config = DensifyConfig(grid_size=case.config["grid_size"], align_with_sampling=False)
     feature = case.tensor("in_feat").requires_grad_()
-    volume = densify(feature, case.tensor("in_coord"), case.tensor("in_offset"), frames, config).values
-    rows, near = cells_first(volume), borderline(case, frames, config)
+    features = PointFeatures(feature, case.tensor("in_coord"), case.tensor("in_offset"))
+    volume = config.build()(features, frame).dense()
+    rows, near = cells_first(volume), borderline(case, frame, config)
     occupied = (rows != 0).any(-1).view(len(volume), -1).sum(1)
     if "out_dense_mean_shape" in case:
         assert list(volume.shape) == case.tensor("out_dense_mean_shape").tolist()

@@ -32,7 +32,7 @@ def config(**semantic: Any) -> PretextConfig:
             },
             "context_channels": 5,
             "conditions": TABLE_ORDER,
-            "densify": {"grid_shape": [8, 8, 8]},
+            "frame": {"kind": "cube", "cells": [8, 8, 8]},
             "projection": {"kind": "unet3d", "f_maps": 4, "n_levels": 2, "out_channels": 8},
             "renderer": {
                 "field": {"sdf": {"hidden": 8}, "color": {"hidden": 8}, "geometry_channels": 4},

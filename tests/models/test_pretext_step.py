@@ -39,7 +39,7 @@ MOST_WAITS = 75
 def every_cell_first(model: PretextModel, batch: Batch) -> Tensor:
     """The loss with the features of every cell of the volume, as `build_volume` makes them."""
     encoded = model.build_volume(batch, torch.Generator().manual_seed(1))
-    rays = model.rays(batch, encoded.frames)
+    rays = model.rays(batch, encoded.frame)
     counts = torch.bincount(rays.rays.scene, minlength=2).tolist()
     from ponderv2.randomness import scene_generators
 

@@ -17,8 +17,7 @@ from ponderv2.training.checkpoint import Checkpoint, save_checkpoint
 
 MODEL = {
     "encoder": {"kind": "sparse_unet", "base_channels": 8, "channels": [8, 8], "layers": [1, 1]},
-    "frame": {"edge": 4.0},
-    "densify": {"grid_shape": [16, 16, 16], "box": "bounds"},
+    "frame": {"kind": "cube", "cube_size": 4.0, "cells": [16, 16, 16], "box": "bounds"},
     "projection": {"kind": "conv3d", "out_channels": 8},
     "renderer": {
         "field": {

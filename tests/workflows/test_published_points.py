@@ -39,8 +39,7 @@ from tests.workflows.tiny import finetune_config, rooms
 ENCODER = {"kind": "sparse_unet", "base_channels": 8, "channels": [8, 8], "layers": [1, 1]}
 RENDERS = {
     "encoder": ENCODER,
-    "frame": {"edge": 4.0},
-    "densify": {"grid_shape": [16, 16, 16], "box": "bounds"},
+    "frame": {"kind": "cube", "cube_size": 4.0, "cells": [16, 16, 16], "box": "bounds"},
     "projection": {"kind": "conv3d", "out_channels": 8},
     "renderer": {
         "field": {"sdf": {"hidden": 8}, "color": {"hidden": 8, "n_blocks": 0}, "share_volume": True},
@@ -317,7 +316,7 @@ def test_an_exported_pre_training_renders_what_it_rendered(tmp_path, cloud, endi
     settings = {"model": config.model_dump(mode="json"), "data": {"voxel": {"size": 0.1}}}
     save_checkpoint(tmp_path / "ours.pth", Checkpoint("pretext", settings, model.state_dict()))
     result = export.run(tmp_path / "ours.pth", tmp_path / f"out.{ending}")
-    assert ending == "safetensors" or any("frame.edge" in note for note in result.notes)
+    assert ending == "safetensors" or any("frame:" in note for note in result.notes)
     down = torch.tensor([[1.0, 0, 0, -1.0], [0, -1.0, 0, 1.0], [0, 0, -1.0, 1.3], [0, 0, 0, 1.0]])
     intrinsics = torch.tensor([[10.0, 0, 5.5], [0, 10.0, 3.5], [0, 0, 1.0]])
     camera = ponderv2.Camera(intrinsics, down, width=12, height=8)

@@ -12,9 +12,8 @@ import torch
 
 from ponderv2.data.datasets import PretrainDataset
 from ponderv2.data.scene_folder import open_folder
-from ponderv2.lift.densify import pool
 from ponderv2.lift.sparse_input_conv import is_mostly_empty
-from ponderv2.lift.volume_frame import scene_frames
+from ponderv2.lift.volume_frame import volume_frame
 from ponderv2.models.pretext import PretextModel
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.distributed import Member, free_port
@@ -41,7 +40,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _pretrain_config(scenes: Path, **training: Any) -> PretrainConfig:
     config = pretrain_config(**{**RUN, "timeout": 30.0, **training})
     values = config.model_dump(mode="json")
-    values["model"]["densify"]["grid_shape"] = GRID
+    values["model"]["frame"]["cells"] = GRID
     return PretrainConfig.model_validate({**values, "scenes": str(scenes)})
 
 
@@ -98,9 +97,8 @@ def test_the_volumes_of_these_rooms_are_mostly_empty(scenes: Path) -> None:
     config = _pretrain_config(scenes)
     model = PretextModel(config.model)
     batch = PretrainDataset(open_folder(scenes), "train", config.data).sample(0, 0)
-    frames = scene_frames(batch.coord, batch.offset, config.model.frame)
-    cells = pool(model.encode_points(batch), batch.coord, batch.offset, frames, config.model.densify)
-    assert is_mostly_empty(cells)
+    frame = volume_frame(batch.coord, batch.offset, config.model.frame)
+    assert is_mostly_empty(model.lift(model.encode(batch), frame))
 
 
 @pytest.mark.parametrize("n", [2, 3])

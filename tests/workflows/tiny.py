@@ -47,7 +47,7 @@ def pretrain_config(**training: Any) -> PretrainConfig:
             "data": {**DATA, "views": {"n_views": 2, "n_pixels": 24}, "validation_views": 1},
             "model": {
                 "encoder": ENCODER,
-                "densify": {"grid_shape": [8, 8, 8]},
+                "frame": {"kind": "cube", "cells": [8, 8, 8]},
                 "projection": {"kind": "unet3d", "f_maps": 8, "n_levels": 2, "out_channels": 8},
                 "renderer": {
                     "field": {"sdf": {"hidden": 8}, "color": {"hidden": 8}, "geometry_channels": 4},

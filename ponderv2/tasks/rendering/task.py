@@ -128,10 +128,11 @@ class RenderingTask(Task[RenderingConfig]):
     def differences_from_published(self) -> list[str]:
         """Of the volume: how it is filled and what it spans."""
         notes = []
-        if self.settings.densify.align_with_sampling:
-            notes.append("densify.align_with_sampling: the published code reads its volume elsewhere")
-        if self.settings.frame.edge is not None:
-            notes.append("frame.edge: the published code scales every scene to its own longest side")
+        if self.settings.lift.align_with_sampling:
+            notes.append("lift.align_with_sampling: the published code reads its volume elsewhere")
+        frame = self.settings.frame
+        if frame.kind != "cube" or frame.cube_size is not None:
+            notes.append("frame: the published code scales every scene to its own longest side")
         return notes
 
 

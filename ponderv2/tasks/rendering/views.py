@@ -69,7 +69,7 @@ def compare_views(
     Every n-th pixel and row is rendered, so that no picture is wider than `largest_width`.
     """
     encoded = model.build_volume(scene.batch.to(next(model.parameters()).device))
-    field = ModelField(model.renderer, encoded.volume, encoded.frames.to_cube[0].cpu())
+    field = ModelField(model.renderer, encoded.volume, encoded.frame.world_to_volume[0].cpu())
     for frame in scene.frames:
         stride = math.ceil(frame.camera.width / largest_width)
         yield _compare(render_camera(field, frame.camera, chunk, stride), frame, scene.region, stride)
