@@ -149,7 +149,7 @@ def test_one_training_step_is_the_published_one(case: Case, model: PretextModel,
     model.train()
     state = {name: value.clone() for name, value in model.state_dict().items()}
     encoded = model.build_volume(masked(case, model, batch, "train"))
-    encoded.feature.retain_grad()
+    encoded.features.feature.retain_grad()
     encoded.volume.values.retain_grad()
     rays = model.rays(batch, encoded.frame)
     output = model.renderer(encoded.volume, rays.rays, _noise(case))
@@ -158,7 +158,7 @@ def test_one_training_step_is_the_published_one(case: Case, model: PretextModel,
     step.losses.total().backward()
     model.load_state_dict(state)
 
-    assert_rows(case, "out_train_backbone", encoded.feature, TRAINED_FEATURES)
+    assert_rows(case, "out_train_backbone", encoded.features.feature, TRAINED_FEATURES)
     assert_rows(case, "out_train_volume", cells_first(encoded.volume.values), TRAINED_FEATURES)
     _assert_rendered(case, "out_train", output, TRAINED_FEATURES, None)
     for name in LOSSES:
@@ -167,11 +167,11 @@ def test_one_training_step_is_the_published_one(case: Case, model: PretextModel,
     _assert_scalar(case, "out_train_psnr", step.psnr, 1e-4)
     _assert_scalar(case, "out_train_ppt_loss", step.point_loss, 1e-3)
     gradient = encoded.volume.values.grad
-    assert gradient is not None and encoded.feature.grad is not None
+    assert gradient is not None and encoded.features.feature.grad is not None
     assert_norm(case, "out_train_grad_volume_norm", gradient, 1e-3)
     assert_rows(case, "out_train_grad_volume", cells_first(gradient), 5e-3)
-    assert_norm(case, "out_train_grad_backbone_norm", encoded.feature.grad, 5e-3)
-    assert_rows(case, "out_train_grad_backbone", encoded.feature.grad, BACKBONE_GRADIENT)
+    assert_norm(case, "out_train_grad_backbone_norm", encoded.features.feature.grad, 5e-3)
+    assert_rows(case, "out_train_grad_backbone", encoded.features.feature.grad, BACKBONE_GRADIENT)
     assert_parameter_gradients(case, "out_train", model, TRAINED_PARAMETER_GRADIENT)
 
 
@@ -188,7 +188,7 @@ def test_evaluation_is_the_published_one(case: Case, model: PretextModel, batch:
         rays = model.rays(batch, encoded.frame)
         output = model.renderer(encoded.volume, rays.rays)
         step = model.compare(batch, encoded, rays, output)
-    assert_rows(case, "out_eval_backbone", encoded.feature, FEATURES)
+    assert_rows(case, "out_eval_backbone", encoded.features.feature, FEATURES)
     assert_rows(case, "out_eval_volume", cells_first(encoded.volume.values), FEATURES)
     _assert_rendered(case, "out_eval", output, RENDERED, RENDERED_P99)
     _assert_scalar(case, "out_eval_ppt_loss", step.point_loss, 1e-4)

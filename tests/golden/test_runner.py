@@ -188,7 +188,7 @@ def test_gradients_of_features_may_be_reduced(tmp_path: Path, rng: torch.Generat
     fill_weights(module, write(tmp_path / "w.npz", BACKBONE, weights(module)))
     cells = torch.unique(torch.randint(0, 12, (300, 3), generator=rng), dim=0)
     feature, offset = seeded_normal("feat", (len(cells), 4)).requires_grad_(), torch.tensor([len(cells)])
-    output = module.eval()(SparseVoxels(feature, cells, batch_index(offset), 1))
+    output = module.eval().rows(SparseVoxels(feature, cells, batch_index(offset), 1))
     (output * seeded_normal("cotangent", tuple(output.shape))).sum().div(math.sqrt(output.numel())).backward()
     arrays = weights(module) | {"in_grid_coord": cells, "in_offset": offset, "in_feat": feature}
     assert feature.grad is not None
@@ -355,7 +355,7 @@ def test_a_model_of_two_datasets_with_a_mask(tmp_path: Path, rng: torch.Generato
         hidden.feature[arrays["in_mask"]], model.mtoken.expand(int(arrays["in_mask"].sum()), -1)
     )
     found = {"out_eval_rgb": output.color, "out_eval_depth": output.distance[:, None]}
-    found |= reduced("out_eval_backbone", encoded.feature, 4)
+    found |= reduced("out_eval_backbone", encoded.features.feature, 4)
     check = test_ponder_indoor.test_evaluation_is_the_published_one
     case = write(tmp_path / "a.npz", config, arrays | found)
     check(case, test_ponder_indoor.model_of(case), test_ponder_indoor.batch_of(case))
