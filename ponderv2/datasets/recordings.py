@@ -1,4 +1,4 @@
-"""A recording as its layout describes it: where the pictures are, cameras, poses. Nothing is decoded yet."""
+"""A recording as its layout describes it: where the images are, cameras, poses. Nothing is decoded yet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ponderv2.io.images import ColorImage, read_bytes, read_image, read_visible
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """A picture that is decoded when asked for."""
+    """An image that is decoded when asked for."""
 
     @property
     def name(self) -> str:
@@ -32,13 +32,13 @@ class ImageSource(Protocol):
         ...
 
     def jpeg(self) -> bytes | None:
-        """The encoded JPEG file, None when the picture is stored in another way."""
+        """The encoded JPEG file, None when the image is stored in another way."""
         ...
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A picture in a file of its own."""
+    """An image in a file of its own."""
 
     path: Path
 
@@ -97,9 +97,9 @@ class Recording:
     layout: str
     frames: tuple[RawFrame, ...]
     depth_scale: float
-    """Metres per unit of the depth pictures."""
+    """Metres per unit of the depth images."""
     depth_to_color: Float[ndarray, "4 4"] | None = None
-    """x_color = M x_depth, metres; None = the pictures are registered or nothing is known."""
+    """x_color = M x_depth, metres; None = the images are registered or nothing is known."""
     z_is_up: bool = False
     """Known from the layout."""
     cloud: Path | None = None

@@ -1,4 +1,4 @@
-"""Colour pictures brought into the depth camera. Pixel centres at integers, metres."""
+"""Colour images brought into the depth camera. Pixel centres at integers, metres."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ponderv2.geometry.intrinsics import Intrinsics, rays_of, seen_at
 def sample_bilinear(
     image: UInt8[ndarray, "row column 3"], pixel: Float[ndarray, "*batch 2"]
 ) -> UInt8[ndarray, "*batch 3"]:
-    """Colour between pixels; outside of the picture the nearest edge."""
+    """Colour between pixels; outside of the image the nearest edge."""
     height, width = image.shape[:2]
     x = np.clip(pixel[..., 0], 0, width - 1)
     y = np.clip(pixel[..., 1], 0, height - 1)
@@ -28,7 +28,7 @@ def sample_bilinear(
 def sample_nearest(
     image: UInt16[ndarray, "row column"], pixel: Float[ndarray, "*batch 2"]
 ) -> UInt16[ndarray, "*batch"]:
-    """Value of the nearest pixel; 0 outside of the picture. Depth must not be averaged across edges."""
+    """Value of the nearest pixel; 0 outside of the image. Depth must not be averaged across edges."""
     column, row = (np.rint(pixel[..., axis]).astype(np.int64) for axis in (0, 1))
     inside = (column >= 0) & (row >= 0) & (column < image.shape[1]) & (row < image.shape[0])
     values = image[np.where(inside, row, 0), np.where(inside, column, 0)]
@@ -42,10 +42,10 @@ def warp_color(
     intrinsics: Float[ndarray, "3 3"],
     depth_to_color: Float[ndarray, "4 4"],
 ) -> tuple[UInt8[ndarray, "height width 3"], float]:
-    """The colour picture as the depth camera would have taken it, and the share of pixels that are guessed.
+    """The colour image as the depth camera would have taken it, and the share of pixels that are guessed.
 
     Where depth is missing, the nearest measured depth stands in. Points that the colour camera cannot see
-    (hidden behind something, outside of its picture) take the colour of the nearest point that it sees.
+    (hidden behind something, outside of its image) take the colour of the nearest point that it sees.
     """
     height, width = depth.shape
     ray = rays_of(intrinsics, width, height)
@@ -90,7 +90,7 @@ def _hidden(
     inside: Bool[ndarray, "height width"],
     color_shape: tuple[int, int],
 ) -> Bool[ndarray, "height width"]:
-    """Z-buffer of the colour camera at the resolution of the depth picture, widened by a pixel."""
+    """Z-buffer of the colour camera at the resolution of the depth image, widened by a pixel."""
     from scipy.ndimage import minimum_filter
 
     height, width = z.shape

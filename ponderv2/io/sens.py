@@ -56,15 +56,15 @@ class SensFile:
     timestamps: Int64[ndarray, "frame 2"]
     """Colour and depth, microseconds."""
     offset: Int64[ndarray, " frame"]
-    """Of the colour picture; the depth picture follows."""
+    """Of the colour image; the depth image follows."""
     n_bytes: Int64[ndarray, "frame 2"]
-    """Of the colour and the depth picture."""
+    """Of the colour and the depth image."""
 
     def __len__(self) -> int:
         return len(self.offset)
 
     def color_bytes(self, index: int) -> bytes:
-        """The encoded colour picture."""
+        """The encoded colour image."""
         return self._read(index, int(self.offset[index]), int(self.n_bytes[index, 0]))
 
     def color(self, index: int) -> UInt8[ndarray, "row column 3"]:
@@ -114,7 +114,7 @@ class SensFile:
 
 @dataclass(frozen=True)
 class SensImage:
-    """The colour or depth picture of one frame."""
+    """The colour or depth image of one frame."""
 
     sens: SensFile
     index: int
@@ -129,11 +129,11 @@ class SensImage:
         return ColorImage(self.sens.color(self.index))
 
     def depth(self) -> UInt16[ndarray, "row column"]:
-        """Raw numbers of the depth picture."""
+        """Raw numbers of the depth image."""
         return self.sens.depth(self.index)
 
     def jpeg(self) -> bytes | None:
-        """The encoded colour picture, when it is a JPEG."""
+        """The encoded colour image, when it is a JPEG."""
         return self.sens.color_bytes(self.index) if self.sens.header.color_kind == "jpeg" else None
 
 
@@ -168,7 +168,7 @@ def _read_header(file: BinaryIO, path: Path, size: int) -> SensHeader:
         raise SceneError(f"{path} uses unknown compressions {color_kind} (colour) and {depth_kind} (depth)")
     if not all(0 < side <= LARGEST_SIDE for side in sizes):
         raise SceneError(
-            f"{path} claims pictures of {sizes[0]} x {sizes[1]} and {sizes[2]} x {sizes[3]} pixels"
+            f"{path} claims images of {sizes[0]} x {sizes[1]} and {sizes[2]} x {sizes[3]} pixels"
         )
     if not (np.isfinite(depth_shift) and depth_shift > 0):
         raise SceneError(f"{path} has a depth shift of {depth_shift}")
@@ -180,7 +180,7 @@ def _read_header(file: BinaryIO, path: Path, size: int) -> SensHeader:
 
 
 def _read_index(file: BinaryIO, path: Path, size: int, header: SensHeader) -> SensFile:
-    """Hops from frame to frame; the numbers before each picture are taken apart together at the end."""
+    """Hops from frame to frame; the numbers before each image are taken apart together at the end."""
     heads: list[bytes] = []
     offset = np.empty(header.n_frames, np.int64)
     position = file.tell()

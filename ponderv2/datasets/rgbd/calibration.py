@@ -137,7 +137,7 @@ def _first(found: list[_Found], role: Role) -> _Found | None:
 def _contradictions(
     found: list[_Found], depth: _Found | None, color: _Found | None, scales: list[_Found]
 ) -> list[str]:
-    said = []
+    conflicts = []
     for used, roles in ((depth, ("depth", "both")), (color, ("color", "both"))):
         if used is None:
             continue
@@ -145,17 +145,17 @@ def _contradictions(
             rival = other.role in roles and other.path != used.path and other.role == used.role
             if rival and not _alike(used.intrinsics, other.intrinsics):
                 focal = [one.intrinsics.matrix[0, 0] for one in (used, other)]
-                said.append(
+                conflicts.append(
                     f"{used.path.name} and {other.path.name} contradict each other (fx {focal[0]:g} and "
                     f"{focal[1]:g}): {used.path.name} was used; --intrinsics FILE decides"
                 )
     for other in scales[1:]:
         if not np.isclose(other.depth_scale or 0.0, scales[0].depth_scale or 0.0, rtol=1e-3):
-            said.append(
+            conflicts.append(
                 f"{scales[0].path.name} and {other.path.name} contradict each other in the scale of depth: "
                 f"{scales[0].path.name} was used; --depth-scale decides"
             )
-    return list(dict.fromkeys(said))
+    return list(dict.fromkeys(conflicts))
 
 
 def _alike(one: Intrinsics, two: Intrinsics) -> bool:

@@ -107,7 +107,7 @@ class RgbdConfig(DatasetSettings):
     depth_max: PositiveFloat = 10.0
     """Metres; farther measurements are dropped."""
     depth_scale: PositiveFloat | None = None
-    """Metres per unit of the depth pictures; by default that of the layout."""
+    """Metres per unit of the depth images; by default that of the layout."""
     intrinsics: Path | None = None
     """File with the depth camera: 3x3 or 4x4 numbers, `fx fy cx cy`, or Open3D's JSON."""
     color_intrinsics: Path | None = None
@@ -115,7 +115,7 @@ class RgbdConfig(DatasetSettings):
     depth_to_color: Path | None = None
     """File with 4x4 numbers: x_color = M x_depth, metres."""
     max_image_size: PositiveInt | None = None
-    """Longest side of the prepared pictures, pixels."""
+    """Longest side of the prepared images, pixels."""
     up: Up = "auto"
     """The axis of the recording that points up; auto = known from the layout or estimated from the floor."""
     masks: Literal["black", "white", "ignore"] | None = None

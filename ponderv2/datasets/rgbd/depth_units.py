@@ -1,6 +1,6 @@
 """What the numbers of a recording's depth images mean: bits, sign and unit, decided for all frames together.
 
-Some of its images are looked at. What is declared (by the user, by a file of the recording) wins, unless the
+A sample of its images decides. What is declared (by the user, by a file of the recording) wins, unless the
 depths that follow are none of a place; the choice is reported in notes.
 """
 
@@ -35,7 +35,9 @@ UNITS = {
     1 / 6553.5: "1/6553.5 m, as of Replica",
     1 / 256: "1/256 m",
 }
-"""Metres per unit, for suggestions."""
+"""Metres per unit of whole numbers."""
+SUGGESTED_ONLY = (1.0, 1 / 256)
+"""Of these; the others are tried where the frames can decide."""
 
 
 @dataclass(frozen=True)
@@ -114,28 +116,28 @@ def with_depth_numbers(
     Raises:
         SceneError: the unit of floats is neither declared nor clear.
     """
-    looked_at = _sampled(recording.frames)
-    if not looked_at:  # each frame says what is wrong with it when its turn comes
+    sampled = _sampled(recording.frames)
+    if not sampled:  # each frame says what is wrong with it when its turn comes
         return replace(recording, depth_scale=given or recording.depth_scale), DepthChoices()
-    wide = any(one.dtype != np.uint16 for one in looked_at)
+    wide = any(one.dtype != np.uint16 for one in sampled)
     given_scale = given or recording.depth_scale
     numbers, notes = DepthNumbers(given_scale, given_scale), []
-    whole = _measured([one for one in looked_at if one.dtype.kind != "f"])
-    floats = _measured([one for one in looked_at if one.dtype.kind == "f"])
+    whole = _measured([one for one in sampled if one.dtype.kind != "f"])
+    floats = _measured([one for one in sampled if one.dtype.kind == "f"])
     both = np.concatenate([whole, floats])
     if len(both) and float((both < 0).mean()) > 0.99:
         numbers, whole, floats = replace(numbers, negative=True), -whole, -floats
         notes.append("depths are negative (OpenGL cameras look along -z): their sign was changed")
     whole, floats = whole[whole > 0], floats[floats > 0]
-    if not wide and _multiples_of_8(looked_at):
-        numbers, whole, said = _bits(numbers, whole)
-        notes.append(said)
+    if not wide and _multiples_of_8(sampled):
+        numbers, whole, note = _bits(numbers, whole)
+        notes.append(note)
     declared = given is not None or recording.unit_declared
     doubt = ""
     if len(floats) and given is None:
-        unit, said = _unit_of_floats(floats, recording.depth_scale if declared else None)
+        unit, note = _float_unit(floats, recording.depth_scale if declared else None)
         numbers = replace(numbers, float_scale=unit)
-        notes.append(said)
+        notes.append(note)
     elif len(floats):
         doubt = _doubt(float(np.median(floats)), given_scale, declared)
     if len(whole):
@@ -151,6 +153,24 @@ def with_depth_numbers(
     frames = tuple(replace(one, depth=ConvertedDepth(one.depth, numbers)) for one in recording.frames)
     scale = numbers.stored_scale or numbers.scale
     return replace(recording, frames=frames, depth_scale=scale), DepthChoices(tuple(notes), doubt)
+
+
+def plausible_units(middle: float) -> tuple[float, ...]:
+    """Metres per unit of whole numbers under which their median is the depth of a place; millimetres if none.
+
+    `middle`: that median.
+    """
+    plausible = tuple(
+        unit for unit in UNITS if unit not in SUGGESTED_ONLY and NEAREST < middle * unit < FARTHEST
+    )
+    return plausible or (0.001,)
+
+
+def unit_of_floats(middle: float) -> float | None:
+    """Metres per unit of floats, by their median: metres or millimetres; None where it is neither."""
+    if NEAREST / 3 < middle < 3 * FARTHEST:
+        return 1.0
+    return 0.001 if max(500 * NEAREST, 400.0) < middle < 1000 * 3 * FARTHEST else None
 
 
 def _sampled(frames: tuple[RawFrame, ...]) -> list[Num[ndarray, "_row _column"]]:
@@ -193,32 +213,32 @@ def _bits(
 ) -> tuple[DepthNumbers, Float64[ndarray, " pixel"], str]:
     """Rotated bits make depths eight times too large."""
     middle = float(np.median(measured)) * numbers.scale
-    said = "all depth numbers are multiples of 8, as where bits are rotated (SUN3D, SUN RGB-D)"
+    seen = "all depth numbers are multiples of 8, as where bits are rotated (SUN3D, SUN RGB-D)"
     if not NEAREST < middle / 8 < FARTHEST or middle < 5.0:
-        return numbers, measured, f"{said}: they were taken as they are, for a median depth of {middle:.2f} m"
+        return numbers, measured, f"{seen}: they were taken as they are, for a median depth of {middle:.2f} m"
     whole = measured.astype(np.uint16)
     rotated = ((whole >> 3) | (whole << 13)).astype(np.float64)
-    words = f"{said}: they were rotated back, for a median depth of {middle / 8:.2f} m, not {middle:.1f} m"
-    return replace(numbers, rotated_bits=True), rotated, words
+    note = f"{seen}: they were rotated back, for a median depth of {middle / 8:.2f} m, not {middle:.1f} m"
+    return replace(numbers, rotated_bits=True), rotated, note
 
 
-def _unit_of_floats(measured: Float64[ndarray, " pixel"], declared: float | None) -> tuple[float, str]:
+def _float_unit(measured: Float64[ndarray, " pixel"], declared: float | None) -> tuple[float, str]:
     """Metres per unit of depth in floats."""
     middle = float(np.median(measured))
     if declared is not None and NEAREST / 3 < middle * declared < 5 * FARTHEST:
         return declared, f"depths are floats in units of {declared:g} m, as declared"
     against = "" if declared is None else f", not in the declared {declared:g} m"
-    if NEAREST / 3 < middle < 3 * FARTHEST:
-        small = ""
-        if float(measured.max()) <= 1.0:
-            small = "; none exceeds 1: of depths divided by the farthest one, --depth-scale is that distance"
-        return 1.0, f"depths are floats in metres{against}: their median is {middle:.2f} m{small}"
-    if 500 * NEAREST < middle < 1000 * 3 * FARTHEST and middle > 400:
-        return 0.001, f"depths are floats in millimetres{against}: their median is {middle / 1000:.2f} m"
-    raise SceneError(
-        f"depth images hold floats with a median of {middle:g}, which are neither metres nor millimetres",
-        fix="give --depth-scale, metres per unit (0.01 for centimetres)",
-    )
+    unit = unit_of_floats(middle)
+    if unit is None:
+        raise SceneError(
+            f"depth images hold floats with a median of {middle:g}, which are neither metres nor millimetres",
+            fix="give --depth-scale, metres per unit (0.01 for centimetres)",
+        )
+    small = ""
+    if unit == 1.0 and float(measured.max()) <= 1.0:
+        small = "; none exceeds 1: of depths divided by the farthest one, --depth-scale is that distance"
+    name = "metres" if unit == 1.0 else "millimetres"
+    return unit, f"depths are floats in {name}{against}: their median is {middle * unit:.2f} m{small}"
 
 
 def _doubt(middle: float, scale: float, declared: bool) -> str:

@@ -14,6 +14,7 @@ from numpy import ndarray
 
 from ponderv2.datasets.recordings import ImageFile
 from ponderv2.datasets.rgbd.config import Axes, GenericConfig, PoseDirection, QuaternionOrder
+from ponderv2.datasets.rgbd.depth_units import plausible_units
 from ponderv2.datasets.rgbd.pairing import Decide, Pairing
 from ponderv2.datasets.rgbd.pose_lists import PoseList
 from ponderv2.errors import SceneError
@@ -30,10 +31,6 @@ FILE_FROM_OPENCV: dict[Axes, ndarray] = {
 
 OpenGL: x right, y up, z backward. ROS: x forward, y left, z up, as of a robot's body."""
 AXES_WORDS: dict[Axes, str] = {"opencv": "OpenCV axes", "opengl": "OpenGL axes", "ros": "ROS body axes"}
-DEPTH_UNITS = (0.001, 1 / 5000, 1 / 4000, 1 / 6553.5, 0.0001, 0.01)
-"""Metres per unit of whole numbers that are tried."""
-NEAREST, FARTHEST = 0.15, 12.0
-"""Metres between which the median depth of a place lies."""
 USUAL_DEPTH = 2.0
 """Metres: of several units, the one that brings the median depth near it is compared with the others."""
 LONGEST_PATH = 50.0
@@ -102,7 +99,7 @@ def choose_reading(
     """
     quaternion = listed.quaternion is not None
     middle = _median_depth([depth for depth, _ in images])
-    candidates = _candidates(listed, given, _depth_units(depth_unit, middle))
+    candidates = _candidates(listed, given, plausible_units(middle) if depth_unit is None else (depth_unit,))
     if len(candidates) == 1:
         return ChosenReading(
             candidates[0], f"poses: {listed.form}; {candidates[0].words(quaternion)}, as given"
@@ -153,13 +150,6 @@ def _pose_units(listed: PoseList) -> tuple[float, ...]:
     if extent <= LONGEST_PATH:
         return (1.0,)
     return (1.0, 0.001, 0.01) if extent <= 20 * LONGEST_PATH else (0.001, 0.01)
-
-
-def _depth_units(known: float | None, middle: float) -> tuple[float, ...]:
-    if known is not None:
-        return (known,)
-    plausible = tuple(unit for unit in DEPTH_UNITS if NEAREST < middle * unit < FARTHEST)
-    return plausible or (0.001,)
 
 
 def _median_depth(images: Sequence[ndarray]) -> float:

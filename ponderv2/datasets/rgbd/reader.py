@@ -47,12 +47,12 @@ class RgbdScene:
         return fingerprint(root, files, self.layout, file, str(kept))
 
     def estimated_bytes(self) -> int:
-        """About the size of the pictures that are taken, and of a fused cloud."""
+        """About the size of the images that are taken, and of a fused cloud."""
         sizes = [
             one.stat().st_size for one in self._files() if one.suffix.lower() in IMAGES and one.is_file()
         ]
         share = 1.0 / self.config.stride
-        if self.config.max_frames is not None and len(sizes) > 2:  # a colour and a depth picture per frame
+        if self.config.max_frames is not None and len(sizes) > 2:  # a colour and a depth image per frame
             share = min(share, 2 * self.config.max_frames / len(sizes))
         return int(sum(sizes) * share) + CLOUD_BYTES
 

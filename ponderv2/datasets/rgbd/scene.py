@@ -17,7 +17,6 @@ from ponderv2.datasets.registered_frames import Limits, Registered, load_depth, 
 from ponderv2.datasets.rgbd.camera_conventions import with_rows_downwards, with_size_of_images
 from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.datasets.rgbd.depth_units import with_depth_numbers
-from ponderv2.datasets.rgbd.masks import with_masks
 from ponderv2.datasets.rgbd.surface import own_surface
 from ponderv2.errors import SceneError
 from ponderv2.geometry.gravity import AXES, estimate_up, normals_of_depth, turn_up
@@ -77,8 +76,6 @@ def read_recording(recording: Recording, path: Path, config: RgbdConfig) -> Scen
             fix="check the numbers or times of images and poses",
         )
     found = _Findings(notes=[f"layout {recording.layout}", *recording.notes], repairs=list(recording.repairs))
-    recording, said = with_masks(recording, path, config.masks)
-    found.notes += said
     recording, flipped = with_rows_downwards(_with_own_files(recording, config, found))
     recording, sized = with_size_of_images(recording)
     found.notes += (*flipped, *sized)
@@ -134,7 +131,7 @@ def _near_zero(recording: Recording, found: _Findings) -> tuple[Recording, Float
 
 
 def choose_frames(frames: tuple[RawFrame, ...], stride: int, most: int | None) -> tuple[RawFrame, ...]:
-    """Every stride-th frame, at most N, evenly spread."""
+    """Every stride-th frame, at most `most`, evenly spread."""
     chosen = frames[::stride]
     if most is not None and len(chosen) > most:
         keep = np.linspace(0, len(chosen) - 1, most).round().astype(int)
@@ -292,8 +289,8 @@ def _scene(
         raise _nothing_usable(path, found)
     notes, repairs = _summary(found)
     if own_cloud is not None:
-        cloud, mesh, said = own_surface(own_cloud, to_scene)
-        notes += said
+        cloud, mesh, cloud_notes = own_surface(own_cloud, to_scene)
+        notes += cloud_notes
         if found.n_held_out:
             notes.append("the recording's own points may have been made from held-out frames too")
         notes.append(f"points from {own_cloud.name}")

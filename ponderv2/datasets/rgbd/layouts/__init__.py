@@ -20,6 +20,7 @@ from ponderv2.datasets.rgbd.layouts import (
     tum,
 )
 from ponderv2.datasets.rgbd.layouts import sens as sens_file
+from ponderv2.datasets.rgbd.masks import with_masks
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Layout:
     expects: str
     """What a folder of this layout holds."""
     matches: Callable[[Path], bool]
-    """Whether a path looks like it; reads no picture."""
+    """Whether a path looks like it; reads no image."""
     reader: Callable[[Path, RgbdConfig], Recording]
     beside: tuple[str, ...] = ()
     """Files in the folder around the recording's that are read with it; {name} is that of the recording."""
@@ -37,11 +38,11 @@ class Layout:
     """Whether it is found without being asked for."""
 
     def read(self, path: Path, config: RgbdConfig = RgbdConfig()) -> Recording:
-        """The recording; the settings decide what its files leave open.
+        """The recording, with masks that lie beside its images; settings decide what its files leave open.
 
         Raises SceneError when it looks like this layout but cannot be used.
         """
-        return self.reader(path, config)
+        return with_masks(self.reader(path, config), path, config.masks)
 
 
 LAYOUTS: dict[str, Layout] = {

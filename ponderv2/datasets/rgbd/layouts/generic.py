@@ -13,10 +13,11 @@ from jaxtyping import Float, Float64
 from numpy import ndarray
 
 from ponderv2.datasets.camera_text import read_intrinsics
-from ponderv2.datasets.recordings import ImageFile, MaskFile, RawFrame, Recording
+from ponderv2.datasets.recordings import ImageFile, RawFrame, Recording
 from ponderv2.datasets.rgbd.calibration import Calibration, find_calibration
 from ponderv2.datasets.rgbd.camera_conventions import with_size_of_images
 from ponderv2.datasets.rgbd.config import GenericConfig, RgbdConfig
+from ponderv2.datasets.rgbd.depth_units import unit_of_floats
 from ponderv2.datasets.rgbd.image_folders import ENDINGS, OTHER_WORDS, ids_of, list_images
 from ponderv2.datasets.rgbd.pairing import Pairing, Poses, pair_frames
 from ponderv2.datasets.rgbd.pose_conventions import ChosenReading, PoseReading, choose_reading
@@ -25,14 +26,10 @@ from ponderv2.errors import SceneError
 from ponderv2.geometry.intrinsics import Intrinsics
 from ponderv2.geometry.pose_candidates import spread_frames
 from ponderv2.io.files import files_below
-from ponderv2.io.images import COLOR_ENDINGS
-from ponderv2.io.named_files import NamedFiles
 
 EXPECTS = "a folder of depth images, one of colour images where there are some, and a text file of poses"
 N_SAMPLED = 16
 """Frames that decide how the poses are to be read."""
-FARTHEST_IN_METRES = 40.0
-"""Median of depth in floats up to which they are metres, else millimetres."""
 
 
 def matches(path: Path) -> bool:
@@ -55,7 +52,7 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Recording:
     colors = None if given.color == "none" else find_images(path, given.color, "color", without=depths)
     listed, where = find_poses(path, given.poses)
     known = Calibration() if config.intrinsics is not None else find_calibration(path)
-    intrinsics, said = _depth_intrinsics(path, config, known, depths, colors)
+    intrinsics, size_notes = _depth_intrinsics(path, config, known, depths, colors)
 
     def paired(camera_to_world: Float[ndarray, "pose 4 4"]) -> Pairing:
         names = None if colors is None else colors.names
@@ -64,7 +61,6 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Recording:
     chosen = _reading(listed, config, known, depths, intrinsics, paired)
     pairing = paired(chosen.reading.camera_to_world(listed))
     color_intrinsics = intrinsics if known.color is None or known.color is known.depth else known.color
-    files = NamedFiles(path)
     frames = tuple(
         RawFrame(
             name,
@@ -73,17 +69,16 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Recording:
             one.camera_to_world,
             color_intrinsics,
             intrinsics,
-            _mask(files, one.name),
         )
         for name, one in zip(ids_of(pairing), pairing.frames, strict=True)
     )
     where_from = "no colour images: depth alone" if colors is None else f"colour from {colors.where}"
-    notes = (f"depth from {depths.where}, {where_from}, poses from {where}", chosen.note, *said, *known.notes)
-    if any(frame.mask is not None for frame in frames):
-        notes = (
-            *notes,
-            f"masks of the same names, black hides, for {sum(f.mask is not None for f in frames)} frames",
-        )
+    notes = (
+        f"depth from {depths.where}, {where_from}, poses from {where}",
+        chosen.note,
+        *size_notes,
+        *known.notes,
+    )
     return Recording(
         "generic",
         frames,
@@ -92,13 +87,6 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Recording:
         repairs=(*known.repairs, *pairing.repairs),
         unit_declared=True,
     )
-
-
-def _mask(files: NamedFiles, name: str) -> MaskFile | None:
-    """An image of the frame's name in masks/ or mask/."""
-    found = (files.find(f"{folder}/{name}", COLOR_ENDINGS) for folder in ("masks", "mask"))
-    path = next((one for one in found if one is not None), None)
-    return None if path is None else MaskFile(path)
 
 
 def _reading(
@@ -119,7 +107,7 @@ def _reading(
         found = {one.depth: one.camera_to_world for one in paired(camera_to_world).frames}
         return np.stack([found.get(place, np.full((4, 4), np.nan)) for place in places])
 
-    unit = config.depth_scale or known.depth_scale or _unit_of_floats(images)
+    unit = config.depth_scale or known.depth_scale or _float_unit(images)
     sized = [(depth, intrinsics.at_size(depth.shape[1], depth.shape[0])) for depth, _ in images]
     return choose_reading(listed, config.generic, unit, sized, poses_of_images)
 
@@ -134,18 +122,18 @@ def _depth(path: Path) -> tuple[Float64[ndarray, "row column"], bool]:
     return np.where(np.isfinite(depth) & (depth > 0), depth, 0.0), floats
 
 
-def _unit_of_floats(images: Sequence[tuple[Float64[ndarray, "row column"], bool]]) -> float | None:
-    """Metres or millimetres, by size; None for whole numbers."""
+def _float_unit(images: Sequence[tuple[Float64[ndarray, "row column"], bool]]) -> float | None:
+    """Metres or millimetres, by size; None where it is neither, and for whole numbers."""
     measured = [depth[depth > 0] for depth, floats in images if floats]
     if not measured or not any(map(len, measured)):
         return None
-    return 1.0 if float(np.median(np.concatenate(measured))) < FARTHEST_IN_METRES else 0.001
+    return unit_of_floats(float(np.median(np.concatenate(measured))))
 
 
 def _depth_intrinsics(
     path: Path, config: RgbdConfig, known: Calibration, depths: ImageList, colors: ImageList | None
 ) -> tuple[Intrinsics, tuple[str, ...]]:
-    """The depth camera with the size of its images. Raises SceneError where nothing says it."""
+    """The depth camera with the size of its images. Raises SceneError where there is none."""
     intrinsics = known.depth if config.intrinsics is None else read_intrinsics(config.intrinsics)
     if intrinsics is None:
         raise SceneError(
@@ -155,7 +143,7 @@ def _depth_intrinsics(
     color = None if colors is None else ImageFile(colors.paths[0])
     frame = RawFrame("", color, ImageFile(depths.paths[0]), np.eye(4), intrinsics, intrinsics)
     recording, notes = with_size_of_images(Recording("generic", (frame,), 1.0))
-    # Those of --intrinsics are said where it is read for the frames.
+    # Notes on --intrinsics are given where it is read for the frames.
     return recording.frames[0].depth_intrinsics, notes if config.intrinsics is None else ()
 
 

@@ -148,7 +148,7 @@ def _read_file(path: Path, found: _Found) -> tuple[float, str]:
         pose = applied.undo(pose_of(entry, "camtoworld" if sdfstudio else "transform_matrix", path.name))
         name = f"{len(found.frames):06d}_{first.stem[:LONGEST_STEM]}"
         image = None if color is None else ImageFile(color)
-        mask = _mask(entry, first, found)
+        mask = _named_mask(entry, found)
         found.frames.append(
             RawFrame(name, image, ImageFile(depth), pose @ turned, intrinsics, intrinsics, mask)
         )
@@ -216,26 +216,13 @@ def _depth_beside(color: Path, files: NamedFiles) -> Path | None:
     return None
 
 
-def _mask(entry: Mapping[str, Any], image: Path, found: _Found) -> MaskFile | None:
-    """What hides pixels of the image: black of a named mask or of one in masks/, white of instant-ngp's."""
+def _named_mask(entry: Mapping[str, Any], found: _Found) -> MaskFile | None:
+    """Of `mask_path`, in which black hides. Those that lie beside the images are found later."""
     named = _named(entry, ("mask_path",))
-    if named:
-        mask = found.files.find(named, COLOR_ENDINGS)
-        if mask is None:
-            found.no_mask.append(str(found.files.wanted(named)))
-            return None
-        found.note("masks: mask_path, black hides")
-        return MaskFile(mask)
-    dynamic = image.with_name(f"dynamic_mask_{image.stem}.png")
-    if dynamic.is_file():
-        found.note("masks: dynamic_mask_*.png beside the images, white hides")
-        return MaskFile(dynamic, "white")
-    for name in (image.stem, image.name):
-        mask = found.files.find(f"masks/{name}.png", ())
-        if mask is not None and mask != image:
-            found.note("masks: of the same names in masks/, black hides")
-            return MaskFile(mask)
-    return None
+    mask = found.files.find(named, COLOR_ENDINGS) if named else None
+    if named and mask is None:
+        found.no_mask.append(str(found.files.wanted(named)))
+    return None if mask is None else MaskFile(mask)
 
 
 def _named(entry: Mapping[str, Any], keys: tuple[str, ...]) -> str:

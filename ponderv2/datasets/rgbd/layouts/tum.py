@@ -84,7 +84,7 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Recording:
     names = None if colors is None else [one.time for one in colors]
     pairing = pair_frames(path, names, [one.time for one in depths], poses, config.pairing)
     known, files = find_calibration(path), NamedFiles(path)
-    intrinsics, words = _intrinsics(path, poses_file, known)
+    intrinsics, camera_notes = _intrinsics(path, poses_file, known)
     ids = _ids([frame.name for frame in pairing.frames])
     frames = tuple(
         RawFrame(
@@ -97,13 +97,13 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Recording:
         )
         for id_, frame in zip(ids, pairing.frames, strict=True)
     )
-    said = pairing.notes if source is None else (source, *pairing.notes[1:])
+    paired = pairing.notes if source is None else (source, *pairing.notes[1:])
     return Recording(
         "tum",
         frames,
         known.depth_scale or 1.0 / 5000.0,
         z_is_up=True,
-        notes=(*words, *said, *how, *notes, *files.rules),
+        notes=(*camera_notes, *paired, *how, *notes, *files.rules),
         repairs=(*known.repairs, *repairs, *pairing.repairs),
         unit_declared=known.depth_scale is not None,
     )
@@ -112,7 +112,7 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Recording:
 def _images(
     path: Path, notes: list[str], repairs: list[str]
 ) -> tuple[list[_Row] | None, list[_Row], str | None]:
-    """Colour rows (None: depth alone), depth rows, and what to say where one list pairs them already."""
+    """Colour rows (None: depth alone), depth rows, and a note where one list pairs them already."""
     color, depth = _listed(path, COLOR_LISTS), _listed(path, DEPTH_LISTS)
     associations = _association(path)
     if associations is not None and (color is None or depth is None):
@@ -260,8 +260,8 @@ def _intrinsics(path: Path, poses: Path, known: Calibration) -> tuple[Intrinsics
             return Intrinsics(pinhole(*values), (640, 480), distortion), (f"camera of {name}", *known.notes)
     if ICL_NUIM.search(whole) or ICL_NUIM.search(poses.name):
         return ICL_CAMERA, ("camera of ICL-NUIM", *known.notes)
-    words = "camera: the default f=525, c=(319.5, 239.5)"
-    return Intrinsics(pinhole(*DEFAULT[0]), (640, 480), DEFAULT[1]), (words, *known.notes)
+    note = "camera: the default f=525, c=(319.5, 239.5)"
+    return Intrinsics(pinhole(*DEFAULT[0]), (640, 480), DEFAULT[1]), (note, *known.notes)
 
 
 def _ids(names: list[str]) -> tuple[str, ...]:
