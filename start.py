@@ -144,7 +144,7 @@ def picture_commands(room: str) -> list[list[str]]:
 
 
 def make_contact_sheet(python: Path) -> Path | None:
-    """Side-by-side pictures without and with refinement, below each other; None where there are none."""
+    """Side-by-side images without and with refinement, below each other; None where there are none."""
     folders = [ROOT / FRAMES / kind / "side_by_side" for kind in ("model", "refined")]
     chosen = [str(path) for folder in folders for path in sorted(folder.glob("*.png"))[:3]]
     if not chosen:
@@ -177,7 +177,7 @@ def results(sheet: Path | None) -> list[tuple[Path, str]]:
         (pretrained / "evaluation-val", "views of all validation rooms beside the real ones"),
         (finetuned / "evaluation-val" / "confusion.png", "which class is taken for which"),
     ]
-    return places if sheet is None else [(sheet, "some of them in one picture"), *places]
+    return places if sheet is None else [(sheet, "some of them in one image"), *places]
 
 
 class Steps:

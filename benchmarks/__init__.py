@@ -22,7 +22,7 @@ ITEMS = {
     "rendering": Item(
         "a training step of the renderer", "grid_sample, double backward", "--rays 32 --repeats 1"
     ),
-    "picture": Item(
+    "image_rendering": Item(
         "an image of 640 x 480", "all rays, autograd, heads per sample", "--chunks 1 --semantic 0"
     ),
     "mesh_extraction": Item(

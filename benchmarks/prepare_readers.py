@@ -1,11 +1,11 @@
-"""`ponder prepare` of each source beside the simple way to the same pictures and points, in one run.
+"""`ponder prepare` of each source beside the simple way to the same images and points, in one run.
 
 Run from the project's root: `python -m benchmarks.prepare_readers [--frames 12] [--repeats 5] [--json FILE]`
 
 One generated scene per source: a `.sens` recording with its mesh (scannet), a zipped room with its panorama
-(structured3d), posed pictures of 640 x 480 (rgbd). The simple way is what published scripts and tutorials do:
+(structured3d), posed images of 640 x 480 (rgbd). The simple way is what published scripts and tutorials do:
 every frame decoded byte by byte or by Pillow and encoded with the defaults; points by unprojecting whole
-pictures and `np.unique` (structured3d), by Open3D's legacy fusion (rgbd), by trimesh (scannet). Ours also
+images and `np.unique` (structured3d), by Open3D's legacy fusion (rgbd), by trimesh (scannet). Ours also
 checks poses and writes a report. Times are those of this process' processors, taken in turns.
 """
 
@@ -56,7 +56,7 @@ def views(n_frames: int) -> list[room.View]:
 
 
 def lens() -> np.ndarray:
-    """Of the pictures of `views`."""
+    """Of the images of `views`."""
     x, y = (side / 2 / np.tan(angle) for side, angle in zip(SIZE, ANGLES, strict=True))
     return np.array([[x, 0, (SIZE[0] - 1) / 2], [0, y, (SIZE[1] - 1) / 2], [0, 0, 1.0]])
 
@@ -70,7 +70,7 @@ def pose(view: room.View) -> np.ndarray:
 
 
 def save_frame(out: Path, name: str, color: np.ndarray, depth: np.ndarray) -> None:
-    """With Pillow's defaults, at the quality that published pictures have."""
+    """With Pillow's defaults, at the quality that published images have."""
     Image.fromarray(color).save(out / f"{name}.jpg", quality=95, subsampling=0)
     Image.fromarray(depth).save(out / f"{name}.png")
 
@@ -150,7 +150,7 @@ def structured3d(folder: Path, n_frames: int) -> Case:
 
 
 def _unprojected(archive: zipfile.ZipFile, base: str, chosen: list[room.View], out: Path) -> np.ndarray:
-    """x, y, z, colour, normal, class of every pixel of one picture; perspective views are saved too."""
+    """x, y, z, colour, normal, class of every pixel of one image; perspective views are saved too."""
 
     def read(name: str) -> np.ndarray:
         return np.array(Image.open(io.BytesIO(archive.read(base + name))))

@@ -37,7 +37,7 @@ DISTINCT = 12
 
 
 def distinct_frames() -> list[bytes]:
-    """What stands behind a pose: time stamps, lengths, picture, depth. Surfaces with a sensor's noise."""
+    """What stands behind a pose: time stamps, lengths, image, depth. Surfaces with a sensor's noise."""
     rng = np.random.default_rng(0)
     frames = []
     column, row = np.meshgrid(np.linspace(0, 3, COLOR_SIZE[0]), np.linspace(0, 2, COLOR_SIZE[1]))

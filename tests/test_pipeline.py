@@ -47,7 +47,7 @@ def ponder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ponder:
 
 
 def pictures(folder: Path) -> list[np.ndarray]:
-    """All pictures of a folder."""
+    """All images of a folder."""
     return [imageio.imread(path) for path in sorted(folder.glob("*.png"))]
 
 
@@ -74,7 +74,7 @@ def test_the_six_commands_follow_each_other(ponder: Ponder):
     assert classes["kind"] == "segmentation" and classes["metrics"]["miou"] is not None
     assert {"class", "iou", "accuracy", "points", "intersection", "union"} == set(classes["classes"][0])
 
-    few = ("width=24", "cameras.stride=1", "pictures=[color, depth, normal]")
+    few = ("width=24", "cameras.stride=1", "images=[color, depth, normal]")
     rendered = ponder("render", encoder, "--scene", room, "--side-by-side", settings=few)
     assert rendered["n_pictures"] == 4 and rendered["views"][0]["psnr"] > 0
     assert {"color", "depth", "depth_color", "normal", "side_by_side"} <= {

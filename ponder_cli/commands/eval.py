@@ -51,7 +51,7 @@ def evaluate(  # noqa: PLR0913 - one argument per option
         bool, typer.Option("--again", help="Do not take over predictions of an earlier evaluation.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for tables and pictures.")
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for tables and images.")
     ] = None,
     voxel_size: VoxelSizeOption = None,
     inputs: InputsOption = None,

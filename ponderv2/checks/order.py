@@ -1,7 +1,7 @@
-"""Do pictures and poses of a scene belong together? Frame numbers used as list positions mix them up.
+"""Do images and poses of a scene belong together? Frame numbers used as list positions mix them up.
 
-Pictures exported with a frame skip of k, in a list where every k-th frame is left, and poses of all frames:
-then the n-th picture is that of frame k n. Other slips shift all pictures by some frames.
+Images exported with a frame skip of k, in a list where every k-th frame is left, and poses of all frames:
+then the n-th image is that of frame k n. Other slips shift all images by some frames.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ what lacks to 1."""
 
 @dataclass(frozen=True)
 class Order:
-    """Which frame's pose (or depth and pose) a picture belongs to."""
+    """Which frame's pose (or depth and pose) an image belongs to."""
 
     description: str
     partner: dict[int, int]
-    """Position of the picture -> position of the pose."""
+    """Position of the image -> position of the pose."""
 
 
 def orders(ids: list[str], near: bool = False) -> Iterator[Order]:
@@ -63,13 +63,13 @@ def orders(ids: list[str], near: bool = False) -> Iterator[Order]:
     spacing = int(np.median(steps)) if len(steps) else 1
     rules: list[tuple[str, Callable[[int], float]]] = []
     for k in () if near else FACTORS:
-        description = f"frame numbers were used as list positions: picture n is that of frame {k} n"
+        description = f"frame numbers were used as list positions: image n is that of frame {k} n"
         rules.append((f"{description} (a frame skip of {k} at the export)", lambda n, k=k: k * n))
         description = f"frame numbers were used as list positions: pose n is that of frame {k} n"
-        rules.append((f"{description} (poses were thinned out, pictures were not)", lambda n, k=k: n / k))
+        rules.append((f"{description} (poses were thinned out, images were not)", lambda n, k=k: n / k))
     for k in NEAR_SHIFTS if near else SHIFTS:
         for sign in (1, -1):
-            description = f"pictures and poses are out of step: picture n belongs to pose n {sign * k:+d}"
+            description = f"images and poses are out of step: image n belongs to pose n {sign * k:+d}"
             rules.append((description, lambda n, c=sign * k * max(spacing, 1): n + c))
     last = number[0] + number[-1]
     if not near:

@@ -158,7 +158,7 @@ def draw_pixels(
         return valid[torch.cat([order, again])]
     if n_valid < 8 * n_pixels:
         return valid[torch.randperm(n_valid, generator=generator)[:n_pixels]]
-    # A permutation of a whole image costs milliseconds, and among so many pixels few are drawn twice.
+    # A permutation of a whole image costs milliseconds, and among that many pixels few are drawn twice.
     several = torch.unique(torch.randint(n_valid, (2 * n_pixels,), generator=generator))
     if len(several) < n_pixels:
         several = torch.arange(n_valid)

@@ -1,4 +1,4 @@
-"""How near a rendered picture is to the real one: PSNR, SSIM, depth and normal error."""
+"""How near a rendered image is to the real one: PSNR, SSIM, depth and normal error."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def psnr(
 ) -> float:
     """Peak signal-to-noise ratio of colours 0..1, decibel: -10 log10 of the mean squared error.
 
-    With `valid` over those pixels only. Infinite for equal pictures, nan where no pixel counts.
+    With `valid` over those pixels only. Infinite for equal images, nan where no pixel counts.
     """
     squared = (picture.double() - truth.double()) ** 2
     error = float((squared if valid is None else squared[valid]).mean())
@@ -42,7 +42,7 @@ def ssim(picture: Float[Tensor, "row column 3"], truth: Float[Tensor, "row colum
     """Structural similarity of colours 0..1, mean over pixels and channels (Wang et al. 2004).
 
     Gaussian window of 11 x 11 and standard deviation 1.5, constants 0.01 and 0.03, no padding. nan for
-    pictures smaller than the window.
+    images smaller than the window.
     """
     if min(picture.shape[:2]) < 11:
         return math.nan

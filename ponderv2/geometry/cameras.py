@@ -23,7 +23,7 @@ class Camera:
     height: int
 
     def moved(self, transform: Float[Tensor, "4 4"]) -> Camera:
-        """The camera that sees the same picture after x' = transform x of the world."""
+        """The camera that sees the same image after x' = transform x of the world."""
         moved = self.world_to_camera.double() @ torch.linalg.inv(transform.double())
         return replace(self, world_to_camera=moved.to(self.world_to_camera.dtype))
 

@@ -54,7 +54,7 @@ def read_color(path: Path) -> UInt8[ndarray, "row column 3"]:
 def decode_color(
     data: bytes, name: str, at_least: tuple[int, int] | None = None
 ) -> UInt8[ndarray, "row column 3"]:
-    """RGB 0..255 of an encoded picture.
+    """RGB 0..255 of an encoded image.
 
     `at_least`, width and height, allows a JPEG to be decoded at a half, a quarter or an eighth of its size as
     long as it stays that large, which takes a fraction of the time.
@@ -156,12 +156,12 @@ def _grey_image(values: Shaped[ndarray, "row column"], name: str, orientation: i
 
 
 def read_integers(path: Path) -> UInt16[ndarray, "row column"]:
-    """An 8- or 16-bit picture of one channel: depth or class numbers."""
+    """An 8- or 16-bit image of one channel: depth or class numbers."""
     return decode_integers(read_bytes(path), str(path))
 
 
 def decode_integers(data: bytes, name: str, indexed: bool = False) -> UInt16[ndarray, "row column"]:
-    """Whole numbers of an encoded picture of one channel; `indexed`: places in a palette are numbers."""
+    """Whole numbers of an encoded image of one channel; `indexed`: places in a palette are numbers."""
     if data[:2] in (b"P2", b"P5"):
         values = decode_pgm(data, name)
         mode = "grey"
@@ -188,7 +188,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def encoded_image_size(data: bytes, name: str) -> tuple[int, int]:
-    """Width and height of an encoded picture, from its header alone."""
+    """Width and height of an encoded image, from its header alone."""
     with open_image(data, name) as image:
         return image.size
 
@@ -238,7 +238,7 @@ def read_bytes(path: Path) -> bytes:
     """The file's contents. Raises SceneError."""
     try:
         return path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a list of pictures names one with a zero byte
+    except (OSError, ValueError) as error:  # ValueError: a list of images names one with a zero byte
         raise SceneError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
@@ -288,7 +288,7 @@ def _damaged_image(name: str, error: Exception) -> SceneError:
 
     if isinstance(error, UnidentifiedImageError):  # its text is an address in memory
         error = ValueError("it is of no format that is known, or of one that is not read")
-    return SceneError(f"{name} is not a readable picture ({error})", fix="copy the file again or delete it")
+    return SceneError(f"{name} is not a readable image ({error})", fix="copy the file again or delete it")
 
 
 LARGEST_SIDE = 32768
@@ -335,7 +335,7 @@ def _plain(body: bytes, count: int, name: str) -> Int64[ndarray, " pixel"]:
 
 
 def _damaged(name: str, reason: str) -> SceneError:
-    return SceneError(f"{name} is not a readable picture ({reason})", fix="copy the file again or delete it")
+    return SceneError(f"{name} is not a readable image ({reason})", fix="copy the file again or delete it")
 
 
 @runtime_checkable

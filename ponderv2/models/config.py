@@ -76,7 +76,7 @@ SemanticTargetConfig = Annotated[ClassTargetConfig | TextTargetConfig, Field(dis
 
 
 class PretextConfig(StrictConfig):
-    """Pre-training by rendering: encoder, volume, renderer and what the pictures are compared with."""
+    """Pre-training by rendering: encoder, volume, renderer and what the images are compared with."""
 
     kind: Literal["pretext"] = "pretext"
     encoder: EncoderConfig

@@ -1,4 +1,4 @@
-"""The pre-training task: points -> features -> volume -> pictures, compared with the real ones.
+"""The pre-training task: points -> features -> volume -> images, compared with the real ones.
 
 PonderV2, section 3: the encoder sees the cloud, the renderer draws chosen pixels of posed images,
 and the difference trains both. State names are those of the published model.
@@ -70,7 +70,7 @@ class EncodedScenes:
 
 
 class PretextModel(EncoderModel):
-    """Encoder, projection and renderer, trained by the pictures that they make."""
+    """Encoder, projection and renderer, trained by the images that they make."""
 
     def __init__(self, config: PretextConfig) -> None:
         super().__init__(config)

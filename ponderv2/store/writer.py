@@ -44,7 +44,7 @@ RESERVED = ("coord", "color", "normal", "instance", "boxes")
 def write_scene(
     folder: Path, contents: SceneStream, fingerprint: str, box_classes: tuple[str, ...] = ()
 ) -> None:
-    """Write frames as they come, then the rest, then move the whole into place.
+    """Write frames one by one, then the rest, then move the whole into place.
 
     Raises SceneError for a scene that could not be read again, OutputError where it cannot be written.
     """

@@ -20,7 +20,7 @@ LABEL_SETS: dict[int, tuple[str, ModuleType]] = {
 }
 """The published benchmarks by their number of classes, which no two share."""
 LABEL_FIELDS = {200: "segment200"}
-"""Label array that a published model of so many classes was trained on, where it is not the usual one."""
+"""Label array that a published model of N classes was trained on, where it is not the usual one."""
 USUAL = {"voxel": {"size": 0.02}, "features": ["color", "normal"]}
 """Of all published indoor configurations with six input channels but one."""
 S3DIS = {"voxel": {"size": 0.05}, "features": ["coord", "color"]}
@@ -66,7 +66,7 @@ def published_data_of(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def label_set_of(n_classes: Any) -> dict[str, Any]:
-    """Names and colours of the benchmark with so many classes; empty where there is none."""
+    """Names and colours of the benchmark with N classes; empty where there is none."""
     if not isinstance(n_classes, int) or n_classes not in LABEL_SETS:
         return {}
     labels = LABEL_SETS[n_classes][1]

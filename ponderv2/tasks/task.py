@@ -187,7 +187,7 @@ class Task(ABC, Generic[Settings]):
 
     @abstractmethod
     def evaluate(self, request: EvaluationRequest, model: Any, report: Reporter) -> EvaluationResult:
-        """`ponder eval`: metrics of a split; tables, pictures and files into the folders of the request.
+        """`ponder eval`: metrics of a split; tables, images and files into the folders of the request.
 
         Raises SceneError for scenes that the model does not know or where there is nothing to do,
         OutputError where something cannot be written.
@@ -227,7 +227,7 @@ class EvaluationRequest:
     store: SceneFolders
     split: str
     folder: Path
-    """For tables, pictures and the cache of an evaluation that is interrupted."""
+    """For tables, images and the cache of an evaluation that is interrupted."""
     tta: TestSet = "none"
     """Test-time augmentation."""
     width: int = 96
@@ -273,7 +273,7 @@ class EvaluationResult:
     """One row per class: its name, metrics and counts."""
     views: list[dict[str, Any]] = field(default_factory=list)
     """One row per rendered view: scene, frame and metrics."""
-    pictures: list[Path] = field(default_factory=list)
+    images: list[Path] = field(default_factory=list)
     submission: Path | None = None
     n_reused: int = 0
     """Scenes whose predictions came from the cache."""

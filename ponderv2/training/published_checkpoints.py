@@ -176,7 +176,7 @@ class PointChoice:
 
     @property
     def answers(self) -> bool:
-        """Whether anything was said."""
+        """Whether there is anything to report."""
         return self.voxel_size is not None or self.inputs is not None
 
     @property

@@ -35,7 +35,7 @@ def run(  # noqa: PLR0913 - one argument per option of the command
 ) -> EvaluationResult:
     """Measures a checkpoint on the scenes of a split; `scenes` replaces the folder it was trained on.
 
-    Without `split` it is the one that was used for validation in training. Tables and pictures go into `out`
+    Without `split` it is the one that was used for validation in training. Tables and images go into `out`
     (by default beside the checkpoints of the run), rendered views with at most `width` pixels in a row.
     Predictions are cached there, so that an interrupted evaluation continues; without `reuse` everything is
     computed again. With `export` the predictions of every scene are also written as coloured point clouds

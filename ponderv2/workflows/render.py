@@ -31,7 +31,7 @@ from ponderv2.reconstruction.images import (
 from ponderv2.reconstruction.scene_field import RenderedImages, SceneField, render_camera
 from ponderv2.scenes.scene import Scene
 from ponderv2.tasks.checkpoints import open_checkpoint
-from ponderv2.tasks.pictures import colored
+from ponderv2.tasks.images import colored
 from ponderv2.tasks.rendering.views import mean_metrics
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import RenderConfig

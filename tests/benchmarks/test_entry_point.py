@@ -12,7 +12,7 @@ import pytest
 from benchmarks import CURVES, ITEMS
 from benchmarks.__main__ import listing, ratios
 from benchmarks.evaluation_voting import main as main_of_another
-from benchmarks.picture import build, compare
+from benchmarks.image_rendering import build, compare
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -46,9 +46,13 @@ def test_a_benchmark_is_run_and_its_json_kept(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    command = [sys.executable, "-m", "benchmarks", "pictures"]
+    command = [sys.executable, "-m", "benchmarks", "rendered_images"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=FOLDER.parent)
-    assert done.returncode == 2 and "no benchmark called pictures" in done.stderr and "picture" in done.stderr
+    assert (
+        done.returncode == 2
+        and "no benchmark called rendered_images" in done.stderr
+        and "image_rendering" in done.stderr
+    )
 
 
 def test_arguments_are_those_of_the_call_not_of_the_process(capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,7 +62,7 @@ def test_arguments_are_those_of_the_call_not_of_the_process(capsys: pytest.Captu
 
 
 def test_the_plain_picture_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.picture.CHUNK", 8)
+    monkeypatch.setattr("benchmarks.image_rendering.CHUNK", 8)
     found = compare(build(0, grid=(8, 16, 16)), 1)
     assert found["largest_color_difference"] < 1e-4
     assert found["largest_distance_difference"] < 1e-3

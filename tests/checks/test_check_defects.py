@@ -80,7 +80,7 @@ def with_points(scene: Scene, matrix: Tensor) -> Scene:
 
 
 def with_pictures(scene: Scene, source: Callable[[int], int | None], kinds: tuple[str, ...]) -> Scene:
-    """Frame i keeps its pose and gets the pictures of frame source(i); frames without one are dropped."""
+    """Frame i keeps its pose and gets the images of frame source(i); frames without one are dropped."""
     frames = []
     for index, frame in enumerate(scene.frames):
         other = source(index)
@@ -210,7 +210,7 @@ def test_mirrored_camera_axes_are_named(walk: Scene, axis: int, name: str):
 
 @pytest.mark.parametrize("skip", [2, 3, 4])
 def test_pictures_exported_with_a_frame_skip_are_named(walk: Scene, skip: int):
-    """Frame i got the i-th exported picture, which is that of frame skip * i."""
+    """Frame i got the i-th exported image, which is that of frame skip * i."""
     found = checked(with_pictures(walk, lambda index: skip * index, BOTH))
     assert (
         found.suspect and "list positions" in found.likely_cause and f"frame {skip} n" in found.likely_cause

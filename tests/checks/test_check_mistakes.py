@@ -153,10 +153,10 @@ COLOR: dict[str, tuple[Mistake, str]] = {
     ),
     "next frame": (
         spoiled.out_of_step("color", 1),
-        "colour is not that of depth and pose; pictures and poses are out of step",
+        "colour is not that of depth and pose; images and poses are out of step",
     ),
-    "frame before": (spoiled.out_of_step("color", -1), "picture n belongs to pose n -1"),
-    "three later": (spoiled.out_of_step("color", 3), "picture n belongs to pose n +3"),
+    "frame before": (spoiled.out_of_step("color", -1), "image n belongs to pose n -1"),
+    "three later": (spoiled.out_of_step("color", 3), "image n belongs to pose n +3"),
 }
 ALL = {
     f"{kind} {name}": one

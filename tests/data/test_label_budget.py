@@ -94,7 +94,7 @@ DATA = {"voxel": {"size": 0.05}, "cache_megabytes": 64}
 
 @pytest.fixture
 def store(tmp_path: Path) -> SceneStore:
-    """Two training scenes with 20 and 200 classes and pictures of classes."""
+    """Two training scenes with 20 and 200 classes and images of classes."""
     write_store(tmp_path / "store", n_scenes=2, n_points=1500, splits=("train", "val"))
     for path in (tmp_path / "store").glob("*/*/segment.npy"):
         np.save(path.with_name("segment200.npy"), np.load(path) * 7 + 3)
@@ -117,7 +117,7 @@ def points_file(store: SceneStore, path: Path) -> Path:
 
 
 def poison(store: SceneStore, keep: dict[str, list[int]]) -> None:
-    """Every label that is not in the list becomes another class; pictures lose theirs."""
+    """Every label that is not in the list becomes another class; images lose theirs."""
     for folder in folders(store):
         for name in ("segment", "segment200", "instance"):
             values = np.load(folder / f"{name}.npy")

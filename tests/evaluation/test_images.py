@@ -1,4 +1,4 @@
-"""Picture metrics against scikit-image, torchmetrics and closed forms."""
+"""Image metrics against scikit-image, torchmetrics and closed forms."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Tests of meshes, paths, pictures and refinement."""
+"""Tests of meshes, paths, images and refinement."""

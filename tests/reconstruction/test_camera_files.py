@@ -160,7 +160,7 @@ def test_images_of_one_name_are_told_apart(tmp_path):
     assert names == ["0000_0001", "0001_0001", "0002_0001"]
 
 
-def test_a_point_is_seen_by_a_camera_of_transforms_where_the_photograph_shows_it(tmp_path):
+def test_a_point_is_seen_by_a_camera_of_transforms_where_the_image_shows_it(tmp_path):
     view = read_cameras(written(tmp_path, transforms())).views[1]
     target = torch.tensor([[2.0, 2.5, 0.9]])
     pixel, depth = project(transform_points(view.camera.world_to_camera, target), view.camera.intrinsics)

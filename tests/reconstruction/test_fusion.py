@@ -1,4 +1,4 @@
-"""Fusion of exact depth pictures gives back the room that they were taken of."""
+"""Fusion of exact depth images gives back the room that they were taken of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Picture files read back, and the colours of what is not there."""
+"""Image files read back, and the colours of what is not there."""
 
 from __future__ import annotations
 

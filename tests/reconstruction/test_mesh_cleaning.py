@@ -33,7 +33,7 @@ def wall(depth: float, turned: bool = False, n: int = 9) -> Mesh:
 
 
 def view(depth: float = 2.0) -> DepthView:
-    """A camera at the origin that looks along z and measured a wall; its picture reaches half a metre."""
+    """A camera at the origin that looks along z and measured a wall; its image reaches half a metre."""
     intrinsics = torch.tensor([[36.0, 0, 9.5], [0, 36.0, 9.5], [0, 0, 1]])
     return DepthView(Camera(intrinsics, torch.eye(4), 20, 20), torch.full((20, 20), depth))
 

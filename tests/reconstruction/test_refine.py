@@ -21,7 +21,7 @@ from ponderv2.reconstruction.refine import (
     training_samples,
 )
 from ponderv2.reconstruction.scene_field import render_camera
-from tests.scenes.photographed_room import HEIGHT, SIZE, WIDTH, photograph, write_store
+from tests.scenes.closed_form_room import HEIGHT, SIZE, WIDTH, exact_image, write_store
 
 CONFIG = RefineConfig(steps=150, n_rays=512, cell=0.1, coarse_factor=3, detail_cell=None, truncation=0.15)
 
@@ -106,7 +106,7 @@ def test_samples_ascend_and_most_lie_around_the_measurement(scene, recording, rn
 
 @pytest.mark.parametrize("angle", [0.5, 1.6, 2.6])
 def test_new_views_of_the_fitted_room_have_its_depth_and_colours(fitted, angle):
-    real = photograph("new", np.array([2.1, 1.4, 1.3]), angle)
+    real = exact_image("new", np.array([2.1, 1.4, 1.3]), angle)
     pose = torch.from_numpy(np.linalg.inv(real.camera_to_world)).float()
     camera = Camera(torch.from_numpy(real.intrinsics).float(), pose, WIDTH, HEIGHT)
     seen = render_camera(fitted, camera, 4096).without_background()

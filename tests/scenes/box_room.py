@@ -77,7 +77,7 @@ def distance_to_room(points: np.ndarray) -> np.ndarray:
 
 
 def save(shot: Shot, color: Path, depth: Path, scale: float) -> None:
-    """Write the pictures; `scale` in metres per unit."""
+    """Write the images; `scale` in metres per unit."""
     for path in (color, depth):
         path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(shot.color).save(color, quality=95)

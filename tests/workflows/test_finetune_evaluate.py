@@ -45,7 +45,7 @@ def test_classes_that_follow_from_normals_are_learned_from_scratch(tmp_path: Pat
     assert [row["class"] for row in numbers.classes] == ["wall", "floor", "ceiling"]
     assert numbers.metrics["miou"] == pytest.approx(sum(row["iou"] for row in numbers.classes) / 3)
     assert sum(row["points"] for row in numbers.classes) == 2 * 1500
-    assert numbers.pictures[0].is_file()
+    assert numbers.images[0].is_file()
     turned = evaluate.run(tmp_path / "scratch", scenes=scenes, tta="scannet200")
     assert 0 < turned.metrics["miou"] <= 1
 
@@ -139,7 +139,7 @@ def test_a_pretraining_checkpoint_is_measured_by_what_it_renders(tmp_path: Path,
     assert numbers.kind == "pretext" and len(numbers.views) == 2
     psnr = sum(view["psnr"] for view in numbers.views) / 2
     assert numbers.metrics["psnr"] == pytest.approx(psnr)
-    assert all(picture.is_file() for picture in numbers.pictures)
+    assert all(image.is_file() for image in numbers.images)
 
 
 @pytest.mark.parametrize("option", ["submission", "export"])

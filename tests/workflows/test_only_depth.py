@@ -177,7 +177,7 @@ def test_depth_alone_is_evaluated_without_inventing_a_psnr(trained, depth_alone,
     result = evaluate.run(checkpoint, scenes=depth_alone, out=tmp_path)
     assert result.metrics["depth_l1"] > 0
     assert not np.isfinite(result.metrics.get("psnr", np.nan))
-    assert result.pictures and all(path.is_file() for path in result.pictures)
+    assert result.images and all(path.is_file() for path in result.images)
 
 
 def test_depth_alone_is_rendered_without_colours(trained, depth_alone, tmp_path):

@@ -1,4 +1,4 @@
-"""Rendering a small room through the workflow: files, metrics, films, refined scenes, mistakes."""
+"""Rendering a small room through the workflow: files, metrics, videos, refined scenes, mistakes."""
 
 from __future__ import annotations
 
@@ -76,7 +76,9 @@ def test_the_real_picture_stands_first_in_side_by_side(store, checkpoint, tmp_pa
     assert np.array_equal(beside[:, :32], frame.read_color().numpy())
 
 
-def test_a_camera_path_of_nerfstudio_gives_the_cameras_and_the_speed_of_the_film(store, checkpoint, tmp_path):
+def test_a_camera_path_of_nerfstudio_gives_the_cameras_and_the_speed_of_the_video(
+    store, checkpoint, tmp_path
+):
     frame = open_folder(store).read("room0").frames[1]
     pose = torch.linalg.inv(frame.camera.world_to_camera.double()).numpy()
     one = {"camera_to_world": (pose @ np.diag([1.0, -1, -1, 1])).ravel().tolist(), "fov": 50, "aspect": 1.33}
@@ -94,8 +96,8 @@ def test_a_camera_path_of_nerfstudio_gives_the_cameras_and_the_speed_of_the_film
     written = json.loads((out / "cameras.json").read_text())["frames"]
     assert np.allclose(written[1]["camera_to_world"], pose, atol=1e-5)
     assert result.video is not None
-    film = ImageSequence.Iterator(Image.open(result.video))
-    assert sum(one.info["duration"] for one in film) == 200  # equal images may be one
+    video = ImageSequence.Iterator(Image.open(result.video))
+    assert sum(one.info["duration"] for one in video) == 200  # equal images may be one
 
 
 def test_refined_views_come_near_the_frames_and_the_file_renders_the_same(store, checkpoint, tmp_path):

@@ -1,4 +1,4 @@
-"""Instance segmentation of a split: average precision, pictures of the objects, files for a benchmark's
+"""Instance segmentation of a split: average precision, images of the objects, files for a benchmark's
 server."""
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _scenes(
     tally: _Tally,
     report: Reporter,
 ) -> Iterator[Submitted]:
-    """The objects of one scene after the other; on the way they are compared and written as pictures."""
+    """The objects of one scene after the other; on the way they are compared and written as images."""
     n_classes, ignored = model.classes_of(data.condition), model.config.ignored_classes
     for index in report.track(range(len(data)), f"finding objects in {request.split}", len(data)):
         cloud = data.scene(index).cloud

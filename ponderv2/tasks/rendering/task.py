@@ -17,7 +17,7 @@ from ponderv2.models.config import SemanticTargetConfig, TextTargetConfig
 from ponderv2.models.pretext import PretextModel
 from ponderv2.scenes.folders import SceneFolders
 from ponderv2.scenes.scene import Scene
-from ponderv2.tasks.pictures import keep_newest, write_png
+from ponderv2.tasks.images import keep_newest, write_png
 from ponderv2.tasks.published import published_names
 from ponderv2.tasks.rendering.config import RenderingConfig
 from ponderv2.tasks.rendering.views import compare_views, evaluate_views, mean_metrics, preview
@@ -201,10 +201,10 @@ class HeldOutViews:
             rows.append(pair.metrics())
             if view == 0:
                 name = self.prefix + scene.batch.names[0].replace("/", "_")
-                picture = preview(pair)
-                write_png(self.folder / f"step-{step:06d}-{name}.png", picture)
+                image = preview(pair)
+                write_png(self.folder / f"step-{step:06d}-{name}.png", image)
                 if logger:
-                    logger.picture(f"previews/{name}", picture, step)
+                    logger.image(f"previews/{name}", image, step)
         return rows
 
     def metrics(self, results: Sequence[list[dict[str, float]]]) -> dict[str, float]:

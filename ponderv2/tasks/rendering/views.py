@@ -23,7 +23,7 @@ from ponderv2.geometry.transforms import transform_points
 from ponderv2.models.pretext import PretextModel
 from ponderv2.reconstruction.scene_field import ModelField, RenderedImages, render_camera
 from ponderv2.scenes.scene import Frame
-from ponderv2.tasks.pictures import Picture, as_bytes, colored, write_png
+from ponderv2.tasks.images import RgbImage, as_bytes, colored, write_png
 from ponderv2.tasks.task import EvaluationRequest, EvaluationResult
 from ponderv2.training.report import Reporter
 
@@ -66,7 +66,7 @@ def compare_views(
 ) -> Iterable[ViewPair]:
     """The scene's validation frames and what the model renders for them.
 
-    Every n-th pixel and row is rendered, so that no picture is wider than `largest_width`.
+    Every n-th pixel and row is rendered, so that no image is wider than `largest_width`.
     """
     encoded = model.build_volume(scene.batch.to(next(model.parameters()).device))
     field = ModelField(model.renderer, encoded.volume, encoded.frame.world_to_volume[0].cpu())
@@ -128,7 +128,7 @@ def evaluate_views(request: EvaluationRequest, model: PretextModel, report: Repo
     data = PretrainDataset(request.store, request.split, request.settings(PretrainDataConfig))
     rows: list[dict[str, Any]] = []
     metrics: list[dict[str, float]] = []
-    pictures: list[Path] = []
+    images: list[Path] = []
     for index in report.track(range(len(data)), f"rendering {request.split}", len(data)):
         scene = data.validation(index)
         name = scene.batch.names[0]
@@ -136,7 +136,7 @@ def evaluate_views(request: EvaluationRequest, model: PretextModel, report: Repo
             metrics.append(pair.metrics())
             rows.append({"scene": name, "frame": pair.name, **metrics[-1]})
             target = request.folder / f"{name.replace('/', '_')}-{pair.name}.png"
-            pictures.append(write_png(target, preview(pair)))
+            images.append(write_png(target, preview(pair)))
     return EvaluationResult(
         kind="pretext",
         checkpoint=request.stored.path,
@@ -144,11 +144,11 @@ def evaluate_views(request: EvaluationRequest, model: PretextModel, report: Repo
         n_scenes=len(data),
         metrics=mean_metrics(metrics),
         views=rows,
-        pictures=pictures,
+        images=images,
     )
 
 
-def preview(pair: ViewPair) -> Picture:
+def preview(pair: ViewPair) -> RgbImage:
     """Above the image with its depth, below the rendered view with depth and normals.
 
     Of a view without colour both colours are left white: what is rendered is compared with nothing.

@@ -18,8 +18,8 @@ from ponderv2.evaluation.semantic import confusion_matrix, named_metrics, segmen
 from ponderv2.scenes.folders import SceneFolders
 from ponderv2.scenes.scene import PointCloud
 from ponderv2.tasks.colored_clouds import SceneExport, export_scene
+from ponderv2.tasks.images import confusion_image, write_png
 from ponderv2.tasks.labelled_points import benchmark_for, class_names, refuse_other_classes
-from ponderv2.tasks.pictures import confusion_picture, write_png
 from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.tasks.segmentation.predictions import PredictionCache, predicted_classes
 from ponderv2.tasks.segmentation.submission import check_submission, write_submission
@@ -46,9 +46,9 @@ def run(request: EvaluationRequest, model: SegmentationModel, report: Reporter) 
     counted = int(confusion.sum()) > 0
     if request.submission is not None and benchmark is not None:
         _submit(request, benchmark, data, predictions)
-    pictures = []
+    images = []
     if counted and len(names) <= MOST_CLASSES_IN_A_PICTURE:
-        pictures = [write_png(request.folder / "confusion.png", confusion_picture(confusion, names))]
+        images = [write_png(request.folder / "confusion.png", confusion_image(confusion, names))]
     return EvaluationResult(
         kind="segmentation",
         checkpoint=request.stored.path,
@@ -57,7 +57,7 @@ def run(request: EvaluationRequest, model: SegmentationModel, report: Reporter) 
         metrics=named_metrics(confusion, benchmark.groups if benchmark else None) if counted else {},
         tta=request.tta,
         classes=class_table(confusion, names) if counted else [],
-        pictures=pictures,
+        images=images,
         submission=request.submission,
         n_reused=n_reused,
     )

@@ -100,7 +100,7 @@ KINDS: dict[str, Damage] = {
     "depth claims a gigapixel": _each(
         lambda path: path.write_bytes(claimed_png(32000, 32000)) and None, "depth"
     ),
-    "depth is a colour picture": _each(_save(lambda values: np.zeros((*values.shape, 3), np.uint8)), "depth"),
+    "depth is a colour image": _each(_save(lambda values: np.zeros((*values.shape, 3), np.uint8)), "depth"),
     "depth is zero everywhere": _each(_save(np.zeros_like), "depth"),
     "depth is invalid everywhere": _each(_save(lambda values: np.full_like(values, 65535)), "depth"),
     "depth missing": _each(Path.unlink, "depth"),

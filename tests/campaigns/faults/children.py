@@ -146,7 +146,7 @@ def lines(run: Path) -> list[dict[str, Any]]:
 
 
 def differences(run: Path, truth: Path) -> list[str]:
-    """What two finished runs left that is not the same: numbers, states and pictures, bit for bit."""
+    """What two finished runs left that is not the same: numbers, states and images, bit for bit."""
     found = []
     if lines(run) != lines(truth):
         found.append("metrics.jsonl")

@@ -145,7 +145,7 @@ def zip_with(members: dict[str, bytes], links: dict[str, str] | None = None) -> 
 
 
 def png_bomb(width: int, height: int) -> bytes:
-    """A whole picture of zeros: a thousandth of its pixels."""
+    """A whole image of zeros: a thousandth of its pixels."""
     data = b"\x89PNG\r\n\x1a\n"
     header = struct.pack(">2I5B", width, height, 16, 0, 0, 0, 0)
     packer = zlib.compressobj(9)
@@ -207,7 +207,7 @@ def bombs(folder: Path) -> dict[str, Callable[[], Any]]:
         "cameras.npz": lambda: open_folder(store).read("room0"),
         "structured3d": lambda: [piece.read() for _, piece in archive_members(structured)],
         "scannet labels": lambda: LabelZip.open(labels).read(0),
-        "scannet label picture": lambda: LabelZip.open(labels_png).read(0),
+        "scannet label image": lambda: LabelZip.open(labels_png).read(0),
         "png": lambda: read_integers(png),
         "png header": lambda: read_integers(file("b.png", claimed_png(30000, 5000))),
         "jpeg header": lambda: read_color(file("c.jpg", jpeg_claiming(60000, 60000))),

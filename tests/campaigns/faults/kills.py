@@ -121,7 +121,7 @@ def evaluation_killed(folder: Path, n_kills: int, seed: int = 0) -> Outcome:
         lost += _result(folder / f"{name}.json") != _result(folder / "truth.json")
         ours, theirs = (folder / one / "confusion.png" for one in (name, "truth"))
         lost += ours.read_bytes() != theirs.read_bytes()
-    said = f"{runs} evaluations ended with the numbers and pictures of the undisturbed one"
+    said = f"{runs} evaluations ended with the numbers and images of the undisturbed one"
     return Outcome("R1", "kill -9 of eval", killed, said, lost, "results identical")
 
 

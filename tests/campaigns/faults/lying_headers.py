@@ -189,7 +189,7 @@ def _lying_zip(name: str) -> bytes:
 
 CASES: dict[str, tuple[str, bytes | Callable[[Path], None], Callable[[Path], Any]]] = {
     "sens: 2^63 frames": ("a.sens", _sens(_SENS_COUNT, "<Q", 2**63), _open_sens),
-    "sens: 2^60 bytes a picture": ("b.sens", _sens(_SENS_COUNT + 8 + 64 + 16, "<Q", 2**60), _open_sens),
+    "sens: 2^60 bytes an image": ("b.sens", _sens(_SENS_COUNT + 8 + 64 + 16, "<Q", 2**60), _open_sens),
     "sens: depth of 32768 x 32768": ("c.sens", _sens(_SENS_COUNT - 12, "<2I", 32768, 32768), _open_sens),
     "ply: 10^9 binary vertices": (
         "a.ply", _ply(_LITTLE, f"element vertex {10**9}\n{_XYZ}", bytes(120)), _cloud,
@@ -226,7 +226,7 @@ CASES: dict[str, tuple[str, bytes | Callable[[Path], None], Callable[[Path], Any
     "checkpoint: 2^40 numbers, older stream": ("b.pth", _torch_of(2**40, new=False), _checkpoint),
     "scene: 2^40 numbers": ("c.pth", _torch_of(2**40), _pickled),
     "safetensors: a header of 2^62 bytes": ("a.safetensors", struct.pack("<Q", 2**62) + b"{}", _checkpoint),
-    "zip: a picture of 60 MiB in 3 bytes": (
+    "zip: an image of 60 MiB in 3 bytes": (
         "a.zip", _lying_zip("S/scene_00000/2D_rendering/1/perspective/full/0/depth.png"), _zip,
     ),
     "zip: 2D labels of 60 MiB in 3 bytes": ("b.zip", _lying_zip("label-filt/0.png"), _labels),

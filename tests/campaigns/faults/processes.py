@@ -261,9 +261,7 @@ def deterministic(folder: Path, command: str, workers: tuple[int, ...] = (0, 1, 
         child = ponder(folder / "log", *line)
         assert child.wait() == 0, child.said
         different += differences(folder / f"run{number}", folder / "run0")
-    said = (
-        f"{len(runs)} runs with {', '.join(map(str, runs))} workers: weights, metrics and pictures bit-equal"
-    )
+    said = f"{len(runs)} runs with {', '.join(map(str, runs))} workers: weights, metrics and images bit-equal"
     return Outcome(
         "R19", f"--deterministic {command}", len(runs) - 1, said, len(different), "identical on CPU"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ponderv2.tasks.pictures import keep_newest
+from ponderv2.tasks.images import keep_newest
 from ponderv2.training.run_logger import BoundedFile
 from tests.campaigns.faults import disks
 from tests.campaigns.faults.children import ponder

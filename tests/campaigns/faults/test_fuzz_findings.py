@@ -69,7 +69,7 @@ FOUND: dict[str, tuple[str, bytes]] = {
     "array of 2^64 columns": ("npy", npy(HEADER.format("<f4", f"(5, {2**64 - 1})"))),
     "points beyond single precision": ("npy", seeds.npy(FAR)),
     "text beyond single precision": ("points text", b"1e300 0 0\n0 1e300 0\n0 0 1e300\n1 1 1e308\n"),
-    "picture named with a zero byte": (
+    "image named with a zero byte": (
         "tum", seeds.together(b"1.0 rgb/\x000.png\n", b"1.0 depth/0.png\n", b"1.0 0 0 0 0 0 0 1\n"),
     ),
     "focal length of zero": (

@@ -1,4 +1,4 @@
-"""Damaged versions of sound files: bytes, numbers, lines, members of archives and parts of pictures."""
+"""Damaged versions of sound files: bytes, numbers, lines, members of archives and parts of images."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def one_file(name: str, read: Callable[[Path], Any]) -> Callable[[Path], Read]:
 
 
 def several_files(names: tuple[str, ...], read: Callable[[Path], Any], pictures: tuple[str, ...] = ()) -> Any:
-    """The input as several files of a folder; `pictures` are there too and sound."""
+    """The input as several files of a folder; `images` are there too and sound."""
 
     def prepare(folder: Path) -> Read:
         for name in (*names, *pictures):

@@ -1,4 +1,4 @@
-"""Fine-tuning for objects, evaluation, pictures and archives, on rooms with boxes of known places."""
+"""Fine-tuning for objects, evaluation, images and archives, on rooms with boxes of known places."""
 
 from __future__ import annotations
 

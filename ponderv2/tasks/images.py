@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ponderv2.io.files import write_bytes
 
-Picture = UInt8[ndarray, "row column 3"]
+RgbImage = UInt8[ndarray, "row column 3"]
 
 # Anchors of the perceptually even "viridis", dark to bright.
 _SCALE = np.array(
@@ -26,7 +26,7 @@ _SCALE = np.array(
 )
 
 
-def colored(values: Float[Tensor, "row column"], low: float, high: float) -> Picture:
+def colored(values: Float[Tensor, "row column"], low: float, high: float) -> RgbImage:
     """Dark at `low` to bright at `high`; black where nan."""
     array = values.double().numpy()
     share = np.clip((np.nan_to_num(array) - low) / max(high - low, 1e-9), 0.0, 1.0) * (len(_SCALE) - 1)
@@ -36,23 +36,23 @@ def colored(values: Float[Tensor, "row column"], low: float, high: float) -> Pic
     return np.where(np.isnan(array)[..., None], 0, mixed).round().astype(np.uint8)
 
 
-def confusion_picture(confusion: Int[Tensor, "true_class predicted_class"], names: Sequence[str]) -> Picture:
+def confusion_image(confusion: Int[Tensor, "true_class predicted_class"], names: Sequence[str]) -> RgbImage:
     """One cell per pair of classes, bright = a large share of the true class (rows)."""
     from PIL import Image, ImageDraw, ImageFont
 
     cell, margin = 34, 130
     shares = confusion.double() / confusion.sum(dim=1, keepdim=True).clamp(min=1)
     side = cell * len(names)
-    picture = Image.new("RGB", (margin + side + 4, margin + side + 4), "white")
+    image = Image.new("RGB", (margin + side + 4, margin + side + 4), "white")
     cells = colored(shares, 0.0, 1.0).repeat(cell, axis=0).repeat(cell, axis=1)
-    picture.paste(Image.fromarray(cells), (margin, margin))
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default()
+    image.paste(Image.fromarray(cells), (margin, margin))
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default()
     for row, name in enumerate(names):
         place = margin + row * cell + cell // 2
         draw.text((margin - 6, place), name[:20], fill="black", font=font, anchor="rm")
         sideways = Image.new("RGB", (margin - 8, 14), "white")
         ImageDraw.Draw(sideways).text((0, 1), name[:20], fill="black", font=font)
-        picture.paste(sideways.rotate(90, expand=True), (place - 7, 4))
+        image.paste(sideways.rotate(90, expand=True), (place - 7, 4))
         for column in range(len(names)):
             share = float(shares[row, column])
             if share >= 0.005:
@@ -60,21 +60,21 @@ def confusion_picture(confusion: Int[Tensor, "true_class predicted_class"], name
                 ink = "black" if share > 0.6 else "white"
                 draw.text(middle, f"{100 * share:.0f}", fill=ink, font=font, anchor="mm")
     draw.text((6, 6), "rows: true\ncolumns: predicted\n% of the true class", fill="black", font=font)
-    return np.asarray(picture)
+    return np.asarray(image)
 
 
-def write_png(path: Path, picture: Picture) -> Path:
+def write_png(path: Path, image: RgbImage) -> Path:
     """Whole or not at all. Raises OutputError when it cannot be written."""
     from PIL import Image
 
     target = io.BytesIO()
-    Image.fromarray(picture).save(target, format="PNG")
+    Image.fromarray(image).save(target, format="PNG")
     write_bytes(path, target.getvalue())
     return path
 
 
 def keep_newest(folder: Path, n_steps: int) -> None:
-    """Deletes the pictures `step-N-*.png` of all but the latest steps."""
+    """Deletes the images `step-N-*.png` of all but the latest steps."""
     steps: dict[int, list[Path]] = {}
     for path in folder.glob("step-*-*.png"):
         number = path.name.split("-")[1]
@@ -86,5 +86,5 @@ def keep_newest(folder: Path, n_steps: int) -> None:
                 path.unlink()
 
 
-def as_bytes(values: Float[Tensor, "row column 3"]) -> Picture:
+def as_bytes(values: Float[Tensor, "row column 3"]) -> RgbImage:
     return (values.clamp(0.0, 1.0) * 255).round().byte().numpy()

@@ -1,14 +1,14 @@
-"""A picture of 640 x 480 pixels beside the plain way: every ray of it, one view at a time, with autograd.
+"""An image of 640 x 480 pixels beside the plain way: every ray of it, one view at a time, with autograd.
 
-Run from the project's root: `python -m benchmarks.picture [--chunks 5] [--threads 1] [--whole] [--json FILE]`
+Run: `python -m benchmarks.image_rendering [--chunks 5] [--threads 1] [--whole] [--json FILE]`
 
 Published width: a volume of 128 x 128 x 32 cells and 128 channels, 96 even and 36 importance samples a ray.
 The plain way is how the published renderer does it: `grid_sample` in every lookup, the gradient of the
 distance by autograd, all samples looked up again after the importance samples were placed, colour (and the
 512 channels of semantics) decoded for every sample before compositing. `before` is our differentiable
-renderer without gradients, which made pictures before `renderer/inference.py` did. Chunks of 512
-neighbouring pixels, spread over the picture, are rendered in turns; times are those of this process'
-processors. With --whole our picture is made completely, too; the plain one is estimated from its chunks.
+renderer without gradients, which made images before `renderer/inference.py` did. Chunks of 512
+neighbouring pixels, spread over the image, are rendered in turns; times are those of this process'
+processors. With --whole our image is made completely, too; the plain one is estimated from its chunks.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def timed(work: Callable[[], Picture]) -> tuple[float, Picture]:
 
 
 def compare(setting: Setting, n_chunks: int) -> dict[str, float]:
-    """Medians per chunk and of the ratios, and how far apart the pictures are."""
+    """Medians per chunk and of the ratios, and how far apart the images are."""
     preparation, baked = timed(lambda: setting.renderer.bake(setting.volume))
     n_pixels = WIDTH * HEIGHT
     starts = torch.linspace(0.1, 0.9, n_chunks + 1).mul(n_pixels).long().tolist()
@@ -146,7 +146,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--chunks", type=int, default=5, help="measured, beside one that is not counted")
     parser.add_argument("--semantic", type=int, nargs="*", default=[0, 512], help="channels of semantics")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--whole", action="store_true", help="also our complete picture")
+    parser.add_argument("--whole", action="store_true", help="also our complete image")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
