@@ -17,7 +17,7 @@ from ponder_cli.options import JsonOption, SetOption
 if TYPE_CHECKING:
     from ponder_cli.layers import Override
     from ponderv2.datasets.settings import DatasetSettings
-    from ponderv2.workflows.prepare import SceneOutcome
+    from ponderv2.workflows.prepare_report import SceneOutcome
 
 MOST_LINES = 60
 """Scenes in the table; of more only those that went wrong."""
@@ -144,6 +144,7 @@ def _prepare(preset: str, settings: type[DatasetSettings], values: dict[str, Any
     config = load_preset("prepare", preset, values["set_"], PrepareConfig, options)
 
     from ponderv2.workflows import prepare as workflow
+    from ponderv2.workflows.prepare_report import REPORT_FILE
 
     report = ConsoleReporter()
     if values["check"]:
@@ -154,7 +155,7 @@ def _prepare(preset: str, settings: type[DatasetSettings], values: dict[str, Any
     shown = _worth_a_line(result.scenes)
     console.table(columns, [_row(scene) for scene in shown])
     if len(shown) < len(result.scenes):
-        console.say(f"{len(result.scenes) - len(shown)} more scenes are in {workflow.REPORT_FILE}")
+        console.say(f"{len(result.scenes) - len(shown)} more scenes are in {REPORT_FILE}")
     rows = [(one.status, one.scenes, one.reason, one.example) for one in result.summary]
     console.table(("status", "scenes", "reason", "for instance"), rows)
     console.say(

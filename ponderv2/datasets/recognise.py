@@ -143,7 +143,7 @@ def label_sets_of(benchmark: str, root: Path) -> Mapping[str, LabelSet]:
 
 def _scannetpp(root: Path) -> Mapping[str, LabelSet]:
     """The classes stand in a list of the dataset, which may have been copied beside the scenes."""
-    from ponderv2.datasets.scannetpp import classes as scannetpp
+    from ponderv2.datasets.scannetpp import reader as scannetpp
 
     for path in [base / name for base in (root, root.parent) for name in _TOP_CLASSES]:
         if not path.is_file():

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -21,7 +19,7 @@ from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.reader import DatasetReader, RawScene
 from ponderv2.datasets.recognise import recognise
 from ponderv2.errors import SceneError
-from ponderv2.io.files import exclusively, write_bytes
+from ponderv2.io.files import exclusively
 from ponderv2.scenes.folders import SceneFolders
 from ponderv2.scenes.prepared import SceneStream
 from ponderv2.scenes.reader import INFO_FILE, DatasetInfo
@@ -29,53 +27,15 @@ from ponderv2.scenes.scene import Scene
 from ponderv2.store.store import SceneStore
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import PrepareConfig
+from ponderv2.workflows.prepare_report import (
+    PrepareResult,
+    ReportFile,
+    SceneOutcome,
+    report_outcome,
+)
 from ponderv2.workflows.prepare_space import estimate_space, refuse_if_too_large
-from ponderv2.workflows.prepare_summary import ReasonCount, summarise
 from ponderv2.workflows.prepare_surface import with_surface
 from ponderv2.workflows.prepare_workers import check_scheduler, in_threads, run_all
-
-REPORT_FILE = "prepare_report.json"
-REPORT_EVERY = 5.0
-"""Seconds between two states of the report on disk, at least: of many scenes it is a large file."""
-Status = Literal["done", "repaired", "skipped", "failed", "checked"]
-
-
-@dataclass(frozen=True)
-class SceneOutcome:
-    """Outcome of preparing one scene."""
-
-    split: str
-    name: str
-    status: Status
-    why: tuple[str, ...]
-    """Repairs, the reason for skipping or failing."""
-    notes: tuple[str, ...] = ()
-    n_frames: int = 0
-    n_points: int = 0
-    check: CheckResult | None = None
-    fix: str | None = None
-    """Of one that failed: what to do."""
-
-    @property
-    def key(self) -> str:
-        """Of the report."""
-        return f"{self.split}/{self.name}"
-
-
-@dataclass(frozen=True)
-class PrepareResult:
-    """What a run of `ponder prepare` did."""
-
-    out: str
-    scenes: tuple[SceneOutcome, ...]
-    n_prepared: int
-    n_skipped: int
-    n_failed: int
-    n_suspect: int
-    warnings: tuple[str, ...] = ()
-    """What could not be read at all, an archive for instance."""
-    summary: tuple[ReasonCount, ...] = ()
-    """Scenes counted by status and kind of reason."""
 
 
 def run(config: PrepareConfig, report: Reporter | None = None, strict: bool = False) -> PrepareResult:
@@ -94,7 +54,7 @@ def run(config: PrepareConfig, report: Reporter | None = None, strict: bool = Fa
         report.warn(warning)
     _refuse_double_names(reader)
     store = SceneStore(config.out, _joined_info(config.out, reader.info))
-    written = _ReportFile(config.out, config.check)
+    written = ReportFile(config.out, config.check)
     outcomes, pending = _divide(store, reader, written.before, config, report)
     _refuse_full_disk(pending, config, report)
     with exclusively(config.out / INFO_FILE):  # another `prepare` may have added a split meanwhile
@@ -104,11 +64,11 @@ def run(config: PrepareConfig, report: Reporter | None = None, strict: bool = Fa
         for outcome in report.track(jobs, "scenes", total=len(pending)):
             outcomes[outcome.key] = outcome
             if outcome.status != "failed" or len(reader.scenes) > 1:  # else it is what is raised below
-                _tell(outcome, report)
+                report_outcome(outcome, report)
             written.update(outcomes)
     finally:
         written.update(outcomes, now=True)
-    result = replace(_result(config.out, outcomes), warnings=reader.warnings)
+    result = replace(PrepareResult.of(config.out, outcomes), warnings=reader.warnings)
     if result.scenes and (result.n_failed == len(result.scenes) or (strict and result.n_failed)):
         first = next(one for one in result.scenes if one.status == "failed")
         raise SceneError(f"{first.key}: {first.why[0]}", fix=first.fix)
@@ -165,8 +125,8 @@ def check(config: PrepareConfig, report: Reporter | None = None) -> PrepareResul
     for split, name in report.track(names, "checks", total=len(names)):
         outcome = _check_one(store, split, name, config.check)
         outcomes[outcome.key] = outcome
-        _tell(outcome, report)
-    return _result(config.out, outcomes)
+        report_outcome(outcome, report)
+    return PrepareResult.of(config.out, outcomes)
 
 
 def prepare_one(
@@ -308,72 +268,3 @@ def _refuse_folder_of_others(root: Path) -> None:
             f"{root} holds scenes that another program processed, and they can be used as they are",
             fix=f"ponder pretrain --data {root}, or choose another --out",
         )
-
-
-def _read_report(root: Path) -> dict[str, Any]:
-    try:
-        scenes = json.loads((root / REPORT_FILE).read_text())["scenes"]
-        return scenes if isinstance(scenes, dict) else {}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {}
-
-
-class _ReportFile:
-    """prepare_report.json: scenes of former runs, of this one and of others at work, written now and then."""
-
-    def __init__(self, root: Path, settings: CheckConfig) -> None:
-        self.path = root / REPORT_FILE
-        self.settings = {"check_settings": settings.model_dump()}
-        self.before = _read_report(root)
-        self.due = 0.0
-
-    def update(self, outcomes: dict[str, SceneOutcome], now: bool = False) -> None:
-        """Write the state; unless `now`, not more often than it is worth."""
-        start = time.monotonic()
-        if not now and start < self.due:
-            return
-        scenes = {key: {**asdict(outcome), **self.settings} for key, outcome in outcomes.items()}
-        with exclusively(self.path):
-            before = {**self.before, **_read_report(self.path.parent)}
-            text = json.dumps({"scenes": dict(sorted({**before, **scenes}.items()))}, indent=1)
-            write_bytes(self.path, text.encode())
-        end = time.monotonic()
-        self.due = end + max(REPORT_EVERY, 20.0 * (end - start))
-
-
-def _tell(outcome: SceneOutcome, report: Reporter) -> None:
-    if outcome.status == "failed":
-        report.warn(f"{outcome.key}: not prepared: {outcome.why[0]}")
-        return
-    for reason in outcome.why:
-        report.note(f"{outcome.key}: {reason}")
-    found = outcome.check
-    if found is None or found.median_error is None or found.inlier_share is None:
-        cause = found.likely_cause if found else ""
-        if found is not None and found.suspect:
-            report.warn(f"{outcome.key}: {cause}")
-        else:
-            report.note(f"{outcome.key}: not checked: {cause}")
-        return
-    figures = f"median error {100 * found.median_error:.1f} cm, {found.inlier_share:.0%} agree"
-    if found.suspect:
-        report.warn(f"{outcome.key}: {figures}; {found.likely_cause}")
-    else:
-        mirrored = "; a mirror image of the place, points and cameras alike" if found.mirrored else ""
-        report.note(f"{outcome.key}: {figures}{mirrored}")
-    for note in found.notes:
-        report.note(f"{outcome.key}: {note}")
-
-
-def _result(out: Path, outcomes: dict[str, SceneOutcome]) -> PrepareResult:
-    scenes = tuple(outcomes[key] for key in sorted(outcomes))
-    count = [one.status for one in scenes]
-    return PrepareResult(
-        out=str(out),
-        scenes=scenes,
-        n_prepared=count.count("done") + count.count("repaired"),
-        n_skipped=count.count("skipped"),
-        n_failed=count.count("failed"),
-        n_suspect=sum(one.check is not None and one.check.suspect for one in scenes),
-        summary=summarise(scenes),
-    )

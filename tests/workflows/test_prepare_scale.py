@@ -20,10 +20,10 @@ from ponderv2.datasets.reader import DatasetReader
 from ponderv2.errors import OutputError, ResourceError, SceneError
 from ponderv2.scenes.prepared import PreparedCloud, PreparedScene, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
-from ponderv2.workflows import prepare, prepare_space, prepare_workers
+from ponderv2.workflows import prepare, prepare_report, prepare_space, prepare_workers
 from ponderv2.workflows.config import PrepareConfig
+from ponderv2.workflows.prepare_report import ReasonCount, SceneOutcome, kind_of, report_outcome
 from ponderv2.workflows.prepare_space import SpaceEstimate, estimate_space, readable
-from ponderv2.workflows.prepare_summary import ReasonCount, kind_of
 from tests.workflows.heard import Heard
 
 WITH_DASK = importlib.util.find_spec("distributed") is not None
@@ -144,10 +144,15 @@ def test_the_report_is_complete_although_it_is_not_written_after_every_scene(
 ):
     plan(*(PointsScene(f"room{index}") for index in range(12)))
     written: list[Path] = []
-    real = prepare.write_bytes
-    monkeypatch.setattr(prepare, "write_bytes", lambda path, data: (written.append(path), real(path, data)))
+    real = prepare_report.write_bytes
+
+    def counted(path: Path, data: bytes) -> None:
+        written.append(path)
+        real(path, data)
+
+    monkeypatch.setattr(prepare_report, "write_bytes", counted)
     prepare.run(config(tmp_path))
-    scenes = json.loads((tmp_path / prepare.REPORT_FILE).read_text())["scenes"]
+    scenes = json.loads((tmp_path / prepare_report.REPORT_FILE).read_text())["scenes"]
     assert len(scenes) == 12 and 2 <= len(written) < 12
 
 
@@ -168,7 +173,7 @@ def test_two_runs_into_one_folder_keep_each_others_scenes_and_splits(tmp_path: P
 
     monkeypatch.setattr(prepare, "_divide", late)
     assert prepare.run(config(tmp_path)).n_prepared == 1
-    scenes = json.loads((tmp_path / prepare.REPORT_FILE).read_text())["scenes"]
+    scenes = json.loads((tmp_path / prepare_report.REPORT_FILE).read_text())["scenes"]
     assert set(scenes) == {"train/a", "test/b"}
     store = open_folder(tmp_path)
     assert {split: store.names(split) for split in ("train", "test")} == {
@@ -239,9 +244,9 @@ def test_a_dask_cluster_prepares_what_this_machine_does(tmp_path: Path, plan, da
 def test_a_suspicion_without_figures_is_a_warning(tmp_path: Path):
     heard = Heard()
     check = CheckResult(0, 0, None, None, None, None, None, True, "depth/3.png is damaged", {})
-    prepare._tell(prepare.SceneOutcome("train", "a", "done", (), check=check), heard)
+    report_outcome(SceneOutcome("train", "a", "done", (), check=check), heard)
     harmless = replace(check, suspect=False, likely_cause="no frames with depth")
-    prepare._tell(prepare.SceneOutcome("train", "b", "done", (), check=harmless), heard)
+    report_outcome(SceneOutcome("train", "b", "done", (), check=harmless), heard)
     assert heard.warned == ["train/a: depth/3.png is damaged"]
     assert heard.noted == ["train/b: not checked: no frames with depth"]
 

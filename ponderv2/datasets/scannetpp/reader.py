@@ -6,6 +6,7 @@ the iPhone and the DSLR are not read.
 
 from __future__ import annotations
 
+import colorsys
 import csv
 import fnmatch
 import hashlib
@@ -21,7 +22,6 @@ from ponderv2.datasets.fingerprints import fingerprint
 from ponderv2.datasets.reader import DatasetReader
 from ponderv2.datasets.scannet.labels import SegmentGroup, read_groups, read_segments
 from ponderv2.datasets.scannet.scene import read_surface
-from ponderv2.datasets.scannetpp.classes import class_colors
 from ponderv2.datasets.scannetpp.config import ScannetppConfig
 from ponderv2.errors import SceneError
 from ponderv2.io.text import read_text
@@ -202,3 +202,16 @@ def read_classes(folder: Path) -> tuple[tuple[str, ...], dict[str, int]]:
         elif target:
             found.pop(label, None)  # mapped to what is no class of the benchmark
     return names, found
+
+
+GOLDEN = 0.618033988749895
+"""Hues that far apart (of a turn) stay apart however many there are."""
+
+
+def class_colors(n_classes: int) -> tuple[tuple[int, int, int], ...]:
+    """RGB 0..255; neighbours differ."""
+    colors = (
+        colorsys.hsv_to_rgb(number * GOLDEN % 1.0, (0.75, 0.45)[number % 2], (0.95, 0.8, 0.6)[number % 3])
+        for number in range(n_classes)
+    )
+    return tuple((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in colors)

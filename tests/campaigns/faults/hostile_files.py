@@ -183,7 +183,7 @@ def sens_bomb() -> bytes:
 def bombs(folder: Path) -> dict[str, Callable[[], Any]]:
     """Files that unpack to a thousand times their size, each with its reader."""
     from ponderv2.data.scene_folder import open_folder
-    from ponderv2.datasets.ponderv2.views import PickledImages
+    from ponderv2.datasets.ponderv2.images import PickledImages
     from ponderv2.datasets.scannet.frames import LabelZip
     from ponderv2.io.archives import archive_members
     from ponderv2.io.images import read_color, read_integers

@@ -12,7 +12,7 @@ from ponderv2.checks.config import CheckConfig
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.rgbd.config import FusionConfig, RgbdConfig
 from ponderv2.errors import SceneError
-from ponderv2.workflows import prepare
+from ponderv2.workflows import prepare, prepare_report
 from ponderv2.workflows.config import PrepareConfig
 from tests.campaigns.faults import bad_recordings
 from tests.scenes import box_room
@@ -37,7 +37,7 @@ def test_twenty_kinds_of_damage_are_named_and_the_sound_recording_is_prepared(tm
     result = prepared(tmp_path / "all", tmp_path / "out", layout)
     unnamed = check_outcome(result, broken)
     assert not unnamed
-    report = json.loads((tmp_path / "out" / prepare.REPORT_FILE).read_text())["scenes"]
+    report = json.loads((tmp_path / "out" / prepare_report.REPORT_FILE).read_text())["scenes"]
     assert report["train/sound"]["status"] == "done"
     assert len(open_folder(tmp_path / "out").read("sound").frames) == 2
     with pytest.raises(SceneError, match="train/"):

@@ -15,7 +15,7 @@ from ponderv2.errors import OutputError
 from ponderv2.scenes.prepared import PreparedCloud, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
-from ponderv2.workflows import prepare
+from ponderv2.workflows import prepare_report
 from tests.campaigns.faults import prepare_kills
 from tests.conftest import PROJECT
 
@@ -85,4 +85,4 @@ def test_a_disk_that_fills_leaves_what_was_there_and_names_the_space(tmp_path: P
     assert "free some space" in (caught.value.fix or "")
     assert prepare_kills.contents(tmp_path) == before
     assert len(store.read("room", "train").cloud) == 50
-    assert prepare.REPORT_FILE not in before
+    assert prepare_report.REPORT_FILE not in before

@@ -21,7 +21,7 @@ def pickled(path: Path) -> None:
 
 
 def pickled_scene(folder: Path) -> Read:
-    from ponderv2.datasets.ponderv2 import views as ponderv2_views
+    from ponderv2.datasets.ponderv2 import images
     from ponderv2.datasets.ponderv2.images import SceneImages
     from ponderv2.datasets.ponderv2.reader import PickledScenes
     from ponderv2.errors import SceneError
@@ -34,11 +34,11 @@ def pickled_scene(folder: Path) -> Read:
     def run(data: bytes) -> None:
         view.write_bytes(data)
         try:
-            ponderv2_views._camera(view)
-            ponderv2_views.PickledImages(20).color(view, (8, 6))
-            ponderv2_views.PickledImages(20).depth(view, (8, 6))
-            ponderv2_views.PickledImages(20).semantic(view, (8, 6))
-        except (SceneError, ponderv2_views._Unusable):
+            images._camera(view)
+            images.PickledImages(20).color(view, (8, 6))
+            images.PickledImages(20).depth(view, (8, 6))
+            images.PickledImages(20).semantic(view, (8, 6))
+        except (SceneError, images._Unusable):
             pass
         scene.write_bytes(data)
         layout.read(folder / "train/scene0000_00", "scene0000_00", True, "all")
@@ -61,7 +61,7 @@ def store(folder: Path) -> Read:
     from ponderv2.data.scene_folder import open_folder
     from ponderv2.scenes.reader import DatasetInfo
     from ponderv2.store.store import SceneStore
-    from ponderv2.workflows.prepare import _read_report
+    from ponderv2.workflows.prepare_report import read_report
 
     place = folder / "train/room"
     place.mkdir(parents=True)
@@ -72,7 +72,7 @@ def store(folder: Path) -> Read:
         (folder / "dataset.yaml").write_bytes(parts[0])
         (place / "prepared.json").write_bytes(parts[1])
         (folder / "prepare_report.json").write_bytes(parts[2])
-        _read_report(folder)
+        read_report(folder)
         SceneStore(folder, DatasetInfo("rooms")).record("room", "train")
         store = open_folder(folder)
         store.info.label_set("segment200")
