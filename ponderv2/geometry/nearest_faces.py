@@ -1,10 +1,12 @@
-"""Normals of points from a mesh: of the face on which the nearest place of the surface lies. Metres."""
+"""Normals of points from a mesh: of the face on which the nearest point of the surface lies. Metres."""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 from numpy import ndarray
+
+from ponderv2.geometry.normals import face_normals
 
 SPACING = 0.03
 """Metres between the places of the surface among which candidates are looked for."""
@@ -26,12 +28,6 @@ def near_box(
     kept = triangles[reach.all(axis=1)]
     area = np.linalg.norm(np.cross(kept[:, 1] - kept[:, 0], kept[:, 2] - kept[:, 0]), axis=1)
     return kept[area > 1e-10]
-
-
-def face_normals(triangles: Float64[ndarray, "face 3 3"]) -> Float64[ndarray, "face 3"]:
-    """Unit normals, corners counter-clockwise."""
-    normal = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
-    return normal / np.linalg.norm(normal, axis=1, keepdims=True)
 
 
 def nearest_normals(

@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 from numpy import ndarray
 
+from ponderv2.geometry.normals import face_normals
+
 
 class Raycaster:
     """A triangle mesh that answers queries."""
@@ -80,10 +82,7 @@ class Raycaster:
 
     def face_normals(self) -> Float[ndarray, "face 3"]:
         """Unit normals by the order of the corners; zero for a face without area."""
-        a, b, c = (self._vertices[self._faces[:, corner]] for corner in range(3))
-        normal = np.cross(b - a, c - a)
-        length = np.linalg.norm(normal, axis=1, keepdims=True)
-        return (normal / np.where(length > 0, length, 1.0)).astype(np.float32)
+        return face_normals(self._vertices[self._faces]).astype(np.float32)
 
 
 def _embree_scene(vertices: Float[ndarray, "vertex 3"], faces: Int[ndarray, "face 3"]) -> Any:

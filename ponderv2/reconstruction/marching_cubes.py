@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ponderv2.errors import SceneError
+from ponderv2.geometry.connected_components import connected_components
 from ponderv2.geometry.meshes import Mesh
 
 if TYPE_CHECKING:
@@ -127,8 +128,6 @@ def _joined(
     vertices: Float[Tensor, "vertex 3"], faces: Int[Tensor, "face 3"], lattice: Lattice, block: int
 ) -> tuple[Float[Tensor, "joined 3"], Int[Tensor, "kept 3"]]:
     """Vertices on faces between blocks occur once per block: make them one, drop faces that vanish."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
     from scipy.spatial import KDTree
 
     remainder = torch.remainder(vertices + block / 2, block) - block / 2
@@ -136,8 +135,8 @@ def _joined(
     label = torch.arange(len(vertices))
     if len(shared) and max(lattice.size) - 1 > block:
         pairs = shared.numpy()[KDTree(vertices[shared].numpy()).query_pairs(1e-3, output_type="ndarray")]
-        links = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(vertices),) * 2)
-        label = torch.from_numpy(connected_components(links, directed=False)[1].astype(np.int64))
+        first, second = torch.from_numpy(pairs.astype(np.int64)).unbind(dim=1)
+        label = connected_components(first, second, len(vertices))
     n_joined = int(label.max()) + 1
     kept = torch.zeros(n_joined, 3, dtype=vertices.dtype)
     kept[label] = vertices

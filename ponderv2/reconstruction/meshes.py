@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ponderv2.errors import OutputError, SceneError
 from ponderv2.geometry.cameras import Camera, project
+from ponderv2.geometry.connected_components import connected_components
 from ponderv2.geometry.meshes import Mesh, SurfacePoints, vertex_normals
 from ponderv2.geometry.transforms import transform_points
 from ponderv2.io.files import write_bytes
@@ -86,18 +87,15 @@ def cropped(mesh: Mesh, keep: Bool[Tensor, " vertex"]) -> Mesh:
 
 
 def remove_small_components(mesh: Mesh, min_faces: int) -> Mesh:
-    """Without connected pieces of fewer faces; the largest piece always stays."""
+    """Without connected components of fewer faces; the largest always stays."""
     if len(mesh.faces) == 0:
         return mesh
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    faces = mesh.faces.numpy()
-    ends = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]]])
-    links = coo_matrix((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), shape=(len(mesh.vertices),) * 2)
-    piece = connected_components(links, directed=False)[1][faces[:, 0]]
-    counts = np.bincount(piece)
-    return mesh.with_faces(torch.from_numpy(counts[piece] >= min(min_faces, counts.max())))
+    first, second, third = mesh.faces.unbind(dim=1)
+    component = connected_components(
+        torch.cat([first, second]), torch.cat([second, third]), len(mesh.vertices)
+    )[first]
+    counts = torch.bincount(component)
+    return mesh.with_faces(counts[component] >= min(min_faces, int(counts.max())))
 
 
 ColorAt = Callable[[Float[Tensor, "point 3"], Float[Tensor, "point 3"]], Float[Tensor, "point 3"]]

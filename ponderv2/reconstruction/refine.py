@@ -131,13 +131,6 @@ class Recording:
         return torch.cat(points)
 
 
-def thinned(frames: Sequence[Item], most: int) -> tuple[Item, ...]:
-    """At most `most` frames, spread evenly over the recording."""
-    if len(frames) <= most:
-        return tuple(frames)
-    return tuple(frames[(2 * i + 1) * len(frames) // (2 * most)] for i in range(most))
-
-
 @dataclass(frozen=True)
 class RefineLosses:
     """Each term already weighted. A term that is not used is exactly zero, not absent."""

@@ -12,13 +12,13 @@ from numpy import ndarray
 from torch import Tensor
 
 from ponderv2.errors import SceneError
+from ponderv2.geometry.normals import estimate_normals, vertex_normals
 from ponderv2.io.arrays import map_array
 from ponderv2.io.colors import no_colors, read_colors
 from ponderv2.io.pcd import read_pcd
 from ponderv2.io.ply import read_ply
 from ponderv2.io.point_columns import PointColumns, has_position, named_columns, unnamed_columns
 from ponderv2.io.text_clouds import TEXT_FILES, read_point_text
-from ponderv2.scenes.normals import estimate_normals
 from ponderv2.scenes.origin import (
     FAR_FROM_ZERO,
     Origin,
@@ -203,7 +203,7 @@ def _normal(
             return normal / np.where(known[:, None], length, 1.0), []
         note = f"{int((~known & finite).sum())} points have no normal in the file: all were estimated"
     elif columns.faces is not None:
-        normal = face_normals(coord, columns.faces)
+        normal = unit_vertex_normals(coord, columns.faces)
         lost = np.linalg.norm(normal, axis=1) < 0.5
         normal[lost] = (0.0, 0.0, 1.0)
         said = "normals were computed from the faces"
@@ -217,17 +217,11 @@ def _normal(
     return result, [f"{note}, turned to the middle of the cloud"]
 
 
-def face_normals(
+def unit_vertex_normals(
     coord: Float64[ndarray, "point 3"], faces: Integer[ndarray, "face 3"]
 ) -> Float64[ndarray, "point 3"]:
     """Unit normals of the vertices, faces weighted by their area; 0 where there is no face."""
-    corner = coord[faces]
-    across = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
-    across = np.nan_to_num(across)
-    normal = np.zeros(coord.shape, np.float64)
-    for column in range(3):
-        for axis in range(3):
-            normal[:, axis] += np.bincount(faces[:, column], across[:, axis], minlength=len(coord))
+    normal = vertex_normals(coord, faces)
     return normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-30)
 
 

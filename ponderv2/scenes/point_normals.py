@@ -11,8 +11,8 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
+from ponderv2.geometry.normals import estimate_normals
 from ponderv2.io.disk_cache import cached
-from ponderv2.scenes.normals import estimate_normals
 from ponderv2.scenes.origin import far_outliers
 from ponderv2.scenes.point_cloud_files import finite_rows
 

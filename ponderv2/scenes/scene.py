@@ -6,10 +6,10 @@ moves, crops or sub-samples a scene does it with the methods of these values, wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from ponderv2.geometry.cameras import Camera
 from ponderv2.geometry.transforms import scale_of, transform_points
 from ponderv2.io.arrays import read_arrays
 from ponderv2.io.images import STORED_IMAGES, FrameImages, read_visible
+
+Item = TypeVar("Item")
 
 FRAME_BYTES = 4096
 """Of a camera with the names of its files, about: scenes of thousands of frames are not small."""
@@ -172,10 +174,10 @@ class Frame:
             )
 
 
-def evenly_spread(frames: tuple[Frame, ...], n_frames: int) -> tuple[Frame, ...]:
+def evenly_spread(frames: Sequence[Item], n_frames: int) -> tuple[Item, ...]:
     """At most `n_frames` frames, in the middle of equal parts of the recording."""
     if len(frames) <= n_frames:
-        return frames
+        return tuple(frames)
     return tuple(frames[(2 * i + 1) * len(frames) // (2 * n_frames)] for i in range(n_frames))
 
 

@@ -16,10 +16,10 @@ from ponderv2.errors import CheckpointError, SceneError
 from ponderv2.models.config import TextTargetConfig
 from ponderv2.models.pretext import PretextModel
 from ponderv2.reconstruction.config import RefineConfig
-from ponderv2.reconstruction.refine import Recording, RefineStep, initial_scene, misfit, refine, thinned
+from ponderv2.reconstruction.refine import Recording, RefineStep, initial_scene, misfit, refine
 from ponderv2.reconstruction.refined_scene import RefinedScene, scene_of_state
 from ponderv2.reconstruction.scene_field import ModelField, SceneField
-from ponderv2.scenes.scene import Frame, Scene
+from ponderv2.scenes.scene import Frame, Scene, evenly_spread
 from ponderv2.tasks.loaded_model import loaded_model
 from ponderv2.training.checkpoint import Checkpoint, save_checkpoint, software_versions
 from ponderv2.training.devices import chosen_device
@@ -88,7 +88,7 @@ def fit_scene(scene: Scene, config: RefineConfig, start: SceneField | None, repo
     Raises:
         SceneError: the scene has no frames that are not held out.
     """
-    frames = thinned([frame for frame in scene.frames if not frame.held_out], config.max_frames)
+    frames = evenly_spread([frame for frame in scene.frames if not frame.held_out], config.max_frames)
     if not frames:
         raise SceneError(
             f"scene '{scene.name}' has no frames to refine on",

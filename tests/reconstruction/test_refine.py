@@ -17,10 +17,10 @@ from ponderv2.reconstruction.refine import (
     misfit,
     refine,
     refine_losses,
-    thinned,
     training_samples,
 )
 from ponderv2.reconstruction.scene_field import render_camera
+from ponderv2.scenes.scene import evenly_spread
 from tests.scenes.closed_form_room import HEIGHT, SIZE, WIDTH, exact_image, write_store
 
 CONFIG = RefineConfig(steps=150, n_rays=512, cell=0.1, coarse_factor=3, detail_cell=None, truncation=0.15)
@@ -164,5 +164,5 @@ def test_a_smaller_chunk_renders_the_same_rays_when_memory_runs_out(fitted, reco
 
 
 def test_long_recordings_are_thinned_evenly():
-    assert thinned(list(range(10)), 20) == tuple(range(10))
-    assert thinned(list(range(100)), 4) == (12, 37, 62, 87)
+    assert evenly_spread(list(range(10)), 20) == tuple(range(10))
+    assert evenly_spread(list(range(100)), 4) == (12, 37, 62, 87)

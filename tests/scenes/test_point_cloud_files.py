@@ -12,7 +12,7 @@ import torch
 from ponderv2.errors import SceneError
 from ponderv2.io.pcd import lzf_unpacked, read_pcd
 from ponderv2.reconstruction.fusion import load_open3d
-from ponderv2.scenes.point_cloud_files import UP_AXES, face_normals, read_cloud, read_cloud_with_notes
+from ponderv2.scenes.point_cloud_files import UP_AXES, read_cloud, read_cloud_with_notes, unit_vertex_normals
 
 POINTS = [(0.5, 1.0, -2.0), (1.5, 0.25, 3.0), (4.0, 4.0, 4.0), (-1.0, 2.0, 0.0)]
 COLORS = [(255, 0, 10), (1, 2, 3), (0, 255, 0), (7, 8, 9)]
@@ -213,7 +213,7 @@ def test_points_without_a_position_are_left_out_and_counted(tmp_path: Path):
 
 def test_normals_of_faces_are_those_of_a_tilted_plane():
     coord = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 1], [1, 1, 1], [5, 5, 5]])
-    normal = face_normals(coord, np.array([[0, 1, 2], [1, 3, 2]]))
+    normal = unit_vertex_normals(coord, np.array([[0, 1, 2], [1, 3, 2]]))
     expected = np.array([0.0, -1.0, 1.0]) / np.sqrt(2.0)
     np.testing.assert_allclose(normal[:4], np.tile(expected, (4, 1)), atol=1e-12)
     assert not normal[4].any()

@@ -9,10 +9,10 @@ from jaxtyping import Float, Float64
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
+from ponderv2.geometry.normals import estimate_normals, vertex_normals
 from ponderv2.io.colors import NO_COLOR_NOTE
 from ponderv2.io.ply import read_ply
 from ponderv2.io.point_columns import PointColumns, named_columns
-from ponderv2.scenes.normals import estimate_normals, vertex_normals
 from ponderv2.scenes.origin import coarse_note, compact, far_outliers
 from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh
 

@@ -137,7 +137,7 @@ class S3disRoom:
             raise SceneError(
                 f"no mesh of 2D-3D-S reaches into {self.folder}", fix="--set source.normals=estimate"
             )
-        from ponderv2.scenes.normals import estimate_normals
+        from ponderv2.geometry.normals import estimate_normals
 
         eyes, which = self._eyes(coord)
         return estimate_normals(coord, eyes), f"normals: estimated from the points, turned towards {which}"

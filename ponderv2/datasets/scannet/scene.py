@@ -29,11 +29,11 @@ from ponderv2.datasets.scannet.labels import (
     read_segments,
 )
 from ponderv2.errors import SceneError
+from ponderv2.geometry.normals import vertex_normals
 from ponderv2.io.colors import no_colors
 from ponderv2.io.ply import read_ply
 from ponderv2.io.point_columns import named_columns
 from ponderv2.io.text import numbers, read_text
-from ponderv2.scenes.normals import vertex_normals
 from ponderv2.scenes.origin import compact, far_outliers
 from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh, PreparedScene, SceneStream
 

@@ -13,10 +13,10 @@ import torch
 
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import SceneError
+from ponderv2.geometry.normals import estimate_normals
 from ponderv2.io import disk_cache
 from ponderv2.io.safe_pickle import read_pickled
 from ponderv2.scenes import point_normals as normals
-from ponderv2.scenes.normals import estimate_normals
 from ponderv2.scenes.reader import DatasetInfo
 from tests.datasets.processed import writers
 from tests.scenes.closed_form_room import write_store

@@ -1,4 +1,4 @@
-"""Normals: of a mesh from its faces, of a bare point cloud from the thinnest direction of a neighbourhood."""
+"""Normals of faces, of vertices from the faces around them, of bare points from their neighbours."""
 
 from __future__ import annotations
 
@@ -31,6 +31,13 @@ def estimate_normals(
     return normals.astype(np.float32)
 
 
+def face_normals(triangles: Float64[ndarray, "face 3 3"]) -> Float64[ndarray, "face 3"]:
+    """Unit normals, corners counter-clockwise; zero for a face without area."""
+    normal = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
+    length = np.linalg.norm(normal, axis=1, keepdims=True)
+    return normal / np.where(length > 0, length, 1.0)
+
+
 def vertex_normals(
     coord: Float64[ndarray, "point 3"], faces: Integer[ndarray, "face 3"]
 ) -> Float64[ndarray, "point 3"]:
@@ -39,7 +46,7 @@ def vertex_normals(
     Not of unit length: twice the area.
     """
     corner = coord[faces]
-    face = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+    face = np.nan_to_num(np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]))
     normal = np.empty(coord.shape, np.float64)
     for axis in range(3):
         weights = np.repeat(face[:, axis], 3)
