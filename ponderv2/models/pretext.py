@@ -6,12 +6,12 @@ and the difference trains both. State names are those of the published model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ponderv2.collectives import global_mean
@@ -25,34 +25,17 @@ from ponderv2.models.config import ClassTargetConfig, PretextConfig, TextTargetC
 from ponderv2.models.encoder_model import EncoderModel, rows_of_points
 from ponderv2.randomness import scene_generators
 from ponderv2.renderer.decoder import in_blocks
-from ponderv2.renderer.losses import RayTargets, psnr, render_losses
+from ponderv2.renderer.losses import NO_DISTANCE, RayTargets, RenderLosses, psnr, render_losses
 from ponderv2.renderer.renderer import Renderer, RenderOutput
 from ponderv2.renderer.sampling import draw_noise_of_scenes
 from ponderv2.scenes.batch import Batch, PixelBatch
 
 
 @dataclass(frozen=True)
-class PretextLosses:
-    """Each term already weighted. A term that is not used is exactly zero, not absent."""
-
-    color: Float[Tensor, ""]
-    depth: Float[Tensor, ""]
-    sdf: Float[Tensor, ""]
-    free_space: Float[Tensor, ""]
-    eikonal: Float[Tensor, ""]
-    semantic: Float[Tensor, ""]
-    point: Float[Tensor, ""]
-
-    def total(self) -> Float[Tensor, ""]:
-        """The number to call backward on: every field, always."""
-        return torch.stack([getattr(self, term.name) for term in fields(self)]).sum()
-
-
-@dataclass(frozen=True)
 class PretextStep:
     """What one training step of the pretext task measured."""
 
-    losses: PretextLosses
+    losses: RenderLosses
     psnr: Float[Tensor, ""]
     """Of the rendered rays, decibel."""
     point_loss: Float[Tensor, ""]
@@ -115,22 +98,17 @@ class PretextModel(EncoderModel):
         counts = torch.bincount(rays.rays.scene, minlength=len(batch.offset)).tolist()
         generators = scene_generators(generator, len(counts), batch.slots)
         noise = draw_noise_of_scenes(counts, generators, self.config.renderer, batch.feature.device)
-        output = self.renderer(encoded.volume, rays.rays, noise, target_distance=rays.distance)
+        output = self.renderer(encoded.volume, rays.rays, noise, target_distance=rays.targets.distance)
         return self.compare(batch, encoded, rays, output)
 
     def compare(
         self, batch: Batch, encoded: EncodedScenes, rays: TargetRays, output: RenderOutput
     ) -> PretextStep:
         """Losses of rendered rays against the pixels that they were made for."""
-        assert batch.pixels is not None
-        label = torch.where(rays.hit, batch.pixels.label, -1)
-        targets = RayTargets(rays.color, rays.distance, label, rays.hit, rays.colored)
-        rendered = render_losses(output, targets, self.class_rows(batch.condition), self.config.losses)
+        targets, rows = rays.targets, self.class_rows(batch.condition)
+        losses = render_losses(output, targets, rows, self.config.losses)
         point = self._point_loss(encoded.features, batch)
-        losses = PretextLosses(
-            **{term.name: getattr(rendered, term.name) for term in fields(rendered)},
-            point=point * self._point_weight(),
-        )
+        losses = replace(losses, point=point * self._point_weight())
         return PretextStep(losses, psnr(output, targets, self.config.losses), point.detach(), output)
 
     def rays(self, batch: Batch, frame: VolumeFrame) -> TargetRays:
@@ -178,24 +156,17 @@ def _n_semantic(config: PretextConfig) -> int:
 
 @dataclass(frozen=True)
 class TargetRays:
-    """Rays in volume units and what the images recorded along them."""
+    """Rays in volume units, and what the images recorded along them."""
 
     rays: RayBundle
-    color: Float[Tensor, "ray 3"]
-    """0..1; black where the ray misses."""
-    distance: Float[Tensor, " ray"]
-    """Along the ray, volume units; not positive where there is no measurement."""
-    hit: Bool[Tensor, " ray"]
-    """Whether the ray meets the box around the scene."""
-    colored: Bool[Tensor, " ray"]
-    """Whether a colour was recorded."""
+    targets: RayTargets
 
 
 def rays_of_pixels(pixels: PixelBatch, frame: VolumeFrame, half_side: float) -> TargetRays:
     """Rays from optical centres through pixel centres, in the frame of each scene's volume.
 
     Depth along the optical axis becomes distance along the ray. Rays that miss the box
-    `half_side` / 0.5 times the size of the range are black and have no distance.
+    `half_side` / 0.5 times the size of the range have no target.
     """
     world_to_camera = frame.cameras(pixels.world_to_camera, pixels.view_scene)
     through = rays_through_pixels(
@@ -203,9 +174,9 @@ def rays_of_pixels(pixels: PixelBatch, frame: VolumeFrame, half_side: float) -> 
     )
     corner = (frame.half_range * (2 * half_side)).to(pixels.pixel.dtype)
     hit = rays_that_hit(through.rays, -corner, corner)
-    distance = torch.where(hit & (pixels.depth > 0), pixels.depth * through.distance_per_depth, -0.001)
-    color = torch.where(hit[:, None], pixels.color, 0.0)
-    return TargetRays(through.rays, color, distance, hit, pixels.colored)
+    distance = torch.where(pixels.depth > 0, pixels.depth * through.distance_per_depth, NO_DISTANCE)
+    targets = RayTargets(pixels.color, distance, pixels.label, hit, pixels.colored)
+    return TargetRays(through.rays, targets.masked())
 
 
 def text_embeddings(config: TextTargetConfig) -> Float[Tensor, "class channel"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import assert_never
 
 import torch
@@ -14,10 +14,13 @@ from ponderv2.collectives import global_mean, sum_over_processes
 from ponderv2.renderer.config import ClassesConfig, ContrastiveConfig, RenderLossConfig
 from ponderv2.renderer.renderer import RenderOutput
 
+NO_DISTANCE = -0.001
+"""Of a ray without a measurement (published)."""
+
 
 @dataclass(frozen=True)
 class RayTargets:
-    """Measurements along rays."""
+    """Measurements along rays. Those that miss the box (`masked`) are black, without distance and label."""
 
     color: Float[Tensor, "ray 3"]
     """0..1."""
@@ -26,9 +29,18 @@ class RayTargets:
     label: Int[Tensor, " ray"]
     """Class, -1 = unlabelled."""
     hit: Bool[Tensor, " ray"]
-    """Whether the ray runs through the box; the others have no distance and no label."""
+    """Whether the ray runs through the box."""
     colored: Bool[Tensor, " ray"] | None = None
     """Whether the ray has a colour; None = all have. Rays of views that have depth alone have none."""
+
+    def masked(self) -> RayTargets:
+        """The same, with nothing measured along rays that miss."""
+        return replace(
+            self,
+            color=torch.where(self.hit[:, None], self.color, 0.0),
+            distance=torch.where(self.hit, self.distance, NO_DISTANCE),
+            label=torch.where(self.hit, self.label, -1),
+        )
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,8 @@ class RenderLosses:
     free_space: Float[Tensor, ""]
     eikonal: Float[Tensor, ""]
     semantic: Float[Tensor, ""]
+    point: Float[Tensor, ""]
+    """Of the classes of points, which the model adds to the terms of rays."""
 
     def total(self) -> Float[Tensor, ""]:
         """The number to call backward on: every field, always."""
@@ -53,11 +67,11 @@ def render_losses(
     class_embedding: Float[Tensor, "class channel"] | None,
     config: RenderLossConfig,
 ) -> RenderLosses:
-    """All terms; means are over the rays (samples) of all processes.
+    """All terms of rays; `targets` are masked. Means are over the rays (samples) of all processes.
 
     `class_embedding` holds one unit text embedding per class; only the contrastive semantic term needs it.
     """
-    distance = torch.where(targets.hit, targets.distance, 0.0)
+    distance = targets.distance
     zero = output.distance.new_zeros(())
     semantic = zero
     if config.semantic > 0 and output.semantic is not None:
@@ -71,6 +85,7 @@ def render_losses(
         else zero,
         eikonal=config.eikonal * eikonal_loss(output.gradients) if config.eikonal > 0 else zero,
         semantic=semantic,
+        point=zero,
     )
 
 
@@ -84,16 +99,14 @@ def color_loss(output: RenderOutput, targets: RayTargets, config: RenderLossConf
 
     Rays that miss are black or left out, as the settings say.
     """
-    target = torch.where(targets.hit[:, None], targets.color, 0.0)
     counted = _with_color(targets, config)
-    return _masked_mean((output.color - target).abs().mean(-1), counted)
+    return _masked_mean((output.color - targets.color).abs().mean(-1), counted)
 
 
 def psnr(output: RenderOutput, targets: RayTargets, config: RenderLossConfig) -> Float[Tensor, ""]:
     """Peak signal to noise of the colours that `color_loss` compares, dB, of all processes; nan for none."""
-    target = torch.where(targets.hit[:, None], targets.color, 0.0)
     counted = _with_color(targets, config)
-    square = ((output.color.detach() - target).square().mean(-1) * counted).sum()
+    square = ((output.color.detach() - targets.color).square().mean(-1) * counted).sum()
     total, count = sum_over_processes(torch.stack([square, counted.sum().to(square.dtype)]))
     return -10.0 * torch.log10((total / count).clamp(min=1e-12))
 
@@ -138,8 +151,8 @@ def semantic_loss(
     """Cross-entropy of rendered semantics over rays with a label and a measurement, not weighted."""
     assert output.semantic is not None
     lowest = 0 if config.supervise_class_zero else 1
-    label = torch.where(targets.hit & (targets.label >= lowest), targets.label, -1)
-    measured = targets.hit & (targets.distance > 0)
+    label = torch.where(targets.label >= lowest, targets.label, -1)
+    measured = targets.distance > 0
     match config.semantic_target:
         case ClassesConfig():
             counted = measured & (label >= 0)

@@ -62,16 +62,28 @@ class Block:
                 yield entry, inputs, outputs, rows
 
 
-@dataclass(frozen=True)
 class KernelMap:
-    """A sparse convolution without its numbers. Row `n_in` (`n_out` in `mirrored`) stands for "none"."""
+    """A sparse convolution without its numbers. Row `n_in` (`n_out` in `mirrored`) stands for "none".
 
-    n_in: int
-    n_out: int
-    table: Int[Tensor, "output entry"]
-    """Input row that an output row meets under each kernel entry."""
-    mirrored_table: Int[Tensor, "input entry"] | None = None
-    """`mirrored`; None where it is the table with its entries in reverse, as on the same voxels."""
+    What is derived from the table is found when it is first asked for, and kept.
+    """
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        table: Int[Tensor, "output entry"],
+        mirrored_table: Int[Tensor, "input entry"] | None = None,
+    ) -> None:
+        """`table`: input row that an output row meets under each kernel entry.
+
+        `mirrored_table`: as `mirrored`; None where it is the table with its entries in reverse, as it is on
+        the same voxels.
+        """
+        self.n_in, self.n_out, self.table, self.mirrored_table = n_in, n_out, table, mirrored_table
+        self._blocks: dict[int, tuple[Block, ...]] = {}
+        self._blocks_of_transposed: dict[int, tuple[Block, ...]] = {}
+        self._origin: ref[KernelMap] | None = None
 
     @property
     def n_entries(self) -> int:
@@ -85,27 +97,21 @@ class KernelMap:
     @property
     def transposed(self) -> KernelMap:
         """The map with inputs and outputs exchanged: that of the gradient and of the inverse convolution."""
-        origin = self.__dict__.get("_origin", lambda: None)()
+        origin = None if self._origin is None else self._origin()
         if origin is not None:
             return origin
         swapped = KernelMap(self.n_out, self.n_in, self.mirrored, self.table)
-        forth, back = self._made
+        swapped._blocks, swapped._blocks_of_transposed = self._blocks_of_transposed, self._blocks
         # No cycle: it would keep the tables of several steps until garbage is looked for.
-        swapped.__dict__.update(_made=(back, forth), _origin=ref(self))
+        swapped._origin = ref(self)
         return swapped
-
-    @cached_property
-    def _made(self) -> tuple[dict[int, tuple[Block, ...]], dict[int, tuple[Block, ...]]]:
-        """Blocks by their size: of output rows, and of those of the transposed map."""
-        return {}, {}
 
     def blocks(self, n_rows: int) -> tuple[Block, ...]:
         """The pairs in blocks of `n_rows` output rows; found once per block size."""
-        made, _ = self._made
-        if n_rows not in made:
-            starts = range(0, self.n_out, n_rows)
-            made[n_rows] = tuple(self._block(start, min(start + n_rows, self.n_out)) for start in starts)
-        return made[n_rows]
+        if n_rows not in self._blocks:
+            stops = [(start, min(start + n_rows, self.n_out)) for start in range(0, self.n_out, n_rows)]
+            self._blocks[n_rows] = tuple(self._block(start, stop) for start, stop in stops)
+        return self._blocks[n_rows]
 
     def mirrored_blocks(self, n_rows: int) -> tuple[Block, ...]:
         """The pairs in blocks of `n_rows` input rows, which are the outputs of the blocks."""

@@ -1,7 +1,8 @@
 """The same convolutions through spconv (CUDA only); importing this module takes about ten seconds.
 
 spconv's modules are used without parameters of their own: they know kernel, stride and index key, and
-are lent our weight for one call. Rows of a strided result come in spconv's order and are put into ours.
+get our weight for one call; every thread has its own. Rows of a strided result come in spconv's order and
+are put into ours.
 Under autocast spconv casts to float16, whatever type autocast has; bfloat16 is therefore done in float32.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache, wraps
+from threading import get_ident
 from typing import Any, TypeVar
 
 import torch
@@ -43,7 +45,9 @@ def submanifold(
     feature: Float[Tensor, "voxel channel"], weight: Float[Tensor, "out kx ky kz channel"], level: Level
 ) -> Float[Tensor, "voxel out"]:
     """As `torch_backend.submanifold`."""
-    module = _module("SubMConv3d", weight.shape[-1], weight.shape[0], triple(weight.shape[1:4]), (1, 1, 1))
+    module = _module(
+        get_ident(), "SubMConv3d", weight.shape[-1], weight.shape[0], triple(weight.shape[1:4]), (1, 1, 1)
+    )
     return _run(module, weight, _voxels(feature, level)).features
 
 
@@ -56,7 +60,7 @@ def strided(
 ) -> Float[Tensor, "coarse out"]:
     """As `torch_backend.strided`."""
     kernel, step = triple(weight.shape[1:4]), triple(stride)
-    module = _module("SparseConv3d", weight.shape[-1], weight.shape[0], kernel, step)
+    module = _module(get_ident(), "SparseConv3d", weight.shape[-1], weight.shape[0], kernel, step)
     result = _run(module, weight, _voxels(feature, level))
     return result.features.index_select(0, _order(result, level, kernel, step))
 
@@ -74,7 +78,7 @@ def inverse(
     if key not in level.cache:
         raise ValueError(f"no strided convolution of kernel {kernel} and stride {step} has run on this level")
     template, order = level.cache[key]
-    module = _module("SparseInverseConv3d", weight.shape[-1], weight.shape[0], kernel, step)
+    module = _module(get_ident(), "SparseInverseConv3d", weight.shape[-1], weight.shape[0], kernel, step)
     theirs = torch.empty_like(feature).index_copy(0, order, feature)
     return _run(module, weight, template.replace_feature(theirs)).features
 
@@ -106,7 +110,10 @@ def _order(result: Any, level: Level, kernel: Triple, stride: Triple) -> Int[Ten
 
 
 @lru_cache(maxsize=256)
-def _module(kind: str, in_channels: int, out_channels: int, kernel: Triple, stride: Triple) -> Any:
+def _module(
+    thread: int, kind: str, in_channels: int, out_channels: int, kernel: Triple, stride: Triple
+) -> Any:
+    del thread  # of the key: modules are not shared, as each holds the weight of its call
     import spconv.pytorch as spconv  # pyright: ignore[reportMissingImports]
 
     if kind == "SubMConv3d":

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from ponderv2.data.scene_folder import open_folder
-from ponderv2.models.pretext import PretextLosses
+from ponderv2.renderer.losses import RenderLosses
 from ponderv2.training.job import Job
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import PretrainConfig
@@ -107,7 +107,7 @@ def make_job(request: RunRequest, resumed: bool) -> Job:
 
 def _used_terms(measured: dict[str, float]) -> dict[str, float]:
     """The loss terms among what a step measured. A term that is not used is exactly zero."""
-    names = ("loss", *(term.name for term in fields(PretextLosses)))
+    names = ("loss", *(term.name for term in fields(RenderLosses)))
     return {name: measured[name] for name in names if measured.get(name, 0.0) != 0.0}
 
 

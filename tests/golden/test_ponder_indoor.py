@@ -134,8 +134,8 @@ def test_rays_and_targets_are_the_published_ones(case: Case, model: PretextModel
     assert_absolute(case, "out_cube_depth_scale", scale, 1e-9, relative=1e-5)
     assert_absolute(case, "out_ray_o", rays.rays.origins, 1e-5)
     assert_absolute(case, "out_ray_d", rays.rays.directions, 1e-5)
-    assert_absolute(case, "out_target_rgb", rays.color, 1e-5)
-    assert_absolute(case, "out_target_depth", rays.distance[:, None], 1e-5)
+    assert_absolute(case, "out_target_rgb", rays.targets.color, 1e-5)
+    assert_absolute(case, "out_target_depth", rays.targets.distance[:, None], 1e-5)
 
 
 def _frames_only(model: PretextModel, batch: Batch) -> Any:

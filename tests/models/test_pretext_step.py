@@ -45,7 +45,7 @@ def every_cell_first(model: PretextModel, batch: Batch) -> Tensor:
 
     generators = scene_generators(torch.Generator().manual_seed(1), 2)
     noise = draw_noise_of_scenes(counts, generators, model.config.renderer, torch.device("cpu"))
-    output = model.renderer(encoded.volume, rays.rays, noise, target_distance=rays.distance)
+    output = model.renderer(encoded.volume, rays.rays, noise, target_distance=rays.targets.distance)
     return model.compare(batch, encoded, rays, output).losses.total()
 
 

@@ -52,7 +52,7 @@ def _targets(rng: torch.Generator, n: int = 12, n_classes: int = 4) -> RayTarget
     hit = torch.ones(n, dtype=torch.bool)
     hit[3] = False
     label = torch.randint(-1, n_classes, (n,), generator=rng)
-    return RayTargets(torch.rand(n, 3, generator=rng), distance, label, hit)
+    return RayTargets(torch.rand(n, 3, generator=rng), distance, label, hit).masked()
 
 
 def _pairwise(
