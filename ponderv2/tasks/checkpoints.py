@@ -44,7 +44,8 @@ def task_of_settings(path: Path, kind: str, settings: Mapping[str, Any]) -> Task
             raise _no_model(path, kind) from error
         place = ".".join(map(str, first["loc"][1:]))
         raise CheckpointError(
-            f"{path} has settings that this program does not know: {place}: {first['msg']}"
+            f"{path} has settings that this program does not know: {place}: {first['msg']}",
+            fix="use the version of the program that wrote it; ponder finetune --from takes its encoder",
         ) from error
     return checked.without_files().task()
 
