@@ -9,7 +9,7 @@ from pathlib import Path
 from ponderv2.config import StrictConfig
 from ponderv2.io.files import digest_of_files, files_below
 
-READERS_VERSION = 1
+READERS_VERSION = 2
 """Raised whenever the same files and settings give other scenes, so that stored ones are made anew."""
 
 

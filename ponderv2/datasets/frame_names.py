@@ -189,6 +189,16 @@ def in_seconds(values: Sequence[Decimal], unit: str, start: Decimal = Decimal(0)
     return np.array([float(one / factor - start) for one in values], np.float64)
 
 
+def times_of_names(names: Sequence[str]) -> tuple[float | None, ...]:
+    """Seconds, where every name is one number that can be nothing but a time; else None for each."""
+    values = [numbers_of(name) for name in names]
+    times = [one[0] for one in values if len(one) == 1]
+    unit = unit_of(times) if len(times) == len(names) else None
+    if unit is None or not is_certain(times):
+        return (None,) * len(names)
+    return tuple(in_seconds(times, unit).tolist())
+
+
 def nearest_pairs(
     first: Float[ndarray, " one"], second: Float[ndarray, " two"], gap: float
 ) -> list[tuple[int, int]]:

@@ -88,6 +88,8 @@ class RawFrame:
     depth_intrinsics: Intrinsics
     mask: MaskFile | None = None
     """Of the colour camera (of the depth camera in a view without colour)."""
+    time: float | None = None
+    """Seconds, on the clock of the recording; None = unknown."""
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,14 @@ def register(raw: RawFrame, recording: Recording, limits: Limits) -> Registered:
         visible = None if raw.mask is None else _resized_mask(raw.mask.visible(), *size)
         kept = depth if visible is None else np.where(visible, depth, 0).astype(np.uint16)
         frame = DecodedFrame(
-            raw.id, intrinsics, raw.camera_to_world, None, kept, recording.depth_scale, visible=visible
+            raw.id,
+            intrinsics,
+            raw.camera_to_world,
+            None,
+            kept,
+            recording.depth_scale,
+            visible=visible,
+            time=raw.time,
         )
         return Registered(frame, 0.0, n_dropped)
     color = _Color.of(raw.color).standing(raw.color_intrinsics, size)
@@ -135,6 +142,7 @@ def register(raw: RawFrame, recording: Recording, limits: Limits) -> Registered:
         recording.depth_scale,
         color_file=jpeg,
         visible=visible,
+        time=raw.time,
     )
     return Registered(frame, guessed, n_dropped, notes)
 

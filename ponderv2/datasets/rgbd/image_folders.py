@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from ponderv2.datasets.frame_names import by_number, numbers_of, some
+from ponderv2.datasets.frame_names import by_number, numbers_of, some, times_of_names
 from ponderv2.datasets.recordings import ImageFile, RawFrame
 from ponderv2.datasets.rgbd.pairing import Pairing
 from ponderv2.errors import SceneError
@@ -124,6 +124,7 @@ def raw_frames(
     depth_intrinsics: Intrinsics,
 ) -> tuple[RawFrame, ...]:
     """Frames of paired images; `colors` (empty: depth alone) and `depths` are the lists that were paired."""
+    times = times_of_names([one.name for one in pairing.frames])
     return tuple(
         RawFrame(
             id_,
@@ -132,8 +133,9 @@ def raw_frames(
             one.camera_to_world,
             color_intrinsics,
             depth_intrinsics,
+            time=time,
         )
-        for id_, one in zip(ids, pairing.frames, strict=True)
+        for id_, one, time in zip(ids, pairing.frames, times, strict=True)
     )
 
 

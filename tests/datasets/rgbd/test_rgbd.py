@@ -175,3 +175,17 @@ def test_scannet_cameras_count_as_one_and_those_of_7scenes_do_not():
     assert same_camera(color, (1296, 968), depth, (640, 480))
     other = Intrinsics(np.array([[525.0, 0, 320], [0, 525.0, 240], [0, 0, 1]]))
     assert not same_camera(other, (640, 480), depth, (640, 480))
+
+
+def test_frames_have_the_times_of_their_depth_images_where_these_are_times(tmp_path: Path):
+    taken = box_room.shots(3)
+    box_room.write_tum(tmp_path / "tum", taken)
+    (tmp_path / "room.sens").write_bytes(box_room.sens_bytes(taken))
+    box_room.write_redwood(tmp_path / "redwood", taken)
+    start = 1305031102.0 + 0.004
+    timed = [frame.time for frame in LAYOUTS["tum"].read(tmp_path / "tum").frames]
+    assert np.allclose(timed, start + np.arange(3) / 30, rtol=0, atol=1e-6)
+    assert [frame.time for frame in LAYOUTS["sens"].read(tmp_path / "room.sens").frames] == [0.0, 1e-6, 2e-6]
+    assert {frame.time for frame in LAYOUTS["redwood"].read(tmp_path / "redwood").frames} == {None}
+    stream = find(RgbdConfig(path=tmp_path / "tum", up="z")).scenes[0].read()
+    assert [frame.time for frame in stream.frames] == timed

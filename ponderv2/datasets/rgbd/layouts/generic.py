@@ -18,7 +18,7 @@ from ponderv2.datasets.rgbd.calibration import Calibration, find_calibration
 from ponderv2.datasets.rgbd.camera_conventions import with_size_of_images
 from ponderv2.datasets.rgbd.config import GenericConfig, RgbdConfig
 from ponderv2.datasets.rgbd.depth_units import unit_of_floats
-from ponderv2.datasets.rgbd.image_folders import ENDINGS, OTHER_WORDS, ids_of, list_images
+from ponderv2.datasets.rgbd.image_folders import ENDINGS, OTHER_WORDS, ids_of, list_images, raw_frames
 from ponderv2.datasets.rgbd.pairing import Pairing, Poses, pair_frames
 from ponderv2.datasets.rgbd.pose_conventions import ChosenReading, PoseReading, choose_reading
 from ponderv2.datasets.rgbd.pose_lists import FORMS, POSE_FILES, PoseList, read_poses
@@ -61,17 +61,8 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Recording:
     chosen = _reading(listed, config, known, depths, intrinsics, paired)
     pairing = paired(chosen.reading.camera_to_world(listed))
     color_intrinsics = intrinsics if known.color is None or known.color is known.depth else known.color
-    frames = tuple(
-        RawFrame(
-            name,
-            None if colors is None or one.color is None else ImageFile(colors.paths[one.color]),
-            ImageFile(depths.paths[one.depth or 0]),
-            one.camera_to_world,
-            color_intrinsics,
-            intrinsics,
-        )
-        for name, one in zip(ids_of(pairing), pairing.frames, strict=True)
-    )
+    paths = () if colors is None else colors.paths
+    frames = raw_frames(pairing, ids_of(pairing), paths, depths.paths, color_intrinsics, intrinsics)
     where_from = "no colour images: depth alone" if colors is None else f"colour from {colors.where}"
     notes = (
         f"depth from {depths.where}, {where_from}, poses from {where}",

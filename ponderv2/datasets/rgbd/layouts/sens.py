@@ -29,6 +29,7 @@ def read(path: Path) -> Recording:
     if len(sens) == 0:
         raise SceneError(f"no frames in {file}")
     color_intrinsics, depth_intrinsics = _intrinsics(sens)
+    timed = bool(sens.timestamps.any())
     frames = tuple(
         RawFrame(
             f"{index:06d}",
@@ -37,6 +38,7 @@ def read(path: Path) -> Recording:
             sens.camera_to_world[index],
             color_intrinsics,
             depth_intrinsics,
+            time=float(sens.timestamps[index, 1]) / 1e6 if timed else None,
         )
         for index in range(len(sens))
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-from ponderv2.datasets.frame_names import by_number, numbers_of, some
+from ponderv2.datasets.frame_names import by_number, numbers_of, some, times_of_names
 from ponderv2.datasets.recordings import ImageFile, RawFrame, Recording
 from ponderv2.datasets.rgbd.calibration import Calibration, find_calibration
 from ponderv2.datasets.rgbd.config import RgbdConfig
@@ -85,7 +85,8 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Recording:
     pairing = pair_frames(path, names, [one.time for one in depths], poses, config.pairing)
     known, files = find_calibration(path), NamedFiles(path)
     intrinsics, camera_notes = _intrinsics(path, poses_file, known)
-    ids = _ids([frame.name for frame in pairing.frames])
+    used = [frame.name for frame in pairing.frames]
+    ids, times = _ids(used), times_of_names(used)
     frames = tuple(
         RawFrame(
             id_,
@@ -94,8 +95,9 @@ def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Recording:
             frame.camera_to_world,
             known.color or intrinsics,
             intrinsics,
+            time=time,
         )
-        for id_, frame in zip(ids, pairing.frames, strict=True)
+        for id_, frame, time in zip(ids, pairing.frames, times, strict=True)
     )
     paired = pairing.notes if source is None else (source, *pairing.notes[1:])
     return Recording(
