@@ -68,7 +68,7 @@ def evaluate(  # noqa: PLR0913 - one argument per option
 
     from ponder_cli import console
     from ponder_cli.progress import ConsoleReporter
-    from ponderv2.tasks.segmentation import pooling
+    from ponderv2.evaluation import pooling
     from ponderv2.training.published_checkpoints import point_choice
     from ponderv2.workflows import evaluate as workflow
 

@@ -113,3 +113,10 @@ def normals_from_depth(
     known = (around > 0).all(dim=0) & ((around - centre).abs() < largest_step * centre).all(dim=0)
     normal[1:-1, 1:-1] = torch.where(known[..., None], inner, 0.0)
     return normal
+
+
+def mean_metrics(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Mean of every metric over the views that have it; nan where none has, as psnr without any colour."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    found = {name: [row[name] for row in rows if math.isfinite(row.get(name, math.nan))] for name in names}
+    return {name: sum(values) / len(values) if values else math.nan for name, values in found.items()}

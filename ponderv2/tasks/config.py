@@ -23,5 +23,8 @@ DownstreamModelConfig = Annotated[DownstreamConfig, Field(discriminator="kind")]
 ModelConfig = Annotated[RenderingConfig | EncoderOnlyConfig | DownstreamConfig, Field(discriminator="kind")]
 """Everything that a checkpoint may hold a model of."""
 
+PretrainModelConfig = RenderingConfig
+"""What `ponder pretrain` trains."""
+
 DEFAULT = SegmentationModelConfig()
-"""What is fine-tuned where a preset does not say it."""
+"""What is fine-tuned where a preset does not choose a task."""

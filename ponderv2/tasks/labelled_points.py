@@ -14,7 +14,7 @@ from ponderv2.data.datasets import LabelledDataset, classes_above
 from ponderv2.datasets.scannet.benchmarks import Benchmark, benchmark_of
 from ponderv2.errors import PresetError, SceneError
 from ponderv2.scenes.folders import SceneFolders
-from ponderv2.tasks.class_settings import ClassesConfig
+from ponderv2.tasks.labelled_config import ClassesConfig
 from ponderv2.tasks.loaded_model import LoadedModel
 from ponderv2.tasks.task import EvaluationRequest, OpenPart, Task, TaskDataset
 

@@ -116,7 +116,7 @@ class RunLogger:
             with _reported(self.folder):
                 self._curves.writer.add_scalar(name, value, step)
 
-    def picture(self, name: str, pixels: Any, step: int) -> None:
+    def image(self, name: str, pixels: Any, step: int) -> None:
         """An 8-bit image [row, column, 3] for TensorBoard."""
         if self._curves is not None:
             with _reported(self.folder):

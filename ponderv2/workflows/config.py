@@ -18,6 +18,7 @@ from ponderv2.data.config import (
     parts_of,
 )
 from ponderv2.datasets import DatasetConfig
+from ponderv2.encoder.config import EncoderConfig
 from ponderv2.reconstruction.config import (
     CameraPathConfig,
     ImageKind,
@@ -25,8 +26,7 @@ from ponderv2.reconstruction.config import (
     RefineConfig,
     TsdfConfig,
 )
-from ponderv2.tasks.config import DEFAULT, DownstreamModelConfig
-from ponderv2.tasks.rendering.config import RenderingConfig
+from ponderv2.tasks.config import DEFAULT, DownstreamModelConfig, PretrainModelConfig
 from ponderv2.training.config import TrainingConfig
 
 
@@ -70,7 +70,7 @@ class PretrainConfig(PresetConfig):
     seed: NonNegativeInt = 0
     """Of the weights, the order of the scenes, the augmentations and the rays."""
     data: PretrainDataConfig = PretrainDataConfig()
-    model: RenderingConfig
+    model: PretrainModelConfig
     training: TrainingConfig = TrainingConfig()
 
     @property
@@ -86,7 +86,7 @@ class PretrainConfig(PresetConfig):
 
     @model_validator(mode="after")
     def _channels_agree(self) -> PretrainConfig:
-        _check_channels(self.data, self.model.encoder.in_channels)
+        _check_channels(self.data, self.model.encoder)
         return self
 
 
@@ -121,14 +121,15 @@ class FinetuneConfig(PresetConfig):
     @model_validator(mode="after")
     def _channels_agree(self) -> FinetuneConfig:
         if self.model.encoder is not None:
-            _check_channels(self.data, self.model.encoder.in_channels)
+            _check_channels(self.data, self.model.encoder)
         return self
 
 
-def _check_channels(data: PointDataConfig, in_channels: int) -> None:
-    if in_channels != data.n_channels:
+def _check_channels(data: PointDataConfig, encoder: EncoderConfig) -> None:
+    if encoder.needs == "points" and encoder.in_channels != data.n_channels:
         raise ValueError(
-            f"data.features give {data.n_channels} channels, but model.encoder.in_channels is {in_channels}"
+            f"data.features give {data.n_channels} channels, "
+            f"but model.encoder.in_channels is {encoder.in_channels}"
         )
 
 

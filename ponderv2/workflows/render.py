@@ -14,7 +14,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ponderv2.evaluation.images import depth_errors, normal_error, normals_from_depth, psnr, ssim
+from ponderv2.evaluation.images import (
+    depth_errors,
+    mean_metrics,
+    normal_error,
+    normals_from_depth,
+    psnr,
+    ssim,
+)
 from ponderv2.io.files import write_bytes
 from ponderv2.reconstruction.camera_files import CameraPath, Viewpoint, path_contents
 from ponderv2.reconstruction.camera_paths import camera_path
@@ -32,7 +39,6 @@ from ponderv2.reconstruction.scene_field import RenderedImages, SceneField, rend
 from ponderv2.scenes.scene import Scene
 from ponderv2.tasks.checkpoints import open_checkpoint
 from ponderv2.tasks.images import colored
-from ponderv2.tasks.rendering.views import mean_metrics
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import RenderConfig
 from ponderv2.workflows.scene_fields import fit_scene, frames_seen, open_field, save_refined

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import NonNegativeInt, PositiveInt
 
 from ponderv2.heads.config import GroupingConfig
-from ponderv2.tasks.class_settings import ClassesConfig
+from ponderv2.tasks.labelled_config import ClassesConfig
 
 if TYPE_CHECKING:
     from ponderv2.tasks.instances.task import InstancesTask

@@ -24,11 +24,11 @@ from ponderv2.evaluation.instances import (
     instance_metrics,
 )
 from ponderv2.evaluation.semantic import confusion_matrix, segmentation_metrics
-from ponderv2.tasks.colored_clouds import SceneExport, export_scene
 from ponderv2.tasks.instances.model import InstancesModel
 from ponderv2.tasks.instances.predictions import SceneObjects, found_objects, has_objects, overlaps_of_scene
 from ponderv2.tasks.instances.submission import check_instance_submission, write_instance_submission
 from ponderv2.tasks.labelled_points import benchmark_for, class_names, refuse_other_classes
+from ponderv2.tasks.prediction_clouds import SceneExport, export_scene
 from ponderv2.tasks.task import EvaluationRequest, EvaluationResult
 from ponderv2.training.report import Reporter
 

@@ -13,6 +13,7 @@ from ponderv2.collectives import process_number
 from ponderv2.data.config import PointDataConfig, PretrainDataConfig
 from ponderv2.data.datasets import PretrainDataset, validation_frames
 from ponderv2.errors import PresetError, SceneError
+from ponderv2.evaluation.images import mean_metrics
 from ponderv2.models.config import SemanticTargetConfig, TextTargetConfig
 from ponderv2.models.pretext import PretextModel
 from ponderv2.scenes.folders import SceneFolders
@@ -20,7 +21,7 @@ from ponderv2.scenes.scene import Scene
 from ponderv2.tasks.images import keep_newest, write_png
 from ponderv2.tasks.published import published_names
 from ponderv2.tasks.rendering.config import RenderingConfig
-from ponderv2.tasks.rendering.views import compare_views, evaluate_views, mean_metrics, preview
+from ponderv2.tasks.rendering.views import compare_views, evaluate_views, preview
 from ponderv2.tasks.task import (
     BestMetric,
     EvaluationRequest,

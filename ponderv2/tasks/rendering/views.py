@@ -17,7 +17,7 @@ from ponderv2.data.config import PretrainDataConfig
 from ponderv2.data.crops import Region
 from ponderv2.data.datasets import PretrainDataset, ValidationScene
 from ponderv2.errors import SceneError
-from ponderv2.evaluation.images import depth_errors, psnr, ssim
+from ponderv2.evaluation.images import depth_errors, mean_metrics, psnr, ssim
 from ponderv2.geometry.cameras import unproject
 from ponderv2.geometry.transforms import transform_points
 from ponderv2.models.pretext import PretextModel
@@ -103,13 +103,6 @@ def _counted(
     in_camera = unproject(pixel, depth.reshape(-1), intrinsics)
     points = transform_points(torch.linalg.inv(frame.camera.world_to_camera.double()), in_camera.double())
     return (region.contains(points.float()) & (depth.reshape(-1) > 0)).reshape(depth.shape)
-
-
-def mean_metrics(rows: list[dict[str, float]]) -> dict[str, float]:
-    """Mean of every metric over the views that have it; nan where none has, as psnr without any colour."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    found = {name: [row[name] for row in rows if math.isfinite(row.get(name, math.nan))] for name in names}
-    return {name: sum(values) / len(values) if values else math.nan for name, values in found.items()}
 
 
 def evaluate_views(request: EvaluationRequest, model: PretextModel, report: Reporter) -> EvaluationResult:

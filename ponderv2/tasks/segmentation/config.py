@@ -12,7 +12,7 @@ from ponderv2.heads.config import (
     OrthogonalEmbeddingsConfig,
     SegmentationLossConfig,
 )
-from ponderv2.tasks.class_settings import ClassesConfig
+from ponderv2.tasks.labelled_config import ClassesConfig
 
 if TYPE_CHECKING:
     from ponderv2.tasks.segmentation.task import SegmentationTask

@@ -17,9 +17,9 @@ from ponderv2.errors import OutputError
 from ponderv2.evaluation.semantic import confusion_matrix, named_metrics, segmentation_metrics
 from ponderv2.scenes.folders import SceneFolders
 from ponderv2.scenes.scene import PointCloud
-from ponderv2.tasks.colored_clouds import SceneExport, export_scene
 from ponderv2.tasks.images import confusion_image, write_png
 from ponderv2.tasks.labelled_points import benchmark_for, class_names, refuse_other_classes
+from ponderv2.tasks.prediction_clouds import SceneExport, export_scene
 from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.tasks.segmentation.predictions import PredictionCache, predicted_classes
 from ponderv2.tasks.segmentation.submission import check_submission, write_submission

@@ -21,8 +21,8 @@ from ponderv2.scenes.prepared import PreparedCloud, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
 from ponderv2.tasks.checkpoints import load_model
-from ponderv2.tasks.colored_clouds import SceneExport, distinct_color, export_scene, object_colors
 from ponderv2.tasks.instances.model import InstancesModel
+from ponderv2.tasks.prediction_clouds import SceneExport, distinct_color, export_scene, object_colors
 from ponderv2.workflows import evaluate, finetune
 from ponderv2.workflows.config import FinetuneConfig
 from tests.workflows.tiny import ENCODER, TRAINING

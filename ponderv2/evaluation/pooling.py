@@ -1,4 +1,4 @@
-"""Several evaluations as one: counts of points are added up, then the metrics follow (S3DIS 6-fold)."""
+"""Several evaluations as one: the counts per class are added up, then the metrics follow (S3DIS 6-fold)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -15,9 +15,27 @@ from torch import Tensor
 from ponderv2.datasets.scannet.benchmarks import benchmark_of
 from ponderv2.errors import PresetError
 from ponderv2.evaluation.semantic import metrics_of_counts
-from ponderv2.tasks.task import EvaluationResult
 
 COUNTS = ("intersection", "union", "points")
+
+
+@runtime_checkable
+class Evaluation(Protocol):
+    """The result of an evaluation, as far as it matters here."""
+
+    @property
+    def checkpoint(self) -> Path: ...
+
+    @property
+    def split(self) -> str: ...
+
+    @property
+    def n_scenes(self) -> int: ...
+
+    @property
+    def classes(self) -> Sequence[dict[str, Any]]:
+        """One row per class."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -37,7 +55,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class PooledResult:
-    """Numbers of several models, each on its own scenes, taken together."""
+    """Metrics of several models, each on its own scenes, taken together."""
 
     kind: str
     n_scenes: int
@@ -49,7 +67,7 @@ class PooledResult:
     """Per class, over all: name, iou, accuracy, number of true points, intersection and union."""
 
 
-def fold_of(result: EvaluationResult) -> Fold:
+def fold_of(result: Evaluation) -> Fold:
     """The counts of an evaluation. Raises PresetError where it was no semantic segmentation."""
     if not result.classes or COUNTS[0] not in result.classes[0]:
         raise PresetError(

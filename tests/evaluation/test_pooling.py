@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from ponderv2.errors import PresetError
+from ponderv2.evaluation.pooling import fold_of, pooled, read_fold
 from ponderv2.evaluation.semantic import confusion_matrix, named_metrics
 from ponderv2.tasks.segmentation.evaluation import class_table
-from ponderv2.tasks.segmentation.pooling import fold_of, pooled, read_fold
 from ponderv2.tasks.task import EvaluationResult
 
 NAMES = ["wall", "floor", "chair", "board"]

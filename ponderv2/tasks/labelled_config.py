@@ -1,4 +1,4 @@
-"""Settings that all models with semantic classes have in common. Never imports torch."""
+"""Settings that all models with a class per point have in common. Never imports torch."""
 
 from __future__ import annotations
 
