@@ -35,7 +35,7 @@ from ponderv2.tasks.checkpoints import open_checkpoint
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import ReconstructConfig
-from ponderv2.workflows.scene_fields import FittedScene, fit_scene, frames_seen, open_field, save_refined
+from ponderv2.workflows.scene_fields import FittedScene, fit_scene, open_field, save_refined, training_frames
 from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 
 POINTS_AT_A_TIME = 65536
@@ -169,7 +169,7 @@ def _extracted(
     report.note(f"marching cubes on {' x '.join(map(str, lattice.size))} points, {lattice.cell:.3f} m apart")
     mesh = extract_surface(signed_distance, lattice, occupied=occupied if config.crop_to_observed else None)
     if config.crop_to_observed:
-        mesh = _observed(mesh, scene, frames_seen(scene.frames), config.crop_margin, report)
+        mesh = _observed(mesh, scene, training_frames(scene.frames), config.crop_margin, report)
     mesh = remove_small_components(mesh, config.min_component_faces)
     if config.color and scene.only_depth:
         report.note("no view of the scene has a colour image: the mesh has no colours")

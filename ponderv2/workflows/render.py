@@ -41,7 +41,7 @@ from ponderv2.tasks.checkpoints import open_checkpoint
 from ponderv2.tasks.images import colored
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import RenderConfig
-from ponderv2.workflows.scene_fields import fit_scene, frames_seen, open_field, save_refined
+from ponderv2.workflows.scene_fields import fit_scene, open_field, save_refined, training_frames
 from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 
 FRAMES_PER_SECOND = 15
@@ -255,7 +255,7 @@ def _depth_range(config: RenderConfig, scene: Scene) -> tuple[float, float]:
     """Metres: as set, or what a few frames measured, or the size of the scene."""
     if config.depth_range is not None:
         return config.depth_range
-    frames = frames_seen(scene.frames)
+    frames = training_frames(scene.frames)
     chosen = frames[:: max(len(frames) // 8, 1)]
     depths = [depth[depth > 0] for depth in (frame.read_depth()[::4, ::4] for frame in chosen)]
     measured = torch.cat(depths) if depths else torch.zeros(0)
