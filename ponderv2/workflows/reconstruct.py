@@ -23,10 +23,10 @@ from ponderv2.reconstruction.meshes import (
     colored,
     cropped,
     near_cloud,
+    observed_points,
+    observed_vertices,
     read_mesh,
     remove_small_components,
-    seen_points,
-    seen_vertices,
     write_mesh,
 )
 from ponderv2.reconstruction.scene_field import SceneField
@@ -53,7 +53,7 @@ class ReconstructResult:
     reference: Path | None = None
     metrics: SurfaceMetrics | None = None
     refined: Path | None = None
-    """The refined scene: `ponder render` takes it in place of the checkpoint."""
+    """The refined scene: `ponder render` takes it as a checkpoint."""
     refine_steps: int = 0
     refine_seconds: float = 0.0
     seconds: float = 0.0
@@ -181,7 +181,7 @@ def _observed(mesh: Mesh, scene: Scene, frames: tuple[Frame, ...], margin: float
     if not frames:
         return cropped(mesh, near_cloud(mesh, scene.cloud, margin))
     views = _views(report.track(frames, "crop", len(frames)))
-    return cropped(mesh, seen_vertices(mesh, views, margin))
+    return cropped(mesh, observed_vertices(mesh, views, margin))
 
 
 def _views(frames: Iterable[Frame]) -> Iterator[DepthView]:
@@ -196,13 +196,13 @@ def _measured(
 
     def observed(surface: SurfacePoints) -> Bool[Tensor, " point"]:
         views = _views(report.track(scene.frames, "compare", len(scene.frames)))
-        seen = seen_points(surface, views, config.threshold)
-        if not bool(seen.any()):
+        visible = observed_points(surface, views, config.threshold)
+        if not bool(visible.any()):
             raise SceneError(
                 f"no frame of scene '{scene.name}' sees the reference mesh",
                 fix="a reference in the frame of the scene, or --set crop_reference=false",
             )
-        return seen
+        return visible
 
     generator = torch.Generator().manual_seed(0)
     expected = observed if config.crop_reference and scene.frames else None

@@ -1,4 +1,4 @@
-"""The field of a scene by a checkpoint, its refinement on the frames of the scene, and refined scenes as files."""
+"""The field of a scene by a checkpoint; refinement on the frames of the scene; refined scenes as files."""
 
 from __future__ import annotations
 
