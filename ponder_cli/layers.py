@@ -1,15 +1,125 @@
-"""Settings as they were written, one layer on another, with the place that each value came from."""
+"""Settings as they were written: YAML read within limits, layer on layer, with the origin of every value."""
 
 from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from ponder_cli.yaml_files import KeyPath, parse_value
+import yaml
+from pydantic import BaseModel
+
 from ponderv2.errors import PresetError
+from ponderv2.io.yaml import NotPlain, plain_values
+
+MAX_BYTES = 256 * 1024
+
+KeyPath = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class YamlFile:
+    """The content of one file."""
+
+    values: dict[str, Any]
+    lines: dict[KeyPath, int]
+    """Line (from 1) of every value that is not itself a mapping."""
+
+
+def read_yaml(path: Path) -> YamlFile:
+    """A mapping read from a file.
+
+    Raises:
+        PresetError: not readable, not YAML, not a mapping, too large or deep, with aliases or repeated keys.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise PresetError(f"{path} is larger than {MAX_BYTES // 1024} kB, which no preset needs")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise PresetError(f"cannot read {path}: {getattr(problem, 'strerror', None) or problem}") from problem
+    values, node = _parse(text, str(path))
+    if values is None:
+        values, node = {}, None
+    if not isinstance(values, dict):
+        raise PresetError(f"{path} is not a mapping of settings, as in 'training: {{steps: 100}}'")
+    lines = dict(_lines(node, ())) if node is not None else {}
+    return YamlFile(values, lines)
+
+
+def parse_value(text: str) -> Any:
+    """One value as YAML understands it: 3, 1.0e-3, true, [1, 2], text.
+
+    Raises:
+        PresetError: the text is not YAML.
+    """
+    return _parse(text, f"'{text}'")[0]
+
+
+def _parse(text: str, where: str) -> tuple[Any, yaml.Node | None]:
+    try:
+        return plain_values(text)
+    except NotPlain as problem:
+        line = f":{problem.line}" if problem.line is not None else ""
+        raise PresetError(f"{where}{line} {problem.reason}", fix=problem.fix) from problem
+
+
+def _lines(node: yaml.Node, path: KeyPath) -> Iterator[tuple[KeyPath, int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield from _lines(value, (*path, str(key.value)))
+        return
+    if not _holds_mappings(node):
+        yield path, node.start_mark.line + 1
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield from _lines(item, (*path, str(index)))
+
+
+def _holds_mappings(node: yaml.Node) -> bool:
+    """Then its parts have lines of their own, and what they leave out comes from the defaults."""
+    return isinstance(node, yaml.SequenceNode) and any(
+        isinstance(item, yaml.MappingNode) for item in node.value
+    )
+
+
+def classes_in(annotation: Any) -> list[type[BaseModel]]:
+    """The settings classes that a type mentions, once each."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) is Literal:
+        return []
+    if get_origin(annotation) in (Annotated, Union, types.UnionType, tuple, list):
+        found = [inner for part in get_args(annotation) for inner in classes_in(part)]
+        return list(dict.fromkeys(found))
+    return []
+
+
+def kind_of(config_class: type[BaseModel]) -> str | None:
+    """The name by which a preset chooses this class; None where there is no choice."""
+    info = config_class.model_fields.get("kind")
+    names = get_args(info.annotation) if info is not None else ()
+    return names[0] if names else None
+
+
+def with_default_kinds(values: dict[str, Any], config_class: type[BaseModel]) -> dict[str, Any]:
+    """The settings, with the default's `kind` named where a mapping changes a choice without naming one."""
+    filled = dict(values)
+    for name, info in config_class.model_fields.items():
+        item = filled.get(name)
+        if not isinstance(item, dict):
+            continue
+        default_kind = getattr(info.default, "kind", None)
+        if default_kind is not None:
+            item = {"kind": default_kind, **item}
+        candidates = classes_in(info.annotation)
+        chosen = [inner for inner in candidates if len(candidates) == 1 or kind_of(inner) == item.get("kind")]
+        filled[name] = with_default_kinds(item, chosen[0]) if chosen else item
+    return filled
 
 
 @dataclass(frozen=True)

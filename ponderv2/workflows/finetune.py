@@ -27,7 +27,7 @@ from ponderv2.training.open_checkpoint import OpenCheckpoint, Origin
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import FinetuneConfig
 from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
-from ponderv2.workflows.task_job import make_task_job, open_datasets, with_scenes
+from ponderv2.workflows.training_job import make_training_job, open_datasets, with_scenes
 from ponderv2.workflows.training_runs import RunRequest, run_folder, run_training, seeded_weights
 
 CALIBRATION_SCENES = 16
@@ -247,7 +247,7 @@ def make_job(request: RunRequest, resumed: bool) -> Job:
             assert isinstance(model, EncoderModel)
             calibrate_normalisation(model, _first_scenes(trainings))
 
-    return make_task_job(task, request, None if resumed else initialise)
+    return make_training_job(task, request, None if resumed else initialise)
 
 
 def _first_scenes(trainings: Sequence[TaskDataset]) -> Iterator[Batch]:

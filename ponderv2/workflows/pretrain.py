@@ -12,7 +12,7 @@ from ponderv2.renderer.losses import RenderLosses
 from ponderv2.training.job import Job
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import PretrainConfig
-from ponderv2.workflows.task_job import make_task_job, open_datasets, with_scenes
+from ponderv2.workflows.training_job import make_training_job, open_datasets, with_scenes
 from ponderv2.workflows.training_runs import (
     RunRequest,
     run_folder,
@@ -102,7 +102,7 @@ def make_job(request: RunRequest, resumed: bool) -> Job:
     """Model, data and validation of a pre-training run. `resumed` changes nothing: weights are replaced."""
     config = request.config
     assert isinstance(config, PretrainConfig)
-    return make_task_job(config.model.task(), request, None)
+    return make_training_job(config.model.task(), request, None)
 
 
 def _used_terms(measured: dict[str, float]) -> dict[str, float]:

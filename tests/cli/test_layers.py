@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder_cli.layers import Layer, layered, parse_override, with_override
+from ponder_cli.layers import MAX_BYTES, Layer, layered, parse_override, parse_value, read_yaml, with_override
 from ponder_cli.presets import read_layer
-from ponder_cli.yaml_files import MAX_BYTES, parse_value, read_yaml
 from ponderv2.errors import PresetError
 
 

@@ -17,7 +17,7 @@ from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.distributed import Member, free_port
 from ponderv2.workflows import evaluate, finetune, pretrain
 from ponderv2.workflows.config import FinetuneConfig, PretrainConfig
-from ponderv2.workflows.task_job import distinct_names, joint_metrics
+from ponderv2.workflows.training_job import distinct_names, joint_metrics
 from ponderv2.workflows.training_runs import RunRequest, _train_as_member
 from tests.scenes.closed_form_room import write_store
 from tests.training.processes import run_ranks

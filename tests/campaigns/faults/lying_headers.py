@@ -146,7 +146,7 @@ def _path_of_cameras(path: Path) -> Any:
 
 
 def _preset(path: Path) -> Any:
-    from ponder_cli.yaml_files import read_yaml
+    from ponder_cli.layers import read_yaml
 
     return read_yaml(path)
 

@@ -1,4 +1,4 @@
-"""What the training loop needs of a task and its data sets: the same for pre-training and fine-tuning."""
+"""Builds the job of a training run, pre-training or fine-tuning: the task, its data sets, its validation."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def open_datasets(task: Task[Any], config: PretrainConfig | FinetuneConfig) -> t
     return tuple(PartDatasets(part, *task.datasets(part)) for part in open_parts(config))
 
 
-def make_task_job(task: Task[Any], request: RunRequest, initialise: Initialise | None) -> Job:
+def make_training_job(task: Task[Any], request: RunRequest, initialise: Initialise | None) -> Job:
     """Model, data and validation of a run. `initialise`: None where weights are replaced by the run's own."""
     config = request.config
     data = open_datasets(task, config)
