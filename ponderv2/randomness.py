@@ -31,12 +31,12 @@ def scene_generators(
 ) -> list[torch.Generator]:
     """One generator for each scene of this process's part of the batch.
 
-    They depend on where `generator` (the same in all processes) started and on the place of the scene
+    They depend on where `generator` (the same in all processes) started and on the position of the scene
     in the batch of all processes: two processes with one scene each draw what one process with both draws.
-    `slots` are these places, the first of each scene counts; without them every process must hold equally
+    `slots` are these positions, the first of each scene counts; without them every process must hold equally
     many scenes.
     """
     first = process_number() * n_scenes
-    places = range(first, first + n_scenes) if slots is None else [each[0] for each in slots]
+    positions = range(first, first + n_scenes) if slots is None else [each[0] for each in slots]
     start = generator.initial_seed()
-    return [make_generator("scene", start, slot, device=generator.device) for slot in places]
+    return [make_generator("scene", start, slot, device=generator.device) for slot in positions]

@@ -34,7 +34,7 @@ class CentreShiftConfig(StrictConfig):
 
 
 class DropoutConfig(StrictConfig):
-    """Forget a random share of the points. Points of a label budget stay."""
+    """Drop a random share of the points, but none of a label budget."""
 
     kind: Literal["dropout"] = "dropout"
     ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
@@ -43,7 +43,7 @@ class DropoutConfig(StrictConfig):
 
 
 class RotateConfig(StrictConfig):
-    """Turn the scene about one axis by a uniformly drawn angle."""
+    """Rotate the scene about one axis by a uniformly drawn angle."""
 
     kind: Literal["rotate"] = "rotate"
     axis: Literal["x", "y", "z"] = "z"
@@ -77,7 +77,7 @@ class JitterConfig(StrictConfig):
 
 
 class ElasticConfig(StrictConfig):
-    """Bend the scene by smooth noise. Cameras cannot follow, so it is refused for pre-training."""
+    """Displace the points by smooth noise. Cameras cannot follow, so it is refused for pre-training."""
 
     kind: Literal["elastic"] = "elastic"
     rounds: tuple[tuple[PositiveFloat, PositiveFloat], ...] = ((0.2, 0.4), (0.8, 1.6))
@@ -229,7 +229,7 @@ class ImageInputConfig(StrictConfig):
 
 
 class LabelBudgetConfig(StrictConfig):
-    """Pretend that few labels exist. Everything else is -1 for training; evaluation sees all labels."""
+    """Limited annotation: all other labels are -1 in training. Evaluation uses every label."""
 
     points_per_scene: PositiveInt | None = None
     """Labelled points in every scene (limited annotation)."""

@@ -47,8 +47,8 @@ def random_region(scene: Scene, config: LocalCropConfig, generator: torch.Genera
         raise ValueError(f"scene '{scene.name}' has no points")
     best, most = None, -1
     for _ in range(ATTEMPTS):
-        place = int(torch.randint(len(scene.cloud), (), generator=generator))
-        region = region_around(scene.cloud.coord[place], config, scene.units_per_metre)
+        index = int(torch.randint(len(scene.cloud), (), generator=generator))
+        region = region_around(scene.cloud.coord[index], config, scene.units_per_metre)
         n_points = int(region.contains(scene.cloud.coord).sum())
         if n_points > most:
             best, most = region, n_points

@@ -23,6 +23,7 @@ from ponderv2.data.views import (
     sample_images,
     sample_pixels,
     surface_points,
+    with_cameras,
 )
 from ponderv2.errors import SceneError
 from ponderv2.io.lru_cache import LruCache
@@ -33,7 +34,7 @@ from ponderv2.scenes.scene import Frame, Scene, evenly_spread
 
 
 def _checked(scene: Scene) -> Scene:
-    """The scene, which is looked at once. Raises SceneError where a number of its points is not finite."""
+    """The scene itself. Raises SceneError where a number of its points is not finite."""
     for name, values in scene.cloud.arrays.items():
         if not values.is_floating_point():
             continue
@@ -176,16 +177,16 @@ class PretrainDataset(_Scenes):
         scene = self.scene(index)
         frames = training_frames(scene)
         region = self._region(scene, frames, generator)
-        pixels = sample_pixels(scene, frames, self.config.views, self.decode, generator, region)
+        sampled = sample_pixels(scene, frames, self.config.views, self.decode, generator, region)
         shown = sample_images(frames, self.config.images, generator)
         # Only the chosen cameras are moved: scenes have hundreds.
-        scene = replace(scene if region is None else crop(scene, region), frames=(*pixels.frames, *shown))
+        scene = replace(scene if region is None else crop(scene, region), frames=(*sampled.frames, *shown))
         scene = augment(scene, self.config.augment, generator)
         prepared = preprocess(scene, self.config, self.condition, self.label_field, generator)
-        n_views = len(pixels.frames)
+        n_views = len(sampled.frames)
         return replace(
             prepared.batch,
-            pixels=pixels.batch(prepared.scene.frames[:n_views]),
+            pixels=with_cameras(sampled.pixels, prepared.scene.frames[:n_views]),
             images=image_batch(prepared.scene.frames[n_views:], self.config.images, self.decode),
         )
 
@@ -229,7 +230,7 @@ class PretrainDataset(_Scenes):
 
     def _surface_point(self, chosen: SampledPixels) -> Float[Tensor, "3"]:
         frame = chosen.frames[0]
-        column, row = chosen.pixel[0].long()
+        column, row = chosen.pixels.pixel[0].long()
         decoded = self.decode(frame)
         return surface_points(frame, decoded, (row * decoded.depth.shape[1] + column)[None])[0]
 

@@ -1,4 +1,4 @@
-"""A scene cut into voxelised fragments that together contain every point, seen from several sides."""
+"""Test-time augmentation: a scene rotated, scaled and mirrored, in fragments that hold every point."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ponderv2.scenes.scene import Scene
 
 @dataclass(frozen=True)
 class TestView:
-    """How a scene is turned before it is segmented once more."""
+    """How a scene is augmented for one of several predictions."""
 
     half_turns: float = 0.0
     """Rotation about z, units of pi."""
@@ -32,7 +32,7 @@ class TestView:
     __test__ = False
 
     def apply(self, scene: Scene) -> Scene:
-        """The scene from this view."""
+        """The augmented scene."""
         scene = scene.moved(rotation_matrix(self.half_turns * math.pi, "z"))
         scene = scene.moved(scale_matrix(self.scale))
         return scene.moved(flip_matrix(True, True)) if self.flip else scene

@@ -1,4 +1,4 @@
-"""Few labels: which scenes and which points keep theirs, by chance or by the lists of a benchmark."""
+"""Label budgets: which scenes and points keep their labels, at random or by the lists of a benchmark."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def budget_scenes(names: tuple[str, ...], config: LabelBudgetConfig) -> tuple[st
     """The labelled scenes, in the order of `names`. More of them are a superset of fewer.
 
     Raises:
-        SceneError: a named scene does not exist, or there are fewer scenes than asked for.
+        SceneError: a named scene does not exist, or there are fewer scenes than requested.
     """
     if config.scenes_file is not None:
         return _named_scenes(names, _read_names(config.scenes_file), str(config.scenes_file))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
@@ -32,7 +33,7 @@ class FramePixels:
     label: Int[Tensor, "row column"] | None
     """Class, -1 = unlabelled."""
     valid: Int[Tensor, " pixel"]
-    """Row-major numbers of the pixels with a depth, which hidden ones lack; of a frame without a depth image
+    """Row-major indices of the pixels with a depth, which hidden ones lack; of a frame without a depth image
     those that the mask does not hide."""
     measured: bool = True
     """Whether the frame has a depth image."""
@@ -87,37 +88,12 @@ PROBES = 256
 
 @dataclass(frozen=True)
 class SampledPixels:
-    """Pixels of one scene with their targets, view after view; without cameras, which may still move."""
+    """Pixels of one scene with their targets, view after view."""
 
     frames: tuple[Frame, ...]
     """One per view; a frame may be there several times."""
-    view: Int[Tensor, " ray"]
-    pixel: Float[Tensor, "ray 2"]
-    """Column and row."""
-    color: Float[Tensor, "ray 3"]
-    """0..1."""
-    depth: Float[Tensor, " ray"]
-    """Metres; 0 = no measurement."""
-    label: Int[Tensor, " ray"]
-    """Class, -1 = unlabelled."""
-    colored: Bool[Tensor, " ray"]
-    """Whether `color` was recorded; False for views that have depth alone, whose colour is 0."""
-
-    def batch(self, frames: Sequence[Frame]) -> PixelBatch:
-        """The pixels with the cameras of `frames`, the same views after augmentation."""
-        if len(frames) != len(self.frames):
-            raise ValueError(f"expected {len(self.frames)} views, got {len(frames)}")
-        return PixelBatch(
-            intrinsics=torch.stack([frame.camera.intrinsics for frame in frames]).float(),
-            world_to_camera=torch.stack([frame.camera.world_to_camera for frame in frames]).float(),
-            view_scene=torch.zeros(len(frames), dtype=torch.long),
-            view=self.view,
-            pixel=self.pixel,
-            color=self.color,
-            depth=self.depth,
-            label=self.label,
-            colored=self.colored,
-        )
+    pixels: PixelBatch
+    """With the cameras of the frames as they were read."""
 
 
 def sample_pixels(
@@ -131,20 +107,16 @@ def sample_pixels(
     """`n_views` views of `n_pixels` pixels each, all usable and, with a region, showing it.
 
     Views are drawn without replacement, then with; so are the pixels of a view. Views without usable pixels
-    give way to others.
+    are replaced by others.
 
     Raises:
         SceneError: no frame of the scene has a usable pixel.
     """
     found = _usable_views(scene, frames, config, decode, generator, region)
     views = [found[i % len(found)] for i in range(config.n_views)]
-    parts = []
-    for number, (frame, valid) in enumerate(views):
-        picked = draw_pixels(valid, config.n_pixels, generator)
-        parts.append(_targets(decode(frame), picked, number))
-    columns = (torch.cat(part) for part in zip(*parts, strict=True))
-    view, pixel, color, depth, label, colored = columns
-    return SampledPixels(tuple(frame for frame, _ in views), view, pixel, color, depth, label, colored)
+    numbers = [draw_pixels(valid, config.n_pixels, generator) for _, valid in views]
+    frames = tuple(frame for frame, _ in views)
+    return SampledPixels(frames, _pixel_batch(frames, [decode(frame) for frame in frames], numbers))
 
 
 def draw_pixels(
@@ -172,7 +144,7 @@ def _usable_pixels(
     generator: torch.Generator,
     region: Region | None,
 ) -> Int[Tensor, " pixel"]:
-    """Row-major numbers of usable pixels that show the region; not all where there are plenty.
+    """Row-major indices of usable pixels that show the region; not all where there are plenty.
 
     What a pixel without a depth shows is not known: with a region, frames without a depth image have none.
     """
@@ -196,7 +168,7 @@ def _usable_pixels(
 def surface_points(
     frame: Frame, decoded: FramePixels, numbers: Int[Tensor, " pixel"]
 ) -> Float[Tensor, "pixel 3"]:
-    """World positions of what pixels (row-major numbers) show; the world must be in metres."""
+    """World positions of what pixels (row-major indices) show; the world must be in metres."""
     depth = decoded.depth.flatten()[numbers].double()
     in_camera = unproject(
         pixel_positions(numbers, decoded.depth.shape[1]).double(), depth, frame.camera.intrinsics.double()
@@ -205,7 +177,7 @@ def surface_points(
 
 
 def pixel_positions(numbers: Int[Tensor, " pixel"], width: int) -> Float[Tensor, "pixel 2"]:
-    """Column and row of row-major pixel numbers."""
+    """Column and row of row-major pixel indices."""
     return torch.stack([numbers % width, numbers // width], dim=1).float()
 
 
@@ -221,20 +193,45 @@ def frames_seeing(frames: Sequence[Frame], points: Float[Tensor, "point 3"]) -> 
     return (inside & (depth > 0)).any(dim=1)
 
 
-def _targets(decoded: FramePixels, numbers: Int[Tensor, " pixel"], view: int) -> tuple[Tensor, ...]:
-    label = (
-        torch.full((len(numbers),), -1) if decoded.label is None else decoded.label.flatten()[numbers].long()
+def _pixel_batch(
+    frames: Sequence[Frame], decoded: Sequence[FramePixels], numbers: Sequence[Int[Tensor, " pixel"]]
+) -> PixelBatch:
+    """Pixels of each view by their row-major indices, as a batch of one scene."""
+    counts = [len(one) for one in numbers]
+    picked = list(zip(decoded, numbers, strict=True))
+    colors = [
+        torch.zeros(len(some), 3) if one.color is None else one.color.flatten(0, 1)[some].float() / 255.0
+        for one, some in picked
+    ]
+    labels = [
+        torch.full((len(some),), -1) if one.label is None else one.label.flatten()[some].long()
+        for one, some in picked
+    ]
+    return PixelBatch(
+        **_cameras(frames),
+        view=torch.repeat_interleave(torch.tensor(counts)),
+        pixel=torch.cat([pixel_positions(some, one.depth.shape[1]) for one, some in picked]),
+        color=torch.cat(colors),
+        depth=torch.cat([one.depth.flatten()[some] for one, some in picked]),
+        label=torch.cat(labels),
+        colored=torch.cat([torch.full((len(some),), one.color is not None) for one, some in picked]),
     )
-    has_color = decoded.color is not None
-    color = decoded.color.flatten(0, 1)[numbers].float() / 255.0 if decoded.color is not None else None
-    return (
-        torch.full((len(numbers),), view),
-        pixel_positions(numbers, decoded.depth.shape[1]),
-        torch.zeros(len(numbers), 3) if color is None else color,
-        decoded.depth.flatten()[numbers],
-        label,
-        torch.full((len(numbers),), has_color),
-    )
+
+
+def _cameras(frames: Sequence[Frame]) -> dict[str, Tensor]:
+    """The fields that pixels and images of one scene have of their cameras."""
+    return {
+        "intrinsics": torch.stack([frame.camera.intrinsics for frame in frames]).float(),
+        "world_to_camera": torch.stack([frame.camera.world_to_camera for frame in frames]).float(),
+        "view_scene": torch.zeros(len(frames), dtype=torch.long),
+    }
+
+
+def with_cameras(pixels: PixelBatch, frames: Sequence[Frame]) -> PixelBatch:
+    """The pixels with the cameras of `frames`: the same views after augmentation."""
+    if len(frames) != len(pixels.view_scene):
+        raise ValueError(f"expected {len(pixels.view_scene)} views, got {len(frames)}")
+    return replace(pixels, **_cameras(frames))
 
 
 def _usable_views(
@@ -316,11 +313,6 @@ def image_batch(
         image = color.permute(2, 0, 1)[None].float() / 255.0
         images.append(F.interpolate(image, size, mode="bilinear", antialias=True)[0])
         scale = config.width / frame.camera.width, config.height / frame.camera.height
-        matrix = scaled_intrinsics(frame.camera.intrinsics.double().numpy(), *scale)
-        intrinsics.append(torch.from_numpy(matrix).float())
-    return ImageBatch(
-        image=torch.stack(images),
-        intrinsics=torch.stack(intrinsics),
-        world_to_camera=torch.stack([frame.camera.world_to_camera for frame in frames]).float(),
-        view_scene=torch.zeros(len(frames), dtype=torch.long),
-    )
+        intrinsics.append(scaled_intrinsics(frame.camera.intrinsics.double().numpy(), *scale))
+    cameras = _cameras(frames) | {"intrinsics": torch.from_numpy(np.stack(intrinsics)).float()}
+    return ImageBatch(image=torch.stack(images), **cameras)

@@ -1,4 +1,4 @@
-"""Points that hang together: connected components of the graph that joins near points.
+"""Connected components, of any graph and of the graph that joins near points.
 
 Points are sorted into cells so small that all points of one cell are near each other. Cells, not points, are
 then joined, so that a thousand points in one place cost no more than one: time and memory grow almost

@@ -64,23 +64,25 @@ def choose(pictures: dict[str, torch.Tensor], config: ViewSamplingConfig, rng: t
 def test_targets_belong_to_their_pixels(rng: torch.Generator) -> None:
     depth = torch.rand(HEIGHT, WIDTH, generator=rng) + 1.0
     chosen = choose({"a": depth}, ViewSamplingConfig(n_views=1, n_pixels=30), rng)
-    column, row = chosen.pixel.long().T
-    assert torch.equal(chosen.depth, depth[row, column])
-    torch.testing.assert_close(chosen.color, torch.stack([column, row, torch.full_like(row, 9)], 1) / 255.0)
-    assert (chosen.label == -1).all()
+    column, row = chosen.pixels.pixel.long().T
+    assert torch.equal(chosen.pixels.depth, depth[row, column])
+    torch.testing.assert_close(
+        chosen.pixels.color, torch.stack([column, row, torch.full_like(row, 9)], 1) / 255.0
+    )
+    assert (chosen.pixels.label == -1).all()
 
 
 def test_pixels_of_a_view_do_not_repeat_while_there_are_enough(rng: torch.Generator) -> None:
     full = torch.ones(HEIGHT, WIDTH)
     chosen = choose({"a": full, "b": full}, ViewSamplingConfig(n_views=2, n_pixels=HEIGHT * WIDTH), rng)
     for view in (0, 1):
-        assert len(torch.unique(chosen.pixel[chosen.view == view], dim=0)) == HEIGHT * WIDTH
+        assert len(torch.unique(chosen.pixels.pixel[chosen.pixels.view == view], dim=0)) == HEIGHT * WIDTH
 
 
 def test_few_valid_pixels_are_all_used_and_then_again(rng: torch.Generator) -> None:
     valid = [(1, 2), (3, 4), (5, 6)]
     chosen = choose({"a": depth_with(*valid)}, ViewSamplingConfig(n_views=1, n_pixels=10), rng)
-    used = Counter((int(y), int(x)) for x, y in chosen.pixel)
+    used = Counter((int(y), int(x)) for x, y in chosen.pixels.pixel)
     assert set(used) == set(valid) and sum(used.values()) == 10
 
 
@@ -90,8 +92,8 @@ def test_views_without_depth_give_way(rng: torch.Generator) -> None:
     for _ in range(5):
         chosen = choose(pictures, ViewSamplingConfig(n_views=3, n_pixels=4), rng)
         assert [f.id for f in chosen.frames] == ["3", "3", "3"]
-        assert chosen.view.tolist() == [0] * 4 + [1] * 4 + [2] * 4
-        assert (chosen.depth == 2.0).all()
+        assert chosen.pixels.view.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+        assert (chosen.pixels.depth == 2.0).all()
 
 
 def test_views_with_few_pixels_are_the_second_choice(rng: torch.Generator) -> None:
@@ -118,7 +120,7 @@ def test_scene_without_valid_pixels_is_named(rng: torch.Generator) -> None:
 def test_depth_limit_is_kept(rng: torch.Generator) -> None:
     depth = torch.rand(HEIGHT, WIDTH, generator=rng) * 4.0 + 0.5
     chosen = choose({"a": depth}, ViewSamplingConfig(n_views=1, n_pixels=50, max_depth=2.0), rng)
-    assert float(chosen.depth.max()) <= 2.0
+    assert float(chosen.pixels.depth.max()) <= 2.0
 
 
 @pytest.mark.parametrize("n_valid", [40, 200, 5000])
@@ -144,7 +146,9 @@ def test_region_pixels_show_the_region(rng: torch.Generator) -> None:
     scene = scene_with(frames, torch.tensor([[0.3, 0.1, 2.0], [5.0, 0.0, 2.0]]))
     chosen = sample_pixels(scene, frames, config, lambda _: decoded(flat), rng, region)
     assert {f.id for f in chosen.frames} == {"a"}
-    place = torch.cat([(chosen.pixel - INTRINSICS[:2, 2]) / 10.0 * 2.0, torch.full((24, 1), 2.0)], dim=1)
+    place = torch.cat(
+        [(chosen.pixels.pixel - INTRINSICS[:2, 2]) / 10.0 * 2.0, torch.full((24, 1), 2.0)], dim=1
+    )
     assert region.contains(place).all()
 
 
