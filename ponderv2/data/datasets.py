@@ -264,18 +264,22 @@ class EvaluationScene:
     """True class of every point of the scene, -1 = ignore."""
 
 
-class LabelledDataset(_Scenes):
-    """Scenes with a class per point."""
+class SceneDataset(_Scenes):
+    """Whole scenes for training a task on them: points, images and boxes, whatever they have."""
 
     def __init__(self, store: Reader, split: str, config: LabelledDataConfig, seed: int = 0) -> None:
         super().__init__(store, split, config, budget_scenes(store.names(split), config.budget))
         self.config, self.seed = config, seed
         self.collate = MixingCollate(config.voxel.size)
 
+    def training_scene(self, index: int) -> Scene:
+        """A scene as it was prepared, with the targets that training may see. Raises SceneError."""
+        return self.scene(index)
+
     def sample(self, index: int, draw: int) -> Batch:
-        """One augmented scene with the labels that the budget allows."""
+        """One augmented scene with its targets."""
         generator = make_generator("segmentation", self.seed, draw, index)
-        scene = apply_label_budget(self.labelled_scene(index), self.config.budget, self.label_field)
+        scene = self.training_scene(index)
         if self.config.crop is not None:
             scene = crop(scene, random_region(scene, self.config.crop, generator))
         scene = replace(scene, frames=sample_images(scene.frames, self.config.images, generator))
@@ -284,19 +288,31 @@ class LabelledDataset(_Scenes):
         prepared = preprocess(scene, self.config, self.condition, self.label_field, generator, sphere)
         return self._with_images(prepared)
 
-    def evaluation(self, index: int) -> EvaluationScene:
-        """The whole scene, one point per voxel, with all its labels."""
-        scene = self.labelled_scene(index)
+    def whole(self, scene: Scene) -> Preprocessed:
+        """A scene without augmentation, one point per voxel, and the way back to all its points."""
         scene = replace(scene, frames=sample_images(scene.frames, self.config.images))
         shifted = centre_shift(scene, apply_z=True)
         prepared = preprocess(shifted, self.config, self.condition, self.label_field)
-        labels = scene.cloud.labels[self.label_field]
-        return EvaluationScene(self._with_images(prepared), prepared.voxels.inverse, labels)
+        return replace(prepared, batch=self._with_images(prepared))
 
     def _with_images(self, prepared: Preprocessed) -> Batch:
         return replace(
             prepared.batch, images=image_batch(prepared.scene.frames, self.config.images, self.decode)
         )
+
+
+class LabelledDataset(SceneDataset):
+    """Scenes with a class per point."""
+
+    def training_scene(self, index: int) -> Scene:
+        """A scene with the labels that the budget allows. Raises SceneError when it has none."""
+        return apply_label_budget(self.labelled_scene(index), self.config.budget, self.label_field)
+
+    def evaluation(self, index: int) -> EvaluationScene:
+        """The whole scene, one point per voxel, with all its labels."""
+        scene = self.labelled_scene(index)
+        prepared = self.whole(scene)
+        return EvaluationScene(prepared.batch, prepared.voxels.inverse, scene.cloud.labels[self.label_field])
 
     def labelled_scene(self, index: int) -> Scene:
         """A scene as it was prepared. Raises SceneError when it has no labels."""

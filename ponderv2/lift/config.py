@@ -73,6 +73,11 @@ class DensifyConfig(StrictConfig):
 
     needs: ClassVar[Literal["points"]] = "points"
 
+    @property
+    def needs_cube(self) -> bool:
+        """Whether the volume has to cover a whole cube: the published rule knows no other range."""
+        return not self.align_with_sampling
+
     def build(self) -> Densify:
         """The module from features, in a `VolumeFrame`, to a volume."""
         from ponderv2.lift.densify import Densify

@@ -107,7 +107,7 @@ class PretextConfig(StrictConfig):
             raise ValueError(f"lift '{self.lift.kind}' needs features of {self.lift.needs}")
         if self.mask is not None and self.encoder.needs != "points":
             raise ValueError("mask hides voxels, which only an encoder of points reads")
-        if not self.lift.align_with_sampling and (self.frame.kind != "cube" or self.frame.box != "cube"):
+        if self.lift.needs_cube and (self.frame.kind != "cube" or self.frame.box != "cube"):
             raise ValueError("lift.align_with_sampling: false goes with frame {kind: cube, box: cube}")
         return self
 

@@ -86,7 +86,7 @@ class PretrainConfig(PresetConfig):
 
     @model_validator(mode="after")
     def _channels_agree(self) -> PretrainConfig:
-        _check_channels(self.data, self.model.encoder)
+        _check_input(self.data, self.model.encoder)
         return self
 
 
@@ -121,12 +121,15 @@ class FinetuneConfig(PresetConfig):
     @model_validator(mode="after")
     def _channels_agree(self) -> FinetuneConfig:
         if self.model.encoder is not None:
-            _check_channels(self.data, self.model.encoder)
+            _check_input(self.data, self.model.encoder)
         return self
 
 
-def _check_channels(data: PointDataConfig, encoder: EncoderConfig) -> None:
-    if encoder.needs == "points" and encoder.in_channels != data.n_channels:
+def _check_input(data: PointDataConfig, encoder: EncoderConfig) -> None:
+    if encoder.needs == "images":
+        if data.images is None:
+            raise ValueError("the encoder reads images, but data.images is null")
+    elif encoder.in_channels != data.n_channels:
         raise ValueError(
             f"data.features give {data.n_channels} channels, "
             f"but model.encoder.in_channels is {encoder.in_channels}"

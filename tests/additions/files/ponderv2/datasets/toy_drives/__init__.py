@@ -1,0 +1,1 @@
+"""Drives with a LiDAR: a toy data set."""

@@ -1,0 +1,1 @@
+"""An encoder of images with one convolution: a toy."""

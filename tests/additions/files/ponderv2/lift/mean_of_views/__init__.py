@@ -1,0 +1,1 @@
+"""Features of images averaged over the views: a toy lift."""

@@ -1,0 +1,28 @@
+"""Settings of the model that tells which points lie inside a box."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from ponderv2.models.config import EncoderModelConfig
+
+if TYPE_CHECKING:
+    from ponderv2.tasks.inside_boxes.task import InsideBoxesTask
+
+
+class InsideBoxesConfig(EncoderModelConfig):
+    """An encoder and one number per point."""
+
+    kind: Literal["inside_boxes"] = "inside_boxes"
+    threshold: float = 0.5
+    """Probability from which a point counts as inside."""
+
+    def without_files(self) -> InsideBoxesConfig:
+        """The same model as it stands in a checkpoint; it needs no files."""
+        return self
+
+    def task(self) -> InsideBoxesTask:
+        """What the commands ask."""
+        from ponderv2.tasks.inside_boxes.task import InsideBoxesTask
+
+        return InsideBoxesTask(self)
