@@ -226,12 +226,14 @@ class BakedField:
         assert self.field.semantic_decoder is not None
         if len(sums) == 1:
             return sums[0]
-        gradient, feature, sdf_feature, point = sums[:4]
+        gradient, feature, third, point = sums[:4]
         layer, last = self.field.semantic_decoder.layers()[0], self.decoder.layers[-1]
         of_gradient, of_feature, of_geometry, _ = self.field.columns(layer.feature)
-        unbiased = replace(last, bias=torch.zeros_like(last.bias))
-        outputs = unbiased(sums[4] if len(sums) > 4 else None, sdf_feature, point)
-        outputs = outputs + total[:, None] * last.bias
+        if self.field.has_linear_heads:  # `third` is the feature of the distance
+            unbiased = replace(last, bias=torch.zeros_like(last.bias))
+            outputs = unbiased(sums[4] if len(sums) > 4 else None, third, point) + total[:, None] * last.bias
+        else:
+            outputs = third
         result = outputs[:, 1:] @ of_geometry.T + feature @ of_feature.T + total[:, None] * layer.bias
         if of_gradient is not None:
             result = result + gradient @ of_gradient.T

@@ -37,12 +37,16 @@ SAMPLERS = [
     BOUNDED,
 ]
 POINTED = INDOOR.model_copy(update={"sdf": DecoderConfig(hidden=16, n_blocks=1, points_factor=1.0)})
+DEEP_COLOR = INDOOR.model_copy(update={"color": DecoderConfig(hidden=16, n_blocks=2)})
 CLAMPED = INDOOR.model_copy(update={"clamp_points": True, "gradient_in_volume_units": True})
 
 
 @pytest.mark.parametrize(
     ("field", "sampler", "centres"),
-    [(field, SMALL, False) for field in (INDOOR, OUTDOOR, SHALLOW, DISTANCE_ONLY, CLAMPED, POINTED)]
+    [
+        (field, SMALL, False)
+        for field in (INDOOR, OUTDOOR, SHALLOW, DISTANCE_ONLY, CLAMPED, POINTED, DEEP_COLOR)
+    ]
     + [(INDOOR, sampler, True) for sampler in SAMPLERS],
 )
 def test_rendered_rays_are_those_of_the_differentiable_renderer(
