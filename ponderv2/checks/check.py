@@ -15,6 +15,7 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from ponderv2.checks.cloud import CloudMap, hypothesis_of_cloud, motion_of_cloud, visible_points
+from ponderv2.checks.config import CheckConfig
 from ponderv2.checks.diagnosis import (
     Diagnosis,
     describe_motion,
@@ -23,8 +24,8 @@ from ponderv2.checks.diagnosis import (
     known_factors,
     scale_hypothesis,
 )
+from ponderv2.checks.frame_order import OrderCheck, sample_frame
 from ponderv2.checks.hypotheses import hypotheses
-from ponderv2.checks.order import OrderCheck, sample_frame
 from ponderv2.checks.registration import Registration, check_registration
 from ponderv2.errors import SceneError
 from ponderv2.geometry.pose_candidates import spread_frames
@@ -53,16 +54,6 @@ UNRELATED_CONTRAST = 0.3
 PAIRS, PIXELS = 60, 400
 """That colour is compared in."""
 UNEXPLAINED = "frames disagree, and none of the usual mistakes explains it: inaccurate poses, motion, noise"
-
-
-@dataclass(frozen=True)
-class CheckSettings:
-    """How much is looked at, and what counts as agreement."""
-
-    max_frames: int = 24
-    n_pixels: int = 1500
-    tolerance: float = 0.05
-    min_inliers: float = 0.6
 
 
 @dataclass(frozen=True)
@@ -97,7 +88,7 @@ class CheckResult:
 
 def check_scene(
     scene: Scene,
-    settings: CheckSettings = CheckSettings(),
+    settings: CheckConfig = CheckConfig(),
     recording_to_scene: Float64[ndarray, "4 4"] | None = None,
 ) -> CheckResult:
     """Compare frames with each other and with the cloud; name the likely cause where they disagree.
@@ -105,7 +96,7 @@ def check_scene(
     `recording_to_scene`: what was done to the world when the recording was prepared. Readings of the poses
     (such as their inverse) concern those of the recording.
     """
-    frames = [frame for frame in _chosen(scene.frames, settings.max_frames)]
+    frames = _chosen(scene.frames, settings.max_frames)
     samples = [sample_frame(frame, settings.n_pixels, recording_to_scene) for frame in frames]
     samples = [one for one in samples if len(one.pixel) >= FEWEST]
     if not samples:
@@ -125,13 +116,16 @@ def cause_without_points(samples: list[SampledFrame]) -> str:
 class _Check:
     """One scene under examination. What costs is done when it is asked for."""
 
-    def __init__(self, scene: Scene, settings: CheckSettings, samples: list[SampledFrame]) -> None:
+    def __init__(self, scene: Scene, settings: CheckConfig, samples: list[SampledFrame]) -> None:
         self.scene, self.settings, self.samples = scene, settings, samples
         self.pairs = frame_pairs(len(samples))
         self.base = agreement(samples, self.pairs)
-        self.cloud = CloudMap(scene.cloud.coord.numpy(), settings.tolerance)
-        self.cloud_error = self.cloud.distance(visible_points(samples, AS_STORED))
-        self.cloud_share = float((self.cloud_error < settings.tolerance).mean())
+        self.frames = tuple(frame for frame in scene.frames if frame.has_depth)
+        points = scene.cloud.coord.numpy()
+        self.cloud = CloudMap(points, settings.tolerance) if len(points) else None
+        error = None if self.cloud is None else self.cloud.distance(visible_points(samples, AS_STORED))
+        self.cloud_error = None if error is None else float(np.median(error))
+        self.cloud_share = 0.0 if error is None else float((error < settings.tolerance).mean())
         self.diagnosis = diagnose(samples, self.pairs) if self.pairs else None
         self.registration: Registration | None = None
         self.notes: list[str] = []
@@ -151,8 +145,8 @@ class _Check:
             n_pairs=len(self.pairs),
             median_error=_rounded(np.median(np.abs(self.base.error)) if known else None),
             inlier_share=_rounded(share),
-            cloud_median_error=_rounded(np.median(self.cloud_error)),
-            cloud_inlier_share=_rounded(self.cloud_share),
+            cloud_median_error=_rounded(self.cloud_error),
+            cloud_inlier_share=None if self.cloud is None else _rounded(self.cloud_share),
             color_correlation=_rounded(correlation),
             suspect=bool(cause),
             likely_cause=description,
@@ -170,7 +164,7 @@ class _Check:
         return self.base.share(self.settings.tolerance)
 
     def _points_decide(self) -> bool:
-        return self.base.overlap < FEW_SEEN_AGAIN
+        return self.cloud is not None and self.base.overlap < FEW_SEEN_AGAIN
 
     def _cause(self) -> str:
         """What is wrong; empty when nothing is."""
@@ -187,6 +181,8 @@ class _Check:
 
     def _cause_by_points(self) -> str | None:
         """Of frames that see different things; None where the points cannot tell."""
+        if self.cloud is None:
+            return ""
         seen = self.base.share_of_seen(self.settings.tolerance)
         agree = seen is None or seen >= self.settings.min_inliers
         if agree and self.cloud_share >= self.settings.min_inliers:
@@ -212,7 +208,7 @@ class _Check:
         if found.closeness < IN_ORDER:
             n_pixels = min(settings.n_pixels, 300)
             near = max(found.closeness, found.best) > FAR_OUT_OF_ORDER and share > settings.min_inliers
-            order, closeness = OrderCheck(self.scene.frames, n_pixels, settings.tolerance).of_poses(near)
+            order, closeness = OrderCheck(self.frames, n_pixels, settings.tolerance).of_poses(near)
             if order and closeness > (found.best if found.cause else 0.0):
                 return order
         if found.cause:
@@ -224,7 +220,7 @@ class _Check:
             self.notes.append(
                 "the camera hardly moves: not enough evidence on poses, depth scale and intrinsics"
             )
-        if self.cloud_share < GOOD_CLOUD_SHARE:
+        if self.cloud is not None and self.cloud_share < GOOD_CLOUD_SHARE:
             moved, _ = motion_of_cloud(self.samples, self.cloud, self.cloud_share)
             if moved or self.cloud_share < MIN_CLOUD_SHARE:
                 return moved or self._by_share_of_cloud()
@@ -251,7 +247,7 @@ class _Check:
         if found.contrast is not None and found.contrast < CONTRAST_IN_PLACE:
             n_pixels = min(settings.n_pixels, 300)
             near = max(found.contrast, found.best) > UNRELATED_CONTRAST
-            order, best = OrderCheck(self.scene.frames, n_pixels, settings.tolerance).of_colors(near)
+            order, best = OrderCheck(self.frames, n_pixels, settings.tolerance).of_colors(near)
             if order and best > found.best:
                 return order
         if found.cause and found.strong:
@@ -265,7 +261,9 @@ class _Check:
 
 
 def _chosen(frames: tuple[Frame, ...], most: int) -> list[Frame]:
-    return [frames[index] for index in spread_frames(len(frames), most)]
+    """Frames with a depth image, a few steps apart."""
+    measured = [frame for frame in frames if frame.has_depth]
+    return [measured[index] for index in spread_frames(len(measured), most)]
 
 
 def _rounded(value: float | np.floating | None) -> float | None:
@@ -277,7 +275,7 @@ def _unchecked(n_frames: int, reason: str) -> CheckResult:
 
 
 def check_or_reason(
-    scene: Scene, settings: CheckSettings, recording_to_scene: Float64[ndarray, "4 4"] | None = None
+    scene: Scene, settings: CheckConfig, recording_to_scene: Float64[ndarray, "4 4"] | None = None
 ) -> CheckResult:
     """Like check_scene; a scene whose images cannot be read is suspect, with the reason."""
     try:

@@ -17,6 +17,7 @@ from numpy import ndarray
 
 from ponderv2.errors import SceneError
 from ponderv2.io.colors import ReadColors, colors_of_harmonics, read_colors
+from ponderv2.io.labels import NOT_A_NUMBER, whole_numbers
 
 POSITION = (
     ("x", "y", "z"),
@@ -207,18 +208,14 @@ def _packed_color(values: ndarray, source: Path) -> ReadColors:
 def _first_labels(table: Mapping[str, ndarray], names: Sequence[str]) -> Int[ndarray, " point"] | None:
     for name in names:
         if name in table:
-            return whole_labels(table[name])
+            return _labels(table[name])
     return None
 
 
-def whole_labels(values: ndarray) -> Int[ndarray, " point"] | None:
-    """Whole numbers of any type as integers, None where some are not whole. Not a number = no label."""
-    if values.dtype.kind in "iu":
-        return values.astype(np.int64)
-    known = np.isfinite(values)
-    if not (values[known] == np.rint(values[known])).all() or (np.abs(values[known]) >= 2**31).any():
-        return None
-    return np.where(known, values, -1).astype(np.int64)
+def _labels(values: ndarray) -> Int[ndarray, " point"] | None:
+    """-1 where there is no number; None where some are no labels."""
+    found = whole_numbers(values)
+    return None if found is None else np.where(found == NOT_A_NUMBER, -1, found)
 
 
 def unnamed_columns(values: ndarray, source: Path, intensity_first: bool = False) -> PointColumns:
@@ -404,7 +401,7 @@ def _trailing_labels(values: ndarray, used: set[int]) -> tuple[tuple[int, ndarra
     rest = [column for column in range(values.shape[1]) if column not in used]
     for column in rest:
         if len(used) > 3 and column > max(used):
-            labels = whole_labels(values[:, column])
+            labels = _labels(values[:, column])
             if labels is not None and labels.min() >= -1000 and len(np.unique(labels)) > 1:
                 return (column, labels), [one for one in rest if one != column]
             break

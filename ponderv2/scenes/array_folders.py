@@ -18,9 +18,14 @@ from ponderv2.geometry.boxes import Boxes
 from ponderv2.geometry.cameras import Camera
 from ponderv2.io.arrays import map_array, read_arrays
 from ponderv2.scenes.origin import near_pose
-from ponderv2.scenes.point_cloud_files import MAPPED_FROM, color_rows, near_rows
-from ponderv2.scenes.point_labels import whole_numbers
-from ponderv2.scenes.point_normals import cached_normals, unit_normals
+from ponderv2.scenes.point_arrays import (
+    MAPPED_FROM,
+    cached_normals,
+    color_rows,
+    label_rows,
+    near_rows,
+    unit_normals,
+)
 from ponderv2.scenes.reader import FrameChoice
 from ponderv2.scenes.scene import Frame, PointCloud, Scene, Sweep
 
@@ -137,7 +142,7 @@ def _read_cloud(
 
 def _labels(folder: Path) -> dict[str, Tensor]:
     paths = [*sorted(folder.glob("segment*.npy")), *folder.glob("instance.npy")]
-    return {path.stem: torch.from_numpy(whole_numbers(_array(path), path, AGAIN)) for path in paths}
+    return {path.stem: label_rows(_array(path), path, AGAIN) for path in paths}
 
 
 def _field(path: Path) -> Tensor:

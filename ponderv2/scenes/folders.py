@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from ponderv2.errors import SceneError
-from ponderv2.scenes.point_labels import with_ignored
+from ponderv2.scenes.point_arrays import with_ignored
 from ponderv2.scenes.reader import DatasetInfo, FrameChoice, LabelSet
 from ponderv2.scenes.scene import Scene
 

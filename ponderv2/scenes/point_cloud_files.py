@@ -7,21 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Integer
+from jaxtyping import Bool, Float64, Integer
 from numpy import ndarray
-from torch import Tensor
 
 from ponderv2.errors import SceneError
 from ponderv2.geometry.normals import estimate_normals, vertex_normals
 from ponderv2.io.arrays import map_array
-from ponderv2.io.colors import no_colors, read_colors
+from ponderv2.io.colors import no_colors
 from ponderv2.io.pcd import read_pcd
 from ponderv2.io.ply import read_ply
 from ponderv2.io.point_columns import PointColumns, has_position, named_columns, unnamed_columns
 from ponderv2.io.text_clouds import TEXT_FILES, read_point_text
 from ponderv2.scenes.origin import (
-    FAR_FROM_ZERO,
-    Origin,
     coarse_note,
     far_outliers,
     middle_of,
@@ -71,7 +68,7 @@ def read_cloud(path: Path, scale: float = 1.0, up: str = "z") -> PointCloud:
     if not read.finite.all():
         raise SceneError(
             f"{path}: {int((~read.finite).sum())} of {len(read.finite)} points have no finite position",
-            fix="ponder features gives them no features and says so; or remove them",
+            fix="remove them; ponder features leaves them out",
         )
     return read.cloud
 
@@ -103,8 +100,8 @@ def read_cloud_with_notes(path: Path, scale: float = 1.0, up: str = "z", centred
     coord = coord - origin
     color = no_colors(len(coord)) if columns.color is None else columns.color
     notes += color.notes
-    normal, said = _normal(columns, coord, finite, turn)
-    notes += said
+    normal, more = _normal(columns, coord, finite, turn)
+    notes += more
     cloud = PointCloud(
         torch.from_numpy(coord[finite].astype(np.float32)),
         torch.from_numpy(color.color[finite]),
@@ -206,8 +203,8 @@ def _normal(
         normal = unit_vertex_normals(coord, columns.faces)
         lost = np.linalg.norm(normal, axis=1) < 0.5
         normal[lost] = (0.0, 0.0, 1.0)
-        said = "normals were computed from the faces"
-        return normal, [said + (f"; {int(lost.sum())} points in no face look up" if lost.any() else "")]
+        note = "normals were computed from the faces"
+        return normal, [note + (f"; {int(lost.sum())} points in no face look up" if lost.any() else "")]
     else:
         note = "no normals in the file: estimated from neighbours"
     points = coord[finite]
@@ -223,57 +220,3 @@ def unit_vertex_normals(
     """Unit normals of the vertices, faces weighted by their area; 0 where there is no face."""
     normal = vertex_normals(coord, faces)
     return normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-30)
-
-
-MAPPED_FROM = 8 * 2**20
-"""Bytes. A mapped array is an open file, of which a process has but a thousand: smaller ones are read."""
-
-
-def near_rows(
-    values: ndarray, source: Path, fix: str
-) -> tuple[Float[Tensor, "point 3"], Origin, tuple[str, ...]]:
-    """Positions in single precision, what was subtracted from them before, and what there is to report.
-
-    Nothing is subtracted from positions within 200 m of zero. Raises SceneError where some are not finite.
-    """
-    largest = float(np.abs(values).max(initial=0.0))
-    if largest <= FAR_FROM_ZERO:  # not so for numbers that are not finite
-        return finite_rows(values, source, fix), (0.0, 0.0, 0.0), ()
-    if not np.isfinite(largest):
-        raise _not_finite(source, fix)
-    notes = list(coarse_note(values))
-    far = far_outliers(values)
-    notes += [outlier_note(values, far)] if far.any() else []
-    notes += size_note(values)
-    origin = origin_of(values)
-    notes += [origin_note(origin)] if origin.any() else []
-    x, y, z = origin.tolist()
-    coord = values.astype(np.float64) - origin if origin.any() else values
-    return finite_rows(coord, source, fix), (x, y, z), tuple(notes)
-
-
-def color_rows(values: ndarray, source: Path, fix: str) -> tuple[Float[Tensor, "point 3"], tuple[str, ...]]:
-    """Colours 0..255 by the rule of all readers, and what was chosen. Raises SceneError for what is none."""
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise _not_finite(source, fix)
-    if values.dtype == np.float32 and values.shape[1:] == (3,) and values.nbytes >= MAPPED_FROM:
-        read = read_colors(values, source)
-        if read.range == "0..255" and not read.notes:  # stays mapped
-            return torch.from_numpy(values), ()
-    else:
-        read = read_colors(np.asarray(values), source)
-    return torch.from_numpy(read.color), read.notes
-
-
-def finite_rows(values: ndarray, source: Path, fix: str) -> Float[Tensor, "row column"]:
-    """Single precision, mapped where the file is large. Raises SceneError for NaN and inf."""
-    mapped = values.dtype == np.float32 and values.nbytes >= MAPPED_FROM
-    with np.errstate(over="ignore"):
-        rows = torch.from_numpy(values if mapped else np.array(values, np.float32))
-    if not bool(torch.isfinite(rows).all()):
-        raise _not_finite(source, fix)
-    return rows
-
-
-def _not_finite(source: Path, fix: str) -> SceneError:
-    return SceneError(f"{source} holds numbers that are not finite", fix=fix)

@@ -17,7 +17,7 @@ from numpy import ndarray
 from ponderv2.geometry.boxes import Boxes
 from ponderv2.geometry.cameras import Camera
 from ponderv2.io.images import StoredImages, read_bytes
-from ponderv2.scenes.point_normals import cached_normals
+from ponderv2.scenes.point_arrays import cached_normals
 from ponderv2.scenes.scene import Frame, PointCloud, Scene, Sweep
 
 

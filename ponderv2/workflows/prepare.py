@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
-from ponderv2.checks.check import CheckResult, CheckSettings, check_or_reason
+from ponderv2.checks.check import CheckResult, check_or_reason
 from ponderv2.checks.config import CheckConfig
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.reader import DatasetReader, RawScene
@@ -152,14 +152,13 @@ def prepare_one(
 
 
 def _check_one(store: SceneFolders, split: str, name: str, settings: CheckConfig) -> SceneOutcome:
-    values = CheckSettings(settings.max_frames, settings.n_pixels, settings.tolerance, settings.min_inliers)
     try:
         scene = store.read(name, split)
     except SceneError as error:
         return SceneOutcome(split, name, "failed", (error.message,))
     record = store.record(name, split)
     notes = tuple(record.get("notes", ()))
-    result = check_or_reason(scene, values, _recording_to_scene(record, scene))
+    result = check_or_reason(scene, settings, _recording_to_scene(record, scene))
     return SceneOutcome(split, name, "checked", (), notes, len(scene.frames), len(scene.cloud), result)
 
 

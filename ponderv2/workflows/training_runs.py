@@ -15,7 +15,7 @@ from ponderv2.collectives import process_number
 from ponderv2.config import differences
 from ponderv2.errors import CheckpointError, OutputError, PresetError
 from ponderv2.randomness import derive_seed
-from ponderv2.scenes.folders import SceneFolders
+from ponderv2.scenes.reader import Reader
 from ponderv2.training.checkpoint import Checkpoint
 from ponderv2.training.checkpoint_manager import CheckpointManager, ResumePoint
 from ponderv2.training.config import TrainingConfig
@@ -67,7 +67,7 @@ def run_folder(out: Path, name: str) -> Path:
     return out / name
 
 
-def fingerprint(store: SceneFolders, split: str, names: tuple[str, ...]) -> dict[str, Any]:
+def fingerprint(store: Reader, split: str, names: tuple[str, ...]) -> dict[str, Any]:
     """Equal for two runs on the same scenes."""
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
     return {"name": store.info.name, "split": split, "n_scenes": len(names), "digest": digest}

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ponderv2.checks.check import CheckSettings, _Check, check_or_reason, check_scene
-from ponderv2.checks.order import sample_frame
+from ponderv2.checks.check import _Check, check_or_reason, check_scene
+from ponderv2.checks.config import CheckConfig
+from ponderv2.checks.frame_order import sample_frame
 from ponderv2.geometry.reprojection import AS_STORED
 from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
@@ -20,7 +21,7 @@ from ponderv2.scenes.scene import Scene
 from ponderv2.store.store import SceneStore
 from tests.scenes import box_room
 
-SETTINGS = CheckSettings(n_pixels=400)
+SETTINGS = CheckConfig(n_pixels=400)
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +160,16 @@ def test_an_unreadable_picture_is_the_reason(scene: Scene):
     broken = tuple(replace(frame, depth_path=Path("missing.png")) for frame in scene.frames)
     found = check_or_reason(replace(scene, frames=broken), SETTINGS)
     assert found.suspect and "missing.png" in found.likely_cause
+
+
+def test_scenes_without_points_or_with_images_alone_are_checked_by_what_they_have(scene: Scene):
+    bare = replace(scene, cloud=scene.cloud.take(torch.zeros(0, dtype=torch.long)))
+    found, whole = check_scene(bare, SETTINGS), check_scene(scene, SETTINGS)
+    assert found.inlier_share == whole.inlier_share and not found.suspect
+    assert found.cloud_inlier_share is None and found.cloud_median_error is None
+    images = tuple(replace(frame, depth_path=None) for frame in scene.frames)
+    assert check_scene(replace(scene, frames=images), SETTINGS).likely_cause.startswith(
+        "no frames with depth"
+    )
+    mixed = replace(scene, frames=(*images[:2], *scene.frames[2:]))
+    assert check_scene(mixed, SETTINGS).n_frames == len(scene.frames) - 2

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ponderv2.checks.check import CheckResult, CheckSettings, check_scene
+from ponderv2.checks.check import CheckResult, check_scene
+from ponderv2.checks.config import CheckConfig
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.structured3d.config import Structured3dConfig
 from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, SceneStream
@@ -23,7 +24,7 @@ from ponderv2.workflows.config import PrepareConfig
 from tests.datasets import structured3d_room
 from tests.scenes import box_room
 
-SETTINGS = CheckSettings(n_pixels=300)
+SETTINGS = CheckConfig(n_pixels=300)
 N_FRAMES = 72
 ROOM = "scene_00007/room_123"
 

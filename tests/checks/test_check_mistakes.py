@@ -29,13 +29,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ponderv2.checks.check import CheckSettings, check_scene
+from ponderv2.checks.check import check_scene
+from ponderv2.checks.config import CheckConfig
 from ponderv2.checks.diagnosis import motion_correlation
-from ponderv2.checks.order import sample_frame
+from ponderv2.checks.frame_order import sample_frame
 from tests.checks import spoiled
 from tests.checks.spoiled import Recording
 
-SETTINGS = CheckSettings(n_pixels=500)
+SETTINGS = CheckConfig(n_pixels=500)
 OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 Mistake = Callable[[Recording], Recording]
 

@@ -10,7 +10,7 @@ import torch
 from ponderv2.datasets.ponderv2.images import SceneImages
 from ponderv2.io.colors import NO_COLOR_NOTE
 from ponderv2.scenes.array_folders import PREPARED, read_scene, read_scene_with_notes
-from ponderv2.scenes.point_normals import NOTE
+from ponderv2.scenes.point_arrays import ESTIMATED_NORMALS
 from ponderv2.scenes.reader import FrameChoice
 from ponderv2.scenes.scene import Scene
 
@@ -48,6 +48,6 @@ class ArrayScenes:
     def notes(self, place: Path) -> tuple[str, ...]:
         """What was guessed, computed or left out."""
         notes = read_scene_with_notes(place, place.name, with_labels=False)[1]
-        notes += () if (place / "normal.npy").is_file() else (NOTE,)
+        notes += () if (place / "normal.npy").is_file() else (ESTIMATED_NORMALS,)
         notes += () if (place / "color.npy").is_file() else (NO_COLOR_NOTE,)
         return (*notes, *self.images.read(place, False, "all")[1])

@@ -14,9 +14,14 @@ from torch import Tensor
 from ponderv2.datasets.ponderv2.images import SceneImages
 from ponderv2.errors import SceneError
 from ponderv2.io.safe_pickle import read_pickled
-from ponderv2.scenes.point_cloud_files import color_rows, near_rows
-from ponderv2.scenes.point_labels import whole_numbers
-from ponderv2.scenes.point_normals import NOTE, cached_normals, unit_normals
+from ponderv2.scenes.point_arrays import (
+    ESTIMATED_NORMALS,
+    cached_normals,
+    color_rows,
+    label_rows,
+    near_rows,
+    unit_normals,
+)
 from ponderv2.scenes.reader import FrameChoice
 from ponderv2.scenes.scene import PointCloud, Scene
 
@@ -83,7 +88,7 @@ class PickledScenes:
             normal, more = unit_normals(_rows(path, arrays, "normal"), coord, path, _AGAIN)
             notes += more
         else:
-            normal, notes = cached_normals(coord), (*notes, NOTE)
+            normal, notes = cached_normals(coord), (*notes, ESTIMATED_NORMALS)
         fields = dict.fromkeys(self.label_fields, torch.full((n_points,), -1)) if labels else {}
         fields |= {
             self._field(key): _labels(path, arrays[key], key) for key in arrays.keys() & LABEL_KEYS.keys()
@@ -144,4 +149,4 @@ def _labels(path: Path, values: Any, key: str) -> Tensor:
     """Any type of number, (N,), (N, 1) or (N, k), of which the first column counts."""
     if not isinstance(values, np.ndarray):
         raise SceneError(f"{path}: '{key}' is no array of whole numbers (N,)", fix=_AGAIN)
-    return torch.from_numpy(whole_numbers(values, f"'{key}' in {path}", _AGAIN))
+    return label_rows(values, f"'{key}' in {path}", _AGAIN)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from ponderv2.checks.check import CheckSettings, check_scene
+from ponderv2.checks.check import check_scene
+from ponderv2.checks.config import CheckConfig
 from ponderv2.data.config import LabelledDataConfig, PretrainDataConfig
 from ponderv2.data.datasets import LabelledDataset, PretrainDataset
 from ponderv2.data.scene_folder import open_folder
@@ -245,7 +246,7 @@ def test_rooms_without_views_are_not_pretrained_on(tmp_path: Path):
 
 def test_the_check_finds_views_and_points_in_one_frame(tmp_path: Path):
     writers.s3dis_pth(tmp_path, ("Area_1",))
-    result = check_scene(open_folder(tmp_path).read("office_1"), CheckSettings(n_pixels=300))
+    result = check_scene(open_folder(tmp_path).read("office_1"), CheckConfig(n_pixels=300))
     assert result.median_error is not None and result.median_error < 0.01
 
 

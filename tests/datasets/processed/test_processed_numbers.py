@@ -14,7 +14,7 @@ from numpy import ndarray
 
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import SceneError
-from ponderv2.scenes.point_labels import whole_numbers, with_ignored
+from ponderv2.scenes.point_arrays import label_rows, with_ignored
 from ponderv2.store.store import SceneStore
 from tests.datasets.processed import writers
 
@@ -183,7 +183,7 @@ def test_class_255_of_a_larger_set_of_classes_stays():
 )
 def test_what_is_no_label_is_refused(values: ndarray):
     with pytest.raises(SceneError, match="room"):
-        whole_numbers(values, "room", "process it again")
+        label_rows(values, "room", "process it again")
 
 
 def test_the_cloud_of_a_store_of_ours_has_the_origin_of_its_record(tmp_path: Path):

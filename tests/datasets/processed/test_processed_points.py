@@ -16,7 +16,7 @@ from ponderv2.errors import SceneError
 from ponderv2.geometry.normals import estimate_normals
 from ponderv2.io import disk_cache
 from ponderv2.io.safe_pickle import read_pickled
-from ponderv2.scenes import point_normals as normals
+from ponderv2.scenes import point_arrays
 from ponderv2.scenes.reader import DatasetInfo
 from tests.datasets.processed import writers
 from tests.scenes.closed_form_room import write_store
@@ -100,7 +100,7 @@ def test_normals_are_estimated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         calls.append(1)
         return estimate_normals(*arguments, **named)
 
-    monkeypatch.setattr(normals, "estimate_normals", counted)
+    monkeypatch.setattr(point_arrays, "estimate_normals", counted)
     store = open_folder(tmp_path)
     first = store.read("office_1").cloud.normal
     assert torch.equal(first, store.read("office_1").cloud.normal) and len(calls) == 1
