@@ -10,58 +10,58 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 MIN_POINTS = 100
-"""Smaller predicted objects are dropped, smaller true ones ignored, as the ScanNet benchmark does."""
+"""Smaller predicted instances are dropped, smaller true ones ignored, as the ScanNet benchmark does."""
 
 
 @dataclass(frozen=True)
-class PredictedObjects:
-    """Objects of one scene, which may share points."""
+class PredictedInstances:
+    """Instances of one scene, which may share points."""
 
     point: Int[Tensor, " member"]
-    """Points of all objects."""
-    object: Int[Tensor, " member"]
-    """Object that each of them is part of; no pair of point and object occurs twice."""
-    category: Int[Tensor, " object"]
-    score: Float[Tensor, " object"]
+    """Points of all instances."""
+    instance: Int[Tensor, " member"]
+    """Instance that each of them is part of; no pair of point and instance occurs twice."""
+    category: Int[Tensor, " instance"]
+    score: Float[Tensor, " instance"]
     """Confidence; only the order matters."""
 
     @staticmethod
     def of_members(
-        member: Int[Tensor, " point"], category: Int[Tensor, " object"], score: Float[Tensor, " object"]
-    ) -> PredictedObjects:
-        """Objects that share no point, by the object of each point (-1 = none)."""
+        member: Int[Tensor, " point"], category: Int[Tensor, " instance"], score: Float[Tensor, " instance"]
+    ) -> PredictedInstances:
+        """Instances that share no point, by the instance of each point (-1 = none)."""
         point = torch.nonzero(member >= 0)[:, 0]
-        return PredictedObjects(point, member[point], category, score)
+        return PredictedInstances(point, member[point], category, score)
 
     @staticmethod
     def of_masks(
-        masks: Bool[Tensor, "object point"],
-        category: Int[Tensor, " object"],
-        score: Float[Tensor, " object"],
-    ) -> PredictedObjects:
-        """Objects by the points that they cover."""
-        of_object, point = torch.nonzero(masks, as_tuple=True)
-        return PredictedObjects(point, of_object, category, score)
+        masks: Bool[Tensor, "instance point"],
+        category: Int[Tensor, " instance"],
+        score: Float[Tensor, " instance"],
+    ) -> PredictedInstances:
+        """Instances by the points that they cover."""
+        instance_of, point = torch.nonzero(masks, as_tuple=True)
+        return PredictedInstances(point, instance_of, category, score)
 
 
 @dataclass(frozen=True)
-class ObjectOverlaps:
+class InstanceOverlaps:
     """What average precision needs to know of one scene. Small; sizes are numbers of points."""
 
     predicted_category: Int[Tensor, " predicted"]
     predicted_score: Float[Tensor, " predicted"]
     predicted_size: Int[Tensor, " predicted"]
     predicted_void: Int[Tensor, " predicted"]
-    """Points of each predicted object whose true class is none of those that are evaluated."""
+    """Points of each predicted instance whose true class is none of those that are evaluated."""
     true_category: Int[Tensor, " true"]
     true_size: Int[Tensor, " true"]
     shared: Int[Tensor, "predicted true"]
     """Common points; 0 where the classes differ."""
 
-    def of_category(self, category: int) -> ObjectOverlaps:
-        """Only the objects of one class."""
+    def of_category(self, category: int) -> InstanceOverlaps:
+        """Only the instances of one class."""
         predicted, true = self.predicted_category == category, self.true_category == category
-        return ObjectOverlaps(
+        return InstanceOverlaps(
             self.predicted_category[predicted],
             self.predicted_score[predicted],
             self.predicted_size[predicted],
@@ -72,50 +72,50 @@ class ObjectOverlaps:
         )
 
 
-def compare_objects(
-    predicted: PredictedObjects,
+def instance_overlaps(
+    predicted: PredictedInstances,
     segment: Int[Tensor, " point"],
     instance: Int[Tensor, " point"],
     ignored: tuple[int, ...] = (),
-) -> ObjectOverlaps:
-    """Overlaps of predicted with true objects in one scene; `segment` and `instance` are -1 where unknown.
+) -> InstanceOverlaps:
+    """Overlaps of predicted with true instances in one scene; `segment` and `instance` are -1 where unknown.
 
-    A true object is all points of one class and one number, as in the files of the ScanNet benchmark, whose
-    points hold 1000 x class + number + 1: a number that spans two classes is two objects. (The evaluation
+    A true instance is all points of one class and one number, as in the files of the ScanNet benchmark, whose
+    points hold 1000 x class + number + 1: a number that spans two classes is two instances. (The evaluation
     during training of the published code takes it for one, of the class of its first point.) Classes that
     are `ignored` (wall, floor) and -1 are void: predictions there are not counted as wrong. Points of another
-    class but without a number are neither void nor in an object. Predictions of ignored classes or with
+    class but without a number are neither void nor in an instance. Predictions of ignored classes or with
     fewer than 100 points are dropped.
     """
     left_out = torch.tensor((-1, *ignored), device=segment.device)
     void = torch.isin(segment, left_out)
-    true, true_category = _true_objects(segment, instance, void)
-    size = torch.bincount(predicted.object, minlength=len(predicted.category))
+    true, true_category = _true_instances(segment, instance, void)
+    size = torch.bincount(predicted.instance, minlength=len(predicted.category))
     kept = torch.nonzero((size >= MIN_POINTS) & ~torch.isin(predicted.category, left_out))[:, 0]
     number = torch.full_like(size, -1)
     number[kept] = torch.arange(len(kept), device=size.device)
-    of_object = number[predicted.object]
-    point, of_object = predicted.point[of_object >= 0], of_object[of_object >= 0]
+    instance_of = number[predicted.instance]
+    point, instance_of = predicted.point[instance_of >= 0], instance_of[instance_of >= 0]
     n_true, n_kept = len(true_category), len(kept)
     met = true[point] >= 0
-    pairs = of_object[met] * n_true + true[point[met]]
+    pairs = instance_of[met] * n_true + true[point[met]]
     shared = torch.bincount(pairs, minlength=n_kept * n_true).reshape(n_kept, n_true)
     same = predicted.category[kept][:, None] == true_category[None]
-    return ObjectOverlaps(
+    return InstanceOverlaps(
         predicted_category=predicted.category[kept].cpu(),
         predicted_score=predicted.score[kept].double().cpu(),
         predicted_size=size[kept].cpu(),
-        predicted_void=torch.bincount(of_object[void[point]], minlength=n_kept).cpu(),
+        predicted_void=torch.bincount(instance_of[void[point]], minlength=n_kept).cpu(),
         true_category=true_category.cpu(),
         true_size=torch.bincount(true[true >= 0], minlength=n_true).cpu(),
         shared=torch.where(same, shared, 0).cpu(),
     )
 
 
-def _true_objects(
+def _true_instances(
     segment: Int[Tensor, " point"], instance: Int[Tensor, " point"], void: Bool[Tensor, " point"]
 ) -> tuple[Int[Tensor, " point"], Int[Tensor, " true"]]:
-    """Object of every point (-1 = none), in the order of class and number, and the class of each object."""
+    """Instance of every point (-1 = none), in the order of class and number, and the class of each."""
     inside = ~void & (instance >= 0)
     pairs, number = torch.unique(
         torch.stack([segment[inside], instance[inside]], dim=1), dim=0, return_inverse=True
@@ -133,27 +133,27 @@ LENIENT = 0.25
 
 @dataclass(frozen=True)
 class InstanceMetrics:
-    """Average precision, 0..1. NaN for classes without true objects; they are left out of the means."""
+    """Average precision, 0..1. NaN for classes without true instances; they are left out of the means."""
 
     ap: Float[Tensor, " class"]
     """Mean over the thresholds 0.5, 0.55, ..., 0.9."""
     ap50: Float[Tensor, " class"]
     ap25: Float[Tensor, " class"]
     n_true: Int[Tensor, " class"]
-    """True objects of at least 100 points."""
+    """True instances of at least 100 points."""
 
     def means(self) -> dict[str, float]:
-        """ap, ap50 and ap25 over the classes that have true objects; NaN where none has."""
+        """ap, ap50 and ap25 over the classes that have true instances; NaN where none has."""
         return {name: float(getattr(self, name).nanmean()) for name in ("ap", "ap50", "ap25")}
 
 
-def instance_metrics(scenes: Sequence[ObjectOverlaps], n_classes: int) -> InstanceMetrics:
+def instance_metrics(scenes: Sequence[InstanceOverlaps], n_classes: int) -> InstanceMetrics:
     """Average precision of all scenes together.
 
-    Per class and threshold, each true object in turn takes the predictions that overlap it by more than the
+    Per class and threshold, each true instance in turn takes the predictions that overlap it by more than the
     threshold: the one of the highest score is right, the others are wrong. A prediction that overlaps no true
-    object that much is wrong too, unless a greater share of it than the threshold lies on void or on true
-    objects that are too small.
+    instance that much is wrong too, unless a greater share of it than the threshold lies on void or on true
+    instances that are too small.
     """
     table = torch.full((n_classes, len(THRESHOLDS) + 1), torch.nan, dtype=torch.float64)
     n_true = torch.zeros(n_classes, dtype=torch.int64)
@@ -177,15 +177,15 @@ class Scored:
     right: Bool[Tensor, " counted"]
     score: Float[Tensor, " counted"]
     missed: int
-    """True objects without a prediction."""
+    """True instances without a prediction."""
 
 
-def scores_of_class(scene: ObjectOverlaps, threshold: float) -> Scored:
-    """Predictions of one class in one scene as right or wrong; true objects of under 100 points do not count.
+def scores_of_class(scene: InstanceOverlaps, threshold: float) -> Scored:
+    """Predictions of one class in one scene as right or wrong; true instances under 100 points do not count.
 
-    True objects come in their order, predictions in theirs. The first prediction that overlaps a true
-    object by more than the threshold is spent; of those that follow, the one of the highest score is right
-    in its place, and the others are wrong. A true object whose candidates were spent on earlier ones is
+    True instances come in their order, predictions in theirs. The first prediction that overlaps a true
+    instance by more than the threshold is spent; of those that follow, the one of the highest score is right
+    in its place, and the others are wrong. A true instance whose candidates were spent on earlier ones is
     missed.
     """
     union = scene.predicted_size[:, None] + scene.true_size[None] - scene.shared

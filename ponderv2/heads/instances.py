@@ -24,9 +24,9 @@ class InstanceLosses:
     cross_entropy: Float[Tensor, ""]
     """Mean over the labelled points."""
     offset: Float[Tensor, ""]
-    """Mean over the points of objects of |offset - truth|, summed over x, y, z; scene units."""
+    """Mean over the points of instances of |offset - truth|, summed over x, y, z; scene units."""
     direction: Float[Tensor, ""]
-    """Mean over the points of objects of minus the cosine between offset and truth."""
+    """Mean over the points of instances of minus the cosine between offset and truth."""
 
     def total(self) -> Float[Tensor, ""]:
         """The number to call backward on: every field, always."""
@@ -34,7 +34,7 @@ class InstanceLosses:
 
 
 def offset_head(n_channels: int) -> nn.Sequential:
-    """Features to the way from each point to the centre of its object, scene units; names as published."""
+    """Features to the offset of each point to the centre of its instance, scene units; names as published."""
     return nn.Sequential(
         nn.Linear(n_channels, n_channels),
         BatchNorm(n_channels, eps=1.0e-3, momentum=0.01),
@@ -43,20 +43,20 @@ def offset_head(n_channels: int) -> nn.Sequential:
     )
 
 
-def objects_to_find(
+def instance_targets(
     segment: Int[Tensor, " point"], instance: Int[Tensor, " point"], ignored: tuple[int, ...]
 ) -> Int[Tensor, " point"]:
-    """Object of each point, -1 where its class is unknown (-1) or ignored, such as wall and floor."""
+    """Instance of each point, -1 where its class is unknown (-1) or ignored, such as wall and floor."""
     left_out = torch.tensor((-1, *ignored), dtype=segment.dtype, device=segment.device)
     return torch.where(torch.isin(segment, left_out), -1, instance)
 
 
-def object_centres(
+def instance_centres(
     coord: Float[Tensor, "point 3"], instance: Int[Tensor, " point"]
 ) -> Float[Tensor, "point 3"]:
-    """Mean position of the points of the object that each point belongs to; its own position where in none.
+    """Mean position of the points of the instance that each point belongs to; its own position where in none.
 
-    Of the points as they are given: objects cut by a crop have the centre of what is left, as published.
+    Of the points as they are given: instances cut by a crop have the centre of what is left, as published.
     """
     inside = instance >= 0
     _, number, count = torch.unique(instance[inside], return_inverse=True, return_counts=True)
@@ -76,7 +76,7 @@ def instance_losses(
 ) -> InstanceLosses:
     """Losses of PointGroup, each a mean over the points of all processes.
 
-    `target` is the way to the centre of the object of each point, `inside` whether it has an object;
+    `target` is the offset to the centre of the instance of each point, `inside` whether it has an instance;
     `segment` is -1 where a point is to be ignored. Where nothing counts a term is 0 and so are its
     gradients.
 
@@ -103,15 +103,15 @@ def _unit(vector: Float[Tensor, "point 3"]) -> Float[Tensor, "point 3"]:
 
 
 @dataclass(frozen=True)
-class FoundObjects:
-    """Objects that share no point, in the order of their first points."""
+class PointGroups:
+    """Instances that share no point, in the order of their first points."""
 
     member: Int[Tensor, " point"]
-    """Object of every point, -1 = none."""
-    category: Int[Tensor, " object"]
-    """Class of each object."""
-    score: Float[Tensor, " object"]
-    """Mean probability of that class over the points of the object."""
+    """Instance of every point, -1 = none."""
+    category: Int[Tensor, " instance"]
+    """Class of each instance."""
+    score: Float[Tensor, " instance"]
+    """Mean probability of that class over the points of the instance."""
 
 
 def group_points(
@@ -120,12 +120,12 @@ def group_points(
     scene: Int[Tensor, " point"],
     ignored: tuple[int, ...],
     config: GroupingConfig,
-) -> FoundObjects:
+) -> PointGroups:
     """Points whose shifted positions hang together, if they are of one scene and of one most probable class.
 
     `position` is in voxels: (coordinate + predicted offset) / edge of a voxel. Points of the `ignored`
     classes are left out. As published, but for two things: the neighbours of a point are not limited
-    (published: the first 1000), and where no point is left there are simply no objects.
+    (published: the first 1000), and where no point is left there are simply no instances.
     """
     probability = torch.softmax(logits.float(), dim=1)
     n_classes = probability.shape[1]
@@ -138,18 +138,18 @@ def group_points(
     number = torch.where(large, torch.cumsum(large, 0) - 1, -1)
     member = torch.full_like(category, -1)
     member[kept] = number[component]
-    category_of_object = category[kept[first[large]]]
-    return FoundObjects(member, category_of_object, _mean_score(probability, member, category_of_object))
+    category_of_instance = category[kept[first[large]]]
+    return PointGroups(member, category_of_instance, _mean_score(probability, member, category_of_instance))
 
 
 def _mean_score(
     probability: Float[Tensor, "point class"],
     member: Int[Tensor, " point"],
-    category: Int[Tensor, " object"],
-) -> Float[Tensor, " object"]:
-    """Mean probability of the class of each object over its points."""
+    category: Int[Tensor, " instance"],
+) -> Float[Tensor, " instance"]:
+    """Mean probability of the class of each instance over its points."""
     inside = torch.nonzero(member >= 0)[:, 0]
-    of_object = member[inside]
-    own = probability[inside, category[of_object]].double()
-    total = own.new_zeros(len(category)).index_add_(0, of_object, own)
-    return (total / torch.bincount(of_object, minlength=len(category))).to(probability.dtype)
+    instance_of = member[inside]
+    own = probability[inside, category[instance_of]].double()
+    total = own.new_zeros(len(category)).index_add_(0, instance_of, own)
+    return (total / torch.bincount(instance_of, minlength=len(category))).to(probability.dtype)

@@ -1,4 +1,4 @@
-"""Predictions as coloured point clouds (PLY) to look at: classes, true classes, objects."""
+"""Predictions as coloured point clouds (PLY) to look at: classes, true classes, instances."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ponderv2.io.ply import encode_ply
 from ponderv2.tasks.instances.predictions import LABELS
 
 UNLABELLED = (40, 40, 40)
-"""Colour of points without a class or an object."""
+"""Colour of points without a class or an instance."""
 GOLDEN_TURN = 0.6180339887498949
 """Hues this share of a turn apart never come close to each other soon."""
 
@@ -28,17 +28,17 @@ class SceneExport:
 
     segment: Int[Tensor, " point"]
     member: Int[Tensor, " point"] | None = None
-    """Predicted object, -1 = none; None for models that find none."""
+    """Predicted instance, -1 = none; None for models that find none."""
     ignored: tuple[int, ...] = ()
-    """Classes without objects."""
+    """Classes without instances."""
 
 
 def export_scene(folder: Path, data: LabelledDataset, index: int, predicted: SceneExport) -> tuple[Path, ...]:
-    """Writes `<scene>_prediction.ply`, `_truth.ply` where classes are known, `_instances.ply` where objects
+    """Writes `<scene>_prediction.ply`, `_truth.ply` where classes are known, `_instances.ply` where instances
     are.
 
-    Slashes in the name of the scene become underscores. In `_instances.ply` large objects have their colours
-    first, so that colours do not depend on the order of small ones. Raises OutputError.
+    Slashes in the name of the scene become underscores. In `_instances.ply` colours go by size, the largest
+    instance first, so that they do not depend on the order of small ones. Raises OutputError.
     """
     cloud, name = data.scene(index).cloud, data.names[index].replace("/", "_")
     classes = class_palette(data)
@@ -47,11 +47,11 @@ def export_scene(folder: Path, data: LabelledDataset, index: int, predicted: Sce
     if truth is not None:
         colors["truth"] = classes[truth.long().clamp(min=-1, max=len(classes) - 2).numpy()]
     if predicted.member is not None:
-        colors["instances"] = object_colors(predicted.member)
+        colors["instances"] = instance_colors(predicted.member)
         if truth is not None and LABELS in cloud.labels:
             left_out = torch.isin(truth.long(), torch.tensor((-1, *predicted.ignored)))
             true = torch.where(left_out, -1, cloud.labels[LABELS].long())
-            colors["true_instances"] = object_colors(true)
+            colors["true_instances"] = instance_colors(true)
     coord = cloud.coord.numpy()
     if any(cloud.origin):  # the scene lay far from zero, and so do its predictions
         coord = coord.astype(np.float64) + cloud.origin
@@ -71,8 +71,8 @@ def class_palette(data: LabelledDataset) -> UInt8[np.ndarray, "color 3"]:
     return np.array([*colors, UNLABELLED], dtype=np.uint8)
 
 
-def object_colors(member: Int[Tensor, " point"]) -> UInt8[np.ndarray, "point 3"]:
-    """Colour of every point by its object, the largest object first; grey where it is in none."""
+def instance_colors(member: Int[Tensor, " point"]) -> UInt8[np.ndarray, "point 3"]:
+    """Colour of every point by its instance, the largest instance first; grey where it is in none."""
     values, number, count = torch.unique(member, return_inverse=True, return_counts=True)
     rank = torch.empty_like(values)
     rank[torch.argsort(count, descending=True, stable=True)] = torch.arange(len(values))

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from ponderv2.evaluation.instances import (
-    PredictedObjects,
+    PredictedInstances,
     average_precision,
-    compare_objects,
     instance_metrics,
+    instance_overlaps,
 )
 
 Scene = tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, int, float]]]
@@ -105,12 +105,12 @@ def random_scene(rng: np.random.Generator, n_classes: int) -> Scene:
 def overlaps(scene: Scene, ignored: tuple[int, ...]):
     segment, instance, predictions = scene
     masks = [mask for mask, _, _ in predictions]
-    found = PredictedObjects.of_masks(
+    found = PredictedInstances.of_masks(
         torch.from_numpy(np.array(masks, dtype=bool).reshape(len(masks), len(segment))),
         torch.tensor([category for _, category, _ in predictions], dtype=torch.long),
         torch.tensor([score for _, _, score in predictions], dtype=torch.float64),
     )
-    return compare_objects(found, torch.from_numpy(segment), torch.from_numpy(instance), ignored)
+    return instance_overlaps(found, torch.from_numpy(segment), torch.from_numpy(instance), ignored)
 
 
 @pytest.mark.parametrize("seed", range(3))

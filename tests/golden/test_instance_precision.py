@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ponderv2.evaluation.instances import PredictedObjects, compare_objects, instance_metrics
+from ponderv2.evaluation.instances import PredictedInstances, instance_metrics, instance_overlaps
 from tests.golden.cases import Case
 
 KIND = "instance_precision"
@@ -34,8 +34,8 @@ def test_average_precision_equals_the_published_one(case: Case) -> None:
     config = case.config
     ignored = tuple(one for one in config.get("segment_ignore_index", (-1, 0, 1)) if one >= 0)
     overlaps = [
-        compare_objects(
-            PredictedObjects.of_masks(
+        instance_overlaps(
+            PredictedInstances.of_masks(
                 one["pred_masks"] > 0, one["pred_classes"], one["pred_scores"].double()
             ),
             one["segment"],

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ponderv2.geometry.voxels import batch_index
 from ponderv2.heads.config import GroupingConfig
-from ponderv2.heads.instances import group_points, instance_losses, object_centres, objects_to_find
+from ponderv2.heads.instances import group_points, instance_centres, instance_losses, instance_targets
 from ponderv2.scenes.batch import Batch
 from ponderv2.tasks.instances.config import InstancesModelConfig
 from ponderv2.tasks.instances.model import InstancesModel
@@ -95,9 +95,9 @@ def test_losses_equal_the_published_ones(case: Case, model: InstancesModel, batc
 
 def test_centres_equal_the_published_ones(case: Case, batch: Batch) -> None:
     centre = given(case, "in_instance_centroid", "out_instance_centroid")
-    instance = objects_to_find(batch.segment, batch.instance, settings(case).ignored_classes)
+    instance = instance_targets(batch.segment, batch.instance, settings(case).ignored_classes)
     inside = instance >= 0
-    own = object_centres(batch.coord, instance)
+    own = instance_centres(batch.coord, instance)
     assert torch.allclose(own[inside], centre[inside].float(), atol=1e-4)
 
 
@@ -105,8 +105,8 @@ def test_losses_of_given_predictions_equal_the_published_ones(case: Case, batch:
     """Behind the network, where rounding does not matter."""
     logits = given(case, "out_eval_seg_logits", "out_seg_logits", "in_seg_logits", "in_logit_pred")
     offset = given(case, "out_eval_bias_pred", "out_bias_pred", "in_bias_pred")
-    instance = objects_to_find(batch.segment, batch.instance, settings(case).ignored_classes)
-    target = object_centres(batch.coord, instance) - batch.coord
+    instance = instance_targets(batch.segment, batch.instance, settings(case).ignored_classes)
+    target = instance_centres(batch.coord, instance) - batch.coord
     losses = instance_losses(logits, offset, target, batch.segment, instance >= 0)
     expected = float(given(case, "out_eval_loss", "out_loss"))
     assert float(losses.total()) == pytest.approx(expected, rel=1e-4, abs=1e-5)

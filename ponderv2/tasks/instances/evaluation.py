@@ -1,4 +1,4 @@
-"""Instance segmentation of a split: average precision, images of the objects, files for a benchmark's
+"""Instance segmentation of a split: average precision, images of the instances, files for a benchmark's
 server."""
 
 from __future__ import annotations
@@ -19,25 +19,30 @@ from ponderv2.errors import OutputError, SceneError
 from ponderv2.evaluation.instances import (
     MIN_POINTS,
     InstanceMetrics,
-    ObjectOverlaps,
-    PredictedObjects,
+    InstanceOverlaps,
+    PredictedInstances,
     instance_metrics,
 )
 from ponderv2.evaluation.semantic import confusion_matrix, segmentation_metrics
 from ponderv2.tasks.instances.model import InstancesModel
-from ponderv2.tasks.instances.predictions import SceneObjects, found_objects, has_objects, overlaps_of_scene
+from ponderv2.tasks.instances.predictions import (
+    SceneInstances,
+    has_instances,
+    overlaps_of_scene,
+    predict_scene_instances,
+)
 from ponderv2.tasks.instances.submission import check_instance_submission, write_instance_submission
 from ponderv2.tasks.labelled_points import benchmark_for, class_names, refuse_other_classes
 from ponderv2.tasks.prediction_clouds import SceneExport, export_scene
 from ponderv2.tasks.task import EvaluationRequest, EvaluationResult
 from ponderv2.training.report import Reporter
 
-Submitted = tuple[str, int, PredictedObjects]
-"""Scene, number of its vertices, objects."""
+Submitted = tuple[str, int, PredictedInstances]
+"""Scene, number of its vertices, instances."""
 
 
 def run(request: EvaluationRequest, model: InstancesModel, report: Reporter) -> EvaluationResult:
-    """Finds the objects of every scene of the split. Scenes without labels are not counted.
+    """Predicts the instances of every scene of the split. Scenes without labels are not counted.
 
     Raises:
         SceneError: classes that the model does not know; no benchmark takes its classes; nothing to do, as
@@ -45,7 +50,7 @@ def run(request: EvaluationRequest, model: InstancesModel, report: Reporter) -> 
         OutputError: something cannot be written, or a written submission is not as the benchmark wants it.
     """
     if request.tta != "none":
-        report.warn("objects are found in one pass over each scene: --tta is for semantic segmentation")
+        report.warn("instances are predicted in one pass over each scene: --tta is for semantic segmentation")
     settings = request.settings(LabelledDataConfig, budget={})
     data = LabelledDataset(request.store, request.split, settings)
     names = class_names(request.stored, model.classes_of(data.condition), data)
@@ -75,7 +80,7 @@ class _Tally:
     """What is known after some scenes."""
 
     confusion: Int[Tensor, "true_class predicted_class"]
-    overlaps: list[ObjectOverlaps] = field(default_factory=list)
+    overlaps: list[InstanceOverlaps] = field(default_factory=list)
 
 
 def _scenes(
@@ -85,11 +90,11 @@ def _scenes(
     tally: _Tally,
     report: Reporter,
 ) -> Iterator[Submitted]:
-    """The objects of one scene after the other; on the way they are compared and written as images."""
+    """The instances of one scene after the other; on the way they are compared and written as images."""
     n_classes, ignored = model.classes_of(data.condition), model.config.ignored_classes
-    for index in report.track(range(len(data)), f"finding objects in {request.split}", len(data)):
+    for index in report.track(range(len(data)), f"predicting instances of {request.split}", len(data)):
         cloud = data.scene(index).cloud
-        found = found_objects(model, data, index)
+        found = predict_scene_instances(model, data, index)
         one = overlaps_of_scene(found, cloud, data.label_field, ignored)
         if one is not None:
             tally.overlaps.append(one)
@@ -101,16 +106,16 @@ def _scenes(
         yield data.names[index], len(cloud), _large(found)
 
 
-def _large(found: SceneObjects) -> PredictedObjects:
-    """The objects that the benchmark counts: those of at least 100 points."""
-    objects = found.objects
-    size = torch.bincount(objects.object, minlength=len(objects.category))
+def _large(found: SceneInstances) -> PredictedInstances:
+    """The instances that the benchmark counts: those of at least 100 points."""
+    instances = found.instances
+    size = torch.bincount(instances.instance, minlength=len(instances.category))
     number = torch.where(size >= MIN_POINTS, torch.cumsum(size >= MIN_POINTS, 0) - 1, -1)
     kept = number >= 0
-    of_object = number[objects.object]
-    inside = of_object >= 0
-    return PredictedObjects(
-        objects.point[inside], of_object[inside], objects.category[kept], objects.score[kept]
+    instance_of = number[instances.instance]
+    inside = instance_of >= 0
+    return PredictedInstances(
+        instances.point[inside], instance_of[inside], instances.category[kept], instances.score[kept]
     )
 
 
@@ -119,9 +124,9 @@ def _submit(path: Path, benchmark: Benchmark, ignored: tuple[int, ...], scenes: 
     n_vertices: dict[str, int] = {}
 
     def noted() -> Iterator[Submitted]:
-        for name, count, objects in scenes:
+        for name, count, instances in scenes:
             n_vertices[name] = count
-            yield name, count, objects
+            yield name, count, instances
 
     write_instance_submission(path, noted(), benchmark.label_ids)
     known = [one for category, one in enumerate(benchmark.label_ids) if category not in ignored]
@@ -133,7 +138,7 @@ def _submit(path: Path, benchmark: Benchmark, ignored: tuple[int, ...], scenes: 
 def _class_table(
     metrics: InstanceMetrics, names: list[str], ignored: tuple[int, ...]
 ) -> list[dict[str, Any]]:
-    """One row per class with objects; nan where the scenes have none of at least 100 points."""
+    """One row per class with instances; nan where the scenes have none of at least 100 points."""
     return [
         {
             "class": name,
@@ -150,11 +155,11 @@ def _class_table(
 def _check_labels(data: LabelledDataset, n_classes: int, request: EvaluationRequest) -> None:
     """Raises SceneError where there is nothing to do, or the first scene has classes that are not known."""
     cloud = data.scene(0).cloud
-    if not has_objects(cloud, data.label_field):
+    if not has_instances(cloud, data.label_field):
         if request.submission is None and request.export is None:
             raise SceneError(
                 f"scene '{data.names[0]}' has no arrays '{data.label_field}' and 'instance' to compare with",
-                fix="--export DIR or --submission FILE.zip write the objects without comparing them",
+                fix="--export DIR or --submission FILE.zip write the instances without comparing them",
             )
         return
     refuse_other_classes(request.stored, data, cloud.labels[data.label_field], n_classes)

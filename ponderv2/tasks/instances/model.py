@@ -1,5 +1,4 @@
-"""An encoder with the heads of PointGroup: a class and the way to the centre of its object for every
-point."""
+"""An encoder with the heads of PointGroup: class and offset to the instance centre of every point."""
 
 from __future__ import annotations
 
@@ -11,12 +10,12 @@ from torch import Tensor, nn
 
 from ponderv2.geometry.voxels import batch_index
 from ponderv2.heads.instances import (
-    FoundObjects,
     InstanceLosses,
+    PointGroups,
     group_points,
+    instance_centres,
     instance_losses,
-    object_centres,
-    objects_to_find,
+    instance_targets,
     offset_head,
 )
 from ponderv2.models.encoder_model import EncoderModel
@@ -31,7 +30,7 @@ class InstanceStep:
     losses: InstanceLosses
     logits: Float[Tensor, "point class"]
     offset: Float[Tensor, "point 3"]
-    """Predicted way to the centre of the object, scene units."""
+    """Predicted offset to the centre of the instance, scene units."""
 
 
 class InstancesModel(EncoderModel):
@@ -52,7 +51,7 @@ class InstancesModel(EncoderModel):
         return self.seg_head.out_features
 
     def predict(self, batch: Batch) -> tuple[Float[Tensor, "point class"], Float[Tensor, "point 3"]]:
-        """Score of every class, and the way to the centre of the object (scene units), for every point."""
+        """Score of every class and offset to the centre of the instance (scene units) for every point."""
         feature = self.encode_points(batch)
         return self.seg_head(feature), self.bias_head(feature)
 
@@ -63,16 +62,16 @@ class InstancesModel(EncoderModel):
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> InstanceStep:
         """One training step. Nothing in it is random; the generator is there because every model gets one."""
         logits, offset = self.predict(batch)
-        instance = objects_to_find(batch.segment, batch.instance, self.config.ignored_classes)
-        target = object_centres(batch.coord, instance) - batch.coord
+        instance = instance_targets(batch.segment, batch.instance, self.config.ignored_classes)
+        target = instance_centres(batch.coord, instance) - batch.coord
         losses = instance_losses(logits, offset, target, batch.segment, instance >= 0)
         return InstanceStep(losses, logits, offset)
 
     @torch.no_grad()
-    def find_objects(
+    def predict_instances(
         self, batch: Batch, voxel_size: float
-    ) -> tuple[FoundObjects, Float[Tensor, "point class"]]:
-        """Objects of all scenes of a batch, and the score of every class for every point.
+    ) -> tuple[PointGroups, Float[Tensor, "point class"]]:
+        """Instances of all scenes of a batch, and the score of every class for every point.
 
         `voxel_size` is that of the batch, scene units.
         """

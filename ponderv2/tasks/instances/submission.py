@@ -1,6 +1,6 @@
 """Files for the instance task of the ScanNet benchmarks: written, and checked against the published format.
 
-A zip archive with one text file per scene at its top. Each line of `<scene>.txt` is an object:
+A zip archive with one text file per scene at its top. Each line of `<scene>.txt` is an instance:
 
     predicted_masks/<scene>_000.txt 5 0.9
 
@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ponderv2.evaluation.instances import PredictedObjects
+from ponderv2.evaluation.instances import PredictedInstances
 from ponderv2.io.files import write_bytes
 from ponderv2.tasks.segmentation.submission import open_submission
 
@@ -27,23 +27,23 @@ MOST_PROBLEMS = 20
 
 
 def write_instance_submission(
-    path: Path, scenes: Iterable[tuple[str, int, PredictedObjects]], label_ids: tuple[int, ...]
+    path: Path, scenes: Iterable[tuple[str, int, PredictedInstances]], label_ids: tuple[int, ...]
 ) -> Path:
-    """Writes the archive whole or not at all; of each scene name, number of vertices and objects.
+    """Writes the archive whole or not at all; of each scene name, number of vertices and instances.
 
     `label_ids` are the ids of the classes on disk. Raises OutputError.
     """
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, n_vertices, objects in scenes:
+        for name, n_vertices, instances in scenes:
             lines = []
-            point, of_object = objects.point.numpy(), objects.object.numpy()
-            for number, category in enumerate(objects.category.tolist()):
+            point, instance_of = instances.point.numpy(), instances.instance.numpy()
+            for number, category in enumerate(instances.category.tolist()):
                 mask = np.zeros(n_vertices, dtype=np.uint8)
-                mask[point[of_object == number]] = 1
+                mask[point[instance_of == number]] = 1
                 file = f"{MASKS}/{name}_{number:03d}.txt"
                 archive.writestr(file, _mask_text(mask))
-                lines.append(f"{file} {label_ids[category]} {float(objects.score[number]):.6f}\n")
+                lines.append(f"{file} {label_ids[category]} {float(instances.score[number]):.6f}\n")
             archive.writestr(f"{name}.txt", "".join(lines))
     write_bytes(path, stream.getvalue())
     return path
@@ -63,7 +63,7 @@ def check_instance_submission(
     Args:
         path: The archive.
         n_vertices: Of every scene that the benchmark expects.
-        known_ids: Of its classes, without those that have no objects.
+        known_ids: Of its classes, without those that have no instances.
 
     Raises OutputError where there is no archive.
     """
@@ -109,7 +109,7 @@ def _scene(
 
 
 def _line(words: list[str], known_ids: set[int]) -> list[str]:
-    """Problems of path, class and confidence of one object."""
+    """Problems of path, class and confidence of one instance."""
     problems: list[str] = []
     path = PurePosixPath(words[0])
     if path.is_absolute() or ".." in path.parts:

@@ -9,11 +9,11 @@ from torch import Tensor
 from ponderv2.data.config import LabelledDataConfig
 from ponderv2.data.datasets import LabelledDataset
 from ponderv2.errors import PresetError
-from ponderv2.evaluation.instances import ObjectOverlaps, instance_metrics
+from ponderv2.evaluation.instances import InstanceOverlaps, instance_metrics
 from ponderv2.tasks.instances import evaluation
 from ponderv2.tasks.instances.config import InstancesModelConfig
 from ponderv2.tasks.instances.model import InstancesModel
-from ponderv2.tasks.instances.predictions import found_objects, overlaps_of_scene, require_objects
+from ponderv2.tasks.instances.predictions import overlaps_of_scene, predict_scene_instances, require_instances
 from ponderv2.tasks.labelled_points import LabelledPointsTask
 from ponderv2.tasks.published import published_names
 from ponderv2.tasks.task import BestMetric, EvaluationRequest, EvaluationResult, OpenPart, ValidationRequest
@@ -47,7 +47,7 @@ class InstancesTask(LabelledPointsTask[InstancesModelConfig]):
         training, validation = super().datasets(part)
         for data in (training, validation):
             if data is not None:
-                require_objects(data)
+                require_instances(data)
         return training, validation
 
     def validation(
@@ -76,15 +76,15 @@ class Validation:
     def __len__(self) -> int:
         return len(self._data)
 
-    def measure(self, number: int, step: int, logger: RunLogger | None) -> ObjectOverlaps | None:
-        """Overlaps of found and true objects; None where the scene has no objects to compare with."""
+    def measure(self, number: int, step: int, logger: RunLogger | None) -> InstanceOverlaps | None:
+        """Overlaps of found and true instances; None where the scene has no instances to compare with."""
         model, data = self._model, self._data
-        found = found_objects(model, data, number)
+        found = predict_scene_instances(model, data, number)
         cloud = data.labelled_scene(number).cloud
         return overlaps_of_scene(found, cloud, data.label_field, model.config.ignored_classes)
 
-    def metrics(self, results: Sequence[ObjectOverlaps | None]) -> dict[str, float]:
-        """ap, ap50 and ap25; 0 where no scene has an object that counts."""
+    def metrics(self, results: Sequence[InstanceOverlaps | None]) -> dict[str, float]:
+        """ap, ap50 and ap25; 0 where no scene has an instance that counts."""
         overlaps = [one for one in results if one is not None]
         metrics = instance_metrics(overlaps, self._model.classes_of(self._data.condition)).means()
         return {name: value if value == value else 0.0 for name, value in metrics.items()}

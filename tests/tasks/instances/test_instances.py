@@ -15,14 +15,14 @@ from ponderv2.data.datasets import LabelledDataset
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.scannet import scannet20
 from ponderv2.errors import PresetError, SceneError
-from ponderv2.evaluation.instances import PredictedObjects, compare_objects, instance_metrics
+from ponderv2.evaluation.instances import PredictedInstances, instance_metrics, instance_overlaps
 from ponderv2.io.ply import read_ply
 from ponderv2.scenes.prepared import PreparedCloud, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
 from ponderv2.tasks.checkpoints import load_model
 from ponderv2.tasks.instances.model import InstancesModel
-from ponderv2.tasks.prediction_clouds import SceneExport, distinct_color, export_scene, object_colors
+from ponderv2.tasks.prediction_clouds import SceneExport, distinct_color, export_scene, instance_colors
 from ponderv2.workflows import evaluate, finetune
 from ponderv2.workflows.config import FinetuneConfig
 from tests.workflows.tiny import ENCODER, TRAINING
@@ -176,8 +176,8 @@ def test_true_objects_as_prediction_have_average_precision_one() -> None:
     segment = torch.from_numpy(cloud.labels["segment"]).long()
     member = torch.from_numpy(cloud.labels["instance"]).long()
     number = torch.tensor([-1, -1, 0, -1, -1, -1, -1, 1])[member]
-    found = PredictedObjects.of_members(number, torch.tensor([1, 1]), torch.tensor([0.3, 0.9]))
-    overlaps = compare_objects(found, segment, member, (0,))
+    found = PredictedInstances.of_members(number, torch.tensor([1, 1]), torch.tensor([0.3, 0.9]))
+    overlaps = instance_overlaps(found, segment, member, (0,))
     assert instance_metrics([overlaps], 2).means() == {"ap": 1.0, "ap50": 1.0, "ap25": 1.0}
 
 
@@ -185,6 +185,6 @@ def test_neighbouring_objects_have_colours_that_differ() -> None:
     colors = np.array([distinct_color(i) for i in range(24)], dtype=int)
     assert np.abs(np.diff(colors, axis=0)).max(axis=1).min() > 60
     assert len({tuple(color) for color in colors}) == 24
-    painted = object_colors(torch.tensor([3, 3, 9, -1]))
+    painted = instance_colors(torch.tensor([3, 3, 9, -1]))
     assert painted[3].tolist() == [40, 40, 40] and (painted[0] == painted[1]).all()
     assert (painted[0] != painted[2]).any()

@@ -78,7 +78,7 @@ def test_with_true_classes_and_offsets_the_objects_are_the_true_ones(
     model = InstancesModel(config()).eval()
     logits = 9.0 * torch.nn.functional.one_hot(batch.segment, 3).float()
     monkeypatch.setattr(model, "predict", lambda _: (logits, 0.97 * batch.feature[:, 3:] / 10))
-    found, same = model.find_objects(batch, SIZE)
+    found, same = model.predict_instances(batch, SIZE)
     assert same is logits and found.category.tolist() == [1, 2, 1, 1, 2, 1]
     expected = torch.tensor([0, 1, 2, -1, 3, 4, 5, -1])[batch.instance]
     assert torch.equal(found.member, expected)

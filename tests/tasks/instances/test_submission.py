@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ponderv2.errors import OutputError
-from ponderv2.evaluation.instances import PredictedObjects
+from ponderv2.evaluation.instances import PredictedInstances
 from ponderv2.tasks.instances.submission import check_instance_submission, write_instance_submission
 
 IDS = (1, 2, 5, 36)
@@ -20,9 +20,9 @@ SIZES = {"scene0707_00": 6, "scene0708_00": 4}
 def archive(tmp_path: Path) -> Path:
     """Two objects in one scene, none in the other."""
     member = torch.tensor([0, 0, -1, 1, 1, -1])
-    objects = PredictedObjects.of_members(member, torch.tensor([2, 3]), torch.tensor([0.5, 0.125]))
-    none = PredictedObjects.of_members(torch.full((4,), -1), torch.zeros(0).long(), torch.zeros(0))
-    scenes = [("scene0707_00", 6, objects), ("scene0708_00", 4, none)]
+    instances = PredictedInstances.of_members(member, torch.tensor([2, 3]), torch.tensor([0.5, 0.125]))
+    none = PredictedInstances.of_members(torch.full((4,), -1), torch.zeros(0).long(), torch.zeros(0))
+    scenes = [("scene0707_00", 6, instances), ("scene0708_00", 4, none)]
     return write_instance_submission(tmp_path / "out.zip", scenes, IDS)
 
 

@@ -13,9 +13,9 @@ from ponderv2.heads.config import GroupingConfig
 from ponderv2.heads.instances import (
     InstanceLosses,
     group_points,
+    instance_centres,
     instance_losses,
-    object_centres,
-    objects_to_find,
+    instance_targets,
     offset_head,
 )
 
@@ -23,14 +23,14 @@ from ponderv2.heads.instances import (
 def test_objects_of_unknown_and_ignored_classes_are_not_looked_for() -> None:
     segment = torch.tensor([-1, 0, 1, 2, 3, 2])
     instance = torch.tensor([4, 0, 1, 7, 9, -1])
-    assert objects_to_find(segment, instance, (0, 1)).tolist() == [-1, -1, -1, 7, 9, -1]
-    assert objects_to_find(segment, instance, ()).tolist() == [-1, 0, 1, 7, 9, -1]
+    assert instance_targets(segment, instance, (0, 1)).tolist() == [-1, -1, -1, 7, 9, -1]
+    assert instance_targets(segment, instance, ()).tolist() == [-1, 0, 1, 7, 9, -1]
 
 
 def test_centre_is_the_mean_of_the_points_of_an_object(rng: torch.Generator) -> None:
     coord = torch.randn(30, 3, generator=rng)
     instance = torch.randint(-1, 4, (30,), generator=rng) * 5
-    centre = object_centres(coord, instance)
+    centre = instance_centres(coord, instance)
     for i in range(30):
         same = [j for j in range(30) if instance[j] == instance[i]]
         expected = coord[i] if instance[i] < 0 else sum(coord[j] for j in same) / len(same)
