@@ -19,6 +19,13 @@ from ponderv2.scenes.reader import DatasetInfo, LabelSet
 
 LOOKED_AT = 20
 """Scenes whose names are compared with those of the benchmarks."""
+DatasetName = Literal["ScanNet", "S3DIS", "Structured3D", "ScanNet++", ""]
+"""Name of the condition in published models; empty where a folder is none of them."""
+MAIN_FIELD: dict[str, str] = {"ScanNet": "segment20"}
+"""Label array of the main benchmark, where it is not `segment`."""
+DEPTH_SCALE: dict[str, float] = {"S3DIS": 1.0 / 4000.0}
+"""Metres per unit of depth images, where it is not a millimetre."""
+_TOP_CLASSES = ("metadata/semantic_benchmark/top100.txt", "semantic_benchmark/top100.txt", "top100.txt")
 
 
 def recognise(root: Path) -> tuple[DatasetInfo, SceneLayout] | None:
@@ -94,16 +101,6 @@ def _complete(layout: SceneLayout, benchmark: str, info: DatasetInfo) -> SceneLa
     )
     fields = (info.label_field, *info.other_labels) if benchmark else ()
     return ArrayScenes(images, fields) if isinstance(layout, ArrayScenes) else PickledScenes(images, fields)
-
-
-DatasetName = Literal["ScanNet", "S3DIS", "Structured3D", "ScanNet++", ""]
-"""Name of the condition in published models; empty where a folder is none of them."""
-
-MAIN_FIELD: dict[str, str] = {"ScanNet": "segment20"}
-"""Label array of the main benchmark, where it is not `segment`."""
-DEPTH_SCALE: dict[str, float] = {"S3DIS": 1.0 / 4000.0}
-"""Metres per unit of depth images, where it is not a millimetre."""
-_TOP_CLASSES = ("metadata/semantic_benchmark/top100.txt", "semantic_benchmark/top100.txt", "top100.txt")
 
 
 def dataset_of(splits: Collection[str], scenes: Collection[str], fields: Collection[str]) -> DatasetName:

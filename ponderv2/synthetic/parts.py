@@ -12,6 +12,9 @@ from ponderv2.synthetic.materials import Material
 
 Position = tuple[float | int, float | int, float | int]
 """x, y, z."""
+_CUBE = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
+_CUBE_QUADS = ((0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3))
+_CUBE_FACES = np.array([face for a, b, c, d in _CUBE_QUADS for face in ((a, b, c), (a, c, d))])
 
 
 @dataclass(frozen=True)
@@ -91,11 +94,6 @@ def turn_x(angle: float) -> Float[np.ndarray, "4 4"]:
     cosine, sine = np.cos(angle), np.sin(angle)
     pose[1:3, 1:3] = ((cosine, -sine), (sine, cosine))
     return pose
-
-
-_CUBE = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
-_CUBE_QUADS = ((0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3))
-_CUBE_FACES = np.array([face for a, b, c, d in _CUBE_QUADS for face in ((a, b, c), (a, c, d))])
 
 
 def box(

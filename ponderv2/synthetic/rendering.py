@@ -15,6 +15,10 @@ from ponderv2.synthetic.room import Room, RoomSurface
 
 _SHADE_CELL = 0.08
 """Edge of the cells that measure how enclosed a place is, metres."""
+NEAR = 0.35
+"""The sensor measures nothing closer, metres."""
+GRAZING = 0.17
+"""Cosine between ray and normal below which measurements begin to fail."""
 
 
 @dataclass(frozen=True)
@@ -190,12 +194,6 @@ def _spread_points(
         weight = np.stack([1 - a[inside] - b[inside], a[inside], b[inside]], axis=-1)
         points.append(np.einsum("wk,fkc->fwc", weight, corners[steps == count]).reshape(-1, 3))
     return np.concatenate(points)
-
-
-NEAR = 0.35
-"""The sensor measures nothing closer, metres."""
-GRAZING = 0.17
-"""Cosine between ray and normal below which measurements begin to fail."""
 
 
 def depth_deviation(depth: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:

@@ -28,6 +28,20 @@ EYE_CLEARANCE = 0.3
 """Metres that such a place keeps from all points."""
 N_NEAR_EYES = 60_000
 """Points that are looked at for that."""
+BLOCK = 1 << 20
+"""Bytes that are parsed at once; a damaged line slows down its own block only."""
+MOST_REPORTED = 20
+"""Lines of one file that are reported one by one."""
+MOST_DAMAGED = 0.5
+"""Share of lines without points, above which the file is something else."""
+_NUMBER = re.compile(rb"[+-]?(\d++(\.\d*+)?|\.\d++)([eE][+-]?\d++)?")
+_UNPRINTABLE = re.compile(rb"[^\x20-\x7e]")
+_RUN = re.compile(rb"[^\x20-\x7e]+")
+MOST_UNPRINTABLE = 6
+"""In one line; with more of them nothing is guessed."""
+MANY_DROPPED = 1000
+"""Lines without points, after which a file that has more of them than of others is given up."""
+Row = tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -194,22 +208,7 @@ def inner_places(coord: Float64[ndarray, "point 3"]) -> Float64[ndarray, "eye 3"
     return found if len(found) else middle[None]
 
 
-BLOCK = 1 << 20
-"""Bytes that are parsed at once; a damaged line slows down its own block only."""
-MOST_REPORTED = 20
-"""Lines of one file that are reported one by one."""
-MOST_DAMAGED = 0.5
-"""Share of lines without points, above which the file is something else."""
 # `++`: digits are never given back, which would take quadratic time.
-_NUMBER = re.compile(rb"[+-]?(\d++(\.\d*+)?|\.\d++)([eE][+-]?\d++)?")
-_UNPRINTABLE = re.compile(rb"[^\x20-\x7e]")
-_RUN = re.compile(rb"[^\x20-\x7e]+")
-MOST_UNPRINTABLE = 6
-"""In one line; with more of them nothing is guessed."""
-MANY_DROPPED = 1000
-"""Lines without points, after which a file that has more of them than of others is given up."""
-
-Row = tuple[float, ...]
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ MESH_BYTES_PER_POINT = 40
 """Of a vertex with its faces, in the dataset's mesh and about as many in the store."""
 MOST_LABELS = 3
 """Objects that one vertex may belong to; further ones are not counted."""
+GOLDEN = 0.618033988749895
+"""Hues that far apart (of a turn) stay apart however many there are."""
 
 
 @dataclass(frozen=True)
@@ -202,10 +204,6 @@ def read_classes(folder: Path) -> tuple[tuple[str, ...], dict[str, int]]:
         elif target:
             found.pop(label, None)  # mapped to what is no class of the benchmark
     return names, found
-
-
-GOLDEN = 0.618033988749895
-"""Hues that far apart (of a turn) stay apart however many there are."""
 
 
 def class_colors(n_classes: int) -> tuple[tuple[int, int, int], ...]:
