@@ -121,7 +121,7 @@ def our_extraction(path: Path, folder: Path) -> None:
 
 def our_frames(path: Path) -> None:
     """What `ponder prepare` does with every frame: colour resized to depth, encoded again."""
-    from ponderv2.datasets.registered_frames import Limits, register
+    from ponderv2.datasets.recordings import Limits, register
     from ponderv2.datasets.rgbd.layouts import sens as sens_file
     from ponderv2.io.images import encode_jpeg
 

@@ -30,7 +30,7 @@ def render(  # noqa: PLR0913 - one argument per option
     split: SplitOption = None,
     cameras: Annotated[
         str | None,
-        typer.Option("--cameras", metavar="own|interpolated|orbit|FILE", help="Where to look from."),
+        typer.Option("--cameras", metavar="own|interpolated|orbit|FILE", help="Camera path."),
     ] = None,
     side_by_side: Annotated[
         bool, typer.Option("--side-by-side", help="Also write each image beside the real frame.")

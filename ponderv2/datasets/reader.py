@@ -5,12 +5,15 @@ A data set offers `find(config) -> DatasetReader`, which looks at the input and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from ponderv2.config import StrictConfig
 from ponderv2.errors import SceneError
+from ponderv2.io.files import digest_of_files, files_below
 from ponderv2.scenes.prepared import SceneStream
 from ponderv2.scenes.reader import DatasetInfo, FrameChoice, LabelSet
 from ponderv2.scenes.scene import Scene
@@ -91,3 +94,29 @@ def _unlabelled(scene: Scene) -> Scene:
     """The scene without labels of points, pixels and objects."""
     frames = tuple(replace(frame, semantic_path=None) for frame in scene.frames)
     return replace(scene, cloud=replace(scene.cloud, labels={}), frames=frames, boxes=None)
+
+
+READERS_VERSION = 2
+"""Raised whenever the same files and settings give other scenes, so that stored ones are made anew."""
+
+
+def fingerprint(root: Path, files: Iterable[Path], *texts: str) -> str:
+    """SHA-256 of texts and of the contents of files, by their names relative to `root`.
+
+    Neither the times of files nor the place of `root` count. Every file is read whole.
+    """
+    pairs = ((_relative(path, root), path) for path in files)
+    return digest_of_files(pairs, f"{READERS_VERSION}", *texts)
+
+
+def _relative(path: Path, root: Path) -> str:
+    try:
+        return os.path.relpath(path, root)
+    except ValueError:  # on another drive of Windows
+        return str(path)
+
+
+def files_of_settings(config: StrictConfig, without: Iterable[str] = ("path",)) -> list[Path]:
+    """The files that settings name (cameras, lists), those of named folders included."""
+    values = [value for name, value in config if name not in without and isinstance(value, Path)]
+    return [one for value in values for one in (files_below(value) if value.is_dir() else [value])]

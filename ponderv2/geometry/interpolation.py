@@ -44,9 +44,9 @@ class RowIndex:
     def compact(self) -> tuple[Int[Tensor, " used"], RowIndex]:
         """The rows that occur, ascending, and the same index into them alone."""
         used = torch.nonzero(self.ends[1:] > self.ends[:-1])[:, 0]
-        place = torch.empty(self.n_rows, dtype=self.index.dtype, device=self.index.device)
-        place[used] = torch.arange(len(used), dtype=self.index.dtype, device=self.index.device)
-        inner = RowIndex(place[self.index], len(used))
+        position = torch.empty(self.n_rows, dtype=self.index.dtype, device=self.index.device)
+        position[used] = torch.arange(len(used), dtype=self.index.dtype, device=self.index.device)
+        inner = RowIndex(position[self.index], len(used))
         bounds = torch.cat([self.ends[used], self.ends[-1:]])
         inner.__dict__["ends"] = bounds
         return used, inner
@@ -65,7 +65,7 @@ def contracted_sum(
     index: RowIndex,
     vector: Float[Tensor, "point channel"],
 ) -> Float[Tensor, "point sum"]:
-    """`weighted_sum` times a vector over channels; nothing of its size is kept for the backward pass.
+    """`weighted_sum` times a vector over channels; nothing of its size is saved for the backward pass.
 
     Differentiable once in rows and vector; where the coefficients need a gradient, by plain operations.
     """
@@ -138,10 +138,10 @@ class _Contract(torch.autograd.Function):
         block = BLOCK_POINTS if rows.device.type == "cpu" else max(len(vector), 1)
         result = vector.new_empty(coefficient.shape[:2])
         for start in range(0, len(vector), block):
-            place = slice(start, start + block)
-            part = RowIndex(index.index[place], index.n_rows)
+            points = slice(start, start + block)
+            part = RowIndex(index.index[points], index.n_rows)
             torch.bmm(
-                _gather(rows, coefficient[place], part), vector[place, :, None], out=result[place, :, None]
+                _gather(rows, coefficient[points], part), vector[points, :, None], out=result[points, :, None]
             )
         return result
 
@@ -151,9 +151,9 @@ class _Contract(torch.autograd.Function):
         ctx: Any, *gradients: Tensor
     ) -> tuple[Tensor | None, None, None, Tensor | None]:
         rows, coefficient, vector = ctx.saved_tensors
-        mixed = torch.bmm(gradients[0][:, None, :], coefficient)  # the weight of each corner in the result
-        for_rows = _scatter(vector[:, None, :], mixed, ctx.index) if ctx.needs_input_grad[0] else None
-        for_vector = _gather(rows, mixed, ctx.index)[:, 0] if ctx.needs_input_grad[3] else None
+        weight = torch.bmm(gradients[0][:, None, :], coefficient)  # the weight of each corner in the result
+        for_rows = _scatter(vector[:, None, :], weight, ctx.index) if ctx.needs_input_grad[0] else None
+        for_vector = _gather(rows, weight, ctx.index)[:, 0] if ctx.needs_input_grad[3] else None
         return for_rows, None, None, for_vector
 
 
@@ -216,8 +216,8 @@ def corners_in_box(
 ) -> TrilinearCorners:
     """The same for positions 0..1 in the box of the volume; derivatives are per edge of the box."""
     intervals = _intervals(volume, position)
-    place = position * intervals if volume.corners_are_centres else position * intervals - 0.5
-    return corners_at_cells(volume, place, scene, intervals if with_slope else None)
+    cells = position * intervals if volume.corners_are_centres else position * intervals - 0.5
+    return corners_at_cells(volume, cells, scene, intervals if with_slope else None)
 
 
 def corners_at_cells(

@@ -65,7 +65,7 @@ class CameraPath:
     notes: tuple[str, ...] = ()
     """What the user should know of where they are."""
     frames_per_second: float | None = None
-    """Of the video that they are for; None = nothing says."""
+    """Of the video that they are for; None = unknown."""
 
 
 def resized(camera: Camera, width: int) -> Camera:
@@ -101,7 +101,7 @@ FORMS = (
 SAME_PLACE = 5e-3
 """Metres and parts of a turn by which frames may disagree on where their scene is."""
 FEWEST_SHARED = 2
-"""Frames that a file and a scene must have in common to tell where the one is in the other."""
+"""Frames that a file and a scene must share to register the one in the other."""
 
 
 @dataclass(frozen=True)
@@ -241,8 +241,8 @@ def _of_transforms(
         )
     if distorted:
         notes.append("rendered without the lens distortion that the file gives")
-    moved, said = _moved_to_scene(entries, frames)
-    return moved, (*notes, said)
+    moved, note = _moved_to_scene(entries, frames)
+    return moved, (*notes, note)
 
 
 def _size_of(files: NamedFiles, named: str) -> tuple[int, int]:
@@ -256,7 +256,7 @@ def _size_of(files: NamedFiles, named: str) -> tuple[int, int]:
 
 
 def _moved_to_scene(entries: list[_Entry], frames: Sequence[Frame]) -> tuple[list[_Entry], str]:
-    """Frames of the scene with the same names tell where the recording is in it."""
+    """Registers the recording in the scene by frames of the same names."""
     # Maps of places far from zero (UTM) would take rounded rotations times that distance with them.
     start = np.mean([one.camera_to_world[:3, 3] for one in entries], axis=0)
     poses = {one.name: near_pose(one.camera_to_world, start) for one in entries}

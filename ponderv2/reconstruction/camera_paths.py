@@ -1,4 +1,4 @@
-"""Where to look from: the scene's own cameras, a flight through them, a circle, or a file of cameras."""
+"""Camera paths: the scene's own cameras, a flight through them, an orbit, or a file of cameras."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ponderv2.reconstruction.config import (
 from ponderv2.scenes.scene import Frame, Scene
 
 TURN = 0.5
-"""Metres that count as much as a turn of one radian when the speed of a flight is kept constant."""
+"""Metres that weigh as much as a rotation of one radian in the constant speed of a flight."""
 _STEPS = 64
 
 
@@ -35,7 +35,7 @@ def viewpoints(scene: Scene, config: CameraPathConfig) -> tuple[Viewpoint, ...]:
 
 
 def camera_path(scene: Scene, config: CameraPathConfig) -> CameraPath:
-    """The same, with what is to be said of them and how fast a video of them should be."""
+    """The same, with notes on where they are and the frame rate of a video of them."""
     match config:
         case OwnCamerasConfig():
             return CameraPath(_own(scene, config))
@@ -63,22 +63,22 @@ def flight(keys: Sequence[Camera], n_frames: int) -> list[Camera]:
         return [keys[0]] * n_frames
     rotations = Rotation.from_matrix(poses[:, :3, :3])
     times = _travelled(poses[:, :3, 3], rotations)
-    turn, place = Slerp(times, rotations), PchipInterpolator(times, poses[:, :3, 3])
+    turn, position_at = Slerp(times, rotations), PchipInterpolator(times, poses[:, :3, 3])
     dense = np.unique(np.concatenate([np.linspace(a, b, _STEPS) for a, b in pairwise(times)]))
-    length = _travelled(place(dense), turn(dense))
+    length = _travelled(position_at(dense), turn(dense))
     when = np.interp(np.linspace(0.0, length[-1], n_frames), length, dense)
     made = []
-    for time, position, rotation in zip(when, place(when), turn(when).as_matrix(), strict=True):
+    for time, position, rotation in zip(when, position_at(when), turn(when).as_matrix(), strict=True):
         pose = np.eye(4)
         pose[:3, :3], pose[:3, 3] = rotation, position
         made.append(_posed(keys[int(np.searchsorted(times, time, side="right")) - 1], pose))
     return made
 
 
-def _travelled(places: ndarray, rotations: Any) -> ndarray:
+def _travelled(positions: ndarray, rotations: Any) -> ndarray:
     """Way from the first pose to each, strictly increasing."""
     angles = (rotations[1:] * rotations[:-1].inv()).magnitude()
-    steps = np.linalg.norm(np.diff(places, axis=0), axis=1) + TURN * angles + 1e-9
+    steps = np.linalg.norm(np.diff(positions, axis=0), axis=1) + TURN * angles + 1e-9
     return np.append(0.0, np.cumsum(steps))
 
 
@@ -111,14 +111,16 @@ def _orbit(scene: Scene, config: OrbitPathConfig) -> list[Camera]:
     made = []
     for step in range(config.n_frames):
         angle = 2.0 * math.pi * step / config.n_frames
-        place = np.array([middle[0] + radius * math.cos(angle), middle[1] + radius * math.sin(angle), height])
-        made.append(_posed(template, looking_at(place, middle)))
+        position = np.array(
+            [middle[0] + radius * math.cos(angle), middle[1] + radius * math.sin(angle), height]
+        )
+        made.append(_posed(template, look_at(position, middle)))
     return made
 
 
-def looking_at(place: ndarray, target: ndarray) -> ndarray:
-    """Camera-to-world pose at `place` that looks at `target`, upright (z up)."""
-    forward = np.asarray(target, np.float64) - place
+def look_at(position: ndarray, target: ndarray) -> ndarray:
+    """Camera-to-world pose at `position`, optical axis towards `target`, upright (z up)."""
+    forward = np.asarray(target, np.float64) - position
     forward /= np.linalg.norm(forward)
     right = np.cross(forward, [0.0, 0.0, 1.0])
     if np.linalg.norm(right) < 1e-6:  # straight up or down: any right will do
@@ -126,7 +128,7 @@ def looking_at(place: ndarray, target: ndarray) -> ndarray:
     right /= np.linalg.norm(right)
     pose = np.eye(4)
     pose[:3, :3] = np.stack([right, np.cross(forward, right), forward], axis=1)
-    pose[:3, 3] = place
+    pose[:3, 3] = position
     return pose
 
 

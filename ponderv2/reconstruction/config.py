@@ -69,7 +69,7 @@ class RefineConfig(StrictConfig):
     max_frames: PositiveInt = 400
     """Frames held in memory; longer recordings are thinned to that many."""
     cell: PositiveFloat = 0.03
-    """Metres between values of signed distance and colour feature near what was seen."""
+    """Metres between values of signed distance and colour feature near observed surfaces."""
     coarse_factor: PositiveInt = 4
     """Cells of the volume that covers everything are this much larger."""
     detail_cell: PositiveFloat | None = 0.015
@@ -114,7 +114,7 @@ class TsdfConfig(StrictConfig):
     max_depth: PositiveFloat = 6.0
     """Metres; depth beyond it is not fused."""
     min_weight: NonNegativeFloat = 1.0
-    """Cells seen less often than this give no surface."""
+    """Cells observed in fewer frames give no surface."""
     stride: PositiveInt = 1
     """Every stride-th frame."""
     include_held_out: bool = True

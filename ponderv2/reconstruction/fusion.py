@@ -123,17 +123,17 @@ class TsdfFusion:
         open3d = load_open3d()
         o3c, new_image = open3d.core, open3d.t.geometry.Image
         depth_image = new_image(o3c.Tensor(np.ascontiguousarray(depth, np.float32)))
-        lens = o3c.Tensor(np.asarray(intrinsics, np.float64) + OPEN3D_ROUNDS_DOWN)
+        camera_matrix = o3c.Tensor(np.asarray(intrinsics, np.float64) + OPEN3D_ROUNDS_DOWN)
         pose = o3c.Tensor(np.asarray(world_to_camera, np.float64))
         limits = {"depth_scale": 1.0, "depth_max": self.settings.depth_max}
         widths = self.settings.truncation / self.settings.voxel_size
         limits["trunc_voxel_multiplier"] = widths
-        blocks = grid.blocks.compute_unique_block_coordinates(depth_image, lens, pose, **limits)
+        blocks = grid.blocks.compute_unique_block_coordinates(depth_image, camera_matrix, pose, **limits)
         if not grid.has_color:
-            grid.blocks.integrate(blocks, depth_image, lens, pose, **limits)
+            grid.blocks.integrate(blocks, depth_image, camera_matrix, pose, **limits)
             return
         color_image = new_image(o3c.Tensor(np.ascontiguousarray(color, np.float32)))
-        grid.blocks.integrate(blocks, depth_image, color_image, lens, lens, pose, **limits)
+        grid.blocks.integrate(blocks, depth_image, color_image, camera_matrix, camera_matrix, pose, **limits)
 
     def cloud(self) -> PreparedCloud:
         """The vertices of the mesh, with normals pointing into free space and, where frames had it, colour.
@@ -172,18 +172,18 @@ class TsdfFusion:
         """Of the vertices of the surface; None where no frame had colours.
 
         Where only frames without colour saw the surface, the nearest colour within the truncation stands in,
-        and beyond that the middle of 0..255, which says nothing.
+        and beyond that a neutral grey.
         """
         if self._surface.has_color:
             return _as_bytes(found.vertex.colors.numpy())
-        seen = None if self._colors is None else self._extract(self._colors)
-        if seen is None:
+        colored = None if self._colors is None else self._extract(self._colors)
+        if colored is None:
             return None
         from scipy.spatial import KDTree
 
-        tree = KDTree(seen.vertex.positions.numpy().astype(np.float64))
+        tree = KDTree(colored.vertex.positions.numpy().astype(np.float64))
         reach, nearest = tree.query(found.vertex.positions.numpy().astype(np.float64))
-        colors = _as_bytes(seen.vertex.colors.numpy())[nearest]
+        colors = _as_bytes(colored.vertex.colors.numpy())[nearest]
         return np.where((reach <= self.settings.truncation)[:, None], colors, UNKNOWN_COLOR).astype(np.uint8)
 
     def _extract(self, grid: _Grid | None = None) -> Any:

@@ -40,13 +40,14 @@ def class_bytes(semantic: Int[Tensor, "row column"], colors: Sequence[tuple[int,
     return table[semantic.numpy() + 1]
 
 
-def write_rgb(path: Path, image: RgbImage) -> None:
-    """An 8-bit PNG. Raises OutputError."""
+def write_rgb(path: Path, image: RgbImage) -> Path:
+    """Writes an 8-bit PNG and returns its path. Raises OutputError."""
     from PIL import Image
 
     target = io.BytesIO()
     Image.fromarray(image).save(target, format="PNG")
     write_bytes(path, target.getvalue())
+    return path
 
 
 def write_depth(path: Path, depth: Float[Tensor, "row column"]) -> None:

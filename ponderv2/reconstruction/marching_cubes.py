@@ -126,7 +126,7 @@ def _known_cells(known: ndarray) -> ndarray:
 
 def _joined(
     vertices: Float[Tensor, "vertex 3"], faces: Int[Tensor, "face 3"], lattice: Lattice, block: int
-) -> tuple[Float[Tensor, "joined 3"], Int[Tensor, "kept 3"]]:
+) -> tuple[Float[Tensor, "joined 3"], Int[Tensor, "used 3"]]:
     """Vertices on faces between blocks occur once per block: make them one, drop faces that vanish."""
     from scipy.spatial import KDTree
 
@@ -138,11 +138,11 @@ def _joined(
         first, second = torch.from_numpy(pairs.astype(np.int64)).unbind(dim=1)
         label = connected_components(first, second, len(vertices))
     n_joined = int(label.max()) + 1
-    kept = torch.zeros(n_joined, 3, dtype=vertices.dtype)
-    kept[label] = vertices
+    merged = torch.zeros(n_joined, 3, dtype=vertices.dtype)
+    merged[label] = vertices
     faces = label[faces]
     a, b, c = faces.unbind(dim=1)
-    return kept, faces[(a != b) & (b != c) & (c != a)]
+    return merged, faces[(a != b) & (b != c) & (c != a)]
 
 
 def _in_scene_units(vertices: Tensor, faces: Tensor, lattice: Lattice) -> Mesh:

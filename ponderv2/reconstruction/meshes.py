@@ -34,19 +34,21 @@ class DepthView:
     """Metres along the optical axis; 0 = no measurement."""
 
 
-def seen_vertices(mesh: Mesh, views: Iterable[DepthView], margin: float) -> Bool[Tensor, " vertex"]:
+def observed_vertices(mesh: Mesh, views: Iterable[DepthView], margin: float) -> Bool[Tensor, " vertex"]:
     """Vertices that face a camera which measured a depth within `margin` metres of theirs."""
-    return seen_points(SurfacePoints(mesh.vertices, vertex_normals(mesh)), views, margin)
+    return observed_points(SurfacePoints(mesh.vertices, vertex_normals(mesh)), views, margin)
 
 
-def seen_points(surface: SurfacePoints, views: Iterable[DepthView], margin: float) -> Bool[Tensor, " point"]:
+def observed_points(
+    surface: SurfacePoints, views: Iterable[DepthView], margin: float
+) -> Bool[Tensor, " point"]:
     """Points that face a camera which measured a depth within `margin` metres of theirs.
 
     The test uses the depth along the optical axis, so that what lies behind a camera never counts.
     """
-    seen = torch.zeros(len(surface.points), dtype=torch.bool)
+    observed = torch.zeros(len(surface.points), dtype=torch.bool)
     for view in views:
-        rest = torch.nonzero(~seen)[:, 0]
+        rest = torch.nonzero(~observed)[:, 0]
         if len(rest) == 0:
             break
         points = surface.points[rest]
@@ -57,8 +59,8 @@ def seen_points(surface: SurfacePoints, views: Iterable[DepthView], margin: floa
         measured = view.depth[row.clamp(0, view.camera.height - 1), column.clamp(0, view.camera.width - 1)]
         facing = ((view.camera.centre - points) * surface.normals[rest]).sum(-1) > 0
         hit = inside & facing & (measured > 0) & ((measured - depth).abs() < margin)
-        seen[rest[hit]] = True
-    return seen
+        observed[rest[hit]] = True
+    return observed
 
 
 def near_cloud(mesh: Mesh, cloud: PointCloud, margin: float) -> Bool[Tensor, " vertex"]:
@@ -76,7 +78,7 @@ def near_cloud(mesh: Mesh, cloud: PointCloud, margin: float) -> Bool[Tensor, " v
 
 
 def cropped(mesh: Mesh, keep: Bool[Tensor, " vertex"]) -> Mesh:
-    """Faces whose three vertices are all kept. SceneError: nothing is left."""
+    """Faces whose three vertices all stay. SceneError: no face is left."""
     left = mesh.with_faces(keep[mesh.faces].all(dim=-1))
     if len(left.faces) == 0:
         raise SceneError(
@@ -104,7 +106,7 @@ ColorAt = Callable[[Float[Tensor, "point 3"], Float[Tensor, "point 3"]], Float[T
 
 @torch.no_grad()
 def colored(mesh: Mesh, color_at: ColorAt, chunk: int = 65536) -> Mesh:
-    """The mesh with the colours of its vertices, seen along their inward normals."""
+    """The mesh with vertex colours, for viewing directions along the inward normals."""
     normals = vertex_normals(mesh)
     parts = [
         color_at(mesh.vertices[start : start + chunk], -normals[start : start + chunk])
@@ -125,7 +127,7 @@ def check_mesh_path(path: Path) -> None:
         raise OutputError(f"{path} is a folder, a file is needed", fix=f"--out {path / 'mesh.ply'}")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise OutputError(f"cannot write into {folder}", fix="choose another place with --out")
+        raise OutputError(f"cannot write into {folder}", fix="choose another folder with --out")
 
 
 def write_mesh(path: Path, mesh: Mesh, origin: Origin = (0.0, 0.0, 0.0)) -> None:

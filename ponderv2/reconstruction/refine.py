@@ -66,7 +66,7 @@ class Recording:
     def read(frames: Sequence[Frame], tracked: Iterable[Frame] | None = None) -> Recording:
         """All images of `frames`. SceneError: none, or of several sizes.
 
-        `tracked` is an iterable over the same frames that shows how far the reading is.
+        `tracked` is an iterable over the same frames that reports progress.
         """
         if not frames:
             raise SceneError("the scene has no frames to fit", fix="prepare it with its depth images")
@@ -126,8 +126,8 @@ class Recording:
         for index in range(len(self)):
             measured: Bool[Tensor, "row column"] = self.depth[index, ::stride, ::stride] > 0
             row, column = torch.nonzero(measured).unbind(dim=-1)
-            seen = self.pixels(torch.full_like(row, index), row * stride, column * stride)
-            points.append(seen.rays.origins + seen.rays.directions * seen.distance[:, None])
+            found = self.pixels(torch.full_like(row, index), row * stride, column * stride)
+            points.append(found.rays.origins + found.rays.directions * found.distance[:, None])
         return torch.cat(points)
 
 
@@ -168,15 +168,15 @@ def initial_scene(
     config: RefineConfig,
     start: SceneField | None,
 ) -> RefinedScene:
-    """Cells around what the recording measured, holding what `start` says there (its distances and colours).
+    """Cells around what the recording measured, holding the distances and colours of `start` there.
 
     Without a start everything is empty and grey. `fitted` marks the `frame_ids` that the recording holds.
     """
-    seen = recording.surface_points()
+    surface = recording.surface_points()
     centres = torch.linalg.inv(recording.world_to_camera.double())[:, :3, 3].float()
-    everything = torch.cat([seen, centres])
+    everything = torch.cat([surface, centres])
     box = everything.amin(dim=0) - MARGIN, everything.amax(dim=0) + MARGIN
-    scene = empty_scene(config, seen, box, frame_ids)
+    scene = empty_scene(config, surface, box, frame_ids)
     scene.fitted.copy_(fitted)
     generator = torch.Generator().manual_seed(config.seed)
     with torch.no_grad():

@@ -251,7 +251,7 @@ class RefinedScene(nn.Module):
     def decode(
         self, feature: Float[Tensor, "point channel"], directions: Float[Tensor, "point 3"]
     ) -> Float[Tensor, "point 3"]:
-        """Colour 0..1 of a feature seen along unit directions."""
+        """Colour 0..1 of a feature for unit viewing directions."""
         plain = feature[:, :3]
         if self.n_features > self.config.channels:
             plain = plain + feature[:, self.config.channels : self.config.channels + 3]
@@ -260,7 +260,7 @@ class RefinedScene(nn.Module):
     def color(
         self, points: Float[Tensor, "point 3"], directions: Float[Tensor, "point 3"]
     ) -> Float[Tensor, "point 3"]:
-        """Colour 0..1 of points seen along unit directions, at the mean exposure."""
+        """Colour 0..1 of points for unit viewing directions, at the mean exposure."""
         return self.decode(self.feature(points), directions)
 
     def weights(
@@ -338,18 +338,18 @@ def along(rays: RayBundle, starts: Float[Tensor, "ray sample"]) -> Float[Tensor,
 
 def empty_scene(
     config: RefineConfig,
-    seen: Float[Tensor, "point 3"],
+    surface: Float[Tensor, "point 3"],
     box: tuple[Float[Tensor, "3"], Float[Tensor, "3"]],
     frame_ids: tuple[str, ...],
 ) -> RefinedScene:
-    """Cells of zeros around the points that were `seen`, and coarse ones in the whole box."""
+    """Cells of zeros around the observed points of the `surface`, and coarse ones in the whole box."""
     lower, upper = box
     grids = [
         dense_lattice(lower, upper, config.cell * config.coarse_factor),
-        lattice_around(seen, lower, upper, config.cell, 2),
+        lattice_around(surface, lower, upper, config.cell, 2),
     ]
     if config.detail_cell is not None:
-        grids.append(lattice_around(seen, lower, upper, config.detail_cell, 1))
+        grids.append(lattice_around(surface, lower, upper, config.detail_cell, 1))
     return RefinedScene(config, grids, frame_ids)
 
 

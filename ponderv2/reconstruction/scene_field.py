@@ -50,7 +50,7 @@ class SceneField(Protocol):
     def color(
         self, points: Float[Tensor, "point 3"], directions: Float[Tensor, "point 3"]
     ) -> Float[Tensor, "point 3"]:
-        """Seen along unit directions, 0..1."""
+        """Colour 0..1 for unit viewing directions."""
         ...
 
     def render(self, rays: RayBundle, chunk: int) -> RenderedRays:
@@ -160,7 +160,7 @@ class ModelField:
     def color(
         self, points: Float[Tensor, "point 3"], directions: Float[Tensor, "point 3"]
     ) -> Float[Tensor, "point 3"]:
-        """Seen along unit directions, 0..1."""
+        """Colour 0..1 for unit viewing directions."""
         inside = self._inside(points)
         turned = F.normalize(directions.to(inside) @ self.to_volume.to(inside)[:3, :3].T, dim=-1)
         return self._baked.color(inside, turned, _zeros(inside)).clamp(0.0, 1.0).to(points.device)

@@ -68,7 +68,7 @@ class BakedDecoder:
     layers: list[Layer]
     """Of the decoder, with softplus(x) in between instead of softplus(beta x) / beta."""
     outputs: Layer
-    """Comes in place of the last layer; output 0 is the distance."""
+    """Replaces the last layer; output 0 is the distance."""
     rows: Float[Tensor, "cell channel"] | None
     """Features of all cells, unless `table` has all that is read of them."""
     table: Float[Tensor, "cell value"]
@@ -190,7 +190,7 @@ class BakedField:
         directions: Float[Tensor, "point 3"],
         scene: Int[Tensor, " point"],
     ) -> Float[Tensor, "point 3"]:
-        """Colour 0..1 seen along unit directions, zero where the field has no colour."""
+        """Colour 0..1 for unit viewing directions, zero where the field has no colour."""
         parts = [points.new_zeros(0, 3)]
         for some in blocks(len(points), POINTS_IN_CACHE, points.device):
             rays = RayBundle(points[some], directions[some], scene[some])

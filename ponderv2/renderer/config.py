@@ -1,7 +1,7 @@
 """Settings of the renderer: field, samplers, opacity and losses.
 
-Lengths are in the frame of the rays (with the unit cube: cube edges). Where the published code behaves in a
-way that its checkpoints depend on, a named setting chooses; the defaults are the corrected behaviour.
+Lengths are in the frame of the rays (with a unit cube per scene: cube edges). Where the published code
+behaves in a way that its checkpoints depend on, a named setting chooses; defaults are the correct behaviour.
 """
 
 from __future__ import annotations
@@ -67,15 +67,15 @@ class UniformSamplerConfig(StrictConfig):
 
 
 class NeusSamplerConfig(StrictConfig):
-    """Even steps, then more samples where the distance says the surface is (NeuS)."""
+    """Even steps, then importance samples near the surface of the signed distance (NeuS)."""
 
     kind: Literal["neus"] = "neus"
     initial: UniformSamplerConfig = UniformSamplerConfig()
     n_importance: PositiveInt = 36
     """Over all rounds."""
     n_rounds: PositiveInt = 1
-    base_sharpness: PositiveFloat = 64.0
-    """Slope of the logistic function in the first round; doubled each round."""
+    base_inv_s: PositiveFloat = 64.0
+    """Inverse steepness 1/s of the logistic function in the first round; doubled each round."""
     normalise_points: bool = True
     """False: the distance is looked up as if points were positions 0..1 in the volume (published)."""
 

@@ -65,7 +65,7 @@ class ShadingInput:
     feature_map: Tensor | None
     """A linear map still to be applied to `feature`; None: none."""
     outputs: Tensor
-    """Of the distance decoder: the distance, then what `_last` says."""
+    """Of the distance decoder: the distance, then the outputs of `VolumeField._last`."""
     point: Tensor
     """Position in the volume, 0..1."""
 
@@ -120,7 +120,7 @@ class SdfField(nn.Module):
         return (gradient if n_gradient else None), feature, geometry, direction
 
     def shade(self, inputs: ShadingInput, directions: Float[Tensor, "point 3"]) -> FieldOutput:
-        """Distance, colour seen along unit directions and what the semantic feature is made of."""
+        """Distance, colour for unit viewing directions, and the input of semantics."""
         semantic = None
         if self.semantic_decoder is not None and self.semantic_decoder.is_linear:
             semantic = (inputs.gradient, inputs.feature, inputs.outputs, inputs.point)
@@ -224,7 +224,7 @@ class VolumeField:
         scene: Int[Tensor, " point"],
         directions: Float[Tensor, "point 3"],
     ) -> FieldOutput:
-        """Everything that is composited, at points seen along unit `directions`."""
+        """Everything that is composited, for unit viewing `directions`."""
         points = self.field.clamped(self.volume, points, scene)
         corners = corners_at(self.volume, points, scene)
         position = _position(self.volume, points, scene)

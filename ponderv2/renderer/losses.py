@@ -97,7 +97,7 @@ def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 def color_loss(output: RenderOutput, targets: RayTargets, config: RenderLossConfig) -> Float[Tensor, ""]:
     """Mean absolute difference over rays with a colour; zero, with zero gradients, where none has one.
 
-    Rays that miss are black or left out, as the settings say.
+    Rays that miss are black or ignored, by `color_of_misses`.
     """
     counted = _with_color(targets, config)
     return _masked_mean((output.color - targets.color).abs().mean(-1), counted)

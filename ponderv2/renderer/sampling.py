@@ -1,4 +1,4 @@
-"""Where along a ray to look: even, jittered, by importance, around a measured distance."""
+"""Samples along rays: even, jittered, by importance, around a measured distance."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Interval:
         return _unspaced(fraction * far + (1.0 - fraction) * near, self.spacing)
 
 
-_TINY = 1e-10  # stands for the distance 0 of rays that miss, where 1/t and log t have no value
+_TINY = 1e-10  # replaces the distance 0 of rays that miss, where 1/t and log t have no value
 
 
 def _spaced(distance: Tensor, spacing: Spacing) -> Tensor:
@@ -228,7 +228,7 @@ def neus_samples(
     sdf = sdf_at(samples.starts)
     n_new = config.n_importance // config.n_rounds
     for step in range(config.n_rounds):
-        weights = weights_from_alpha(importance_alpha(sdf, samples.steps, config.base_sharpness * 2**step))
+        weights = weights_from_alpha(importance_alpha(sdf, samples.steps, config.base_inv_s * 2**step))
         weights = F.pad(weights, (0, 1))
         new = importance_edges(samples.edges, weights, n_new, random.importance[step] if random else None)
         new_starts = interval.distances(new)[:, :-1]

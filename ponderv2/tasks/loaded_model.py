@@ -19,6 +19,7 @@ from ponderv2.data.preprocess import preprocess, with_near_points
 from ponderv2.errors import CheckpointError
 from ponderv2.geometry.cameras import Camera
 from ponderv2.geometry.meshes import Mesh
+from ponderv2.models.config import TextTargetConfig
 from ponderv2.models.encoder_model import EncoderModel, rows_of_points
 from ponderv2.models.pretext import PretextModel
 from ponderv2.models.voxel_features import BlockSettings, VoxelFeatures, encode_voxels
@@ -93,6 +94,27 @@ class LoadedModel:
     notes: tuple[str, ...] = ()
     """What the file does not say and what is therefore assumed, one sentence each."""
 
+    @staticmethod
+    def open(
+        checkpoint: OpenCheckpoint, device: torch.device | str, choice: PointChoice = PointChoice()
+    ) -> LoadedModel:
+        """The model of an open checkpoint, on a device. Raises what `load` raises."""
+        task_of(checkpoint)
+        data, notes = checkpoint.data(choice)
+        points = _point_settings(checkpoint.path, data)
+        model = load_model(checkpoint, device)
+        if choice.answers:
+            _check_inputs(model, points, checkpoint.path)
+        return LoadedModel(
+            model=model,
+            data=points,
+            path=checkpoint.path,
+            config={**checkpoint.config, "data": data},
+            classes=checkpoint.classes,
+            digest=checkpoint.digest,
+            notes=tuple(f"{checkpoint.path}: {note}" for note in notes),
+        )
+
     @property
     def device(self) -> torch.device:
         """Where it computes. Clouds are taken there, results come back to the CPU."""
@@ -122,21 +144,25 @@ class LoadedModel:
         return encode_voxels(self.model, cloud, self.data, name, blocks)
 
     @torch.no_grad()
-    def encode(self, cloud: PointCloud, condition: str | None = None) -> EncodedCloud:
-        """Features of all points, and a volume that can be rendered. Metres, z up.
+    def encode(
+        self, cloud: PointCloud, condition: str | None = None, dataset: str | None = None
+    ) -> EncodedCloud:
+        """Features of all points, and a field that can be rendered. Metres, z up.
 
-        `condition`: as for `features`.
+        `condition`: as for `features`. `dataset`: the cloud's, prompted where no condition is given and the
+        model knows it.
         """
         if not isinstance(self.model, PretextModel):
             return EncodedCloud(cloud, self.features(cloud, condition), None)
+        name = self.model.prompts.choose(condition, dataset)
         scene = with_near_points(Scene("cloud", cloud))
         shift = centre_shift_matrix(scene.cloud.coord, apply_z=True)
-        scene = scene.moved(shift)
-        done = preprocess(scene, self.data, self.model.prompts.choose(condition), "segment")
+        done = preprocess(scene.moved(shift), self.data, name, "segment")
         _check_inputs(self.model, self.data, self.path)
         encoded = self.model.build_volume(done.batch.to(self.device))
         to_volume = encoded.frame.world_to_volume[0].cpu().double() @ done.shift.double() @ shift.double()
-        field = ModelField(self.model.renderer, encoded.volume, to_volume)
+        rows = _class_rows(self.model, name)
+        field = ModelField(self.model.renderer, encoded.volume, to_volume, rows)
         return EncodedCloud(cloud, rows_of_points(encoded.features).cpu()[done.voxels.inverse], field)
 
 
@@ -162,36 +188,26 @@ def load(
         ResourceError: there is no such device.
     """
     choice = PointChoice(voxel_size, None if inputs is None else tuple(inputs))
-    loaded = loaded_model(open_checkpoint(path), chosen_device(device), choice)
+    loaded = LoadedModel.open(open_checkpoint(path), chosen_device(device), choice)
     for note in loaded.notes:
         warnings.warn(f"{note} (voxel_size= and inputs= say otherwise)", stacklevel=2)
     return loaded
 
 
-def loaded_model(
-    opened: OpenCheckpoint, device: torch.device | str, choice: PointChoice = PointChoice()
-) -> LoadedModel:
-    """The model of a checkpoint that was opened, on a device. Raises what `load` raises."""
-    task_of(opened)
-    data, notes = opened.data(choice)
-    points = _point_settings(opened.path, data)
-    model = load_model(opened, device)
-    if choice.answers:
-        _check_inputs(model, points, opened.path)
-    return LoadedModel(
-        model=model,
-        data=points,
-        path=opened.path,
-        config={**opened.config, "data": data},
-        classes=opened.classes,
-        digest=opened.digest,
-        notes=tuple(f"{opened.path}: {note}" for note in notes),
-    )
-
-
 def with_options(note: str) -> str:
     """A note on what was assumed, with the options of the command that say otherwise."""
     return f"{note} (--inputs NAMES and --voxel-size METRES say otherwise)"
+
+
+def _class_rows(model: PretextModel, condition: str) -> Float[Tensor, "class channel"] | None:
+    """Text embedding of each class, where the model renders features in place of scores.
+
+    A condition without classes of its own has those of the first one.
+    """
+    semantic = model.config.semantic
+    index = semantic.valid_index if isinstance(semantic, TextTargetConfig) else None
+    known = tuple(index) if isinstance(index, dict) else ()
+    return model.class_rows(condition if condition in known or not known else known[0])
 
 
 def _check_inputs(model: Any, data: PointDataConfig, path: Path) -> None:

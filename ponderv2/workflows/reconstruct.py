@@ -23,10 +23,10 @@ from ponderv2.reconstruction.meshes import (
     colored,
     cropped,
     near_cloud,
+    observed_points,
+    observed_vertices,
     read_mesh,
     remove_small_components,
-    seen_points,
-    seen_vertices,
     write_mesh,
 )
 from ponderv2.reconstruction.scene_field import SceneField
@@ -35,7 +35,7 @@ from ponderv2.tasks.checkpoints import open_checkpoint
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import ReconstructConfig
-from ponderv2.workflows.scene_fields import FittedScene, fit_scene, frames_seen, open_field, save_refined
+from ponderv2.workflows.scene_fields import FittedScene, fit_scene, open_field, save_refined, training_frames
 from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 
 POINTS_AT_A_TIME = 65536
@@ -53,7 +53,7 @@ class ReconstructResult:
     reference: Path | None = None
     metrics: SurfaceMetrics | None = None
     refined: Path | None = None
-    """The refined scene: `ponder render` takes it in place of the checkpoint."""
+    """The refined scene: `ponder render` takes it as a checkpoint."""
     refine_steps: int = 0
     refine_seconds: float = 0.0
     seconds: float = 0.0
@@ -169,7 +169,7 @@ def _extracted(
     report.note(f"marching cubes on {' x '.join(map(str, lattice.size))} points, {lattice.cell:.3f} m apart")
     mesh = extract_surface(signed_distance, lattice, occupied=occupied if config.crop_to_observed else None)
     if config.crop_to_observed:
-        mesh = _observed(mesh, scene, frames_seen(scene.frames), config.crop_margin, report)
+        mesh = _observed(mesh, scene, training_frames(scene.frames), config.crop_margin, report)
     mesh = remove_small_components(mesh, config.min_component_faces)
     if config.color and scene.only_depth:
         report.note("no view of the scene has a colour image: the mesh has no colours")
@@ -181,7 +181,7 @@ def _observed(mesh: Mesh, scene: Scene, frames: tuple[Frame, ...], margin: float
     if not frames:
         return cropped(mesh, near_cloud(mesh, scene.cloud, margin))
     views = _views(report.track(frames, "crop", len(frames)))
-    return cropped(mesh, seen_vertices(mesh, views, margin))
+    return cropped(mesh, observed_vertices(mesh, views, margin))
 
 
 def _views(frames: Iterable[Frame]) -> Iterator[DepthView]:
@@ -196,13 +196,13 @@ def _measured(
 
     def observed(surface: SurfacePoints) -> Bool[Tensor, " point"]:
         views = _views(report.track(scene.frames, "compare", len(scene.frames)))
-        seen = seen_points(surface, views, config.threshold)
-        if not bool(seen.any()):
+        visible = observed_points(surface, views, config.threshold)
+        if not bool(visible.any()):
             raise SceneError(
                 f"no frame of scene '{scene.name}' sees the reference mesh",
                 fix="a reference in the frame of the scene, or --set crop_reference=false",
             )
-        return seen
+        return visible
 
     generator = torch.Generator().manual_seed(0)
     expected = observed if config.crop_reference and scene.frames else None

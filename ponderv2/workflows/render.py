@@ -41,11 +41,11 @@ from ponderv2.tasks.checkpoints import open_checkpoint
 from ponderv2.tasks.images import colored
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import RenderConfig
-from ponderv2.workflows.scene_fields import fit_scene, frames_seen, open_field, save_refined
+from ponderv2.workflows.scene_fields import fit_scene, open_field, save_refined, training_frames
 from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 
 FRAMES_PER_SECOND = 15
-"""Of videos of cameras whose file does not say it."""
+"""Of videos where the camera file gives no rate."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class RenderResult:
     """The same per frame."""
     video: Path | None = None
     refined: Path | None = None
-    """The refined scene, which can be given in place of the checkpoint."""
+    """The refined scene, which `ponder render` and `ponder reconstruct` take as a checkpoint."""
     refine_steps: int = 0
     refine_seconds: float = 0.0
     seconds: float = 0.0
@@ -220,7 +220,7 @@ def recorded_view(view: Viewpoint) -> RecordedView:
 def compare(rendered: RenderedImages, real: RecordedView, view: Viewpoint) -> dict[str, float]:
     """Metrics of a rendered view against its image; depth where both are known.
 
-    Of a view without colour neither psnr nor ssim, of one with a mask psnr of what it shows and no ssim.
+    Without colour neither psnr nor ssim; with a mask psnr of the visible pixels and no ssim.
     """
     errors = depth_errors(rendered.depth, real.depth, rendered.depth > 0)
     measured = normals_from_depth(real.depth, view.camera.intrinsics)
@@ -255,7 +255,7 @@ def _depth_range(config: RenderConfig, scene: Scene) -> tuple[float, float]:
     """Metres: as set, or what a few frames measured, or the size of the scene."""
     if config.depth_range is not None:
         return config.depth_range
-    frames = frames_seen(scene.frames)
+    frames = training_frames(scene.frames)
     chosen = frames[:: max(len(frames) // 8, 1)]
     depths = [depth[depth > 0] for depth in (frame.read_depth()[::4, ::4] for frame in chosen)]
     measured = torch.cat(depths) if depths else torch.zeros(0)

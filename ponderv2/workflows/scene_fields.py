@@ -1,26 +1,23 @@
-"""From a checkpoint and a scene to something that can be rendered and meshed, and refined scenes as files."""
+"""The field of a scene by a checkpoint; refinement on the frames of the scene; refined scenes as files."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
 from pydantic import ValidationError
 from torch import Tensor
 
 from ponderv2.errors import CheckpointError, SceneError
-from ponderv2.models.config import TextTargetConfig
-from ponderv2.models.pretext import PretextModel
 from ponderv2.reconstruction.config import RefineConfig
 from ponderv2.reconstruction.refine import Recording, RefineStep, initial_scene, misfit, refine
 from ponderv2.reconstruction.refined_scene import RefinedScene, scene_of_state
 from ponderv2.reconstruction.scene_field import ModelField, SceneField
 from ponderv2.scenes.scene import Frame, Scene, evenly_spread
-from ponderv2.tasks.loaded_model import loaded_model
+from ponderv2.tasks.loaded_model import LoadedModel
 from ponderv2.training.checkpoint import Checkpoint, save_checkpoint, software_versions
 from ponderv2.training.devices import chosen_device
 from ponderv2.training.open_checkpoint import REFINED, OpenCheckpoint, Origin
@@ -45,9 +42,9 @@ def open_field(
     dataset: str | None = None,
     report: Reporter | None = None,
 ) -> SceneField:
-    """What a checkpoint says of a scene: a pre-trained model's volume, or a scene that was refined before.
+    """The field of a scene: of a pre-trained model, or a scene that was refined before.
 
-    `dataset` is the name of the scene's dataset, for models that tell datasets apart. The scene is encoded
+    `dataset` is the name of the scene's dataset, for prompted models. The scene is encoded
     and rendered on the device; refined scenes stay on the CPU, which is reported.
 
     Raises:
@@ -64,12 +61,9 @@ def open_field(
             f"{checkpoint.path} holds {_in_words(checkpoint.kind)}, which cannot render",
             fix="give the pre-trained checkpoint",
         )
-    loaded = loaded_model(checkpoint, where)
-    assert isinstance(loaded.model, PretextModel)
-    condition = loaded.model.prompts.choose(None, dataset)
-    field = loaded.encode(scene.cloud, condition).field
+    field = LoadedModel.open(checkpoint, where).encode(scene.cloud, dataset=dataset).field
     assert field is not None
-    return replace(field, class_rows=_class_rows(loaded.model, condition))
+    return field
 
 
 def _in_words(kind: str) -> str:
@@ -83,7 +77,7 @@ def _in_words(kind: str) -> str:
 
 
 def fit_scene(scene: Scene, config: RefineConfig, start: SceneField | None, report: Reporter) -> FittedScene:
-    """Refines a scene on its own frames, except those held out, from what `start` says of it.
+    """Refines a scene on its own frames, except those held out, starting from the field `start`.
 
     Raises:
         SceneError: the scene has no frames that are not held out.
@@ -96,7 +90,7 @@ def fit_scene(scene: Scene, config: RefineConfig, start: SceneField | None, repo
         )
     started = time.perf_counter()
     if isinstance(start, ModelField) and start.volume.values.device.type != "cpu":
-        report.note("the scene is refined on the CPU, from what the model says on the GPU")
+        report.note("the scene is refined on the CPU, starting from the model on the GPU")
     n_without = sum(not frame.has_color for frame in frames)
     if n_without:
         fitted_to = (
@@ -112,11 +106,11 @@ def fit_scene(scene: Scene, config: RefineConfig, start: SceneField | None, repo
     last: dict[str, float] = {}
     with report.progress("refine", config.steps) as display:
 
-        def listen(step: RefineStep) -> None:
+        def show(step: RefineStep) -> None:
             last.update(step.losses)
             display.advance(1, **step.losses)
 
-        steps = refine(field, recording, config, listen)
+        steps = refine(field, recording, config, show)
     return FittedScene(field, steps, time.perf_counter() - started, last)
 
 
@@ -172,17 +166,6 @@ def load_refined(checkpoint: OpenCheckpoint, scene_name: str) -> RefinedScene:
         raise CheckpointError(f"{checkpoint.path} is not a refined scene of this version: {error}") from error
 
 
-def frames_seen(frames: Sequence[Frame]) -> tuple[Frame, ...]:
+def training_frames(frames: Sequence[Frame]) -> tuple[Frame, ...]:
     """Those that are not held out, or all where all are."""
     return tuple(frame for frame in frames if not frame.held_out) or tuple(frames)
-
-
-def _class_rows(model: PretextModel, condition: str) -> Float[Tensor, "class channel"] | None:
-    """Text embedding of each class, where the model renders features in place of scores.
-
-    A scene of a dataset that the classes are not known of is shown with those of the first one.
-    """
-    semantic = model.config.semantic
-    index = semantic.valid_index if isinstance(semantic, TextTargetConfig) else None
-    known = tuple(index) if isinstance(index, dict) else ()
-    return model.class_rows(condition if condition in known or not known else known[0])

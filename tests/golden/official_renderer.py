@@ -128,7 +128,7 @@ def _sampler(official: Official) -> UniformSamplerConfig | NeusSamplerConfig | E
         initial=_even(initial, official, stratified, official.get("single_jitter", True)),
         n_importance=official.get("num_samples_importance", 64),
         n_rounds=official.get("num_upsample_steps", 4),
-        base_sharpness=official.get("base_variance", 64),
+        base_inv_s=official.get("base_variance", 64),
         normalise_points=False,
     )
 

@@ -15,12 +15,12 @@ from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import project
 from ponderv2.geometry.transforms import transform_points
 from ponderv2.reconstruction.camera_files import read_cameras
-from ponderv2.reconstruction.camera_paths import looking_at
+from ponderv2.reconstruction.camera_paths import look_at
 from ponderv2.scenes.scene import Frame, Scene
 from tests.scenes.closed_form_room import write_store
 
 OPENGL = np.diag([1.0, -1, -1, 1])
-POSES = [looking_at(np.array([1.0 + i, 0.5, 1.4]), np.array([2.0, 2.5, 0.8 + 0.1 * i])) for i in range(3)]
+POSES = [look_at(np.array([1.0 + i, 0.5, 1.4]), np.array([2.0, 2.5, 0.8 + 0.1 * i])) for i in range(3)]
 
 
 def assert_poses(views, poses=POSES, error: float = 1e-5) -> None:
@@ -90,7 +90,7 @@ def test_matrices_in_rows_and_with_a_mark_are_read_too(tmp_path):
 
 def test_the_frame_of_nerfstudios_model_is_undone_by_the_file_beside(tmp_path):
     turn = np.eye(4)
-    turn[:3, :3] = looking_at(np.zeros(3), np.array([0.3, 1.0, 0.2]))[:3, :3]
+    turn[:3, :3] = look_at(np.zeros(3), np.array([0.3, 1.0, 0.2]))[:3, :3]
     turn[:3, 3] = 0.5, -1.0, 0.25
     contents = camera_path()
     for one, pose in zip(contents["camera_path"], POSES, strict=True):
@@ -125,7 +125,7 @@ def frames_of(scene: Scene, poses, prefix: str) -> list[Frame]:
 def test_cameras_of_the_recording_are_moved_to_where_its_scene_is(tmp_path):
     scene = write_store(tmp_path / "store", n_scenes=1).read("room0")
     to_scene = np.eye(4)
-    to_scene[:3, :3] = looking_at(np.zeros(3), np.array([1.0, 0.4, -0.3]))[:3, :3]
+    to_scene[:3, :3] = look_at(np.zeros(3), np.array([1.0, 0.4, -0.3]))[:3, :3]
     to_scene[:3, 3] = 3.0, -2.0, 0.5
     moved = [to_scene @ pose for pose in POSES]
     for prefix in ("", "000007_"):
@@ -141,7 +141,7 @@ def test_cameras_of_the_recording_are_moved_to_where_its_scene_is(tmp_path):
 def test_cameras_of_a_recording_far_from_zero_are_moved_as_exactly(tmp_path):
     scene = write_store(tmp_path / "store", n_scenes=1).read("room0")
     to_scene, away = np.eye(4), np.eye(4)
-    to_scene[:3, :3] = looking_at(np.zeros(3), np.array([1.0, 0.4, -0.3]))[:3, :3]
+    to_scene[:3, :3] = look_at(np.zeros(3), np.array([1.0, 0.4, -0.3]))[:3, :3]
     away[:3, 3] = 500_000.0, 5_400_000.0, 300.0
     contents = transforms(applied=away)
     contents.pop("applied_transform")

@@ -14,7 +14,7 @@ from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera, project
 from ponderv2.geometry.transforms import transform_points
 from ponderv2.reconstruction.camera_files import path_contents, read_cameras, resized
-from ponderv2.reconstruction.camera_paths import flight, looking_at, viewpoints
+from ponderv2.reconstruction.camera_paths import flight, look_at, viewpoints
 from ponderv2.reconstruction.config import (
     CameraFileConfig,
     InterpolatedPathConfig,
@@ -82,7 +82,7 @@ def test_a_resized_camera_shows_the_same_corners():
 
 
 def test_looking_at_puts_the_target_in_the_middle_and_up_up():
-    one = camera(looking_at(np.array([1.0, 2.0, 1.5]), np.array([3.0, 0.0, 0.5])))
+    one = camera(look_at(np.array([1.0, 2.0, 1.5]), np.array([3.0, 0.0, 0.5])))
     points = torch.tensor([[3.0, 0.0, 0.5], [3.0, 0.0, 0.7]])
     pixel, depth = project(transform_points(one.world_to_camera, points), INTRINSICS)
     assert torch.allclose(pixel[0], INTRINSICS[:2, 2], atol=1e-3)

@@ -26,9 +26,9 @@ def test_depth_is_stored_in_millimetres(tmp_path):
 
 
 def test_colours_are_stored_as_they_are(tmp_path, rng):
-    picture = torch.randint(256, (5, 7, 3), generator=rng, dtype=torch.uint8).numpy()
-    write_rgb(tmp_path / "deep" / "c.png", picture)
-    assert np.array_equal(read_color(tmp_path / "deep" / "c.png"), picture)
+    image = torch.randint(256, (5, 7, 3), generator=rng, dtype=torch.uint8).numpy()
+    write_rgb(tmp_path / "deep" / "c.png", image)
+    assert np.array_equal(read_color(tmp_path / "deep" / "c.png"), image)
 
 
 def test_normals_and_classes_that_do_not_exist_are_black():
@@ -40,14 +40,14 @@ def test_normals_and_classes_that_do_not_exist_are_black():
 
 
 @pytest.mark.parametrize("suffix", ["gif", "mp4"])
-def test_a_film_has_all_its_pictures(tmp_path, suffix):
+def test_a_video_has_all_its_images(tmp_path, suffix):
     import imageio.v3 as imageio
 
     if suffix == "mp4":
         pytest.importorskip("imageio_ffmpeg")
-    pictures = [np.full((16, 32, 3), 40 * index, dtype=np.uint8) for index in range(5)]
+    images = [np.full((16, 32, 3), 40 * index, dtype=np.uint8) for index in range(5)]
     path = tmp_path / f"video.{suffix}"
-    write_video(path, pictures, 10)
+    write_video(path, images, 10)
     read = imageio.imread(path, index=None) if suffix == "gif" else imageio.imread(path)
     assert len(read) == 5
     assert abs(int(read[3][8, 8, 0]) - 120) < 12
@@ -62,7 +62,7 @@ def test_mp4_without_its_package_is_refused_with_advice(monkeypatch):
     check_video("gif")
 
 
-def test_a_full_disk_leaves_the_old_picture(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_old_image(tmp_path, monkeypatch):
     write_depth(tmp_path / "d.png", torch.ones(1, 1))
 
     def full(descriptor):

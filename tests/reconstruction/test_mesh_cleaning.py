@@ -12,8 +12,8 @@ from ponderv2.reconstruction.meshes import (
     DepthView,
     cropped,
     near_cloud,
+    observed_vertices,
     remove_small_components,
-    seen_vertices,
 )
 from ponderv2.scenes.scene import PointCloud
 
@@ -44,18 +44,18 @@ def test_the_wall_of_this_test_faces_the_camera():
 
 def test_only_what_the_picture_shows_is_seen():
     mesh = wall(2.0)
-    seen = seen_vertices(mesh, [view()], 0.05)
+    seen = observed_vertices(mesh, [view()], 0.05)
     inside = mesh.vertices[:, :2].abs().amax(dim=-1) <= 0.5
     assert torch.equal(seen, inside)
 
 
 @pytest.mark.parametrize("mesh", [wall(2.2), wall(1.7), wall(-2.0), wall(2.0, turned=True)])
 def test_behind_before_backwards_and_behind_the_camera_is_not_seen(mesh):
-    assert not seen_vertices(mesh, [view()], 0.05).any()
+    assert not observed_vertices(mesh, [view()], 0.05).any()
 
 
 def test_no_measurement_sees_nothing():
-    assert not seen_vertices(wall(2.0), [view(0.0)], 0.05).any()
+    assert not observed_vertices(wall(2.0), [view(0.0)], 0.05).any()
 
 
 def test_near_cloud_keeps_what_faces_as_the_points_do():

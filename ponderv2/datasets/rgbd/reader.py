@@ -8,8 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from ponderv2.datasets.fingerprints import files_of_settings, fingerprint
-from ponderv2.datasets.reader import DatasetReader
+from ponderv2.datasets.reader import DatasetReader, files_of_settings, fingerprint
 from ponderv2.datasets.recordings import ImageFile, MaskFile
 from ponderv2.datasets.rgbd.config import GenericConfig, RgbdConfig
 from ponderv2.datasets.rgbd.layouts import LAYOUTS, detect_layout

@@ -12,8 +12,15 @@ from jaxtyping import Float, Float64
 from numpy import ndarray
 
 from ponderv2.datasets.camera_text import read_intrinsics, read_matrix
-from ponderv2.datasets.recordings import RawFrame, Recording
-from ponderv2.datasets.registered_frames import Limits, Registered, load_depth, register, same_aspect
+from ponderv2.datasets.recordings import (
+    Limits,
+    RawFrame,
+    Recording,
+    Registered,
+    load_depth,
+    register,
+    same_aspect,
+)
 from ponderv2.datasets.rgbd.camera_conventions import with_rows_downwards, with_size_of_images
 from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.datasets.rgbd.depth_units import with_depth_numbers

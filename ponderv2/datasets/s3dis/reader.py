@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64
 from numpy import ndarray
 
-from ponderv2.datasets.fingerprints import fingerprint
-from ponderv2.datasets.reader import DatasetReader
+from ponderv2.datasets.reader import DatasetReader, fingerprint
 from ponderv2.datasets.s3dis.classes import CLASS_NAMES, COLORS
 from ponderv2.datasets.s3dis.config import S3disConfig
 from ponderv2.datasets.s3dis.room import (

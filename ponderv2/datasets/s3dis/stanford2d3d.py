@@ -18,8 +18,7 @@ from jaxtyping import Float64, Int, UInt16
 from numpy import ndarray
 
 from ponderv2.datasets.camera_text import read_matrix, read_pose
-from ponderv2.datasets.recordings import ImageFile, RawFrame, Recording
-from ponderv2.datasets.registered_frames import Limits, Registered, register
+from ponderv2.datasets.recordings import ImageFile, Limits, RawFrame, Recording, Registered, register
 from ponderv2.datasets.s3dis.config import S3disConfig
 from ponderv2.errors import SceneError
 from ponderv2.geometry.intrinsics import Intrinsics, pinhole, rays_of

@@ -13,8 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt16
 from numpy import ndarray
 
-from ponderv2.datasets.recordings import RawFrame, Recording
-from ponderv2.datasets.registered_frames import Limits, register, seen_pixels
+from ponderv2.datasets.recordings import Limits, RawFrame, Recording, register, seen_pixels
 from ponderv2.datasets.rgbd.layouts import scannet as exported
 from ponderv2.datasets.rgbd.layouts import sens as sens_file
 from ponderv2.datasets.scannet.config import ScannetConfig

@@ -8,8 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from ponderv2.datasets.fingerprints import fingerprint
-from ponderv2.datasets.reader import DatasetReader
+from ponderv2.datasets.reader import DatasetReader, fingerprint
 from ponderv2.datasets.scannet import scannet20, scannet200
 from ponderv2.datasets.scannet.config import ScannetConfig
 from ponderv2.datasets.scannet.labels import TABLE_FILE, read_label_table

@@ -18,8 +18,7 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 
-from ponderv2.datasets.fingerprints import fingerprint
-from ponderv2.datasets.reader import DatasetReader
+from ponderv2.datasets.reader import DatasetReader, fingerprint
 from ponderv2.datasets.scannet.labels import SegmentGroup, read_groups, read_segments
 from ponderv2.datasets.scannet.scene import read_surface
 from ponderv2.datasets.scannetpp.config import ScannetppConfig

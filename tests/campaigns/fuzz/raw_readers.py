@@ -27,7 +27,7 @@ def sens(path: Path) -> None:
 
 def _frames(capture: Any) -> None:
     """Poses and the first frames, as `ponder prepare` reads them."""
-    from ponderv2.datasets.registered_frames import Limits, register
+    from ponderv2.datasets.recordings import Limits, register
     from ponderv2.errors import SceneError
     from ponderv2.geometry.poses import clean_poses
 
