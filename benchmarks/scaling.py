@@ -62,7 +62,7 @@ def demo() -> PretrainConfig:
 
 def encoder_step(width: str, n_voxels: int) -> Callable[[], Any]:
     coord = room_voxels(n_voxels)
-    model = NARROW if width == "narrow" else SparseUNetConfig().build()
+    model = (NARROW if width == "narrow" else SparseUNetConfig()).build()
     zeros = torch.zeros(len(coord), dtype=torch.long)
     voxels = SparseVoxels(torch.randn(len(coord), 6), coord, zeros, 1)
     return lambda: model.rows(voxels).square().mean().backward()

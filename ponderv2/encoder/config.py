@@ -3,7 +3,7 @@
 The settings of every encoder say what the rest of the program asks of it: `needs` (which part of a batch it
 reads), `gives` (what its features belong to), `in_channels` and `out_channels`, `conditions` (datasets that
 it distinguishes), `context_channels` (width of their learned vectors), `build()`; of encoders of points
-also `grid_multiple`, `bytes_per_voxel`.
+also `grid_multiple`, `bytes_per_voxel`. `differences_from_published()` is what an export notes.
 """
 
 from __future__ import annotations
@@ -67,6 +67,15 @@ class _UNetConfig(StrictConfig):
     def grid_multiple(self) -> int:
         """Voxels by a multiple of which a cloud may be moved without changing its features."""
         return 2**self.n_stages
+
+    def differences_from_published(self) -> list[str]:
+        """Settings that the published code does not have, so that it would compute something else."""
+        usual = {name: type(self).model_fields[name].default for name in ("norm_eps", "pad")}
+        return [
+            f"encoder.{name} {getattr(self, name)}: SpUNet-v1m1 and v1m3 have {value}"
+            for name, value in usual.items()
+            if getattr(self, name) != value
+        ]
 
     @property
     def bytes_per_voxel(self) -> float:

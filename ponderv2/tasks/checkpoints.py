@@ -94,8 +94,9 @@ def recognise(state: Mapping[str, Tensor]) -> PublishedModel:
 
 def _our_names(state: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
     """Of outdoor pre-training the encoder alone; of classifiers as of what their head looks like."""
-    is_ours = kind in PUBLISHED_KINDS and variant_of(state).task != "outdoor"
-    return our_names(state, kind if is_ours else None)
+    if kind == "encoder" and variant_of(state).task == "outdoor":
+        return our_names(state, "outdoor")
+    return our_names(state, kind if kind in PUBLISHED_KINDS else None)
 
 
 PUBLISHED = Published(recognise, _our_names)

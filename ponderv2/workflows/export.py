@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import torch
 
-from ponderv2.encoder.config import SparseUNetConfig
 from ponderv2.errors import OutputError
 from ponderv2.io.files import write_bytes
 from ponderv2.tasks.checkpoints import load_model, open_checkpoint, task_of
@@ -69,7 +68,7 @@ def run(checkpoint: Path, out: Path, form: Form | None = None, encoder_only: boo
     if form == "official":
         written = task.published_weights(state)
         notes += [*_differences_of_data(config, opened), *task.differences_from_published()]
-        notes += _differences_of_encoder(config["encoder"])
+        notes += task.settings.encoder.differences_from_published()
         data = _official_bytes(written, opened, settings)
     else:
         data = safetensors_bytes(state, _settings(opened, settings))
@@ -144,14 +143,4 @@ def _differences_of_data(config: dict[str, Any], opened: OpenCheckpoint) -> list
         same = value.get("size") == usual["size"] if isinstance(usual, dict) else list(value) == usual
         if not same:
             notes.append(f"trained with data.{name} {value}; published configurations have {usual}")
-    return notes
-
-
-def _differences_of_encoder(encoder: dict[str, Any]) -> list[str]:
-    """Settings that the published encoders do not have, so that they would compute something else."""
-    notes: list[str] = []
-    for name in ("norm_eps", "pad"):
-        usual = SparseUNetConfig.model_fields[name].default
-        if encoder[name] != usual:
-            notes.append(f"encoder.{name} {encoder[name]}: SpUNet-v1m1 and v1m3 have {usual}")
     return notes

@@ -168,7 +168,7 @@ def completed(
                 fix="leave data.features out: they follow from the checkpoint",
             )
     update: dict[str, Any] = {"encoder": encoder}
-    if checkpoint is not None and getattr(config.model, "conditions", None) == ():
+    if checkpoint is not None and not config.model.conditions:
         update["conditions"] = checkpoint.conditions
     model = config.model.model_copy(update=update)
     model = model.task().with_scenes(store, data)

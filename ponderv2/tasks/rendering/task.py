@@ -12,6 +12,7 @@ from torch import Tensor
 from ponderv2.collectives import process_number
 from ponderv2.data.config import PointDataConfig, PretrainDataConfig
 from ponderv2.data.datasets import PretrainDataset, validation_frames
+from ponderv2.encoder.prompts import Prompts
 from ponderv2.errors import PresetError, SceneError
 from ponderv2.evaluation.images import mean_metrics
 from ponderv2.models.config import SemanticTargetConfig, TextTargetConfig
@@ -68,7 +69,7 @@ class RenderingTask(Task[RenderingConfig]):
             PresetError: the scenes are of another dataset or have other classes than the model.
             SceneError: the model renders classes and the images of the first scene have none.
         """
-        _check_known(part.store.info.name, part.store.root, self.settings.conditions)
+        _check_known(part.store.info.name, part.store.root, self.settings.prompts)
         semantic = self.settings.semantic
         if semantic is not None:
             _check_targets(semantic, part)
@@ -137,11 +138,11 @@ class RenderingTask(Task[RenderingConfig]):
         return notes
 
 
-def _check_known(condition: str, root: Path, conditions: tuple[str, ...]) -> None:
+def _check_known(condition: str, root: Path, prompts: Prompts) -> None:
     """Raises PresetError where a model that distinguishes datasets does not know one."""
-    if conditions and condition not in conditions:
+    if not prompts.knows(condition):
         raise PresetError(
-            f"{root} holds scenes of '{condition}', the model knows the datasets: {', '.join(conditions)}",
+            f"{root} holds scenes of '{condition}', the model knows the datasets: {', '.join(prompts.known)}",
             fix=f"--set model.conditions=[{condition}]",
         )
 
