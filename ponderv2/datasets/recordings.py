@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -123,6 +123,12 @@ class Recording:
     repairs: tuple[str, ...] = ()
     unit_declared: bool = False
     """Whether `depth_scale` stands in a file of the recording; else it is what is usual for the layout."""
+    unit_doubt: str = ""
+    """Why the unit of depth looks wrong, as a clause; empty where it does not."""
+
+    def noted(self, *notes: str, repairs: tuple[str, ...] = ()) -> Recording:
+        """The recording with more to report."""
+        return replace(self, notes=(*self.notes, *notes), repairs=(*self.repairs, *repairs))
 
 
 SAME_ASPECT = 0.03

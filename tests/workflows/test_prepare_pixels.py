@@ -397,8 +397,8 @@ def test_published_sun_rgbd_depth_is_recognised(sample_data):
         pytest.skip("no SUN RGB-D sample")
     intrinsics = Intrinsics(pinhole(529.5, 529.5, 365.0, 265.0), (730, 530))
     frame = RawFrame("0", None, ImageFile(paths[0]), np.eye(4), intrinsics, intrinsics)
-    recording, chosen = with_depth_numbers(Recording("sun", (frame,), 0.001), 10.0, None)
+    recording = with_depth_numbers(Recording("sun", (frame,), 0.001), 10.0, None)
     raw = np.asarray(Image.open(paths[0])).astype(np.uint32)
     expected = ((raw >> 3) | (raw << 13)) & 0xFFFF
     assert np.array_equal(recording.frames[0].depth.depth(), expected)
-    assert 1.0 < np.median(expected[expected > 0]) / 1000 < 4.0 and "rotated back" in chosen.notes[0]
+    assert 1.0 < np.median(expected[expected > 0]) / 1000 < 4.0 and "rotated back" in recording.notes[0]

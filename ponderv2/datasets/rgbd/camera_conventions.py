@@ -1,4 +1,4 @@
-"""A camera without a size: to images of which size its numbers belong, by its principal point."""
+"""Which cameras a recording has: those that are given, sizes of images they belong to, which way y points."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from ponderv2.datasets.recordings import RawFrame, Recording
+from ponderv2.datasets.camera_text import read_intrinsics, read_matrix
+from ponderv2.datasets.recordings import RawFrame, Recording, same_aspect
+from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.errors import SceneError
 from ponderv2.geometry.intrinsics import Intrinsics
 
@@ -21,17 +23,52 @@ ALIKE = 0.06
 """Relative difference up to which the principal point says the same factor in x and in y."""
 
 
-def with_size_of_images(recording: Recording) -> tuple[Recording, tuple[str, ...]]:
-    """The recording with the sizes of cameras whose numbers can be told to be those of images of other sizes.
+MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])
+"""y -> -y, of cameras and of the world alike."""
+N_TRIED = 16
+"""Depth images of which one that can be read tells their size."""
+
+
+def with_given_cameras(recording: Recording, config: RgbdConfig) -> Recording:
+    """The recording with the cameras that the settings name."""
+    frames, notes = recording.frames, []
+    if config.intrinsics is not None:
+        depth = read_intrinsics(config.intrinsics)
+        same = all(one.color_intrinsics is one.depth_intrinsics for one in frames)
+        if same and not _is_of_color(frames):
+            frames = tuple(replace(one, color_intrinsics=depth) for one in frames)
+        frames = tuple(replace(one, depth_intrinsics=depth) for one in frames)
+        notes.append(f"depth camera from {config.intrinsics.name}")
+    if config.color_intrinsics is not None:
+        color = read_intrinsics(config.color_intrinsics)
+        frames = tuple(replace(one, color_intrinsics=color) for one in frames)
+        notes.append(f"colour camera from {config.color_intrinsics.name}")
+    matrix = recording.depth_to_color
+    if config.depth_to_color is not None:
+        matrix = read_matrix(config.depth_to_color, (4, 4))
+        if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-9:
+            raise SceneError(f"{config.depth_to_color} is not an invertible matrix of finite numbers")
+        notes.append(f"depth-to-colour from {config.depth_to_color.name}")
+    return replace(recording, frames=frames, depth_to_color=matrix).noted(*notes)
+
+
+def _is_of_color(frames: tuple[RawFrame, ...]) -> bool:
+    """Whether the one camera that is known cannot be that of the depth images, but is that of the colours."""
+    known = frames[0].color_intrinsics.size
+    sizes = (_size_of(frame, "depth") for frame in frames[:N_TRIED])
+    size = next((one for one in sizes if one is not None), None)
+    return known is not None and size is not None and not same_aspect(size, known)
+
+
+def with_size_of_images(recording: Recording) -> Recording:
+    """The recording with a size for every camera, by its principal point where the images allow others.
 
     One file without a size may serve two sizes of images, or be that of images before they were resized.
     """
-    recording, shared = _with_shared_size(recording)
-    recording, resized = _with_size_of_calibration(recording)
-    return recording, (*shared, *resized)
+    return _with_size_of_calibration(_with_shared_size(recording))
 
 
-def _with_shared_size(recording: Recording) -> tuple[Recording, tuple[str, ...]]:
+def _with_shared_size(recording: Recording) -> Recording:
     """The recording with the size of its camera, where one file without a size serves two sizes of images.
 
     The principal point lies near the middle of the images that the numbers belong to. Where it is near
@@ -40,7 +77,7 @@ def _with_shared_size(recording: Recording) -> tuple[Recording, tuple[str, ...]]
     sized = ((one, _sizes(one)) for one in recording.frames if _is_shared(one))
     first, sizes = next(((one, found) for one, found in sized if found is not None), (None, None))
     if first is None or sizes is None or sizes["depth"] == sizes["colour"]:
-        return recording, ()
+        return recording
     apart = {name: _from_middle(first.depth_intrinsics, size) for name, size in sizes.items()}
     nearest = min(apart, key=lambda name: apart[name])
     whose = nearest if apart[nearest] < CENTRED else "depth"
@@ -62,10 +99,10 @@ def _with_shared_size(recording: Recording) -> tuple[Recording, tuple[str, ...]]
     note = (
         f"the camera's numbers belong to the {whose} images of {wide} x {high} pixels, by its principal point"
     )
-    return replace(recording, frames=frames), (note,)
+    return replace(recording, frames=frames).noted(note)
 
 
-def _with_size_of_calibration(recording: Recording) -> tuple[Recording, tuple[str, ...]]:
+def _with_size_of_calibration(recording: Recording) -> Recording:
     """The recording with a size for every camera: that of most of its images, so that others are told apart.
 
     It is k times that of the images where the principal point is k times as far from the corner as their
@@ -91,7 +128,7 @@ def _with_size_of_calibration(recording: Recording) -> tuple[Recording, tuple[st
                 where = f"middle of images of {wide} x {high} pixels, {small}"
                 notes[f"the {what} camera's principal point is the {where}"] = None
     if not sized:
-        return recording, ()
+        return recording
     frames = tuple(
         replace(
             frame,
@@ -100,7 +137,7 @@ def _with_size_of_calibration(recording: Recording) -> tuple[Recording, tuple[st
         )
         for frame in recording.frames
     )
-    return replace(recording, frames=frames), tuple(notes)
+    return replace(recording, frames=frames).noted(*notes)
 
 
 def _intrinsics(frame: RawFrame, what: str) -> Intrinsics:
@@ -162,11 +199,7 @@ def _from_middle(intrinsics: Intrinsics, size: tuple[int, int]) -> float:
     return float((np.abs(intrinsics.matrix[:2, 2] - middle) / np.array(size)).max())
 
 
-MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])
-"""y -> -y, of cameras and of the world alike."""
-
-
-def with_rows_downwards(recording: Recording) -> tuple[Recording, tuple[str, ...]]:
+def with_rows_downwards(recording: Recording) -> Recording:
     """The recording with y down in every depth camera, and a note where that changes something.
 
     With fy < 0 a pixel is v = cy - |fy| y / z: y points up in the camera, whose axes are left-handed, and so
@@ -175,7 +208,7 @@ def with_rows_downwards(recording: Recording) -> tuple[Recording, tuple[str, ...
     """
     upward = [frame.depth_intrinsics.matrix[1, 1] < 0 for frame in recording.frames]
     if not any(upward):
-        return recording, ()
+        return recording
     if not all(upward):
         raise SceneError(
             "some depth cameras have fy below zero and others have not", fix="give --intrinsics FILE"
@@ -198,16 +231,9 @@ def with_rows_downwards(recording: Recording) -> tuple[Recording, tuple[str, ...
     notes = ["fy is below zero: y of the cameras points up, y of cameras and room was mirrored"]
     if recording.cloud is not None:
         notes.append(f"{recording.cloud.name} was not used, as it is not mirrored")
-    return (
-        replace(
-            recording,
-            frames=frames,
-            depth_to_color=None if matrix is None else MIRROR @ matrix @ MIRROR,
-            cloud=None,
-            z_is_up=False,
-        ),
-        tuple(notes),
-    )
+    mirrored = None if matrix is None else MIRROR @ matrix @ MIRROR
+    upright = replace(recording, frames=frames, depth_to_color=mirrored, cloud=None, z_is_up=False)
+    return upright.noted(*notes)
 
 
 def _upright(intrinsics: Intrinsics) -> Intrinsics:

@@ -94,19 +94,8 @@ class ConvertedDepth:
         return None
 
 
-@dataclass(frozen=True)
-class DepthChoices:
-    """What was chosen for the numbers of depth images."""
-
-    notes: tuple[str, ...] = ()
-    doubt: str = ""
-    """Why the unit looks wrong, one of the notes; empty where it does not."""
-
-
-def with_depth_numbers(
-    recording: Recording, depth_max: float, given: float | None
-) -> tuple[Recording, DepthChoices]:
-    """The recording with depth images of 16 bits in one unit, and what was chosen.
+def with_depth_numbers(recording: Recording, depth_max: float, given: float | None) -> Recording:
+    """The recording with depth images of 16 bits in one unit; what was chosen is noted.
 
     Args:
         recording: As its layout describes it.
@@ -118,7 +107,7 @@ def with_depth_numbers(
     """
     sampled = _sampled(recording.frames)
     if not sampled:  # each frame says what is wrong with it when its turn comes
-        return replace(recording, depth_scale=given or recording.depth_scale), DepthChoices()
+        return replace(recording, depth_scale=given or recording.depth_scale)
     wide = any(one.dtype != np.uint16 for one in sampled)
     given_scale = given or recording.depth_scale
     numbers, notes = DepthNumbers(given_scale, given_scale), []
@@ -144,7 +133,7 @@ def with_depth_numbers(
         doubt = doubt or _doubt(float(np.median(whole)), given_scale, declared)
     notes += [doubt] if doubt else []
     if not wide and not numbers.negative and not numbers.rotated_bits:
-        return replace(recording, depth_scale=numbers.scale), DepthChoices(tuple(notes), doubt)
+        return replace(recording, depth_scale=numbers.scale, unit_doubt=doubt).noted(*notes)
     if wide:
         # The finest round unit in which 16 bits reach as far as depths are kept.
         stored = max(math.ceil(depth_max / LARGEST * 1e4) / 1e4, 1e-4)
@@ -152,7 +141,7 @@ def with_depth_numbers(
         notes.append(f"depths are stored in 16 bits of {1000 * stored:g} mm")
     frames = tuple(replace(one, depth=ConvertedDepth(one.depth, numbers)) for one in recording.frames)
     scale = numbers.stored_scale or numbers.scale
-    return replace(recording, frames=frames, depth_scale=scale), DepthChoices(tuple(notes), doubt)
+    return replace(recording, frames=frames, depth_scale=scale, unit_doubt=doubt).noted(*notes)
 
 
 def plausible_units(middle: float) -> tuple[float, ...]:

@@ -45,7 +45,7 @@ def with_masks(recording: Recording, path: Path, use: MaskUse | None) -> Recordi
         frames = frames if use is None else tuple(_hiding(frame, use) for frame in frames)
         hiding = " and ".join(sorted({frame.mask.hides for frame in frames if frame.mask is not None}))
         note = f"{count}: what is {hiding} is hidden; --set source.masks=white, black or ignore"
-    return replace(recording, frames=frames, notes=(*recording.notes, note))
+    return replace(recording, frames=frames).noted(note)
 
 
 def _hiding(frame: RawFrame, hides: Literal["black", "white"]) -> RawFrame:

@@ -133,9 +133,9 @@ def _depth_intrinsics(
         )
     color = None if colors is None else ImageFile(colors.paths[0])
     frame = RawFrame("", color, ImageFile(depths.paths[0]), np.eye(4), intrinsics, intrinsics)
-    recording, notes = with_size_of_images(Recording("generic", (frame,), 1.0))
+    recording = with_size_of_images(Recording("generic", (frame,), 1.0))
     # Notes on --intrinsics are given where it is read for the frames.
-    return recording.frames[0].depth_intrinsics, notes if config.intrinsics is None else ()
+    return recording.frames[0].depth_intrinsics, recording.notes if config.intrinsics is None else ()
 
 
 Kind = Literal["color", "depth"]
