@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
-from ponderv2.datasets.fingerprints import fingerprint
 from ponderv2.datasets.toy_drives.config import ToyDrivesConfig
 
-from ponderv2.datasets.reader import DatasetReader
+from ponderv2.datasets.reader import DatasetReader, fingerprint
 from ponderv2.errors import SceneError
 from ponderv2.geometry.boxes import Boxes
 from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, PreparedScene, SceneStream
