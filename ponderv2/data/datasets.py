@@ -253,17 +253,6 @@ def _distinct(chosen: SampledPixels) -> tuple[Frame, ...]:
     return tuple({frame.id: frame for frame in chosen.frames}.values())
 
 
-@dataclass(frozen=True)
-class EvaluationScene:
-    """A scene without augmentation, with the way back to all its points."""
-
-    batch: Batch
-    inverse: Int[Tensor, " point"]
-    """Voxel (row of the batch) of every point of the scene."""
-    segment: Int[Tensor, " point"]
-    """True class of every point of the scene, -1 = ignore."""
-
-
 class SceneDataset(_Scenes):
     """Whole scenes for training a task on them: points, images and boxes, whatever they have."""
 
@@ -289,7 +278,7 @@ class SceneDataset(_Scenes):
         return self._with_images(prepared)
 
     def whole(self, scene: Scene) -> Preprocessed:
-        """A scene without augmentation, one point per voxel, and the way back to all its points."""
+        """A scene for prediction: not augmented, one point per voxel, and the way back to all its points."""
         scene = replace(scene, frames=sample_images(scene.frames, self.config.images))
         shifted = centre_shift(scene, apply_z=True)
         prepared = preprocess(shifted, self.config, self.condition, self.label_field)
@@ -307,12 +296,6 @@ class LabelledDataset(SceneDataset):
     def training_scene(self, index: int) -> Scene:
         """A scene with the labels that the budget allows. Raises SceneError when it has none."""
         return apply_label_budget(self.labelled_scene(index), self.config.budget, self.label_field)
-
-    def evaluation(self, index: int) -> EvaluationScene:
-        """The whole scene, one point per voxel, with all its labels."""
-        scene = self.labelled_scene(index)
-        prepared = self.whole(scene)
-        return EvaluationScene(prepared.batch, prepared.voxels.inverse, scene.cloud.labels[self.label_field])
 
     def labelled_scene(self, index: int) -> Scene:
         """A scene as it was prepared. Raises SceneError when it has no labels."""

@@ -204,11 +204,12 @@ def test_one_valid_pixel_in_one_view_is_enough(tmp_path: Path) -> None:
 
 def test_evaluation_maps_every_point_to_its_voxel(store: SceneStore) -> None:
     dataset = LabelledDataset(store, "train", SEGMENT)
-    item = dataset.evaluation(0)
     scene = dataset.scene(0)
-    assert torch.equal(item.segment, scene.cloud.labels["segment"])
-    shifted = scene.cloud.coord - scene.cloud.coord[0] + item.batch.coord[item.inverse[0]]
-    away = (shifted - item.batch.coord[item.inverse]).abs().amax(dim=1)
+    item = dataset.whole(scene)
+    inverse = item.voxels.inverse
+    assert torch.equal(item.batch.segment, scene.cloud.labels["segment"][item.voxels.index].long())
+    shifted = scene.cloud.coord - scene.cloud.coord[0] + item.batch.coord[inverse[0]]
+    away = (shifted - item.batch.coord[inverse]).abs().amax(dim=1)
     assert away.max() < 2 * VOXEL.size
 
 
@@ -225,7 +226,7 @@ def test_label_budget_survives_every_step(store: SceneStore) -> None:
     for draw in range(6):
         batch = dataset.sample(0, draw)
         assert int((batch.segment >= 0).sum()) == 5
-    assert (dataset.evaluation(0).segment >= 0).all()
+    assert (dataset.whole(dataset.labelled_scene(0)).batch.segment >= 0).all()
 
 
 def test_color_drop_hides_colors_from_points_only(store: SceneStore) -> None:

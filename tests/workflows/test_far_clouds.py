@@ -177,11 +177,12 @@ def test_far_points_of_a_scene_change_no_voxel_of_training_and_evaluation(tmp_pa
         np.save(folder / "normal.npy", np.tile([0.0, 0, 1], (len(coord), 1)))
         np.save(folder / "segment.npy", np.arange(len(coord)) % 3)
         data = LabelledDataset(open_folder(tmp_path / name), "train", config)
-        found.append((data.evaluation(0), data.sample(0, 0).grid_coord.amax(dim=0)))
+        found.append((data.whole(data.scene(0)), data.sample(0, 0).grid_coord.amax(dim=0)))
     (alone, size), (both, other_size) = found
     assert torch.equal(both.batch.grid_coord, alone.batch.grid_coord) and torch.equal(size, other_size)
     assert torch.equal(both.batch.feature, alone.batch.feature)
-    assert torch.equal(both.inverse[: len(ROOM)], alone.inverse) and len(both.inverse) == len(ROOM) + 2
+    assert torch.equal(both.voxels.inverse[: len(ROOM)], alone.voxels.inverse)
+    assert len(both.voxels.inverse) == len(ROOM) + 2
 
 
 @pytest.mark.parametrize("kind", ["npy", "pth"])

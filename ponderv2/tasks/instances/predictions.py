@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ponderv2.data.augmentation import centre_shift
 from ponderv2.data.datasets import LabelledDataset
-from ponderv2.data.preprocess import preprocess
 from ponderv2.errors import SceneError
 from ponderv2.evaluation.instances import InstanceOverlaps, PredictedInstances, instance_overlaps
 from ponderv2.scenes.scene import PointCloud
@@ -36,10 +34,9 @@ def predict_scene_instances(model: InstancesModel, data: LabelledDataset, index:
     """Instances of a scene, which needs no labels: one point per voxel is encoded, and every point gets the
     prediction of its voxel. The model must be in evaluation mode; the result is on the CPU."""
     device = next(model.parameters()).device
-    scene = centre_shift(replace(data.scene(index), frames=()), apply_z=True)
-    done = preprocess(scene, data.config, data.condition, data.label_field)
-    found, logits = model.predict_instances(done.batch.to(device), data.config.voxel.size)
-    inverse = done.voxels.inverse
+    whole = data.whole(data.scene(index))
+    found, logits = model.predict_instances(whole.batch.to(device), data.config.voxel.size)
+    inverse = whole.voxels.inverse
     member = found.member.cpu()[inverse]
     instances = PredictedInstances.of_members(member, found.category.cpu(), found.score.cpu())
     return SceneInstances(logits.argmax(dim=1).cpu()[inverse], member, instances)

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ponderv2.data.augmentation import centre_shift
 from ponderv2.data.config import PointDataConfig
 from ponderv2.data.datasets import LabelledDataset
 from ponderv2.data.fragments import PLAIN, Fragment, TestView, fragments
-from ponderv2.data.preprocess import preprocess
 from ponderv2.errors import ResourceError
 from ponderv2.evaluation.semantic import confusion_matrix
 from ponderv2.io.files import write_bytes
@@ -115,16 +113,15 @@ def predicted_classes(
     One pass over one point per voxel; with `views` every fragment of every view votes, and `seen` is called
     after each view.
     """
-    device = next(model.parameters()).device
-    scene = replace(data.scene(index), frames=())
+    device, scene = next(model.parameters()).device, data.scene(index)
 
     def predict(batch: Batch) -> Tensor:
         return model.logits(batch.to(device))
 
     if views:
         return vote(scene, predict, data.config, data.condition, views, seen=seen).argmax(dim=1)
-    done = preprocess(centre_shift(scene, apply_z=True), data.config, data.condition, data.label_field)
-    return predict(done.batch).argmax(dim=1).cpu()[done.voxels.inverse]
+    whole = data.whole(scene)
+    return predict(whole.batch).argmax(dim=1).cpu()[whole.voxels.inverse]
 
 
 def confusion_of_scenes(
