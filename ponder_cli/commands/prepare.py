@@ -152,7 +152,7 @@ def _prepare(preset: str, settings: type[DatasetSettings], values: dict[str, Any
     else:
         result = workflow.run(config, report, strict=values["strict"])
     columns = ("scene", "status", "frames", "points", "error cm", "agree %", "suspicion")
-    shown = _worth_a_line(result.scenes)
+    shown = _rows_shown(result.scenes)
     console.table(columns, [_row(scene) for scene in shown])
     if len(shown) < len(result.scenes):
         console.say(f"{len(result.scenes) - len(shown)} more scenes are in {REPORT_FILE}")
@@ -167,7 +167,7 @@ def _prepare(preset: str, settings: type[DatasetSettings], values: dict[str, Any
     console.next_command(*config.source.next_command(with_frames), "--data", config.out)
 
 
-def _worth_a_line(scenes: tuple[SceneOutcome, ...]) -> list[SceneOutcome]:
+def _rows_shown(scenes: tuple[SceneOutcome, ...]) -> list[SceneOutcome]:
     """All scenes, or of very many those that went wrong, at most as many as one reads."""
     if len(scenes) <= MOST_LINES:
         return list(scenes)

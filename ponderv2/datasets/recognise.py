@@ -61,10 +61,10 @@ def _splits(root: Path, layout: SceneLayout) -> dict[str, tuple[str, ...]]:
     return {split: names for split, names in found.items() if names}
 
 
-def _label_fields(place: Path, layout: SceneLayout) -> tuple[str, ...]:
+def _label_fields(location: Path, layout: SceneLayout) -> tuple[str, ...]:
     if isinstance(layout, ArrayScenes):
-        return tuple(path.stem for path in sorted(place.glob("segment*.npy")))
-    path = place.with_name(f"{place.name}.pth")
+        return tuple(path.stem for path in sorted(location.glob("segment*.npy")))
+    path = location.with_name(f"{location.name}.pth")
     with PickledFile.open(path) as file:
         if file.shape("coord") is None:
             listed = ", ".join(file.keys)[:200]

@@ -1,4 +1,4 @@
-"""Where each file of Structured3D lies: zip archives are indexed once and read in place, bytes are verified.
+"""Members of zip archives: indexed once, read in place, sizes and checksums verified.
 
 An archive is input from outside: names, sizes and methods of its members are checked before anything is
 read, no member is decompressed beyond the size that was announced, and nothing is ever extracted.
@@ -74,7 +74,7 @@ class ArchiveMember:
             raise ValueError("the archive ends within it")
         data = packed if self.method == STORED else _inflated(packed, self.size)
         if len(data) != self.size:
-            raise ValueError(f"{len(data)} bytes in place of {self.size}")
+            raise ValueError(f"{len(data)} bytes instead of {self.size}")
         if zlib.crc32(data) != self.crc:
             raise ValueError("its checksum is wrong")
         return data

@@ -45,19 +45,19 @@ class PreparedScenes:
         hidden = {name for name in names if any(part.startswith(".") for part in name.split("/"))}
         return tuple(sorted(set(names) - hidden))
 
-    def is_scene(self, place: Path) -> bool:
+    def is_scene(self, location: Path) -> bool:
         """Whether there are points."""
-        return (place / "coord.npy").is_file()
+        return (location / "coord.npy").is_file()
 
-    def has_frames(self, place: Path) -> bool:
+    def has_frames(self, location: Path) -> bool:
         """Whether there are frames."""
-        return (place / "frames" / "cameras.npz").is_file()
+        return (location / "frames" / "cameras.npz").is_file()
 
-    def read(self, place: Path, name: str, labels: bool, frames: FrameChoice) -> Scene:
+    def read(self, location: Path, name: str, labels: bool, frames: FrameChoice) -> Scene:
         """A scene with all its frames. Raises SceneError."""
-        return read_scene(place, name, labels)
+        return read_scene(location, name, labels)
 
-    def notes(self, place: Path) -> tuple[str, ...]:
+    def notes(self, location: Path) -> tuple[str, ...]:
         """Nothing: what is noted stands in the record of the scene."""
         return ()
 

@@ -15,25 +15,25 @@ from ponderv2.scenes.scene import Scene
 
 @runtime_checkable
 class SceneLayout(Protocol):
-    """How a scene is stored; can be pickled. A place is ROOT/SPLIT/SCENE, without a file ending."""
+    """How a scene is stored; can be pickled. A location is ROOT/SPLIT/SCENE, without a file ending."""
 
     def scene_names(self, folder: Path) -> tuple[str, ...]:
         """Names of the scenes of a split, sorted, without looking into them."""
         ...
 
-    def is_scene(self, place: Path) -> bool:
+    def is_scene(self, location: Path) -> bool:
         """Whether there is a scene."""
         ...
 
-    def has_frames(self, place: Path) -> bool:
+    def has_frames(self, location: Path) -> bool:
         """Whether the scene has frames, as far as file names tell."""
         ...
 
-    def read(self, place: Path, name: str, labels: bool, frames: FrameChoice) -> Scene:
+    def read(self, location: Path, name: str, labels: bool, frames: FrameChoice) -> Scene:
         """A scene; without `labels` none are opened. Raises SceneError."""
         ...
 
-    def notes(self, place: Path) -> tuple[str, ...]:
+    def notes(self, location: Path) -> tuple[str, ...]:
         """What was guessed, computed or left out in reading a scene."""
         ...
 
@@ -61,7 +61,7 @@ class SceneFolders:
         names = self._all_names(split)
         if not with_frames:
             return names
-        return tuple(one for one in names if self.layout.has_frames(self._place(one, split))) or names
+        return tuple(one for one in names if self.layout.has_frames(self._location(one, split))) or names
 
     def _all_names(self, split: str) -> tuple[str, ...]:
         parts = split_parts(split)
@@ -76,7 +76,7 @@ class SceneFolders:
                 )
         return tuple(f"{part}/{name}" for part, names in named.items() for name in names)
 
-    def _place(self, name: str, split: str) -> Path:
+    def _location(self, name: str, split: str) -> Path:
         """Where a name of `names(split)` is."""
         parts = split_parts(split)
         return self.root / parts[0] / name if len(parts) == 1 else self.root / name
@@ -87,7 +87,7 @@ class SceneFolders:
         Where scenes are files, the name of the file without its ending.
         """
         splits = (split,) if split is not None else self.info.splits
-        folders = [self._place(name, one) for one in splits]
+        folders = [self._location(name, one) for one in splits]
         for folder in folders if split is not None else [*folders, self.root / name]:
             if self.layout.is_scene(folder):
                 return folder
@@ -114,7 +114,7 @@ class SceneFolders:
         return replace(scene, cloud=replace(scene.cloud, labels=labels)), notes
 
     def _label_notes(self, name: str, split: str) -> tuple[str, ...]:
-        return self._with_ignored(self.layout.read(self._place(name, split), name, True, "none"))[1]
+        return self._with_ignored(self.layout.read(self._location(name, split), name, True, "none"))[1]
 
     def mesh_path(self, name: str, split: str | None = None) -> Path | None:
         """The reference mesh of a scene, when there is one."""
@@ -129,7 +129,7 @@ class SceneFolders:
         names = self.names(split, with_frames=True)
         if not names:
             return ()
-        notes = self.layout.notes(self._place(names[0], split))
+        notes = self.layout.notes(self._location(names[0], split))
         notes += self._label_notes(names[0], split) if labels else ()
         return (*self._provenance(), *(f"{names[0]}: {one}" for one in notes))
 
@@ -138,7 +138,7 @@ class SceneFolders:
 
     def record(self, name: str, split: str) -> dict[str, Any]:
         """What was guessed, computed or left out in reading a scene, as `notes`. Raises SceneError."""
-        return {"notes": [*self.layout.notes(self._place(name, split)), *self._label_notes(name, split)]}
+        return {"notes": [*self.layout.notes(self._location(name, split)), *self._label_notes(name, split)]}
 
 
 def split_parts(split: str) -> tuple[str, ...]:

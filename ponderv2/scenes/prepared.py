@@ -102,7 +102,7 @@ class DecodedFrame:
 
 @dataclass(frozen=True)
 class _ImagesInMemory:
-    """Those of one decoded frame; paths are not looked at."""
+    """Those of one decoded frame; paths are ignored."""
 
     of: DecodedFrame
 

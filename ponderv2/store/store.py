@@ -72,7 +72,7 @@ class SceneStore(SceneFolders):
     def record(self, name: str, split: str) -> dict[str, Any]:
         """What was noted when the scene was prepared (fingerprint, notes, repairs); empty if nothing was."""
         try:
-            values = json.loads((self._place(name, split) / "prepared.json").read_text())
+            values = json.loads((self._location(name, split) / "prepared.json").read_text())
         except (OSError, ValueError, RecursionError):
             return {}
         return values if isinstance(values, dict) else {}

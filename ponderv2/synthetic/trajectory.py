@@ -26,12 +26,14 @@ def make_cameras(rng: np.random.Generator, renderer: RoomRenderer, config: RoomC
         yaw = phase + 2 * np.pi * turns * share + rng.normal(0.0, 0.12)
         pitch = -0.3 + 0.32 * np.sin(2 * np.pi * nod * share + nod_phase) + rng.normal(0.0, 0.06)
         yaw = _clearest(renderer, eye, yaw, pitch, config.field_of_view[0])
-        pose = look(eye, yaw, pitch, float(rng.normal(0.0, 0.05)))
+        pose = pose_of_view(eye, yaw, pitch, float(rng.normal(0.0, 0.05)))
         cameras.append(Pinhole(intrinsics, pose, config.width, config.height))
     return tuple(cameras)
 
 
-def look(eye: Float[np.ndarray, "3"], yaw: float, pitch: float, roll: float) -> Float[np.ndarray, "4 4"]:
+def pose_of_view(
+    eye: Float[np.ndarray, "3"], yaw: float, pitch: float, roll: float
+) -> Float[np.ndarray, "4 4"]:
     """Camera-to-world pose: yaw about the vertical from +x, pitch upwards, roll about the optical axis."""
     forward = np.array([np.cos(yaw) * np.cos(pitch), np.sin(yaw) * np.cos(pitch), np.sin(pitch)])
     right = np.array([np.sin(yaw), -np.cos(yaw), 0.0])
@@ -105,7 +107,9 @@ def _clearest(
     small = np.array([[focal, 0.0, 5.5], [0.0, focal, 4.0], [0.0, 0.0, 1.0]])
     best, best_score = yaw, 0.0
     for offset in (0.0, 0.4, -0.4, 0.8, -0.8, np.pi):
-        directions = Pinhole(small, look(eye, yaw + offset, pitch, 0.0), 12, 9).directions.reshape(-1, 3)
+        directions = Pinhole(small, pose_of_view(eye, yaw + offset, pitch, 0.0), 12, 9).directions.reshape(
+            -1, 3
+        )
         depth, face, _ = renderer.cast(np.broadcast_to(eye, directions.shape), directions)
         part = renderer.surface.face_part[face[face >= 0]]
         n_things = len(np.unique(renderer.surface.part_instance[part]))

@@ -164,7 +164,7 @@ class ReportFile:
         self.due = 0.0
 
     def update(self, outcomes: dict[str, SceneOutcome], now: bool = False) -> None:
-        """Write the state; unless `now`, not more often than it is worth."""
+        """Write the state; unless `now`, at most every few seconds."""
         start = time.monotonic()
         if not now and start < self.due:
             return

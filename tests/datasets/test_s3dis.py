@@ -11,7 +11,7 @@ import pytest
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.s3dis.config import S3disConfig
 from ponderv2.datasets.s3dis.reader import find
-from ponderv2.datasets.s3dis.room import alignment, inner_places, read_room
+from ponderv2.datasets.s3dis.room import alignment, inner_viewpoints, read_room
 from ponderv2.errors import SceneError
 from ponderv2.workflows import prepare
 from ponderv2.workflows.config import PrepareConfig
@@ -159,7 +159,7 @@ def test_places_inside_an_angled_room_are_in_the_open():
     floor = rng.uniform(0, 6, (6000, 2))
     floor = floor[~((floor > 2.5).all(axis=1))]  # an L
     points = np.concatenate([np.insert(floor, 2, 0.0, axis=1), np.insert(floor, 2, 3.0, axis=1)])
-    places = inner_places(points)
+    places = inner_viewpoints(points)
     assert len(places) > 20 and not (places[:, :2] > 3.1).all(axis=1).any()
     assert (places[:, 2] > 0.5).all() and (places[:, 2] < 2.7).all()
 

@@ -213,7 +213,7 @@ def shoot_away(path: Path) -> None:
     [
         ("_vh_clean_2.ply", cut, "is not a whole PLY file"),
         ("_vh_clean_2.ply", Path.unlink, "no scene0001_00_vh_clean_2.ply in"),
-        ("_vh_clean_2.ply", shoot_away, "vertex 3 is not a place in a room"),
+        ("_vh_clean_2.ply", shoot_away, "vertex 3 is not finite, or far from all others"),
         ("_vh_clean_2.0.010000.segs.json", cut, "is not readable JSON"),
         ("_vh_clean_2.0.010000.segs.json", shorten, "16 segment numbers for the 17 vertices"),
         ("_vh_clean_2.0.010000.segs.json", spoil, "holds other things than numbers"),

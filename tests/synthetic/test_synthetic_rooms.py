@@ -16,7 +16,7 @@ from ponderv2.synthetic.parts import Part, box, cushion, drape, lathe, tube
 from ponderv2.synthetic.rendering import Pinhole, RoomRenderer
 from ponderv2.synthetic.room import Room, make_room
 from ponderv2.synthetic.shell import make_plan
-from ponderv2.synthetic.trajectory import free_spots, look, make_cameras
+from ponderv2.synthetic.trajectory import free_spots, make_cameras, pose_of_view
 
 SETTINGS = RoomConfig(frames=4, width=48, height=36, room_size=(3.0, 4.2))
 RED = plain((1.0, 0.0, 0.0))
@@ -162,7 +162,7 @@ def test_no_camera_is_inside_or_close_to_a_thing(room: Room, renderer: RoomRende
 def test_depth_of_walls_and_floor_equals_analytic_rays(room: Room, renderer: RoomRenderer) -> None:
     eye = free_spots(np.random.default_rng(0), room)[0]
     matrix = np.array([[30.0, 0.0, 23.0], [0.0, 31.0, 18.0], [0.0, 0.0, 1.0]])
-    camera = Pinhole(matrix, look(eye, 0.7, -0.3, 0.1), 48, 36)
+    camera = Pinhole(matrix, pose_of_view(eye, 0.7, -0.3, 0.1), 48, 36)
     image = renderer.render(camera)
     shell = np.isin(image.semantic, [CLASS_INDEX[name] for name in ("wall", "floor", "ceiling")])
     normal = image.normal[shell]

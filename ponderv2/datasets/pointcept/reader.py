@@ -27,27 +27,27 @@ class ArrayScenes:
         """Folders with coord.npy at most two levels down."""
         return PREPARED.scene_names(folder)
 
-    def is_scene(self, place: Path) -> bool:
+    def is_scene(self, location: Path) -> bool:
         """Whether there are points."""
-        return PREPARED.is_scene(place)
+        return PREPARED.is_scene(location)
 
-    def has_frames(self, place: Path) -> bool:
+    def has_frames(self, location: Path) -> bool:
         """Whether there are images."""
-        return PREPARED.has_frames(place) or self.images.are_there(place)
+        return PREPARED.has_frames(location) or self.images.are_there(location)
 
-    def read(self, place: Path, name: str, labels: bool, frames: FrameChoice) -> Scene:
+    def read(self, location: Path, name: str, labels: bool, frames: FrameChoice) -> Scene:
         """A scene; without `labels` no file of them is opened. Raises SceneError."""
-        scene = read_scene(place, name, labels)
+        scene = read_scene(location, name, labels)
         cloud = scene.cloud
         if labels:
             absent = dict.fromkeys(self.label_fields, torch.full((len(cloud),), -1))
             cloud = replace(cloud, labels={**absent, **cloud.labels})
-        found = scene.frames or self.images.read(place, labels, frames, cloud.origin)[0]
+        found = scene.frames or self.images.read(location, labels, frames, cloud.origin)[0]
         return replace(scene, cloud=cloud, frames=found)
 
-    def notes(self, place: Path) -> tuple[str, ...]:
+    def notes(self, location: Path) -> tuple[str, ...]:
         """What was guessed, computed or left out."""
-        notes = read_scene_with_notes(place, place.name, with_labels=False)[1]
-        notes += () if (place / "normal.npy").is_file() else (ESTIMATED_NORMALS,)
-        notes += () if (place / "color.npy").is_file() else (NO_COLOR_NOTE,)
-        return (*notes, *self.images.read(place, False, "all")[1])
+        notes = read_scene_with_notes(location, location.name, with_labels=False)[1]
+        notes += () if (location / "normal.npy").is_file() else (ESTIMATED_NORMALS,)
+        notes += () if (location / "color.npy").is_file() else (NO_COLOR_NOTE,)
+        return (*notes, *self.images.read(location, False, "all")[1])

@@ -54,20 +54,21 @@ class PickledImages:
         return np.where((values >= 0) & (values < limit), values, -1)
 
 
-def has_views(place: Path) -> bool:
+def has_views(location: Path) -> bool:
     """Whether there is at least one view of a room."""
-    return next(_folder(place).glob("*.pth"), None) is not None
+    return next(_folder(location).glob("*.pth"), None) is not None
 
 
 def read_views(
-    place: Path, depth_scale: float, n_classes: int | None, origin: Origin = (0.0, 0.0, 0.0)
+    location: Path, depth_scale: float, n_classes: int | None, origin: Origin = (0.0, 0.0, 0.0)
 ) -> tuple[tuple[Frame, ...], tuple[str, ...]]:
     """The views of a room that can be used, and what was left out. Nothing is renamed or written there.
 
     `origin`: metres, subtracted from the positions of the cameras.
     """
     paths = {
-        path.stem: path for path in sorted(_folder(place).glob("*.pth"), key=lambda one: by_number(one.stem))
+        path.stem: path
+        for path in sorted(_folder(location).glob("*.pth"), key=lambda one: by_number(one.stem))
     }
     if not paths:
         return (), ()
@@ -91,8 +92,8 @@ def read_views(
     return tuple(frames), tuple(found["notes"].tolist())
 
 
-def _folder(place: Path) -> Path:
-    return place.with_name(f"{place.name}_rgbd")
+def _folder(location: Path) -> Path:
+    return location.with_name(f"{location.name}_rgbd")
 
 
 def _outline(path: Path) -> str:
@@ -183,12 +184,12 @@ class SceneImages:
     """Metres per unit of depth in pickled views."""
     n_classes: int | None = None
 
-    def are_there(self, place: Path) -> bool:
+    def are_there(self, location: Path) -> bool:
         """As far as names of files tell."""
-        return has_views(place) or has_recording(self.root, place.name)
+        return has_views(location) or has_recording(self.root, location.name)
 
     def read(
-        self, place: Path, labels: bool, choice: FrameChoice, origin: Origin = (0.0, 0.0, 0.0)
+        self, location: Path, labels: bool, choice: FrameChoice, origin: Origin = (0.0, 0.0, 0.0)
     ) -> tuple[tuple[Frame, ...], tuple[str, ...]]:
         """The frames of a scene and what was left out; without `labels` frames know of none.
 
@@ -196,10 +197,10 @@ class SceneImages:
         """
         if choice == "none":
             return (), ()
-        frames, notes = read_views(place, self.depth_scale, self.n_classes, origin)
+        frames, notes = read_views(location, self.depth_scale, self.n_classes, origin)
         if not frames and not notes:
-            split = place.parent.name
-            frames, notes = read_recording(self.root, split, place.name, choice, origin)
+            split = location.parent.name
+            frames, notes = read_recording(self.root, split, location.name, choice, origin)
         if not labels:
             frames = tuple(replace(frame, semantic_path=None) for frame in frames)
         return frames, notes

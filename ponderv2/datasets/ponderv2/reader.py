@@ -60,25 +60,25 @@ class PickledScenes:
                 names.append(entry.name)
         return tuple(sorted(name.removesuffix(ENDING) for name in names))
 
-    def is_scene(self, place: Path) -> bool:
+    def is_scene(self, location: Path) -> bool:
         """Whether the file is there."""
-        return _file(place).is_file()
+        return _file(location).is_file()
 
-    def has_frames(self, place: Path) -> bool:
+    def has_frames(self, location: Path) -> bool:
         """Whether there are images."""
-        return self.images.are_there(place)
+        return self.images.are_there(location)
 
-    def read(self, place: Path, name: str, labels: bool, frames: FrameChoice) -> Scene:
+    def read(self, location: Path, name: str, labels: bool, frames: FrameChoice) -> Scene:
         """A scene; without `labels` their bytes are not read. Raises SceneError."""
-        cloud, _ = self._cloud(place, labels)
-        return Scene(name, cloud, self.images.read(place, labels, frames, cloud.origin)[0])
+        cloud, _ = self._cloud(location, labels)
+        return Scene(name, cloud, self.images.read(location, labels, frames, cloud.origin)[0])
 
-    def notes(self, place: Path) -> tuple[str, ...]:
+    def notes(self, location: Path) -> tuple[str, ...]:
         """What was guessed, computed or left out."""
-        return self._cloud(place, labels=False)[1] + self.images.read(place, False, "all")[1]
+        return self._cloud(location, labels=False)[1] + self.images.read(location, False, "all")[1]
 
-    def _cloud(self, place: Path, labels: bool) -> tuple[PointCloud, tuple[str, ...]]:
-        path = _file(place)
+    def _cloud(self, location: Path, labels: bool) -> tuple[PointCloud, tuple[str, ...]]:
+        path = _file(location)
         arrays = read_pickled(path, (*POINT_KEYS, *(LABEL_KEYS if labels else ())))
         coord, origin, notes = near_rows(_rows(path, arrays, "coord"), path, _AGAIN)
         n_points = len(coord)
@@ -110,8 +110,8 @@ def label_fields_in(keys: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted({LABEL_KEYS[key] for key in keys if key in LABEL_KEYS} - {"instance"}))
 
 
-def _file(place: Path) -> Path:
-    return place.with_name(place.name + ENDING)
+def _file(location: Path) -> Path:
+    return location.with_name(location.name + ENDING)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

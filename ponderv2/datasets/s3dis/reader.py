@@ -17,7 +17,7 @@ from ponderv2.datasets.s3dis.room import (
     RoomPoints,
     alignment,
     annotation_files,
-    inner_places,
+    inner_viewpoints,
     moved,
     point_files,
     read_angles,
@@ -45,7 +45,7 @@ READER_VERSION = 1
 UPRIGHT = np.array([[1.0, 0, 0, 0], [0, 0, -1.0, 0], [0, 1.0, 0, 0], [0, 0, 0, 1.0]])
 """The meshes have y up: (x, y, z) becomes (x, -z, y)."""
 MESH_MARGIN = 0.1
-"""Metres around a room within which faces are looked at."""
+"""Metres around a room within which faces are searched."""
 BYTES_PER_LINE = 32
 """Of a text file, so that rather too many points are expected than too few."""
 BYTES_PER_POINT = 31
@@ -149,7 +149,9 @@ class S3disRoom:
             except SceneError:  # reported when the images were read
                 continue
         return (
-            (np.stack(cameras), "the cameras") if cameras else (inner_places(coord), "the inside of the room")
+            (np.stack(cameras), "the cameras")
+            if cameras
+            else (inner_viewpoints(coord), "the inside of the room")
         )
 
     def _triangles(self, coord: Float64[ndarray, "point 3"]) -> Float64[ndarray, "face 3 3"]:

@@ -21,13 +21,13 @@ _COPY = re.compile(r"^(?P<original>.+?) ?\(\d+\)$")
 SAME_POINTS = 0.95
 """Share of a copy's points that are in the original, above which it is left out."""
 EYE_SPACING = 0.5
-"""Metres between the places from which the inside of a room is looked at."""
+"""Metres between the viewpoints inside a room that normals are turned to."""
 EYE_HEIGHTS = (1.2, 1.5, 1.8)
 """Metres above the floor: over tables, under ceilings."""
 EYE_CLEARANCE = 0.3
-"""Metres that such a place keeps from all points."""
+"""Metres that a viewpoint keeps from all points."""
 N_NEAR_EYES = 60_000
-"""Points that are looked at for that."""
+"""Points that are compared for that."""
 BLOCK = 1 << 20
 """Bytes that are parsed at once; a damaged line slows down its own block only."""
 MOST_REPORTED = 20
@@ -189,22 +189,22 @@ def moved(coord: Float[ndarray, "point 3"], matrix: Float[ndarray, "4 4"]) -> Fl
     return coord @ matrix[:3, :3].T + matrix[:3, 3]
 
 
-def inner_places(coord: Float64[ndarray, "point 3"]) -> Float64[ndarray, "eye 3"]:
-    """Places in the open inside of a room, above its floor, from which its surfaces are seen."""
+def inner_viewpoints(coord: Float64[ndarray, "point 3"]) -> Float64[ndarray, "eye 3"]:
+    """Viewpoints in the open inside of a room, above its floor, that see its surfaces."""
     from scipy.spatial import KDTree
 
     lower, upper = coord.min(axis=0), coord.max(axis=0)
     middle = (lower + upper) / 2
     cells = np.unique(np.floor(coord[:, :2] / EYE_SPACING).astype(np.int64), axis=0)
     height = lower[2] + np.minimum(EYE_HEIGHTS, max(0.8 * (upper[2] - lower[2]), EYE_HEIGHTS[0]))
-    places = np.concatenate(
+    viewpoints = np.concatenate(
         [np.tile((cells + 0.5) * EYE_SPACING, (len(height), 1)), np.repeat(height, len(cells))[:, None]],
         axis=1,
     )
-    looked_at = coord[:: max(len(coord) // N_NEAR_EYES, 1)]
-    clear = np.asarray(KDTree(looked_at).query(places)[0]) > EYE_CLEARANCE
-    inside = ((places > lower) & (places < upper))[:, :2].all(axis=1)
-    found = places[clear & inside]
+    compared = coord[:: max(len(coord) // N_NEAR_EYES, 1)]
+    clear = np.asarray(KDTree(compared).query(viewpoints)[0]) > EYE_CLEARANCE
+    inside = ((viewpoints > lower) & (viewpoints < upper))[:, :2].all(axis=1)
+    found = viewpoints[clear & inside]
     return found if len(found) else middle[None]
 
 

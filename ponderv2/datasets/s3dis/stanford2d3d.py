@@ -126,7 +126,7 @@ def read_view_intrinsics(path: Path) -> Intrinsics:
     first, second, fx, fy, cx, cy, k1, k2, p1, p2, k3 = (float(one) for one in values)
     if not (np.isfinite(values).all() and min(fx, fy) > 0 and min(first, second) >= 1):
         raise SceneError(f"{path} holds no camera: focal lengths {fx:g} and {fy:g}")
-    # Width and height are met in both orders; the optical axis meets the image near its middle.
+    # Width and height occur in both orders; the optical axis meets the image near its middle.
     wide = abs(2 * cx - first) <= abs(2 * cx - second)
     size = (int(first), int(second)) if wide else (int(second), int(first))
     return Intrinsics(pinhole(fx, fy, cx, cy), size, (k1, k2, p1, p2, k3))

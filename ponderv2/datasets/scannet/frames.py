@@ -136,8 +136,8 @@ def find_recording(folder: Path, name: str) -> Recording | None:
 
 def find_labels(folder: Path, name: str) -> Path | None:
     """The archive of 2D labels: the cleaned ones, else the raw projections."""
-    places = (folder / f"{name}_2d-label-filt.zip", folder / f"{name}_2d-label.zip")
-    return next((place for place in places if place.is_file()), None)
+    paths = (folder / f"{name}_2d-label-filt.zip", folder / f"{name}_2d-label.zip")
+    return next((path for path in paths if path.is_file()), None)
 
 
 def chosen_frames(recording: Recording, config: ScannetConfig, found: FrameFindings) -> tuple[RawFrame, ...]:

@@ -22,7 +22,7 @@ COPY_AGAIN = "copy the file again"
 
 @dataclass(frozen=True)
 class LabelTable:
-    """What the label table says of a category. Of several rows the first counts."""
+    """Entry of the label table for a category. Of several rows the first counts."""
 
     nyu40_of_category: dict[str, int]
     id_of_category: dict[str, int]

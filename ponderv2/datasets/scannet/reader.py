@@ -58,7 +58,7 @@ class ScannetScene:
         return total if most is None else min(total, most * BYTES_PER_FRAME)
 
     def _n_exported(self) -> int:
-        """Exported frames that are taken, by the names of the files: a look at each would take long."""
+        """Exported frames that are taken, by the names of the files: opening each would take long."""
         for folder in (self.folder / "depth", self.folder / "frames" / "depth"):
             if folder.is_dir():
                 numbers = [int(path.stem) for path in folder.iterdir() if path.stem.isdecimal()]
@@ -84,11 +84,11 @@ def find(config: ScannetConfig) -> DatasetReader:
             f"no scene of {root} is called {config.scenes[0]}" if found else f"no ScanNet scenes in {root}",
             fix="give the folder that holds scans/scene0000_00/scene0000_00_vh_clean_2.ply, ...",
         )
-    places = _near(root)
-    splits, notes = _splits(config, places, chosen)
+    folders = _near(root)
+    splits, notes = _splits(config, folders, chosen)
     table, warnings = None, ()
     if config.semantics and any(split != "test" for split in splits):
-        table = _label_table(config, places)
+        table = _label_table(config, folders)
         notes.append(f"label table {table}")
         warnings = _table_warnings(table)
     digest = digest_of_file(table) if table is not None else ""
@@ -145,14 +145,14 @@ def _near(root: Path) -> tuple[Path, ...]:
 
 
 def _splits(
-    config: ScannetConfig, places: tuple[Path, ...], scenes: list[tuple[Path, bool]]
+    config: ScannetConfig, folders: tuple[Path, ...], scenes: list[tuple[Path, bool]]
 ) -> tuple[list[str], list[str]]:
     """The split of each scene, and what to report about it."""
     if config.splits is not None and not config.splits.is_dir():
         raise SceneError(
             f"no folder {config.splits}, which source.splits names", fix="give a folder of lists"
         )
-    searched = places if config.splits is None else (config.splits,)
+    searched = folders if config.splits is None else (config.splits,)
     split_of: dict[str, str] = {}
     for split in SPLITS:
         path = _first(searched, f"scannetv2_{split}.txt")
@@ -163,7 +163,7 @@ def _splits(
     if not listed_nowhere:
         return splits, []
     if not split_of:
-        where = searched[0] if config.splits is not None else places[0]
+        where = searched[0] if config.splits is not None else folders[0]
         return splits, [
             f"no lists scannetv2_train.txt, _val.txt: all scenes are training scenes; put them into {where} "
             f"or name their folder with source.splits"
@@ -173,17 +173,17 @@ def _splits(
     ]
 
 
-def _label_table(config: ScannetConfig, places: tuple[Path, ...]) -> Path:
+def _label_table(config: ScannetConfig, folders: tuple[Path, ...]) -> Path:
     if config.labels is not None:
         if not config.labels.is_file():
             raise SceneError(
                 f"no file {config.labels}, which source.labels names", fix="give the label table"
             )
         return config.labels
-    found = _first(places, TABLE_FILE)
+    found = _first(folders, TABLE_FILE)
     if found is None:
         raise SceneError(
-            f"no {TABLE_FILE} in {places[0]} or its folder meta_data/",
+            f"no {TABLE_FILE} in {folders[0]} or its folder meta_data/",
             fix="--set source.labels=FILE (it comes with the download), or --set source.semantics=false",
         )
     return found
@@ -200,5 +200,5 @@ def _table_warnings(path: Path) -> tuple[str, ...]:
     )
 
 
-def _first(places: tuple[Path, ...], name: str) -> Path | None:
-    return next((place / name for place in places if (place / name).is_file()), None)
+def _first(folders: tuple[Path, ...], name: str) -> Path | None:
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)

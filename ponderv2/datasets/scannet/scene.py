@@ -166,7 +166,11 @@ def read_surface(
     coord = np.stack([ply.vertex[axis] for axis in "xyz"], axis=1).astype(np.float64)
     strange = np.flatnonzero(~np.isfinite(coord).all(axis=1) | far_outliers(coord))
     if len(coord) == 0 or len(strange):
-        what = f"vertex {strange[0]} is not a place in a room" if len(strange) else "there are no vertices"
+        what = (
+            f"vertex {strange[0]} is not finite, or far from all others"
+            if len(strange)
+            else "there are no vertices"
+        )
         raise SceneError(f"{path}: {what}", fix="copy the file again")
     coord = coord @ transform[:3, :3].T + transform[:3, 3]
     normal = vertex_normals(coord, ply.faces)

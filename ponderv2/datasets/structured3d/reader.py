@@ -136,9 +136,9 @@ class _Rooms:
             if not ROOM.fullmatch(room):
                 self.unexpected[f"{member.archive}: a room called '{room}'"] += 1
                 continue
-            place = self._place(scene, room, kind, rest)
-            if place is not None:
-                files, name = place
+            target = self._target(scene, room, kind, rest)
+            if target is not None:
+                files, name = target
                 if name not in files or files[name].fault:
                     files[name] = member
 
@@ -146,7 +146,7 @@ class _Rooms:
         wanted = self.config.scenes
         return bool(wanted) and not any(fnmatch.fnmatch(scene, pattern) for pattern in wanted)
 
-    def _place(
+    def _target(
         self, scene: str, room: str, kind: str, rest: str
     ) -> tuple[dict[str, ArchiveMember], str] | None:
         """Where a file belongs and under which name; None for files that are not needed."""

@@ -160,9 +160,9 @@ def _panorama(files: RoomFiles, config: Structured3dConfig, found: _Findings) ->
     local = rays * (images.depth * np.float32(MILLIMETRE))[..., None]
     normal = _normals(local, known, config, step=1, closed=True)
     mask = usable(local, normal, known, images.semantic, config.min_cosine)
-    place = np.eye(4)
-    place[:3, 3] = centre
-    return _points(local, normal, mask, images, place)
+    to_world = np.eye(4)
+    to_world[:3, 3] = centre
+    return _points(local, normal, mask, images, to_world)
 
 
 def _normals(
@@ -299,5 +299,5 @@ def _notes(config: Structured3dConfig, found: _Findings, n_points: int) -> list[
             f"{found.n_thin} views show too little: under {config.min_coverage:.0%} of usable pixels"
         )
     if found.rawlight and config.lighting != "rawlight":
-        notes.append(f"no {config.lighting} images of some views: rawlight in their place")
+        notes.append(f"no {config.lighting} images of some views: rawlight instead")
     return notes

@@ -41,7 +41,7 @@ def parse_pose(text: str) -> ViewPose:
     """eye (mm), direction, up, half angles x and y (radians), 1. Raises ValueError saying what is wrong."""
     numbers = _numbers(text)
     if len(numbers) < 11:
-        raise ValueError(f"{len(numbers)} numbers in place of 12")
+        raise ValueError(f"{len(numbers)} numbers instead of 12")
     eye, forward, up, angle = numbers[:3], numbers[3:6], numbers[6:9], numbers[9:11]
     if ((angle <= 0) | (angle >= np.pi / 2)).any():
         raise ValueError(
@@ -59,10 +59,10 @@ def parse_pose(text: str) -> ViewPose:
 
 
 def parse_centre(text: str) -> Float[ndarray, "3"]:
-    """The place of a panorama, metres. Raises ValueError saying what is wrong."""
+    """The position of a panorama, metres. Raises ValueError saying what is wrong."""
     numbers = _numbers(text)
     if len(numbers) < 3:
-        raise ValueError(f"{len(numbers)} numbers in place of 3")
+        raise ValueError(f"{len(numbers)} numbers instead of 3")
     return numbers[:3] / 1000.0
 
 
