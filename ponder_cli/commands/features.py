@@ -54,8 +54,8 @@ def features(  # noqa: PLR0913 - one argument per option
     scale: Annotated[
         float, typer.Option("--scale", metavar="METRES", help="Metres per unit of the file: 0.001 for mm.")
     ] = 1.0,
-    up: Annotated[
-        str, typer.Option("--up", metavar="z|y|x|-z|-y|-x", help="Axis of the file that points up.")
+    up_axis: Annotated[
+        str, typer.Option("--up-axis", metavar="z|y|x|-z|-y|-x", help="Axis of the file that points up.")
     ] = "z",
     block_voxels: Annotated[
         int | None, typer.Option("--block-voxels", min=1000, help="Most voxels encoded at once.")
@@ -74,8 +74,8 @@ def features(  # noqa: PLR0913 - one argument per option
         raise typer.BadParameter("give either --ply FILE or --scene NAME", param_hint="--scene")
     if level not in ("point", "voxel"):
         raise typer.BadParameter("one of point, voxel", param_hint="--level")
-    if up not in UP_AXES:
-        raise typer.BadParameter(f"one of {', '.join(UP_AXES)}", param_hint="--up")
+    if up_axis not in UP_AXES:
+        raise typer.BadParameter(f"one of {', '.join(UP_AXES)}", param_hint="--up-axis")
 
     from ponder_cli import console
     from ponder_cli.progress import ConsoleReporter
@@ -88,7 +88,7 @@ def features(  # noqa: PLR0913 - one argument per option
         half=half,
         condition=condition,
         scale=scale,
-        up=up,
+        up_axis=up_axis,
         blocks=BlockSettings(block_voxels, overlap),
         points=point_choice(voxel_size, inputs),
     )

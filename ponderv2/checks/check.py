@@ -53,7 +53,10 @@ UNRELATED_CONTRAST = 0.3
 """The same of local contrast; sound recordings reach 0.5 or more."""
 PAIRS, PIXELS = 60, 400
 """That colour is compared in."""
-UNEXPLAINED = "frames disagree, and none of the usual mistakes explains it: inaccurate poses, motion, noise"
+UNEXPLAINED = (
+    "depth maps are inconsistent across frames, and no known cause (pose convention, depth scale, "
+    "intrinsics) explains it: inaccurate poses, motion, noise"
+)
 
 
 @dataclass(frozen=True)

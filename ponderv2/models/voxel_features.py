@@ -25,7 +25,7 @@ from ponderv2.scenes.scene import PointCloud, Scene
 MOST_VOXELS = 2_000_000
 FEWEST_VOXELS = 20_000
 OVERLAP = 2.0
-"""Metres that a block sees around itself."""
+"""Overlap (context) around each block, metres."""
 MOST_CELLS = 2**20
 """Voxels along an axis: 20 km of 2 cm. More of them cannot be numbered, nor are they metres."""
 SPREAD = 1024

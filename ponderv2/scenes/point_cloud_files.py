@@ -51,7 +51,7 @@ class ReadCloud:
         return np.array(self.cloud.origin)
 
 
-def read_cloud(path: Path, scale: float = 1.0, up: str = "z") -> PointCloud:
+def read_cloud(path: Path, scale: float = 1.0, up_axis: str = "z") -> PointCloud:
     """The points of a PLY, PCD, NPY or text file; missing normals are estimated, missing colours grey.
 
     Where the points lie far from zero (UTM), the `origin` of the result was subtracted in double precision.
@@ -59,12 +59,12 @@ def read_cloud(path: Path, scale: float = 1.0, up: str = "z") -> PointCloud:
     Args:
         path: `x y z [r g b [nx ny nz]]` in arrays and text; PLY and PCD name their fields.
         scale: Metres per unit of the file, 0.001 for millimetres.
-        up: The axis of the file that points up: z, y, x, -z, -y or -x.
+        up_axis: The axis of the file that points up: z, y, x, -z, -y or -x.
 
     Raises:
         SceneError: not such a file, damaged, without points, or with points that are not finite.
     """
-    read = read_cloud_with_notes(Path(path), scale, up)
+    read = read_cloud_with_notes(Path(path), scale, up_axis)
     if not read.finite.all():
         raise SceneError(
             f"{path}: {int((~read.finite).sum())} of {len(read.finite)} points have no finite position",
@@ -73,7 +73,9 @@ def read_cloud(path: Path, scale: float = 1.0, up: str = "z") -> PointCloud:
     return read.cloud
 
 
-def read_cloud_with_notes(path: Path, scale: float = 1.0, up: str = "z", centred: bool = False) -> ReadCloud:
+def read_cloud_with_notes(
+    path: Path, scale: float = 1.0, up_axis: str = "z", centred: bool = False
+) -> ReadCloud:
     """As `read_cloud`, but points without a finite position are left out and everything is reported.
 
     With `centred` the origin is the middle of the cloud (its lowest point in z) wherever it lies, subtracted
@@ -82,7 +84,7 @@ def read_cloud_with_notes(path: Path, scale: float = 1.0, up: str = "z", centred
     if scale <= 0 or not np.isfinite(scale):
         raise SceneError(f"a scale of {scale} makes no cloud", fix="--scale 0.001 for millimetres")
     columns = _read(path)
-    turn = _turn_to_z(up)
+    turn = _turn_to_z(up_axis)
     # Clouds are stored in single precision: what is infinite there is infinite here.
     with np.errstate(over="ignore", invalid="ignore"):
         coord = columns.coord.astype(np.float64) * scale @ turn.T
@@ -173,8 +175,8 @@ def _fields(values: ndarray) -> dict[str, ndarray]:
     return fields
 
 
-def _turn_to_z(up: str) -> Float64[ndarray, "3 3"]:
-    """A proper rotation that makes the axis `up` the third one; y up as in most graphics programs."""
+def _turn_to_z(up_axis: str) -> Float64[ndarray, "3 3"]:
+    """A proper rotation that makes the axis that points up the third one; y in most graphics programs."""
     turns = {
         "z": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
         "-z": [[1, 0, 0], [0, -1, 0], [0, 0, -1]],
@@ -183,9 +185,11 @@ def _turn_to_z(up: str) -> Float64[ndarray, "3 3"]:
         "x": [[0, 1, 0], [0, 0, 1], [1, 0, 0]],
         "-x": [[0, 1, 0], [0, 0, -1], [-1, 0, 0]],
     }
-    if up not in turns:
-        raise SceneError(f"'{up}' is no axis", fix=f"--up {UP_AXES[1]}, or another of {', '.join(UP_AXES)}")
-    return np.array(turns[up], dtype=np.float64)
+    if up_axis not in turns:
+        raise SceneError(
+            f"'{up_axis}' is no axis", fix=f"--up-axis {UP_AXES[1]}, or another of {', '.join(UP_AXES)}"
+        )
+    return np.array(turns[up_axis], dtype=np.float64)
 
 
 def _normal(

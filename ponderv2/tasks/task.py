@@ -147,13 +147,13 @@ class Task(ABC, Generic[Settings]):
         not know: by the first scene, before the work.
         """
 
-    def remarks(self, store: SceneFolders, split: str) -> tuple[str, ...]:
+    def warnings(self, store: SceneFolders, split: str) -> tuple[str, ...]:
         """What to know of the scenes of a split, one sentence each."""
         return store.warnings(split, labels=True)
 
-    def training_remarks(self, part: OpenPart[Any]) -> tuple[str, ...]:
+    def training_warnings(self, part: OpenPart[Any]) -> tuple[str, ...]:
         """The same of scenes to train on."""
-        return self.remarks(part.store, part.part.train_split)
+        return self.warnings(part.store, part.part.train_split)
 
     def mix_probability(self, data: PointDataConfig) -> float:
         """Probability that two neighbouring scenes of a batch are merged (Mix3D) when they are collated."""

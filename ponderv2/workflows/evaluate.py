@@ -58,8 +58,8 @@ def run(  # noqa: PLR0913 - one argument per option of the command
     split = split or validated_split(stored.config, store.root)
     if not store.names(split):
         raise SceneError(f"{store.root} has no scenes in '{split}'", fix=f"--split {store.info.splits[0]}")
-    for remark in task.remarks(store, split):
-        report.note(remark)
+    for text in task.warnings(store, split):
+        report.note(text)
     folder = out or _run_folder(stored.path) / f"evaluation-{split}"
     request = EvaluationRequest(stored, store, split, folder, tta, width, submission, export, reuse)
     result = task.evaluate(request, stored.model, report)

@@ -43,7 +43,7 @@ class FeatureSettings:
     """Dataset prompt (condition). None: that of the scenes, else ScanNet, else its first."""
     scale: float = 1.0
     """Metres per unit of a file."""
-    up: str = "z"
+    up_axis: str = "z"
     """Axis of a file that points up."""
     blocks: BlockSettings = field(default_factory=BlockSettings)
     points: PointChoice = field(default_factory=PointChoice)
@@ -171,7 +171,7 @@ def _single_job(
     settings: FeatureSettings,
 ) -> _Job:
     if file is not None:
-        read = read_cloud_with_notes(Path(file), settings.scale, settings.up, centred=True)
+        read = read_cloud_with_notes(Path(file), settings.scale, settings.up_axis, centred=True)
         return _Job(Path(file).name, out, read.cloud, read.finite, read.notes)
     assert store is not None and scene is not None
     cloud = store.read(scene, split).cloud

@@ -36,7 +36,7 @@ CALIBRATION_SCENES = 16
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """What a fine-tuning run left behind."""
+    """Outcome of a fine-tuning run."""
 
     checkpoint: Path
     """The best by the metric of the task, or the last where nothing could be validated."""
@@ -49,11 +49,11 @@ class FinetuneResult:
     losses: dict[str, float] = field(default_factory=dict)
     skipped_steps: int = 0
     split_steps: int = 0
-    """Steps that were done in smaller parts, as memory ran out."""
+    """Steps with smaller micro-batches than planned, because memory ran out."""
     bad_scenes: tuple[str, ...] = ()
-    """Scenes that could not be read, and that others stood in for."""
+    """Unreadable scenes that were replaced."""
     precision: str = "32"
-    """In which the run computed: where the device is no good at that of the settings, another one."""
+    """Of the computation; differs from the settings where the device does not support that."""
     seconds: float = 0.0
 
 
@@ -229,8 +229,8 @@ def _describe(config: FinetuneConfig, task: Task[Any], report: Reporter) -> None
         store, training = one.part.store, one.training
         if one.validation is None:
             report.warn(f"{store.root} has no scenes in '{one.part.part.val_split}': nothing is validated")
-        for remark in task.training_remarks(one.part):
-            report.note(remark)
+        for text in task.training_warnings(one.part):
+            report.note(text)
         report.note(f"{len(training)} training scenes of {store.root}, {task.targets(training)}")
 
 

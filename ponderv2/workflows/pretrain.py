@@ -77,8 +77,8 @@ def run(
     report = report or SilentReporter()
     task = config.model.task()
     for one in open_datasets(task, config):
-        for remark in task.training_remarks(one.part):
-            report.note(remark)
+        for text in task.training_warnings(one.part):
+            report.note(text)
     outcome = run_training(request, make_job, report)
     metrics = dict(outcome.history[-1]) if outcome.history else {}
     metrics.pop("step", None)

@@ -157,7 +157,7 @@ def test_counts_of_depth_and_colour_that_differ_are_repaired(room: Path, tmp_pat
 
 
 def test_a_camera_that_is_not_square_works(room: Path, tmp_path: Path) -> None:
-    assert prepare(room, tmp_path / "out", "--up", "z").exit_code == 0
+    assert prepare(room, tmp_path / "out", "--up-axis", "z").exit_code == 0
     scene = open_folder(tmp_path / "out").read("room")
     lens = scene.frames[0].camera.intrinsics
     assert float(lens[0, 0]) == pytest.approx(70.0) and float(lens[1, 1]) == pytest.approx(62.0)

@@ -39,7 +39,7 @@ def chosen(kind: str, *words: str) -> Any:
         ("rgbd --intrinsics k.txt", "intrinsics", "k.txt"),
         ("rgbd --color-intrinsics c.txt", "color_intrinsics", "c.txt"),
         ("rgbd --depth-to-color m.txt", "depth_to_color", "m.txt"),
-        ("rgbd --up -y", "up", "-y"),
+        ("rgbd --up-axis -y", "up_axis", "-y"),
         ("rgbd --voxel 0.04", "fusion.voxel_size", 0.04),
         ("rgbd --poses traj.txt", "generic.poses", "traj.txt"),
         ("rgbd --color-dir none", "generic.color", "none"),

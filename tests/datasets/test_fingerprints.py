@@ -261,7 +261,7 @@ def test_scenes_prepared_into_the_recording_itself_are_no_part_of_it(tmp_path: P
 
 
 def config(path: Path, out: Path) -> PrepareConfig:
-    source = RgbdConfig(path=path, up="z", fusion=FusionConfig(voxel_size=0.08, truncation=0.3))
+    source = RgbdConfig(path=path, up_axis="z", fusion=FusionConfig(voxel_size=0.08, truncation=0.3))
     return PrepareConfig(source=source, out=out, workers=1, check=CheckConfig(n_pixels=200))
 
 

@@ -196,7 +196,7 @@ def test_the_up_axis_becomes_z_without_mirroring(tmp_path: Path, up: str):
     basis = np.eye(3) * 1000.0
     table = np.concatenate([basis, np.full((3, 3), 9.0), np.eye(3)], axis=1)
     np.save(tmp_path / "cloud.npy", table)
-    cloud = read_cloud(tmp_path / "cloud.npy", scale=0.001, up=up)
+    cloud = read_cloud(tmp_path / "cloud.npy", scale=0.001, up_axis=up)
     assert cloud.coord[axis].tolist() == [0.0, 0.0, sign]
     assert float(torch.linalg.det(cloud.coord)) == pytest.approx(1.0)
     assert torch.equal(cloud.normal, cloud.coord)

@@ -45,7 +45,7 @@ def test_every_layout_gives_the_room_that_was_recorded(tmp_path: Path, layout: s
     box_room.WRITERS[layout](tmp_path / "room", taken)
     np.savetxt(tmp_path / "camera.txt", box_room.K)
     given = {"intrinsics": tmp_path / "camera.txt"} if layout == "tum" else {}
-    result = prepare.run(settings(tmp_path / "room", tmp_path / "out", up="z", **given))
+    result = prepare.run(settings(tmp_path / "room", tmp_path / "out", up_axis="z", **given))
     assert result.n_prepared == 1 and result.scenes[0].status == "done"
     assert f"layout {layout}" in result.scenes[0].notes
     scene = open_folder(tmp_path / "out").read("room")
@@ -71,7 +71,7 @@ def test_up_is_found_from_the_floor(tmp_path: Path):
     box_room.write_7scenes(tmp_path / "room", turned)
     box_room.write_7scenes(tmp_path / "upright" / "room", taken)
     prepare.run(settings(tmp_path / "room", tmp_path / "out"))
-    prepare.run(settings(tmp_path / "upright" / "room", tmp_path / "truth", up="z"))
+    prepare.run(settings(tmp_path / "upright" / "room", tmp_path / "truth", up_axis="z"))
     found, truth = (_share_of_level_normals(tmp_path / store) for store in ("out", "truth"))
     assert truth > 0.7 and abs(found - truth) < 0.05
 

@@ -34,7 +34,7 @@ def room(tmp_path: Path) -> Path:
 
 def prepared(path: Path, **source) -> tuple[Scene, tuple[str, ...]]:
     """The scene as it is read from the store, and what the report says."""
-    settings = RgbdConfig(path=path, fusion=COARSE, up="z", **source)
+    settings = RgbdConfig(path=path, fusion=COARSE, up_axis="z", **source)
     out = path.parent / "out"
     result = prepare.run(PrepareConfig(source=settings, out=out, workers=1, check=CheckConfig(n_pixels=300)))
     only = result.scenes[0]
@@ -383,7 +383,7 @@ def test_a_recording_of_depth_alone_is_checked(tmp_path):
     box_room.write_7scenes(tmp_path / "room", box_room.shots(COUNT))
     drop_color(tmp_path / "room", "7scenes")
     out = tmp_path / "out"
-    source = RgbdConfig(path=tmp_path / "room", fusion=COARSE, up="z", depth_scale=0.002)
+    source = RgbdConfig(path=tmp_path / "room", fusion=COARSE, up_axis="z", depth_scale=0.002)
     result = prepare.run(PrepareConfig(source=source, out=out, workers=1, check=CheckConfig(n_pixels=400)))
     found = result.scenes[0].check
     assert found is not None and found.suspect and "0.5" in found.likely_cause  # twice as deep as the room

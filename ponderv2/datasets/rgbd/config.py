@@ -116,7 +116,7 @@ class RgbdConfig(DatasetSettings):
     """File with 4x4 numbers: x_color = M x_depth, metres."""
     max_image_size: PositiveInt | None = None
     """Longest side of the prepared images, pixels."""
-    up: Up = "auto"
+    up_axis: Up = "auto"
     """The axis of the recording that points up; auto = known from the layout or estimated from the floor."""
     masks: Literal["black", "white", "ignore"] | None = None
     """What hides pixels in the recording's masks; by default black (in instant-ngp's white)."""

@@ -186,7 +186,7 @@ def _upright(recording: Recording, limits: Limits, up: str) -> tuple[Recording, 
         return recording.noted("up: z, known from the layout"), np.eye(4)
     estimate = _estimated_up(recording, limits)
     if estimate is None:
-        return recording.noted("up: not clear, the recording's own axes are kept; see --up"), np.eye(4)
+        return recording.noted("up: not clear, the recording's own axes are kept; see --up-axis"), np.eye(4)
     vector, share = estimate
     angle = np.rad2deg(np.arccos(np.clip(vector[2], -1, 1)))
     direction = ", ".join(f"{one:.3f}" for one in vector)

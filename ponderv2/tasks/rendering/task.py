@@ -80,16 +80,16 @@ class RenderingTask(Task[RenderingConfig]):
         split = part.val_split or part.part.train_split
         return training, PretrainDataset(part.store, split, data, part.seed)
 
-    def remarks(self, store: SceneFolders, split: str) -> tuple[str, ...]:
+    def warnings(self, store: SceneFolders, split: str) -> tuple[str, ...]:
         """Those of the store that do not concern labels."""
         return store.warnings(split)
 
-    def training_remarks(self, part: OpenPart[PretrainDataConfig]) -> tuple[str, ...]:
+    def training_warnings(self, part: OpenPart[PretrainDataConfig]) -> tuple[str, ...]:
         """Also how many views have no colour, estimated from a few scenes spread over a dataset.
 
         A scene that cannot be read is none of them: training replaces it, and reports it.
         """
-        remarks = self.remarks(part.store, part.part.train_split)
+        warnings = self.warnings(part.store, part.part.train_split)
         names = part.names[:: max(len(part.names) // SCENES_SAMPLED, 1)][:SCENES_SAMPLED]
         scenes: list[Scene] = []
         for name in names:
@@ -98,12 +98,12 @@ class RenderingTask(Task[RenderingConfig]):
         frames = [frame for scene in scenes for frame in scene.frames]
         without = sum(not frame.has_color for frame in frames)
         if not without:
-            return remarks
+            return warnings
         rest = (
             "there is no colour loss" if without == len(frames) else "the colour loss is that of the others"
         )
         return (
-            *remarks,
+            *warnings,
             f"{part.store.root}: {without} of {len(frames)} views in {len(scenes)} scenes have depth alone: "
             f"they have a depth loss only, and {rest}",
         )

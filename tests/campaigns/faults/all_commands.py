@@ -53,7 +53,7 @@ def main() -> None:
     model, classes = runs / "pre", runs / "fine"
     scene = ("--data", data, "--scene", "room0")
     small = ("--set", "resolution=16")
-    coarse = ("--voxel", "0.1", "--set", "source.fusion.truncation=0.4", "--up", "z", "--workers", "1")
+    coarse = ("--voxel", "0.1", "--set", "source.fusion.truncation=0.4", "--up-axis", "z", "--workers", "1")
     trained = ("--data", data, "--out", runs, "--name")
     commands: dict[str, tuple[object, ...]] = {
         "prepare": ("prepare", "rgbd", folder / "meine küche", "--out", folder / "bereitet", *coarse),

@@ -38,7 +38,7 @@ def configuration(source: str, raw: Path, out: Path, n_scenes: int) -> Any:
     elif source == "scannet":
         made = ScannetConfig(path=raw, stride=1)
     else:
-        made = RgbdConfig(path=raw, up="z", fusion=FusionConfig(voxel_size=0.08, truncation=0.3))
+        made = RgbdConfig(path=raw, up_axis="z", fusion=FusionConfig(voxel_size=0.08, truncation=0.3))
     return PrepareConfig(source=made, out=out, workers=1, check=CheckConfig(n_pixels=200))
 
 

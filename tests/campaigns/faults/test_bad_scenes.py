@@ -24,7 +24,7 @@ def prepared(root: Path, out: Path, layout: str, strict: bool = False) -> prepar
     np.savetxt(camera, box_room.K)
     given = {"intrinsics": camera} if layout == "tum" else {}
     fusion = FusionConfig(voxel_size=0.1, truncation=0.4)
-    source = RgbdConfig(path=root, fusion=fusion, up="z", **given)
+    source = RgbdConfig(path=root, fusion=fusion, up_axis="z", **given)
     settings = PrepareConfig(source=source, out=out, workers=1, check=CheckConfig(n_pixels=50))
     return prepare.run(settings, strict=strict)
 

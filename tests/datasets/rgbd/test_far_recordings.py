@@ -33,7 +33,7 @@ def moved(shift: np.ndarray, count: int = 8) -> list[box_room.Shot]:
 
 
 def prepared(root: Path, layout: str, out: Path) -> tuple[Scene, dict]:
-    config = RgbdConfig(path=root, up="z", holdout=0, depth_scale=None)
+    config = RgbdConfig(path=root, up_axis="z", holdout=0, depth_scale=None)
     if layout == "tum":
         camera = root / "camera.txt"
         camera.write_text(" ".join(map(str, (box_room.K[0, 0], box_room.K[1, 1], *box_room.K[:2, 2]))))
@@ -68,7 +68,7 @@ def test_a_far_recording_is_prepared_as_the_near_one(tmp_path: Path, layout: str
 
 def test_the_turn_of_the_axes_and_the_origin_lead_back_together(tmp_path: Path):
     box_room.write_redwood(tmp_path / "in", moved(UTM))
-    config = RgbdConfig(path=tmp_path / "in", up="y", holdout=0)
+    config = RgbdConfig(path=tmp_path / "in", up_axis="y", holdout=0)
     store = SceneStore.create(tmp_path / "out", DatasetInfo("rooms", splits=("train",)))
     store.write(
         "train",
@@ -139,7 +139,7 @@ def test_a_far_mesh_moves_with_the_cameras(tmp_path: Path):
     recording = LAYOUTS["replica"].read(tmp_path / "in" / "room0")
     assert recording.cloud is not None
     store = SceneStore.create(tmp_path / "out", DatasetInfo("rooms", splits=("train",)))
-    config = RgbdConfig(path=tmp_path / "in" / "room0", up="z", holdout=0)
+    config = RgbdConfig(path=tmp_path / "in" / "room0", up_axis="z", holdout=0)
     store.write("train", "room", with_surface(read_recording(recording, tmp_path, config)))
     scene = store.read("room", "train")
     origin = np.array(scene.cloud.origin)

@@ -174,7 +174,7 @@ def test_what_is_given_is_not_questioned(tmp_path: Path):
 
 def test_a_prepared_recording_is_the_room(tmp_path: Path):
     write(tmp_path / "a", FORMS["OpenGL, world-to-camera, w first"])
-    config = {"path": tmp_path / "a", "layout": "generic", "up": "z", "depth_scale": 0.001}
+    config = {"path": tmp_path / "a", "layout": "generic", "up_axis": "z", "depth_scale": 0.001}
     (job,) = find(RgbdConfig.model_validate({**config, "fusion": {"voxel_size": 0.05}})).scenes
     scene = with_surface(job.read())
     frames = list(scene.frames)
@@ -286,7 +286,7 @@ def test_intrinsics_of_larger_colour_images_are_known_by_their_middle(tmp_path: 
     given = tmp_path / "k.txt"
     np.savetxt(given, double)
     for option in ({}, {"intrinsics": given}):  # the file beside the images, and the same one named
-        (job,) = find(RgbdConfig(path=root, layout="generic", up="z", **option)).scenes
+        (job,) = find(RgbdConfig(path=root, layout="generic", up_axis="z", **option)).scenes
         frame = next(iter(job.read().frames))
         assert np.allclose(frame.intrinsics, box_room.K)
         assert frame.color is not None and np.abs(frame.color.astype(int) - SHOTS[0].color).mean() < 6
@@ -298,7 +298,7 @@ def test_one_camera_of_the_depth_images_leads_colours_of_another_size_to_their_p
     for index, shot in enumerate(SHOTS):
         large = box_room.shoot(shot.pose, double, (2 * box_room.WIDTH, 2 * box_room.HEIGHT))
         Image.fromarray(large.color).save(root / f"rgb/{index:04d}.png")
-    (job,) = find(RgbdConfig(path=root, layout="generic", up="z")).scenes
+    (job,) = find(RgbdConfig(path=root, layout="generic", up_axis="z")).scenes
     for frame, shot in zip(job.read().frames, SHOTS, strict=True):
         assert np.allclose(frame.intrinsics, box_room.K)
         assert frame.color is not None and np.abs(frame.color.astype(int) - shot.color).mean() < 6

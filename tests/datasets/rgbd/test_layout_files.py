@@ -95,7 +95,7 @@ def test_one_damaged_pose_of_a_log_is_dropped_and_named(tmp_path: Path, damage: 
     lines = (tmp_path / "trajectory.log").read_text().split("\n")
     lines[11] = damage
     (tmp_path / "trajectory.log").write_text("\n".join(lines))
-    scene = find(RgbdConfig(path=tmp_path, up="z")).scenes[0].read()
+    scene = find(RgbdConfig(path=tmp_path, up_axis="z")).scenes[0].read()
     assert [frame.id for frame in scene.frames] == ["00000", "00001", "00003", "00004"]
     assert any("00002" in repair for repair in scene.finish().repairs)
 
@@ -403,7 +403,9 @@ def test_a_camera_with_y_upwards_gives_the_room_and_no_mirror_image(tmp_path: Pa
         tmp_path / "living_room_traj2_frei_png", turned, lambda t: f"{(t - START) * 30 + 1:.0f}", apart=0.0
     )
     (tmp_path / "k.txt").write_text("70 -62 38.5 30.5\n")
-    config = RgbdConfig(path=tmp_path / "living_room_traj2_frei_png", intrinsics=tmp_path / "k.txt", up="z")
+    config = RgbdConfig(
+        path=tmp_path / "living_room_traj2_frei_png", intrinsics=tmp_path / "k.txt", up_axis="z"
+    )
     scene = with_surface(find(config).scenes[0].read())
     frames = list(scene.frames)
     for frame, shot in zip(frames, taken, strict=True):
@@ -434,7 +436,7 @@ def test_stride_and_holdout_follow_the_numbers_of_frames(tmp_path: Path):
     taken = shots(12)
     names = [f"frame_{n + 1}" for n in range(12)]
     write_open3d(tmp_path, taken, names, names, list(range(1, 13)))
-    scene = find(RgbdConfig(path=tmp_path, up="z", stride=2, holdout=3)).scenes[0].read()
+    scene = find(RgbdConfig(path=tmp_path, up_axis="z", stride=2, holdout=3)).scenes[0].read()
     frames = list(scene.frames)
     assert [frame.id for frame in frames] == [f"frame_{n}" for n in (1, 3, 5, 7, 9, 11)]
     assert [frame.id for frame in frames if frame.held_out] == ["frame_5", "frame_11"]
@@ -456,7 +458,7 @@ def test_one_camera_for_images_of_two_sizes_belongs_to_those_that_its_centre_fit
     file = (root if given == "beside" else tmp_path) / "calibration.txt"
     file.write_text(f"{matrix[0, 0]} {matrix[1, 1]} {matrix[0, 2]} {matrix[1, 2]}")
     option = {} if given == "beside" else {"intrinsics": file}
-    scene = find(RgbdConfig(path=root, up="z", **option)).scenes[0].read()
+    scene = find(RgbdConfig(path=root, up_axis="z", **option)).scenes[0].read()
     for frame, shot in zip(scene.frames, taken, strict=True):
         assert np.allclose(frame.intrinsics, K)
         assert np.abs(frame.color.astype(float) - shot.color).mean() < 3
@@ -476,7 +478,7 @@ def test_a_camera_of_images_before_they_were_resized_is_scaled_and_said(
         (root / "rgb.txt").unlink()
     large = np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2], [0, 0, 1]]) @ K
     (root / "calibration.txt").write_text(" ".join(map(str, large[[0, 1, 0, 1], [0, 1, 2, 2]])))
-    scene = find(RgbdConfig(path=root, up="z")).scenes[0].read()
+    scene = find(RgbdConfig(path=root, up_axis="z")).scenes[0].read()
     assert all(np.allclose(frame.intrinsics, K) for frame in scene.frames)
     assert any(f"divided by {factor:g}" in note for note in scene.finish().notes)
 
@@ -517,7 +519,7 @@ def test_a_principal_point_near_the_middle_is_left_alone(tmp_path: Path):
     write_lists(tmp_path / "room", taken, seconds)
     off = K + np.array([[0, 0, 9.0], [0, 0, -6.0], [0, 0, 0]])  # as of a camera that was cropped a little
     (tmp_path / "room/calibration.txt").write_text(" ".join(map(str, off[[0, 1, 0, 1], [0, 1, 2, 2]])))
-    scene = find(RgbdConfig(path=tmp_path / "room", up="z")).scenes[0].read()
+    scene = find(RgbdConfig(path=tmp_path / "room", up_axis="z")).scenes[0].read()
     assert all(np.allclose(frame.intrinsics, off) for frame in scene.frames)
 
 

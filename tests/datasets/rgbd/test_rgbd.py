@@ -94,7 +94,7 @@ def test_a_colour_image_that_a_list_names_and_that_is_not_there_leaves_one_frame
     lost = sorted((tmp_path / "rgb").iterdir())[1]
     names = (tmp_path / "rgb.txt").read_text()
     (tmp_path / "rgb.txt").write_text(names.replace(f"rgb/{lost.name}", "rgb/lost.jpg"))
-    scene = find(RgbdConfig(path=tmp_path, up="z")).scenes[0].read()
+    scene = find(RgbdConfig(path=tmp_path, up_axis="z")).scenes[0].read()
     poses = [frame.camera_to_world for frame in scene.frames]
     assert np.allclose(poses, np.stack(box_room.poses(4))[[0, 2, 3]], atol=1e-4)
     (repair,) = [one for one in scene.finish().repairs if "unreadable" in one]
@@ -107,7 +107,7 @@ def test_poses_of_no_frame_that_is_whole_are_a_mistake_in_the_files(tmp_path: Pa
         (tmp_path / f"depth/{number:05d}.png").unlink()
     lines = (tmp_path / "trajectory.log").read_text().splitlines()
     (tmp_path / "trajectory.log").write_text("\n".join(lines[10:]) + "\n")  # of the images 2 and 3
-    (job,) = find(RgbdConfig(path=tmp_path, up="z")).scenes
+    (job,) = find(RgbdConfig(path=tmp_path, up_axis="z")).scenes
     with pytest.raises(SceneError, match=r"no frame in .* has all its images and a pose"):
         job.read()
 
@@ -187,5 +187,5 @@ def test_frames_have_the_times_of_their_depth_images_where_these_are_times(tmp_p
     assert np.allclose(timed, start + np.arange(3) / 30, rtol=0, atol=1e-6)
     assert [frame.time for frame in LAYOUTS["sens"].read(tmp_path / "room.sens").frames] == [0.0, 1e-6, 2e-6]
     assert {frame.time for frame in LAYOUTS["redwood"].read(tmp_path / "redwood").frames} == {None}
-    stream = find(RgbdConfig(path=tmp_path / "tum", up="z")).scenes[0].read()
+    stream = find(RgbdConfig(path=tmp_path / "tum", up_axis="z")).scenes[0].read()
     assert [frame.time for frame in stream.frames] == timed

@@ -100,7 +100,7 @@ def test_masks_hide_what_their_kind_of_file_says(tmp_path: Path, name: str, key:
     for frame in recording.frames:
         assert frame.mask is not None and np.array_equal(frame.mask.visible(), visible)
     assert any("masks" in note for note in recording.notes)
-    (job,) = find(RgbdConfig(path=root, up="z", max_frames=1)).scenes
+    (job,) = find(RgbdConfig(path=root, up_axis="z", max_frames=1)).scenes
     depth = next(iter(job.read().frames)).depth
     assert np.array_equal(depth > 0, visible)
 
@@ -130,7 +130,7 @@ def test_floats_of_sdfstudio_are_in_the_units_of_its_poses(tmp_path: Path, facto
     world = np.diag([1 / factor, 1 / factor, 1 / factor, 1.0]).tolist()
     head = {"width": box_room.WIDTH, "height": box_room.HEIGHT, "worldtogt": world}
     (tmp_path / "meta_data.json").write_text(json.dumps({**head, "frames": frames}))
-    (job,) = find(RgbdConfig(path=tmp_path, up="z")).scenes
+    (job,) = find(RgbdConfig(path=tmp_path, up_axis="z")).scenes
     for frame, shot in zip(job.read().frames, SHOTS, strict=True):
         assert np.abs(frame.depth * frame.depth_scale - shot.depth).max() < frame.depth_scale
         assert np.abs(frame.camera_to_world - shot.pose).max() < 1e-9
@@ -155,7 +155,7 @@ def test_similarities_lose_their_factor_and_it_is_said(tmp_path: Path):
     scaled = np.diag([2.0, 2, 2, 1])
     write(tmp_path / "room", lambda one, _: {**one, "transform_matrix": one["transform_matrix"] @ scaled})
     assert_is_the_room(tmp_path / "room")
-    (job,) = find(RgbdConfig(path=tmp_path / "room", up="z")).scenes
+    (job,) = find(RgbdConfig(path=tmp_path / "room", up_axis="z")).scenes
     scene = job.read()
     frames = list(scene.frames)
     assert np.abs(frames[2].camera_to_world - box_room.poses(N)[2]).max() < 1e-9
