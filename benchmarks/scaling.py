@@ -152,13 +152,13 @@ def processes(short: int = 4, long: int = 24) -> dict[str, float]:
     return {**found, "efficiency": one / two}
 
 
-def _training(folder: Path, n_processes: int, steps: int) -> float:
+def _training(folder: Path, world_size: int, steps: int) -> float:
     settings = {"steps": steps, "save_every": steps, "evaluate_every": steps, "batch_size": 2, "threads": 1}
     settings |= {"tensorboard": "false", "evaluate_scenes": 1, "evaluate_width": 16}
     known = PretrainConfig.model_fields["training"].annotation.model_fields  # type: ignore[union-attr]
     command = [sys.executable, "-m", "ponder_cli", "pretrain", "--preset", "demo"]
-    command += ["--data", str(folder / "rooms"), "--out", str(folder / f"runs{n_processes}-{steps}")]
-    command += ["--devices", str(n_processes), "--set", "data.voxel.size=0.05"]
+    command += ["--data", str(folder / "rooms"), "--out", str(folder / f"runs{world_size}-{steps}")]
+    command += ["--devices", str(world_size), "--set", "data.voxel.size=0.05"]
     for key, value in settings.items():
         command += ["--set", f"training.{key}={value}"] if key in known else []
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ponderv2.collectives import process_number
+from ponderv2.collectives import process_rank
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -36,7 +36,7 @@ def scene_generators(
     `slots` are these positions, the first of each scene counts; without them every process must hold equally
     many scenes.
     """
-    first = process_number() * n_scenes
+    first = process_rank() * n_scenes
     positions = range(first, first + n_scenes) if slots is None else [each[0] for each in slots]
     start = generator.initial_seed()
     return [make_generator("scene", start, slot, device=generator.device) for slot in positions]

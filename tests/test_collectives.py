@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from ponderv2.collectives import alone, global_mean, n_processes, process_number, sum_over_processes
+from ponderv2.collectives import global_mean, process_rank, single_process, sum_over_processes, world_size
 from ponderv2.randomness import make_generator, scene_generators
 from ponderv2.sparse.normalisation import BatchNorm
 from ponderv2.training.distributed import free_port
@@ -143,10 +143,10 @@ def test_evaluation_exchanges_nothing(n: int) -> None:
 def _normalise_alone(rank: int, port: int) -> list[float]:
     join(rank, port, 2, timeout=5.0)
     values = torch.arange(3.0 + rank)[:, None]
-    with alone():
-        assert (n_processes(), process_number()) == (1, 0)
+    with single_process():
+        assert (world_size(), process_rank()) == (1, 0)
         outputs = BatchNorm(1, eps=1e-9)(values)[:, 0].tolist() if rank else []
-    assert (n_processes(), process_number()) == (2, rank)
+    assert (world_size(), process_rank()) == (2, rank)
     torch.distributed.barrier()
     return outputs
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ponderv2.collectives import n_processes, rows_of_all
+from ponderv2.collectives import all_gather_rows, world_size
 
 MOST_ELEMENTS = 2**25
 """Errors of all points in some classes that are held and exchanged at once."""
@@ -33,7 +33,7 @@ def lovasz_softmax(logits: Float[Tensor, "point class"], segment: Int[Tensor, " 
     """
     labelled = segment >= 0
     logits, segment = logits[labelled].float(), segment[labelled]
-    segments, own = rows_of_all(segment)
+    segments, own = all_gather_rows(segment)
     if len(segments) == 0:
         return logits.sum() * 0.0
     present = torch.bincount(segments, minlength=logits.shape[1]).nonzero()[:, 0]
@@ -46,7 +46,7 @@ def lovasz_softmax(logits: Float[Tensor, "point class"], segment: Int[Tensor, " 
             strict=True,
         )
     ]
-    return torch.cat(parts).mean() * n_processes()
+    return torch.cat(parts).mean() * world_size()
 
 
 def _n_at_once(n_points: int) -> int:
@@ -62,10 +62,10 @@ def _errors_by_class(
 ) -> Float[Tensor, " class"]:
     """The loss of some classes, as far as it is of the points of this process."""
     error = (truth.float() - probability).abs()
-    if n_processes() == 1:
+    if world_size() == 1:
         error, order = torch.sort(error.T, dim=1, descending=True, stable=True)
         return (error * lovasz_gradient(torch.gather(truth.T.float(), 1, order))).sum(dim=1)
-    errors, _ = rows_of_all(error)
+    errors, _ = all_gather_rows(error)
     order = torch.argsort(errors.T, dim=1, descending=True, stable=True)
     increments = lovasz_gradient(torch.gather(truths.T.float(), 1, order))
     of_points = torch.empty_like(increments).scatter_(1, order, increments)

@@ -116,7 +116,7 @@ class UNet3D(_Projection):
         self.final_conv = nn.Conv3d(widths[0], config.out_channels, 1)
 
     def before_last(self, x: Volume) -> Float[Tensor, "scene inner z y x"]:
-        return _through(self.encoders, self.decoders, x)
+        return _unet(self.encoders, self.decoders, x)
 
 
 class _DoubleUnit(nn.Module):
@@ -164,10 +164,10 @@ class DoubleConvUNet3D(_Projection):
         self.final_conv = nn.Conv3d(widths[0], config.out_channels, 1)
 
     def before_last(self, x: Volume) -> Float[Tensor, "scene inner z y x"]:
-        return _through(self.encoders, self.decoders, x)
+        return _unet(self.encoders, self.decoders, x)
 
 
-def _through(encoders: nn.ModuleList, decoders: nn.ModuleList, volume: Volume) -> Tensor:
+def _unet(encoders: nn.ModuleList, decoders: nn.ModuleList, volume: Volume) -> Tensor:
     x: Tensor = encoders[0](volume)
     skips = [x]
     for encoder in encoders[1:]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ponderv2.collectives import n_processes, sum_over_processes
+from ponderv2.collectives import sum_over_processes, world_size
 from ponderv2.geometry.volumes import SparseVolume
 from ponderv2.sparse.kernel_maps import KernelMap
 from ponderv2.sparse.normalisation import BatchNorm
@@ -33,7 +33,7 @@ def is_mostly_empty(cells: SparseVolume, together: bool = False) -> bool:
     alike, by the cells of all of them, which is also what one process with all scenes does.
     """
     n_occupied, n_cells = len(cells.rows), cells.n_cells
-    if together and n_processes() > 1:
+    if together and world_size() > 1:
         counts = torch.tensor([n_occupied, n_cells], device=cells.rows.device)
         n_occupied, n_cells = sum_over_processes(counts).tolist()
     return n_occupied < DENSE_OCCUPANCY_THRESHOLD * n_cells
@@ -49,7 +49,7 @@ def sparse_input_conv(
     constant, kind = _constant_volume(shift, weight, cells.shape[1:])
     inner = cells.n_cells // cells.shape[0]
     rows = occupied + constant.index_select(0, kind.index_select(0, reach.number % inner))
-    result = _Assembled.apply(torch.relu(rows), torch.relu(constant), reach.number, kind, cells.shape)
+    result = _FilledVolume.apply(torch.relu(rows), torch.relu(constant), reach.number, kind, cells.shape)
     return result.permute(0, 4, 1, 2, 3)
 
 
@@ -64,7 +64,7 @@ def _constant_volume(
     return found, ((z[:, None, None] * short[1] + y[:, None]) * short[2] + x).reshape(-1)
 
 
-class _Assembled(torch.autograd.Function):
+class _FilledVolume(torch.autograd.Function):
     """Rows that are named, and in all other cells the row of their kind: [scene, z, y, x, channel]."""
 
     @staticmethod

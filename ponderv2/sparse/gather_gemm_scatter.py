@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ponderv2.sparse.kernel_maps import Block, KernelMap
-from ponderv2.sparse.thread_pool import n_workers, run_side_by_side
+from ponderv2.sparse.thread_pool import n_workers, run_in_threads
 
 BLOCK_ROWS = {"cpu": 2048, "cuda": 2**30}
 """How many rows are treated at once, at most: a third of them meets a neighbour under each entry."""
@@ -57,11 +57,11 @@ def gradients(
     of_x = torch.empty_like(x) if needs[0] else None
     sum_type = torch.promote_types(x.dtype, torch.float32)
     parts, totals = [], []
-    for mine in _shared(blocks, n_workers(x.device)):
+    for mine in _split_among_threads(blocks, n_workers(x.device)):
         totals.append(torch.zeros(weight.shape, dtype=sum_type, device=x.device))
-        scratch = _scratch(mine, x, x, grad)
+        scratch = _buffers(mine, x, x, grad)
         parts.append(partial(_add_gradients, x, grad, matrices, mine, of_x, totals[-1], scratch))
-    run_side_by_side(parts)
+    run_in_threads(parts)
     of_weight = totals[0]
     for total in totals[1:]:
         of_weight += total
@@ -78,17 +78,17 @@ def _blocks(
     return kernel_map.mirrored_blocks(size) if mirrored else kernel_map.blocks(size)
 
 
-def _shared(blocks: tuple[Block, ...], workers: int) -> list[tuple[Block, ...]]:
+def _split_among_threads(blocks: tuple[Block, ...], workers: int) -> list[tuple[Block, ...]]:
     return [blocks[first::workers] for first in range(max(min(workers, len(blocks)), 1))]
 
 
 def _convolve_in_threads(x: Tensor, matrices: Sequence[Tensor], blocks: tuple[Block, ...]) -> Tensor:
     """One matrix [in, out] per entry."""
     y = x.new_empty(blocks[-1].rows.stop if blocks else 0, matrices[0].shape[1])
-    run_side_by_side(
+    run_in_threads(
         [
-            partial(_convolve_blocks, x, matrices, mine, y, _scratch(mine, y, x))
-            for mine in _shared(blocks, n_workers(x.device))
+            partial(_convolve_blocks, x, matrices, mine, y, _buffers(mine, y, x))
+            for mine in _split_among_threads(blocks, n_workers(x.device))
         ]
     )
     return y
@@ -138,7 +138,7 @@ def _add_gradients(
             _write_sums(block, products, of_x)
 
 
-def _scratch(blocks: tuple[Block, ...], products: Tensor, *gathered: Tensor) -> list[Tensor]:
+def _buffers(blocks: tuple[Block, ...], products: Tensor, *gathered: Tensor) -> list[Tensor]:
     """Space for the products of any block, and for the gathered rows of any of its entries.
 
     Taken by the thread that calls the workers: what threads of their own free is kept for them alone.

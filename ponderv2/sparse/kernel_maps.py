@@ -180,12 +180,12 @@ class Level:
         if larger is not None:
             return larger
         if self.indices.device.type == "cpu" and len(self):
-            looked_up = self._looked_up(size)
+            looked_up = self._neighbours_by_table(size)
             if looked_up is not None:
                 return looked_up
-        return self._searched(size)
+        return self._neighbours_by_search(size)
 
-    def _looked_up(self, size: Triple) -> Int[Tensor, "voxel entry"] | None:
+    def _neighbours_by_table(self, size: Triple) -> Int[Tensor, "voxel entry"] | None:
         """With a number for every cell of the grid; None where the grid is too large for that."""
         radius = triple([k // 2 for k in size])
         used = triple([int(h) + 1 for h in self.indices[:, 1:].amax(0).tolist()])
@@ -203,7 +203,7 @@ class Level:
             torch.index_select(row, 0, keys + shift, out=found)
         return table.t()
 
-    def _searched(self, size: Triple) -> Int[Tensor, "voxel entry"]:
+    def _neighbours_by_search(self, size: Triple) -> Int[Tensor, "voxel entry"]:
         radius = triple([k // 2 for k in size])
         keys, (_, step_x, step_y, _) = _keys(self.indices, self.extent, self.n_scenes, margin=radius)
         n, depth = len(keys), size[2]

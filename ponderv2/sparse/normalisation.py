@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ponderv2.collectives import n_processes, sum_over_processes
+from ponderv2.collectives import sum_over_processes, world_size
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -35,14 +35,14 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """The normalised input, in the input's precision."""
-        if n_processes() == 1 and self.training and _has_one_value(input) and self.running_mean is not None:
+        if world_size() == 1 and self.training and _has_one_value(input) and self.running_mean is not None:
             # A tiny scene at the coarsest level has no variance: the stored statistics stand in, unchanged.
             return F.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
             )
         if self.normalises_rows(input):
             return self._normalise_channels_last(input)
-        if n_processes() == 1 or not self.training:
+        if world_size() == 1 or not self.training:
             return super().forward(input)
         self._check_input_dim(input)
         stored = (self.running_mean, self.running_var)
@@ -56,7 +56,7 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def normalises_rows(self, input: Tensor) -> bool:
         """Whether `input` is treated as rows of channels, with the statistics of this process."""
-        return n_processes() == 1 and self.training and _is_channels_last(input)
+        return world_size() == 1 and self.training and _is_channels_last(input)
 
     def _normalise_channels_last(self, input: Float[Tensor, "scene channel z y x"]) -> Tensor:
         rows = input.permute(0, 2, 3, 4, 1).reshape(-1, input.shape[1])
@@ -73,7 +73,7 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         """
         values = rows.to(torch.promote_types(rows.dtype, torch.float32))
         mean, variance = self.running_mean, self.running_var
-        has_one = n_processes() == 1 and n_values < 2
+        has_one = world_size() == 1 and n_values < 2
         if mean is None or variance is None or (self.training and not has_one):
             total = sum_over_processes if self.training else _own
             count = total(values.new_tensor(float(n_values)))

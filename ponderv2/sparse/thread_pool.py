@@ -18,7 +18,7 @@ def n_workers(device: torch.device) -> int:
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
-def run_side_by_side(parts: Sequence[Callable[[], None]]) -> None:
+def run_in_threads(parts: Sequence[Callable[[], None]]) -> None:
     """Runs every part without gradients, each on one core; a single part stays in this thread.
 
     Returns when all are done; then the first error is raised. Parts must not call this function.

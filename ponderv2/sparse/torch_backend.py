@@ -75,7 +75,7 @@ class _SparseConvolution(torch.autograd.Function):
         ctx.kernel_map = kernel_map
         if _is_wide(weight):
             return by_entry.convolve(feature, weight, kernel_map)
-        return _convolve_at_once(feature, weight.flatten(1).t(), kernel_map.table)
+        return _im2col_convolve(feature, weight.flatten(1).t(), kernel_map.table)
 
     @staticmethod
     @once_differentiable
@@ -91,9 +91,9 @@ class _SparseConvolution(torch.autograd.Function):
         grad_feature = grad_weight = None
         if needs_feature:
             matrix = weight.transpose(0, 1).flatten(0, 1)
-            grad_feature = _convolve_at_once(grad, matrix, ctx.kernel_map.mirrored)
+            grad_feature = _im2col_convolve(grad, matrix, ctx.kernel_map.mirrored)
         if needs_weight:
-            grad_weight = _weight_gradient_at_once(feature, grad, ctx.kernel_map)
+            grad_weight = _im2col_weight_gradient(feature, grad, ctx.kernel_map)
         return grad_feature, grad_weight, None
 
 
@@ -101,17 +101,17 @@ def _is_wide(weight: Float[Tensor, "out entry in"]) -> bool:
     return weight.shape[0] * weight.shape[2] >= WIDE and weight.shape[1] > 1
 
 
-def _convolve_at_once(
+def _im2col_convolve(
     x: Float[Tensor, "input in"], matrix: Float[Tensor, "entry_in out"], table: Int[Tensor, "output entry"]
 ) -> Float[Tensor, "output out"]:
     """One product for all entries together, with zeros for absent neighbours."""
     y = x.new_empty(len(table), matrix.shape[1])
-    for rows, gathered in _gathered(x, table):
+    for rows, gathered in _im2col(x, table):
         torch.mm(gathered, matrix, out=y[rows])
     return y
 
 
-def _gathered(x: Tensor, table: Int[Tensor, "output entry"]) -> Iterator[tuple[slice, Tensor]]:
+def _im2col(x: Tensor, table: Int[Tensor, "output entry"]) -> Iterator[tuple[slice, Tensor]]:
     """Slices of output rows with their input rows side by side, [rows, entry * in]; zeros for none."""
     padded = torch.cat([x, x.new_zeros(1, x.shape[1])])
     width = table.shape[1] * x.shape[1]
@@ -122,18 +122,18 @@ def _gathered(x: Tensor, table: Int[Tensor, "output entry"]) -> Iterator[tuple[s
         yield slice(start, start + step), padded.index_select(0, part.reshape(-1)).view(len(part), width)
 
 
-def _weight_gradient_at_once(x: Tensor, grad: Tensor, kernel_map: KernelMap) -> Float[Tensor, "out entry in"]:
+def _im2col_weight_gradient(x: Tensor, grad: Tensor, kernel_map: KernelMap) -> Float[Tensor, "out entry in"]:
     """dW[:, k] = sum over pairs of grad[output]^T x[input], summed in float32 or better."""
     n_entries, n_channels, n_out_channels = kernel_map.n_entries, x.shape[1], grad.shape[1]
     sum_type = torch.promote_types(x.dtype, torch.float32)
     if kernel_map.n_out * n_channels <= kernel_map.n_in * n_out_channels:
         total = x.new_zeros(n_out_channels, n_entries * n_channels, dtype=sum_type)
-        for rows, gathered in _gathered(x, kernel_map.table):
+        for rows, gathered in _im2col(x, kernel_map.table):
             by_entry.add_product(total, grad[rows].t(), gathered)
         result = total.view(n_out_channels, n_entries, n_channels)
     else:
         total = x.new_zeros(n_channels, n_entries * n_out_channels, dtype=sum_type)
-        for rows, gathered in _gathered(grad, kernel_map.mirrored):
+        for rows, gathered in _im2col(grad, kernel_map.mirrored):
             by_entry.add_product(total, x[rows].t(), gathered)
         result = total.view(n_channels, n_entries, n_out_channels).permute(2, 1, 0)
     return result.to(x.dtype)

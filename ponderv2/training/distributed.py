@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 class Launch:
     """The processes that a launcher started for one run."""
 
-    n_processes: int
+    world_size: int
     """On all machines together."""
     per_machine: int
 
     @property
     def n_machines(self) -> int:
         """Each with the same number of processes."""
-        return self.n_processes // self.per_machine
+        return self.world_size // self.per_machine
 
 
 def launch() -> Launch | None:
@@ -43,12 +43,12 @@ def launch() -> Launch | None:
 
     An interactive job of SLURM counts as a shell: what is typed there is started once.
     """
-    if (n_processes := _number("WORLD_SIZE")) is not None:
-        return _launch(n_processes, _number("LOCAL_WORLD_SIZE"))
-    n_processes = _number("SLURM_NTASKS")
-    if n_processes is None or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+    if (world_size := _number("WORLD_SIZE")) is not None:
+        return _launch(world_size, _number("LOCAL_WORLD_SIZE"))
+    world_size = _number("SLURM_NTASKS")
+    if world_size is None or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
         return None
-    found = _launch(n_processes, _number("SLURM_NTASKS_PER_NODE") or _tasks_of_nodes())
+    found = _launch(world_size, _number("SLURM_NTASKS_PER_NODE") or _tasks_of_nodes())
     if found is not None:
         # Lightning Fabric refuses to do without it.
         os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(found.per_machine))
@@ -60,8 +60,8 @@ def under_launcher() -> bool:
     return launch() is not None
 
 
-def _launch(n_processes: int, per_machine: int | None) -> Launch | None:
-    return Launch(n_processes, per_machine or n_processes) if n_processes > 1 else None
+def _launch(world_size: int, per_machine: int | None) -> Launch | None:
+    return Launch(world_size, per_machine or world_size) if world_size > 1 else None
 
 
 def _number(name: str) -> int | None:
@@ -85,19 +85,19 @@ class Member:
     """One of the processes that share a run on this machine."""
 
     rank: int = 0
-    n_processes: int = 1
+    world_size: int = 1
     port: int = 0
     """Where process 0 listens; free when the run was started."""
 
 
-def start_together(n_processes: int, work: Callable[..., Value], *arguments: Any, first: Any = None) -> Value:
-    """Runs `work(member, *arguments, first)` in this process as rank 0 and in `n_processes - 1` new ones.
+def start_together(world_size: int, work: Callable[..., Value], *arguments: Any, first: Any = None) -> Value:
+    """Runs `work(member, *arguments, first)` in this process as rank 0 and in `world_size - 1` new ones.
 
     Returns what rank 0 returned, and raises what it raised. `work` and the arguments must be picklable;
     `first` stays in this process, the others get None in its place. When a process dies the others end too:
     their next exchange fails.
     """
-    if n_processes == 1 or under_launcher():
+    if world_size == 1 or under_launcher():
         return work(Member(), *arguments, first)
     context = torch.multiprocessing.get_context("spawn")
     with _steady_store():
@@ -106,17 +106,17 @@ def start_together(n_processes: int, work: Callable[..., Value], *arguments: Any
         others = [
             context.Process(
                 target=_run_other,
-                args=(Member(rank, n_processes, port), work, arguments, complaints, started),
+                args=(Member(rank, world_size, port), work, arguments, complaints, started),
                 daemon=True,
             )
-            for rank in range(1, n_processes)
+            for rank in range(1, world_size)
         ]
         for process in others:
             process.start()
         patience = 0.0
         try:
             _wait_for_start(others, started)
-            result = work(Member(0, n_processes, port), *arguments, first)
+            result = work(Member(0, world_size, port), *arguments, first)
             patience = 30.0
         except Interrupted:
             patience = 30.0
@@ -125,7 +125,7 @@ def start_together(n_processes: int, work: Callable[..., Value], *arguments: Any
             if complaints.empty():
                 raise
             rank, message, fix = complaints.get()
-            raise ResourceError(f"training process {rank} of {n_processes}: {message}", fix=fix) from error
+            raise ResourceError(f"training process {rank} of {world_size}: {message}", fix=fix) from error
         finally:
             _end(others, patience)
     return result
@@ -152,9 +152,9 @@ def make_fabric(
         logging.getLogger(name).setLevel(logging.WARNING)
     if launched := launch():
         devices, nodes = launched.per_machine, launched.n_machines
-        if devices * nodes != launched.n_processes:
+        if devices * nodes != launched.world_size:
             raise ResourceError(
-                f"{launched.n_processes} processes were started, {devices} of them on one machine: all need "
+                f"{launched.world_size} processes were started, {devices} of them on one machine: all need "
                 "equally many",
                 fix="start as many on each: --ntasks-per-node of SLURM, --nproc-per-node of torchrun",
             )
@@ -169,7 +169,7 @@ def make_fabric(
         num_nodes=nodes,
         strategy=_strategy(config) if several else "auto",
         precision=_PRECISION[precision],  # pyright: ignore[reportArgumentType]
-        plugins=[_environment(member)] if member.n_processes > 1 else None,
+        plugins=[_environment(member)] if member.world_size > 1 else None,
     )
     if several:
         try:
@@ -261,7 +261,7 @@ def _run_other(
     started.release()
     # Ctrl-C reaches all processes of a terminal: the first one decides and informs the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // member.n_processes))
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // member.world_size))
     try:
         work(member, *arguments, None)
     except PonderError as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ponderv2.collectives import gathered, n_processes, process_number
+from ponderv2.collectives import all_gather_lists, process_rank, world_size
 from ponderv2.errors import TrainingError
 from ponderv2.scenes.batch import Batch
 from ponderv2.training.bad_scenes import BadScene, BadScenes
@@ -67,7 +67,7 @@ class _Training:
         self.excluded = BadScenes(job.folder, self.settings.max_bad_scenes)
         self.precision = precision_in_use(job.training, fabric.device.type)
         self.share = RankShare(
-            self.settings.batch_size, n_processes(), process_number(), self.settings.accumulate
+            self.settings.batch_size, world_size(), process_rank(), self.settings.accumulate
         )
         self.datasets = Datasets.of(job.scenes)
         mix = self.datasets.mix_probability
@@ -87,7 +87,7 @@ class _Training:
         """Whether the last checkpoint is of this step."""
         self.logger = self._open_logger()
         self._describe_precision(resume)
-        if mix > 0 and self.share.part_size == 1 and n_processes() > 1:
+        if mix > 0 and self.share.part_size == 1 and world_size() > 1:
             self._note(
                 "Mix3D merges pairs of scenes: with one scene a part, processes have none in some steps; "
                 f"--set training.batch_size={2 * self.settings.batch_size} gives all of them scenes"
@@ -207,9 +207,9 @@ class _Training:
 
     def _shared(self, values: Tensor) -> dict[str, float]:
         """Loss terms averaged over the processes; signals and bad scenes travel with them."""
-        several = n_processes()
+        several = world_size()
         asked = values.new_zeros(several + 1)
-        asked[process_number()] = float(self.interruption.signal)
+        asked[process_rank()] = float(self.interruption.signal)
         asked[-1] = float(len(self.bad_scenes))
         together = torch.cat([values, asked]).double()
         if several > 1:
@@ -218,7 +218,7 @@ class _Training:
         *signals, n_bad = together[len(values) :].tolist()
         self.stop_signal = int(max(signals))
         if n_bad > 0:
-            self._exclude(gathered(self.bad_scenes))
+            self._exclude(all_gather_lists(self.bad_scenes))
         return dict(zip(self.train_step.names, terms, strict=True))
 
     def _exclude(self, found: list[BadScene]) -> None:
@@ -312,7 +312,7 @@ class _Training:
         )
 
     def _save(self, is_best: bool = False) -> None:
-        if process_number() != 0:
+        if process_rank() != 0:
             return
         checkpoint = Checkpoint(
             kind=self.job.kind,
@@ -337,7 +337,7 @@ class _Training:
         return load_batches(self.datasets, self.job.collate, self.sampler, workers, most)
 
     def _open_logger(self) -> RunLogger | None:
-        if process_number() != 0:
+        if process_rank() != 0:
             return None
         return RunLogger(
             self.job.folder,
@@ -372,5 +372,5 @@ def _speed(batches: list[Batch], seconds: float) -> dict[str, float]:
     """Points and rays per second of all processes."""
     points = sum(len(batch.coord) for batch in batches)
     rays = sum(len(batch.pixels.view) for batch in batches if batch.pixels is not None)
-    speed = {"points_per_second": points * n_processes() / seconds}
-    return speed | ({"rays_per_second": rays * n_processes() / seconds} if rays else {})
+    speed = {"points_per_second": points * world_size() / seconds}
+    return speed | ({"rays_per_second": rays * world_size() / seconds} if rays else {})

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import torch
 
-from ponderv2.collectives import alone, gathered, n_processes, process_number
+from ponderv2.collectives import all_gather_lists, process_rank, single_process, world_size
 from ponderv2.errors import PonderError, ResourceError
 
 PATIENCE = 5.0
@@ -106,13 +106,13 @@ class _Failure:
     @staticmethod
     def of(error: Exception) -> _Failure:
         text = "".join(traceback.format_exception(error))
-        return _Failure(process_number(), _portable(error) if isinstance(error, PonderError) else None, text)
+        return _Failure(process_rank(), _portable(error) if isinstance(error, PonderError) else None, text)
 
     def exception(self) -> Exception:
         """The same error, to be raised in another process."""
         if self.error is not None:
             return self.error
-        return OtherProcessFailed(f"process {self.rank} of {n_processes()} failed:\n{self.text}")
+        return OtherProcessFailed(f"process {self.rank} of {world_size()} failed:\n{self.text}")
 
 
 def run_in_all(work: Callable[[], Value]) -> list[Value]:
@@ -124,12 +124,12 @@ def run_in_all(work: Callable[[], Value]) -> list[Value]:
         Exception: where `work` raised in any process, the error of the first of them, in all.
     """
     value, error = attempt(work)
-    if n_processes() == 1:
+    if world_size() == 1:
         if error is not None:
             raise error
         return [value]  # pyright: ignore[reportReturnType] - there was no error
     failure = None if error is None else _Failure.of(error)
-    found = gathered([(value, failure)])
+    found = all_gather_lists([(value, failure)])
     _raise_first([failure for _, failure in found if failure is not None], error)
     return [value for value, _ in found]  # pyright: ignore[reportReturnType]
 
@@ -139,20 +139,20 @@ def raise_together(error: Exception | None, device: torch.device) -> None:
 
     Every process must call it, within a training step. `device`: where exchanges are made from.
     """
-    if n_processes() == 1:
+    if world_size() == 1:
         if error is not None:
             raise error
         return
     failed = torch.tensor([float(error is not None)], device=device)
     torch.distributed.all_reduce(failed)
     if failed.item() > 0:
-        _raise_first(gathered([] if error is None else [_Failure.of(error)]), error)
+        _raise_first(all_gather_lists([] if error is None else [_Failure.of(error)]), error)
 
 
 def attempt(work: Callable[[], Value]) -> tuple[Value | None, Exception | None]:
     """The result of `work()`, as if this process were alone, or its error."""
     try:
-        with alone():
+        with single_process():
             return work(), None
     except Exception as error:  # noqa: BLE001 - raised again once all processes know of it
         return None, error
@@ -162,7 +162,7 @@ def _raise_first(failures: list[_Failure], own: Exception | None) -> None:
     """The failing process raises its own error, with its traceback; the others raise a copy."""
     if not failures:
         return
-    if own is not None and failures[0].rank == process_number():
+    if own is not None and failures[0].rank == process_rank():
         raise own
     raise failures[0].exception() from own
 

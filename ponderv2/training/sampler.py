@@ -86,21 +86,21 @@ class RankShare:
     """The part of every batch that one process trains on, in equal micro-batches."""
 
     batch_size: int
-    n_processes: int
+    world_size: int
     rank: int
     n_parts: int = 1
 
     def __post_init__(self) -> None:
-        if self.batch_size % (self.n_processes * self.n_parts):
+        if self.batch_size % (self.world_size * self.n_parts):
             raise ValueError(
                 f"batch size {self.batch_size} is not a multiple of "
-                f"{self.n_processes} processes x {self.n_parts} parts"
+                f"{self.world_size} processes x {self.n_parts} parts"
             )
 
     @property
     def part_size(self) -> int:
         """Scenes in one micro-batch."""
-        return self.batch_size // (self.n_processes * self.n_parts)
+        return self.batch_size // (self.world_size * self.n_parts)
 
     def first_slot(self, part: int) -> int:
         """Slot of the first scene of a micro-batch in the batch of all processes."""
@@ -171,6 +171,6 @@ class Sampler:
 
     def _used(self, merged: frozenset[int]) -> list[tuple[int, list[list[int]]]]:
         """Micro-batches in which any process has scenes: their numbers, and the slots of every process."""
-        ranks = [replace(self.share, rank=rank) for rank in range(self.share.n_processes)]
+        ranks = [replace(self.share, rank=rank) for rank in range(self.share.world_size)]
         found = [(part, [rank.slots(part, merged) for rank in ranks]) for part in range(self.share.n_parts)]
         return [(part, slots) for part, slots in found if any(slots)]

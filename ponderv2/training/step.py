@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ponderv2.collectives import n_processes, process_number
+from ponderv2.collectives import process_rank, world_size
 from ponderv2.errors import OutputError, ResourceError
 from ponderv2.io.files import write_bytes
 from ponderv2.out_of_memory import in_smaller_parts
@@ -143,7 +143,7 @@ class Backward:
 
         def halved(micro_batches: list[MicroBatch], error: BaseException) -> list[list[MicroBatch]]:
             nonlocal n_halvings
-            if n_processes() > 1:  # the others are in the middle of an exchange with this one
+            if world_size() > 1:  # the others are in the middle of an exchange with this one
                 raise memory_error(batches, {}, single=False) from error
             self._forget()
             undo()
@@ -164,10 +164,10 @@ class Backward:
         micro_batch = micro_batches[part]
         place = (self._seed, step, part)
         # Models draw from the generator they are given; this makes reads of the global one repeatable too.
-        torch.manual_seed(derive_seed("global", *place, process_number()))
+        torch.manual_seed(derive_seed("global", *place, process_rank()))
         # The same in every micro-batch: each scene draws by its slot in the batch of the step.
         generator = make_generator("step", self._seed, step, 0)
-        exchange_later = part < len(micro_batches) - 1 and n_processes() > 1
+        exchange_later = part < len(micro_batches) - 1 and world_size() > 1
         quiet = self._fabric.no_backward_sync(self._module) if exchange_later else nullcontext()  # pyright: ignore[reportArgumentType]
         with quiet:
             total, values = self._module(StepInput(micro_batch.batch, generator, self._fabric.device))
@@ -228,10 +228,10 @@ def find_bad_number(batches: Sequence[Batch], losses: dict[str, float], model: n
 
     `losses` are those of the scenes of this process; gradients are already those of all.
     """
-    found = _first_bad_number(batches, losses, model, process_number())
-    if n_processes() == 1:
+    found = _first_bad_number(batches, losses, model, process_rank())
+    if world_size() == 1:
         return found
-    every: list[Any] = [None] * n_processes()
+    every: list[Any] = [None] * world_size()
     torch.distributed.all_gather_object(every, found)
     return min(every)
 
@@ -261,10 +261,10 @@ def save_bad_batches(folder: Path, step: int, found: BadNumber, batches: Sequenc
     """
     path = folder / BAD_BATCHES / f"step-{step}.safetensors"
     others = sorted(path.parent.glob("*.safetensors"))
-    if found.rank == process_number() and (len(others) < most or path in others):
+    if found.rank == process_rank() and (len(others) < most or path in others):
         with suppress(OutputError):
             _write_batches(path, step, found, batches)
-    if n_processes() > 1:
+    if world_size() > 1:
         torch.distributed.barrier()
     if path.exists():
         return f" (its scenes are kept in {path})"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from ponderv2.collectives import n_processes, process_number
+from ponderv2.collectives import process_rank, world_size
 from ponderv2.training.interruption import Interruption
 from ponderv2.training.ranks import run_in_all
 from ponderv2.training.run_logger import RunLogger
@@ -50,7 +50,7 @@ def validate(
 
     Raises what the scene of the first process that failed raised, in every process.
     """
-    own = range(process_number(), len(validation), n_processes())
+    own = range(process_rank(), len(validation), world_size())
 
     def measure() -> tuple[int, list[tuple[int, Any]]]:
         measured = []

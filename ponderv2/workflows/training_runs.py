@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ponderv2.collectives import process_number
+from ponderv2.collectives import process_rank
 from ponderv2.config import differences
 from ponderv2.errors import CheckpointError, OutputError, PresetError
 from ponderv2.randomness import derive_seed
@@ -130,7 +130,7 @@ def _prepared(
     job, found = made[0]
     if found is None:
         return job, None
-    if process_number() == 0:
+    if process_rank() == 0:
         found.set_aside()
     if found.checkpoint.data != job.data:
         report.warn(f"{_scenes_differ(found.checkpoint.data, job.data)}: {NOT_ONE_RUN}")
@@ -185,18 +185,18 @@ def _scenes_differ(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return f"the run was started with other training scenes ({counts[0]}, now {counts[1]})"
 
 
-def _check_batch(training: TrainingConfig, n_processes: int) -> None:
-    """Every process and part gets equally many scenes. `n_processes`: that were asked for.
+def _check_batch(training: TrainingConfig, world_size: int) -> None:
+    """Every process and part gets equally many scenes. `world_size`: that were asked for.
 
     Raises PresetError; a launcher's own number of processes counts where there is one.
     """
     launched = launch()
-    n_processes = launched.n_processes if launched else n_processes
-    parts = n_processes * training.accumulate
+    world_size = launched.world_size if launched else world_size
+    parts = world_size * training.accumulate
     if training.batch_size % parts:
         better = parts * max(1, round(training.batch_size / parts))
         raise PresetError(
-            f"{training.batch_size} scenes a step cannot be shared by {n_processes} processes "
+            f"{training.batch_size} scenes a step cannot be shared by {world_size} processes "
             f"x {training.accumulate} parts",
             fix=f"--set training.batch_size={better}",
         )

@@ -40,15 +40,15 @@ def test_numbered_cells_find_the_neighbours_that_a_search_finds(
     rng: torch.Generator, size: tuple[int, int, int]
 ) -> None:
     level = twins.random_level(rng, n_scenes=3)
-    looked_up = level._looked_up(size)
+    looked_up = level._neighbours_by_table(size)
     assert looked_up is not None
-    assert torch.equal(looked_up, level._searched(size))
+    assert torch.equal(looked_up, level._neighbours_by_search(size))
 
 
 def test_a_grid_with_few_voxels_is_searched() -> None:
     coord = torch.tensor([[0, 0, 0], [1, 0, 0], [999, 999, 999]])
     level, _ = sorted_level(coord, torch.zeros(3, dtype=torch.long), 1)
-    assert level._looked_up((3, 3, 3)) is None
+    assert level._neighbours_by_table((3, 3, 3)) is None
     assert (level.submanifold(3).table < 3).sum(1).tolist() == [2, 2, 1]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from ponderv2.sparse.thread_pool import run_side_by_side
+from ponderv2.sparse.thread_pool import run_in_threads
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_every_part_has_one_core_and_later_threads_have_as_many_as_before(two_th
     def part() -> None:
         seen.append(torch.get_num_threads())
 
-    run_side_by_side([part, part, part])
+    run_in_threads([part, part, part])
     assert seen == [1, 1, 1]
     assert torch.get_num_threads() == 2
     other = threading.Thread(target=part)
@@ -40,7 +40,7 @@ def test_parts_of_parameters_record_no_gradients(two_threads: None) -> None:
     def part(row: int) -> None:
         torch.mul(weight[row], 2.0, out=found[row])
 
-    run_side_by_side([lambda: part(0), lambda: part(1)])
+    run_in_threads([lambda: part(0), lambda: part(1)])
     assert found.tolist() == [2.0, 2.0]
 
 
@@ -55,5 +55,5 @@ def test_an_error_is_raised_once_all_other_parts_are_done() -> None:
         done.set()
 
     with pytest.raises(MemoryError, match="no space"):
-        run_side_by_side([fails, lasts])
+        run_in_threads([fails, lasts])
     assert done.is_set()

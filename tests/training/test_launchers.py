@@ -48,7 +48,7 @@ def test_the_environment_tells_how_many_processes_there_are(
         monkeypatch.setenv(name, value)
     assert launch() == expected
     if expected:
-        assert expected.n_machines * expected.per_machine == expected.n_processes
+        assert expected.n_machines * expected.per_machine == expected.world_size
 
 
 @pytest.mark.parametrize(

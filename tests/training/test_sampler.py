@@ -59,11 +59,11 @@ def test_every_batch_is_of_one_dataset_and_every_pass_shows_each_scene_once() ->
             assert {place.draw for place in places} == {number}
 
 
-@pytest.mark.parametrize("n_processes", [2, 4])
-def test_processes_share_each_batch_and_agree_on_its_dataset(n_processes: int) -> None:
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_processes_share_each_batch_and_agree_on_its_dataset(world_size: int) -> None:
     schedule = Schedule(SIZES, RATIOS)
     alone = steps_of(Sampler(schedule, 5, RankShare(4, 1, 0), 0, 21))
-    shares = [RankShare(4, n_processes, rank) for rank in range(n_processes)]
+    shares = [RankShare(4, world_size, rank) for rank in range(world_size)]
     ranks = [steps_of(Sampler(schedule, 5, share, 0, 21)) for share in shares]
     assert [list(chain(*parts)) for parts in zip(*ranks, strict=True)] == alone
     for parts in zip(*ranks, strict=True):

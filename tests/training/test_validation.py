@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from ponderv2.collectives import n_processes, process_number, sum_over_processes
+from ponderv2.collectives import process_rank, sum_over_processes, world_size
 from ponderv2.errors import Interrupted, PonderError, ResourceError, SceneError
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.training.distributed import Member, free_port
@@ -36,7 +36,7 @@ class Thirds:
         return self.n_scenes
 
     def measure(self, number: int, step: int, logger: object) -> float:
-        assert n_processes() == 1 and sum_over_processes(torch.ones(1)) == 1
+        assert world_size() == 1 and sum_over_processes(torch.ones(1)) == 1
         if number in self.bad:
             raise self.bad[number]
         return (number + 1) / 3
@@ -102,7 +102,7 @@ def test_an_internal_error_of_one_process_shows_its_traceback_in_the_others() ->
 
 def _results(rank: int, port: int) -> list[int]:
     join(rank, port, 2)
-    return run_in_all(lambda: 10 * rank + process_number())
+    return run_in_all(lambda: 10 * rank + process_rank())
 
 
 def test_results_of_all_processes_come_in_their_order() -> None:

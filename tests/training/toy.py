@@ -154,7 +154,7 @@ def run_toy(job: Job, resume: bool = False, member: Member | None = None) -> Tra
     lock = RunLock(job.folder) if member.rank == 0 else None
     try:
         stored = _stored(job.folder) if resume else None
-        fabric = make_fabric(job.training, member, member.n_processes)
+        fabric = make_fabric(job.training, member, member.world_size)
         return train(job, fabric, SilentReporter(), stored)
     finally:
         if lock:

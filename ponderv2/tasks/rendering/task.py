@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ponderv2.collectives import process_number
+from ponderv2.collectives import process_rank
 from ponderv2.data.config import PointDataConfig, PretrainDataConfig
 from ponderv2.data.datasets import PretrainDataset, validation_frames
 from ponderv2.encoder.prompts import Prompts
@@ -211,6 +211,6 @@ class HeldOutViews:
 
     def metrics(self, results: Sequence[list[dict[str, float]]]) -> dict[str, float]:
         """Means over all views. All processes have written their images: the oldest are deleted."""
-        if process_number() == 0:
+        if process_rank() == 0:
             keep_newest(self.folder, self.settings.keep_newest)
         return mean_metrics([row for rows in results for row in rows])

@@ -80,14 +80,14 @@ def _rank(rank: int, port: int, folder: Path, place: str, always: bool, settings
         return error.message
 
 
-def bad_once(folder: Path, place: str, n_processes: int = 1) -> Outcome:
+def bad_once(folder: Path, place: str, world_size: int = 1) -> Outcome:
     """One step is bad: it changes nothing, is counted, and its scenes are kept."""
     steps = 4
     settings = {"steps": steps, "batch_size": 2, "keep_steps": tuple(range(1, steps + 1))}
-    if n_processes == 1:
+    if world_size == 1:
         skipped = [str(run_toy(_job(folder, place, False, **settings)).skipped_steps)]
     else:
-        skipped = run_ranks(_rank, n_processes, free_port(), folder, place, False, settings)
+        skipped = run_ranks(_rank, world_size, free_port(), folder, place, False, settings)
     losses = [line["gradient_norm"] for line in lines(folder) if "loss" in line]
     bad = losses.index(None) + 1
     states = [load_checkpoint(folder / "checkpoints" / f"step-{step}.pth") for step in (max(bad - 1, 1), bad)]
@@ -95,25 +95,25 @@ def bad_once(folder: Path, place: str, n_processes: int = 1) -> Outcome:
     momenta = [_momenta(state.optimiser) for state in states]
     same &= bad == 1 or all(torch.equal(a, b) for a, b in zip(*momenta, strict=True))
     kept = list((folder / BAD_BATCHES).glob("*.safetensors"))
-    ok = same and skipped == ["1"] * n_processes and len(kept) == 1 and "scene2" in _notes(kept[0])["problem"]
+    ok = same and skipped == ["1"] * world_size and len(kept) == 1 and "scene2" in _notes(kept[0])["problem"]
     said = f"skipped once in each process, nothing changed, scenes kept in {BAD_BATCHES}/"
-    where = f"{place} of one step, {n_processes} process{'es' if n_processes > 1 else ''}"
+    where = f"{place} of one step, {world_size} process{'es' if world_size > 1 else ''}"
     return Outcome(
         "R9", f"NaN or infinity in the {where}", 1, said, int(not ok), "skipped, unchanged, counted"
     )
 
 
-def bad_always(folder: Path, place: str, n_processes: int = 1) -> Outcome:
+def bad_always(folder: Path, place: str, world_size: int = 1) -> Outcome:
     """Every step is bad: the run stops after a few, names the scenes and where they are kept."""
     settings = {"steps": 20, "batch_size": 2, "max_bad_steps": 10}
-    if n_processes == 1:
+    if world_size == 1:
         try:
             run_toy(_job(folder, place, True, **settings))
             said = ["it continued"]
         except TrainingError as error:
             said = [error.message]
     else:
-        said = run_ranks(_rank, n_processes, free_port(), folder, place, True, settings)
+        said = run_ranks(_rank, world_size, free_port(), folder, place, True, settings)
     ok = all("10 steps in a row up to step 10" in text and "scene" in text for text in said)
     ok &= len(set(said)) == 1 and len(list((folder / BAD_BATCHES).glob("*"))) == 3
     stored = load_checkpoint(folder / "checkpoints" / "last.pth").model.values()
@@ -121,7 +121,7 @@ def bad_always(folder: Path, place: str, n_processes: int = 1) -> Outcome:
     target = "stops after 10 in a row, scene named and kept, all processes alike"
     return Outcome(
         "R9",
-        f"in the {place} of every step, {n_processes} process(es)",
+        f"in the {place} of every step, {world_size} process(es)",
         10,
         said[0].replace(str(folder), "RUN"),
         int(not ok),
