@@ -87,7 +87,7 @@ def read_recording(recording: Recording, path: Path, config: RgbdConfig) -> Scen
     recording = with_depth_numbers(recording, config.depth_max, config.depth_scale)
     limits = Limits(config.depth_min, config.depth_max, config.max_image_size)
     recording, origin = _near_zero(recording)
-    recording, turn = _upright(recording, limits, config.up)
+    recording, turn = _upright(recording, limits, config.up_axis)
     own_cloud = recording.cloud if config.cloud == "auto" else None
     report = _FrameReport()
     frames = _frames(recording, limits, turn, config.holdout, report)
