@@ -1,6 +1,6 @@
 """Are poses, depth, cameras, colour and points of a scene consistent? Frames are compared with each other.
 
-When they are not, other readings of the same files are tried (inverse poses, mirrored axes, other scales and
+When they are not, hypotheses about the same files are tried (inverse poses, mirrored axes, other scales and
 focal lengths), then images of other frames, then motions of the points that the cameras did not make; the one
 under which all agrees names the likely cause. What moves all frames alike leaves the depth of the frames in
 agreement: colour is compared with depth of its own. Metres.
@@ -39,7 +39,7 @@ GOOD_CLOUD_SHARE = 0.8
 FEW_SEEN_AGAIN = 0.3
 """Part of the pixels seen again, below which frames look at different things and the points decide."""
 CONVINCING = 0.85
-"""Closeness under another reading from which on no further explanation is looked for."""
+"""Closeness under another hypothesis from which on no further explanation is looked for."""
 CONVINCING_FROM_NOTHING = 0.6
 """The same where frames hardly see each other as they are, so that the points seem to decide."""
 IN_ORDER = 0.97
@@ -78,7 +78,7 @@ class CheckResult:
     likely_cause: str
     """Empty when nothing is wrong."""
     alternatives: dict[str, float]
-    """Agreement under other readings, the best five; empty where frames agree so well that none was tried."""
+    """Agreement under the best five hypotheses; empty where frames agree so well that none was tried."""
     mirrored: bool = False
     """Cameras of determinant -1: the scene is a mirror image of the place, which does no harm by itself."""
     contrast_correlation: float | None = None
@@ -108,7 +108,7 @@ def check_scene(
 
 
 def cause_without_points(samples: list[SampledFrame]) -> str:
-    """The reading under which frames agree that do not as they are, of a recording that gave no points."""
+    """The hypothesis under which frames agree that do not as they are, of a recording that gave no points."""
     if len(samples) < 2:
         return ""
     pairs = frame_pairs(len(samples))

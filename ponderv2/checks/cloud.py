@@ -73,7 +73,7 @@ def visible_points(
 def hypothesis_of_cloud(
     samples: list[SampledFrame], cloud: CloudMap, hypotheses: list[Hypothesis], share: float
 ) -> tuple[str, float]:
-    """The reading of poses and depths under which the frames lie on the points, if one clearly does."""
+    """The hypothesis about poses and depths under which the frames lie on the points, if one clearly does."""
     scores = []
     for hypothesis in hypotheses:
         # Errors shrink with a scale below one: the tolerance has to shrink with it.
@@ -90,15 +90,15 @@ def motion_of_cloud(samples: list[SampledFrame], cloud: CloudMap, share: float) 
     The simplest explanation wins, except with cameras of determinant -1: there a mirror is as likely.
     """
     mirrored = any(np.linalg.det(one.camera_to_world[:3, :3]) < 0 for one in samples)
-    seen = visible_points(samples, AS_STORED)
-    fits = [fit for fit in _fits(seen, cloud) if fit[1].share > CLEAR]
+    visible = visible_points(samples, AS_STORED)
+    fits = [fit for fit in _fits(visible, cloud) if fit[1].share > CLEAR]
     if not fits:
         return "", 0.0
     best = max(fit.share for _, fit in fits)
     kind, fit = next((kind, fit) for kind, fit in fits if fit.share >= best - (0.0 if mirrored else SIMPLER))
     if 1.0 - fit.share > 0.6 * (1.0 - share):
         return "", fit.share
-    return describe(kind, fit, seen.mean(axis=0)), fit.share
+    return describe(kind, fit, visible.mean(axis=0)), fit.share
 
 
 def describe(kind: str, fit: CloudFit, middle: Float64[ndarray, "3"]) -> str:
@@ -139,9 +139,9 @@ def _axes(turn: Float64[ndarray, "3 3"]) -> str:
     return "(" + ", ".join(sign + AXES[one] for sign, one in zip(signs, column, strict=True)) + ")"
 
 
-def _fits(seen: Float64[ndarray, "point 3"], cloud: CloudMap) -> list[tuple[str, CloudFit]]:
+def _fits(visible: Float64[ndarray, "point 3"], cloud: CloudMap) -> list[tuple[str, CloudFit]]:
     """The best of each kind of motion, from the simplest to the strangest."""
-    grids = _Grids(seen, cloud.coord)
+    grids = _Grids(visible, cloud.coord)
     exchanges = _exchanges()
     upright = [turn for turn in exchanges if np.allclose(turn[2], (0, 0, 1)) and np.linalg.det(turn) > 0]
     kinds = (
@@ -153,7 +153,7 @@ def _fits(seen: Float64[ndarray, "point 3"], cloud: CloudMap) -> list[tuple[str,
     found: list[tuple[str, CloudFit]] = []
     for kind, turns in kinds:
         scored = sorted(((*grids.best_shift(turn), turn) for turn in turns), key=lambda one: -one[0])
-        fits = [_refined(seen, cloud, turn, shift, kind) for _, shift, turn in scored[:REFINED]]
+        fits = [_refined(visible, cloud, turn, shift, kind) for _, shift, turn in scored[:REFINED]]
         found.append((kind, max(fits, key=lambda fit: fit.share)))
         if found[-1][1].share > 0.97:
             break  # nothing stranger can be so much better as to be preferred
@@ -176,14 +176,14 @@ def _about_z(degrees: float) -> Float64[ndarray, "3 3"]:
 
 
 class _Grids:
-    """Occupancy of what is seen and of the cloud, in cells small enough to tell walls apart."""
+    """Occupancy of what the frames measure and of the cloud, in cells small enough to tell walls apart."""
 
-    def __init__(self, seen: Float64[ndarray, "point 3"], cloud: Float64[ndarray, "place 3"]) -> None:
+    def __init__(self, visible: Float64[ndarray, "point 3"], cloud: Float64[ndarray, "place 3"]) -> None:
         from scipy.fft import next_fast_len
 
-        self.seen = seen
+        self.visible = visible
         cloud = cloud[:: max(len(cloud) // 40_000, 1)]
-        reach = np.linalg.norm(np.ptp(seen, axis=0))
+        reach = np.linalg.norm(np.ptp(visible, axis=0))
         self.size = float(max((np.ptp(cloud, axis=0).max() + reach) / CELLS, 0.08))
         self.lower = cloud.min(axis=0)
         count = np.ceil((np.ptp(cloud, axis=0) + reach) / self.size).astype(int) + 3
@@ -194,8 +194,8 @@ class _Grids:
         self.spectrum = np.fft.rfftn(grid + 0.5 * (near > 0) * (grid == 0))
 
     def best_shift(self, turn: Float64[ndarray, "3 3"]) -> tuple[float, Float64[ndarray, "3"]]:
-        """Correlation and shift: turn @ seen + shift lies on the cloud."""
-        turned = self.seen @ turn.T
+        """Correlation and shift: turn @ visible + shift lies on the cloud."""
+        turned = self.visible @ turn.T
         low = turned.min(axis=0)
         spectrum = np.fft.rfftn(self._occupied(turned - low))
         scores = np.fft.irfftn(self.spectrum * np.conj(spectrum), s=self.shape, axes=(0, 1, 2))
@@ -212,14 +212,14 @@ class _Grids:
 
 
 def _refined(
-    seen: Float64[ndarray, "point 3"],
+    visible: Float64[ndarray, "point 3"],
     cloud: CloudMap,
     turn: Float64[ndarray, "3 3"],
     shift: Float64[ndarray, "3"],
     kind: str,
 ) -> CloudFit:
     """Iterated closest points: a shift alone, or a small turn as well where turns are asked for."""
-    some = seen[:: max(len(seen) // 800, 1)]
+    some = visible[:: max(len(visible) // 800, 1)]
     for _ in range(12):
         moved = some @ turn.T + shift
         distance, index = cloud.tree.query(moved)
@@ -228,7 +228,7 @@ def _refined(
         step = _small_turn(start, goal) if kind == "turn" else np.eye(3)
         turn = step @ turn
         shift = goal.mean(axis=0) - (some[near] @ turn.T).mean(axis=0)
-    return CloudFit(turn, shift, cloud.share(seen @ turn.T + shift))
+    return CloudFit(turn, shift, cloud.share(visible @ turn.T + shift))
 
 
 def _small_turn(

@@ -1,4 +1,4 @@
-"""Under which other reading of poses, depth and intrinsics do frames agree? It names the mistake."""
+"""Under which other hypothesis about poses, depth and intrinsics do frames agree? It names the mistake."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def known_near(factor: float) -> list[float]:
 
 
 def scale_hypothesis(factor: float, samples: list[SampledFrame]) -> Hypothesis:
-    """A reading whose name says whether depth or translations are likely to be in another unit."""
+    """A hypothesis whose name says whether depth or translations are likely to be in another unit."""
     depth = f"depth scale is wrong: multiply it by about {factor:.4g}"
     if factor in known_factors():
         depth += f" ({known_factors()[factor]})"
@@ -141,7 +141,7 @@ def motion_correlation(samples: list[SampledFrame]) -> float | None:
 
 
 def describe_motion(samples: list[SampledFrame]) -> str:
-    """What pose and image changes say where frames disagree and no reading explains it; may be empty."""
+    """What pose and image changes say where frames disagree and no hypothesis explains it; may be empty."""
     pose, image = changes(samples)
     if len(pose) and pose.max() < SAME_POSE < SAME_IMAGE < image.max():
         return "all poses are the same, though the images differ"
@@ -174,9 +174,9 @@ def changes(samples: list[SampledFrame]) -> tuple[np.ndarray, np.ndarray]:
 
 
 PAIRS, PIXELS = 40, 150
-"""That are compared for each reading."""
+"""That are compared for each hypothesis."""
 FEW_PAIRS, FEW_PIXELS, SHORTLIST = 20, 80, 16
-"""The same of the first round, and how many readings come into the second."""
+"""The same of the first round, and how many hypotheses come into the second."""
 TIE = 0.015
 """Readings that agree as well as the best one within this: the first of them, the simplest, is named."""
 EQUAL = 0.003
@@ -184,35 +184,35 @@ EQUAL = 0.003
 SMALLEST = 0.06
 """Natural logarithm of a factor below which depth scale and focal length are not called wrong."""
 COLORS_LEAD, COLORS_LEFT = 0.08, 0.7
-"""Where depth cannot tell two readings apart, colours of pixels seen again can: their correlation must rise
+"""Where depth cannot tell two hypotheses apart, colours of pixels seen again can: their correlation must rise
 by the first number, and what lacks to 1 fall to the second part."""
 CONVINCING = 0.5
-"""Closeness that a reading must reach to be named. Right ones reach 0.66 to 0.99 on generated rooms and
+"""Closeness that a hypothesis must reach to be named. Right ones reach 0.66 to 0.99 on generated rooms and
 recordings of a Kinect, wrong ones at most 0.4 where the files are wrong."""
 CONVINCING_TOGETHER = 0.75
 """Closeness that two changes at once must reach: one of 250 such pairs reached 0.66 by chance."""
 TOGETHER = (0.001, 0.01, 0.0254, 0.125, 0.2, 0.25, 0.3048, 3.2808, 4.0, 5.0, 8.0, 39.37, 100.0, 1000.0)
-"""Factors of depth that are tried together with other readings of the poses."""
+"""Factors of depth that are tried together with other hypotheses about the poses."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The agreement of frames as they are and under other readings."""
+    """The agreement of frames as they are and under other hypotheses."""
 
     closeness: float
     """As the recording is read, 0..1: see Agreement.closeness."""
     cause: str
-    """The reading that is clearly better; empty when none is."""
+    """The hypothesis that is clearly better; empty when none is."""
     best: float
     """Closeness under it, or as it is."""
     scores: dict[str, float]
-    """Of the five readings that agree best."""
+    """Of the five hypotheses that agree best."""
     moves: bool
     """Whether the frames agree clearly better under their poses than under one pose for all."""
 
 
 def diagnose(samples: list[SampledFrame], pairs: list[tuple[int, int]]) -> Diagnosis:
-    """Try the readings one by one, with fitted scale and focal length among them."""
+    """Try the hypotheses one by one, with fitted scale and focal length among them."""
     trial = _Trial(samples, pairs)
     first = samples[0]
     trial.add_best(hypotheses(first.intrinsics, (first.depth.shape[1], first.depth.shape[0])))
@@ -297,7 +297,7 @@ class _Trial:
                 self._drop(focal_hypothesis(factor).name)
 
     def diagnosis(self) -> Diagnosis:
-        """The simplest of the best readings, where it is clearly better than what is."""
+        """The simplest of the best hypotheses, where it is clearly better than what is."""
         base = mean_closeness(self.base)
         still = self.frames.under(AS_STORED, np.tile(np.eye(4), (len(self.samples), 1, 1)))
         moves = leads(self.base, still.closeness(self.tolerance))
@@ -311,13 +311,13 @@ class _Trial:
         return Diagnosis(base, cause, self.score.get(cause, base), scores, moves)
 
     def _by_color_among(self, near: list[str]) -> str:
-        """The first of some readings, unless colours agree clearly better under another one."""
+        """The first of some hypotheses, unless colours agree clearly better under another one."""
         color = [self.color[name] or 0.0 for name in near]
         best = int(np.argmax(color))
         return near[best] if color[best] > color[0] + COLORS_LEAD / 2 else near[0]
 
     def _by_color(self, base: float) -> str:
-        """A reading of equal agreement in depth under which colours agree clearly better."""
+        """A hypothesis of equal agreement in depth under which colours agree clearly better."""
         if self.base_color is None:
             return ""
         equal = {name: self.color[name] for name, value in self.score.items() if value > base - 0.01}

@@ -32,7 +32,7 @@ NEAR_SHIFTS = (1, 2, 3)
 N_INSPECTED = 10
 """Frames per hypothesis."""
 CACHED_FRAMES, CACHED_WIDTH = 160, 160
-"""Frames that are kept in memory, and their width."""
+"""Frames that are cached, and their width."""
 FEWEST_FRAMES = 4
 LOWEST = 0.5
 """Closeness that an order must reach. Neighbouring frames that were all moved alike agree well in spite of

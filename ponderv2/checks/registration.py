@@ -77,7 +77,7 @@ class Registration:
     best: float = 0.0
     """Correlation of local contrast under it."""
     unknown: str = ""
-    """Why nothing could be said."""
+    """Why there is no result."""
 
     @property
     def strong(self) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer, UInt8
+from numpy import ndarray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,6 +20,23 @@ class Mesh:
     faces: Int[Tensor, "face 3"]
     colors: Float[Tensor, "vertex 3"] | None = None
     """0..1."""
+
+    @staticmethod
+    def of_arrays(
+        vertices: Float[ndarray, "vertex 3"],
+        faces: Integer[ndarray, "face 3"],
+        colors: UInt8[ndarray, "vertex 3"] | None = None,
+    ) -> Mesh:
+        """The mesh of NumPy arrays, colours 0..255; positions keep their precision."""
+        return Mesh(
+            torch.from_numpy(np.ascontiguousarray(vertices)),
+            torch.from_numpy(np.ascontiguousarray(faces, dtype=np.int64)),
+            None if colors is None else torch.from_numpy(colors.astype(np.float32) / 255.0),
+        )
+
+    def color_bytes(self) -> UInt8[ndarray, "vertex 3"] | None:
+        """Colours 0..255, as files have them; None where there are none."""
+        return None if self.colors is None else np.rint(self.colors.numpy() * 255.0).astype(np.uint8)
 
     def moved(self, transform: Float[Tensor, "4 4"]) -> Mesh:
         """The mesh after x' = transform x. A mirroring turns faces over, so that outside stays outside."""

@@ -24,7 +24,7 @@ LEAST_OVERLAP = 0.15
 """Part of the pixels that a pair must see again to count fully: fewer, and those that are missing count as
 wrong."""
 FRACTIONS = (0.25, 0.5, 1.0, 2.0)
-"""Of the tolerance: readings that differ by little differ in how many pixels agree closely."""
+"""Of the tolerance: hypotheses that differ by little differ in how many pixels agree closely."""
 
 
 def _identity() -> Float64[ndarray, "4 4"]:
@@ -36,7 +36,7 @@ class Hypothesis:
     """What is changed before the frames are compared."""
 
     name: str
-    """Says what is wrong with the files if this reading is right."""
+    """Names what is wrong with the files if this hypothesis is right."""
     change: Callable[[Poses], Poses] | None = None
     """Of the poses as the recording has them."""
     before: Float64[ndarray, "4 4"] | None = None
@@ -49,12 +49,12 @@ class Hypothesis:
     """Of the intrinsics, given width and height of the images."""
 
     def poses(self, camera_to_world: Poses) -> Poses:
-        """Those under this reading."""
+        """Those under this hypothesis."""
         changed = camera_to_world if self.change is None else self.change(camera_to_world)
         return changed if self.before is None else changed @ self.before
 
     def changed_intrinsics(self, known: Intrinsics, size: Float64[ndarray, "frame 2"]) -> Intrinsics:
-        """The cameras under this reading."""
+        """The cameras under this hypothesis."""
         return known if self.intrinsics is None else self.intrinsics(known.copy(), size)
 
 
@@ -73,7 +73,7 @@ class SampledFrame:
     intrinsics: Float64[ndarray, "3 3"]
     camera_to_world: Float64[ndarray, "4 4"]
     recording_to_scene: Float64[ndarray, "4 4"] = field(default_factory=_identity)
-    """What was done to the world when the recording was prepared: readings concern the poses before it."""
+    """What was done to the world when the recording was prepared: hypotheses concern the poses before it."""
 
     @cached_property
     def coverage(self) -> float:
@@ -86,7 +86,7 @@ class SampledFrame:
         return np.array(self.depth.shape[::-1], np.float64)
 
     def world_points(self, hypothesis: Hypothesis, at_most: int) -> Float64[ndarray, "point 3"]:
-        """Where the pixels are under a reading, in the frame of the scene."""
+        """Where the pixels are under a hypothesis, in the frame of the scene."""
         pixel = self.pixel[:: max(len(self.pixel) // at_most, 1)]
         intrinsics = hypothesis.changed_intrinsics(self.intrinsics[None], self.size[None])[0]
         ray = _rays(pixel, intrinsics)
@@ -97,7 +97,7 @@ class SampledFrame:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Residuals of all pairs under one reading."""
+    """Residuals of all pairs under one hypothesis."""
 
     error: Float64[ndarray, " point"]
     """Difference of depths where a pixel was seen again, metres."""
@@ -169,7 +169,7 @@ class Agreement:
 
 
 class Reprojection:
-    """Pixels of the first frame of each pair, ready to be put into the second under any reading."""
+    """Pixels of the first frame of each pair, ready to be put into the second under any hypothesis."""
 
     def __init__(
         self, samples: list[SampledFrame], pairs: list[tuple[int, int]], n_pixels: int | None = None
@@ -196,7 +196,7 @@ class Reprojection:
         self.first, self.second = frames[self.pair, 0], frames[self.pair, 1]
 
     def under(self, hypothesis: Hypothesis, poses: Float64[ndarray, "frame 4 4"] | None = None) -> Agreement:
-        """Residuals under a reading; `poses` in place of the samples' own."""
+        """Residuals under a hypothesis; `poses` in place of the samples' own."""
         if not len(self.pairs):
             none, nowhere = np.zeros(0), np.zeros((0, 2))
             return Agreement(none, none, none, none, nowhere, nowhere, np.zeros(0, np.int64), none)
@@ -244,7 +244,7 @@ class Reprojection:
 
 
 def posed(samples: list[SampledFrame], hypothesis: Hypothesis) -> Float64[ndarray, "frame 4 4"]:
-    """Poses under a reading, which concerns those that the recording had, in the frame of the scene."""
+    """Poses under a hypothesis, which concerns those that the recording had, in the frame of the scene."""
     poses = np.stack([one.camera_to_world for one in samples])
     if hypothesis.change is None:
         return hypothesis.poses(poses)
@@ -295,6 +295,6 @@ def _rays(pixel: Float64[ndarray, "point 2"], intrinsics: ndarray) -> Float64[nd
 def _read(
     depth: Float64[ndarray, " point"], ray: ndarray, hypothesis: Hypothesis
 ) -> Float64[ndarray, " point"]:
-    """Depth along the optical axis, metres, under a reading."""
+    """Depth along the optical axis, metres, under a hypothesis."""
     depth = depth * hypothesis.depth_factor
     return depth * np.linalg.norm(ray, axis=1) ** hypothesis.ray_power if hypothesis.ray_power else depth

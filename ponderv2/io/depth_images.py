@@ -29,7 +29,7 @@ _EXR_CHANNELS = ("Z", "depth", "Depth", "depth.Z", "Depth.V", "depth.V", "Y", "V
 def read_depth(path: Path) -> Num[ndarray, "row column"]:
     """The numbers of a depth image: uint16 where they fit, else int64 or float32.
 
-    Numbers that are not finite become 0; negative ones are kept. Raises SceneError naming the file: damaged,
+    Numbers that are not finite become 0; negative ones stay. Raises SceneError naming the file: damaged,
     or of a kind that cannot hold depth.
     """
     ending = path.suffix.lower()

@@ -56,7 +56,7 @@ def replacement(
     """A free temporary path to write a file to, which replaces `path` when the block ends without an error.
 
     For writers that need a path or write more than the memory holds. `ending`: of the temporary name, where
-    the writer chooses the format by it. OSError in the block and OutputError say the same: OutputError.
+    the writer chooses the format by it. An OSError in the block becomes an OutputError.
     """
     temporary = temporary_path(path, f"{PARTIAL}{ending}")
     try:
@@ -164,7 +164,7 @@ def needed_and_free(folder: Path, n_bytes: int) -> str:
 
 
 def temporary_path(target: Path, ending: str = PARTIAL) -> Path:
-    """A name beside the target that no other call gives: it tells machine and process."""
+    """A name beside the target that no other call gives: it holds machine and process."""
     return target.with_name(f".{_stem(target)}.{machine()}-{os.getpid()}-{_token()}{ending}")
 
 
@@ -312,7 +312,7 @@ def _entries(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class _Writer:
-    """What a temporary name tells."""
+    """Who writes under a temporary name."""
 
     target: str
     """Name of what it is for, the beginning of a long one."""

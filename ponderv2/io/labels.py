@@ -7,7 +7,7 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 NOT_A_NUMBER = -(2**62)
-"""Stands for NaN, so that it can be told from the numbers of a file."""
+"""Stands for NaN, and for no number of a file."""
 
 
 def whole_numbers(values: ndarray) -> Int64[ndarray, " point"] | None:

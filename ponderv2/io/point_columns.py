@@ -280,7 +280,7 @@ def _before_notes(n_before: int) -> tuple[str, ...]:
         if n_before == 1
         else "columns 1 and 2 are row and column of a scan and were left out"
     )
-    return (f"{what}: columns are counted without them; a header that names x, y, z says otherwise",)
+    return (f"{what}: columns are counted without them; a header that names x, y, z decides",)
 
 
 def _by_values(
@@ -333,7 +333,7 @@ def _normals_at(values: ndarray) -> int | None:
 
 
 def _normal_notes(values: ndarray, start: int) -> list[str]:
-    """To be said where something else comes to mind: another place than the last, or colours 0..1."""
+    """Reported where something else is likely: other columns than the last, or colours 0..1."""
     triple = values[:, start : start + 3]
     place = f"columns {start + 1} to {start + 3}"
     if not (triple < 0).any():

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from numpy import ndarray
 
 from ponderv2.errors import ResourceError, SceneError
 from ponderv2.geometry.meshes import Mesh
 from ponderv2.reconstruction.config import TsdfConfig
-from ponderv2.scenes.prepared import FusionSettings, PreparedCloud, PreparedMesh
+from ponderv2.scenes.prepared import FusionSettings, PreparedCloud
 from ponderv2.scenes.scene import Frame
 
 OPEN3D_ROUNDS_DOWN = np.array([[0.0, 0.0, 0.5], [0.0, 0.0, 0.5], [0.0, 0.0, 0.0]])
@@ -152,11 +151,11 @@ class TsdfFusion:
         unit = normal[order] / length[order, None]
         return PreparedCloud(coord[order], None if color is None else color[order], unit)
 
-    def mesh(self) -> PreparedMesh:
+    def mesh(self) -> Mesh:
         """Triangles by marching cubes, coloured where frames were; sorted like the cloud."""
         found = self._extract()
         if found is None:
-            return PreparedMesh(_NONE, np.zeros((0, 3), np.int64), None)
+            return Mesh.of_arrays(_NONE, np.zeros((0, 3), np.int64))
         vertices = found.vertex.positions.numpy()
         order = _order(vertices)
         rank = np.empty(len(order), np.int64)
@@ -166,7 +165,7 @@ class TsdfFusion:
         faces = np.stack([faces[np.arange(len(faces)), (first + step) % 3] for step in range(3)], axis=1)
         faces = faces[np.lexsort(faces.T[::-1])]
         color = self._colors_of(found)
-        return PreparedMesh(vertices[order], faces, None if color is None else color[order])
+        return Mesh.of_arrays(vertices[order], faces, None if color is None else color[order])
 
     def _colors_of(self, found: Any) -> UInt8[ndarray, "vertex 3"] | None:
         """Of the vertices of the surface; None where no frame had colours.
@@ -234,8 +233,4 @@ def fuse_frames(frames: Iterable[Frame], config: TsdfConfig, colors: Colors = "a
         raise SceneError(
             f"{fusion.n_frames} frames were fused and gave no surface", fix="--set tsdf.min_weight=0"
         )
-    return Mesh(
-        torch.from_numpy(np.ascontiguousarray(made.vertices)),
-        torch.from_numpy(np.ascontiguousarray(made.faces, dtype=np.int64)),
-        None if made.colors is None else torch.from_numpy(made.colors.astype(np.float32) / 255.0),
-    )
+    return made

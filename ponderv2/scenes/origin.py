@@ -106,7 +106,7 @@ def near_pose(camera_to_world: Float[ndarray, "4 4"], origin: ndarray) -> Float[
 
 
 def origin_note(origin: Float64[ndarray, "3"]) -> str:
-    """What to say of an origin that is not zero."""
+    """Note on an origin that is not zero."""
     numbers = ", ".join(f"{one:.3f}" for one in origin)
     return f"coordinates are far from zero: ({numbers}) m is subtracted, adding it leads back"
 
@@ -120,7 +120,7 @@ def outlier_note(coord: Float[ndarray, "point 3"], far: Bool[ndarray, " point"])
 
 
 def size_note(coord: Float[ndarray, "point 3"]) -> Sequence[str]:
-    """What to say of a cloud so large, without far outliers, that its unit may be another."""
+    """Note on a cloud so large, without far outliers, that its unit may be another."""
     near = coord[np.isfinite(coord).all(axis=1)]
     near = near[~far_outliers(near)]
     extent = float(np.ptp(near, axis=0).max()) if len(near) else 0.0
@@ -128,7 +128,7 @@ def size_note(coord: Float[ndarray, "point 3"]) -> Sequence[str]:
 
 
 def coarse_note(coord: ndarray, metres: float = 1.0) -> Sequence[str]:
-    """What to say where a file stores coordinates in single or half precision although they are large.
+    """Note on a file that stores coordinates in single or half precision although they are large.
 
     `metres`: of one unit of the file.
     """

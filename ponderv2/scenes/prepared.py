@@ -16,6 +16,7 @@ from numpy import ndarray
 
 from ponderv2.geometry.boxes import Boxes
 from ponderv2.geometry.cameras import Camera
+from ponderv2.geometry.meshes import Mesh
 from ponderv2.io.images import StoredImages, read_bytes
 from ponderv2.scenes.point_arrays import cached_normals
 from ponderv2.scenes.scene import Frame, PointCloud, Scene, Sweep
@@ -177,15 +178,6 @@ class PreparedCloud:
 
 
 @dataclass(frozen=True)
-class PreparedMesh:
-    """A reference mesh: the best known surface of the scene."""
-
-    vertices: Float[ndarray, "vertex 3"]
-    faces: Integer[ndarray, "face 3"]
-    colors: UInt8[ndarray, "vertex 3"] | None = None
-
-
-@dataclass(frozen=True)
 class FusionSettings:
     """How depth frames are fused into a surface. Metres."""
 
@@ -213,11 +205,12 @@ class NeededSurface:
 
 @dataclass(frozen=True)
 class PreparedScene:
-    """What is known once the last frame has been seen."""
+    """A scene without its frames: what is known once the last of them was read."""
 
     cloud: PreparedCloud
     """Empty where a surface is needed and not made yet."""
-    mesh: PreparedMesh | None = None
+    mesh: Mesh | None = None
+    """The best known surface of the scene, a reference for reconstruction."""
     notes: tuple[str, ...] = ()
     """What was found, chosen, dropped; ends in the report."""
     repairs: tuple[str, ...] = ()
@@ -246,7 +239,7 @@ class SceneStream:
     def of(
         cloud: PreparedCloud,
         frames: Iterable[DecodedFrame] = (),
-        mesh: PreparedMesh | None = None,
+        mesh: Mesh | None = None,
         notes: tuple[str, ...] = (),
     ) -> SceneStream:
         """A scene whose points are known beforehand."""

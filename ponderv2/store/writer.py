@@ -118,7 +118,7 @@ def near_zero(
 def _shifted(scene: PreparedScene, shift: Float64[ndarray, "3"]) -> PreparedScene:
     mesh, boxes = scene.mesh, scene.boxes
     if mesh is not None:
-        mesh = replace(mesh, vertices=mesh.vertices.astype(np.float64) - shift)
+        mesh = replace(mesh, vertices=mesh.vertices.double() - torch.from_numpy(shift))
     if boxes is not None:
         center = boxes.center.double() - torch.from_numpy(shift)
         boxes = replace(boxes, center=center.to(boxes.center.dtype))
@@ -295,7 +295,7 @@ def _write_surface(folder: Path, scene: PreparedScene, may_be_empty: bool) -> No
         mesh = scene.mesh
         _write_new(
             folder / "mesh.ply",
-            encode_ply(mesh.vertices.astype(np.float32), faces=mesh.faces, colors=mesh.colors),
+            encode_ply(mesh.vertices.float().numpy(), faces=mesh.faces.numpy(), colors=mesh.color_bytes()),
         )
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, PreparedMesh
+from ponderv2.geometry.meshes import Mesh
+from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud
 from ponderv2.synthetic.config import RoomConfig
 from ponderv2.synthetic.rendering import (
     Pinhole,
@@ -32,7 +33,7 @@ class Scan:
     exact: tuple[RenderedView, ...]
     frames: tuple[DecodedFrame, ...]
     cloud: PreparedCloud
-    mesh: PreparedMesh
+    mesh: Mesh
 
 
 def scan_room(rng: np.random.Generator, renderer: RoomRenderer, config: RoomConfig) -> Scan:
@@ -121,11 +122,11 @@ def mean_per_cube(values: Float[np.ndarray, "point field"], edge: float) -> Floa
     return sums / np.bincount(cube)[:, None]
 
 
-def reference_mesh(renderer: RoomRenderer) -> PreparedMesh:
+def reference_mesh(renderer: RoomRenderer) -> Mesh:
     """The exact surface, with the mean colour of each part at its vertices."""
     surface = renderer.surface
     color = np.array([(np.array(material.first) + material.second) / 2 for material in surface.materials])
     part = np.zeros(len(surface.vertices), dtype=np.int64)
     part[surface.faces] = surface.face_part[:, None]
     vertices = surface.vertices.astype(np.float32)
-    return PreparedMesh(vertices, surface.faces.astype(np.int32), to_bytes(color[part]))
+    return Mesh.of_arrays(vertices, surface.faces, to_bytes(color[part]))

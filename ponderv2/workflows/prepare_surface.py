@@ -24,7 +24,7 @@ def with_surface(stream: SceneStream) -> SceneStream:
     """The same scene with points: its own, or those of its frames, which are fused as they pass by.
 
     Held-out frames are not fused. Raises ResourceError where Open3D is needed and not installed; `finish`
-    raises SceneError where frames give no surface, and says under which reading of the poses they would.
+    raises SceneError where frames give no surface, and names the hypothesis under which they would.
     """
     needed = stream.needs_surface
     if needed is None:
@@ -53,7 +53,7 @@ def with_surface(stream: SceneStream) -> SceneStream:
 
 
 def _no_points(needed: NeededSurface, frames: list[DecodedFrame], made: PreparedScene) -> SceneError:
-    """Names the reading of the recording's poses under which its frames agree, if there is one."""
+    """Names the hypothesis about the recording's poses under which its frames agree, if there is one."""
     samples = [
         sample_depth(
             frame.depth.astype(np.float64) * frame.depth_scale,

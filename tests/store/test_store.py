@@ -11,7 +11,8 @@ import torch
 
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import OutputError, SceneError
-from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, PreparedMesh, PreparedScene, SceneStream
+from ponderv2.geometry.meshes import Mesh
+from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, PreparedScene, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
 
@@ -52,7 +53,7 @@ def store(tmp_path: Path) -> SceneStore:
 
 
 def test_a_scene_comes_back_as_it_was_written(store: SceneStore):
-    mesh = PreparedMesh(np.eye(3, dtype=np.float32), np.array([[0, 1, 2]]), np.zeros((3, 3), np.uint8))
+    mesh = Mesh.of_arrays(np.eye(3, dtype=np.float32), np.array([[0, 1, 2]]), np.zeros((3, 3), np.uint8))
     store.write("train", "one", SceneStream.of(cloud(), [frame(), frame("b", held_out=True)], mesh))
     opened = SceneStore.open(store.root)
     assert opened.info == store.info

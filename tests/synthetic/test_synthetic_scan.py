@@ -172,5 +172,5 @@ def test_mean_per_cube_matches_the_loop() -> None:
 def test_reference_mesh_is_the_surface_that_rays_hit(noisy: tuple[RoomRenderer, Scan]) -> None:
     renderer, scan = noisy
     assert np.array_equal(scan.mesh.faces, renderer.surface.faces)
-    assert np.abs(scan.mesh.vertices - renderer.surface.vertices).max() < 1e-5
+    assert np.abs(scan.mesh.vertices.numpy() - renderer.surface.vertices).max() < 1e-5
     assert scan.mesh.colors is not None and scan.mesh.colors.shape == scan.mesh.vertices.shape

@@ -9,17 +9,16 @@ from jaxtyping import Float, Float64
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
+from ponderv2.geometry.meshes import Mesh
 from ponderv2.geometry.normals import estimate_normals, vertex_normals
 from ponderv2.io.colors import NO_COLOR_NOTE
 from ponderv2.io.ply import read_ply
 from ponderv2.io.point_columns import PointColumns, named_columns
 from ponderv2.scenes.origin import coarse_note, compact, far_outliers
-from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh
+from ponderv2.scenes.prepared import PreparedCloud
 
 
-def own_surface(
-    path: Path, to_scene: Float[ndarray, "4 4"]
-) -> tuple[PreparedCloud, PreparedMesh | None, list[str]]:
+def own_surface(path: Path, to_scene: Float[ndarray, "4 4"]) -> tuple[PreparedCloud, Mesh | None, list[str]]:
     """Vertices of a PLY file after x' = to_scene x, a rigid motion; the mesh, and what there is to report.
 
     Colours go by the rule of all readers. Normals are those of the file, else of its faces, else of the
@@ -54,7 +53,7 @@ def own_surface(
     if not len(faces):
         return cloud, None, notes
     vertices = compact(np.where(placed[:, None], coord, coord[placed][0]))  # others are part of no face
-    return cloud, PreparedMesh(vertices, faces, bytes_), notes
+    return cloud, Mesh.of_arrays(vertices, faces, bytes_), notes
 
 
 def _normals(

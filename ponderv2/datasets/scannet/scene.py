@@ -29,13 +29,14 @@ from ponderv2.datasets.scannet.labels import (
     read_segments,
 )
 from ponderv2.errors import SceneError
+from ponderv2.geometry.meshes import Mesh
 from ponderv2.geometry.normals import vertex_normals
 from ponderv2.io.colors import no_colors
 from ponderv2.io.ply import read_ply
 from ponderv2.io.point_columns import named_columns
 from ponderv2.io.text import numbers, read_text
 from ponderv2.scenes.origin import compact, far_outliers
-from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh, PreparedScene, SceneStream
+from ponderv2.scenes.prepared import PreparedCloud, PreparedScene, SceneStream
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def _vertex_labels(files: SceneFiles, n_vertices: int, table: LabelTable) -> Ver
 
 def read_surface(
     path: Path, transform: Float[ndarray, "4 4"]
-) -> tuple[PreparedCloud, PreparedMesh | None, list[str]]:
+) -> tuple[PreparedCloud, Mesh | None, list[str]]:
     """All vertices of a mesh, in their order, after x' = transform x; the mesh, and what to report.
 
     Normals are those of the faces around a vertex, weighted by area. Raises SceneError for a damaged file.
@@ -183,7 +184,7 @@ def read_surface(
     if lonely.any():
         notes.append(f"{int(lonely.sum())} vertices without a face around them: their normals point up")
     cloud = PreparedCloud(compact(coord), colors, unit.astype(np.float32))
-    mesh = PreparedMesh(cloud.coord, ply.faces, colors) if len(ply.faces) else None
+    mesh = Mesh.of_arrays(cloud.coord, ply.faces, colors) if len(ply.faces) else None
     return cloud, mesh, notes
 
 

@@ -23,9 +23,10 @@ from ponderv2.datasets.scannet.labels import SegmentGroup, read_groups, read_seg
 from ponderv2.datasets.scannet.scene import read_surface
 from ponderv2.datasets.scannetpp.config import ScannetppConfig
 from ponderv2.errors import SceneError
+from ponderv2.geometry.meshes import Mesh
 from ponderv2.io.text import read_text
 from ponderv2.scenes.origin import compact
-from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh, SceneStream
+from ponderv2.scenes.prepared import PreparedCloud, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 
 LISTS = {
@@ -118,18 +119,19 @@ def smallest_objects(
 
 
 def points_on_surface(
-    cloud: PreparedCloud, mesh: PreparedMesh | None, n_points: int, rng: np.random.Generator
+    cloud: PreparedCloud, mesh: Mesh | None, n_points: int, rng: np.random.Generator
 ) -> PreparedCloud:
     """Points drawn evenly by area. Colours and normals between the corners, labels of the nearest corner."""
     if mesh is None:
         raise SceneError("the mesh has no faces to draw points on", fix="--set source.surface_points=0")
-    corner = cloud.coord[mesh.faces].astype(np.float64)
+    faces = mesh.faces.numpy()
+    corner = cloud.coord[faces].astype(np.float64)
     area = np.linalg.norm(np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]), axis=1)
     face = np.searchsorted(np.cumsum(area), rng.random(n_points) * area.sum(), side="right")
     face = np.minimum(face, len(area) - 1)
     root, along = np.sqrt(rng.random(n_points)), rng.random(n_points)
     weight = np.stack([1 - root, root * (1 - along), root * along], axis=1)
-    vertex = mesh.faces[face]
+    vertex = faces[face]
     coord = np.einsum("pc,pcx->px", weight, cloud.coord[vertex])
     color = None
     if cloud.color is not None:

@@ -14,6 +14,7 @@ from ponderv2.datasets.rgbd.layouts import LAYOUTS
 from ponderv2.datasets.rgbd.scene import read_recording
 from ponderv2.datasets.rgbd.surface import own_surface
 from ponderv2.datasets.scannet.scene import read_surface
+from ponderv2.geometry.meshes import Mesh
 from ponderv2.io.ply import encode_ply, read_ply
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.scene import Scene
@@ -156,12 +157,12 @@ def test_points_of_a_mesh_far_from_all_others_are_left_out(tmp_path: Path):
     (tmp_path / "own.ply").write_bytes(encode_ply(coord, faces=faces))
     cloud, mesh, notes = own_surface(tmp_path / "own.ply", np.eye(4))
     assert len(cloud.coord) == 300 and np.abs(cloud.coord).max() < 5
-    assert mesh is not None and len(mesh.faces) == 298 and np.isfinite(mesh.vertices).all()
+    assert mesh is not None and len(mesh.faces) == 298 and np.isfinite(mesh.vertices.numpy()).all()
     assert any("2 points" in note for note in notes)
 
 
 def test_points_of_every_reader_lose_an_origin_when_they_are_written(tmp_path: Path):
-    from ponderv2.scenes.prepared import PreparedCloud, PreparedMesh, SceneStream
+    from ponderv2.scenes.prepared import PreparedCloud, SceneStream
     from tests.scenes.closed_form_room import room_cloud, room_frames
 
     near, frames = room_cloud(500), room_frames(4, 0)
@@ -171,7 +172,7 @@ def test_points_of_every_reader_lose_an_origin_when_they_are_written(tmp_path: P
         pose[:3, 3] += UTM
         shifted.append(replace(frame, camera_to_world=pose))
     coord = near.coord.astype(np.float64) + UTM
-    mesh = PreparedMesh(coord, np.array([[0, 1, 2]]))
+    mesh = Mesh.of_arrays(coord, np.array([[0, 1, 2]]))
     cloud = PreparedCloud(coord, near.color, near.normal)
     store = SceneStore.create(tmp_path, DatasetInfo("rooms", splits=("train",)))
     store.write("train", "room", SceneStream.of(cloud, shifted, mesh))
