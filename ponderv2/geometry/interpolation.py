@@ -56,6 +56,8 @@ def weighted_sum(
     rows: Float[Tensor, "row channel"], coefficient: Float[Tensor, "point sum corner"], index: RowIndex
 ) -> Float[Tensor, "point sum channel"]:
     """sum_k coefficient[p, s, k] rows[index[p, k]]. Differentiable twice, in rows and coefficients."""
+    if not torch.is_grad_enabled():
+        return _gather(rows, coefficient, index)  # without the cost of a function with a backward pass
     return _Gather.apply(rows, coefficient, index)
 
 
@@ -277,7 +279,8 @@ def _intervals(volume: FeatureVolume, like: Tensor) -> Float[Tensor, "3 1"]:
 
 def _within(value: Tensor, lowest: float, highest: Tensor) -> Tensor:
     """1 where lowest <= value <= highest, else 0, without comparisons, which are several times slower."""
-    return ((value - lowest) * (highest - value)).sign_().add_(1.0).clamp_(max=1.0)
+    above = value if lowest == 0.0 else value - lowest
+    return (highest - value).mul_(above).sign_().add_(1.0).clamp_(max=1.0)
 
 
 def _row_index(volume: FeatureVolume, first: Tensor, size: Tensor, scene: Tensor) -> RowIndex:
