@@ -6,7 +6,7 @@ Published width: a volume of 128 x 128 x 32 cells and 128 channels, 96 even and 
 The plain way is how the published renderer does it: `grid_sample` in every lookup, the gradient of the
 distance by autograd, all samples looked up again after the importance samples were placed, colour (and the
 512 channels of semantics) decoded for every sample before compositing. `before` is our differentiable
-renderer without gradients, which made images before `renderer/inference.py` did. Chunks of 512
+renderer without gradients, which made images before `renderer/baked_field.py` did. Chunks of 512
 neighbouring pixels, spread over the image, are rendered in turns; times are those of this process'
 processors. With --whole our image is made completely, too; the plain one is estimated from its chunks.
 """

@@ -53,8 +53,8 @@ class RenderResult:
     """Where the images are and how near they come to the recorded frames."""
 
     folder: Path
-    n_views: int
-    """Each with one image of every kind."""
+    n_images: int
+    """Of every kind: one per camera."""
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     """Means over frames that were held out and over those that were not: psnr (decibel), ssim, depth_l1,
     depth_rmse and depth_median (metres), normal_error (degrees)."""
@@ -124,7 +124,7 @@ def run(
     write_bytes(out / "cameras.json", json.dumps(path_contents(views), indent=1).encode())
     return RenderResult(
         folder=out,
-        n_views=len(views),
+        n_images=len(views),
         metrics=_means(rows),
         views=rows,
         video=_video(config, out, path),

@@ -63,7 +63,7 @@ def test_every_kind_of_picture_is_written_for_every_camera(store, checkpoint, tm
     assert result.video is not None and result.video.is_file()
     assert set(result.metrics) == {"held_out", "seen"}
     assert [row["held_out"] for row in result.views] == [False] * 4 + [True] * 2
-    assert asdict(result)["n_views"] == 6
+    assert asdict(result)["n_images"] == 6
 
 
 def test_the_real_picture_stands_first_in_side_by_side(store, checkpoint, tmp_path):
@@ -92,7 +92,7 @@ def test_a_camera_path_of_nerfstudio_gives_the_cameras_and_the_speed_of_the_vide
         config(cameras=cameras, images=("color",), video="gif"),
         checkpoint, scene="room0", out=out, scenes=store,
     )  # fmt: skip
-    assert result.n_views == 2 and read_color(out / "color" / "0000.png").shape == (12, 16, 3)
+    assert result.n_images == 2 and read_color(out / "color" / "0000.png").shape == (12, 16, 3)
     written = json.loads((out / "cameras.json").read_text())["frames"]
     assert np.allclose(written[1]["camera_to_world"], pose, atol=1e-5)
     assert result.video is not None
@@ -138,7 +138,7 @@ def test_paths_without_frames_have_no_metrics(store, checkpoint, tmp_path, kind)
         out=tmp_path,
         scenes=store,
     )
-    assert result.n_views == 3 and not result.views and not result.metrics
+    assert result.n_images == 3 and not result.views and not result.metrics
     file = {"kind": "file", "path": str(tmp_path / "cameras.json")}
     again = render.run(
         config(cameras=file, images=["depth"]),
@@ -147,7 +147,7 @@ def test_paths_without_frames_have_no_metrics(store, checkpoint, tmp_path, kind)
         out=tmp_path / "again",
         scenes=store,
     )
-    assert again.n_views == 3
+    assert again.n_images == 3
     for name in ("0000", "0001", "0002"):
         first, second = (
             read_integers(folder / "depth" / f"{name}.png") for folder in (tmp_path, tmp_path / "again")
