@@ -12,9 +12,14 @@ from torch import Tensor, nn
 
 from ponderv2.errors import CheckpointError
 from ponderv2.tasks.config import ModelConfig
-from ponderv2.tasks.published import PUBLISHED_KINDS, model_settings, our_names, variant_of
+from ponderv2.tasks.instances.config import IGNORED_CLASSES
+from ponderv2.tasks.published import ENCODER_PREFIXES, variant_of
 from ponderv2.tasks.published_points import label_set_of, points_of
+from ponderv2.tasks.rendering.published import pretext_settings
+from ponderv2.tasks.segmentation.published import head_settings
+from ponderv2.tasks.segmentation.published import our_names as segmentation_names
 from ponderv2.training.open_checkpoint import REFINED, OpenCheckpoint, Published, PublishedModel
+from ponderv2.training.published_checkpoints import conditions_of_state, encoder_settings
 from ponderv2.training.weights import load_weights
 
 if TYPE_CHECKING:
@@ -92,11 +97,39 @@ def recognise(state: Mapping[str, Tensor]) -> PublishedModel:
     )
 
 
-def _our_names(state: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
-    """Of outdoor pre-training the encoder alone; of classifiers as of what their head looks like."""
-    if kind == "encoder" and variant_of(state).task == "outdoor":
-        return our_names(state, "outdoor")
-    return our_names(state, kind if kind in PUBLISHED_KINDS else None)
+def model_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Settings of the whole model in a published file (unwrapped), with its `kind`; of outdoor pre-training
+    and of files without a head those of the encoder alone.
+
+    Raises CheckpointError for classifiers of scenes.
+    """
+    variant = variant_of(state)
+    if variant.task == "pretext":
+        return pretext_settings(state)
+    if variant.pooled:
+        raise CheckpointError(
+            "the file holds a classifier of scenes, of which only the encoder is known",
+            fix="ponder finetune --from FILE takes its encoder",
+        )
+    settings: dict[str, Any] = {"kind": "encoder", "encoder": encoder_settings(state)}
+    if variant.prompted:
+        settings["conditions"] = list(conditions_of_state(state))
+    if variant.task == "instances":
+        ignored = list(IGNORED_CLASSES.get(variant.n_classes, (0, 1)))
+        settings |= {"kind": "instances", "n_classes": variant.n_classes, "ignored_classes": ignored}
+    if variant.task == "segmentation":
+        settings |= {"kind": "segmentation", "head": head_settings(state, variant)}
+    return settings
 
 
-PUBLISHED = Published(recognise, _our_names)
+def our_names(state: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """Published weights (unwrapped) of a model under our names; of outdoor pre-training those of the encoder,
+    as its renderer has no counterpart here."""
+    task = variant_of(state).task
+    if kind == "encoder" and task == "outdoor":
+        return {name: value for name, value in state.items() if name.startswith(ENCODER_PREFIXES)}
+    kind = task if kind == "classifier" else kind
+    return segmentation_names(state) if kind == "segmentation" else dict(state)
+
+
+PUBLISHED = Published(recognise, our_names)

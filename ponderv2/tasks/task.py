@@ -24,6 +24,7 @@ from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.folders import SceneFolders
 from ponderv2.scenes.reader import Reader
 from ponderv2.tasks.loaded_model import LoadedModel
+from ponderv2.tasks.published import settings_in_published_order
 from ponderv2.training.config import TrainingConfig
 from ponderv2.training.data_loader import Collate
 from ponderv2.training.report import Reporter
@@ -201,6 +202,10 @@ class Task(ABC, Generic[Settings]):
         Raises CheckpointError where nothing was published for this model.
         """
         raise CheckpointError(f"a model of kind '{_kind(self.settings)}' has no published form")
+
+    def published_settings(self) -> dict[str, Any]:
+        """The settings under which the published form of the weights is read back, as plain values."""
+        return settings_in_published_order(self.settings.model_dump(mode="json"))
 
     def differences_from_published(self) -> list[str]:
         """Settings that the published code does not have, so that it would compute something else."""

@@ -12,7 +12,7 @@ import torch
 from ponderv2.errors import OutputError
 from ponderv2.io.files import write_bytes
 from ponderv2.tasks.checkpoints import load_model, open_checkpoint, task_of
-from ponderv2.tasks.published import ENCODER_PREFIXES, published_settings
+from ponderv2.tasks.published import ENCODER_PREFIXES, settings_in_published_order
 from ponderv2.tasks.published_points import published_data_of
 from ponderv2.training.checkpoint import FORMAT, FORMAT_VERSION
 from ponderv2.training.open_checkpoint import RECORD, OpenCheckpoint
@@ -69,7 +69,8 @@ def run(checkpoint: Path, out: Path, form: Form | None = None, encoder_only: boo
         written = task.published_weights(state)
         notes += [*_differences_of_data(config, opened), *task.differences_from_published()]
         notes += task.settings.encoder.differences_from_published()
-        data = _official_bytes(written, opened, settings)
+        whole = settings_in_published_order(settings) if encoder_only else task.published_settings()
+        data = _official_bytes(written, opened, whole)
     else:
         data = safetensors_bytes(state, _settings(opened, settings))
     write_bytes(out, data)
@@ -113,7 +114,7 @@ def _official_bytes(
     if opened.says_its_data or (alone and opened.config.get("data")):
         contents[RECORD] = {
             "kind": settings["kind"],
-            "model": published_settings(settings),
+            "model": settings,
             "data": dict(opened.config.get("data") or {}),
             "classes": dict(opened.classes),
             "notes": list(opened.notes),

@@ -15,9 +15,10 @@ from ponder_cli.presets import load_preset
 from ponderv2.encoder.config import PromptedSparseUNetConfig, SparseUNetConfig
 from ponderv2.models.config import PretextConfig
 from ponderv2.models.pretext import PretextModel
+from ponderv2.tasks.checkpoints import model_settings, our_names, task_of_settings
 from ponderv2.tasks.instances.config import InstancesModelConfig
 from ponderv2.tasks.instances.model import InstancesModel
-from ponderv2.tasks.published import model_settings, our_names, published_names, variant_of
+from ponderv2.tasks.published import variant_of
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.training.published_checkpoints import encoder_settings
@@ -84,9 +85,10 @@ def test_the_model_of_a_published_file_takes_every_entry_and_gives_it_back(
     shapes = listed(request, name)
     state = strip_wrappers({f"module.{key}": value for key, value in weightless(shapes).items()})
     model, config = built(WHOLE[name][0], model_settings(state))
-    report = compare(model.state_dict(), our_names(state))
+    report = compare(model.state_dict(), our_names(state, WHOLE[name][0]))
     assert not report.rows() and len(report.matched) == WHOLE[name][3]
-    exported = published_names(WHOLE[name][0], config, model.state_dict())
+    task = task_of_settings(Path(name), WHOLE[name][0], config)
+    exported = task.published_weights(model.state_dict())
     assert {key: tuple(value.shape) for key, value in exported.items()} == shapes
 
 
@@ -136,8 +138,8 @@ def test_the_official_presets_build_the_published_files(
 ):
     shapes = listed(request, f"pretrain_indoor_{name}")
     config = load_preset("pretrain", preset, None, PretrainConfig).model
-    model, written = built("pretext", config.model_dump(mode="json"))
-    exported = published_names("pretext", written, model.state_dict())
+    model, _ = built("pretext", config.model_dump(mode="json"))
+    exported = config.task().published_weights(model.state_dict())
     assert {key: tuple(value.shape) for key, value in exported.items()} == shapes
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from ponder_cli.app import app
+from ponderv2.config import StrictConfig
 from ponderv2.errors import CheckpointError, MismatchError, OutputError
 from ponderv2.models.config import PretextConfig
 from ponderv2.models.pretext import PretextModel
@@ -21,9 +23,9 @@ from ponderv2.scenes.batch import Batch
 from ponderv2.tasks.checkpoints import load_model, open_checkpoint
 from ponderv2.tasks.instances.config import InstancesModelConfig
 from ponderv2.tasks.instances.model import InstancesModel
-from ponderv2.tasks.published import published_names
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.tasks.segmentation.model import SegmentationModel
+from ponderv2.tasks.task import Task
 from ponderv2.training.checkpoint import Checkpoint, load_checkpoint, read_archive, save_checkpoint
 from ponderv2.training.weights import compare
 from ponderv2.workflows import export
@@ -284,6 +286,12 @@ def test_running_statistics_are_no_parameters(tmp_path: Path, kind: str):
         assert result.buffers > 0
 
 
+class Detection(StrictConfig):
+    """Settings of a task of which nothing was published."""
+
+    kind: str = "detection"
+
+
 def test_kinds_that_are_not_known_are_an_error_of_one_sentence(tmp_path: Path):
     model = made("segmentor from scratch")
     settings = {"model": model.config.model_dump(mode="json"), "data": {}}  # type: ignore[union-attr]
@@ -292,7 +300,7 @@ def test_kinds_that_are_not_known_are_an_error_of_one_sentence(tmp_path: Path):
     assert ran.exit_code == 2 and "no model of a known kind but 'detection'" in ran.output
     assert "version of the program that wrote it" in ran.output
     with pytest.raises(CheckpointError, match="kind 'detection' has no published form"):
-        published_names("detection", {}, {})
+        Task.published_weights(SimpleNamespace(settings=Detection()), {})  # type: ignore[arg-type]
     assert not (tmp_path / "x.pth").exists()
 
 

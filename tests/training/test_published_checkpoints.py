@@ -11,7 +11,8 @@ from ponderv2.errors import CheckpointError
 from ponderv2.models.config import PretextConfig
 from ponderv2.models.pretext import PretextModel
 from ponderv2.tasks.checkpoints import load_model, open_checkpoint
-from ponderv2.tasks.published import pretext_settings, variant_of
+from ponderv2.tasks.published import variant_of
+from ponderv2.tasks.rendering.published import pretext_settings
 from ponderv2.training.published_checkpoints import official_state
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ponderv2.errors import CheckpointError
 from ponderv2.models.encoder_model import EncoderModel
 from ponderv2.tasks.encoder_only.config import EncoderOnlyConfig
-from ponderv2.tasks.published import published_names
+from ponderv2.tasks.published import in_published_order
 from ponderv2.tasks.task import BestMetric, EvaluationRequest, OpenPart, Task, ValidationRequest
 from ponderv2.training.report import Reporter
 
@@ -55,4 +55,4 @@ class EncoderOnlyTask(Task[EncoderOnlyConfig]):
 
     def published_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The published names, with the data sets in the published order."""
-        return published_names("encoder", self.settings.model_dump(mode="json"), state)
+        return in_published_order(self.settings.model_dump(mode="json"), state)

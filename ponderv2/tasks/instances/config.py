@@ -12,6 +12,9 @@ from ponderv2.tasks.labelled_config import ClassesConfig
 if TYPE_CHECKING:
     from ponderv2.tasks.instances.task import InstancesTask
 
+IGNORED_CLASSES = {200: (0, 2)}
+"""Wall and floor of published models, by their number of classes, where they are not the classes 0 and 1."""
+
 
 class InstancesModelConfig(ClassesConfig):
     """An encoder and the heads of PointGroup."""

@@ -15,7 +15,7 @@ from ponderv2.tasks.instances.config import InstancesModelConfig
 from ponderv2.tasks.instances.model import InstancesModel
 from ponderv2.tasks.instances.predictions import overlaps_of_scene, predict_scene_instances, require_instances
 from ponderv2.tasks.labelled_points import LabelledPointsTask
-from ponderv2.tasks.published import published_names
+from ponderv2.tasks.published import in_published_order, with_wrapped_encoder
 from ponderv2.tasks.task import BestMetric, EvaluationRequest, EvaluationResult, OpenPart, ValidationRequest
 from ponderv2.training.report import Reporter
 from ponderv2.training.run_logger import RunLogger
@@ -64,7 +64,7 @@ class InstancesTask(LabelledPointsTask[InstancesModelConfig]):
 
     def published_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The published names, with the data sets in the published order."""
-        return published_names("instances", self.settings.model_dump(mode="json"), state)
+        return with_wrapped_encoder(in_published_order(self.settings.model_dump(mode="json"), state))
 
 
 class Validation:

@@ -20,7 +20,7 @@ from ponderv2.models.pretext import PretextModel
 from ponderv2.scenes.folders import SceneFolders
 from ponderv2.scenes.scene import Scene
 from ponderv2.tasks.images import keep_newest, write_png
-from ponderv2.tasks.published import published_names
+from ponderv2.tasks.published import in_published_order
 from ponderv2.tasks.rendering.config import RenderingConfig
 from ponderv2.tasks.rendering.views import compare_views, evaluate_views, preview
 from ponderv2.tasks.task import (
@@ -125,7 +125,7 @@ class RenderingTask(Task[RenderingConfig]):
 
     def published_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The published names, with the data sets in the published order."""
-        return published_names("pretext", self.settings.model_dump(mode="json"), state)
+        return in_published_order(self.settings.model_dump(mode="json"), state)
 
     def differences_from_published(self) -> list[str]:
         """Of the volume: how it is filled and what it spans."""

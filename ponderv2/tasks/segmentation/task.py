@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,8 +12,7 @@ from ponderv2.data.datasets import LabelledDataset
 from ponderv2.evaluation.semantic import segmentation_metrics
 from ponderv2.heads.config import LanguageHeadConfig, OrthogonalEmbeddingsConfig
 from ponderv2.tasks.labelled_points import LabelledPointsTask
-from ponderv2.tasks.published import published_names
-from ponderv2.tasks.segmentation import evaluation
+from ponderv2.tasks.segmentation import evaluation, published
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.tasks.segmentation.predictions import confusion_of_scenes
@@ -57,7 +57,11 @@ class SegmentationTask(LabelledPointsTask[SegmentationModelConfig]):
 
     def published_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The head as the published networks call and lay it out, data sets in their order."""
-        return published_names("segmentation", self.settings.model_dump(mode="json"), state)
+        return published.published_weights(self.settings.model_dump(mode="json"), state)
+
+    def published_settings(self) -> dict[str, Any]:
+        """A linear head is the published last layer."""
+        return published.published_settings(self.settings.model_dump(mode="json"))
 
 
 class Validation:
