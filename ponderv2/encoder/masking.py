@@ -1,4 +1,4 @@
-"""Hide blocks of voxels behind one learned vector; the voxels stay in place, only their features go."""
+"""Block masking: the features of whole blocks of voxels are replaced by one learned vector (mask token)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ponderv2.scenes.batch import Batch
 Generators = torch.Generator | Sequence[torch.Generator]
 
 TOKEN_DEVIATION = 0.02
-"""The learned vector starts as a normal variable of this deviation, cut off at one deviation (published)."""
+"""Standard deviation of the initial mask token; its normal distribution is truncated there (published)."""
 
 
 def new_mask_token(channels: int) -> Float[Tensor, "1 channel"]:
-    """The start value of the learned vector."""
+    """The initial mask token."""
     token = torch.empty(1, channels)
     return torch.nn.init.trunc_normal_(token, std=TOKEN_DEVIATION, a=-TOKEN_DEVIATION, b=TOKEN_DEVIATION)
 

@@ -80,7 +80,7 @@ def _published(
     shape = torch.tensor(frame.cells, device=position.device)
     small = resolution < min(frame.cells)
     cell = fine.div(resolution[scene, None].to(position.dtype) / shape, rounding_mode="floor").long()
-    # A fixed frame edge can leave points that the cube does not hold; they were clipped onto its faces.
+    # With a fixed cube_size points may lie outside the cube; they were clipped onto its faces.
     cell = torch.minimum(cell, shape - 1)
     keep = (~small[scene]).nonzero()[:, 0]
     cells = _mean_cells(feature[keep], cell[keep], scene[keep], n_scenes, frame.cells)
@@ -109,7 +109,7 @@ def _mean_cells(
     n_scenes: int,
     shape: tuple[int, int, int],
 ) -> SparseVolume:
-    """The occupied cells, in boxes that are yet to be named."""
+    """The occupied cells; the caller sets the boxes."""
     x, y, z = cell.unbind(1)
     number, rows = mean_per_cell(feature, ((scene * shape[2] + z) * shape[1] + y) * shape[0] + x)
     nowhere = torch.zeros(n_scenes, 3, device=feature.device)

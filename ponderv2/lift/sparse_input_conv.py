@@ -23,7 +23,7 @@ from ponderv2.sparse.normalisation import BatchNorm
 from ponderv2.sparse.torch_backend import convolve
 
 DENSE_OCCUPANCY_THRESHOLD = 0.25
-"""Share of occupied cells from which the dense way is taken."""
+"""Share of occupied cells from which the dense convolution is faster."""
 
 
 def is_mostly_empty(cells: SparseVolume, together: bool = False) -> bool:
@@ -65,7 +65,7 @@ def _constant_volume(
 
 
 class _FilledVolume(torch.autograd.Function):
-    """Rows that are named, and in all other cells the row of their kind: [scene, z, y, x, channel]."""
+    """The given rows in their cells, elsewhere the row of the border class: [scene, z, y, x, channel]."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -102,7 +102,7 @@ def _sum_by_kind(values: Float[Tensor, "scene z y x channel"]) -> Float[Tensor, 
 
 @dataclass(frozen=True)
 class Dilation:
-    """Cells that see an occupied one under a kernel of 3 with padding 1, and which."""
+    """Cells with an occupied one in their 3x3x3 neighbourhood, and the kernel map from those."""
 
     number: Int[Tensor, " reached"]
     """Of the cells that are reached, `((scene * size_z + z) * size_y + y) * size_x + x`, ascending."""

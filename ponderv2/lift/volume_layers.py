@@ -1,4 +1,4 @@
-"""Layers on dense volumes that keep little for the backward pass; the numbers are those of torch's own."""
+"""Layers for dense volumes that save less for the backward pass than torch's, with the same results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ONES = [1, 1, 1]
 
 
 def max_pool2(x: Float[Tensor, "scene channel z y x"]) -> Float[Tensor, "scene channel z2 y2 x2"]:
-    """The largest of every 2x2x2 cells; an odd last plane counts by itself. Keeps places, not the volume."""
+    """The largest of every 2x2x2 cells; an odd last plane counts by itself. Saves indices, not the input."""
     return _MaxPool2.apply(x)
 
 
@@ -43,7 +43,7 @@ class _MaxPool2(torch.autograd.Function):
 def normed_convolution(
     x: Float[Tensor, "scene in z y x"], norm: BatchNorm, weight: Float[Tensor, "out in 3 3 3"]
 ) -> Float[Tensor, "scene out z y x"]:
-    """conv(norm(x)) with padding 1. On one process, in training, the norm is applied again going back."""
+    """conv(norm(x)) with padding 1. On one process, in training, the norm is recomputed in backward."""
     if not norm.normalises_rows(x) or torch.is_autocast_enabled(x.device.type):
         return F.conv3d(norm(x), weight, padding=1)
     result, mean, variance = _NormedConvolution.apply(x, norm.weight, norm.bias, norm.eps, weight)

@@ -1,4 +1,4 @@
-"""Settings of whole models: what is joined to what."""
+"""Settings of models: encoder, lift, projection, renderer; what all models with an encoder share."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class PretextConfig(StrictConfig):
     kind: Literal["pretext"] = "pretext"
     encoder: EncoderConfig
     mask: MaskConfig | None = None
-    """Hide blocks of voxels behind a learned feature. None: see everything."""
+    """Block masking of the input. None: no masking."""
     frame: FrameConfig = CubeFrameConfig()
     lift: LiftConfig = DensifyConfig()
     projection: ProjectionConfig

@@ -1,7 +1,6 @@
-"""The pre-training task: points -> features -> volume -> images, compared with the real ones.
+"""The pre-training model: batch -> features -> volume -> rendered rays, compared with recorded pixels.
 
-PonderV2, section 3: the encoder sees the cloud, the renderer draws chosen pixels of posed images,
-and the difference trains both. State names are those of the published model.
+PonderV2, section 3. State names are those of the published model.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ class EncodedScenes:
 
 
 class PretextModel(EncoderModel):
-    """Encoder, projection and renderer, trained by the images that they make."""
+    """Encoder, lift, projection and renderer, trained by comparing rendered rays with images."""
 
     def __init__(self, config: PretextConfig) -> None:
         super().__init__(config)

@@ -29,7 +29,7 @@ OVERLAP = 2.0
 MOST_CELLS = 2**20
 """Voxels along an axis: 20 km of 2 cm. More of them cannot be numbered, nor are they metres."""
 SPREAD = 1024
-"""Voxels between points that are encoded alone: farther than any encoder sees."""
+"""Voxels between points that are encoded alone: beyond the receptive field of any encoder."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class BlockSettings:
     voxels: int | None = None
     """Most voxels at once; None: what fits into half of the free memory."""
     overlap: float = OVERLAP
-    """Metres around each block that the encoder sees beside it."""
+    """Context around each block, metres."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _encode_group(
 
 
 def _spread(cloud: PointCloud, size: float) -> PointCloud:
-    """Points with nothing near them, each in the middle of a voxel, too far apart to see one another."""
+    """Isolated points, each in the middle of a voxel, out of the receptive fields of one another."""
     side = math.isqrt(len(cloud) - 1) + 1
     row, column = torch.arange(len(cloud)) // side, torch.arange(len(cloud)) % side
     cell = torch.stack([row * SPREAD, column * SPREAD, torch.zeros_like(row)], dim=1)
@@ -178,7 +178,7 @@ def _in_blocks(
 
 
 def _smaller(batch: Batch, block: Block, margin: int, error: BaseException) -> list[Block]:
-    """The block in parts that see at most half of it. Raises ResourceError where that is impossible."""
+    """The block in parts of at most half its size. Raises ResourceError where that is impossible."""
     limit = len(block.context) // 2
     cells = batch.grid_coord[block.core]
     parts = overlapping_blocks(cells, limit, margin) if limit >= FEWEST_VOXELS else []

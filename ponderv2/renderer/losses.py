@@ -54,7 +54,7 @@ class RenderLosses:
     eikonal: Float[Tensor, ""]
     semantic: Float[Tensor, ""]
     point: Float[Tensor, ""]
-    """Of the classes of points, which the model adds to the terms of rays."""
+    """Of the point head, which the model adds to the terms of rays."""
 
     def total(self) -> Float[Tensor, ""]:
         """The number to call backward on: every field, always."""

@@ -1,4 +1,4 @@
-"""Sparse convolution as one matrix product per kernel entry and block of rows, of neighbours that are there.
+"""Sparse convolution by gather, GEMM and scatter: one product per kernel entry and block of output rows.
 
 A product reads what was gathered just before it, so its operands lie in the cache of one core; the cores
 share the blocks. Sums have a fixed order on every device: those of features on any number of cores, those of
@@ -19,15 +19,15 @@ from ponderv2.sparse.kernel_maps import Block, KernelMap
 from ponderv2.sparse.thread_pool import n_workers, run_in_threads
 
 BLOCK_ROWS = {"cpu": 2048, "cuda": 2**30}
-"""How many rows are treated at once, at most: a third of them meets a neighbour under each entry."""
+"""Most rows of a block; under each kernel entry about a third of them has a neighbour."""
 NARROW_BLOCKS = 4
-"""By how much blocks of a CPU may be larger where rows have few channels."""
+"""Factor by which blocks on a CPU may be larger where rows have few channels."""
 WIDE_ROW = 128
 """Channels from which rows are not narrow."""
 
 
 def block_rows(device: torch.device, n_channels: int) -> int:
-    """How many rows of up to `n_channels` are treated at once, at most."""
+    """Most rows of a block whose rows have up to `n_channels`."""
     if device.type != "cpu":
         return BLOCK_ROWS["cuda"]
     narrow = WIDE_ROW // max(n_channels, 1)
@@ -141,7 +141,7 @@ def _add_gradients(
 def _buffers(blocks: tuple[Block, ...], products: Tensor, *gathered: Tensor) -> list[Tensor]:
     """Space for the products of any block, and for the gathered rows of any of its entries.
 
-    Taken by the thread that calls the workers: what threads of their own free is kept for them alone.
+    Allocated by the calling thread: the allocator keeps what other threads free for those threads.
     """
     n_products = max((len(block.inputs) for block in blocks), default=0)
     n_gathered = max((max(block.counts) for block in blocks), default=0)

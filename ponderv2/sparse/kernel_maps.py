@@ -1,4 +1,4 @@
-"""Which input voxel meets which weight: found by sorting once per level, shared by all layers of the level.
+"""Kernel maps (rulebooks): which input rows and weights an output row needs; built once per level.
 
 Voxels of a `Level` are in lexicographic order of (scene, x, y, z), so neighbours lie close in memory.
 Kernel entries are numbered with the last axis fastest, as the weights `[out, kx, ky, kz, in]` are.
@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 Triple = tuple[int, int, int]
 CELLS_PER_VOXEL, FEW_CELLS = 128, 2**16
-"""Up to how large a grid a CPU numbers every cell, four bytes each, instead of searching neighbours."""
+"""Largest grid for which a CPU finds neighbours in a table (4 bytes a cell) instead of by search."""
 
 
 def triple(value: int | Sequence[int]) -> Triple:
@@ -52,7 +52,7 @@ class Block:
     """The first count is that of the last kernel entry."""
 
     def pairs(self, along: Tensor) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-        """Each kernel entry that meets anything: its number, inputs, outputs and its rows of `along`."""
+        """Every kernel entry that has pairs: its number, inputs, outputs and its rows of `along`."""
         entries = range(len(self.counts))
         if self.reversed:
             entries = entries[::-1]
@@ -63,9 +63,9 @@ class Block:
 
 
 class KernelMap:
-    """A sparse convolution without its numbers. Row `n_in` (`n_out` in `mirrored`) stands for "none".
+    """The pairs of input and output rows of a convolution. Row `n_in` (`n_out` in `mirrored`) is "none".
 
-    What is derived from the table is found when it is first asked for, and kept.
+    What is derived from the table is computed when it is first needed, and cached.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Batch normalisation over the batch of all processes, and of channels-last volumes; ReLU that keeps little.
+"""Batch normalisation over all processes, and of channels-last volumes; a ReLU that saves memory.
 
 torch sums channels-last volumes naively (statistics of 60,000 cells are off by 3e-4) and is fast for
 channels-first ones only, in which convolutions are slow. `batch_norm_rows` normalises rows in memory order,
@@ -266,7 +266,7 @@ def _mean(sums: list[Tensor], count: int) -> Tensor:
 
 
 def relu_(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """relu(x), written over `x`. Keeps the signs, a byte per number."""
+    """relu(x), in place. For the backward pass it saves the signs, a byte per element."""
     return _ReLU.apply(x)
 
 

@@ -1,4 +1,4 @@
-"""Threads of one core each: many small products side by side, instead of each small product on all cores."""
+"""A pool of single-threaded workers: many small products in parallel, instead of each one on all cores."""
 
 from __future__ import annotations
 
