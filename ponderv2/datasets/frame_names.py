@@ -30,6 +30,15 @@ MOST_GROUPS = 24
 """Kinds of names in one folder that are compared with those of another."""
 
 Key = tuple[Decimal | str, ...]
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9, "100 ns": 10**7}
+EPOCH = (9 * 10**8, 5 * 10**9)
+"""Seconds since 1970 that a clock shows: 1998 to 2128."""
+TICKS = ((12 * 10**16, 2 * 10**17), (6 * 10**17, 7 * 10**17))
+"""Windows counts 100 nanoseconds since 1601, and .NET since the year 1."""
+WIDEST_STEP = 1000
+"""Between numbers of frames that were thinned out evenly."""
+LONGEST_STEP = 20
+"""Seconds between two images of a recording, at most."""
 
 
 def by_number(name: str) -> tuple[tuple[Decimal, str], ...]:
@@ -135,17 +144,6 @@ def some(names: Sequence[str], most: int = 4) -> str:
     """The first few names, in order."""
     first = sorted(names, key=by_number)
     return ", ".join(first[:most]) + (", ..." if len(first) > most else "")
-
-
-PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9, "100 ns": 10**7}
-EPOCH = (9 * 10**8, 5 * 10**9)
-"""Seconds since 1970 that a clock shows: 1998 to 2128."""
-TICKS = ((12 * 10**16, 2 * 10**17), (6 * 10**17, 7 * 10**17))
-"""Windows counts 100 nanoseconds since 1601, and .NET since the year 1."""
-WIDEST_STEP = 1000
-"""Between numbers of frames that were thinned out evenly."""
-LONGEST_STEP = 20
-"""Seconds between two images of a recording, at most."""
 
 
 def unit_of(values: Sequence[Decimal]) -> str | None:

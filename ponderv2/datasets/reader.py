@@ -18,6 +18,9 @@ from ponderv2.scenes.prepared import SceneStream
 from ponderv2.scenes.reader import DatasetInfo, FrameChoice, LabelSet
 from ponderv2.scenes.scene import Scene
 
+READERS_VERSION = 2
+"""Raised whenever the same files and settings give other scenes, so that stored ones are made anew."""
+
 
 @runtime_checkable
 class RawScene(Protocol):
@@ -94,10 +97,6 @@ def _unlabelled(scene: Scene) -> Scene:
     """The scene without labels of points, pixels and objects."""
     frames = tuple(replace(frame, semantic_path=None) for frame in scene.frames)
     return replace(scene, cloud=replace(scene.cloud, labels={}), frames=frames, boxes=None)
-
-
-READERS_VERSION = 2
-"""Raised whenever the same files and settings give other scenes, so that stored ones are made anew."""
 
 
 def fingerprint(root: Path, files: Iterable[Path], *texts: str) -> str:

@@ -26,6 +26,12 @@ from ponderv2.io.images import (
 )
 from ponderv2.scenes.prepared import DecodedFrame
 
+SAME_ASPECT = 0.03
+"""Relative difference of width / height below which images are of one camera (ScanNet: 0.4 %)."""
+FULLY_VISIBLE = 254
+"""Of 255: a pixel counts where everything that it is made of counts."""
+_Warp = Callable[[UInt8[ndarray, "row column 3"]], tuple[UInt8[ndarray, "height width 3"], float]]
+
 
 @runtime_checkable
 class ImageSource(Protocol):
@@ -129,12 +135,6 @@ class Recording:
     def noted(self, *notes: str, repairs: tuple[str, ...] = ()) -> Recording:
         """The recording with more to report."""
         return replace(self, notes=(*self.notes, *notes), repairs=(*self.repairs, *repairs))
-
-
-SAME_ASPECT = 0.03
-"""Relative difference of width / height below which images are of one camera (ScanNet: 0.4 %)."""
-FULLY_VISIBLE = 254
-"""Of 255: a pixel counts where everything that it is made of counts."""
 
 
 @dataclass(frozen=True)
@@ -260,9 +260,6 @@ def register(raw: RawFrame, recording: Recording, limits: Limits) -> Registered:
         time=raw.time,
     )
     return Registered(frame, guessed, n_dropped, notes)
-
-
-_Warp = Callable[[UInt8[ndarray, "row column 3"]], tuple[UInt8[ndarray, "height width 3"], float]]
 
 
 def _warp(

@@ -10,6 +10,9 @@ from numpy import ndarray
 
 from ponderv2.errors import SceneError
 
+SAME_CAMERA = 2.5
+"""Pixels. Cameras that agree to this are taken for one (ScanNet's colour and depth differ by about 1.5)."""
+
 
 @dataclass(frozen=True)
 class Intrinsics:
@@ -53,10 +56,6 @@ def scaled_intrinsics(
     """Intrinsics of a resized image: its outer edges stay, and pixel centres are integers in both."""
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1.0]])
     return np.linalg.inv(half) @ np.diag([scale_x, scale_y, 1.0]) @ half @ intrinsics
-
-
-SAME_CAMERA = 2.5
-"""Pixels. Cameras that agree to this are taken for one (ScanNet's colour and depth differ by about 1.5)."""
 
 
 def pixel_grid(width: int, height: int) -> Float[ndarray, "row column 2"]:

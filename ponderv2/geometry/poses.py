@@ -16,6 +16,10 @@ FARTHEST = 1e8
 """Metres. Coordinates fixed to the Earth reach 6.4e6; recordings that far away get an origin of their own."""
 SAME_FACTOR = 1e-2
 """Relative difference up to which rotation parts of several poses have one common factor."""
+SIMULTANEOUS = 0.01
+"""Seconds. Before the first and after the last pose, and in a gap, a pose this near is taken as it is."""
+SAME_TIME = 1e-6
+"""Seconds below which two times are one."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +111,6 @@ def rotation_of_quaternion(quaternion: Float[ndarray, "4"]) -> Float[ndarray, "3
             [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
         ]
     )
-
-
-SIMULTANEOUS = 0.01
-"""Seconds. Before the first and after the last pose, and in a gap, a pose this near is taken as it is."""
-
-
-SAME_TIME = 1e-6
-"""Seconds below which two times are one."""
 
 
 @dataclass(frozen=True)

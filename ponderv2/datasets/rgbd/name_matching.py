@@ -34,6 +34,11 @@ CHOOSE = (
     "rename the files so that images and poses of a frame share a number, or choose a rule: "
     "--set source.pairing.rule=order (or name, number, time)"
 )
+_FORMS: tuple[tuple[Callable[[str], object], str], ...] = (
+    (str, "by whole name"),
+    (str.lower, "by whole name, whatever the case"),
+    (frame_key, "by name, but for leading zeros and words such as rgb and depth"),
+)
 
 
 @dataclass(frozen=True)
@@ -149,13 +154,6 @@ def _forced(
     if settings.rule == "name":
         return _by_name(first, second, partly=True)
     return rules[settings.rule]()
-
-
-_FORMS: tuple[tuple[Callable[[str], object], str], ...] = (
-    (str, "by whole name"),
-    (str.lower, "by whole name, whatever the case"),
-    (frame_key, "by name, but for leading zeros and words such as rgb and depth"),
-)
 
 
 def _by_name(first: Names, second: Names, partly: bool = False, forms=_FORMS) -> Match | None:

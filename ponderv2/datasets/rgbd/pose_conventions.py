@@ -35,6 +35,10 @@ USUAL_DEPTH = 2.0
 """Metres: of several units, the one that brings the median depth near it is compared with the others."""
 LONGEST_PATH = 50.0
 """Metres. A camera that moves farther may be in millimetres."""
+N_SAMPLED = 16
+"""Frames."""
+INVALID = 65535
+"""In a depth image: no measurement, as 0 is."""
 
 
 @dataclass(frozen=True)
@@ -181,12 +185,6 @@ def _unclear(decision: Decision, by_words: dict[str, PoseReading]) -> SceneError
         f"the depth images cannot decide how the poses are to be read: {decision.reason}",
         fix=f"give {', '.join(give)}; or check --intrinsics and which image belongs to which pose",
     )
-
-
-N_SAMPLED = 16
-"""Frames."""
-INVALID = 65535
-"""In a depth image: no measurement, as 0 is."""
 
 
 def first_pose_by_depth(depths: tuple[Path, ...], camera: Intrinsics, depth_scale: float) -> Decide:

@@ -24,6 +24,32 @@ DEEPEST = 2
 IMAGES = (".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".tif", ".tiff", ".sens")
 CLOUD_BYTES = 8_000_000
 """Of a room's cloud at the usual cell, for the estimate of disk space."""
+LEVELS_UP = 3
+"""Folders above a file in which its recording is looked for."""
+GENERIC = "then `ponder prepare rgbd DIR --layout generic` reads the folder (docs/formats.md)"
+_ARCHIVE = "unpack it and give the folder"
+_POINTS = "ponder features CHECKPOINT --cloud FILE --out FILE reads point clouds and meshes"
+_LOG = f"export its colour and depth images and its poses, {GENERIC}"
+_OTHER_FILES: tuple[tuple[tuple[str, ...], str, str], ...] = (
+    (
+        (".r3d",),
+        "a Record3D archive",
+        "export the recording as EXR + RGB and give that folder",
+    ),
+    ((".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"), "an archive", _ARCHIVE),
+    ((".bag", ".mcap", ".db3", ".mkv", ".svo", ".oni", ".klg"), "the log of a sensor", _LOG),
+    ((".db",), "a database", _LOG),
+    (
+        (".mp4", ".mov", ".avi", ".m4v", ".webm"),
+        "a video, which has no depth",
+        f"record depth too; {GENERIC}",
+    ),
+    (
+        (".ply", ".obj", ".glb", ".gltf", ".usdz", ".las", ".laz", ".pcd", ".e57", ".stl"),
+        "no recording",
+        _POINTS,
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -208,34 +234,6 @@ def _named_elsewhere(path: Path, layout: str) -> set[Path]:
     values = (getattr(frame, field.name) for frame in recording.frames for field in fields(frame))
     images = {one.path for one in values if isinstance(one, ImageFile | MaskFile)}
     return images if recording.cloud is None else images | {recording.cloud}
-
-
-LEVELS_UP = 3
-"""Folders above a file in which its recording is looked for."""
-GENERIC = "then `ponder prepare rgbd DIR --layout generic` reads the folder (docs/formats.md)"
-_ARCHIVE = "unpack it and give the folder"
-_POINTS = "ponder features CHECKPOINT --cloud FILE --out FILE reads point clouds and meshes"
-_LOG = f"export its colour and depth images and its poses, {GENERIC}"
-_OTHER_FILES: tuple[tuple[tuple[str, ...], str, str], ...] = (
-    (
-        (".r3d",),
-        "a Record3D archive",
-        "export the recording as EXR + RGB and give that folder",
-    ),
-    ((".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"), "an archive", _ARCHIVE),
-    ((".bag", ".mcap", ".db3", ".mkv", ".svo", ".oni", ".klg"), "the log of a sensor", _LOG),
-    ((".db",), "a database", _LOG),
-    (
-        (".mp4", ".mov", ".avi", ".m4v", ".webm"),
-        "a video, which has no depth",
-        f"record depth too; {GENERIC}",
-    ),
-    (
-        (".ply", ".obj", ".glb", ".gltf", ".usdz", ".las", ".laz", ".pcd", ".e57", ".stl"),
-        "no recording",
-        _POINTS,
-    ),
-)
 
 
 def folder_of_recording(path: Path, is_recording: Callable[[Path], bool]) -> tuple[Path, str]:

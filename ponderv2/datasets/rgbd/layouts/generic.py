@@ -30,6 +30,16 @@ from ponderv2.io.files import files_below
 EXPECTS = "a folder of depth images, one of colour images where there are some, and a text file of poses"
 N_SAMPLED = 16
 """Frames that decide how the poses are to be read."""
+Kind = Literal["color", "depth"]
+WORDS: dict[Kind, frozenset[str]] = {
+    "color": frozenset(
+        {"color", "colour", "colors", "rgb", "image", "images", "img", "imgs", "frames", "photos"}
+    ),
+    "depth": frozenset({"depth", "depths", "depthmap", "depthmaps", "z"}),
+}
+"""In the name of a folder or a file."""
+POSE_WORDS = ("pose", "traj", "groundtruth", "ground_truth", "gt", "odom", "extrinsic", "camera", "cam")
+"""In the name of a file or folder of poses, the most certain first."""
 
 
 def matches(path: Path) -> bool:
@@ -136,18 +146,6 @@ def _depth_intrinsics(
     recording = with_size_of_images(Recording("generic", (frame,), 1.0))
     # Notes on --intrinsics are given where it is read for the frames.
     return recording.frames[0].depth_intrinsics, recording.notes if config.intrinsics is None else ()
-
-
-Kind = Literal["color", "depth"]
-WORDS: dict[Kind, frozenset[str]] = {
-    "color": frozenset(
-        {"color", "colour", "colors", "rgb", "image", "images", "img", "imgs", "frames", "photos"}
-    ),
-    "depth": frozenset({"depth", "depths", "depthmap", "depthmaps", "z"}),
-}
-"""In the name of a folder or a file."""
-POSE_WORDS = ("pose", "traj", "groundtruth", "ground_truth", "gt", "odom", "extrinsic", "camera", "cam")
-"""In the name of a file or folder of poses, the most certain first."""
 
 
 @dataclass(frozen=True)
