@@ -21,18 +21,20 @@ from ponderv2.version import __version__
 if TYPE_CHECKING:
     from ponderv2.data.scene_folder import open_folder
     from ponderv2.errors import PonderError
+    from ponderv2.geometry.boxes import Boxes
     from ponderv2.geometry.cameras import Camera
     from ponderv2.geometry.meshes import Mesh
     from ponderv2.models.voxel_features import BlockSettings, VoxelFeatures
     from ponderv2.reconstruction.meshes import read_mesh, write_mesh
     from ponderv2.reconstruction.scene_field import RenderedImages
     from ponderv2.scenes.point_cloud_files import read_cloud
-    from ponderv2.scenes.scene import Frame, PointCloud, Scene
+    from ponderv2.scenes.scene import Frame, PointCloud, Scene, Sweep
     from ponderv2.store.store import SceneStore
     from ponderv2.tasks.loaded_model import EncodedCloud, LoadedModel, load
 
 _HOME = {
     "BlockSettings": "models.voxel_features",
+    "Boxes": "geometry.boxes",
     "Camera": "geometry.cameras",
     "EncodedCloud": "tasks.loaded_model",
     "Frame": "scenes.scene",
@@ -42,6 +44,7 @@ _HOME = {
     "PonderError": "errors",
     "Scene": "scenes.scene",
     "SceneStore": "store.store",
+    "Sweep": "scenes.scene",
     "RenderedImages": "reconstruction.scene_field",
     "VoxelFeatures": "models.voxel_features",
     "open_folder": "data.scene_folder",
@@ -53,6 +56,7 @@ _HOME = {
 
 __all__ = [
     "BlockSettings",
+    "Boxes",
     "Camera",
     "EncodedCloud",
     "Frame",
@@ -63,6 +67,7 @@ __all__ = [
     "RenderedImages",
     "Scene",
     "SceneStore",
+    "Sweep",
     "VoxelFeatures",
     "__version__",
     "load",
