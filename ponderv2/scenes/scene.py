@@ -132,7 +132,8 @@ class Frame:
     def read_color(self) -> UInt8[Tensor, "row column 3"]:
         """Colour 0..255. SceneError: there is none, or the file is missing, damaged or of another size."""
         if self.color_path is None:
-            raise SceneError(f"frame {self.id} has no colour image ({self.key})")
+            alone = "depth alone, " if self.has_depth else ""
+            raise SceneError(f"frame {self.id} has {alone}no colour image ({self.key})")
         color = self.images.color(self.color_path, self._size)
         self._check_size(self.color_path, color.shape)
         return torch.from_numpy(np.array(color))
