@@ -22,7 +22,7 @@ DEVICE = "cpu"
 
 
 @dataclass
-class Seen:
+class CallLog:
     """What the fake was asked to compute."""
 
     types: list[torch.dtype] = field(default_factory=list)
@@ -53,9 +53,9 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     @torch.amp.custom_fwd(device_type=DEVICE, cast_inputs=torch.float16)
-    def forward(ctx: Any, feature: Tensor, weight: Tensor, kernel_map: Any, seen: Seen) -> Tensor:
+    def forward(ctx: Any, feature: Tensor, weight: Tensor, kernel_map: Any, calls: CallLog) -> Tensor:
         assert feature.dtype == weight.dtype
-        seen.types.append(feature.dtype)
+        calls.types.append(feature.dtype)
         ctx.save_for_backward(feature, weight)
         ctx.kernel_map = kernel_map
         return torch_backend.convolve(feature, weight, kernel_map)
@@ -78,7 +78,7 @@ class _Module(nn.Module):
         self.kernel, self.stride, self.key = triple(kernel), triple(stride), indice_key
         self.weight = nn.Parameter(torch.zeros(n_out, *self.kernel, n_in))
 
-    seen = Seen()
+    calls = CallLog()
 
 
 class SubMConv3d(_Module):
@@ -86,7 +86,7 @@ class SubMConv3d(_Module):
 
     def forward(self, x: SparseConvTensor) -> SparseConvTensor:
         made = x.level().submanifold(self.kernel)
-        return x.replace_feature(_Convolution.apply(x.features, self.weight, made, self.seen))
+        return x.replace_feature(_Convolution.apply(x.features, self.weight, made, self.calls))
 
 
 class SparseConv3d(_Module):
@@ -94,7 +94,7 @@ class SparseConv3d(_Module):
 
     def forward(self, x: SparseConvTensor) -> SparseConvTensor:
         kernel_map, coarse = x.level().strided(self.kernel, self.stride)
-        y = _Convolution.apply(x.features, self.weight, kernel_map, self.seen)
+        y = _Convolution.apply(x.features, self.weight, kernel_map, self.calls)
         x.indice_dict[self.key] = (kernel_map, x.indices, x.spatial_shape)
         indices = coarse.indices.flip(0).int().contiguous()
         return SparseConvTensor(y.flip(0), indices, list(coarse.extent), x.batch_size, x.indice_dict)
@@ -105,18 +105,18 @@ class SparseInverseConv3d(_Module):
 
     def forward(self, x: SparseConvTensor) -> SparseConvTensor:
         kernel_map, indices, shape = x.indice_dict[self.key]
-        y = _Convolution.apply(x.features.flip(0), self.weight, kernel_map.transposed, self.seen)
+        y = _Convolution.apply(x.features.flip(0), self.weight, kernel_map.transposed, self.calls)
         return SparseConvTensor(y, indices, shape, x.batch_size, x.indice_dict)
 
 
-def install(monkeypatch: pytest.MonkeyPatch) -> Seen:
+def install(monkeypatch: pytest.MonkeyPatch) -> CallLog:
     """The fake in place of the package; returns what it will be asked for."""
-    seen = Seen()
-    monkeypatch.setattr(_Module, "seen", seen)
+    calls = CallLog()
+    monkeypatch.setattr(_Module, "calls", calls)
     package, module = ModuleType("spconv"), ModuleType("spconv.pytorch")
     for one in (SparseConvTensor, SubMConv3d, SparseConv3d, SparseInverseConv3d):
         setattr(module, one.__name__, one)
     package.pytorch = module  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "spconv", package)
     monkeypatch.setitem(sys.modules, "spconv.pytorch", module)
-    return seen
+    return calls

@@ -16,7 +16,7 @@ KINDS = ["submanifold", "strided", "inverse"]
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[fake_spconv.Seen]:
+def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[fake_spconv.CallLog]:
     """The fake package; modules of it must not stay behind."""
     spconv_backend._module.cache_clear()
     yield fake_spconv.install(monkeypatch)
@@ -43,23 +43,23 @@ def computed(backend, kind: str, level: Level, feature: Tensor, weight: Tensor) 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_values_gradients_and_order_are_those_of_plain_torch(seen, rng: torch.Generator, kind: str) -> None:
+def test_values_gradients_and_order_are_those_of_plain_torch(calls, rng: torch.Generator, kind: str) -> None:
     case = given(rng, kind)
     ours, theirs = computed(torch_backend, kind, *case), computed(spconv_backend, kind, *case)
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4)
-    assert set(seen.types) == {torch.float32}
+    assert set(calls.types) == {torch.float32}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_bfloat16_is_never_computed_in_float16(seen, rng: torch.Generator, kind: str) -> None:
+def test_bfloat16_is_never_computed_in_float16(calls, rng: torch.Generator, kind: str) -> None:
     """Numbers beyond the range of float16 (65504) stay finite: the float32 result, rounded."""
     level, feature, weight = given(rng, kind)
     feature = (feature.detach() * 1e6).requires_grad_()
     exact = computed(spconv_backend, kind, level, feature, weight)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = computed(spconv_backend, kind, level, feature, weight)
-    assert set(seen.types) == {torch.float32}
+    assert set(calls.types) == {torch.float32}
     assert found[0].dtype == torch.bfloat16
     assert torch.equal(found[0], exact[0].bfloat16())
     for one, other in zip(exact[1:], found[1:], strict=True):
@@ -67,25 +67,25 @@ def test_bfloat16_is_never_computed_in_float16(seen, rng: torch.Generator, kind:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_float16_autocast_is_that_of_spconv(seen, rng: torch.Generator, kind: str) -> None:
+def test_float16_autocast_is_that_of_spconv(calls, rng: torch.Generator, kind: str) -> None:
     level, feature, weight = given(rng, kind)
     exact = computed(spconv_backend, kind, level, feature, weight)
-    seen.types.clear()
+    calls.types.clear()
     with torch.autocast("cpu", dtype=torch.float16):
         found = computed(spconv_backend, kind, level, feature, weight)
-    assert set(seen.types) == {torch.float16}
+    assert set(calls.types) == {torch.float16}
     assert (exact[0] - found[0].float()).norm() <= 0.01 * exact[0].norm()
 
 
-def test_features_that_are_bfloat16_already_come_back_as_such(seen, rng: torch.Generator) -> None:
+def test_features_that_are_bfloat16_already_come_back_as_such(calls, rng: torch.Generator) -> None:
     level, feature, weight = given(rng, "submanifold")
     found = spconv_backend.submanifold(feature.bfloat16(), weight, level)
     exact = torch_backend.submanifold(feature.bfloat16().float(), weight, level)
-    assert seen.types == [torch.float32] and found.dtype == torch.bfloat16
+    assert calls.types == [torch.float32] and found.dtype == torch.bfloat16
     assert torch.equal(found, exact.bfloat16())
 
 
-def test_an_inverse_convolution_without_its_strided_one_is_refused(seen, rng: torch.Generator) -> None:
+def test_an_inverse_convolution_without_its_strided_one_is_refused(calls, rng: torch.Generator) -> None:
     level, feature, weight = given(rng, "inverse")
     with pytest.raises(ValueError, match="no strided convolution of kernel"):
         spconv_backend.inverse(feature, weight, 2, level)
