@@ -88,7 +88,7 @@ class LoadedModel:
     """The resolved settings of the run that wrote it: `data`, `model`, `training`, `scenes`. Of published
     files `model` and `data`."""
     classes: Mapping[str, Any] = field(default_factory=dict)
-    """Names, colours and label field of a segmentation model."""
+    """Names, colours and label field, where the task has classes."""
     digest: str = ""
     """SHA-256 of the file."""
     notes: tuple[str, ...] = ()

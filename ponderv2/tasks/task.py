@@ -119,6 +119,10 @@ class Task(ABC, Generic[Settings]):
     """
 
     best: ClassVar[BestMetric]
+    renders: ClassVar[bool] = False
+    """Whether its models have a field, which `ponder render` and `ponder reconstruct` need."""
+    model_in_words: ClassVar[str] = "a model of another task"
+    """For messages: `a segmentation model`."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

@@ -40,7 +40,7 @@ class Checkpoint:
     """A model in training. Every value is plain, so that reading it can never run code."""
 
     kind: str
-    """pretext | segmentation."""
+    """Of the settings of the model."""
     config: dict[str, Any]
     """The resolved settings of the run; `config["model"]` builds the model."""
     model: dict[str, Tensor]
@@ -58,7 +58,7 @@ class Checkpoint:
     data: dict[str, Any] = field(default_factory=dict)
     """Fingerprint of the data: name, number of scenes, digest of their names."""
     classes: dict[str, Any] = field(default_factory=dict)
-    """Of a segmentation model: names, colours and label field."""
+    """Names, colours and label field, where the task has classes."""
     versions: dict[str, str] = field(default_factory=dict)
     """Of the software that wrote it."""
 

@@ -19,7 +19,7 @@ class Job:
     """What is trained, on what, and how it is validated."""
 
     kind: str
-    """pretext | segmentation."""
+    """Of the settings of the model."""
     model: nn.Module
     """`model(batch, generator)` gives a step with `.losses`: named scalars with `.total()`."""
     scenes: SceneSource | Datasets

@@ -134,7 +134,7 @@ class OpenCheckpoint:
 
     @property
     def classes(self) -> Mapping[str, Any]:
-        """Names, colours and label field of a segmentation model."""
+        """Names, colours and label field, where the task has classes."""
         return self._contents.classes
 
     @property

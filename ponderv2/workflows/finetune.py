@@ -43,7 +43,7 @@ class FinetuneResult:
     folder: Path
     steps: int
     metrics: dict[str, float] = field(default_factory=dict)
-    """Of the last validation, 0..1. Segmentation: miou, macc, allacc. Instances: ap, ap50, ap25."""
+    """Of the last validation, as the task names them."""
     best: dict[str, float] = field(default_factory=dict)
     """Of the best validation, with its step."""
     losses: dict[str, float] = field(default_factory=dict)
@@ -69,7 +69,7 @@ def run(  # noqa: PLR0913 - one argument per option of the command
     nodes: int = 1,
     report: Reporter | None = None,
 ) -> FinetuneResult:
-    """Trains a model of a task (semantic or instance segmentation), into `out/name`.
+    """Trains a model of a task, into `out/name`.
 
     The encoder starts from `checkpoint` (ours or published, or the folder of a run); None: from random
     weights. With `config.model.freeze_encoder` the head alone is trained.

@@ -17,6 +17,7 @@ from ponderv2.reconstruction.refine import Recording, RefineStep, initial_scene,
 from ponderv2.reconstruction.refined_scene import RefinedScene, scene_of_state
 from ponderv2.reconstruction.scene_field import ModelField, SceneField
 from ponderv2.scenes.scene import Frame, Scene, evenly_spread
+from ponderv2.tasks.checkpoints import task_of
 from ponderv2.tasks.loaded_model import LoadedModel
 from ponderv2.training.checkpoint import Checkpoint, save_checkpoint, software_versions
 from ponderv2.training.devices import chosen_device
@@ -56,24 +57,15 @@ def open_field(
         if report is not None and where.type != "cpu":
             report.note("a refined scene is rendered on the CPU")
         return load_refined(checkpoint, scene.name)
-    if checkpoint.kind != "pretext":
+    task = task_of(checkpoint)
+    if not task.renders:
         raise CheckpointError(
-            f"{checkpoint.path} holds {_in_words(checkpoint.kind)}, which cannot render",
+            f"{checkpoint.path} holds {task.model_in_words}, which cannot render",
             fix="give the pre-trained checkpoint",
         )
     field = LoadedModel.open(checkpoint, where).encode(scene.cloud, dataset=dataset).field
     assert field is not None
     return field
-
-
-def _in_words(kind: str) -> str:
-    names = {
-        "segmentation": "a segmentation model",
-        "instances": "an instance segmentation model",
-        "encoder": "an encoder alone",
-        "classifier": "a classifier of scenes",
-    }
-    return names.get(kind, f"a model of kind '{kind}'")
 
 
 def fit_scene(scene: Scene, config: RefineConfig, start: SceneField | None, report: Reporter) -> FittedScene:

@@ -29,6 +29,7 @@ class EncoderOnlyTask(Task[EncoderOnlyConfig]):
     """Only `build` and the published names apply."""
 
     best = BestMetric("none")
+    model_in_words = "an encoder alone"
 
     def build(self) -> EncoderOnlyModel:
         """The encoder."""

@@ -25,6 +25,7 @@ class InstancesTask(LabelledPointsTask[InstancesModelConfig]):
     """Judged by the average precision at an overlap of 50 %."""
 
     best = BestMetric("ap50")
+    model_in_words = "an instance segmentation model"
 
     def build(self) -> InstancesModel:
         """Encoder and the heads of PointGroup."""

@@ -44,6 +44,8 @@ class RenderingTask(Task[RenderingConfig]):
     """Judged by the held-out views: by their colours, or by their depth where none has colour."""
 
     best = BestMetric("psnr")
+    renders = True
+    model_in_words = "a pre-trained model"
 
     def build(self) -> PretextModel:
         """Encoder, volume and renderer."""

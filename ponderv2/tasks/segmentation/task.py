@@ -28,6 +28,7 @@ class SegmentationTask(LabelledPointsTask[SegmentationModelConfig]):
     """Judged by the mean intersection over union."""
 
     best = BestMetric("miou")
+    model_in_words = "a segmentation model"
 
     def build(self) -> SegmentationModel:
         """Encoder and head."""
