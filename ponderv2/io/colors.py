@@ -47,8 +47,6 @@ class ReadColors:
     """0..255, not rounded; NO_COLOR where the file has none for a row."""
     range: ColorRange
     """What the numbers of the file span."""
-    alpha: Float32[ndarray, "*row"] | None = None
-    """0 (transparent) .. 1, None where the file has none."""
     notes: tuple[str, ...] = ()
     """What was chosen where another reading is possible, scaled, cut off or missing. One sentence each."""
 
@@ -63,7 +61,8 @@ def read_colors(
     """Colours 0..255 of numbers of any usual range.
 
     Args:
-        values: `[..., channel]` of any number type; 1 channel is grey, 2 grey and alpha, 3 RGB, 4 RGBA.
+        values: `[..., channel]` of any number type; 1 channel is grey, 2 grey and alpha, 3 RGB, 4 RGBA. Alpha
+            is left out.
         source: What the numbers are from, for the error: a path.
         declared: The range where the format fixes it, as that of images does. A dark frame of a video then
             stays dark. None: decided by the numbers.
@@ -79,7 +78,7 @@ def read_colors(
     if values.dtype == np.int8:  # bytes above 127 that a writer called `char`
         values = values.view(np.uint8)
     n_colors = 3 if n_channels >= 3 else 1
-    plain, alpha = values[..., :n_colors], values[..., n_colors] if n_channels in (2, 4) else None
+    plain = values[..., :n_colors]
     known = np.isfinite(plain).all(axis=-1) if plain.dtype.kind == "f" else None
     if known is None or known.all():
         known = None
@@ -97,7 +96,7 @@ def read_colors(
         notes.append(f"{int((~known).sum())} points have no colour: {NO_COLOR} of 255 stands for it")
     if n_colors == 1:
         color = np.repeat(color, 3, axis=-1)
-    return ReadColors(color, chosen, None if alpha is None else _alpha(alpha), tuple(notes))
+    return ReadColors(color, chosen, tuple(notes))
 
 
 def colors_of_harmonics(constant: Float[ndarray, "point 3"]) -> ReadColors:
@@ -109,12 +108,12 @@ def colors_of_harmonics(constant: Float[ndarray, "point 3"]) -> ReadColors:
     if not known.all():
         color[~known] = NO_COLOR
         notes.append(f"{int((~known).sum())} points have no colour: {NO_COLOR} of 255 stands for it")
-    return ReadColors(color.astype(np.float32), "0..1", None, tuple(notes))
+    return ReadColors(color.astype(np.float32), "0..1", tuple(notes))
 
 
 def no_colors(n_points: int) -> ReadColors:
     """What stands in for the colours of a file that has none."""
-    return ReadColors(np.full((n_points, 3), NO_COLOR, np.float32), "0..255", None, (NO_COLOR_NOTE,))
+    return ReadColors(np.full((n_points, 3), NO_COLOR, np.float32), "0..255", (NO_COLOR_NOTE,))
 
 
 def _choose(values: ndarray, source: object) -> tuple[ColorRange, list[str]]:
@@ -189,12 +188,3 @@ def _scaled(values: ndarray, chosen: ColorRange) -> tuple[Float32[ndarray, "*row
     cut_off = bool(((scaled < -0.5) & (values != -1.0)).any() or (scaled > 255.5).any())
     with np.errstate(invalid="ignore"):
         return np.clip(scaled, 0.0, 255.0).astype(np.float32), cut_off
-
-
-def _alpha(values: ndarray) -> Float32[ndarray, "*row"]:
-    """0..1, whatever the range of the colours: programs mix them. Rows without a number are opaque."""
-    alpha = np.nan_to_num(values.astype(np.float32), nan=np.inf, posinf=np.inf)
-    finite = alpha[np.isfinite(alpha)]
-    high = float(finite.max(initial=0.0))
-    whole = 1.0 if high <= 1.0 else 255.0 if high <= 255.5 else 65535.0
-    return np.clip(alpha / whole, 0.0, 1.0)

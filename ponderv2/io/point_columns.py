@@ -202,7 +202,7 @@ def _packed_color(values: ndarray, source: Path) -> ReadColors:
             number = np.ascontiguousarray(values, np.float32).view(np.uint32).astype(np.int64)
     channels = np.stack([(number >> shift) & 255 for shift in (16, 8, 0)], axis=1).astype(np.uint8)
     read = read_colors(channels, source)
-    return ReadColors(read.color, read.range, None, (*notes, *read.notes))
+    return ReadColors(read.color, read.range, (*notes, *read.notes))
 
 
 def _first_labels(table: Mapping[str, ndarray], names: Sequence[str]) -> Int[ndarray, " point"] | None:
