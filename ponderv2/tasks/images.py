@@ -1,20 +1,16 @@
-"""Images for looking at: views beside the recorded images, and a confusion matrix. PIL and NumPy only."""
+"""Images for looking at: colour maps and a confusion matrix. PIL and NumPy only."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
-from numpy import ndarray
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from ponderv2.io.files import write_bytes
-
-RgbImage = UInt8[ndarray, "row column 3"]
+from ponderv2.reconstruction.images import RgbImage
 
 # Anchors of the perceptually even "viridis", dark to bright.
 _SCALE = np.array(
@@ -26,7 +22,7 @@ _SCALE = np.array(
 )
 
 
-def colored(values: Float[Tensor, "row column"], low: float, high: float) -> RgbImage:
+def color_map(values: Float[Tensor, "row column"], low: float, high: float) -> RgbImage:
     """Dark at `low` to bright at `high`; black where nan."""
     array = values.double().numpy()
     share = np.clip((np.nan_to_num(array) - low) / max(high - low, 1e-9), 0.0, 1.0) * (len(_SCALE) - 1)
@@ -44,7 +40,7 @@ def confusion_image(confusion: Int[Tensor, "true_class predicted_class"], names:
     shares = confusion.double() / confusion.sum(dim=1, keepdim=True).clamp(min=1)
     side = cell * len(names)
     image = Image.new("RGB", (margin + side + 4, margin + side + 4), "white")
-    cells = colored(shares, 0.0, 1.0).repeat(cell, axis=0).repeat(cell, axis=1)
+    cells = color_map(shares, 0.0, 1.0).repeat(cell, axis=0).repeat(cell, axis=1)
     image.paste(Image.fromarray(cells), (margin, margin))
     draw, font = ImageDraw.Draw(image), ImageFont.load_default()
     for row, name in enumerate(names):
@@ -63,16 +59,6 @@ def confusion_image(confusion: Int[Tensor, "true_class predicted_class"], names:
     return np.asarray(image)
 
 
-def write_png(path: Path, image: RgbImage) -> Path:
-    """Whole or not at all. Raises OutputError when it cannot be written."""
-    from PIL import Image
-
-    target = io.BytesIO()
-    Image.fromarray(image).save(target, format="PNG")
-    write_bytes(path, target.getvalue())
-    return path
-
-
 def keep_newest(folder: Path, n_steps: int) -> None:
     """Deletes the images `step-N-*.png` of all but the latest steps."""
     steps: dict[int, list[Path]] = {}
@@ -84,7 +70,3 @@ def keep_newest(folder: Path, n_steps: int) -> None:
         for path in steps[step]:
             with contextlib.suppress(OSError):
                 path.unlink()
-
-
-def as_bytes(values: Float[Tensor, "row column 3"]) -> RgbImage:
-    return (values.clamp(0.0, 1.0) * 255).round().byte().numpy()

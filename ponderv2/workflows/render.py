@@ -38,7 +38,7 @@ from ponderv2.reconstruction.images import (
 from ponderv2.reconstruction.scene_field import RenderedImages, SceneField, render_camera
 from ponderv2.scenes.scene import Scene
 from ponderv2.tasks.checkpoints import open_checkpoint
-from ponderv2.tasks.images import colored
+from ponderv2.tasks.images import color_map
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import RenderConfig
 from ponderv2.workflows.scene_fields import fit_scene, open_field, save_refined, training_frames
@@ -181,7 +181,7 @@ class ImageWriter:
         """The colour image of a view or, where there is none, its depth."""
         if real.color is not None:
             return color_bytes(real.color)
-        return colored(torch.where(real.depth > 0, real.depth, torch.nan), *self.depth_range)
+        return color_map(torch.where(real.depth > 0, real.depth, torch.nan), *self.depth_range)
 
     def _images(self, rendered: RenderedImages) -> dict[str, RgbImage]:
         images: dict[str, RgbImage] = {}
@@ -191,7 +191,7 @@ class ImageWriter:
                     images["color"] = color_bytes(rendered.color)
                 case "depth":
                     depth = torch.where(rendered.depth > 0, rendered.depth, torch.nan)
-                    images["depth_color"] = colored(depth, *self.depth_range)
+                    images["depth_color"] = color_map(depth, *self.depth_range)
                 case "normal":
                     images["normal"] = normal_bytes(rendered.normal)
                 case "semantic":

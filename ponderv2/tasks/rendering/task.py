@@ -17,9 +17,10 @@ from ponderv2.errors import PresetError, SceneError
 from ponderv2.evaluation.images import mean_metrics
 from ponderv2.models.config import SemanticTargetConfig, TextTargetConfig
 from ponderv2.models.pretext import PretextModel
+from ponderv2.reconstruction.images import write_rgb
 from ponderv2.scenes.folders import SceneFolders
 from ponderv2.scenes.scene import Scene
-from ponderv2.tasks.images import keep_newest, write_png
+from ponderv2.tasks.images import keep_newest
 from ponderv2.tasks.published import in_published_order
 from ponderv2.tasks.rendering.config import RenderingConfig
 from ponderv2.tasks.rendering.views import compare_views, evaluate_views, preview
@@ -206,7 +207,7 @@ class HeldOutViews:
             if view == 0:
                 name = self.prefix + scene.batch.names[0].replace("/", "_")
                 image = preview(pair)
-                write_png(self.folder / f"step-{step:06d}-{name}.png", image)
+                write_rgb(self.folder / f"step-{step:06d}-{name}.png", image)
                 if logger:
                     logger.image(f"previews/{name}", image, step)
         return rows

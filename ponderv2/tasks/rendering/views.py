@@ -21,9 +21,10 @@ from ponderv2.evaluation.images import depth_errors, mean_metrics, psnr, ssim
 from ponderv2.geometry.cameras import unproject
 from ponderv2.geometry.transforms import transform_points
 from ponderv2.models.pretext import PretextModel
+from ponderv2.reconstruction.images import RgbImage, color_bytes, write_rgb
 from ponderv2.reconstruction.scene_field import ModelField, RenderedImages, render_camera
 from ponderv2.scenes.scene import Frame
-from ponderv2.tasks.images import RgbImage, as_bytes, colored, write_png
+from ponderv2.tasks.images import color_map
 from ponderv2.tasks.task import EvaluationRequest, EvaluationResult
 from ponderv2.training.report import Reporter
 
@@ -129,7 +130,7 @@ def evaluate_views(request: EvaluationRequest, model: PretextModel, report: Repo
             metrics.append(pair.metrics())
             rows.append({"scene": name, "frame": pair.name, **metrics[-1]})
             target = request.folder / f"{name.replace('/', '_')}-{pair.name}.png"
-            images.append(write_png(target, preview(pair)))
+            images.append(write_rgb(target, preview(pair)))
     return EvaluationResult(
         kind="pretext",
         checkpoint=request.stored.path,
@@ -152,10 +153,14 @@ def preview(pair: ViewPair) -> RgbImage:
     )
     real = torch.where(known, pair.depth, torch.nan)
     blank = np.full((*pair.depth.shape, 3), 255, dtype=np.uint8)
-    above = [blank if pair.color is None else as_bytes(pair.color), colored(real, nearest, farthest), blank]
+    above = [
+        blank if pair.color is None else color_bytes(pair.color),
+        color_map(real, nearest, farthest),
+        blank,
+    ]
     below = [
-        blank if pair.color is None else as_bytes(pair.rendered_color),
-        colored(pair.rendered_depth, nearest, farthest),
-        as_bytes(pair.rendered_normal * 0.5 + 0.5),
+        blank if pair.color is None else color_bytes(pair.rendered_color),
+        color_map(pair.rendered_depth, nearest, farthest),
+        color_bytes(pair.rendered_normal * 0.5 + 0.5),
     ]
     return np.concatenate([np.concatenate(above, axis=1), np.concatenate(below, axis=1)], axis=0)

@@ -15,9 +15,10 @@ from ponderv2.data.fragments import TEST_SETS
 from ponderv2.datasets.scannet.benchmarks import Benchmark
 from ponderv2.errors import OutputError
 from ponderv2.evaluation.semantic import confusion_matrix, named_metrics, segmentation_metrics
+from ponderv2.reconstruction.images import write_rgb
 from ponderv2.scenes.folders import SceneFolders
 from ponderv2.scenes.scene import PointCloud
-from ponderv2.tasks.images import confusion_image, write_png
+from ponderv2.tasks.images import confusion_image
 from ponderv2.tasks.labelled_points import benchmark_for, class_names, refuse_other_classes
 from ponderv2.tasks.prediction_clouds import SceneExport, export_scene
 from ponderv2.tasks.segmentation.model import SegmentationModel
@@ -48,7 +49,7 @@ def run(request: EvaluationRequest, model: SegmentationModel, report: Reporter) 
         _submit(request, benchmark, data, predictions)
     images = []
     if counted and len(names) <= MOST_CLASSES_IN_A_PICTURE:
-        images = [write_png(request.folder / "confusion.png", confusion_image(confusion, names))]
+        images = [write_rgb(request.folder / "confusion.png", confusion_image(confusion, names))]
     return EvaluationResult(
         kind="segmentation",
         checkpoint=request.stored.path,
