@@ -2,7 +2,7 @@
 
 Read are PNG, TIFF and PGM of 16 bits and more, floats in TIFF, PFM, NPY, NPZ and (with the package OpenEXR)
 EXR, and floats of 4 bytes that are stored as RGBA. What the numbers mean is decided for a whole recording, in
-`datasets/rgbd/depth_units.py`. What cannot be depth (8 bits a pixel, false colours) is refused with the reason.
+`datasets/rgbd/depth_units.py`. What cannot be depth (8 bits a pixel, false colours) is refused.
 """
 
 from __future__ import annotations
