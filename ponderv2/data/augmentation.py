@@ -176,7 +176,7 @@ def noise_shape(coord: Float[Tensor, "point 3"], cell: float) -> tuple[int, int,
 def elastic_distortion(
     coord: Float[Tensor, "point 3"], noise: Float[Tensor, "3 x y z"], cell: float, magnitude: float
 ) -> Float[Tensor, "point 3"]:
-    """Points moved by smoothed noise, looked up linearly.
+    """Points moved by smoothed noise, interpolated linearly.
 
     `noise` has the shape of `noise_shape`; its first node lies one cell below the lowest corner of the
     points, and nodes are one cell apart.

@@ -372,14 +372,14 @@ def parts_of(whole: Part[Data], datasets: Sequence[DatasetPartConfig]) -> tuple[
     )
 
 
-def _data(data: Data, dataset: DatasetPartConfig, place: str) -> Data:
+def _data(data: Data, dataset: DatasetPartConfig, key: str) -> Data:
     fixed = [name for name in dataset.data if name in COMMON]
     if fixed:
-        raise ValueError(f"{place}.data.{fixed[0]}: all datasets of a run share it; set data.{fixed[0]}")
+        raise ValueError(f"{key}.data.{fixed[0]}: all datasets of a run share it; set data.{fixed[0]}")
     own = dict(dataset.data) | ({"label_field": dataset.label_field} if dataset.label_field else {})
     try:
         return type(data).model_validate(data.model_dump() | own)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{place}.data.{key}: {first['msg']}") from error
+        wrong = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{key}.data.{wrong}: {first['msg']}") from error

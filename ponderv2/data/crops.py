@@ -108,9 +108,9 @@ def overlapping_blocks(grid_coord: Int[Tensor, "voxel 3"], limit: int, margin: i
     margin is not cut further, even where its context has more than `limit`.
     """
     everything = torch.arange(len(grid_coord))
-    waiting, found = [Block(everything, everything)], []
-    while waiting:
-        block = waiting.pop()
+    pending, found = [Block(everything, everything)], []
+    while pending:
+        block = pending.pop()
         cells = grid_coord[block.core]
         lower, upper = cells.amin(dim=0), cells.amax(dim=0)
         axis = int((upper - lower).argmax())
@@ -120,7 +120,7 @@ def overlapping_blocks(grid_coord: Int[Tensor, "voxel 3"], limit: int, margin: i
         along = cells[:, axis]
         middle = min(int(along.median()), int(upper[axis]) - 1)  # neither half is empty
         for half in (block.core[along <= middle], block.core[along > middle]):
-            waiting.append(Block(half, _around(grid_coord, half, block.context, margin)))
+            pending.append(Block(half, _around(grid_coord, half, block.context, margin)))
     return found
 
 

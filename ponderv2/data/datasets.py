@@ -149,7 +149,7 @@ class PretrainDataset(_Scenes):
         seed: int = 0,
         with_labels: bool = False,
     ) -> None:
-        """Without labels (the default) no file of them is opened; with them, those of the budget are seen."""
+        """Without labels (the default) no file of them is opened; with them, those of the budget are used."""
         super().__init__(store, split, config, store.names(split, with_frames=True), with_labels)
         self.config, self.seed = config, seed
         self.labelled = frozenset(budget_scenes(self.names, config.budget)) if with_labels else frozenset()
@@ -178,9 +178,9 @@ class PretrainDataset(_Scenes):
         frames = training_frames(scene)
         region = self._region(scene, frames, generator)
         sampled = sample_pixels(scene, frames, self.config.views, self.decode, generator, region)
-        shown = sample_images(frames, self.config.images, generator)
+        inputs = sample_images(frames, self.config.images, generator)
         # Only the chosen cameras are moved: scenes have hundreds.
-        scene = replace(scene if region is None else crop(scene, region), frames=(*sampled.frames, *shown))
+        scene = replace(scene if region is None else crop(scene, region), frames=(*sampled.frames, *inputs))
         scene = augment(scene, self.config.augment, generator)
         prepared = preprocess(scene, self.config, self.condition, self.label_field, generator)
         n_views = len(sampled.frames)
@@ -200,8 +200,8 @@ class PretrainDataset(_Scenes):
         chosen = evenly_spread(frames, self.config.validation_views)
         if region is not None:
             chosen = _distinct(sample_pixels(scene, frames, views, self.decode, generator, region))
-        shown = sample_images(training_frames(scene), self.config.images)
-        scene = replace(scene if region is None else crop(scene, region), frames=(*chosen, *shown))
+        inputs = sample_images(training_frames(scene), self.config.images)
+        scene = replace(scene if region is None else crop(scene, region), frames=(*chosen, *inputs))
         shifted = centre_shift(scene, apply_z=True)
         prepared = preprocess(shifted, self.config, self.condition, self.label_field)
         if region is not None:

@@ -159,9 +159,9 @@ def _usable_pixels(
     wanted = max(config.n_pixels, config.min_valid_pixels)
     if len(valid) > 16 * wanted:
         some = draw_pixels(valid, 16 * wanted, generator)
-        shown = some[region.contains(surface_points(frame, decoded, some))]
-        if len(shown) >= wanted:
-            return shown
+        inside = some[region.contains(surface_points(frame, decoded, some))]
+        if len(inside) >= wanted:
+            return inside
     return valid[region.contains(surface_points(frame, decoded, valid))]
 
 

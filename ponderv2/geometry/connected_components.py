@@ -1,7 +1,7 @@
 """Connected components, of any graph and of the graph that joins near points.
 
 Points are sorted into cells so small that all points of one cell are near each other. Cells, not points, are
-then joined, so that a thousand points in one place cost no more than one: time and memory grow almost
+then joined, so that a thousand points in one cell cost no more than one: time and memory grow almost
 linearly.
 """
 
@@ -105,7 +105,7 @@ class _Cells:
         stride = (sizes[1] * sizes[2], sizes[2])
         number = torch.unique(group, return_inverse=True)[1]
         if (int(number.max()) + 1) * sizes[0] * stride[0] >= 2**62:
-            raise ValueError(f"the points are spread over too many places: {sizes} cells")
+            raise ValueError(f"the points are spread over too many cells: {sizes}")
         key = ((number * sizes[0] + axes[0]) * sizes[1] + axes[1]) * sizes[2] + axes[2]
         key, order = torch.sort(key, stable=True)
         position = position[order]

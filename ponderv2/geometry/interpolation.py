@@ -28,6 +28,8 @@ class RowIndex:
 
     index: Int[Tensor, "point corner"]
     n_rows: int
+    known_ends: Int[Tensor, " bound"] | None = None
+    """`ends`, where they follow from those of another index."""
 
     @cached_property
     def order(self) -> Int[Tensor, " entry"]:
@@ -37,6 +39,8 @@ class RowIndex:
     @cached_property
     def ends(self) -> Int[Tensor, " bound"]:
         """Where the entries of each row begin in `order`, and the end of the last."""
+        if self.known_ends is not None:
+            return self.known_ends
         counts = torch.bincount(self.index.reshape(-1), minlength=self.n_rows)
         return F.pad(counts.cumsum(0), (1, 0))
 
@@ -46,10 +50,8 @@ class RowIndex:
         used = torch.nonzero(self.ends[1:] > self.ends[:-1])[:, 0]
         position = torch.empty(self.n_rows, dtype=self.index.dtype, device=self.index.device)
         position[used] = torch.arange(len(used), dtype=self.index.dtype, device=self.index.device)
-        inner = RowIndex(position[self.index], len(used))
-        bounds = torch.cat([self.ends[used], self.ends[-1:]])
-        inner.__dict__["ends"] = bounds
-        return used, inner
+        ends = torch.cat([self.ends[used], self.ends[-1:]])
+        return used, RowIndex(position[self.index], len(used), ends)
 
 
 def weighted_sum(

@@ -50,9 +50,9 @@ class Mesh:
         faces = self.faces[keep]
         used = torch.zeros(len(self.vertices), dtype=torch.bool, device=faces.device)
         used[faces.reshape(-1)] = True
-        place = torch.cumsum(used, 0) - 1
+        new_index = torch.cumsum(used, 0) - 1
         colors = None if self.colors is None else self.colors[used]
-        return Mesh(self.vertices[used], place[faces], colors)
+        return Mesh(self.vertices[used], new_index[faces], colors)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from numpy import ndarray
 from ponderv2.geometry.normals import face_normals
 
 SPACING = 0.03
-"""Metres between the places of the surface among which candidates are looked for."""
+"""Metres between the samples of the surface, of which the nearest are candidates."""
 N_CANDIDATES = 6
 MOST_STEPS = 400
 """Along the edge of one face."""
-MOST_PLACES = 500_000
+MOST_SAMPLES = 500_000
 """As many as 450 square metres have in large faces; beyond that they lie wider apart."""
 CHUNK = 1 << 15
 
@@ -35,18 +35,18 @@ def nearest_normals(
 ) -> tuple[Float32[ndarray, "point 3"], Float32[ndarray, " point"]]:
     """Normal of the nearest face and the distance to it, metres.
 
-    Candidates are the faces of the nearest places on an even net; among them the distance is exact.
+    Candidates are the faces of the nearest samples of the surface; among them the distance is exact.
     """
     from scipy.spatial import KDTree
 
-    place, face = _net(triangles)
-    tree = KDTree(place)
+    sample, face = _surface_samples(triangles)
+    tree = KDTree(sample)
     normal = face_normals(triangles)
     found = np.empty(points.shape, np.float32)
     distance = np.empty(len(points), np.float32)
     for start in range(0, len(points), CHUNK):
         part = slice(start, start + CHUNK)
-        near = np.asarray(tree.query(points[part], k=min(N_CANDIDATES, len(place)))[1])
+        near = np.asarray(tree.query(points[part], k=min(N_CANDIDATES, len(sample)))[1])
         candidate = face[near.reshape(len(points[part]), -1)]
         squared = squared_distance(points[part][:, None], triangles[candidate])
         best = squared.argmin(axis=1)
@@ -56,26 +56,26 @@ def nearest_normals(
     return found, distance
 
 
-def _net(
+def _surface_samples(
     triangles: Float64[ndarray, "face 3 3"],
-) -> tuple[Float64[ndarray, "place 3"], Int64[ndarray, " place"]]:
-    """Places at most SPACING apart on every triangle, if there are not too many, and the triangle of each."""
+) -> tuple[Float64[ndarray, "sample 3"], Int64[ndarray, " sample"]]:
+    """Points at most SPACING apart on every triangle, if there are not too many, and the triangle of each."""
     longest = np.linalg.norm(triangles - np.roll(triangles, 1, axis=1), axis=2).max(axis=1)
     steps = np.clip(np.ceil(longest / SPACING), 1, MOST_STEPS).astype(np.int64)
-    n_places = int((steps * (steps + 1) // 2).sum())
-    if n_places > MOST_PLACES:  # a coarser net
-        steps = np.maximum((steps * np.sqrt(MOST_PLACES / n_places)).astype(np.int64), 1)
-    places, faces = [], []
+    n_samples = int((steps * (steps + 1) // 2).sum())
+    if n_samples > MOST_SAMPLES:  # farther apart
+        steps = np.maximum((steps * np.sqrt(MOST_SAMPLES / n_samples)).astype(np.int64), 1)
+    samples, faces = [], []
     for n_steps in np.unique(steps):
         chosen = np.flatnonzero(steps == n_steps)
         first, second = np.meshgrid(np.arange(n_steps), np.arange(n_steps), indexing="ij")
         inside = first + second < n_steps
-        # Centres of the small triangles, so that faces with a common edge share no place.
+        # Centres of the small triangles, so that faces with a common edge share no sample.
         share = np.stack([first[inside], second[inside]], axis=1) / n_steps + 1 / (3 * n_steps)
         weight = np.concatenate([1 - share.sum(axis=1, keepdims=True), share], axis=1)
-        places.append(np.einsum("wc,fcd->fwd", weight, triangles[chosen]).reshape(-1, 3))
+        samples.append(np.einsum("wc,fcd->fwd", weight, triangles[chosen]).reshape(-1, 3))
         faces.append(np.repeat(chosen, len(weight)))
-    return np.concatenate(places), np.concatenate(faces)
+    return np.concatenate(samples), np.concatenate(faces)
 
 
 def squared_distance(

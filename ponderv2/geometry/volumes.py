@@ -83,7 +83,7 @@ class _UsedRows(torch.autograd.Function):
         (used,) = ctx.saved_tensors
         scene, channel, z, y, x = ctx.shape
         dense = gradients[0].new_zeros(scene * z * y * x, channel)
-        # Into place one by one: their copy side by side would be the largest array of a training step's peak.
+        # Copied one by one: all of them side by side would be the largest array of a training step's peak.
         for part, gradient in zip(
             dense.split([one.shape[1] for one in gradients], dim=1), gradients, strict=True
         ):

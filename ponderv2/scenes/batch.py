@@ -153,7 +153,7 @@ class Batch:
         return to_device(self, device)
 
     def merged_with(self, other: Batch, voxel_size: float) -> Batch:
-        """Two scenes in one place, on one voxel lattice; where they share a voxel, a labelled point is kept.
+        """Both as one scene on one voxel lattice (Mix3D); where they share a voxel, a labelled point is kept.
 
         The other scene's cells become the nearest ones of this scene's lattice, up to half a cell away.
         Scenes with images cannot be merged: rays of one would meet the points of the other.

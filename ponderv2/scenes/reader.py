@@ -60,7 +60,7 @@ class DatasetInfo:
 
 @runtime_checkable
 class Reader(Protocol):
-    """Reads the scenes of one place on disk. A value that can be pickled: data workers receive it.
+    """Reads the scenes of one folder or file. A value that can be pickled: data workers receive it.
 
     Prepared scenes and folders of other programs are read for training; data sets as they were published are
     read by `ponder prepare`.

@@ -243,7 +243,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything known of one place, in one frame."""
+    """Everything known of one scene, in one coordinate frame."""
 
     name: str
     cloud: PointCloud

@@ -62,12 +62,12 @@ def scene(rng: torch.Generator) -> Scene:
 
 def pixels(scene: Scene) -> list[Tensor]:
     """Where every camera sees every point, and how far away in metres."""
-    seen = []
+    found = []
     for frame in scene.frames:
         in_camera = transform_points(frame.camera.world_to_camera, scene.cloud.coord)
         pixel, depth = project(in_camera, frame.camera.intrinsics)
-        seen.append(torch.cat([pixel, depth[:, None]], dim=1))
-    return seen
+        found.append(torch.cat([pixel, depth[:, None]], dim=1))
+    return found
 
 
 MOTIONS = [

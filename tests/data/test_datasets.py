@@ -67,7 +67,7 @@ def test_pixels_lie_on_the_augmented_points(store: SceneStore) -> None:
         assert batch.pixels is not None
         surface = surface_of_pixels(batch, batch.pixels)
         nearest = torch.cdist(surface, batch.coord).amin(dim=1)
-        # 800 points on 59 square metres lie about 0.14 m from any place of the walls.
+        # 800 points on 59 square metres lie about 0.14 m from any point of the walls.
         assert nearest.median() < 0.2 and nearest.max() < 0.8
         lower, upper = batch.coord.amin(dim=0), batch.coord.amax(dim=0)
         assert (surface > lower - 0.15).all() and (surface < upper + 0.15).all()
@@ -80,11 +80,11 @@ def test_pixel_colors_are_those_of_their_place(store: SceneStore) -> None:
     assert batch.pixels is not None
     scene = PretrainDataset(store, "train", config).scene(0)
     shift = (scene.cloud.coord.amin(dim=0) + scene.cloud.coord.amax(dim=0)) / 2
-    place = surface_of_pixels(batch, batch.pixels) + torch.tensor([shift[0], shift[1], 0.0])
-    expected = place / torch.tensor(SIZE, dtype=torch.float32)
+    position = surface_of_pixels(batch, batch.pixels) + torch.tensor([shift[0], shift[1], 0.0])
+    expected = position / torch.tensor(SIZE, dtype=torch.float32)
     # Images are stored as JPEG, and the room is centred by its voxels.
     assert (batch.pixels.color - expected).abs().mean() < 0.05
-    height = place[:, 2]
+    height = position[:, 2]
     assert (height[batch.pixels.label == 1].abs() < 0.005).all()
     assert (height[batch.pixels.label == 0] > -0.005).all() and (batch.pixels.label == 1).any()
 
@@ -121,15 +121,15 @@ def test_training_never_sees_held_out_images(store: SceneStore) -> None:
 def test_validation_cameras_see_the_validation_points(store: SceneStore) -> None:
     """Floor pixels of the moved cameras lie on the floor of the batch, z = 0."""
     dataset = PretrainDataset(store, "train", PRETRAIN, with_labels=True)
-    shown = dataset.validation(0)
-    frame = shown.frames[0]
+    validation = dataset.validation(0)
+    frame = validation.frames[0]
     decoded = dataset.decode(frame)
     row, column = torch.nonzero(frame.read_semantic() == 1)[0]
     pixel = torch.tensor([[float(column), float(row)]])
     in_camera = unproject(pixel, decoded.depth[row, column][None], frame.camera.intrinsics)
-    place = transform_points(torch.linalg.inv(frame.camera.world_to_camera), in_camera)[0]
-    assert abs(float(place[2])) < 0.01
-    assert (place[:2].abs() < torch.tensor(SIZE[:2] / 2 + 0.01)).all()
+    position = transform_points(torch.linalg.inv(frame.camera.world_to_camera), in_camera)[0]
+    assert abs(float(position[2])) < 0.01
+    assert (position[:2].abs() < torch.tensor(SIZE[:2] / 2 + 0.01)).all()
 
 
 def test_cropped_sample_shows_only_its_region(store: SceneStore) -> None:
@@ -147,10 +147,10 @@ def test_cropped_sample_shows_only_its_region(store: SceneStore) -> None:
 
 def test_cropped_validation_region_holds_its_points(store: SceneStore) -> None:
     config = PRETRAIN.model_copy(update={"crop": LocalCropConfig(shape="sphere", radius=0.8)})
-    shown = PretrainDataset(store, "train", config).validation(1)
-    assert shown.region is not None and shown.frames
-    region = replace(shown.region, radius=shown.region.radius + 1e-3)
-    assert region.contains(shown.batch.coord).all()
+    validation = PretrainDataset(store, "train", config).validation(1)
+    assert validation.region is not None and validation.frames
+    region = replace(validation.region, radius=validation.region.radius + 1e-3)
+    assert region.contains(validation.batch.coord).all()
 
 
 @pytest.mark.parametrize("n_workers", [0, 2])

@@ -30,7 +30,7 @@ INTRINSICS = torch.tensor([[10.0, 0, 7.5], [0, 10.0, 5.5], [0, 0, 1]])
 
 
 def frame(name: str, position: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Frame:
-    """Looks along +z of the world from a place."""
+    """A camera that faces +z of the world."""
     to_camera = torch.eye(4)
     to_camera[:3, 3] = -torch.tensor(position)
     return Frame(name, Camera(INTRINSICS, to_camera, WIDTH, HEIGHT), 0.001, Path(name), Path(name))
@@ -146,10 +146,10 @@ def test_region_pixels_show_the_region(rng: torch.Generator) -> None:
     scene = scene_with(frames, torch.tensor([[0.3, 0.1, 2.0], [5.0, 0.0, 2.0]]))
     chosen = sample_pixels(scene, frames, config, lambda _: decoded(flat), rng, region)
     assert {f.id for f in chosen.frames} == {"a"}
-    place = torch.cat(
+    position = torch.cat(
         [(chosen.pixels.pixel - INTRINSICS[:2, 2]) / 10.0 * 2.0, torch.full((24, 1), 2.0)], dim=1
     )
-    assert region.contains(place).all()
+    assert region.contains(position).all()
 
 
 def test_surface_points_undo_the_projection() -> None:

@@ -27,8 +27,8 @@ def test_points_along_rays_project_back_to_their_pixels(rng: torch.Generator) ->
     depth = torch.rand(40, generator=rng) + 0.5
     found = rays_through_pixels(pixel, view, intrinsics, poses, torch.tensor([3, 5]))
     points = found.rays.origins + found.rays.directions * (depth * found.distance_per_depth)[:, None]
-    seen, measured = project(transform_points(poses[view], points), intrinsics[view])
-    torch.testing.assert_close(seen, pixel, rtol=1e-3, atol=1e-3)
+    projected, measured = project(transform_points(poses[view], points), intrinsics[view])
+    torch.testing.assert_close(projected, pixel, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(measured, depth, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.rays.directions.norm(dim=-1), torch.ones(40))
     torch.testing.assert_close(found.rays.scene, torch.tensor([3, 5])[view])

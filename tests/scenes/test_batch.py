@@ -213,7 +213,7 @@ def test_labelled_points_win_shared_voxels() -> None:
         ((), ("scene0", "scene1", "scene2", "scene3", "scene4")),
     ],
 )
-def test_scenes_are_merged_with_the_one_before_where_it_is_said(
+def test_scenes_are_merged_with_the_one_before_where_is_merged_is_set(
     merged: tuple[int, ...], names: tuple[str, ...]
 ) -> None:
     batch = MixingCollate(SIZE)([scene(i, is_merged=i in merged) for i in range(5)])
@@ -240,7 +240,7 @@ VOXEL = 0.02
 
 
 def flat_scan(fraction: float, n_cells: tuple[int, int], corner: tuple[float, ...], seed: int) -> Batch:
-    """A floor whose points all lie at one place of their cells; most cells of the rectangle are occupied."""
+    """A floor whose points all have one position in their cells; most cells of the rectangle are occupied."""
     rng = torch.Generator().manual_seed(seed)
     x, y = torch.meshgrid(torch.arange(n_cells[0]), torch.arange(n_cells[1]), indexing="ij")
     cells = torch.stack([x.flatten(), y.flatten(), torch.zeros(x.numel(), dtype=torch.long)], dim=1)
@@ -257,7 +257,7 @@ def flat_scan(fraction: float, n_cells: tuple[int, int], corner: tuple[float, ..
 
 @pytest.mark.parametrize(("low", "high"), [(0.05, 0.95), (0.2, 0.75), (0.5, 0.5), (0.95, 0.05)])
 def test_merged_scans_lie_in_the_cells_nearest_to_their_own(low: float, high: float) -> None:
-    """Where a cell lies follows from the place of its points in it, which is known here."""
+    """Where a cell lies follows from the position of its points in it, which is known here."""
     first = flat_scan(low, (60, 45), (-1.0, 0.4, 0.1), 1)
     second = flat_scan(high, (52, 31), (2.0, -0.3, -0.2), 2)
     merged = first.merged_with(second, VOXEL)
