@@ -34,6 +34,7 @@ from ponder_cli.presets import load_preset
 from ponderv2.data.datasets import PretrainDataset
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.encoder.config import SparseUNetConfig
+from ponderv2.encoder.kinds import build_encoder
 from ponderv2.geometry.rays import RayBundle
 from ponderv2.geometry.volumes import FeatureVolume
 from ponderv2.geometry.voxels import SparseVoxels
@@ -62,7 +63,7 @@ def demo() -> PretrainConfig:
 
 def encoder_step(width: str, n_voxels: int) -> Callable[[], Any]:
     coord = room_voxels(n_voxels)
-    model = (NARROW if width == "narrow" else SparseUNetConfig()).build()
+    model = build_encoder(NARROW if width == "narrow" else SparseUNetConfig())
     zeros = torch.zeros(len(coord), dtype=torch.long)
     voxels = SparseVoxels(torch.randn(len(coord), 6), coord, zeros, 1)
     return lambda: model.rows(voxels).square().mean().backward()

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from benchmarks.timing import side_by_side
 from ponderv2.encoder.config import SparseUNetConfig
+from ponderv2.encoder.kinds import build_encoder
 from ponderv2.geometry.voxels import SparseVoxels
 from ponderv2.sparse import gather_gemm_scatter as by_entry
 from ponderv2.sparse import torch_backend
@@ -229,7 +230,7 @@ def time_networks(repeats: int) -> list[dict[str, Any]]:
     for name, n, config in NETWORKS:
         coord = room_voxels(n)
         zeros = torch.zeros(len(coord), dtype=torch.long)
-        model = config.build()
+        model = build_encoder(config)
         voxels = SparseVoxels(torch.randn(len(coord), 6), coord, zeros, 1)
 
         def step(model: torch.nn.Module = model, voxels: SparseVoxels = voxels) -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from experiments.gain_rooms import CropSettings, Room, on_device, training_batch, training_piece, whole_room
 from ponderv2.encoder.config import MaskConfig, SparseUNetConfig
+from ponderv2.encoder.kinds import build_encoder
 from ponderv2.evaluation.semantic import confusion_matrix, segmentation_metrics
 from ponderv2.lift.config import ConvBlock3DConfig, CubeFrameConfig
 from ponderv2.models.config import ClassTargetConfig, PretextConfig
@@ -127,7 +128,7 @@ def encode(encoder: nn.Module, batch: Batch) -> Float[Tensor, "point channel"]:
 def new_encoder(state: State | None, seed: int, device: str) -> nn.Module:
     """A random encoder, or the one with these weights."""
     torch.manual_seed(seed)
-    encoder = ENCODER.build().to(device)
+    encoder = build_encoder(ENCODER).to(device)
     if state is not None:
         encoder.load_state_dict(state)
     return encoder

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from ponderv2.scenes.point_cloud_files import read_cloud
     from ponderv2.scenes.scene import Frame, PointCloud, Scene, Sweep
     from ponderv2.store.store import SceneStore
-    from ponderv2.tasks.loaded_model import EncodedCloud, LoadedModel, load
+    from ponderv2.tasks.checkpoints import load
+    from ponderv2.tasks.loaded_model import EncodedCloud, LoadedModel
 
 _HOME = {
     "BlockSettings": "models.voxel_features",
@@ -48,7 +49,7 @@ _HOME = {
     "RenderedImages": "reconstruction.scene_field",
     "VoxelFeatures": "models.voxel_features",
     "open_folder": "data.scene_folder",
-    "load": "tasks.loaded_model",
+    "load": "tasks.checkpoints",
     "read_cloud": "scenes.point_cloud_files",
     "read_mesh": "reconstruction.meshes",
     "write_mesh": "reconstruction.meshes",

@@ -29,7 +29,7 @@ class KindCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As Typer; an option of another kind is called by its name. Raises PresetError."""
         from ponder_cli.dataset_options import flags_of
-        from ponderv2.datasets import DATASETS
+        from ponderv2.datasets.kinds import DATASETS
         from ponderv2.errors import PresetError
 
         try:
@@ -48,14 +48,14 @@ class KindGroup(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The kinds of data sets."""
-        from ponderv2.datasets import DATASETS
+        from ponderv2.datasets.kinds import DATASETS
 
         return sorted(DATASETS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The subcommand of a kind or preset. Raises PresetError with a near miss for any other word."""
         from ponder_cli.presets import load_preset
-        from ponderv2.datasets import DATASETS
+        from ponderv2.datasets.kinds import DATASETS
         from ponderv2.workflows.config import PrepareConfig
 
         if cmd_name in DATASETS:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from ponderv2.config import StrictConfig
-
-if TYPE_CHECKING:
-    from ponderv2.datasets.reader import DatasetReader
 
 
 class DatasetSettings(StrictConfig):
@@ -27,7 +24,3 @@ class DatasetSettings(StrictConfig):
         if not with_frames and cls.finetune_preset is not None:
             return ("finetune", "--preset", cls.finetune_preset, "--scratch")
         return ("pretrain",) if cls.pretrain_preset is None else ("pretrain", "--preset", cls.pretrain_preset)
-
-    def reader(self) -> DatasetReader:
-        """Find the scenes; nothing is read yet. Raises SceneError where there are none."""
-        raise NotImplementedError

@@ -2,20 +2,17 @@
 
 The settings of every encoder say what the rest of the program asks of it: `needs` (which part of a batch it
 reads), `gives` (what its features belong to), `in_channels` and `out_channels`, `conditions` (datasets that
-it distinguishes), `context_channels` (width of their learned vectors), `build()`; of encoders of points
+it distinguishes), `context_channels` (width of their learned vectors); of encoders of points
 also `grid_multiple`, `bytes_per_voxel`. `differences_from_published()` is what an export notes.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ponderv2.config import StrictConfig
-
-if TYPE_CHECKING:
-    from ponderv2.encoder.sparse_unet import SparseUNet
 
 BYTES_PER_VOXEL = 8000
 """Memory that a voxel needs in the full-size network, with a reserve: 5400 to 5900 were measured."""
@@ -92,12 +89,6 @@ class SparseUNetConfig(_UNetConfig):
     unit_norm_momentum: PositiveFloat | None = None
     """Of the normalisations after stem, down, up and shortcut convolutions; None: `norm_momentum`."""
 
-    def build(self) -> SparseUNet:
-        """The network, with new weights."""
-        from ponderv2.encoder.sparse_unet import SparseUNet
-
-        return SparseUNet(self)
-
 
 class PromptedSparseUNetConfig(_UNetConfig):
     """SpUNet-v1m3: one normalisation per dataset, modulated by a learned vector (point prompt training)."""
@@ -119,15 +110,6 @@ class PromptedSparseUNetConfig(_UNetConfig):
         if not self.conditions or len(set(self.conditions)) != len(self.conditions):
             raise ValueError(f"conditions need distinct names, got {self.conditions}")
         return self
-
-    def build(self) -> SparseUNet:
-        """The network, with new weights."""
-        from ponderv2.encoder.sparse_unet import SparseUNet
-
-        return SparseUNet(self)
-
-
-EncoderConfig = Annotated[SparseUNetConfig | PromptedSparseUNetConfig, Field(discriminator="kind")]
 
 
 class MaskConfig(StrictConfig):

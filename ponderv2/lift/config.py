@@ -5,16 +5,11 @@ Never imports torch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from ponderv2.config import StrictConfig
-
-if TYPE_CHECKING:
-    from ponderv2.lift.densify import Densify
-    from ponderv2.lift.projection import ConvBlock3D, DoubleConvUNet3D, UNet3D
-
 
 Triple = tuple[float, float, float]
 Cells = tuple[PositiveInt, PositiveInt, PositiveInt]
@@ -78,16 +73,6 @@ class DensifyConfig(StrictConfig):
         """Whether the volume has to cover a whole cube: the published rule knows no other range."""
         return not self.align_with_sampling
 
-    def build(self) -> Densify:
-        """The module from features, in a `VolumeFrame`, to a volume."""
-        from ponderv2.lift.densify import Densify
-
-        return Densify(self)
-
-
-LiftConfig = DensifyConfig
-"""The kinds of lift: a union like `FrameConfig` as soon as there is a second one."""
-
 
 class UNet3DConfig(StrictConfig):
     """UNet3D-v1m2: norm, convolution, ReLU per level; skips are added."""
@@ -98,12 +83,6 @@ class UNet3DConfig(StrictConfig):
     n_levels: PositiveInt = 4
     out_channels: PositiveInt = 128
 
-    def build(self, in_channels: int) -> UNet3D:
-        """The network from `[scene, in_channels, z, y, x]` to `[scene, out_channels, z, y, x]`."""
-        from ponderv2.lift.projection import UNet3D
-
-        return UNet3D(self, in_channels)
-
 
 class DoubleConvUNet3DConfig(StrictConfig):
     """UNet3D-v1m1: two units per level; nearest upsampling; skips are concatenated."""
@@ -113,26 +92,9 @@ class DoubleConvUNet3DConfig(StrictConfig):
     n_levels: PositiveInt = 4
     out_channels: PositiveInt = 128
 
-    def build(self, in_channels: int) -> DoubleConvUNet3D:
-        """The network from `[scene, in_channels, z, y, x]` to `[scene, out_channels, z, y, x]`."""
-        from ponderv2.lift.projection import DoubleConvUNet3D
-
-        return DoubleConvUNet3D(self, in_channels)
-
 
 class ConvBlock3DConfig(StrictConfig):
     """SimpleConv3D-v1m1: one 3x3x3 convolution, norm, ReLU."""
 
     kind: Literal["conv3d"] = "conv3d"
     out_channels: PositiveInt = 32
-
-    def build(self, in_channels: int) -> ConvBlock3D:
-        """The network from `[scene, in_channels, z, y, x]` to `[scene, out_channels, z, y, x]`."""
-        from ponderv2.lift.projection import ConvBlock3D
-
-        return ConvBlock3D(self, in_channels)
-
-
-ProjectionConfig = Annotated[
-    UNet3DConfig | DoubleConvUNet3DConfig | ConvBlock3DConfig, Field(discriminator="kind")
-]

@@ -8,10 +8,12 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from ponderv2.config import StrictConfig
 from ponderv2.datasets import vocabulary
-from ponderv2.encoder.config import EncoderConfig, MaskConfig
+from ponderv2.encoder.config import MaskConfig
+from ponderv2.encoder.kinds import EncoderConfig
 from ponderv2.encoder.prompts import Prompts
 from ponderv2.heads.config import EmbeddingsConfig, OrthogonalEmbeddingsConfig
-from ponderv2.lift.config import CubeFrameConfig, DensifyConfig, FrameConfig, LiftConfig, ProjectionConfig
+from ponderv2.lift.config import CubeFrameConfig, DensifyConfig, FrameConfig
+from ponderv2.lift.kinds import LiftConfig, ProjectionConfig
 from ponderv2.renderer.config import RendererConfig, RenderLossConfig
 
 Rows = tuple[NonNegativeInt, ...]

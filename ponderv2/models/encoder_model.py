@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ponderv2.encoder.encoder import Prompt
+from ponderv2.encoder.kinds import build_encoder
 from ponderv2.geometry.features import Features, PointFeatures
 from ponderv2.models.config import EncoderModelConfig, PretextConfig
 from ponderv2.scenes.batch import Batch
@@ -31,7 +32,7 @@ class EncoderModel(nn.Module):
         self.encoder_config = config.encoder
         self.prompts = config.prompts
         self.n_channels = config.encoder.out_channels
-        self.backbone = config.encoder.build()
+        self.backbone = build_encoder(config.encoder)
 
     def add_embeddings(self) -> None:
         """The learned vector of every dataset, where the model has them."""

@@ -19,6 +19,7 @@ from ponderv2.geometry.features import Features
 from ponderv2.geometry.rays import RayBundle, rays_that_hit, rays_through_pixels
 from ponderv2.geometry.volumes import FeatureVolume
 from ponderv2.heads.text_embeddings import embedding_rows
+from ponderv2.lift.kinds import build_lift, build_projection
 from ponderv2.lift.volume_frame import VolumeFrame, volume_frame
 from ponderv2.models.config import ClassTargetConfig, PretextConfig, TextTargetConfig
 from ponderv2.models.encoder_model import EncoderModel, rows_of_points
@@ -57,8 +58,8 @@ class PretextModel(EncoderModel):
     def __init__(self, config: PretextConfig) -> None:
         super().__init__(config)
         self.config = config
-        self.lift = config.lift.build()
-        self.proj_net = config.projection.build(self.n_channels)
+        self.lift = build_lift(config.lift)
+        self.proj_net = build_projection(config.projection, self.n_channels)
         semantic = config.semantic
         self.renderer = Renderer(config.renderer, config.projection.out_channels, _n_semantic(config))
         if config.mask is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +12,17 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from ponderv2.errors import CheckpointError
-from ponderv2.tasks.config import ModelConfig
 from ponderv2.tasks.instances.config import IGNORED_CLASSES
+from ponderv2.tasks.kinds import ModelConfig, task_of
+from ponderv2.tasks.loaded_model import LoadedModel, check_inputs, point_settings
 from ponderv2.tasks.published import ENCODER_PREFIXES, variant_of
 from ponderv2.tasks.published_points import label_set_of, points_of
 from ponderv2.tasks.rendering.published import pretext_settings
 from ponderv2.tasks.segmentation.published import head_settings
 from ponderv2.tasks.segmentation.published import our_names as segmentation_names
+from ponderv2.training.devices import chosen_device
 from ponderv2.training.open_checkpoint import REFINED, OpenCheckpoint, Published, PublishedModel
-from ponderv2.training.published_checkpoints import conditions_of_state, encoder_settings
+from ponderv2.training.published_checkpoints import PointChoice, conditions_of_state, encoder_settings
 from ponderv2.training.weights import load_weights
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ def open_checkpoint(path: Path) -> OpenCheckpoint:
     return OpenCheckpoint(Path(path), PUBLISHED)
 
 
-def task_of(checkpoint: OpenCheckpoint) -> Task[Any]:
+def task_of_checkpoint(checkpoint: OpenCheckpoint) -> Task[Any]:
     """The task whose model the file holds, with the settings of that model.
 
     Raises CheckpointError where it holds no whole model: a classifier, a refined scene, another version.
@@ -52,15 +55,64 @@ def task_of_settings(path: Path, kind: str, settings: Mapping[str, Any]) -> Task
             f"{path} has settings that this program does not know: {place}: {first['msg']}",
             fix="use the version of the program that wrote it; ponder finetune --from takes its encoder",
         ) from error
-    return checked.without_files().task()
+    return task_of(checked.without_files())
 
 
 def load_model(checkpoint: OpenCheckpoint | Path, device: torch.device | str = "cpu") -> Any:
     """The whole model of a checkpoint in evaluation mode, on a device. Raises CheckpointError."""
     opened = checkpoint if isinstance(checkpoint, OpenCheckpoint) else open_checkpoint(checkpoint)
-    model: nn.Module = task_of(opened).build()
+    model: nn.Module = task_of_checkpoint(opened).build()
     load_weights(model, opened.our_weights(), source=str(opened.path), least_share=1.0)
     return model.eval().to(device)
+
+
+def load(
+    path: Path,
+    device: str | torch.device = "cpu",
+    *,
+    voxel_size: float | None = None,
+    inputs: Sequence[str] | None = None,
+) -> LoadedModel:
+    """The model of a checkpoint or of a run folder, in evaluation mode.
+
+    Args:
+        path: Ours or published, `.pth` or `.safetensors`, or a bare `state_dict` of an encoder.
+        device: `cpu`, `cuda`, `auto` (a GPU where there is one). Encoding and rendering run there.
+        voxel_size: Metres, where the file does not say it (published files).
+        inputs: What the encoder sees of each point, where the file does not say it: `("coord", "color")`.
+
+    What the file does not say and is therefore assumed is reported by `warnings.warn`.
+
+    Raises:
+        CheckpointError: missing, damaged, unsafe, of another program, or nothing says what the encoder takes.
+        ResourceError: there is no such device.
+    """
+    choice = PointChoice(voxel_size, None if inputs is None else tuple(inputs))
+    loaded = loaded_model(open_checkpoint(path), chosen_device(device), choice)
+    for note in loaded.notes:
+        warnings.warn(f"{note} (voxel_size= and inputs= say otherwise)", stacklevel=2)
+    return loaded
+
+
+def loaded_model(
+    checkpoint: OpenCheckpoint, device: torch.device | str, choice: PointChoice = PointChoice()
+) -> LoadedModel:
+    """The model of an open checkpoint, on a device. Raises what `load` raises."""
+    task_of_checkpoint(checkpoint)
+    data, notes = checkpoint.data(choice)
+    points = point_settings(checkpoint.path, data)
+    model = load_model(checkpoint, device)
+    if choice.answers:
+        check_inputs(model, points, checkpoint.path)
+    return LoadedModel(
+        model=model,
+        data=points,
+        path=checkpoint.path,
+        config={**checkpoint.config, "data": data},
+        classes=checkpoint.classes,
+        digest=checkpoint.digest,
+        notes=tuple(f"{checkpoint.path}: {note}" for note in notes),
+    )
 
 
 def _no_model(path: Path, kind: str) -> CheckpointError:

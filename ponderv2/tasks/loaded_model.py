@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,10 +26,6 @@ from ponderv2.reconstruction.marching_cubes import Lattice, extract_surface
 from ponderv2.reconstruction.meshes import colored, cropped, near_cloud
 from ponderv2.reconstruction.scene_field import ModelField, RenderedImages, render_camera
 from ponderv2.scenes.scene import PointCloud, Scene
-from ponderv2.tasks.checkpoints import load_model, open_checkpoint, task_of
-from ponderv2.training.devices import chosen_device
-from ponderv2.training.open_checkpoint import OpenCheckpoint
-from ponderv2.training.published_checkpoints import PointChoice
 
 
 @dataclass(frozen=True)
@@ -94,27 +89,6 @@ class LoadedModel:
     notes: tuple[str, ...] = ()
     """What the file does not say and what is therefore assumed, one sentence each."""
 
-    @staticmethod
-    def open(
-        checkpoint: OpenCheckpoint, device: torch.device | str, choice: PointChoice = PointChoice()
-    ) -> LoadedModel:
-        """The model of an open checkpoint, on a device. Raises what `load` raises."""
-        task_of(checkpoint)
-        data, notes = checkpoint.data(choice)
-        points = _point_settings(checkpoint.path, data)
-        model = load_model(checkpoint, device)
-        if choice.answers:
-            _check_inputs(model, points, checkpoint.path)
-        return LoadedModel(
-            model=model,
-            data=points,
-            path=checkpoint.path,
-            config={**checkpoint.config, "data": data},
-            classes=checkpoint.classes,
-            digest=checkpoint.digest,
-            notes=tuple(f"{checkpoint.path}: {note}" for note in notes),
-        )
-
     @property
     def device(self) -> torch.device:
         """Where it computes. Clouds are taken there, results come back to the CPU."""
@@ -158,40 +132,12 @@ class LoadedModel:
         scene = with_near_points(Scene("cloud", cloud))
         shift = centre_shift_matrix(scene.cloud.coord, apply_z=True)
         done = preprocess(scene.moved(shift), self.data, name, "segment")
-        _check_inputs(self.model, self.data, self.path)
+        check_inputs(self.model, self.data, self.path)
         encoded = self.model.build_volume(done.batch.to(self.device))
         to_volume = encoded.frame.world_to_volume[0].cpu().double() @ done.shift.double() @ shift.double()
         rows = _class_rows(self.model, name)
         field = ModelField(self.model.renderer, encoded.volume, to_volume, rows)
         return EncodedCloud(cloud, rows_of_points(encoded.features).cpu()[done.voxels.inverse], field)
-
-
-def load(
-    path: Path,
-    device: str | torch.device = "cpu",
-    *,
-    voxel_size: float | None = None,
-    inputs: Sequence[str] | None = None,
-) -> LoadedModel:
-    """The model of a checkpoint or of a run folder, in evaluation mode.
-
-    Args:
-        path: Ours or published, `.pth` or `.safetensors`, or a bare `state_dict` of an encoder.
-        device: `cpu`, `cuda`, `auto` (a GPU where there is one). Encoding and rendering run there.
-        voxel_size: Metres, where the file does not say it (published files).
-        inputs: What the encoder sees of each point, where the file does not say it: `("coord", "color")`.
-
-    What the file does not say and is therefore assumed is reported by `warnings.warn`.
-
-    Raises:
-        CheckpointError: missing, damaged, unsafe, of another program, or nothing says what the encoder takes.
-        ResourceError: there is no such device.
-    """
-    choice = PointChoice(voxel_size, None if inputs is None else tuple(inputs))
-    loaded = LoadedModel.open(open_checkpoint(path), chosen_device(device), choice)
-    for note in loaded.notes:
-        warnings.warn(f"{note} (voxel_size= and inputs= say otherwise)", stacklevel=2)
-    return loaded
 
 
 def with_options(note: str) -> str:
@@ -210,7 +156,8 @@ def _class_rows(model: PretextModel, condition: str) -> Float[Tensor, "class cha
     return model.class_rows(condition if condition in known or not known else known[0])
 
 
-def _check_inputs(model: Any, data: PointDataConfig, path: Path) -> None:
+def check_inputs(model: Any, data: PointDataConfig, path: Path) -> None:
+    """Raises CheckpointError where the encoder takes other features of points than the settings give."""
     encoder = model.config.encoder
     if encoder is not None and encoder.needs == "points" and encoder.in_channels != data.n_channels:
         raise CheckpointError(
@@ -220,7 +167,7 @@ def _check_inputs(model: Any, data: PointDataConfig, path: Path) -> None:
         )
 
 
-def _point_settings(path: Path, data: Mapping[str, Any]) -> PointDataConfig:
+def point_settings(path: Path, data: Mapping[str, Any]) -> PointDataConfig:
     """Voxels and features. Raises CheckpointError for settings that are not known."""
     known = PointDataConfig.model_fields
     try:

@@ -17,8 +17,8 @@ from ponderv2.data.config import (
     PretrainDataConfig,
     parts_of,
 )
-from ponderv2.datasets import DatasetConfig
-from ponderv2.encoder.config import EncoderConfig
+from ponderv2.datasets.kinds import DatasetConfig
+from ponderv2.encoder.kinds import EncoderConfig
 from ponderv2.reconstruction.config import (
     CameraPathConfig,
     ImageKind,
@@ -26,7 +26,7 @@ from ponderv2.reconstruction.config import (
     RefineConfig,
     TsdfConfig,
 )
-from ponderv2.tasks.config import DEFAULT, DownstreamModelConfig, PretrainModelConfig
+from ponderv2.tasks.kinds import DEFAULT, DownstreamModelConfig, PretrainModelConfig
 from ponderv2.training.config import TrainingConfig
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from ponderv2.data.fragments import TestSet
 from ponderv2.errors import SceneError
-from ponderv2.tasks.checkpoints import open_checkpoint, task_of
-from ponderv2.tasks.loaded_model import LoadedModel, with_options
+from ponderv2.tasks.checkpoints import loaded_model, open_checkpoint, task_of_checkpoint
+from ponderv2.tasks.loaded_model import with_options
 from ponderv2.tasks.task import EvaluationRequest, EvaluationResult, part_of
 from ponderv2.training.devices import chosen_device
 from ponderv2.training.published_checkpoints import PointChoice
@@ -49,9 +49,9 @@ def run(  # noqa: PLR0913 - one argument per option of the command
     """
     report = report or SilentReporter()
     opened = open_checkpoint(checkpoint)
-    task = task_of(opened)
+    task = task_of_checkpoint(opened)
     task.check_results(opened.path)
-    stored = LoadedModel.open(opened, chosen_device(device), points)
+    stored = loaded_model(opened, chosen_device(device), points)
     for note in stored.notes:
         report.warn(with_options(note))
     store = open_scenes(SceneChoice(None if scenes is None else Path(scenes)), opened)

@@ -11,7 +11,7 @@ import torch
 
 from ponderv2.errors import OutputError
 from ponderv2.io.files import write_bytes
-from ponderv2.tasks.checkpoints import load_model, open_checkpoint, task_of
+from ponderv2.tasks.checkpoints import load_model, open_checkpoint, task_of_checkpoint
 from ponderv2.tasks.published import ENCODER_PREFIXES, settings_in_published_order
 from ponderv2.tasks.published_points import published_data_of
 from ponderv2.training.checkpoint import FORMAT, FORMAT_VERSION
@@ -58,7 +58,7 @@ def run(checkpoint: Path, out: Path, form: Form | None = None, encoder_only: boo
         right = ENDING if form == "safetensors" else ".pth"
         raise OutputError(f"{out} does not end in {right}", fix=f"--out {out.with_suffix(right).name}")
     opened = open_checkpoint(checkpoint)
-    task = task_of(opened)
+    task = task_of_checkpoint(opened)
     state = load_model(opened).state_dict()
     config = task.settings.model_dump(mode="json")
     notes = list(opened.notes)

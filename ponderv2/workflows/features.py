@@ -19,7 +19,7 @@ from ponderv2.scenes.folders import SceneFolders
 from ponderv2.scenes.origin import FAR_FROM_ZERO
 from ponderv2.scenes.point_cloud_files import read_cloud_with_notes
 from ponderv2.scenes.scene import PointCloud
-from ponderv2.tasks.checkpoints import open_checkpoint
+from ponderv2.tasks.checkpoints import loaded_model, open_checkpoint
 from ponderv2.tasks.loaded_model import LoadedModel, with_options
 from ponderv2.training.devices import chosen_device
 from ponderv2.training.published_checkpoints import PointChoice
@@ -112,7 +112,7 @@ def run(  # noqa: PLR0913 - one argument per option of the command
     started = time.perf_counter()
     report = report or SilentReporter()
     opened = open_checkpoint(checkpoint)
-    loaded = LoadedModel.open(opened, chosen_device(device), settings.points)
+    loaded = loaded_model(opened, chosen_device(device), settings.points)
     for note in loaded.notes:
         report.warn(with_options(note))
     given = None if scenes is None else Path(scenes)

@@ -14,13 +14,14 @@ from torch import nn
 
 from ponderv2.data.config import LabelledDataConfig, PointDataConfig
 from ponderv2.data.scene_folder import open_folder
-from ponderv2.encoder.config import EncoderConfig
+from ponderv2.encoder.kinds import EncoderConfig
 from ponderv2.errors import CheckpointError, PresetError
 from ponderv2.models.encoder_model import EncoderModel, calibrate_normalisation
 from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.folders import SceneFolders
-from ponderv2.tasks.checkpoints import open_checkpoint, task_of
+from ponderv2.tasks.checkpoints import open_checkpoint, task_of_checkpoint
 from ponderv2.tasks.initial_weights import load_encoder
+from ponderv2.tasks.kinds import task_of
 from ponderv2.tasks.task import BestMetric, Task, TaskDataset
 from ponderv2.training.job import Job
 from ponderv2.training.open_checkpoint import OpenCheckpoint, Origin
@@ -86,11 +87,11 @@ def run(  # noqa: PLR0913 - one argument per option of the command
     report = report or SilentReporter()
     opened = None if checkpoint is None else open_checkpoint(checkpoint)
     if opened is not None and opened.origin is Origin.REFINED:
-        task_of(opened)
+        task_of_checkpoint(opened)
     asked, config = config, _completed(config, scenes, opened, report)
     folder = run_folder(Path(out), name)
     request = RunRequest(config, folder, opened, resume, devices, nodes)
-    task = config.model.task()
+    task = task_of(config.model)
     if opened is not None:
         _describe_points(asked, config, opened, report)
     _describe(config, task, report)
@@ -171,7 +172,7 @@ def completed(
     if checkpoint is not None and not config.model.conditions:
         update["conditions"] = checkpoint.conditions
     model = config.model.model_copy(update=update)
-    model = model.task().with_scenes(store, data)
+    model = task_of(model).with_scenes(store, data)
     return config.model_copy(update={"data": data, "model": model, "scenes": store.root})
 
 
@@ -238,7 +239,7 @@ def make_job(request: RunRequest, resumed: bool) -> Job:
     """Model, data and validation of a fine-tuning run; with `resumed` the start weights are not read."""
     config = request.config
     assert isinstance(config, FinetuneConfig)
-    task = config.model.task()
+    task = task_of(config.model)
 
     def initialise(model: nn.Module, trainings: Sequence[TaskDataset]) -> None:
         if request.start is not None:

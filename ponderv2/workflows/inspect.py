@@ -10,7 +10,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from ponderv2.encoder.config import EncoderConfig
+from ponderv2.encoder.kinds import EncoderConfig, build_encoder
 from ponderv2.errors import CheckpointError, Misfit
 from ponderv2.tasks.checkpoints import open_checkpoint, task_of_settings
 from ponderv2.training.open_checkpoint import OpenCheckpoint, Origin
@@ -113,7 +113,7 @@ def _match(opened: OpenCheckpoint, against: Any | None, name: str | None) -> tup
         raise CheckpointError(f"{path} does not say what its encoder looks like")
     encoder: nn.Module
     with torch.device("meta"):
-        encoder = TypeAdapter(EncoderConfig).validate_python(opened.encoder_settings).build()
+        encoder = build_encoder(TypeAdapter(EncoderConfig).validate_python(opened.encoder_settings))
     wanted = {f"backbone.{key}": value for key, value in encoder.state_dict().items()}
     kept = {key: value for key, value in opened.weights.items() if key.startswith("backbone.")}
     return compare(wanted, kept), "an encoder alone"

@@ -16,6 +16,7 @@ from numpy import ndarray
 from ponderv2.checks.check import CheckResult, check_or_reason
 from ponderv2.checks.config import CheckConfig
 from ponderv2.data.scene_folder import open_folder
+from ponderv2.datasets.kinds import reader_of
 from ponderv2.datasets.reader import DatasetReader, RawScene
 from ponderv2.datasets.recognise import recognise
 from ponderv2.errors import SceneError
@@ -47,7 +48,7 @@ def run(config: PrepareConfig, report: Reporter | None = None, strict: bool = Fa
     report = report or SilentReporter()
     if config.scheduler is not None:
         check_scheduler(config.scheduler)
-    reader = config.source.reader()
+    reader = reader_of(config.source)
     for note in reader.notes:
         report.note(note)
     for warning in reader.warnings:

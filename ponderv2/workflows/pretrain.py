@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.renderer.losses import RenderLosses
+from ponderv2.tasks.kinds import task_of
 from ponderv2.training.job import Job
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import PretrainConfig
@@ -75,7 +76,7 @@ def run(
     config = _with_class_names(with_scenes(config, scenes))
     request = RunRequest(config, folder, resume=resume, devices=devices, nodes=nodes)
     report = report or SilentReporter()
-    task = config.model.task()
+    task = task_of(config.model)
     for one in open_datasets(task, config):
         for text in task.training_warnings(one.part):
             report.note(text)
@@ -102,7 +103,7 @@ def make_job(request: RunRequest, resumed: bool) -> Job:
     """Model, data and validation of a pre-training run. `resumed` changes nothing: weights are replaced."""
     config = request.config
     assert isinstance(config, PretrainConfig)
-    return make_training_job(config.model.task(), request, None)
+    return make_training_job(task_of(config.model), request, None)
 
 
 def _used_terms(measured: dict[str, float]) -> dict[str, float]:
@@ -115,5 +116,5 @@ def _with_class_names(config: PretrainConfig) -> PretrainConfig:
     """The settings with what the model takes from its scenes, where there is only one dataset."""
     if len(config.parts) > 1:
         return config
-    model = config.model.task().with_scenes(open_folder(config.scenes), config.data)
+    model = task_of(config.model).with_scenes(open_folder(config.scenes), config.data)
     return config.model_copy(update={"model": model})

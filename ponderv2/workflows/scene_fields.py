@@ -17,8 +17,7 @@ from ponderv2.reconstruction.refine import Recording, RefineStep, initial_scene,
 from ponderv2.reconstruction.refined_scene import RefinedScene, scene_of_state
 from ponderv2.reconstruction.scene_field import ModelField, SceneField
 from ponderv2.scenes.scene import Frame, Scene, evenly_spread
-from ponderv2.tasks.checkpoints import task_of
-from ponderv2.tasks.loaded_model import LoadedModel
+from ponderv2.tasks.checkpoints import loaded_model, task_of_checkpoint
 from ponderv2.training.checkpoint import Checkpoint, save_checkpoint, software_versions
 from ponderv2.training.devices import chosen_device
 from ponderv2.training.open_checkpoint import REFINED, OpenCheckpoint, Origin
@@ -57,13 +56,13 @@ def open_field(
         if report is not None and where.type != "cpu":
             report.note("a refined scene is rendered on the CPU")
         return load_refined(checkpoint, scene.name)
-    task = task_of(checkpoint)
+    task = task_of_checkpoint(checkpoint)
     if not task.renders:
         raise CheckpointError(
             f"{checkpoint.path} holds {task.model_in_words}, which cannot render",
             fix="give the pre-trained checkpoint",
         )
-    field = LoadedModel.open(checkpoint, where).encode(scene.cloud, dataset=dataset).field
+    field = loaded_model(checkpoint, where).encode(scene.cloud, dataset=dataset).field
     assert field is not None
     return field
 

@@ -36,53 +36,78 @@ class Addition:
     """Text of that file -> what stands there afterwards."""
 
 
+def imported(line: str) -> tuple[str, str]:
+    """The edit that adds an import."""
+    return "\nif TYPE_CHECKING", f"\n{line}\n\nif TYPE_CHECKING"
+
+
 ADDITIONS = (
     Addition(
         "data set",
         ("ponderv2/datasets/toy_drives", "presets/prepare/toy_drives.yaml"),
-        "ponderv2/datasets/__init__.py",
+        "ponderv2/datasets/kinds.py",
         (
-            (
-                "\nDatasetConfig",
-                "\nfrom ponderv2.datasets.toy_drives.config import ToyDrivesConfig\n\nDatasetConfig",
-            ),
+            imported("from ponderv2.datasets.toy_drives.config import ToyDrivesConfig"),
             ("    SyntheticConfig |", "    ToyDrivesConfig | SyntheticConfig |"),
+            (
+                "        case SyntheticConfig():",
+                "        case ToyDrivesConfig():\n"
+                "            from ponderv2.datasets.toy_drives import reader as toy_drives\n\n"
+                "            return toy_drives.find(settings)\n"
+                "        case SyntheticConfig():",
+            ),
         ),
     ),
     Addition(
         "encoder",
         ("ponderv2/encoder/one_convolution", "presets/pretrain/one_convolution.yaml"),
-        "ponderv2/encoder/config.py",
+        "ponderv2/encoder/kinds.py",
         (
+            imported("from ponderv2.encoder.one_convolution.config import OneConvolutionConfig"),
+            ("AnyEncoder = SparseUNetConfig |", "AnyEncoder = OneConvolutionConfig | SparseUNetConfig |"),
             (
-                "\nEncoderConfig",
-                "\nfrom ponderv2.encoder.one_convolution.config import OneConvolutionConfig\n\nEncoderConfig",
+                "        case SparseUNetConfig() |",
+                "        case OneConvolutionConfig():\n"
+                "            from ponderv2.encoder.one_convolution.encoder import OneConvolution\n\n"
+                "            return OneConvolution(config)\n"
+                "        case SparseUNetConfig() |",
             ),
-            ("Annotated[SparseUNetConfig |", "Annotated[OneConvolutionConfig | SparseUNetConfig |"),
         ),
     ),
     Addition(
         "lift",
         ("ponderv2/lift/mean_of_views", "presets/pretrain/one_convolution.yaml"),
-        "ponderv2/lift/config.py",
+        "ponderv2/lift/kinds.py",
         (
+            imported("from ponderv2.lift.mean_of_views.config import MeanOfViewsConfig"),
             (
-                "\nLiftConfig = DensifyConfig",
-                "\nfrom ponderv2.lift.mean_of_views.config import MeanOfViewsConfig\n\n"
-                'LiftConfig = Annotated[DensifyConfig | MeanOfViewsConfig, Field(discriminator="kind")]',
+                "AnyLift = DensifyConfig\nLiftConfig = AnyLift",
+                "AnyLift = DensifyConfig | MeanOfViewsConfig\n"
+                'LiftConfig = Annotated[AnyLift, Field(discriminator="kind")]',
+            ),
+            (
+                "        case DensifyConfig():",
+                "        case MeanOfViewsConfig():\n"
+                "            from ponderv2.lift.mean_of_views.lift import MeanOfViews\n\n"
+                "            return MeanOfViews(config)\n"
+                "        case DensifyConfig():",
             ),
         ),
     ),
     Addition(
         "task",
         ("ponderv2/tasks/inside_boxes", "presets/finetune/toy_boxes.yaml"),
-        "ponderv2/tasks/config.py",
+        "ponderv2/tasks/kinds.py",
         (
-            (
-                "\nDownstreamConfig",
-                "\nfrom ponderv2.tasks.inside_boxes.config import InsideBoxesConfig\n\nDownstreamConfig",
-            ),
+            imported("from ponderv2.tasks.inside_boxes.config import InsideBoxesConfig"),
             ("    | InstancesModelConfig\n", "    | InstancesModelConfig\n    | InsideBoxesConfig\n"),
+            (
+                "        case InstancesModelConfig():",
+                "        case InsideBoxesConfig():\n"
+                "            from ponderv2.tasks.inside_boxes.task import InsideBoxesTask\n\n"
+                "            return InsideBoxesTask(settings)\n"
+                "        case InstancesModelConfig():",
+            ),
         ),
     ),
 )

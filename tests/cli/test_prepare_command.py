@@ -11,7 +11,7 @@ import pytest
 from ponder_cli.commands.prepare import command_of
 from ponder_cli.dataset_options import flags_of, overrides_of
 from ponder_cli.presets import load_preset
-from ponderv2.datasets import DATASETS
+from ponderv2.datasets.kinds import DATASETS
 from ponderv2.datasets.settings import DatasetSettings
 from ponderv2.workflows.config import PrepareConfig
 from tests.cli.conftest import Run

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ponder_cli.presets import shipped_presets
-from ponderv2.datasets import DATASETS
+from ponderv2.datasets.kinds import DATASETS
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.workflows import finetune

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from ponderv2.encoder.config import PromptedSparseUNetConfig
 from ponderv2.encoder.encoder import Prompt
+from ponderv2.encoder.kinds import build_encoder
 from ponderv2.encoder.prompts import Prompts
 from ponderv2.encoder.sparse_unet import SparseUNet
 from ponderv2.errors import CheckpointError
@@ -92,7 +93,7 @@ class DenseTwin:
 @pytest.fixture
 def model(rng: torch.Generator) -> SparseUNet:
     """Double precision, with random statistics, scales and modulations."""
-    network = SMALL.build().double()
+    network = build_encoder(SMALL).double()
     for name, value in network.state_dict().items():
         if value.is_floating_point():
             noise = torch.rand(value.shape, generator=rng, dtype=torch.float64)
@@ -139,7 +140,7 @@ def test_only_the_statistics_of_the_batch_s_dataset_move(model: SparseUNet, rng:
 
 def test_there_is_one_prompted_norm_for_each_convolution() -> None:
     """59 in the published network."""
-    full = PromptedSparseUNetConfig().build()
+    full = build_encoder(PromptedSparseUNetConfig())
     norms = {name for name, _ in full.named_parameters() if name.endswith("modulation.1.bias")}
     convolutions = [
         value for name, value in full.named_parameters() if name.endswith("weight") and value.dim() == 5

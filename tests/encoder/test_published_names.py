@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from ponderv2.encoder.config import PromptedSparseUNetConfig, SparseUNetConfig
+from ponderv2.encoder.kinds import build_encoder
 from ponderv2.lift.config import ConvBlock3DConfig, UNet3DConfig
+from ponderv2.lift.kinds import build_projection
 
 V1M2 = SparseUNetConfig(norm_eps=1e-5, norm_momentum=0.1, unit_norm_momentum=0.02, pad=1, n_classes=20)
 SMALL_CASES = {
@@ -45,7 +47,7 @@ def test_encoder_has_the_published_names_and_shapes(request: pytest.FixtureReque
     if not prefix and "final.weight" in expected:
         config = config.model_copy(update={"n_classes": expected["final.weight"][0]})
     with torch.device("meta"):
-        assert own(config.build()) == expected
+        assert own(build_encoder(config)) == expected
 
 
 @pytest.mark.parametrize(
@@ -57,4 +59,4 @@ def test_projection_has_the_published_names_and_shapes(
 ) -> None:
     expected = listed(request, name, "proj_net.")
     with torch.device("meta"):
-        assert own(config.build(96)) == expected
+        assert own(build_projection(config, 96)) == expected

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ponderv2.encoder.config import PromptedSparseUNetConfig, SparseUNetConfig
 from ponderv2.encoder.encoder import Prompt
+from ponderv2.encoder.kinds import build_encoder
 from ponderv2.encoder.sparse_unet import PromptedNorm, ResidualBlock, SparseUNet
 from ponderv2.geometry.voxels import SparseVoxels
 from ponderv2.sparse import kernel_maps
@@ -28,7 +29,7 @@ def permuted(voxels: SparseVoxels, order: Tensor) -> SparseVoxels:
 
 @pytest.fixture
 def small() -> SparseUNet:
-    return SparseUNetConfig(**SMALL).build().eval()
+    return build_encoder(SparseUNetConfig(**SMALL)).eval()
 
 
 def test_order_of_voxels_is_kept(rng: torch.Generator, small: SparseUNet) -> None:
@@ -69,7 +70,7 @@ def test_kernel_maps_are_found_once_per_level(
 
 
 def test_every_parameter_gets_a_gradient(rng: torch.Generator) -> None:
-    model = SparseUNetConfig(**SMALL, n_classes=7).build()
+    model = build_encoder(SparseUNetConfig(**SMALL, n_classes=7))
     output = model.rows(small_voxels(rng))
     assert output.shape[1] == model.config.out_channels == 7
     output.square().sum().backward()
@@ -109,9 +110,9 @@ def test_pointwise_weights_are_read_by_memory_not_transposed(rng: torch.Generato
 
 
 def test_pooled_output_is_the_mean_per_scene(rng: torch.Generator) -> None:
-    model = SparseUNetConfig(**SMALL, pool_scenes=True, n_classes=3).build().eval()
+    model = build_encoder(SparseUNetConfig(**SMALL, pool_scenes=True, n_classes=3)).eval()
     assert model.rows(small_voxels(rng, 3)).shape == (3, 3)
-    bare = SparseUNetConfig(**SMALL, pool_scenes=True).build().eval()
+    bare = build_encoder(SparseUNetConfig(**SMALL, pool_scenes=True)).eval()
     voxels = small_voxels(rng, 2)
     both = bare.rows(voxels)
     assert both.shape == (2, bare.config.out_channels) == (2, 8)
@@ -122,9 +123,9 @@ def test_pooled_output_is_the_mean_per_scene(rng: torch.Generator) -> None:
 
 
 def test_initial_weights_are_the_published_ones() -> None:
-    model = SparseUNetConfig(
-        base_channels=32, channels=(32, 64, 64, 48), layers=(1, 1, 1, 1), n_classes=5
-    ).build()
+    model = build_encoder(
+        SparseUNetConfig(base_channels=32, channels=(32, 64, 64, 48), layers=(1, 1, 1, 1), n_classes=5)
+    )
     stem, down = model.conv_input.convolution, model.down[1].convolution
     assert abs(float(stem.weight.detach().std()) - 0.02) < 1e-3
     bound = (8 * 32) ** -0.5
@@ -145,7 +146,7 @@ def test_prompted_norm_is_batch_norm_with_scale_and_shift(rng: torch.Generator) 
 
 def test_condition_selects_the_normalisation(rng: torch.Generator) -> None:
     config = PromptedSparseUNetConfig(**SMALL, context_channels=5, conditions=("a", "b"))
-    model = config.build()
+    model = build_encoder(config)
     voxels, context = small_voxels(rng), torch.randn(1, 5, generator=rng)
     model.rows(voxels, Prompt(1, context)).sum().backward()
     assert model.conv_input.bn.bns[0].weight.grad is None
@@ -157,7 +158,7 @@ def test_condition_selects_the_normalisation(rng: torch.Generator) -> None:
 
 
 def test_zero_init_starts_as_plain_batch_norm(rng: torch.Generator) -> None:
-    model = PromptedSparseUNetConfig(**SMALL, context_channels=5, zero_init=True).build().eval()
+    model = build_encoder(PromptedSparseUNetConfig(**SMALL, context_channels=5, zero_init=True)).eval()
     voxels = small_voxels(rng)
     one = model.rows(voxels, Prompt(1, torch.randn(1, 5, generator=rng)))
     two = model.rows(voxels, Prompt(1, torch.randn(1, 5, generator=rng)))

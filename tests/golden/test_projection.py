@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from ponderv2.lift.kinds import build_projection
 from tests.golden.cases import Case, fill_weights, seeded_normal
 from tests.golden.compare import (
     FEATURES,
@@ -26,7 +27,7 @@ KIND = "projection"
 def test_volume_and_gradients_equal_the_published_network(case: Case, mode: str) -> None:
     skip_without(case, f"out_{mode}")
     official = case.config
-    model = projection_config(official).build(official["in_channels"])
+    model = build_projection(projection_config(official), official["in_channels"])
     fill_weights(model, case)
     model.train(mode == "train")
     volume = case.tensor("in_volume").requires_grad_()

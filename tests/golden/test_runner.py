@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from ponderv2.data.voxelise import fnv_hash, grid_cells, group_by_voxel
+from ponderv2.encoder.kinds import build_encoder
 from ponderv2.geometry.voxels import SparseVoxels, batch_index
+from ponderv2.lift.kinds import build_projection
 from tests.golden import test_ponder_indoor, test_projection, test_renderer, test_sparse_unet, test_transforms
 from tests.golden.cases import Case, InputRule, fill_weights, rule_of_text, seeded_normal
 from tests.golden.compare import assert_rows
@@ -164,7 +166,7 @@ PROJECTION = {"type": "UNet3D-v1m2", "in_channels": 8, "out_channels": 6, "f_map
 
 
 def test_a_projection_of_another_size_with_a_ruled_volume(tmp_path: Path) -> None:
-    module = projection_config(PROJECTION).build(8)
+    module = build_projection(projection_config(PROJECTION), 8)
     rule = {"in_volume": {"shape": [1, 8, 4, 6, 8], "seed": "volume"}}
     fill_weights(module, write(tmp_path / "w.npz", PROJECTION, weights(module)))
     volume = seeded_normal("volume", (1, 8, 4, 6, 8)).requires_grad_()
@@ -184,7 +186,7 @@ BACKBONE |= {"channels": [4, 8, 8, 4], "layers": [1, 1, 1, 1]}
 
 
 def test_gradients_of_features_may_be_reduced(tmp_path: Path, rng: torch.Generator) -> None:
-    module = encoder_config(BACKBONE).build()
+    module = build_encoder(encoder_config(BACKBONE))
     fill_weights(module, write(tmp_path / "w.npz", BACKBONE, weights(module)))
     cells = torch.unique(torch.randint(0, 12, (300, 3), generator=rng), dim=0)
     feature, offset = seeded_normal("feat", (len(cells), 4)).requires_grad_(), torch.tensor([len(cells)])
@@ -194,9 +196,10 @@ def test_gradients_of_features_may_be_reduced(tmp_path: Path, rng: torch.Generat
     assert feature.grad is not None
     arrays |= reduced("out_eval", output, 3) | reduced("out_eval_grad_feat", feature.grad, 2)
     check = test_sparse_unet.test_evaluation_mode_equals_the_published_network
-    check(write(tmp_path / "a.npz", BACKBONE, arrays), encoder_config(BACKBONE).build())
+    check(write(tmp_path / "a.npz", BACKBONE, arrays), build_encoder(encoder_config(BACKBONE)))
     wrong = arrays | {"out_eval_grad_feat__sample": arrays["out_eval_grad_feat__sample"].flip(0)}
-    refuses(lambda: check(write(tmp_path / "b.npz", BACKBONE, wrong), encoder_config(BACKBONE).build()))
+    path = write(tmp_path / "b.npz", BACKBONE, wrong)
+    refuses(lambda: check(path, build_encoder(encoder_config(BACKBONE))))
 
 
 # --- transforms

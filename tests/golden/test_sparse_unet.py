@@ -9,6 +9,7 @@ import pytest
 from torch import Tensor
 
 from ponderv2.encoder.encoder import Prompt
+from ponderv2.encoder.kinds import build_encoder
 from ponderv2.encoder.sparse_unet import SparseUNet
 from ponderv2.geometry.voxels import SparseVoxels, batch_index
 from tests.golden.cases import Case, fill_weights, seeded_normal
@@ -28,7 +29,7 @@ KIND = "sparse_unet"
 
 @pytest.fixture(scope="module")
 def model(case: Case) -> SparseUNet:
-    return encoder_config(case.config).build()
+    return build_encoder(encoder_config(case.config))
 
 
 def run(case: Case, model: SparseUNet, mode: str) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from ponderv2.geometry.features import PointFeatures
 from ponderv2.geometry.voxels import batch_index
 from ponderv2.lift.config import CubeFrameConfig, DensifyConfig
+from ponderv2.lift.kinds import build_lift
 from ponderv2.lift.volume_frame import VolumeFrame, volume_frame
 from tests.golden.cases import Case, seeded_normal
 from tests.golden.compare import assert_absolute, assert_relative_l2, assert_rows, cells_first
@@ -54,7 +55,7 @@ def test_volume_and_its_gradient_equal_the_published_pooling(case: Case, frame: 
     config = DensifyConfig(grid_size=case.config["grid_size"], align_with_sampling=False)
     feature = case.tensor("in_feat").requires_grad_()
     features = PointFeatures(feature, case.tensor("in_coord"), case.tensor("in_offset"))
-    volume = config.build()(features, frame).dense()
+    volume = build_lift(config)(features, frame).dense()
     rows, near = cells_first(volume), borderline(case, frame, config)
     occupied = (rows != 0).any(-1).view(len(volume), -1).sum(1)
     if "out_dense_mean_shape" in case:

@@ -13,6 +13,7 @@ from ponderv2.geometry.volumes import FeatureVolume
 from ponderv2.geometry.voxels import batch_index
 from ponderv2.lift.config import CubeFrameConfig, DensifyConfig
 from ponderv2.lift.densify import _resizing, mean_per_cell
+from ponderv2.lift.kinds import build_lift
 from ponderv2.lift.volume_frame import VolumeFrame, volume_frame
 
 OFFSET = torch.tensor([300, 500])
@@ -69,7 +70,7 @@ def densify(
     frame: VolumeFrame,
     config: DensifyConfig = DensifyConfig(),
 ) -> FeatureVolume:
-    return config.build()(PointFeatures(feature, coord, offset), frame).volume()
+    return build_lift(config)(PointFeatures(feature, coord, offset), frame).volume()
 
 
 def test_longest_side_becomes_one_and_the_floor_lies_at_the_bottom(rng: torch.Generator) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ponderv2.lift.config import ConvBlock3DConfig, DoubleConvUNet3DConfig, UNet3DConfig
+from ponderv2.lift.kinds import build_projection
 
 CONFIGS = [
     UNet3DConfig(f_maps=4, n_levels=3, out_channels=5),
@@ -19,7 +20,7 @@ CONFIGS = [
 def test_any_size_comes_back_the_same(
     config: UNet3DConfig | DoubleConvUNet3DConfig | ConvBlock3DConfig, size: tuple[int, int, int]
 ) -> None:
-    model = config.build(3).eval()
+    model = build_projection(config, 3).eval()
     assert model(torch.randn(2, 3, *size)).shape == (2, 5, *size)
 
 
@@ -27,7 +28,7 @@ def test_any_size_comes_back_the_same(
 def test_channels_last_in_memory_gives_the_same(
     config: UNet3DConfig | DoubleConvUNet3DConfig | ConvBlock3DConfig,
 ) -> None:
-    model = config.build(3)
+    model = build_projection(config, 3)
     x = torch.randn(2, 3, 6, 8, 4)
     model.train()
     one = model(x)
@@ -39,6 +40,6 @@ def test_channels_last_in_memory_gives_the_same(
 def test_every_parameter_gets_a_gradient(
     config: UNet3DConfig | DoubleConvUNet3DConfig | ConvBlock3DConfig,
 ) -> None:
-    model = config.build(3)
+    model = build_projection(config, 3)
     model(torch.randn(2, 3, 4, 6, 8)).square().sum().backward()
     assert [name for name, value in model.named_parameters() if value.grad is None] == []

@@ -8,6 +8,7 @@ import torch
 
 from ponderv2.geometry.volumes import SparseVolume
 from ponderv2.lift.config import DoubleConvUNet3DConfig, UNet3DConfig
+from ponderv2.lift.kinds import build_projection
 from ponderv2.lift.sparse_input_conv import DENSE_OCCUPANCY_THRESHOLD
 from ponderv2.training.distributed import free_port
 from tests.training.processes import join, run_ranks
@@ -40,7 +41,7 @@ def scene_of(volume: SparseVolume, scene: int) -> SparseVolume:
 def outcome(config: UNet3DConfig | DoubleConvUNet3DConfig, volume: SparseVolume) -> dict[str, np.ndarray]:
     """Values, gradients of rows and parameters, running statistics."""
     torch.manual_seed(0)
-    model = config.build(6).double()
+    model = build_projection(config, 6).double()
     rows = volume.rows.clone().requires_grad_()
     found = model(SparseVolume(rows, volume.number, volume.shape, volume.lower, volume.upper))
     (found.sin() * torch.arange(5.0)[:, None, None, None]).sum().backward()

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ponderv2.geometry.volumes import SparseVolume
 from ponderv2.lift import sparse_input_conv as cell_unit
 from ponderv2.lift.config import ConvBlock3DConfig, DoubleConvUNet3DConfig, UNet3DConfig
+from ponderv2.lift.kinds import build_projection
 from ponderv2.lift.sparse_input_conv import dilation
 from ponderv2.lift.volume_layers import max_pool2, normed_convolution
 from ponderv2.sparse.normalisation import BatchNorm, batch_norm_rows, relu_
@@ -48,7 +49,7 @@ def test_occupied_cells_alone_give_what_the_dense_volume_gives(
     size: tuple[int, int, int],
     training: bool,
 ) -> None:
-    model = config.build(6).double().train(training)
+    model = build_projection(config, 6).double().train(training)
     for norm in model.modules():
         if isinstance(norm, BatchNorm):
             torch.nn.init.normal_(norm.weight, generator=rng)

@@ -10,6 +10,7 @@ from ponderv2.geometry.cameras import project
 from ponderv2.geometry.features import PointFeatures
 from ponderv2.geometry.transforms import transform_points
 from ponderv2.lift.config import CubeFrameConfig, DensifyConfig, RangeFrameConfig
+from ponderv2.lift.kinds import build_lift
 from ponderv2.lift.volume_frame import volume_frame
 from ponderv2.models.pretext import PretextModel
 from tests.models.test_pretext_conditions import batch_of, config
@@ -30,7 +31,7 @@ def test_the_corners_of_a_range_are_those_of_its_volume() -> None:
 def test_a_range_needs_no_points_and_leaves_out_those_beyond_it() -> None:
     coord = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 9.0], [49.0, 59.0, 2.9]])
     frame = volume_frame(coord, torch.tensor([0, 3]), RANGE)
-    volume = DensifyConfig().build()(PointFeatures(torch.ones(3, 1), coord, torch.tensor([0, 3])), frame)
+    volume = build_lift(DensifyConfig())(PointFeatures(torch.ones(3, 1), coord, torch.tensor([0, 3])), frame)
     assert volume.shape == (2, 4, 20, 20) and len(volume.rows) == 2
     dense = volume.dense()[1, 0]
     assert dense[3, 19, 19] == 1 and dense[2, 8, 10] == 1  # (z, y, x) of 2 m, 5 m and 5 m

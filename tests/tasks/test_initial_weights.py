@@ -12,6 +12,7 @@ from torch import Tensor
 from ponderv2.errors import CheckpointError, MismatchError
 from ponderv2.tasks.checkpoints import open_checkpoint
 from ponderv2.tasks.initial_weights import load_encoder
+from ponderv2.tasks.kinds import task_of
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.tasks.segmentation.model import SegmentationModel
 from tests.workflows.tiny import ENCODER
@@ -45,7 +46,7 @@ def test_normalisations_and_prompts_go_by_the_names_of_the_datasets(
 ) -> None:
     path, state = published
     loaded = model(*names)
-    load_encoder(loaded.config.task(), loaded, open_checkpoint(path))
+    load_encoder(task_of(loaded.config), loaded, open_checkpoint(path))
     own = loaded.state_dict()
     for number, name in enumerate(names):
         for place in ("conv_input.bn", "enc.0.block0.bn1"):
@@ -58,7 +59,7 @@ def test_normalisations_and_prompts_go_by_the_names_of_the_datasets(
 def test_a_dataset_that_the_file_does_not_know_is_named(published: tuple[Path, dict[str, Tensor]]) -> None:
     new = model("ScanNet", "ScanNet++")
     with pytest.raises(CheckpointError, match="not 'ScanNet\\+\\+'"):
-        load_encoder(new.config.task(), new, open_checkpoint(published[0]))
+        load_encoder(task_of(new.config), new, open_checkpoint(published[0]))
 
 
 def test_texts_of_the_file_replace_orthogonal_ones_and_no_others(
@@ -66,12 +67,12 @@ def test_texts_of_the_file_replace_orthogonal_ones_and_no_others(
 ) -> None:
     path, state = published
     usual = model(*NORMS, rows=ROWS)
-    load_encoder(usual.config.task(), usual, open_checkpoint(path))
+    load_encoder(task_of(usual.config), usual, open_checkpoint(path))
     assert torch.equal(usual.state_dict()["head.class_embedding"], state["class_embedding"])
     np.save(tmp_path / "texts.npy", np.eye(8, dtype=np.float32)[:4])
     embeddings = {"kind": "file", "path": str(tmp_path / "texts.npy")}
     chosen = model(*NORMS, rows=ROWS, head={**LANGUAGE, "embeddings": embeddings})
-    load_encoder(chosen.config.task(), chosen, open_checkpoint(path))
+    load_encoder(task_of(chosen.config), chosen, open_checkpoint(path))
     assert torch.equal(chosen.state_dict()["head.class_embedding"], torch.eye(8)[:4])
     assert torch.equal(chosen.state_dict()["head.proj_head.weight"], state["proj_head.weight"])
 
@@ -86,7 +87,7 @@ def test_an_encoder_that_does_not_fit_is_refused_with_every_difference(
         )
     )
     with pytest.raises(MismatchError) as caught:
-        load_encoder(other.config.task(), other, open_checkpoint(published[0]))
+        load_encoder(task_of(other.config), other, open_checkpoint(published[0]))
     troubles = {row.trouble for row in caught.value.rows}
     assert {"missing in the file", "unexpected in the file"} <= troubles
     assert "model.encoder=null" in str(caught.value.fix)

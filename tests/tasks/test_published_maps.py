@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ponder_cli.presets import load_preset
 from ponderv2.encoder.config import PromptedSparseUNetConfig, SparseUNetConfig
+from ponderv2.encoder.kinds import build_encoder
 from ponderv2.models.config import PretextConfig
 from ponderv2.models.pretext import PretextModel
 from ponderv2.tasks.checkpoints import model_settings, our_names, task_of_settings
@@ -113,7 +114,7 @@ def test_an_outdoor_file_gives_its_encoder(request: pytest.FixtureRequest, name:
     config = SparseUNetConfig.model_validate(encoder_settings(state))
     assert config == SparseUNetConfig(in_channels=4)
     with torch.device("meta"):
-        wanted = {f"backbone.{key}": value for key, value in config.build().state_dict().items()}
+        wanted = {f"backbone.{key}": value for key, value in build_encoder(config).state_dict().items()}
     assert not compare(wanted, encoder).rows()
 
 
@@ -125,7 +126,7 @@ def test_bare_encoders_are_read_with_their_classes(request: pytest.FixtureReques
     if name == "spunet_v1m2":
         settings |= {"norm_eps": 1e-5, "norm_momentum": 0.1, "unit_norm_momentum": 0.02, "pad": 1}
     with torch.device("meta"):
-        encoder = SparseUNetConfig.model_validate(settings).build()
+        encoder = build_encoder(SparseUNetConfig.model_validate(settings))
     assert {key: tuple(value.shape) for key, value in encoder.state_dict().items()} == shapes
     assert settings.get("pool_scenes", False) == (name == "spunet_v1m1_cls")
 
@@ -184,4 +185,4 @@ def test_encoder_names_follow_the_documented_rules(norm: str):
             expected |= residual(f"dec.{s}.block{i}", n_in, upward[s], norm)
     config = SparseUNetConfig() if norm == "plain" else PromptedSparseUNetConfig()
     with torch.device("meta"):
-        assert set(config.build().state_dict()) == expected
+        assert set(build_encoder(config).state_dict()) == expected

@@ -13,6 +13,7 @@ import yaml
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import CheckpointError, PresetError, SceneError
 from ponderv2.tasks.checkpoints import load_model, open_checkpoint
+from ponderv2.tasks.kinds import task_of
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.training.checkpoint import load_checkpoint
@@ -72,7 +73,7 @@ def test_fine_tuning_starts_from_the_pretrained_encoder(tmp_path: Path, encoder:
     settings = finetune_config().model
     assert isinstance(settings, SegmentationModelConfig)
     model = SegmentationModel(settings)
-    report = finetune.load_encoder(settings.task(), model, open_checkpoint(encoder))
+    report = finetune.load_encoder(task_of(settings), model, open_checkpoint(encoder))
     stored = load_checkpoint(encoder / "checkpoints" / "last.pth").model
     assert not report.mismatched and not report.unexpected
     assert all(

@@ -13,6 +13,7 @@ from PIL import Image
 
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.generated.config import SyntheticConfig
+from ponderv2.datasets.kinds import reader_of
 from ponderv2.datasets.reader import DatasetReader
 from ponderv2.errors import SceneError
 from ponderv2.geometry.boxes import Boxes
@@ -72,7 +73,7 @@ def drive(tmp_path: Path) -> Drive:
 
 
 def offered(monkeypatch: pytest.MonkeyPatch, scene: Any, info: DatasetInfo) -> None:
-    monkeypatch.setattr(SyntheticConfig, "reader", lambda _: DatasetReader(info, (scene,)))
+    monkeypatch.setattr("ponderv2.workflows.prepare.reader_of", lambda _: DatasetReader(info, (scene,)))
 
 
 def test_sweeps_boxes_fields_and_images_go_through_prepare(drive: Drive, tmp_path: Path, monkeypatch):
@@ -98,7 +99,7 @@ def test_sweeps_boxes_fields_and_images_go_through_prepare(drive: Drive, tmp_pat
 
 def test_depth_frames_of_a_scene_without_points_are_fused(tmp_path: Path, monkeypatch):
     pytest.importorskip("open3d")
-    found = ROOM.reader().read("room0000")
+    found = reader_of(ROOM).read("room0000")
     bare = replace(found, cloud=PointCloud.empty())
 
     @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def test_depth_frames_of_a_scene_without_points_are_fused(tmp_path: Path, monkey
 def test_raw_processed_and_prepared_readers_obey_one_contract(tmp_path: Path):
     writers.scannet_pth(tmp_path / "processed")
     prepare.run(PrepareConfig(source=ROOM, out=tmp_path / "out", workers=1))
-    for reader in (ROOM.reader(), open_folder(tmp_path / "processed"), open_folder(tmp_path / "out")):
+    for reader in (reader_of(ROOM), open_folder(tmp_path / "processed"), open_folder(tmp_path / "out")):
         assert isinstance(reader, Reader)
         split = next(one for one in reader.info.splits if reader.names(one))
         scene = reader.read(reader.names(split)[0], split)
@@ -134,7 +135,7 @@ def test_raw_processed_and_prepared_readers_obey_one_contract(tmp_path: Path):
 
 
 def test_a_raw_scene_is_that_which_is_prepared(tmp_path: Path):
-    raw = ROOM.reader().read("room0000")
+    raw = reader_of(ROOM).read("room0000")
     prepare.run(PrepareConfig(source=ROOM, out=tmp_path, workers=1))
     stored = open_folder(tmp_path).read("room0000")
     assert torch.equal(raw.cloud.coord, stored.cloud.coord)
@@ -149,4 +150,4 @@ def test_a_raw_scene_is_that_which_is_prepared(tmp_path: Path):
         )
         assert again.color_file == other.color_path.read_bytes()  # type: ignore[union-attr]
     with pytest.raises(SceneError, match="no scene 'nowhere'"):
-        ROOM.reader().read("nowhere")
+        reader_of(ROOM).read("nowhere")

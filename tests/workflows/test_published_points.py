@@ -19,6 +19,7 @@ from ponder_cli.presets import load_preset
 from ponderv2.data.config import PointDataConfig
 from ponderv2.datasets.s3dis import classes as s3dis
 from ponderv2.datasets.structured3d import classes as structured3d
+from ponderv2.encoder.kinds import build_encoder
 from ponderv2.errors import CheckpointError, PresetError
 from ponderv2.models.config import PretextConfig
 from ponderv2.models.pretext import PretextModel
@@ -393,7 +394,7 @@ def test_a_classifier_of_scenes_has_no_feature_per_point(tmp_path):
     torch.manual_seed(0)
     from ponderv2.encoder.config import SparseUNetConfig
 
-    torch.save(SparseUNetConfig.model_validate(pooled).build().state_dict(), tmp_path / "m.pth")
+    torch.save(build_encoder(SparseUNetConfig.model_validate(pooled)).state_dict(), tmp_path / "m.pth")
     with pytest.raises(CheckpointError, match="classifier of scenes"):
         ponderv2.load(tmp_path / "m.pth")
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ponderv2.config import CommandOption, StrictConfig
 from ponderv2.datasets.settings import DatasetSettings
-
-if TYPE_CHECKING:
-    from ponderv2.datasets.reader import DatasetReader
 
 LayoutName = Literal[
     "auto",
@@ -125,9 +122,3 @@ class RgbdConfig(DatasetSettings):
     fusion: FusionConfig = FusionConfig()
     pairing: PairingConfig = PairingConfig()
     generic: GenericConfig = GenericConfig()
-
-    def reader(self) -> DatasetReader:
-        """All recordings."""
-        from ponderv2.datasets.rgbd.reader import find
-
-        return find(self)

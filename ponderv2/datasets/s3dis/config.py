@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from ponderv2.datasets.settings import DatasetSettings
-
-if TYPE_CHECKING:
-    from ponderv2.datasets.reader import DatasetReader
 
 
 class S3disConfig(DatasetSettings):
@@ -46,9 +43,3 @@ class S3disConfig(DatasetSettings):
     """Metres: depth farther from all points of the room belongs to other rooms and is left out."""
     min_valid: float = Field(default=0.25, ge=0.0, le=1.0)
     """Images with a smaller share of usable depth are left out."""
-
-    def reader(self) -> DatasetReader:
-        """All rooms."""
-        from ponderv2.datasets.s3dis.reader import find
-
-        return find(self)

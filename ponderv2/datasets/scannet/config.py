@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ponderv2.datasets.settings import DatasetSettings
-
-if TYPE_CHECKING:
-    from ponderv2.datasets.reader import DatasetReader
 
 
 class ScannetConfig(DatasetSettings):
@@ -49,9 +46,3 @@ class ScannetConfig(DatasetSettings):
     """Metres; farther measurements are dropped."""
     max_image_size: PositiveInt | None = None
     """Longest side of the prepared images, pixels; by default that of the depth images."""
-
-    def reader(self) -> DatasetReader:
-        """All scenes."""
-        from ponderv2.datasets.scannet.reader import find
-
-        return find(self)

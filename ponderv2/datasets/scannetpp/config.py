@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import NonNegativeInt
 
 from ponderv2.datasets.settings import DatasetSettings
-
-if TYPE_CHECKING:
-    from ponderv2.datasets.reader import DatasetReader
 
 
 class ScannetppConfig(DatasetSettings):
@@ -28,9 +25,3 @@ class ScannetppConfig(DatasetSettings):
     """Points drawn evenly on the surface, as the authors advise; 0 = the vertices of the mesh."""
     seed: NonNegativeInt = 0
     """Of those points; each scene has its own."""
-
-    def reader(self) -> DatasetReader:
-        """All scenes."""
-        from ponderv2.datasets.scannetpp.reader import find
-
-        return find(self)

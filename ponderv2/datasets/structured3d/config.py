@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ponderv2.datasets.settings import DatasetSettings
-
-if TYPE_CHECKING:
-    from ponderv2.datasets.reader import DatasetReader
 
 
 class Structured3dConfig(DatasetSettings):
@@ -46,9 +43,3 @@ class Structured3dConfig(DatasetSettings):
     right-handed, z up."""
     scenes: tuple[str, ...] = ()
     """Names or patterns (`scene_0000*`) of the scenes that are prepared; empty = all."""
-
-    def reader(self) -> DatasetReader:
-        """All rooms."""
-        from ponderv2.datasets.structured3d.reader import find
-
-        return find(self)

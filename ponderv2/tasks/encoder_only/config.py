@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import model_validator
 
 from ponderv2.models.config import EncoderModelConfig
-
-if TYPE_CHECKING:
-    from ponderv2.tasks.encoder_only.task import EncoderOnlyTask
 
 
 class EncoderOnlyConfig(EncoderModelConfig):
@@ -26,9 +23,3 @@ class EncoderOnlyConfig(EncoderModelConfig):
     def without_files(self) -> EncoderOnlyConfig:
         """The same model as it stands in a checkpoint; it needs no files."""
         return self
-
-    def task(self) -> EncoderOnlyTask:
-        """Features, and nothing to train or to measure."""
-        from ponderv2.tasks.encoder_only.task import EncoderOnlyTask
-
-        return EncoderOnlyTask(self)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
 from ponderv2.heads.config import GroupingConfig
 from ponderv2.tasks.labelled_config import ClassesConfig
-
-if TYPE_CHECKING:
-    from ponderv2.tasks.instances.task import InstancesTask
 
 IGNORED_CLASSES = {200: (0, 2)}
 """Wall and floor of published models, by their number of classes, where they are not the classes 0 and 1."""
@@ -26,12 +23,6 @@ class InstancesModelConfig(ClassesConfig):
     """Classes without instances: neither learned, nor predicted, nor evaluated. 0 and 1 are wall and floor
     of the 20 classes of ScanNet; of its 200 classes they are 0 and 2."""
     grouping: GroupingConfig = GroupingConfig()
-
-    def task(self) -> InstancesTask:
-        """Instance segmentation with this model."""
-        from ponderv2.tasks.instances.task import InstancesTask
-
-        return InstancesTask(self)
 
     def without_files(self) -> InstancesModelConfig:
         """The same model as it stands in a checkpoint; it needs no files."""

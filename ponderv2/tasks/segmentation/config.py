@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from ponderv2.heads.config import (
     DecoupledHeadConfig,
@@ -14,9 +14,6 @@ from ponderv2.heads.config import (
 )
 from ponderv2.tasks.labelled_config import ClassesConfig
 
-if TYPE_CHECKING:
-    from ponderv2.tasks.segmentation.task import SegmentationTask
-
 
 class SegmentationModelConfig(ClassesConfig):
     """An encoder and a head."""
@@ -24,12 +21,6 @@ class SegmentationModelConfig(ClassesConfig):
     kind: Literal["segmentation"] = "segmentation"
     head: HeadConfig = LinearHeadConfig()
     losses: SegmentationLossConfig = SegmentationLossConfig()
-
-    def task(self) -> SegmentationTask:
-        """Semantic segmentation with this model."""
-        from ponderv2.tasks.segmentation.task import SegmentationTask
-
-        return SegmentationTask(self)
 
     def without_files(self) -> SegmentationModelConfig:
         """The same model as it stands in a checkpoint, which holds what files once gave."""

@@ -16,7 +16,7 @@ from ponderv2.data.config import LabelledDataConfig
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.scannet import scannet20
 from ponderv2.errors import SceneError
-from ponderv2.tasks.loaded_model import load
+from ponderv2.tasks.checkpoints import load
 from ponderv2.tasks.segmentation import predictions as class_metrics
 from ponderv2.tasks.task import EvaluationRequest
 from ponderv2.workflows import evaluate, finetune

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from ponderv2.datasets.settings import DatasetSettings
-
-if TYPE_CHECKING:
-    from ponderv2.datasets.reader import DatasetReader
 
 
 class ToyDrivesConfig(DatasetSettings):
@@ -19,9 +16,3 @@ class ToyDrivesConfig(DatasetSettings):
     """Folder with train/ and val/."""
     sweeps: int = 10
     """Most sweeps of a drive."""
-
-    def reader(self) -> DatasetReader:
-        """All drives."""
-        from ponderv2.datasets.toy_drives.reader import find
-
-        return find(self)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import PositiveInt
 
 from ponderv2.config import StrictConfig
-
-if TYPE_CHECKING:
-    from ponderv2.encoder.one_convolution.encoder import OneConvolution
 
 
 class OneConvolutionConfig(StrictConfig):
@@ -23,9 +20,3 @@ class OneConvolutionConfig(StrictConfig):
     kind: Literal["one_convolution"] = "one_convolution"
     in_channels: PositiveInt = 3
     out_channels: PositiveInt = 16
-
-    def build(self) -> OneConvolution:
-        """The network, with new weights."""
-        from ponderv2.encoder.one_convolution.encoder import OneConvolution
-
-        return OneConvolution(self)

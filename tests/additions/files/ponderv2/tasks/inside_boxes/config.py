@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from ponderv2.models.config import EncoderModelConfig
-
-if TYPE_CHECKING:
-    from ponderv2.tasks.inside_boxes.task import InsideBoxesTask
 
 
 class InsideBoxesConfig(EncoderModelConfig):
@@ -20,9 +17,3 @@ class InsideBoxesConfig(EncoderModelConfig):
     def without_files(self) -> InsideBoxesConfig:
         """The same model as it stands in a checkpoint; it needs no files."""
         return self
-
-    def task(self) -> InsideBoxesTask:
-        """What the commands ask."""
-        from ponderv2.tasks.inside_boxes.task import InsideBoxesTask
-
-        return InsideBoxesTask(self)
