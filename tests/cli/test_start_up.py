@@ -42,7 +42,10 @@ def loaded(*arguments: str) -> tuple[int, list[str]]:
         (["pretrain", "--preset", "dmeo"], 2),
         (["pretrain", "--set", "training.stepz=3"], 2),
         (["finetune", "--scratch", "--set", "training.steps=-1"], 2),
+        (["prepare", "--help"], 0),
+        (["prepare", "rgbd", "--help"], 0),
         (["prepare", "rgdb"], 2),
+        (["prepare", "synthetic", "--layout", "tum"], 2),
     ],
 )
 def test_no_heavy_library_is_loaded_for(arguments, status):
