@@ -18,6 +18,7 @@ from ponderv2.geometry.transforms import transform_points
 from ponderv2.geometry.volumes import FeatureVolume
 from ponderv2.lift.config import DensifyConfig, RangeFrameConfig
 from ponderv2.lift.volume_frame import VolumeFrame
+from ponderv2.models import encoder_model, pretext
 from ponderv2.models.config import PretextConfig
 from ponderv2.models.pretext import PretextModel
 from ponderv2.scenes.batch import Batch, ImageBatch
@@ -35,9 +36,6 @@ class FilterConfig(StrictConfig):
     in_channels: int = 3
     out_channels: int = 6
 
-    def build(self) -> Filter:
-        return Filter(self)
-
 
 class Filter(nn.Module):
     def __init__(self, settings: FilterConfig) -> None:
@@ -54,14 +52,11 @@ class Filter(nn.Module):
 
 
 class UnprojectConfig(StrictConfig):
-    """The feature of the nearest pixel at every cell, averaged over the views that see it."""
+    """The feature of the nearest pixel at every cell, summed over the views that see it."""
 
     needs: ClassVar[str] = "images"
     align_with_sampling: ClassVar[bool] = True
     kind: Literal["unproject"] = "unproject"
-
-    def build(self) -> Unproject:
-        return Unproject()
 
 
 class Unproject(nn.Module):
@@ -89,6 +84,12 @@ class Unproject(nn.Module):
         ]
         z, y, x = torch.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
         return torch.stack([x, y, z], dim=-1)
+
+
+@pytest.fixture(autouse=True)
+def _toys_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder_model, "build_encoder", Filter)
+    monkeypatch.setattr(pretext, "build_lift", lambda config: Unproject())
 
 
 def image_config() -> PretextConfig:
