@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -18,6 +18,10 @@ from pydantic import (
 
 from ponderv2.config import StrictConfig
 from ponderv2.datasets.vocabulary import CLASS_NAMES, TEMPLATES
+
+if TYPE_CHECKING:
+    from ponderv2.heads.language import DecoupledHead, LanguageHead
+    from ponderv2.heads.semantic import FinalHead, LinearHead
 
 
 class OrthogonalEmbeddingsConfig(StrictConfig):
@@ -96,41 +100,56 @@ class SegmentationLossConfig(StrictConfig):
     The mean is then over the weights of the labelled points, as torch does it."""
 
 
-class LinearHeadConfig(StrictConfig):
-    """A class per point by one linear layer."""
+class ClassesHeadConfig(StrictConfig):
+    """One layer for the classes of all datasets."""
 
-    kind: Literal["linear"] = "linear"
     n_classes: PositiveInt | None = None
     """None: as many as the scenes have."""
-    normalise: bool = False
-    """Batch normalisation of the features first: a fair linear probe of encoders whose scales differ."""
 
     def classes_of(self, condition: str) -> int | None:
-        """Classes of every dataset; None where the scenes are to say."""
+        """Classes of every dataset; None where they follow from the scenes."""
         return self.n_classes
 
-    def with_classes(self, condition: str, n_classes: int) -> LinearHeadConfig:
+    def with_classes(self, condition: str, n_classes: int) -> ClassesHeadConfig:
         """The same head for a number of classes."""
         return self.model_copy(update={"n_classes": n_classes})
 
+    def classes_option(self, condition: str, n_classes: int | str) -> str:
+        """The option that gives the head a number of classes."""
+        return f"--set model.head.n_classes={n_classes}"
 
-class FinalHeadConfig(StrictConfig):
+    def knows(self, condition: str) -> bool:
+        """Whether there is a layer for a dataset."""
+        return True
+
+
+class LinearHeadConfig(ClassesHeadConfig):
+    """A class per point by one linear layer."""
+
+    kind: Literal["linear"] = "linear"
+    normalise: bool = False
+    """Batch normalisation of the features first: a fair linear probe of encoders whose scales differ."""
+
+    def build(self, in_channels: int) -> LinearHead:
+        """The layer. Raises ValueError where the number of classes is not known."""
+        from ponderv2.heads.semantic import LinearHead
+
+        return LinearHead(self, in_channels)
+
+
+class FinalHeadConfig(ClassesHeadConfig):
     """A class per point by a 1x1x1 sparse convolution: the last layer of the published networks.
 
     It computes what a linear layer does; its weight is stored the way the published files store it.
     """
 
     kind: Literal["final"] = "final"
-    n_classes: PositiveInt | None = None
-    """None: as many as the scenes have."""
 
-    def classes_of(self, condition: str) -> int | None:
-        """Classes of every dataset; None where the scenes are to say."""
-        return self.n_classes
+    def build(self, in_channels: int) -> FinalHead:
+        """The layer. Raises ValueError where the number of classes is not known."""
+        from ponderv2.heads.semantic import FinalHead
 
-    def with_classes(self, condition: str, n_classes: int) -> FinalHeadConfig:
-        """The same head for a number of classes."""
-        return self.model_copy(update={"n_classes": n_classes})
+        return FinalHead(self, in_channels)
 
 
 class LanguageHeadConfig(StrictConfig):
@@ -166,12 +185,28 @@ class LanguageHeadConfig(StrictConfig):
         return self.class_names or shared
 
     def classes_of(self, condition: str) -> int | None:
-        """Classes of a dataset; None where the scenes are to say."""
+        """Classes of a dataset; None where they follow from the scenes."""
         return len(self.valid_index[condition]) if condition in self.valid_index else self.n_texts
 
     def with_classes(self, condition: str, n_classes: int) -> LanguageHeadConfig:
         """The same head, with one text per class unless set otherwise."""
         return self if self.n_texts is not None else self.model_copy(update={"n_texts": n_classes})
+
+    def classes_option(self, condition: str, n_classes: int | str) -> str:
+        """The option that gives a dataset a number of classes."""
+        return (
+            f"--set model.head.valid_index.{condition}=[...] with the text of each of the {n_classes} classes"
+        )
+
+    def knows(self, condition: str) -> bool:
+        """A dataset that is not named uses all texts."""
+        return True
+
+    def build(self, in_channels: int) -> LanguageHead:
+        """Projection and texts. Raises ValueError for unknown classes, and what `embedding_rows` raises."""
+        from ponderv2.heads.language import LanguageHead
+
+        return LanguageHead(self, in_channels)
 
 
 class DecoupledHeadConfig(StrictConfig):
@@ -199,9 +234,24 @@ class DecoupledHeadConfig(StrictConfig):
             return self
         return self.model_copy(update={"n_classes": {**self.n_classes, condition: n_classes}})
 
+    def classes_option(self, condition: str, n_classes: int | str) -> str:
+        """The option that gives a dataset a number of classes."""
+        return f"--set model.head.n_classes.{condition}={n_classes}"
+
+    def knows(self, condition: str) -> bool:
+        """Whether there is a layer for a dataset."""
+        return condition in self.n_classes
+
+    def build(self, in_channels: int) -> DecoupledHead:
+        """The layers."""
+        from ponderv2.heads.language import DecoupledHead
+
+        return DecoupledHead(self, in_channels)
+
 
 HeadConfig = Annotated[
     LinearHeadConfig | FinalHeadConfig | LanguageHeadConfig | DecoupledHeadConfig,
     Field(discriminator="kind"),
 ]
-"""The kinds of heads, chosen by `kind`."""
+"""The kinds of heads, chosen by `kind`. `build(in_channels)` gives a module from point features and the name
+of their dataset to class scores."""

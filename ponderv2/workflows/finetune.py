@@ -31,6 +31,8 @@ from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 from ponderv2.workflows.training_job import make_training_job, open_datasets, with_scenes
 from ponderv2.workflows.training_runs import RunRequest, run_folder, run_training, seeded_weights
 
+ENCODER_INPUTS = ("voxel", "features", "fields", "images")
+"""Settings of `data` that follow from the encoder of a checkpoint, unless the settings name their own."""
 CALIBRATION_SCENES = 16
 """Scenes from which a frozen random encoder gets the statistics of its normalisations."""
 
@@ -182,7 +184,7 @@ def _encoder_of(
     """The encoder that a file holds, and how its points are to be prepared."""
     encoder = _encoder(checkpoint.path, checkpoint.encoder_settings)
     stored = checkpoint.config.get("data")
-    known = {name: stored.get(name) for name in ("voxel", "features")} if isinstance(stored, Mapping) else {}
+    known = {name: stored.get(name) for name in ENCODER_INPUTS} if isinstance(stored, Mapping) else {}
     wanted = {name: value for name, value in known.items() if value and name not in data.model_fields_set}
     try:
         points = PointDataConfig.model_validate(wanted)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 from ponderv2.heads.config import (
-    DecoupledHeadConfig,
     HeadConfig,
     LanguageHeadConfig,
     LinearHeadConfig,
@@ -35,9 +34,7 @@ class SegmentationModelConfig(ClassesConfig):
 
     def knows(self, condition: str) -> bool:
         """Whether encoder and head have a part for the dataset."""
-        name = self.prompts.name(condition)
-        has_layer = not isinstance(self.head, DecoupledHeadConfig) or name in self.head.n_classes
-        return super().knows(condition) and has_layer
+        return super().knows(condition) and self.head.knows(self.prompts.name(condition))
 
     def classes_of(self, condition: str) -> int | None:
         """Number of classes for a dataset; None where it follows from the scenes."""
@@ -54,11 +51,4 @@ class SegmentationModelConfig(ClassesConfig):
 
     def classes_option(self, condition: str, n_classes: int | str) -> str:
         """The option that gives the model a number of classes for a dataset."""
-        name = self.prompts.name(condition)
-        if isinstance(self.head, LanguageHeadConfig):
-            return (
-                f"--set model.head.valid_index.{name}=[...] with the text of each of the {n_classes} classes"
-            )
-        if isinstance(self.head, DecoupledHeadConfig):
-            return f"--set model.head.n_classes.{name}={n_classes}"
-        return f"--set model.head.n_classes={n_classes}"
+        return self.head.classes_option(self.prompts.name(condition), n_classes)
