@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -18,10 +18,6 @@ from pydantic import (
 
 from ponderv2.config import StrictConfig
 from ponderv2.datasets.vocabulary import CLASS_NAMES, TEMPLATES
-
-if TYPE_CHECKING:
-    from ponderv2.heads.language import DecoupledHead, LanguageHead
-    from ponderv2.heads.semantic import FinalHead, LinearHead
 
 
 class OrthogonalEmbeddingsConfig(StrictConfig):
@@ -130,12 +126,6 @@ class LinearHeadConfig(ClassesHeadConfig):
     normalise: bool = False
     """Batch normalisation of the features first: a fair linear probe of encoders whose scales differ."""
 
-    def build(self, in_channels: int) -> LinearHead:
-        """The layer. Raises ValueError where the number of classes is not known."""
-        from ponderv2.heads.semantic import LinearHead
-
-        return LinearHead(self, in_channels)
-
 
 class FinalHeadConfig(ClassesHeadConfig):
     """A class per point by a 1x1x1 sparse convolution: the last layer of the published networks.
@@ -144,12 +134,6 @@ class FinalHeadConfig(ClassesHeadConfig):
     """
 
     kind: Literal["final"] = "final"
-
-    def build(self, in_channels: int) -> FinalHead:
-        """The layer. Raises ValueError where the number of classes is not known."""
-        from ponderv2.heads.semantic import FinalHead
-
-        return FinalHead(self, in_channels)
 
 
 class LanguageHeadConfig(StrictConfig):
@@ -202,12 +186,6 @@ class LanguageHeadConfig(StrictConfig):
         """A dataset that is not named uses all texts."""
         return True
 
-    def build(self, in_channels: int) -> LanguageHead:
-        """Projection and texts. Raises ValueError for unknown classes, and what `embedding_rows` raises."""
-        from ponderv2.heads.language import LanguageHead
-
-        return LanguageHead(self, in_channels)
-
 
 class DecoupledHeadConfig(StrictConfig):
     """A linear layer of its own for each dataset (PPT-v1m2)."""
@@ -241,17 +219,3 @@ class DecoupledHeadConfig(StrictConfig):
     def knows(self, condition: str) -> bool:
         """Whether there is a layer for a dataset."""
         return condition in self.n_classes
-
-    def build(self, in_channels: int) -> DecoupledHead:
-        """The layers."""
-        from ponderv2.heads.language import DecoupledHead
-
-        return DecoupledHead(self, in_channels)
-
-
-HeadConfig = Annotated[
-    LinearHeadConfig | FinalHeadConfig | LanguageHeadConfig | DecoupledHeadConfig,
-    Field(discriminator="kind"),
-]
-"""The kinds of heads, chosen by `kind`. `build(in_channels)` gives a module from point features and the name
-of their dataset to class scores."""

@@ -13,17 +13,17 @@ from ponderv2.datasets.vocabulary import ROWS
 from ponderv2.heads.config import (
     DecoupledHeadConfig,
     FinalHeadConfig,
-    HeadConfig,
     LanguageHeadConfig,
     LinearHeadConfig,
 )
+from ponderv2.heads.kinds import HeadConfig, build_head
 from ponderv2.heads.language import LanguageHead
 
 LANGUAGE = LanguageHeadConfig(n_texts=4, n_channels=5, valid_index={"a": (2, 0), "b": (1, 3, 2)})
 
 
 def test_language_scores_are_a_hundred_cosines_written_out(rng: torch.Generator) -> None:
-    head = LANGUAGE.build(6)
+    head = build_head(LANGUAGE, 6)
     assert isinstance(head, LanguageHead)
     head.requires_grad_(False)
     feature = torch.randn(3, 6, generator=rng)
@@ -42,7 +42,7 @@ def test_language_scores_are_a_hundred_cosines_written_out(rng: torch.Generator)
 
 
 def test_language_head_has_the_published_names_and_trains_the_projection_alone() -> None:
-    head = LanguageHeadConfig(n_texts=36).build(96)
+    head = build_head(LanguageHeadConfig(n_texts=36), 96)
     shapes = {name: tuple(value.shape) for name, value in head.state_dict().items()}
     assert shapes == {
         "logit_scale": (),
@@ -57,7 +57,7 @@ def test_language_head_has_the_published_names_and_trains_the_projection_alone()
 
 
 def test_a_dataset_that_is_not_named_uses_all_texts(rng: torch.Generator) -> None:
-    assert LANGUAGE.build(6)(torch.randn(2, 6, generator=rng), "c").shape == (2, 4)
+    assert build_head(LANGUAGE, 6)(torch.randn(2, 6, generator=rng), "c").shape == (2, 4)
     assert LANGUAGE.classes_of("a") == 2 and LANGUAGE.classes_of("c") == 4
 
 
@@ -76,7 +76,7 @@ def test_texts_that_do_not_exist_are_refused() -> None:
 
 
 def test_decoupled_heads_are_the_linear_layer_of_their_dataset(rng: torch.Generator) -> None:
-    head = DecoupledHeadConfig().build(96)
+    head = build_head(DecoupledHeadConfig(), 96)
     shapes = {name: tuple(value.shape) for name, value in head.state_dict().items()}
     assert [shapes[f"seg_heads.{i}.weight"] for i in range(3)] == [(25, 96), (20, 96), (13, 96)]
     feature = torch.randn(4, 96, generator=rng)
@@ -88,7 +88,7 @@ def test_decoupled_heads_are_the_linear_layer_of_their_dataset(rng: torch.Genera
 
 def test_the_final_layer_reads_the_memory_of_its_weight_as_channel_by_class(rng: torch.Generator) -> None:
     """Element (c, k) of the matrix is number c * n_classes + k of the stored [class, 1, 1, 1, channel]."""
-    head = FinalHeadConfig(n_classes=3).build(4)
+    head = build_head(FinalHeadConfig(n_classes=3), 4)
     with torch.no_grad():
         head.final.weight.copy_(torch.randn(3, 1, 1, 1, 4, generator=rng))
         head.final.bias.copy_(torch.randn(3, generator=rng))
@@ -104,6 +104,6 @@ def test_the_final_layer_reads_the_memory_of_its_weight_as_channel_by_class(rng:
 
 @pytest.mark.parametrize("config", get_args(get_args(HeadConfig)[0]))
 def test_every_head_takes_features_and_a_dataset(config, rng: torch.Generator) -> None:
-    head = config().with_classes("Rooms", 7).build(6)
+    head = build_head(config().with_classes("Rooms", 7), 6)
     assert head(torch.randn(5, 6, generator=rng), "Rooms").shape == (5, 7)
     assert LinearHeadConfig().classes_of("Rooms") is None

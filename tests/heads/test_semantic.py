@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ponderv2.errors import PresetError
 from ponderv2.heads.config import LinearHeadConfig, SegmentationLossConfig
+from ponderv2.heads.kinds import build_head
 from ponderv2.heads.lovasz import lovasz_gradient, lovasz_softmax
 from ponderv2.heads.semantic import SegmentationLosses, read_class_weights, segmentation_losses
 
@@ -215,12 +216,12 @@ def test_label_beyond_the_classes_is_refused() -> None:
 
 
 def test_head_is_linear_in_the_features(rng: torch.Generator) -> None:
-    head = LinearHeadConfig(n_classes=4).build(6)
+    head = build_head(LinearHeadConfig(n_classes=4), 6)
     feature = torch.randn(5, 6, generator=rng)
     torch.testing.assert_close(head(feature), feature @ head.linear.weight.T + head.linear.bias)
 
 
 def test_normalising_head_ignores_the_scale_of_features(rng: torch.Generator) -> None:
-    head = LinearHeadConfig(n_classes=4, normalise=True).build(6)
+    head = build_head(LinearHeadConfig(n_classes=4, normalise=True), 6)
     feature = torch.randn(50, 6, generator=rng)
     torch.testing.assert_close(head(feature), head(1000.0 * feature + 5.0), atol=1e-3, rtol=1e-3)

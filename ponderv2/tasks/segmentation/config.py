@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 from ponderv2.heads.config import (
-    HeadConfig,
     LanguageHeadConfig,
     LinearHeadConfig,
     OrthogonalEmbeddingsConfig,
     SegmentationLossConfig,
 )
+from ponderv2.heads.kinds import HeadConfig
 from ponderv2.tasks.labelled_config import ClassesConfig
 
 

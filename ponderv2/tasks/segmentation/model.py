@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ponderv2.heads.kinds import build_head
 from ponderv2.heads.semantic import SegmentationLosses, read_class_weights, segmentation_losses
 from ponderv2.models.encoder_model import EncoderModel
 from ponderv2.scenes.batch import Batch
@@ -29,7 +30,7 @@ class SegmentationModel(EncoderModel):
         super().__init__(config)
         self.config = config
         self.add_embeddings()
-        self.head = config.head.build(self.n_channels)
+        self.head = build_head(config.head, self.n_channels)
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", read_class_weights(config.losses), persistent=False)
         self.freeze()
