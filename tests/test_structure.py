@@ -53,26 +53,23 @@ def imported(node: ast.AST, known: dict[str, Path]) -> Iterator[str]:
                 yield whole if whole in known else node.module
 
 
-def at_import(tree: ast.Module) -> Iterator[ast.AST]:
-    """Statements that run when a module is imported: not those of functions or for type checkers alone."""
+def statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """All nodes, late imports in functions too, but for those that only type checkers see."""
     waiting: list[ast.AST] = [tree]
     while waiting:
         node = waiting.pop()
         yield node
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            continue
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            continue
-        waiting += ast.iter_child_nodes(node)
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            waiting += ast.iter_child_nodes(node)
 
 
 @cache
 def import_graph() -> dict[str, frozenset[str]]:
-    """What each module imports when it is imported."""
+    """What each module imports, at once or late."""
     known = modules()
     return {
         name: frozenset(
-            other for node in at_import(tree_of(path)) for other in imported(node, known) if other != name
+            other for node in statements(tree_of(path)) for other in imported(node, known) if other != name
         )
         for name, path in known.items()
     }
