@@ -35,7 +35,7 @@ class CubeFrameConfig(StrictConfig):
 
 
 class RangeFrameConfig(StrictConfig):
-    """One range for all scenes, as around the vehicle of a drive. Points beyond it are left out.
+    """One range for all scenes. Points beyond it are left out.
 
     The unit of length of the volume is the longest side of the range.
     """
@@ -43,7 +43,8 @@ class RangeFrameConfig(StrictConfig):
     kind: Literal["range"] = "range"
     lower: Triple
     upper: Triple
-    """Corners (x, y, z), metres (scene units, where scenes are scaled by augmentation)."""
+    """Corners (x, y, z), metres (scene units, where scenes are scaled by augmentation), in the frame of the
+    batch: its scenes are centred in x and y."""
     cells: Cells
     """Cells of the volume along x, y, z."""
 
