@@ -66,7 +66,7 @@ def test_the_six_commands_follow_each_other(ponder: Ponder):
 
     seen = ponder("eval", encoder)
     assert seen["kind"] == "pretext" and set(seen["metrics"]) == {"psnr", "ssim", "depth_l1", "depth_median"}
-    assert all(imageio.imread(path).ndim == 3 for path in seen["pictures"])
+    assert all(imageio.imread(path).ndim == 3 for path in seen["images"])
 
     tuned = ponder("finetune", "--from", encoder, settings=(*OPEN, TRAINING))
     assert tuned["steps"] == 3 and 0 <= tuned["metrics"]["miou"] <= 1

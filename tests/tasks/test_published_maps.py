@@ -19,6 +19,7 @@ from ponderv2.models.pretext import PretextModel
 from ponderv2.tasks.checkpoints import model_settings, our_names, task_of_settings
 from ponderv2.tasks.instances.config import InstancesModelConfig
 from ponderv2.tasks.instances.model import InstancesModel
+from ponderv2.tasks.kinds import task_of
 from ponderv2.tasks.published import variant_of
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.tasks.segmentation.model import SegmentationModel
@@ -140,7 +141,7 @@ def test_the_official_presets_build_the_published_files(
     shapes = listed(request, f"pretrain_indoor_{name}")
     config = load_preset("pretrain", preset, None, PretrainConfig).model
     model, _ = built("pretext", config.model_dump(mode="json"))
-    exported = config.task().published_weights(model.state_dict())
+    exported = task_of(config).published_weights(model.state_dict())
     assert {key: tuple(value.shape) for key, value in exported.items()} == shapes
 
 
