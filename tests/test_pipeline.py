@@ -76,7 +76,7 @@ def test_the_six_commands_follow_each_other(ponder: Ponder):
 
     few = ("width=24", "cameras.stride=1", "images=[color, depth, normal]")
     rendered = ponder("render", encoder, "--scene", room, "--side-by-side", settings=few)
-    assert rendered["n_pictures"] == 4 and rendered["views"][0]["psnr"] > 0
+    assert rendered["n_images"] == 4 and rendered["views"][0]["psnr"] > 0
     assert {"color", "depth", "depth_color", "normal", "side_by_side"} <= {
         one.name for one in Path("frames").iterdir()
     }
