@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
     make_streams_tolerant()
     _let_waiting_threads_sleep()
     words = sys.argv[1:] if arguments is None else list(arguments)
-    if "--debug" in words:  # understood in any place
+    if "--debug" in words:  # accepted anywhere
         words = ["--debug", *(word for word in words if word != "--debug")]
     app(args=words, prog_name="ponder")
 

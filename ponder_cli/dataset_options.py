@@ -18,7 +18,7 @@ from ponderv2.config import CommandOption
 from ponderv2.errors import PresetError
 
 NOT_OPTIONS = ("kind", "path")
-"""Fields at the top that are words of the command line, not options."""
+"""Fields at the top that are positional arguments, not options."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def parameters_of(settings: type[BaseModel]) -> list[inspect.Parameter]:
         about = _about(settings.model_fields["path"])
         path = Annotated[Path | None, typer.Argument(metavar="PATH", help=about)]
         found.append(_parameter("path", path))
-    else:  # the word is understood, to be refused by name
+    else:  # accepted only to give a clear error
         hidden = Annotated[Path | None, typer.Argument(metavar="PATH", hidden=True)]
         found.append(_parameter("path", hidden))
     for one in options_of(settings):

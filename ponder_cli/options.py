@@ -42,9 +42,11 @@ NameOption = Annotated[
     str | None, typer.Option("--name", "-n", help="Name of the run folder. By default the preset's name.")
 ]
 DevicesOption = Annotated[
-    int | None, typer.Option("--devices", min=1, help="Processes of this machine, one per GPU.")
+    int | None, typer.Option("--devices", min=1, help="Number of processes on this machine, one per GPU.")
 ]
-NodesOption = Annotated[int | None, typer.Option("--nodes", min=1, help="Machines that train together.")]
+NodesOption = Annotated[
+    int | None, typer.Option("--nodes", min=1, help="Number of machines that train together.")
+]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue the run where it stopped.")]
 DeterministicOption = Annotated[
     bool,
@@ -58,7 +60,7 @@ SceneOption = Annotated[
 ]
 SplitOption = Annotated[
     str | None,
-    typer.Option("--split", help="Part of the data: train, val, ... By default where the scene is."),
+    typer.Option("--split", help="Split: train, val, ... By default the one that holds the scene."),
 ]
 RefineOption = Annotated[
     int | None, typer.Option("--refine", metavar="STEPS", help="Optimise on the scene's own frames first.")
@@ -81,7 +83,9 @@ DeviceOption = Annotated[
 VoxelSizeOption = Annotated[
     float | None,
     typer.Option(
-        "--voxel-size", metavar="METRES", help="Of a published encoder, whose file does not say it."
+        "--voxel-size",
+        metavar="METRES",
+        help="Voxel size of a published encoder, whose file does not state it.",
     ),
 ]
 InputsOption = Annotated[
@@ -89,7 +93,7 @@ InputsOption = Annotated[
     typer.Option(
         "--inputs",
         metavar="NAMES",
-        help="What a published encoder takes of each point: color,normal or coord,color.",
+        help="Point features that a published encoder expects: color,normal or coord,color.",
     ),
 ]
 CheckpointArgument = Annotated[

@@ -80,7 +80,7 @@ def load_preset(
         options: What other options of the command change; they come after `set_`.
 
     Raises:
-        PresetError: no such preset, or a key or value that is not accepted; a near miss is suggested.
+        PresetError: no such preset, or a key or value that is not accepted; the closest one is suggested.
     """
     return checked(resolve(command, name, set_, config_class, options), config_class)
 

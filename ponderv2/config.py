@@ -1,4 +1,4 @@
-"""The parent of every settings class. Never imports torch."""
+"""The base class of every settings class. Never imports torch."""
 
 from __future__ import annotations
 

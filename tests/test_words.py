@@ -64,7 +64,7 @@ CLASS_NAMES = {
     "Stepper": "TrainStep",
     "Work": "StepInput",
     "Terms": "LossTerms",
-    "Pace": "LearningRate",
+    "Pace": "ScheduleValues",
     "Shelf": "CheckpointManager",
     "Kept": "Retention",
     "Logbook": "RunLogger",

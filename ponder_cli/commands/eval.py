@@ -23,32 +23,34 @@ def evaluate(  # noqa: PLR0913 - one argument per option
     data: DataOption = None,
     split: Annotated[
         str | None,
-        typer.Option("--split", help="Part of the data. By default the one that training validated on."),
+        typer.Option("--split", help="Split to evaluate. By default the one that training validated on."),
     ] = None,
     tta: Annotated[
         str,
         typer.Option(
             "--tta",
             metavar="|".join(TEST_SETS),
-            help="Segmentation: one pass, every point once, or the published views of a dataset that vote.",
+            help="Segmentation: a single pass, every point once, or voting over a dataset's published views.",
         ),
     ] = "none",
     pool: Annotated[
         bool,
-        typer.Option("--pool", help="Add up the counts of several models, each on its own split (6-fold)."),
+        typer.Option("--pool", help="Pool the counts of several models, each on its own split (6-fold)."),
     ] = False,
     submission: Annotated[
         Path | None,
-        typer.Option("--submission", metavar="FILE.zip", help="Write the files of the ScanNet benchmarks."),
+        typer.Option(
+            "--submission", metavar="FILE.zip", help="Write a submission for the ScanNet benchmarks."
+        ),
     ] = None,
     export: Annotated[
         Path | None,
         typer.Option(
-            "--export", metavar="DIR", help="Write predictions as coloured point clouds (PLY) to look at."
+            "--export", metavar="DIR", help="Write predictions as coloured point clouds (PLY) for viewing."
         ),
     ] = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Do not take over predictions of an earlier evaluation.")
+        bool, typer.Option("--again", help="Do not reuse predictions of an earlier evaluation.")
     ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for tables and images.")

@@ -14,13 +14,15 @@ FORMATS = ("official", "safetensors")
 
 def export(
     checkpoint: CheckpointArgument,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="out.pth, or out.safetensors.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="File to write: .pth or .safetensors.")
+    ],
     form: Annotated[
         str | None,
         typer.Option(
             "--format",
             metavar="official|safetensors",
-            help="Container and names of the published files, or safetensors. By default by the ending.",
+            help="Container and names of the published files, or safetensors. Default: by file extension.",
         ),
     ] = None,
     encoder_only: Annotated[bool, typer.Option("--encoder-only", help="Export the encoder only.")] = False,

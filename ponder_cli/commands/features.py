@@ -35,9 +35,7 @@ def features(  # noqa: PLR0913 - one argument per option
             help="A cloud: PLY, PCD, NPY, or text (XYZ, PTS, ASC, TXT, CSV, ...).",
         ),
     ] = None,
-    scene: Annotated[
-        str | None, typer.Option("--scene", help="A prepared scene, in place of a file.")
-    ] = None,
+    scene: Annotated[str | None, typer.Option("--scene", help="A prepared scene, instead of a file.")] = None,
     data: DataOption = None,
     split: SplitOption = None,
     level: Annotated[
@@ -58,7 +56,7 @@ def features(  # noqa: PLR0913 - one argument per option
         str, typer.Option("--up-axis", metavar="z|y|x|-z|-y|-x", help="Axis of the file that points up.")
     ] = "z",
     block_voxels: Annotated[
-        int | None, typer.Option("--block-voxels", min=1000, help="Most voxels encoded at once.")
+        int | None, typer.Option("--block-voxels", min=1000, help="Maximum number of voxels encoded at once.")
     ] = None,
     overlap: Annotated[
         float,

@@ -29,7 +29,10 @@ def finetune(  # noqa: PLR0913 - one argument per option
     ] = None,
     scratch: Annotated[bool, typer.Option("--scratch", help="Start from random weights.")] = False,
     linear_probe: Annotated[
-        bool, typer.Option("--linear-probe", help="Classes: freeze the encoder, train the last layer.")
+        bool,
+        typer.Option(
+            "--linear-probe", help="Semantic segmentation: freeze the encoder, train only the last layer."
+        ),
     ] = False,
     data: DataOption = None,
     out: RunsOption = Path("runs"),

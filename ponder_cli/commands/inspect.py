@@ -21,7 +21,7 @@ def inspect(
     ] = None,
     json: JsonOption = None,
 ) -> None:
-    """Say what a checkpoint holds, ours or published, and which of its entries fit a model."""
+    """Show what a checkpoint holds, ours or published, and which of its entries fit a model."""
     from ponder_cli import console
 
     model = _model_of(against) if against is not None else None
@@ -40,5 +40,5 @@ def _model_of(name: str) -> object:
 
     command, _, preset = name.partition("/")
     if command not in ("pretrain", "finetune") or not preset:
-        raise PresetError(f"'{name}' is no preset with a model", fix="--against pretrain/scannet")
+        raise PresetError(f"'{name}' is not a preset with a model", fix="--against pretrain/scannet")
     return load_preset(command, preset, None, CONFIG_OF_COMMAND[command]).model  # type: ignore[attr-defined]

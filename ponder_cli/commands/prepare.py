@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from ponderv2.workflows.prepare_report import SceneOutcome
 
 MOST_LINES = 60
-"""Scenes in the table; of more only those that went wrong."""
+"""Scenes in the table; beyond that, failures only."""
 
 
 class KindCommand(TyperCommand):
     """Prepares one kind of data set."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As Typer; an option of another kind is called by its name. Raises PresetError."""
+        """As Typer, but reports an option that belongs to another data set. Raises PresetError."""
         from ponder_cli.dataset_options import flags_of
         from ponderv2.datasets.kinds import DATASETS
         from ponderv2.errors import PresetError
@@ -53,7 +53,7 @@ class KindGroup(TyperGroup):
         return sorted(DATASETS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The subcommand of a kind or preset. Raises PresetError with a near miss for any other word."""
+        """The subcommand of a kind or preset. Raises PresetError with the closest name for any other word."""
         from ponder_cli.presets import load_preset
         from ponderv2.datasets.kinds import DATASETS
         from ponderv2.workflows.config import PrepareConfig
@@ -109,11 +109,11 @@ def _common(
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder of the prepared scenes.")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Only check the scenes that are prepared already.")
+        bool, typer.Option("--check", help="Only check the scenes that are already prepared.")
     ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail when one scene cannot be prepared.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail when any scene cannot be prepared.")] = False,
     workers: Annotated[
-        int | None, typer.Option("--workers", help="Processes; by default one per core.")
+        int | None, typer.Option("--workers", help="Number of processes; by default one per core.")
     ] = None,
     scheduler: Annotated[
         str | None,

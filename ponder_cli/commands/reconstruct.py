@@ -33,11 +33,11 @@ def reconstruct(  # noqa: PLR0913 - one argument per option
         typer.Option("--method", metavar="field|tsdf", help="The model, or fusion of depth frames."),
     ] = None,
     resolution: Annotated[
-        int | None, typer.Option("--resolution", help="Cells along the longest side.")
+        int | None, typer.Option("--resolution", help="Grid cells along the longest side.")
     ] = None,
     refine: RefineOption = None,
     reference: Annotated[
-        Path | None, typer.Option("--reference", metavar="FILE", help="A mesh to measure against.")
+        Path | None, typer.Option("--reference", metavar="FILE", help="A reference mesh to evaluate against.")
     ] = None,
     data: DataOption = None,
     split: SplitOption = None,
@@ -46,7 +46,7 @@ def reconstruct(  # noqa: PLR0913 - one argument per option
     device: DeviceOption = None,
     json: JsonOption = None,
 ) -> None:
-    """Make a mesh of a scene from a pre-trained model or from its depth frames."""
+    """Reconstruct a mesh of a scene from a pre-trained model or from its depth frames."""
     from ponder_cli import console
     from ponder_cli.layers import option
     from ponder_cli.presets import load_preset

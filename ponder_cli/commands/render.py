@@ -33,7 +33,7 @@ def render(  # noqa: PLR0913 - one argument per option
         typer.Option("--cameras", metavar="own|interpolated|orbit|FILE", help="Camera path."),
     ] = None,
     side_by_side: Annotated[
-        bool, typer.Option("--side-by-side", help="Also write each image beside the real frame.")
+        bool, typer.Option("--side-by-side", help="Also write each image next to the recorded frame.")
     ] = False,
     video: Annotated[
         str | None, typer.Option("--video", metavar="mp4|gif", help="Also write a video.")

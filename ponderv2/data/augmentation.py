@@ -41,7 +41,7 @@ Color = Float[Tensor, "point 3"]
 
 
 def uniform(low: float, high: float, generator: torch.Generator) -> float:
-    """One number drawn evenly between two limits."""
+    """One number drawn uniformly between two limits."""
     return low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float64))
 
 
@@ -65,7 +65,7 @@ def centre_shift(scene: Scene, apply_z: bool) -> Scene:
 
 
 def random_rotation(scene: Scene, config: RotateConfig, generator: torch.Generator) -> Scene:
-    """Turn about one axis, with the chance and the limits of the settings.
+    """Rotate about one axis, with the configured probability and range.
 
     Raises:
         SceneError: the scene has boxes, which turn about z only.
@@ -124,7 +124,7 @@ def translate_color(color: Float[Tensor, "point 3"], shift: Float[Tensor, "3"]) 
 
 
 def random_auto_contrast(color: Color, config: AutoContrastConfig, generator: torch.Generator) -> Color:
-    """Stretch the contrast with the chance of the settings."""
+    """Stretch the contrast with the configured probability."""
     chance, drawn = uniform(0.0, 1.0, generator), uniform(0.0, 1.0, generator)
     if chance >= config.probability:
         return color
@@ -134,14 +134,14 @@ def random_auto_contrast(color: Color, config: AutoContrastConfig, generator: to
 def random_color_translation(
     color: Color, config: ColorTranslationConfig, generator: torch.Generator
 ) -> Color:
-    """Add one random colour with the chance of the settings."""
+    """Add one random colour with the configured probability."""
     chance = uniform(0.0, 1.0, generator)
     shift = (torch.rand(3, generator=generator) - 0.5) * 255.0 * 2.0 * config.ratio
     return color if chance >= config.probability else translate_color(color, shift)
 
 
 def random_color_jitter(color: Color, config: ColorJitterConfig, generator: torch.Generator) -> Color:
-    """Noise on the colour of every point with the chance of the settings."""
+    """Noise on the colour of every point with the configured probability."""
     if uniform(0.0, 1.0, generator) >= config.probability:
         return color
     noise = torch.randn(color.shape, generator=generator) * (config.std * 255.0)
@@ -192,7 +192,7 @@ def elastic_distortion(
 
 
 def random_elastic(scene: Scene, config: ElasticConfig, generator: torch.Generator) -> Scene:
-    """Bend the points with the chance of the settings; cameras, boxes and normals stay."""
+    """Bend the points with the configured probability; cameras, boxes and normals stay."""
     if uniform(0.0, 1.0, generator) >= config.probability or len(scene.cloud) == 0:
         return scene
     coord = scene.cloud.coord

@@ -30,7 +30,7 @@ _NAMED = re.compile(
 )
 _COLMAP = re.compile(r"^[ \t]*\d+[ \t]+(SIMPLE_PINHOLE|PINHOLE)((?:[ \t]+[\d.eE+-]+)+)", re.MULTILINE)
 CENTRED = 0.12
-"""Parts of width and height by which the principal point may miss the middle, where it tells them apart."""
+"""Fraction of width and height by which the principal point may be off centre, where it tells them apart."""
 _COEFFICIENTS = ("k1", "k2", "p1", "p2", "k3")
 _JSON_NAMES = {"fl_x": "fx", "fl_y": "fy", "w": "width", "h": "height", "ppx": "cx", "ppy": "cy"}
 
@@ -95,7 +95,7 @@ def read_intrinsics(path: Path) -> Intrinsics:
     shape = {9: (3, 3), 12: (3, 4), 16: (4, 4)}.get(len(values))
     if shape is None:
         raise SceneError(
-            f"{path} holds {len(values)} numbers, which is no camera", fix=f"write {CAMERA_FORMS}"
+            f"{path} holds {len(values)} numbers, which is not a camera", fix=f"write {CAMERA_FORMS}"
         )
     return Intrinsics(checked_intrinsics(values.reshape(shape)[:3, :3], path))
 
@@ -138,13 +138,13 @@ def _of_six_numbers(values: Float[ndarray, "6"], path: Path) -> Intrinsics:
         if whole and (np.abs(four[2:] / size - 0.5) < CENTRED).all():
             fitting.append((size, four))
     if len(fitting) != 1:
-        raise SceneError(f"{path} holds 6 numbers, which is no camera", fix=f"write {CAMERA_FORMS}")
+        raise SceneError(f"{path} holds 6 numbers, which is not a camera", fix=f"write {CAMERA_FORMS}")
     size, four = fitting[0]
     return Intrinsics(checked_intrinsics(pinhole(*four), path), (int(size[0]), int(size[1])))
 
 
 def checked_intrinsics(matrix: Float[ndarray, "3 3"], path: Path) -> Float[ndarray, "3 3"]:
-    """The matrix, refused when no camera can have it. fy may be negative: y of the camera points up."""
+    """The matrix; refused when no camera can have it. fy may be negative: y of the camera points up."""
     fx, fy = matrix[0, 0], matrix[1, 1]
     if not np.isfinite(matrix).all() or fx <= 0 or fy == 0:
         raise SceneError(f"{path} holds no camera: focal lengths {fx:g} and {fy:g}")

@@ -25,14 +25,14 @@ KIND_WORDS = frozenset(
     {"color", "colour", "colors", "rgb", "rgbd", "image", "images", "img", "frame", "frames", "photo"}
     | {"depth", "depths", "aligned", "pose", "poses"}
 )
-"""Words that say what a file is and not which frame it belongs to."""
+"""Words for the kind of a file, not for the frame it belongs to."""
 MOST_GROUPS = 24
 """Kinds of names in one folder that are compared with those of another."""
 
 Key = tuple[Decimal | str, ...]
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9, "100 ns": 10**7}
 EPOCH = (9 * 10**8, 5 * 10**9)
-"""Seconds since 1970 that a clock shows: 1998 to 2128."""
+"""Plausible seconds since 1970: 1998 to 2128."""
 TICKS = ((12 * 10**16, 2 * 10**17), (6 * 10**17, 7 * 10**17))
 """Windows counts 100 nanoseconds since 1601, and .NET since the year 1."""
 WIDEST_STEP = 1000
@@ -77,7 +77,7 @@ class Column:
     """A key for some of the names: one number of theirs, or all numbers that vary."""
 
     items: tuple[int, ...]
-    """Places of the names that have it."""
+    """Indices of the names that have it."""
     keys: tuple[Key, ...]
     """One per item; no two are equal."""
     pattern: str
@@ -119,7 +119,7 @@ def _columns_of_group(pattern: str, items: list[int], names: Sequence[str]) -> l
 
 
 def equal_numbers(names: Sequence[str]) -> dict[Key, list[int]]:
-    """Places of names that differ in leading zeros or capitals only (`1` and `0001`), by what they share."""
+    """Indices of names that differ in leading zeros or capitals only (`1` and `0001`), by what they share."""
     same: dict[Key, list[int]] = defaultdict(list)
     for index, name in enumerate(names):
         same[(pattern_of(name), *numbers_of(name))].append(index)
@@ -132,7 +132,7 @@ def writing_of(name: str) -> str:
 
 
 def usual_one(names: Sequence[str], places: Sequence[int]) -> int | None:
-    """Of names that mean one frame, the place of the one written as most names are; None for a tie."""
+    """Of names that mean one frame, the index of the one written like most names; None for a tie."""
     how_many = Counter(writing_of(name) for name in names)
     first, second = sorted((how_many[writing_of(names[place])] for place in places), reverse=True)[:2]
     if first == second:
@@ -147,7 +147,7 @@ def some(names: Sequence[str], most: int = 4) -> str:
 
 
 def unit_of(values: Sequence[Decimal]) -> str | None:
-    """`s`, `ms`, `us`, `ns` or `100 ns`, from size and spacing; None for what is no time: frame numbers.
+    """`s`, `ms`, `us`, `ns` or `100 ns`, from size and spacing; None for what is not a time: frame numbers.
 
     Times since 1970 have 10, 13, 16 or 19 digits. Smaller numbers are told apart by their spacing: images are
     a millisecond to some seconds apart. Whole numbers at multiples of one distance (0, 1, 2 or 0, 10, 30) are
@@ -177,18 +177,18 @@ def unit_of(values: Sequence[Decimal]) -> str | None:
 
 
 def is_certain(values: Sequence[Decimal]) -> bool:
-    """Whether numbers with a unit can be nothing but times: other whole numbers may number chosen frames."""
+    """Whether numbers with a unit can only be times: other whole numbers may be numbers of chosen frames."""
     return values[0] >= EPOCH[0] or any(one != int(one) for one in values)
 
 
 def in_seconds(values: Sequence[Decimal], unit: str, start: Decimal = Decimal(0)) -> Float[ndarray, " time"]:
-    """Seconds after `start` (seconds), which keeps nanoseconds since 1970 apart from each other."""
+    """Seconds after `start` (seconds), so that nanoseconds since 1970 stay distinct."""
     factor = PER_SECOND[unit]
     return np.array([float(one / factor - start) for one in values], np.float64)
 
 
 def times_of_names(names: Sequence[str]) -> tuple[float | None, ...]:
-    """Seconds, where every name is one number that can be nothing but a time; else None for each."""
+    """Seconds, where every name is one number that can only be a time; else None for each."""
     values = [numbers_of(name) for name in names]
     times = [one[0] for one in values if len(one) == 1]
     unit = unit_of(times) if len(times) == len(names) else None

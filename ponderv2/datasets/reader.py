@@ -19,12 +19,12 @@ from ponderv2.scenes.reader import DatasetInfo, FrameChoice, LabelSet
 from ponderv2.scenes.scene import Scene
 
 READERS_VERSION = 2
-"""Raised whenever the same files and settings give other scenes, so that stored ones are made anew."""
+"""Raised whenever the same files and settings give other scenes, so that stored ones are regenerated."""
 
 
 @runtime_checkable
 class RawScene(Protocol):
-    """One scene of a raw data set. A frozen dataclass of plain values does; it can be pickled."""
+    """One scene of a raw data set. A frozen dataclass of plain values is enough; it must be picklable."""
 
     @property
     def split(self) -> str:
@@ -47,7 +47,7 @@ class RawScene(Protocol):
 
 @runtime_checkable
 class SizedScene(Protocol):
-    """A raw scene that can tell roughly how much will be written; scenes need not."""
+    """A raw scene that can estimate how much will be written; optional."""
 
     def estimated_bytes(self) -> int:
         """Of the prepared scene on disk, from what is known without doing the work."""
@@ -56,14 +56,14 @@ class SizedScene(Protocol):
 
 @dataclass(frozen=True)
 class DatasetReader:
-    """The scenes that were found in a raw data set, behind the contract of `Reader`."""
+    """The scenes that were found in a raw data set, as an implementation of `Reader`."""
 
     info: DatasetInfo
     scenes: tuple[RawScene, ...]
     notes: tuple[str, ...] = ()
     """For the user, before the work starts: the layout that was recognised, for instance."""
     warnings: tuple[str, ...] = ()
-    """What could not be read at all, an archive for instance; the user should not miss it."""
+    """What could not be read at all, an archive for instance; shown prominently."""
     root: Path = Path()
     """Folder or file of the data."""
 

@@ -20,7 +20,7 @@ from ponderv2.scenes.reader import DatasetInfo, LabelSet
 LOOKED_AT = 20
 """Scenes whose names are compared with those of the benchmarks."""
 DatasetName = Literal["ScanNet", "S3DIS", "Structured3D", "ScanNet++", ""]
-"""Name of the condition in published models; empty where a folder is none of them."""
+"""Name of the condition in published models; empty for a folder of any other dataset."""
 MAIN_FIELD: dict[str, str] = {"ScanNet": "segment20"}
 """Label array of the main benchmark, where it is not `segment`."""
 DEPTH_SCALE: dict[str, float] = {"S3DIS": 1.0 / 4000.0}
@@ -139,7 +139,7 @@ def label_sets_of(benchmark: str, root: Path) -> Mapping[str, LabelSet]:
 
 
 def _scannetpp(root: Path) -> Mapping[str, LabelSet]:
-    """The classes stand in a list of the dataset, which may have been copied beside the scenes."""
+    """The classes are in a list of the dataset, which may have been copied beside the scenes."""
     from ponderv2.datasets.scannetpp import reader as scannetpp
 
     for path in [base / name for base in (root, root.parent) for name in _TOP_CLASSES]:

@@ -29,7 +29,7 @@ from ponderv2.scenes.prepared import DecodedFrame
 SAME_ASPECT = 0.03
 """Relative difference of width / height below which images are of one camera (ScanNet: 0.4 %)."""
 FULLY_VISIBLE = 254
-"""Of 255: a pixel counts where everything that it is made of counts."""
+"""Of 255: a resampled pixel counts only where all its source pixels count."""
 _Warp = Callable[[UInt8[ndarray, "row column 3"]], tuple[UInt8[ndarray, "height width 3"], float]]
 
 
@@ -43,11 +43,11 @@ class ImageSource(Protocol):
         ...
 
     def color(self) -> ColorImage:
-        """RGB 0..255, what an alpha channel hides, and how the pixels were understood."""
+        """RGB 0..255, what an alpha channel hides, and how the pixels were interpreted."""
         ...
 
     def depth(self) -> Shaped[ndarray, "row column"]:
-        """Raw numbers of a depth image: uint16, or int64 or float32 where they are none of that."""
+        """Raw numbers of a depth image: uint16, otherwise int64 or float32."""
         ...
 
     def jpeg(self) -> bytes | None:
@@ -67,11 +67,11 @@ class ImageFile:
         return str(self.path)
 
     def color(self) -> ColorImage:
-        """RGB 0..255, what an alpha channel hides, and how the pixels were understood."""
+        """RGB 0..255, what an alpha channel hides, and how the pixels were interpreted."""
         return read_image(self.path)
 
     def depth(self) -> Shaped[ndarray, "row column"]:
-        """Raw numbers of a depth image: uint16, or int64 or float32 where they are none of that."""
+        """Raw numbers of a depth image: uint16, otherwise int64 or float32."""
         return read_depth(self.path)
 
     def jpeg(self) -> bytes | None:
@@ -88,7 +88,7 @@ class MaskFile:
     """black: pixels of 0 are hidden (nerfstudio, COLMAP); white: all others are (instant-ngp)."""
 
     def visible(self) -> Bool[ndarray, "row column"]:
-        """True where a pixel counts. Raises SceneError for a file that is no image."""
+        """True where a pixel counts. Raises SceneError for a file that is not an image."""
         lit = read_visible(self.path)
         return lit if self.hides == "black" else ~lit
 
@@ -124,11 +124,11 @@ class Recording:
     z_is_up: bool = False
     """Known from the layout."""
     cloud: Path | None = None
-    """PLY file in the frame of the poses that the recording brings along."""
+    """PLY file that comes with the recording, in the frame of the poses."""
     notes: tuple[str, ...] = ()
     repairs: tuple[str, ...] = ()
     unit_declared: bool = False
-    """Whether `depth_scale` stands in a file of the recording; else it is what is usual for the layout."""
+    """Whether `depth_scale` is stated in a file of the recording; else it is the usual one of the layout."""
     unit_doubt: str = ""
     """Why the unit of depth looks wrong, as a clause; empty where it does not."""
 
@@ -156,9 +156,9 @@ class Registered:
     guessed: float
     """Share of pixels whose colour the colour camera did not see."""
     n_dropped: int
-    """Depth measurements outside of the limits."""
+    """Number of depth measurements outside the limits."""
     notes: tuple[str, ...] = ()
-    """How the pixels of the colour image were understood. One phrase each."""
+    """How the pixels of the colour image were interpreted. One phrase each."""
 
     @property
     def depth(self) -> UInt16[ndarray, "row column"]:
@@ -329,9 +329,10 @@ def seen_pixels(
     intrinsics: Float[ndarray, "3 3"],
     size: tuple[int, int],
 ) -> Float[ndarray, "row column 2"] | None:
-    """Where the colour camera sees the rays of a pinhole camera of the same place; None = resizing will do.
+    """Where the colour camera sees the rays of a pinhole camera with the same optical centre, or None.
 
-    Both look from one point: where a ray is seen does not depend on depth. Sizes are width and height.
+    None: resizing is enough. With one optical centre, where a ray is seen does not depend on depth. Sizes are
+    width and height.
     """
     if same_camera(color_intrinsics, color_size, Intrinsics(intrinsics), size):
         return None

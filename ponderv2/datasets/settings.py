@@ -14,13 +14,13 @@ class DatasetSettings(StrictConfig):
     """
 
     pretrain_preset: ClassVar[str | None] = None
-    """Proposed at the end of `prepare`, for scenes with frames; None = the usual one of `pretrain`."""
+    """Suggested at the end of `prepare`, for scenes with frames; None = the usual one of `pretrain`."""
     finetune_preset: ClassVar[str | None] = None
-    """Proposed where no scene has frames, so that there is nothing to render; trained from scratch."""
+    """Suggested where no scene has frames, so that there is nothing to render; trained from scratch."""
 
     @classmethod
     def next_command(cls, with_frames: bool) -> tuple[str, ...]:
-        """Command and options that suit the prepared scenes."""
+        """Next command and options for the prepared scenes."""
         if not with_frames and cls.finetune_preset is not None:
             return ("finetune", "--preset", cls.finetune_preset, "--scratch")
         return ("pretrain",) if cls.pretrain_preset is None else ("pretrain", "--preset", cls.pretrain_preset)

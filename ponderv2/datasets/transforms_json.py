@@ -20,11 +20,11 @@ from ponderv2.geometry.intrinsics import Intrinsics, pinhole
 
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 PINHOLES = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE", "SIMPLE_RADIAL", "RADIAL", "FULL_OPENCV")
-"""Camera models of which k1 k2 p1 p2 k3 are all that there is to undistort."""
+"""Camera models whose distortion is given completely by k1 k2 p1 p2 k3."""
 COEFFICIENTS = ("k1", "k2", "p1", "p2", "k3")
 FURTHER_COEFFICIENTS = ("k4", "k5", "k6", "ftheta_p0", "ftheta_p1", "ftheta_p2", "ftheta_p3", "ftheta_p4")
 DEPTH_UNITS = ("depth_unit_scale_factor", "integer_depth_scale", "depth_scale")
-"""Names of the metres per unit, the first that is there counts."""
+"""Keys of the metres per unit; the first one present counts."""
 UNDISTORT = "undistort first: with nerfstudio, colmap image_undistorter or OpenCV's fisheye.undistortImage"
 
 
@@ -110,7 +110,7 @@ def depth_unit_of(values: Mapping[str, Any], name: str) -> tuple[float, str]:
 
 
 def refuse_other_models(values: Mapping[str, Any], name: str) -> None:
-    """Raises SceneError for cameras that are no pinhole with OpenCV's five coefficients."""
+    """Raises SceneError for cameras other than a pinhole with OpenCV's five coefficients."""
     model = str(values.get("camera_model") or "OPENCV")
     if _true(values.get("is_fisheye")):
         raise SceneError(f"the camera of {name} is a fisheye lens (is_fisheye), not a pinhole", fix=UNDISTORT)

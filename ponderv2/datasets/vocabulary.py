@@ -1,4 +1,4 @@
-"""The 36 class names that three indoor benchmarks share, and which of them each label of a dataset means."""
+"""The 36 class names that three indoor benchmarks share, and the one that each label of a dataset maps to."""
 
 from __future__ import annotations
 

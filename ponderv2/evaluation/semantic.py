@@ -15,7 +15,7 @@ TINY = 1e-10
 def confusion_matrix(
     predicted: Int[Tensor, " point"], truth: Int[Tensor, " point"], n_classes: int
 ) -> Int[Tensor, "true_class predicted_class"]:
-    """How many points of each true class were given each class; points of true class -1 do not count.
+    """Point counts by (true, predicted) class; points of true class -1 do not count.
 
     Matrices of several scenes are added. Raises ValueError for classes out of range.
     """
@@ -105,8 +105,8 @@ def metrics_of_counts(
     """The numbers that benchmarks state, 0..1.
 
     miou, macc: over the classes that occur among the true points, as the ScanNet server does it. miou_all,
-    macc_all: over all classes, those that do not occur count 0, as published tables do it. allacc: share of
-    the points. For each group of classes `miou_<group>` and `miou_all_<group>`.
+    macc_all: over all classes, those that do not occur count 0, as published tables do it. allacc:
+    fraction of correctly classified points. For each group of classes `miou_<group>` and `miou_all_<group>`.
     """
     occurring = segmentation_metrics_of_counts(intersection, union, points, skip_absent=True)
     everything = segmentation_metrics_of_counts(intersection, union, points)

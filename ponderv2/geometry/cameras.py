@@ -14,7 +14,7 @@ class Camera:
     """One pinhole camera.
 
     `world_to_camera` is any invertible affine 4x4 map (scaling and mirroring are part of it):
-    never transpose it in place of an inverse.
+    its transpose is not its inverse.
     """
 
     intrinsics: Float[Tensor, "3 3"]

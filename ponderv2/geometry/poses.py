@@ -1,4 +1,4 @@
-"""Camera poses of a recording: what is invalid is dropped, what is only rounded is put right."""
+"""Camera poses of a recording: what is invalid is dropped, what is only rounded is corrected."""
 
 from __future__ import annotations
 

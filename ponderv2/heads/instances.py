@@ -103,7 +103,7 @@ def _unit(vector: Float[Tensor, "point 3"]) -> Float[Tensor, "point 3"]:
 
 
 @dataclass(frozen=True)
-class PointGroups:
+class InstanceProposals:
     """Instances that share no point, in the order of their first points."""
 
     member: Int[Tensor, " point"]
@@ -120,8 +120,8 @@ def group_points(
     scene: Int[Tensor, " point"],
     ignored: tuple[int, ...],
     config: GroupingConfig,
-) -> PointGroups:
-    """Points whose shifted positions hang together, if they are of one scene and of one most probable class.
+) -> InstanceProposals:
+    """Points whose shifted positions are connected, if they are of one scene and of one most probable class.
 
     `position` is in voxels: (coordinate + predicted offset) / edge of a voxel. Points of the `ignored`
     classes are left out. As published, but for two things: the neighbours of a point are not limited
@@ -139,7 +139,9 @@ def group_points(
     member = torch.full_like(category, -1)
     member[kept] = number[component]
     category_of_instance = category[kept[first[large]]]
-    return PointGroups(member, category_of_instance, _mean_score(probability, member, category_of_instance))
+    return InstanceProposals(
+        member, category_of_instance, _mean_score(probability, member, category_of_instance)
+    )
 
 
 def _mean_score(

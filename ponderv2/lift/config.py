@@ -1,4 +1,4 @@
-"""Settings of the lift: the frame of a volume, how features get into it, the network that smooths it.
+"""Settings of the lift: the frame of a volume, how features get into it, the 3D CNN that refines it.
 
 Never imports torch.
 """

@@ -1,4 +1,4 @@
-"""Small 3D networks that smooth a volume; any spatial size, parameter names as published."""
+"""The 3D CNNs between lift and renderer, published as `proj_net`. Any spatial size; published parameters."""
 
 from __future__ import annotations
 

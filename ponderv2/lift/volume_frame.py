@@ -13,7 +13,7 @@ from ponderv2.geometry.voxels import batch_index
 from ponderv2.lift.config import CubeFrameConfig, RangeFrameConfig
 
 WIDENING = 1.0e-5
-"""Scene units that the bounding box is larger than the points, on each side (published)."""
+"""Padding of the bounding box on each side, scene units (published)."""
 LEAST_MARGIN = 1.0e-3
 """Of a box around points: a flat or single-point scene still needs a box with a volume."""
 
@@ -27,7 +27,7 @@ class VolumeFrame:
     scale: Float[Tensor, " scene"]
     """Volume units per scene unit."""
     half_range: Float[Tensor, "scene 3"]
-    """Half sides of the range, volume units: 0.5 for a cube."""
+    """Half extents of the range, volume units: 0.5 for a cube."""
     lower: Float[Tensor, "scene 3"]
     upper: Float[Tensor, "scene 3"]
     """Corners (x, y, z) of what the cells cover, volume units, in double precision."""

@@ -112,7 +112,7 @@ class Recording:
         return PixelTargets(made.rays, frame, color, distance, colored)
 
     def random_pixels(self, n_rays: int, generator: torch.Generator) -> PixelTargets:
-        """Pixels drawn evenly from all frames."""
+        """Pixels drawn uniformly from all frames."""
         _, height, width, _ = self.color.shape
         frame, row, column = (
             torch.randint(most, (n_rays,), generator=generator) for most in (len(self), height, width)
@@ -309,7 +309,7 @@ def _copy_start(scene: RefinedScene, start: SceneField, chunk: int = 65536) -> N
     for level, table in enumerate(scene.distances):
         points = scene.grids[level].points()
         values = torch.cat([start.signed_distance(part) for part in points.split(chunk)])
-        values = values.clamp(-EMPTY, EMPTY)  # what is wrong can be put right in few steps
+        values = values.clamp(-EMPTY, EMPTY)  # what is wrong can be corrected in few steps
         known = _within(points, start)
         below = scene.signed_distance(points)
         if level == 0:

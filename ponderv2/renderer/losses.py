@@ -15,7 +15,7 @@ from ponderv2.renderer.config import ClassesConfig, ContrastiveConfig, RenderLos
 from ponderv2.renderer.renderer import RenderOutput
 
 NO_DISTANCE = -0.001
-"""Of a ray without a measurement (published)."""
+"""Sentinel for rays without a measurement, as in the published code."""
 
 
 @dataclass(frozen=True)
@@ -124,13 +124,13 @@ def depth_loss(rendered: Float[Tensor, " ray"], distance: Float[Tensor, " ray"])
 def free_space_loss(
     output: RenderOutput, distance: Float[Tensor, " ray"], truncation: float
 ) -> Float[Tensor, ""]:
-    """Before the band around the measurement the signed distance is at least the truncation."""
+    """In front of the truncation band the signed distance is at least the truncation."""
     free = (distance[:, None] > 0) & (output.starts < distance[:, None] - truncation)
     return _masked_mean(torch.relu(truncation - output.sdf), free)
 
 
 def sdf_loss(output: RenderOutput, distance: Float[Tensor, " ray"], truncation: float) -> Float[Tensor, ""]:
-    """In the band the signed distance is what is left to the measurement."""
+    """In the band the signed distance equals the remaining distance to the measured surface."""
     to_surface = distance[:, None] - output.starts
     near = (distance[:, None] > 0) & (to_surface.abs() <= truncation)
     return _masked_mean((output.sdf - to_surface).abs(), near)

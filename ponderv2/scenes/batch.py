@@ -96,7 +96,7 @@ class Batch:
     boxes: Boxes | None = field(default=None, metadata=along("box"))
     """Around objects, in the frame of `coord`. None: not annotated."""
     box_scene: Int[Tensor, " box"] | None = field(default=None, metadata=along("box", index_of="scene"))
-    """Scene of the batch that each box belongs to; there where `boxes` are."""
+    """Scene of the batch that each box belongs to; present exactly where `boxes` are."""
 
     def __post_init__(self) -> None:
         if self.instance is None:

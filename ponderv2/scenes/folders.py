@@ -1,4 +1,4 @@
-"""Scenes in folders ROOT/SPLIT/SCENE of any layout, behind the contract of `reader.py`."""
+"""Scenes in folders ROOT/SPLIT/SCENE of any layout, as an implementation of `reader.py`."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ class PreparedScene:
     notes: tuple[str, ...] = ()
     """What was found, chosen, dropped; ends in the report."""
     repairs: tuple[str, ...] = ()
-    """What was wrong in the input and put right; ends in the report."""
+    """What was wrong in the input and corrected; ends in the report."""
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Metres, subtracted already from points, mesh and frames, as they were far from zero."""
     recording_to_scene: Float[ndarray, "4 4"] | None = None

@@ -26,7 +26,7 @@ from ponderv2.io.images import STORED_IMAGES, FrameImages, read_visible
 Item = TypeVar("Item")
 
 FRAME_BYTES = 4096
-"""Of a camera with the names of its files, about: scenes of thousands of frames are not small."""
+"""Approximate memory of a camera with the names of its files: scenes of thousands of frames are not small."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class PointCloud:
         )
 
     def moved(self, transform: Float[Tensor, "4 4"]) -> PointCloud:
-        """The points after x' = transform x, a similarity or mirror image; normals turn with them."""
+        """The points after x' = transform x, a similarity or reflection; normals turn with them."""
         coord = transform_points(transform.double(), self.coord.double()).to(self.coord.dtype)
         if self.normal is None:
             return replace(self, coord=coord)
@@ -212,7 +212,7 @@ PREPARED_SWEEPS = PreparedSweeps()
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a LiDAR or another range sensor measures in one turn. Its points are read when asked for."""
+    """What a LiDAR or another range sensor measures in one revolution. Its points are read when asked for."""
 
     id: str
     sensor: str
@@ -274,7 +274,7 @@ class Scene:
         return replace(self, cloud=self.cloud.take(index))
 
     def moved(self, transform: Float[Tensor, "4 4"]) -> Scene:
-        """The scene after x' = transform x, a similarity or mirror image: everything in it moves together.
+        """The scene after x' = transform x, a similarity or reflection: everything in it moves together.
 
         Raises:
             ValueError: there are boxes, and the transform does not keep the vertical vertical.

@@ -85,7 +85,7 @@ ScheduleConfig = Annotated[OneCycleConfig | PolyConfig | ConstantConfig, Field(d
 
 
 class TrainingConfig(StrictConfig):
-    """How a model is trained. One step is one change of the weights."""
+    """How a model is trained. One step is one optimiser step."""
 
     steps: PositiveInt = 1000
     batch_size: Annotated[int, Field(gt=0, le=MOST_SCENES)] = 2

@@ -45,8 +45,8 @@ def train(
 ) -> TrainingOutcome:
     """Trains to the last step, from the first or from where `resume` stopped.
 
-    Raises, after saving, Interrupted on a signal, TrainingError when numbers stay not finite, SceneError when
-    too many scenes cannot be read, ResourceError when memory stays too small or a data worker died.
+    Raises, after saving, Interrupted on a signal, TrainingError when values remain non-finite, SceneError
+    when too many scenes cannot be read, ResourceError when memory stays too small or a data worker died.
     """
     return _Training(job, fabric, reporter, resume).run()
 

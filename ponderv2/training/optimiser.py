@@ -21,7 +21,7 @@ from ponderv2.training.config import (
 
 
 @dataclass(frozen=True)
-class LearningRate:
+class ScheduleValues:
     """Learning rate and momentum of one step."""
 
     factor: float
@@ -30,20 +30,20 @@ class LearningRate:
     """None: that of the optimiser's settings."""
 
 
-def lr_at(step: int, steps: int, config: OneCycleConfig | PolyConfig | ConstantConfig) -> LearningRate:
+def lr_at(step: int, steps: int, config: OneCycleConfig | PolyConfig | ConstantConfig) -> ScheduleValues:
     """Rate and momentum of a step, 0 <= step < steps."""
     match config:
         case OneCycleConfig():
             return _one_cycle(step, steps, config)
         case PolyConfig():
-            return LearningRate((1.0 - step / (steps + 1)) ** config.power, None)
+            return ScheduleValues((1.0 - step / (steps + 1)) ** config.power, None)
         case ConstantConfig():
-            return LearningRate(min(1.0, (step + 1) / (config.warmup_steps + 1)), None)
+            return ScheduleValues(min(1.0, (step + 1) / (config.warmup_steps + 1)), None)
         case _:
             assert_never(config)
 
 
-def _one_cycle(step: int, steps: int, config: OneCycleConfig) -> LearningRate:
+def _one_cycle(step: int, steps: int, config: OneCycleConfig) -> ScheduleValues:
     """Smith and Topin 2018, with the half cosines and corner steps of torch's OneCycleLR."""
     top = config.warmup * steps - 1.0
     start = 1.0 / config.divide_start
@@ -55,7 +55,7 @@ def _one_cycle(step: int, steps: int, config: OneCycleConfig) -> LearningRate:
         # Runs shorter than 1 / warmup steps have no rise; one that ends at the top has no fall.
         share = (step - top) / (steps - 1 - top) if steps - 1 > top else 1.0
         factor, momentum = _cosine(1.0, start / config.divide_end, share), _cosine(low, high, share)
-    return LearningRate(factor, momentum if config.cycle_momentum else None)
+    return ScheduleValues(factor, momentum if config.cycle_momentum else None)
 
 
 def _cosine(start: float, end: float, share: float) -> float:
@@ -103,7 +103,7 @@ def _rate_factor(name: str, factors: dict[str, float]) -> float:
     return factors[max(prefixes, key=len)] if prefixes else 1.0
 
 
-def set_lr(optimiser: Optimizer, lr: LearningRate) -> float:
+def set_lr(optimiser: Optimizer, lr: ScheduleValues) -> float:
     """Writes rate and momentum of the coming step into the optimiser; returns the largest rate."""
     for group in optimiser.param_groups:
         group["lr"] = group["rate"] * lr.factor

@@ -31,7 +31,7 @@ from ponderv2.training.config import TrainingConfig
 
 
 class PresetConfig(StrictConfig):
-    """What every preset has beside its settings."""
+    """What every preset has besides its settings."""
 
     description: Annotated[str, NO_EFFECT] = ""
     """One sentence: what this run does."""
@@ -148,14 +148,14 @@ class RenderConfig(PresetConfig):
     width: PositiveInt | None = None
     """Pixels; by default the width of the scene's frames. The height follows."""
     chunk: PositiveInt = 4096
-    """Rays rendered at once. Halved by itself when memory runs out."""
+    """Rays rendered at once. Halved automatically when memory runs out."""
     side_by_side: bool = False
     """Also write the rendered images beside the recorded frame."""
     video: Literal["none", "mp4", "gif"] = "none"
     frames_per_second: PositiveInt | None = None
-    """Of the video; by default that of the camera file, else 15."""
+    """Frames per second of the video; by default that of the camera file, else 15."""
     depth_range: tuple[NonNegativeFloat, PositiveFloat] | None = None
-    """Metres that the colours of depth images span; by default the range of the scene."""
+    """Range of the colour map of depth images, metres; by default the range of the scene."""
     refine: RefineConfig = RefineConfig()
     """Fit the scene's own frames first; those that are held out stay unseen."""
     device: str = "auto"
@@ -185,7 +185,7 @@ class ReconstructConfig(PresetConfig):
     threshold: PositiveFloat = 0.05
     """Metres: the distance of precision, recall and F-score against a reference mesh."""
     compared_points: PositiveInt = 200_000
-    """Points on either surface that are compared."""
+    """Points sampled on either surface for the comparison."""
     crop_reference: bool = True
     """Compare only with what the frames saw of the reference."""
     device: str = "auto"

@@ -36,7 +36,7 @@ class ExportResult:
     """Numbers beside them: running statistics, text embeddings."""
     megabytes: float
     notes: list[str] = field(default_factory=list)
-    """What the checkpoint did not say, and where the published code computes something else."""
+    """What the checkpoint did not state, and where the published code computes something else."""
 
 
 def run(checkpoint: Path, out: Path, form: Form | None = None, encoder_only: bool = False) -> ExportResult:

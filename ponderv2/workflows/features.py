@@ -60,7 +60,7 @@ class FeaturesResult:
     level: str
     dtype: str
     channels: int
-    """0 when everything was there already."""
+    """0 when all of it existed already."""
     voxel_size: float
     inputs: list[str]
     """What the encoder saw of each point."""
@@ -68,7 +68,7 @@ class FeaturesResult:
     n_points: int
     n_voxels: int
     skipped: int = 0
-    """Scenes whose features were there already."""
+    """Scenes whose features existed already."""
     seconds: float = 0.0
     clouds: list[dict[str, Any]] = field(default_factory=list)
     """Per cloud: name, points, voxels, blocks and file."""
@@ -212,7 +212,7 @@ def _split_jobs(
 def _encode(
     loaded: LoadedModel, job: _Job, condition: str, settings: FeatureSettings, report: Reporter
 ) -> VoxelFeatures:
-    """Large clouds show how far they are; small ones are quicker than a display."""
+    """A progress bar for large clouds; small ones are done before it would show."""
     if settings.blocks.voxels is None and len(job.cloud) < _ROWS:
         return encode_voxels(loaded.model, job.cloud, loaded.data, condition, settings.blocks)
     with report.progress(f"encode {job.name}", len(job.cloud)) as display:
@@ -268,7 +268,7 @@ def _check_ending(out: Path, level: Level) -> None:
 def _record(
     checkpoint: Path, loaded: LoadedModel, condition: str, settings: FeatureSettings
 ) -> dict[str, Any]:
-    """What must be alike for features to stand in one folder."""
+    """What must agree for features to be stored in one folder."""
     return {
         "weights": loaded.digest,
         "checkpoint": str(checkpoint),

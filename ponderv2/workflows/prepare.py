@@ -40,7 +40,7 @@ from ponderv2.workflows.prepare_workers import check_scheduler, in_threads, run_
 
 
 def run(config: PrepareConfig, report: Reporter | None = None, strict: bool = False) -> PrepareResult:
-    """Prepare all scenes of a source; those that are there with the same settings are skipped.
+    """Prepare all scenes of a source; those already prepared with the same settings are skipped.
 
     A scene that cannot be prepared does not stop the others. Raises SceneError when no scene could be
     prepared or, with `strict`, when one could not.
@@ -79,7 +79,7 @@ def run(config: PrepareConfig, report: Reporter | None = None, strict: bool = Fa
 def _divide(
     store: SceneStore, reader: DatasetReader, before: dict[str, Any], config: PrepareConfig, report: Reporter
 ) -> tuple[dict[str, SceneOutcome], list[RawScene]]:
-    """Scenes that are there with the same settings, and jobs that are still to be done."""
+    """Scenes already prepared with the same settings, and the jobs that remain."""
     there = [
         (job, before.get(f"{job.split}/{job.name}", {})) for job in reader.scenes if _is_there(store, job)
     ]
@@ -118,7 +118,7 @@ def _prepared(
 
 
 def check(config: PrepareConfig, report: Reporter | None = None) -> PrepareResult:
-    """Check the scenes that are prepared already. Raises SceneError when there are none."""
+    """Check the scenes that are already prepared. Raises SceneError when there are none."""
     report = report or SilentReporter()
     store = open_folder(config.out)
     names = [(split, name) for split in store.info.splits for name in store.names(split)]
@@ -164,7 +164,7 @@ def _check_one(store: SceneFolders, split: str, name: str, settings: CheckConfig
 
 
 def _recording_to_scene(record: dict[str, Any], scene: Scene) -> Float64[ndarray, "4 4"]:
-    """What was done to the world of the recording: turned upright when it was prepared, then moved."""
+    """Transform of the recording's world: rotated upright when prepared, then moved."""
     moved = np.eye(4)
     try:
         turned = np.array(record.get("recording_to_scene", np.eye(4)), np.float64)
@@ -187,7 +187,7 @@ def _prepare_all(
     scheduler: str | None = None,
     box_classes: tuple[str, ...] = (),
 ) -> Iterator[SceneOutcome]:
-    """In completion order. Workers of a cluster may run in another folder: they get the whole path."""
+    """In completion order. Workers of a cluster may run in another folder: they get absolute paths."""
     if not jobs:
         return
     root = root.absolute() if scheduler is not None else root
@@ -200,7 +200,7 @@ def _lost(job: RawScene, why: tuple[str, str]) -> SceneOutcome:
 
 
 def _is_there(store: SceneStore, job: RawScene) -> bool:
-    """Whether the scene was prepared, from whatever."""
+    """Whether the scene was prepared, from any input."""
     store.restore_interrupted(job.name, job.split)
     return (store.root / job.split / job.name / "coord.npy").is_file()
 
@@ -262,7 +262,7 @@ def _joined_info(root: Path, info: DatasetInfo) -> DatasetInfo:
 
 
 def _refuse_folder_of_others(root: Path) -> None:
-    """Our files among those of another program would hide them."""
+    """Raises SceneError for a folder of another program, whose files ours would hide."""
     if root.is_dir() and recognise(root) is not None:
         raise SceneError(
             f"{root} holds scenes that another program processed, and they can be used as they are",

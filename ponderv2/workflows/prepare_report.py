@@ -17,7 +17,7 @@ from ponderv2.training.report import Reporter
 
 REPORT_FILE = "prepare_report.json"
 REPORT_EVERY = 5.0
-"""Seconds between two states of the report on disk, at least: of many scenes it is a large file."""
+"""Least seconds between two writes of the report: for many scenes it is a large file."""
 Status = Literal["done", "repaired", "skipped", "failed", "checked"]
 SPECIFIC = re.compile(r"[^\s]*[\d/\\][^\s]*")
 """Words with a digit or a slash: numbers, names of files and scenes."""
@@ -38,7 +38,7 @@ class SceneOutcome:
     n_points: int = 0
     check: CheckResult | None = None
     fix: str | None = None
-    """Of one that failed: what to do."""
+    """How to fix a scene that failed."""
 
     @property
     def key(self) -> str:
@@ -52,7 +52,7 @@ class ReasonCount:
 
     status: str
     reason: str
-    """Without what is particular to one scene; empty where there is none."""
+    """The reason without what is specific to one scene; empty where there is none."""
     scenes: int
     example: str
     """One of the scenes."""
@@ -131,7 +131,7 @@ def summarise(outcomes: Iterable[SceneOutcome]) -> tuple[ReasonCount, ...]:
 
 
 def _reasons(outcome: SceneOutcome) -> list[tuple[str, str]]:
-    """Without doubles. Of a skipped scene not the repairs of the time when it was prepared."""
+    """Without duplicates; for a skipped scene also without the repairs of its earlier preparation."""
     why = outcome.why[:1] if outcome.status == "skipped" else outcome.why
     kinds = list(dict.fromkeys(kind_of(one) for one in why)) or [""]
     found: list[tuple[str, str]] = [(outcome.status, kind) for kind in kinds]
@@ -155,7 +155,7 @@ def read_report(root: Path) -> dict[str, Any]:
 
 
 class ReportFile:
-    """prepare_report.json: scenes of former runs, of this one and of others at work, written at intervals."""
+    """prepare_report.json: scenes of earlier, this and concurrent runs, written at intervals."""
 
     def __init__(self, root: Path, settings: CheckConfig) -> None:
         self.path = root / REPORT_FILE

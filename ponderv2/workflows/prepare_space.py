@@ -1,4 +1,4 @@
-"""Will the scenes fit on the disk? A rough estimate, before any work is done."""
+"""Rough estimate of whether the scenes will fit on the disk, before any work is done."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SpaceEstimate:
 
 
 def estimate_space(jobs: Sequence[RawScene], out: Path) -> SpaceEstimate:
-    """Of the jobs that are still to be done, on the disk of the output folder."""
+    """Needed by the remaining jobs, and free on the disk of the output folder."""
     sizes = [job.estimated_bytes() for job in jobs if isinstance(job, SizedScene)]
     n_unknown = len(jobs) - len(sizes)
     mean = sum(sizes) / len(sizes) if sizes else 0.0

@@ -1,4 +1,4 @@
-"""The points of a scene that brings none: fused from its depth frames on their way into the store. Metres."""
+"""Points of a scene without its own: fused from its depth frames while they are stored. Metres."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ponderv2.reconstruction.fusion import TsdfFusion, colors_of
 from ponderv2.scenes.prepared import DecodedFrame, NeededSurface, PreparedScene, SceneStream
 
 MOST_FRAMES = 16
-"""Frames that are compared where fusion gives no points."""
+"""Number of frames compared where fusion gives no points."""
 N_PIXELS = 1000
 """Of each of them."""
 
 
 def with_surface(stream: SceneStream) -> SceneStream:
-    """The same scene with points: its own, or those of its frames, which are fused as they pass by.
+    """The same scene with points: its own, or fused from its frames while they are streamed.
 
     Held-out frames are not fused. Raises ResourceError where Open3D is needed and not installed; `finish`
     raises SceneError where frames give no surface, and names the hypothesis under which they would.

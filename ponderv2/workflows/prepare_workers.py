@@ -22,7 +22,7 @@ def run_all(
     n_workers: int | None,
     scheduler: str | None = None,
 ) -> Iterator[Result]:
-    """What `work` makes of every job, in the order in which they end.
+    """Results of `work` for every job, in completion order.
 
     When a local worker dies, what is unfinished runs again, one job at a time; `lost` gives the result of a
     job that kills its worker twice. Raises ResourceError when the cluster cannot be used.
@@ -37,7 +37,7 @@ def run_all(
 
 
 def in_threads(jobs: Sequence[Job], work: Callable[[Job], Result], n_workers: int | None) -> Iterator[Result]:
-    """The same for work that waits for disks and digests: no processes have to start. In completion order."""
+    """The same in threads, for work bound by disks and digests. In completion order."""
     from joblib import Parallel, delayed
 
     n_threads = min(n_workers or -1, max(len(jobs), 1))
@@ -48,7 +48,7 @@ def in_threads(jobs: Sequence[Job], work: Callable[[Job], Result], n_workers: in
 
 
 def check_scheduler(scheduler: str) -> None:
-    """Raises ResourceError when this is no address or its package is not installed; connects to nothing."""
+    """Raises ResourceError for what is not an address, or without its package; connects to nothing."""
     _cluster_kind(scheduler)
 
 
@@ -66,7 +66,7 @@ def _on_this_machine(
 
 
 def _alone(job: Job, work: Callable[[Job], Result], lost: Callable[..., Result]) -> Result:
-    """A process of its own, twice if need be: the first death may have been another job's."""
+    """Runs the job in its own process, twice if need be: the first crash may have been another job's."""
     for _ in range(2):
         try:
             return next(_in_processes([(0, job)], work, 2))[1]
@@ -172,7 +172,7 @@ def _cluster_kind(scheduler: str) -> str:
 
 
 def _died(scheduler: str) -> tuple[type[Exception], ...]:
-    """What a cluster raises for a worker that ended."""
+    """Exceptions that a cluster raises for a worker that died."""
     if _cluster_kind(scheduler) == "dask":
         from distributed import KilledWorker  # pyright: ignore[reportMissingImports]
         from distributed.comm import CommClosedError  # pyright: ignore[reportMissingImports]

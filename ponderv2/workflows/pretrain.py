@@ -42,7 +42,7 @@ class PretrainResult:
     bad_scenes: tuple[str, ...] = ()
     """Unreadable scenes that were replaced."""
     precision: str = "32"
-    """Of the computation; differs from the settings where the device does not support that."""
+    """Of the computation itself; differs from the settings where the device does not support that."""
     seconds: float = 0.0
 
 
@@ -68,7 +68,7 @@ def run(
         OutputError: the folder holds another run, or cannot be written.
         CheckpointError: `resume` found nothing readable, or another model.
         Interrupted: after Ctrl-C, SIGTERM or SIGUSR1, once everything is saved.
-        TrainingError: the numbers stayed not finite.
+        TrainingError: values remained non-finite.
         ResourceError: memory stayed too small, or a process of the run ended or does not answer.
     """
     started = time.perf_counter()

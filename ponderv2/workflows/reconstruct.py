@@ -43,13 +43,13 @@ POINTS_AT_A_TIME = 65536
 
 @dataclass(frozen=True)
 class ReconstructResult:
-    """The mesh, and how near it is to the reference."""
+    """The mesh, and how close it is to the reference."""
 
     mesh: Path
     n_vertices: int
     n_faces: int
     cell: float
-    """Metres between the points at which the signed distance was asked."""
+    """Grid spacing at which the signed distance was evaluated, metres."""
     reference: Path | None = None
     metrics: SurfaceMetrics | None = None
     refined: Path | None = None
@@ -192,7 +192,7 @@ def _views(frames: Iterable[Frame]) -> Iterator[DepthView]:
 def _measured(
     mesh: Mesh, truth: Mesh, scene: Scene, config: ReconstructConfig, report: Reporter
 ) -> SurfaceMetrics:
-    """Completeness is asked of the points of the reference that a frame saw, not of its whole faces."""
+    """Completeness is measured on the reference points that a frame saw, not on whole faces."""
 
     def observed(surface: SurfacePoints) -> Bool[Tensor, " point"]:
         views = _views(report.track(scene.frames, "compare", len(scene.frames)))

@@ -45,12 +45,12 @@ from ponderv2.workflows.scene_fields import fit_scene, open_field, save_refined,
 from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 
 FRAMES_PER_SECOND = 15
-"""Of videos where the camera file gives no rate."""
+"""Frame rate of videos where the camera file gives none."""
 
 
 @dataclass(frozen=True)
 class RenderResult:
-    """Where the images are and how near they come to the recorded frames."""
+    """Where the images are and how well they match the recorded frames."""
 
     folder: Path
     n_images: int
@@ -73,7 +73,7 @@ class RecordedView:
     """A recorded frame at the size of the rendered image."""
 
     color: Float[Tensor, "row column 3"] | None
-    """0..1; None where the view has depth alone."""
+    """0..1; None where the view has depth only."""
     depth: Float[Tensor, "row column"]
     visible: Bool[Tensor, "row column"]
     """False where a mask hides the pixel."""
@@ -136,7 +136,7 @@ def run(
 
 
 def _without_color(config: RenderConfig, report: Reporter) -> RenderConfig:
-    """Colours of a scene whose views have none were never supervised: they are not rendered.
+    """Colours of a scene without colour images were never supervised: they are not rendered.
 
     Where nothing but colour is asked for, it is rendered with a warning.
     """

@@ -18,7 +18,7 @@ DEFAULT = Path("data/rooms")
 
 @dataclass(frozen=True)
 class SceneChoice:
-    """The folder that was given, the strongest choice first; None where none was."""
+    """The folder given by the user, in order of precedence; None where none was given."""
 
     given: Path | None = None
     """`--data`."""

@@ -23,7 +23,7 @@ class TextResult:
     most_alike: tuple[str, str]
     """The two names with the most similar embeddings."""
     similarity: float
-    """Of these two: their cosine."""
+    """Cosine similarity of these two."""
 
 
 def run(config: ClipEmbeddingsConfig, names: Sequence[str], out: Path) -> TextResult:

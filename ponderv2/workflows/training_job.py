@@ -133,7 +133,7 @@ def fingerprints(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def distinct_names(names: Sequence[str]) -> list[str]:
-    """The same names, with a number where one occurs again."""
+    """The same names, made unique by a number."""
     return [
         name if names.index(name) == place else f"{name}-{names[: place + 1].count(name)}"
         for place, name in enumerate(names)

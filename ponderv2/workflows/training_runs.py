@@ -45,7 +45,7 @@ class RunRequest:
     nodes: int = 1
 
 
-NOT_ONE_RUN = "results will not match an uninterrupted run"
+NOT_REPRODUCIBLE = "results will not match an uninterrupted run"
 
 MakeJob = Callable[[RunRequest, bool], Job]
 """Builds model, data and validation; the flag: the run is resumed, its checkpoint replaces the weights."""
@@ -133,7 +133,7 @@ def _prepared(
     if process_rank() == 0:
         found.set_aside()
     if found.checkpoint.data != job.data:
-        report.warn(f"{_scenes_differ(found.checkpoint.data, job.data)}: {NOT_ONE_RUN}")
+        report.warn(f"{_scenes_differ(found.checkpoint.data, job.data)}: {NOT_REPRODUCIBLE}")
     return job, found.checkpoint
 
 
@@ -165,7 +165,7 @@ def _stored(request: RunRequest, checkpoints: CheckpointManager, report: Reporte
             fix="give the same preset and --set, or another --name",
         )
     for key in changed:
-        report.warn(f"{key} differs from the run that is continued: {NOT_ONE_RUN}")
+        report.warn(f"{key} differs from the run that is continued: {NOT_REPRODUCIBLE}")
     threads, before = str(torch.get_num_threads()), found.checkpoint.versions.get("threads")
     if before is not None and before != threads:
         report.note(
@@ -186,9 +186,10 @@ def _scenes_differ(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _check_batch(training: TrainingConfig, world_size: int) -> None:
-    """Every process and part gets equally many scenes. `world_size`: that were asked for.
+    """Every process and micro-batch gets equally many scenes.
 
-    Raises PresetError; a launcher's own number of processes counts where there is one.
+    `world_size`: the requested number of processes. Raises PresetError; a launcher's own number of
+    processes counts where there is one.
     """
     launched = launch()
     world_size = launched.world_size if launched else world_size

@@ -110,7 +110,7 @@ def test_many_damaged_lines_are_counted():
 def test_a_file_of_something_else_is_refused(tmp_path: Path):
     path = tmp_path / "wall_1.txt"
     path.write_bytes(b"<html>not found</html>\n" * 4)
-    with pytest.raises(SceneError, match="is no list of points: 4 of 4 lines"):
+    with pytest.raises(SceneError, match="is not a list of points: 4 of 4 lines"):
         read_points(path)
     with pytest.raises(SceneError, match="cannot read"):
         read_points(tmp_path / "wall_2.txt")

@@ -14,7 +14,7 @@ from ponderv2.checks.config import CheckConfig
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.recordings import ImageFile, RawFrame, Recording
 from ponderv2.datasets.rgbd.config import FusionConfig, RgbdConfig
-from ponderv2.datasets.rgbd.depth_units import with_depth_numbers
+from ponderv2.datasets.rgbd.depth_units import with_unified_depth_unit
 from ponderv2.errors import SceneError
 from ponderv2.geometry.intrinsics import Intrinsics, pinhole
 from ponderv2.scenes.scene import Scene
@@ -391,13 +391,13 @@ def test_a_recording_of_depth_alone_is_checked(tmp_path):
 
 
 def test_published_sun_rgbd_depth_is_recognised(sample_data):
-    """Numbers as they are distributed: 19 m in millimetres, 2.4 m with the bits put right."""
+    """Numbers as they are distributed: 19 m in millimetres, 2.4 m with the bits corrected."""
     paths = sorted((sample_data / "sunrgbd").rglob("depth_bfx/*.png"))
     if not paths:
         pytest.skip("no SUN RGB-D sample")
     intrinsics = Intrinsics(pinhole(529.5, 529.5, 365.0, 265.0), (730, 530))
     frame = RawFrame("0", None, ImageFile(paths[0]), np.eye(4), intrinsics, intrinsics)
-    recording = with_depth_numbers(Recording("sun", (frame,), 0.001), 10.0, None)
+    recording = with_unified_depth_unit(Recording("sun", (frame,), 0.001), 10.0, None)
     raw = np.asarray(Image.open(paths[0])).astype(np.uint32)
     expected = ((raw >> 3) | (raw << 13)) & 0xFFFF
     assert np.array_equal(recording.frames[0].depth.depth(), expected)

@@ -121,7 +121,7 @@ def test_depth_frames_of_a_scene_without_points_are_fused(tmp_path: Path, monkey
     assert len(fused) > 500 and float(distance.quantile(0.9)) < 0.1
 
 
-def test_raw_processed_and_prepared_readers_obey_one_contract(tmp_path: Path):
+def test_raw_processed_and_prepared_readers_implement_one_protocol(tmp_path: Path):
     writers.scannet_pth(tmp_path / "processed")
     prepare.run(PrepareConfig(source=ROOM, out=tmp_path / "out", workers=1))
     for reader in (reader_of(ROOM), open_folder(tmp_path / "processed"), open_folder(tmp_path / "out")):

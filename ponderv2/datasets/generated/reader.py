@@ -14,7 +14,7 @@ from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.synthetic.classes import CLASS_COLORS, CLASS_NAMES
 
 GENERATOR_VERSION = 1
-"""Raised whenever the same settings give other rooms, so that stored ones are made anew."""
+"""Raised whenever the same settings give other rooms, so that stored ones are regenerated."""
 
 PIXEL_BYTES, POINT_BYTES, MESH_BYTES = 1.8, 33, 300_000
 """On disk: colour, depth and class of a pixel; the arrays of a point; the mesh of a room."""

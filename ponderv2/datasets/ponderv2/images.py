@@ -142,7 +142,7 @@ def _camera(path: Path) -> tuple[ndarray, ndarray, tuple[int, int], bool]:
         labelled = file.shape("semantic_map") == shape
         known = file.read("depth_mask") if file.shape("depth_mask") == shape else _valid(file.read("depth"))
     if intrinsics.shape != (3, 3) or pose.shape != (4, 4):
-        raise _Unusable("the camera is no matrix")
+        raise _Unusable("the camera is not a matrix")
     if not (np.isfinite(intrinsics).all() and np.isfinite(pose).all()) or intrinsics[0, 0] <= 0:
         raise _Unusable("the camera is not finite")
     if abs(np.linalg.det(pose[:3, :3])) < 1e-6:
@@ -154,7 +154,7 @@ def _camera(path: Path) -> tuple[ndarray, ndarray, tuple[int, int], bool]:
 
 def _matrix(values: Any) -> ndarray:
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "fiu":
-        raise _Unusable("the camera is no matrix")
+        raise _Unusable("the camera is not a matrix")
     return values.astype(np.float64)
 
 

@@ -51,7 +51,7 @@ class PickledScenes:
     """Label arrays that every scene of the benchmark has: -1 where a file lacks one."""
 
     def scene_names(self, folder: Path) -> tuple[str, ...]:
-        """Files in a split and one folder further down; images are no scenes."""
+        """Files in a split and one folder further down; images are not scenes."""
         names: list[str] = []
         for entry in _entries(folder):
             if entry.is_dir() and not entry.name.endswith(VIEWS_ENDING):
@@ -129,7 +129,7 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 def _rows(path: Path, arrays: dict[str, Any], key: str, widths: tuple[int, ...] = (3,)) -> np.ndarray:
     values = arrays.get(key)
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
-        raise SceneError(f"{path} has no array '{key}' of numbers: it is no scene", fix=_AGAIN)
+        raise SceneError(f"{path} has no array '{key}' of numbers: it is not a scene", fix=_AGAIN)
     if values.ndim != 2 or values.shape[1] not in widths or (key == "coord" and not len(values)):
         raise SceneError(f"{path}: '{key}' has the shape {values.shape}, expected (N, 3)", fix=_AGAIN)
     if values.dtype.kind == "f" and not bool(np.isfinite(values).all()):
@@ -148,5 +148,5 @@ def _colors(path: Path, arrays: dict[str, Any], n_points: int) -> tuple[Tensor, 
 def _labels(path: Path, values: Any, key: str) -> Tensor:
     """Any type of number, (N,), (N, 1) or (N, k), of which the first column counts."""
     if not isinstance(values, np.ndarray):
-        raise SceneError(f"{path}: '{key}' is no array of whole numbers (N,)", fix=_AGAIN)
+        raise SceneError(f"{path}: '{key}' is not an array of whole numbers (N,)", fix=_AGAIN)
     return label_rows(values, f"'{key}' in {path}", _AGAIN)

@@ -230,6 +230,6 @@ def _parsed_frame_list(path: Path, content: str) -> Mapping[str, tuple[int, ...]
             found.setdefault(str(entry["scene"]), []).append(int(entry["frame"]))
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise SceneError(
-            f"{path} is no list of {{scene, frame}} ({error})", fix="delete it: all frames are used then"
+            f"{path} is not a list of {{scene, frame}} ({error})", fix="delete it: all frames are used then"
         ) from error
     return {scene: tuple(frames) for scene, frames in found.items()}

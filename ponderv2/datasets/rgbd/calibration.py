@@ -67,7 +67,7 @@ _SCALE = re.compile(
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the files beside a recording say; None = nothing."""
+    """What the files beside a recording state; None = nothing."""
 
     depth: Intrinsics | None = None
     color: Intrinsics | None = None
@@ -76,7 +76,7 @@ class Calibration:
     notes: tuple[str, ...] = ()
     repairs: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
-    """Why files that are called like cameras were not used."""
+    """Why files named like cameras were not used."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def find_calibration(*folders: Path) -> Calibration:
     scales = [one for one in found if one.depth_scale is not None]
     notes = [f"{words} from {one.path.name}" for one, words in _uses(depth, color)]
     if scales and scales[0].depth_scale is not None:
-        notes.append(f"depth: {1 / scales[0].depth_scale:g} units a metre, from {scales[0].path.name}")
+        notes.append(f"depth: {1 / scales[0].depth_scale:g} units per metre, from {scales[0].path.name}")
     notes += [f"{name} holds no camera and was not used" for name in unread]
     return Calibration(
         None if depth is None else depth.intrinsics,
@@ -266,12 +266,12 @@ def _scale_of(values: dict[str, Any], path: Path) -> float | None:
 
 
 def _metres_per_unit(value: Any, path: Path) -> float:
-    """Numbers above 1 are units a metre, as 1000 and 5000; others are metres a unit."""
+    """Numbers above 1 are units per metre, as 1000 and 5000; others are metres per unit."""
     try:
         number = float(value)
     except (TypeError, ValueError) as error:
         raise SceneError(
-            f"{path} has a scale of depth that is no number: {json.dumps(value, default=str)}"
+            f"{path} has a depth scale that is not a number: {json.dumps(value, default=str)}"
         ) from error
     if not (np.isfinite(number) and number > 0):
         raise SceneError(f"{path} has a scale of depth of {number:g}, expected a positive number")

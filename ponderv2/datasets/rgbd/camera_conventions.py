@@ -14,11 +14,11 @@ from ponderv2.errors import SceneError
 from ponderv2.geometry.intrinsics import Intrinsics
 
 CENTRED = 0.12
-"""Parts of the width and height that the principal point may be from the middle of the image."""
+"""Largest distance of the principal point from the image centre, as a fraction of width and height."""
 ENLARGED = (1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.5, 8.0)
 """Usual factors between images that a camera was calibrated with, and those that were stored."""
 N_SAMPLED = 5
-"""Images that tell the size of a camera that has none."""
+"""Number of images that tell the size of a camera without one."""
 ALIKE = 0.06
 """Relative difference up to which the principal point says the same factor in x and in y."""
 
@@ -26,7 +26,7 @@ ALIKE = 0.06
 MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])
 """y -> -y, of cameras and of the world alike."""
 N_TRIED = 16
-"""Depth images of which one that can be read tells their size."""
+"""Number of depth images tried to find their size."""
 
 
 def with_given_cameras(recording: Recording, config: RgbdConfig) -> Recording:
@@ -194,7 +194,7 @@ def _is_shared(frame: RawFrame) -> bool:
 
 
 def _from_middle(intrinsics: Intrinsics, size: tuple[int, int]) -> float:
-    """The larger of both distances, as parts of width and height."""
+    """The larger of both distances, as fractions of width and height."""
     middle = (np.array(size) - 1) / 2
     return float((np.abs(intrinsics.matrix[:2, 2] - middle) / np.array(size)).max())
 
@@ -203,7 +203,7 @@ def with_rows_downwards(recording: Recording) -> Recording:
     """The recording with y down in every depth camera, and a note where that changes something.
 
     With fy < 0 a pixel is v = cy - |fy| y / z: y points up in the camera, whose axes are left-handed, and so
-    are those of the world. Both are mirrored, so that poses stay rotations and the room is no mirror image.
+    are those of the world. Both are mirrored, so that poses stay rotations and the room keeps its handedness.
     Raises SceneError where some cameras are like that and others are not.
     """
     upward = [frame.depth_intrinsics.matrix[1, 1] < 0 for frame in recording.frames]
@@ -237,7 +237,7 @@ def with_rows_downwards(recording: Recording) -> Recording:
 
 
 def _upright(intrinsics: Intrinsics) -> Intrinsics:
-    """Of p1, which bends along y, the sign changes with the axis."""
+    """The sign of p1, tangential distortion along y, changes with the axis."""
     if intrinsics.matrix[1, 1] > 0:
         return intrinsics
     matrix = intrinsics.matrix.copy()

@@ -34,9 +34,9 @@ class FusionConfig(StrictConfig):
     """Fusion of depth frames into an oriented point cloud."""
 
     voxel_size: Annotated[PositiveFloat, CommandOption("--voxel")] = 0.02
-    """Cell of the fused surface, metres."""
+    """Voxel size of the fused surface, metres."""
     truncation: PositiveFloat = 0.08
-    """Metres on both sides of the surface."""
+    """Truncation distance on both sides of the surface, metres."""
     depth_max: PositiveFloat = 6.0
     """Metres; farther depth is kept in the frames but not fused."""
     min_weight: NonNegativeFloat = 3.0
@@ -51,9 +51,9 @@ class PairingConfig(StrictConfig):
     time_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
     """Of timestamps; auto = recognised by their size and spacing."""
     image_gap: PositiveFloat = 0.02
-    """Seconds between colour and depth image of a frame, at most."""
+    """Largest gap in seconds between colour and depth image of a frame."""
     pose_gap: PositiveFloat = 0.15
-    """Seconds between two poses, at most, between which the pose of a frame is interpolated."""
+    """Largest gap in seconds between two poses across which the pose of a frame is interpolated."""
     first_pose: NonNegativeInt | None = None
     """Number of the image that the first pose belongs to, where poses are not numbered."""
 
@@ -70,7 +70,7 @@ class GenericConfig(StrictConfig):
     quaternion: Annotated[QuaternionOrder | Literal["auto"], CommandOption("--quaternion")] = "auto"
     """Order of the four numbers of a quaternion."""
     direction: Annotated[PoseDirection | Literal["auto"], CommandOption("--direction")] = "auto"
-    """What the poses map to what."""
+    """Whether the poses map camera to world or world to camera."""
     axes: Annotated[Axes | Literal["auto"], CommandOption("--axes")] = "auto"
     """Axes of the cameras: y down (opencv), y up (opengl), x forward (ros)."""
     pose_unit: PositiveFloat | None = None
@@ -94,9 +94,9 @@ class RgbdConfig(DatasetSettings):
     val_scenes: tuple[str, ...] = ()
     """Names or patterns (`office*`) of the scenes that go into the split `val`."""
     stride: PositiveInt = 1
-    """Every stride-th frame."""
+    """Take every n-th frame."""
     max_frames: PositiveInt | None = None
-    """At most this many frames, evenly spread."""
+    """Take at most this many frames, evenly spaced."""
     holdout: NonNegativeInt = 0
     """Every n-th frame is held out for validation and not fused; 0 = none."""
     depth_min: NonNegativeFloat = 0.1
@@ -106,19 +106,19 @@ class RgbdConfig(DatasetSettings):
     depth_scale: PositiveFloat | None = None
     """Metres per unit of the depth images; by default that of the layout."""
     intrinsics: Path | None = None
-    """File with the depth camera: 3x3 or 4x4 numbers, `fx fy cx cy`, or Open3D's JSON."""
+    """File with the intrinsics of the depth camera: 3x3 or 4x4 numbers, `fx fy cx cy`, or Open3D's JSON."""
     color_intrinsics: Path | None = None
-    """File with the colour camera, where it differs from the depth camera."""
+    """File with the intrinsics of the colour camera, where it differs from the depth camera."""
     depth_to_color: Path | None = None
-    """File with 4x4 numbers: x_color = M x_depth, metres."""
+    """File with a 4x4 matrix: x_color = M x_depth, metres."""
     max_image_size: PositiveInt | None = None
     """Longest side of the prepared images, pixels."""
     up_axis: Up = "auto"
     """The axis of the recording that points up; auto = known from the layout or estimated from the floor."""
     masks: Literal["black", "white", "ignore"] | None = None
-    """What hides pixels in the recording's masks; by default black (in instant-ngp's white)."""
+    """Mask value that hides pixels; by default black (in instant-ngp's white)."""
     cloud: Literal["auto", "fuse"] = "auto"
-    """auto = the recording's own PLY when it brings one; fuse = always from the depth frames."""
+    """auto = the recording's own PLY when it has one; fuse = always from the depth frames."""
     fusion: FusionConfig = FusionConfig()
     pairing: PairingConfig = PairingConfig()
     generic: GenericConfig = GenericConfig()

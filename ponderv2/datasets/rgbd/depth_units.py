@@ -1,7 +1,7 @@
 """What the numbers of a recording's depth images mean: bits, sign and unit, decided for all frames together.
 
 A sample of its images decides. What is declared (by the user, by a file of the recording) wins, unless the
-depths that follow are none of a place; the choice is reported in notes.
+resulting depths are implausible for a real scene; the choice is reported in notes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ N_SAMPLED = 8
 """Images, spread over the recording."""
 PIXELS_OF_EACH = 20_000
 NEAREST, FARTHEST = 0.15, 12.0
-"""Metres between which the median depth of a recording of a place lies."""
+"""Metres between which the median depth of a recording plausibly lies."""
 LARGEST = 65534
 """65535 marks no measurement in 16 bits."""
 UNITS = {
@@ -37,15 +37,15 @@ UNITS = {
 }
 """Metres per unit of whole numbers."""
 SUGGESTED_ONLY = (1.0, 1 / 256)
-"""Of these; the others are tried where the frames can decide."""
+"""Units that are only suggested; the others are tried where the frames can decide."""
 
 
 @dataclass(frozen=True)
-class DepthNumbers:
+class DepthEncoding:
     """How the numbers of an image become depths."""
 
     scale: float
-    """Metres per unit of whole numbers, after bits and sign are put right."""
+    """Metres per unit of whole numbers, after bits and sign are corrected."""
     float_scale: float = 1.0
     """Metres per unit of floats."""
     rotated_bits: bool = False
@@ -71,10 +71,10 @@ class DepthNumbers:
 
 @dataclass(frozen=True)
 class ConvertedDepth:
-    """A depth image whose numbers become those of the whole recording."""
+    """A depth image converted to the encoding of the whole recording."""
 
     source: ImageSource
-    numbers: DepthNumbers
+    numbers: DepthEncoding
 
     @property
     def name(self) -> str:
@@ -82,7 +82,7 @@ class ConvertedDepth:
         return self.source.name
 
     def color(self) -> ColorImage:
-        """Those of the image itself."""
+        """The colours of the image itself."""
         return self.source.color()
 
     def depth(self) -> UInt16[ndarray, "row column"]:
@@ -90,11 +90,11 @@ class ConvertedDepth:
         return self.numbers.stored(self.source.depth())
 
     def jpeg(self) -> bytes | None:
-        """None: depth is no JPEG."""
+        """None: depth is never a JPEG."""
         return None
 
 
-def with_depth_numbers(recording: Recording, depth_max: float, given: float | None) -> Recording:
+def with_unified_depth_unit(recording: Recording, depth_max: float, given: float | None) -> Recording:
     """The recording with depth images of 16 bits in one unit; what was chosen is noted.
 
     Args:
@@ -110,7 +110,7 @@ def with_depth_numbers(recording: Recording, depth_max: float, given: float | No
         return replace(recording, depth_scale=given or recording.depth_scale)
     wide = any(one.dtype != np.uint16 for one in sampled)
     given_scale = given or recording.depth_scale
-    numbers, notes = DepthNumbers(given_scale, given_scale), []
+    numbers, notes = DepthEncoding(given_scale, given_scale), []
     whole = _measured([one for one in sampled if one.dtype.kind != "f"])
     floats = _measured([one for one in sampled if one.dtype.kind == "f"])
     both = np.concatenate([whole, floats])
@@ -144,22 +144,19 @@ def with_depth_numbers(recording: Recording, depth_max: float, given: float | No
     return replace(recording, frames=frames, depth_scale=scale, unit_doubt=doubt).noted(*notes)
 
 
-def plausible_units(middle: float) -> tuple[float, ...]:
-    """Metres per unit of whole numbers under which their median is the depth of a place; millimetres if none.
-
-    `middle`: that median.
-    """
+def plausible_units(median: float) -> tuple[float, ...]:
+    """Metres per unit of whole numbers under which their median is a plausible depth; millimetres if none."""
     plausible = tuple(
-        unit for unit in UNITS if unit not in SUGGESTED_ONLY and NEAREST < middle * unit < FARTHEST
+        unit for unit in UNITS if unit not in SUGGESTED_ONLY and NEAREST < median * unit < FARTHEST
     )
     return plausible or (0.001,)
 
 
-def unit_of_floats(middle: float) -> float | None:
+def unit_of_floats(median: float) -> float | None:
     """Metres per unit of floats, by their median: metres or millimetres; None where it is neither."""
-    if NEAREST / 3 < middle < 3 * FARTHEST:
+    if NEAREST / 3 < median < 3 * FARTHEST:
         return 1.0
-    return 0.001 if max(500 * NEAREST, 400.0) < middle < 1000 * 3 * FARTHEST else None
+    return 0.001 if max(500 * NEAREST, 400.0) < median < 1000 * 3 * FARTHEST else None
 
 
 def _sampled(frames: tuple[RawFrame, ...]) -> list[Num[ndarray, "_row _column"]]:
@@ -187,58 +184,58 @@ def _measured(images: list[Num[ndarray, "_row _column"]]) -> Float64[ndarray, " 
 
 
 def _multiples_of_8(images: list[Num[ndarray, "_row _column"]]) -> bool:
-    """Whether the lower three bits are those that a rotation to the left puts there: hardly ever any."""
+    """Whether the lowest three bits are almost always zero, as after a rotation to the left."""
     known = np.concatenate([image[(image != 0) & (image != 65535)] for image in images])
     if len(known) == 0 or float((known & 7 == 0).mean()) < 0.99:
         return False
     few = known[:: max(len(known) // 200_000, 1)]
     steps = np.unique(few)
-    # Some sensors measure in steps; of steps that are no powers of two nothing is concluded here.
+    # Some sensors measure in steps; steps that are not powers of two are inconclusive here.
     return len(steps) >= FEWEST_STEPS and int(np.gcd.reduce(steps[steps & 7 == 0])) == 8
 
 
 def _bits(
-    numbers: DepthNumbers, measured: Float64[ndarray, " pixel"]
-) -> tuple[DepthNumbers, Float64[ndarray, " pixel"], str]:
+    numbers: DepthEncoding, measured: Float64[ndarray, " pixel"]
+) -> tuple[DepthEncoding, Float64[ndarray, " pixel"], str]:
     """Rotated bits make depths eight times too large."""
-    middle = float(np.median(measured)) * numbers.scale
+    median = float(np.median(measured)) * numbers.scale
     seen = "all depth numbers are multiples of 8, as where bits are rotated (SUN3D, SUN RGB-D)"
-    if not NEAREST < middle / 8 < FARTHEST or middle < 5.0:
-        return numbers, measured, f"{seen}: they were taken as they are, for a median depth of {middle:.2f} m"
+    if not NEAREST < median / 8 < FARTHEST or median < 5.0:
+        return numbers, measured, f"{seen}: they were taken as they are, for a median depth of {median:.2f} m"
     whole = measured.astype(np.uint16)
     rotated = ((whole >> 3) | (whole << 13)).astype(np.float64)
-    note = f"{seen}: they were rotated back, for a median depth of {middle / 8:.2f} m, not {middle:.1f} m"
+    note = f"{seen}: they were rotated back, for a median depth of {median / 8:.2f} m, not {median:.1f} m"
     return replace(numbers, rotated_bits=True), rotated, note
 
 
 def _float_unit(measured: Float64[ndarray, " pixel"], declared: float | None) -> tuple[float, str]:
     """Metres per unit of depth in floats."""
-    middle = float(np.median(measured))
-    if declared is not None and NEAREST / 3 < middle * declared < 5 * FARTHEST:
+    median = float(np.median(measured))
+    if declared is not None and NEAREST / 3 < median * declared < 5 * FARTHEST:
         return declared, f"depths are floats in units of {declared:g} m, as declared"
     against = "" if declared is None else f", not in the declared {declared:g} m"
-    unit = unit_of_floats(middle)
+    unit = unit_of_floats(median)
     if unit is None:
         raise SceneError(
-            f"depth images hold floats with a median of {middle:g}, which are neither metres nor millimetres",
+            f"depth images hold floats with a median of {median:g}, which are neither metres nor millimetres",
             fix="give --depth-scale, metres per unit (0.01 for centimetres)",
         )
     small = ""
     if unit == 1.0 and float(measured.max()) <= 1.0:
         small = "; none exceeds 1: of depths divided by the farthest one, --depth-scale is that distance"
     name = "metres" if unit == 1.0 else "millimetres"
-    return unit, f"depths are floats in {name}{against}: their median is {middle * unit:.2f} m{small}"
+    return unit, f"depths are floats in {name}{against}: their median is {median * unit:.2f} m{small}"
 
 
-def _doubt(middle: float, scale: float, declared: bool) -> str:
-    """A clause where the median depth is that of no place, with other units that make it one."""
-    if NEAREST < middle * scale < FARTHEST:
+def _doubt(median: float, scale: float, declared: bool) -> str:
+    """A clause where the median depth is implausible, with other units that make it plausible."""
+    if NEAREST < median * scale < FARTHEST:
         return ""
     others = [
-        f"--depth-scale {unit:g} ({name}) makes it {middle * unit:.2f} m"
+        f"--depth-scale {unit:g} ({name}) makes it {median * unit:.2f} m"
         for unit, name in UNITS.items()
-        if 0.5 < middle * unit < 6.0 and not math.isclose(unit, scale)
+        if 0.5 < median * unit < 6.0 and not math.isclose(unit, scale)
     ]
     source = "declared" if declared else "usual for the layout"
     advice = f": {', or '.join(others[:3])}" if others else ""
-    return f"the median depth is {middle * scale:.3g} m in units of {scale:g} m, {source}{advice}"
+    return f"the median depth is {median * scale:.3g} m in units of {scale:g} m, {source}{advice}"

@@ -22,7 +22,7 @@ OTHER_WORDS = frozenset(
     {"mask", "masks", "thumb", "thumbs", "thumbnail", "preview", "conf", "confidence", "label", "labels"}
     | {"seg", "semantic", "instance", "normal", "normals", "overlay", "vis", "viz"}
 )
-"""In a name: the file is made from an image and is none of the recording."""
+"""In a name: the file is derived from an image and not part of the recording."""
 SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
 
 
@@ -45,7 +45,7 @@ class ImageFolder:
 
 
 def files_like(folder: Path, pattern: str) -> list[Path]:
-    """Files of a folder whose name fits the pattern, whatever the case, in order; hidden ones are none."""
+    """Files of a folder whose name fits the pattern, whatever the case, in order; hidden ones are skipped."""
     wanted = pattern.lower()
     found = folder.iterdir() if folder.is_dir() else ()
     return sorted(
@@ -72,15 +72,15 @@ def folder_like(path: Path, *names: str) -> Path | None:
 def list_images(folder: Path, pattern: str = "*") -> ImageFolder:
     """Images of a folder whose names fit the pattern.
 
-    Masks, thumbnails and files that are no images are left out with a note. Raises SceneError where one frame
-    has an image in two kinds of files.
+    Masks, thumbnails and files that are not images are left out with a note. Raises SceneError where one
+    frame has an image in two kinds of files.
     """
     files = [path for path in files_like(folder, pattern) if path.name.lower() not in SYSTEM_FILES]
     images = [path for path in files if path.suffix.lower() in ENDINGS]
     notes = []
     strange = [path.name for path in files if path.suffix.lower() not in ENDINGS]
     if strange and pattern == "*":
-        notes.append(f"{len(strange)} files of {folder.name} are no images ({some(strange)})")
+        notes.append(f"{len(strange)} files of {folder.name} are not images ({some(strange)})")
     made = [path for path in images if OTHER_WORDS & set(re.findall(r"[a-z]+", path.stem.lower()))]
     if made and len(made) < len(images):
         notes.append(

@@ -13,7 +13,7 @@ from ponderv2.datasets.recordings import ImageFile, MaskFile, RawFrame, Recordin
 FOLDERS = ("masks", "mask")
 """Beside the folder of the images, in it, or in the folder of the recording."""
 DYNAMIC = "dynamic_mask_"
-"""instant-ngp's name of a mask, which lies beside its image and is white where something moves."""
+"""instant-ngp's name of a mask, which lies beside its image and is white on moving objects."""
 ENDINGS = (".png", ".jpg", ".jpeg", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp")
 
 MaskUse = Literal["black", "white", "ignore"]
@@ -90,7 +90,7 @@ class _MaskFinder:
         return None if alike is None else MaskFile(alike)
 
     def _folders(self, path: Path) -> tuple[Path, ...]:
-        """Folders that may hold one of masks: that of the image, the one around it, that of the recording."""
+        """Folders that may contain masks: the image's, the one around it, the recording's."""
         around = () if path.parent == self.root else (path.parent.parent, self.root)
         return tuple(dict.fromkeys((path.parent, *around)))
 

@@ -29,7 +29,7 @@ from ponderv2.errors import SceneError
 ENOUGH = 0.5
 """Share of the shorter list that must have a partner where both lists have items without one."""
 SAME_TIME = 0.5
-"""Frames paired by number may be this part of the usual distance between frames apart in time."""
+"""Frames paired by number may be apart in time by this fraction of the usual frame interval."""
 CHOOSE = (
     "rename the files so that images and poses of a frame share a number, or choose a rule: "
     "--set source.pairing.rule=order (or name, number, time)"
@@ -58,9 +58,9 @@ class Match:
 
     pairs: dict[int, int]
     rule: str
-    """Words for the report."""
+    """Description for the report."""
     by_order: bool = False
-    """Nothing but the order fits: what is paired by names or numbers goes before it."""
+    """Whether only the order fits: pairs by name or number take precedence."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Times:
     units: tuple[str, str]
 
     def seconds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Both, after a start that they share."""
+        """Both, relative to a common start."""
         start = Decimal(int(min(self.first.values) / PER_SECOND[self.units[0]]))
         return (
             in_seconds(self.first.values, self.units[0], start),
@@ -139,7 +139,7 @@ def times_of(first: Names, second: Names, settings: PairingConfig) -> Times | No
 
 
 def _may_be_numbers(one: Column, two: Column, settings: PairingConfig) -> bool:
-    """Whether numbers that look like times fit as frame numbers: frames chosen at irregular distances."""
+    """Whether numbers that look like times fit as frame numbers: frames chosen at irregular intervals."""
     if settings.time_unit != "auto" or is_certain(one.values) or is_certain(two.values):
         return False
     return len(_equal_keys(one, two)) >= ENOUGH * min(len(one.items), len(two.items))
@@ -255,7 +255,7 @@ def _same_counting(one: Column, two: Column, n_common: int) -> str:
 
 
 def _rows_in_order(first: Names, second: Names) -> Match | None:
-    """Names without any number: only rows of a file have an order then."""
+    """Names without any number: then only rows of a file are ordered."""
     if first.in_order and second.in_order and len(first.names) == len(second.names):
         return by_order(first, second, "they have no numbers")
     return None

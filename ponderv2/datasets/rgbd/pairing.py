@@ -23,7 +23,7 @@ from ponderv2.errors import SceneError
 
 @dataclass(frozen=True)
 class PairedFrame:
-    """One frame: places in the lists that were given, and its pose."""
+    """One frame: indices into the given lists, and its pose."""
 
     name: str
     """Of the depth image, else of the colour image. No two frames share one."""
@@ -129,7 +129,7 @@ def _paired(
 
 @dataclass(frozen=True)
 class _List:
-    """Names of which no two are equal, and their places in the list that was given."""
+    """Unique names, and their indices in the given list."""
 
     names: tuple[str, ...]
     places: tuple[int, ...]
@@ -161,7 +161,7 @@ def _matched_images(
 
 
 def _without_twins(what: str, part: _List, repairs: list[str]) -> _List:
-    """Of names that mean one frame (`1` and `0001`) only the one that is written as most are."""
+    """Of names that mean one frame (`1` and `0001`) only the one written like the majority."""
     dropped: set[int] = set()
     for places in equal_numbers(part.names).values():
         twins = [part.names[place] for place in places]
@@ -206,7 +206,7 @@ def _image_pairs(
 
 
 def _place(part: _List | None, index: int | None) -> int | None:
-    """In the list that was given."""
+    """Index in the given list."""
     return None if part is None or index is None else part.places[index]
 
 

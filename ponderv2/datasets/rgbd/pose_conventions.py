@@ -38,7 +38,7 @@ LONGEST_PATH = 50.0
 N_SAMPLED = 16
 """Frames."""
 INVALID = 65535
-"""In a depth image: no measurement, as 0 is."""
+"""In a depth image: no measurement, like 0."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class PoseReading:
     depth_unit: float
     """Metres per unit of the depth images."""
     by_columns: bool = False
-    """Rotations are written column by column."""
+    """Rotations are column-major."""
 
     def camera_to_world(self, listed: PoseList) -> Float[ndarray, "pose 4 4"]:
         """OpenCV axes, metres; not-a-number where a pose is damaged."""
@@ -102,14 +102,14 @@ def choose_reading(
         SceneError: the images cannot decide; the fix names the options to give.
     """
     quaternion = listed.quaternion is not None
-    middle = _median_depth([depth for depth, _ in images])
-    candidates = _candidates(listed, given, plausible_units(middle) if depth_unit is None else (depth_unit,))
+    median = _median_depth([depth for depth, _ in images])
+    candidates = _candidates(listed, given, plausible_units(median) if depth_unit is None else (depth_unit,))
     if len(candidates) == 1:
         return ChosenReading(
             candidates[0], f"poses: {listed.form}; {candidates[0].words(quaternion)}, as given"
         )
     base = min(
-        (one.depth_unit for one in candidates), key=lambda unit: abs(np.log(unit * middle / USUAL_DEPTH))
+        (one.depth_unit for one in candidates), key=lambda unit: abs(np.log(unit * median / USUAL_DEPTH))
     )
     decision = decide(
         [DepthImage(depth * base, intrinsics) for depth, intrinsics in images],

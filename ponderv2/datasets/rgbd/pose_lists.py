@@ -26,7 +26,7 @@ POSE_FILES = (".txt", ".csv", ".tsv", ".log", ".traj", ".tum", ".dat", ".pose", 
 UNIT = 0.02
 """Deviation from length one of a quaternion or of the rows of a rotation, rounded in a file."""
 MOSTLY = 0.9
-"""Share of the poses that must be what they are taken for; the others are damaged."""
+"""Share of the poses that must fit the assumed form; the others count as damaged."""
 FORMS = "7 numbers (t q), 8 (time or number, t q), 12 (3x4) or 16 (4x4) a line, or 4x4 over four lines"
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:nan|inf|infinity)", re.IGNORECASE)
 _DECIMAL_POINT = re.compile(r"\d\.(?![A-Za-z])|\.\d")
@@ -45,7 +45,7 @@ _KEY_COLUMNS = (
 
 @dataclass(frozen=True)
 class PoseList:
-    """Poses as a file has them: whatever their direction, axes and unit."""
+    """Poses as stored in a file, whatever their direction, axes and unit."""
 
     translation: Float[ndarray, "pose 3"]
     rotation: Float[ndarray, "pose 3 3"] | None
@@ -57,9 +57,9 @@ class PoseList:
     names: tuple[str, ...] | None
     """Number, time or file of each row; None: only the order of the rows is known."""
     form: str
-    """Words for the report."""
+    """Description for the report."""
     by_rows_or_columns: bool = False
-    """Whether nothing tells if rotations are written row by row or column by column."""
+    """Whether it is ambiguous if rotations are row-major or column-major."""
 
     def matrices(self, order: QuaternionOrder, by_columns: bool = False) -> Float[ndarray, "pose 4 4"]:
         """4 x 4 each; not-a-number where a pose is damaged.
@@ -186,7 +186,7 @@ def _of_table(table: _Table) -> PoseList:
     if len(text_places) > 1 or not text_places <= {0, n - 1}:
         line = next(row for row in rows if any(not _NUMBER.fullmatch(word) for word in row))
         raise SceneError(
-            f"{table.path} has a line that is no pose: '{' '.join(line)[:80]}'", fix=f"write {FORMS}"
+            f"{table.path} has a line that is not a pose: '{' '.join(line)[:80]}'", fix=f"write {FORMS}"
         )
     keys = text_places or {0, n - 1}
     if n in (7, 12, 16) and not text_places:
@@ -206,7 +206,7 @@ def _why_not(n: int) -> str:
         return ", but no four of them in a row are a quaternion of length one"
     if n in (12, 13, 16, 17):
         return ", but they hold no rotation: rows of length one, at right angles"
-    return ", which is no pose"
+    return ", which is not a pose"
 
 
 def _floats(rows: list[list[str]], places: list[int]) -> Float[ndarray, "pose number"]:
@@ -224,7 +224,7 @@ def _by_names(table: _Table) -> PoseList | None:
         values = _floats(table.rows, [places[name] for name in _WANTED])
     except ValueError as error:
         raise SceneError(
-            f"{table.path} has a line that is no pose ({error})", fix=f"write {FORMS}"
+            f"{table.path} has a line that is not a pose ({error})", fix=f"write {FORMS}"
         ) from error
     found = PoseList(values[:, :3], None, values[:, 3:], "xyzw", None, "t and q by the names of the columns")
     return _with_names(found, [row[min(keys)[1]] for row in table.rows]) if keys else found
@@ -288,7 +288,7 @@ def _matrix_forms(
 
 
 def _is_similarity(rotation: Float[ndarray, "3 3"]) -> bool:
-    """A rotation, perhaps mirrored, times a factor."""
+    """A scaled rotation, possibly with a reflection."""
     if not np.isfinite(rotation).all():
         return False
     factor = float(np.cbrt(abs(np.linalg.det(rotation))))
@@ -304,7 +304,7 @@ def _mostly(fine: ndarray, values: Float[ndarray, "pose number"]) -> bool:
 
 
 def _with_names(found: PoseList, names: Sequence[str]) -> PoseList:
-    """Numbers, times or files; of no use where most are the same."""
+    """Numbers, times or files; useless where most are the same."""
     stems = tuple(PurePosixPath(one.replace("\\", "/")).name for one in names)
     plain = tuple(one if _NUMBER.fullmatch(one) else Path(one).stem for one in stems)
     if len(set(plain)) <= len(plain) / 2:
@@ -337,7 +337,7 @@ def _of_blocks(rows: list[list[str]], path: Path) -> PoseList:
     try:
         values = np.array([[float(word) for row in block for word in row] for block in blocks])
     except ValueError as error:
-        raise SceneError(f"{path} has a matrix that is none ({error})", fix=f"write {FORMS}") from error
+        raise SceneError(f"{path} has a matrix that is not a pose ({error})", fix=f"write {FORMS}") from error
     found = _of_numbers(values)
     if found is None:
         raise SceneError(f"{path} has matrices that hold no rotation", fix=f"write {FORMS}")
@@ -378,7 +378,9 @@ def _of_folder(path: Path) -> PoseList:
     counts = [len(row) for row in rows if row]
     usual = max(set(counts), key=counts.count) if counts else 0
     if usual not in (7, 8, 12, 16):
-        raise SceneError(f"files of {path} hold {usual} numbers each, which is no pose", fix=f"write {FORMS}")
+        raise SceneError(
+            f"files of {path} hold {usual} numbers each, which is not a pose", fix=f"write {FORMS}"
+        )
     values = np.full((len(files), usual), np.nan)
     for index, row in enumerate(rows):
         if len(row) == usual and all(_NUMBER.fullmatch(word) for word in row):

@@ -29,7 +29,7 @@ class AmbiguousCount(SceneError):
         self.first_poses = first_poses
         """Numbers of the image that the first pose may belong to."""
         self.usual = usual
-        """The one that holds where nothing decides; None: then it has to be asked for."""
+        """The default where nothing decides; None: the user has to choose."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Slot:
 
 @dataclass
 class PoseReport:
-    """Poses by place of the slot, and sentences."""
+    """Poses by index of the slot, and notes."""
 
     poses: dict[int, Float[ndarray, "4 4"]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -67,7 +67,7 @@ class PoseReport:
 
 
 def poses_of(slots: Sequence[Slot], poses: Poses, settings: PairingConfig) -> PoseReport:
-    """Poses of the slots that are whole. Raises SceneError where nothing fits, or two answers are as good."""
+    """Poses of the complete slots. Raises SceneError where nothing fits, or two answers fit equally well."""
     report = PoseReport()
     if len(poses.camera_to_world) == 0:
         raise SceneError("there are no poses")
@@ -168,7 +168,7 @@ def _note_times(slots, where, found, units, settings: PairingConfig, report: Pos
 
 
 def _refuse_other_start(slots: Sequence[Slot], poses: Poses) -> None:
-    """Images from 1 on and more poses from 0 on: were first images lost, or are they counted from 1?"""
+    """Images numbered from 1 and more poses from 0: were the first images lost, or do numbers start at 1?"""
     numbers = _whole_numbers(poses.names or ())
     images = set(_image_numbers(slots))
     if not numbers or not images or (min(images), min(numbers)) != (1, 0):

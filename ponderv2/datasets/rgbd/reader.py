@@ -1,4 +1,4 @@
-"""Anybody's posed RGB-D recording: find it, recognise its layout, list its scenes."""
+"""Posed RGB-D recordings: find them, recognise their layout, list their scenes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEEPEST = 2
 """Levels below the given folder at which recordings are looked for."""
 IMAGES = (".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".tif", ".tiff", ".sens")
 CLOUD_BYTES = 8_000_000
-"""Of a room's cloud at the usual cell, for the estimate of disk space."""
+"""Size of a room's cloud at the usual voxel size, for the estimate of disk space."""
 LEVELS_UP = 3
 """Folders above a file in which its recording is looked for."""
 GENERIC = "then `ponder prepare rgbd DIR --layout generic` reads the folder (docs/formats.md)"
@@ -72,7 +72,7 @@ class RgbdScene:
         return fingerprint(root, files, self.layout, file, str(kept))
 
     def estimated_bytes(self) -> int:
-        """About the size of the images that are taken, and of a fused cloud."""
+        """Roughly the size of the selected images and of a fused cloud."""
         sizes = [
             one.stat().st_size for one in self._files() if one.suffix.lower() in IMAGES and one.is_file()
         ]
@@ -82,13 +82,13 @@ class RgbdScene:
         return int(sum(sizes) * share) + CLOUD_BYTES
 
     def _files(self) -> list[Path]:
-        """All files that belong to it; a JSON file names others beside it."""
+        """All files of the recording, including those that its JSON files name."""
         if self.path.is_dir():
             return sorted(self.path.rglob("*"))
         return sorted(self.path.parent.rglob("*")) if _is_json(self.path) else [self.path]
 
     def read(self) -> SceneStream:
-        """Read the recording, register it and turn it upright."""
+        """Read the recording, register it and rotate it upright."""
         from ponderv2.datasets.rgbd.scene import read_recording
 
         return read_recording(LAYOUTS[self.layout].read(self.path, self.config), self.path, self.config)
@@ -126,7 +126,7 @@ def find(config: RgbdConfig) -> DatasetReader:
 
 
 def _left_out(root: Path, recordings: list[Path]) -> tuple[str, ...]:
-    """Folders beside recordings that are none, as a recording without its poses is."""
+    """Folders beside recordings that are not recordings, for instance because poses are missing."""
     if recordings == [root]:
         return ()
     beside = {one for path in recordings for one in path.parent.iterdir() if one.is_dir()}
@@ -259,7 +259,7 @@ def folder_of_recording(path: Path, is_recording: Callable[[Path], bool]) -> tup
 
 
 def advice_for_folder(root: Path, is_recording: Callable[[Path], bool]) -> str | None:
-    """What to do with a folder that has no known layout; None when nothing is known of it."""
+    """How to fix a folder without a known layout; None when there is no advice."""
     for folder in list(root.absolute().parents)[:LEVELS_UP]:
         if is_recording(folder):
             return f"give {_as_given(root, folder)}, the folder of the whole recording"
@@ -278,7 +278,7 @@ def _names_its_folder(path: Path) -> bool:
 
 
 def _as_given(path: Path, folder: Path) -> Path:
-    """The folder in the user's own words: relative where the path was relative."""
+    """The folder as the user wrote it: relative where the path was relative."""
     up = len(path.absolute().relative_to(folder).parts)
     return folder if path.is_absolute() or up > len(path.parts) else Path(*path.parts[:-up])
 

@@ -1,4 +1,4 @@
-"""A recording becomes a scene: frames are chosen, cleaned, turned upright and registered as they pass by."""
+"""A recording becomes a scene: frames are chosen, cleaned, rotated upright and registered while streaming."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ponderv2.datasets.rgbd.camera_conventions import (
     with_size_of_images,
 )
 from ponderv2.datasets.rgbd.config import RgbdConfig
-from ponderv2.datasets.rgbd.depth_units import with_depth_numbers
+from ponderv2.datasets.rgbd.depth_units import with_unified_depth_unit
 from ponderv2.datasets.rgbd.surface import own_surface
 from ponderv2.errors import SceneError
 from ponderv2.geometry.gravity import AXES, estimate_up, normals_of_depth, turn_up
@@ -41,26 +41,26 @@ from ponderv2.scenes.prepared import (
 )
 
 N_SURVEYED = 16
-"""Frames that are looked at to find out which way is up."""
+"""Number of frames from which the up direction is estimated."""
 CHECK_DEPTH = "check the depth images, --depth-scale, --depth-min and --depth-max"
 MOST_HIDDEN = 0.8
-"""Share of hidden pixels from which on masks are perhaps the other way round."""
+"""Share of hidden pixels above which masks are perhaps inverted."""
 GUESSED_WARNING = 0.1
-"""Share of guessed colours that is worth a sentence."""
+"""Share of guessed colours above which it is reported."""
 
 
 @dataclass
 class _FrameReport:
-    """What is learnt while frames pass by; the only thing here that changes."""
+    """What is gathered while frames are streamed; the only mutable state here."""
 
     unreadable: list[SceneError] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     hidden: list[str] = field(default_factory=list)
-    """Ids of frames of which alpha or a mask hides everything."""
+    """Ids of frames in which alpha or a mask hides everything."""
     hidden_share: list[float] = field(default_factory=list)
-    """Of the pixels of each frame in which alpha or a mask hides some."""
+    """Share of hidden pixels of each frame in which alpha or a mask hides some."""
     pixel_notes: Counter[str] = field(default_factory=Counter)
-    """How the pixels of colour images were understood, with the number of images."""
+    """How the pixels of colour images were interpreted, with the number of images."""
     n_without_color: int = 0
     n_dropped: int = 0
     n_pixels: int = 0
@@ -70,7 +70,7 @@ class _FrameReport:
 
 
 def read_recording(recording: Recording, path: Path, config: RgbdConfig) -> SceneStream:
-    """Frames as a generator, and the recording's own points, or what is to be known to make some.
+    """Frames as a generator, and the recording's own points, or what is needed to create them.
 
     Raises SceneError when no frame is usable.
     """
@@ -84,7 +84,7 @@ def read_recording(recording: Recording, path: Path, config: RgbdConfig) -> Scen
     recording = with_rows_downwards(with_given_cameras(recording, config))
     recording = _with_valid_poses(with_size_of_images(recording), path)
     recording = replace(recording, frames=choose_frames(recording.frames, config.stride, config.max_frames))
-    recording = with_depth_numbers(recording, config.depth_max, config.depth_scale)
+    recording = with_unified_depth_unit(recording, config.depth_max, config.depth_scale)
     limits = Limits(config.depth_min, config.depth_max, config.max_image_size)
     recording, origin = _near_zero(recording)
     recording, turn = _upright(recording, limits, config.up_axis)
@@ -152,7 +152,7 @@ def choose_frames(frames: tuple[RawFrame, ...], stride: int, most: int | None) -
 
 
 def _with_valid_poses(recording: Recording, path: Path) -> Recording:
-    """The recording without frames whose pose is none; rotations are made orthonormal."""
+    """The recording without frames whose pose is invalid; rotations are made orthonormal."""
     clean = clean_poses(np.stack([frame.camera_to_world for frame in recording.frames]), similarities=True)
     notes, repairs = [], []
     for reason, count in Counter(one for one in clean.reasons if one).items():
@@ -245,12 +245,12 @@ def _notes(report: _FrameReport) -> list[str]:
     notes = [f"{report.n_frames} frames, {report.n_held_out} of them held out"]
     if report.n_without_color:
         everything = report.n_without_color == report.n_frames
-        rest = "the points have no colour" if everything else "points take their colour of the others"
+        rest = "the points have no colour" if everything else "points take their colour from the others"
         notes.append(f"{report.n_without_color} of {report.n_frames} frames have depth alone: {rest}")
     notes += [f"{count} colour images: {note}" for note, count in report.pixel_notes.items()]
     if report.hidden_share:
         share = float(np.mean(report.hidden_share))
-        most = ": black should hide; are the masks the other way round?" if share > MOST_HIDDEN else ""
+        most = ": black should hide; are the masks inverted?" if share > MOST_HIDDEN else ""
         notes.append(
             f"alpha or masks hide {share:.1%} of the pixels in {len(report.hidden_share)} frames, which have "
             f"neither colour nor depth there{most}"

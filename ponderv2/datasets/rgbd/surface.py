@@ -1,4 +1,4 @@
-"""The points or mesh that a recording brings along, in the frame of the prepared scene."""
+"""The points or mesh that come with a recording, in the frame of the prepared scene."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class S3disConfig(DatasetSettings):
     areas: tuple[str, ...] = ("Area_1", "Area_2", "Area_3", "Area_4", "Area_5", "Area_6")
     """Areas that are prepared, those of them that are there."""
     align: bool = True
-    """Turn each room by the angle of its Area_k_alignmentAngle.txt, so that its walls follow the axes.
+    """Rotate each room by the angle of its Area_k_alignmentAngle.txt, so that its walls follow the axes.
 
     The published preparation turns rooms only when asked to, but the prepared archive that its authors
     offer, and that published results were trained on, is turned.

@@ -1,4 +1,4 @@
-"""One room of S3DIS: its objects, text files with damaged lines put right, and its angle."""
+"""One room of S3DIS: its objects, text files with damaged lines corrected, and its angle."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _excerpt(path: Path) -> str:
 
 
 def read_angles(path: Path) -> dict[str, float]:
-    """Degrees by room, from an Area_k_alignmentAngle.txt. Raises SceneError naming a line that is none."""
+    """Degrees by room, from an Area_k_alignmentAngle.txt. Raises SceneError naming an invalid line."""
     angles: dict[str, float] = {}
     for number, line in enumerate(read_text(path).split("\n"), 1):
         words = line.split()
@@ -219,11 +219,11 @@ class PointRows:
     """Metres, z up."""
     color: UInt8[ndarray, "point 3"]
     repairs: tuple[str, ...] = ()
-    """One sentence per line that was put right or dropped."""
+    """One sentence per line that was corrected or dropped."""
 
 
 def read_points(path: Path) -> PointRows:
-    """All points of a file. Raises SceneError when it cannot be read or is no list of points."""
+    """All points of a file. Raises SceneError when it cannot be read or is not a list of points."""
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -232,7 +232,7 @@ def read_points(path: Path) -> PointRows:
 
 
 def parse_points(text: bytes, path: Path) -> PointRows:
-    """Points of the text of a file; `path` is for messages. Raises SceneError when most lines are none."""
+    """Points of a file's text; `path` is for messages. Raises SceneError when most lines are not points."""
     parts: list[ndarray] = [np.empty((6, 0))]
     messages: list[str] = []
     n_lines, n_dropped = 0, 0
@@ -248,7 +248,7 @@ def parse_points(text: bytes, path: Path) -> PointRows:
             break
     if n_dropped > MOST_DAMAGED * max(n_lines, 1):
         raise SceneError(
-            f"{path} is no list of points: {n_dropped} of {n_lines} lines are not `x y z r g b`",
+            f"{path} is not a list of points: {n_dropped} of {n_lines} lines are not `x y z r g b`",
             fix="unpack the archive again",
         )
     numbers = np.concatenate(parts, axis=1)

@@ -191,7 +191,7 @@ def room_frames(
 
 
 def view_pose(view: RawView) -> Float64[ndarray, "4 4"]:
-    """Camera-to-area. Raises SceneError for a pose that is none."""
+    """Camera-to-area. Raises SceneError for an invalid pose."""
     clean = clean_poses(read_pose(view.pose)[None])
     if not clean.valid[0]:
         raise SceneError(f"{view.pose.name} is not a pose ({clean.reasons[0]})")

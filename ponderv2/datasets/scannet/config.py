@@ -30,7 +30,7 @@ class ScannetConfig(DatasetSettings):
     label_field: Literal["segment20", "segment200"] = "segment20"
     """The classes that count as the usual ones, and that 2D labels are stored in; points get both."""
     axis_align: bool = False
-    """Turn points and cameras so that walls run along x and y; published models see unaligned scenes."""
+    """Rotate points and cameras so that walls run along x and y; published models see unaligned scenes."""
     frames: bool = True
     """False: points only."""
     stride: PositiveInt = 20

@@ -71,7 +71,7 @@ class LabelZip:
 
     @staticmethod
     def open(path: Path) -> LabelZip:
-        """Raises SceneError for what is no archive of label images."""
+        """Raises SceneError for what is not an archive of label images."""
         try:
             archive = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:

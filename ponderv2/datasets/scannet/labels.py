@@ -71,7 +71,7 @@ class VertexLabels:
 
 
 def read_label_table(path: Path) -> LabelTable:
-    """The label table. Raises SceneError when it is none."""
+    """The label table. Raises SceneError when the file is not one."""
     rows = csv.DictReader(read_text(path).splitlines(), delimiter="\t")
     missing = {"id", "raw_category", "nyu40id"} - set(rows.fieldnames or ())
     if missing:

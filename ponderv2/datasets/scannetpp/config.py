@@ -22,6 +22,6 @@ class ScannetppConfig(DatasetSettings):
     scenes: tuple[str, ...] = ()
     """Names or patterns of the scenes to prepare; by default all that are there."""
     surface_points: NonNegativeInt = 0
-    """Points drawn evenly on the surface, as the authors advise; 0 = the vertices of the mesh."""
+    """Points drawn uniformly on the surface, as the authors advise; 0 = the vertices of the mesh."""
     seed: NonNegativeInt = 0
     """Of those points; each scene has its own."""

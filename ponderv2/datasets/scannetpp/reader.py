@@ -121,7 +121,7 @@ def smallest_objects(
 def points_on_surface(
     cloud: PreparedCloud, mesh: Mesh | None, n_points: int, rng: np.random.Generator
 ) -> PreparedCloud:
-    """Points drawn evenly by area. Colours and normals between the corners, labels of the nearest corner."""
+    """Points uniform by area. Colours and normals are interpolated, labels are of the nearest vertex."""
     if mesh is None:
         raise SceneError("the mesh has no faces to draw points on", fix="--set source.surface_points=0")
     faces = mesh.faces.numpy()
@@ -203,7 +203,7 @@ def read_classes(folder: Path) -> tuple[tuple[str, ...], dict[str, int]]:
         elif target in number_of:
             found[label] = number_of[target]
         elif target:
-            found.pop(label, None)  # mapped to what is no class of the benchmark
+            found.pop(label, None)  # mapped to something that is not a class of the benchmark
     return names, found
 
 

@@ -20,7 +20,7 @@ from ponderv2.scenes.prepared import SceneStream
 from ponderv2.scenes.reader import DatasetInfo
 
 READER_VERSION = 1
-"""Raised whenever the same archives and settings give other scenes, so that stored ones are made anew."""
+"""Raised whenever the same archives and settings give other scenes, so that stored ones are regenerated."""
 FILE = re.compile(r"(?:^|/)(scene_(\d{5}))/2D_rendering/([^/]+)/(panorama|perspective)/(.+)$")
 ROOM = re.compile(r"\w[\w.-]*")
 OTHER_ARCHIVES = re.compile(r"annotation_3d|bbox")

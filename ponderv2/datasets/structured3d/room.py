@@ -81,7 +81,7 @@ class _Findings:
 
 
 def prepare_room(files: RoomFiles, config: Structured3dConfig) -> SceneStream:
-    """Frames as a generator, the points when they are through. Raises SceneError when there are no points."""
+    """Frames as a generator, the points after all frames. Raises SceneError when there are no points."""
     found = _Findings()
     return SceneStream(_frames(files, config, found), lambda: _surface(files, config, found))
 

@@ -102,7 +102,7 @@ def _scenes(
                 found.segment, cloud.labels[data.label_field].long(), n_classes
             )
         if request.export is not None:
-            export_scene(request.export, data, index, SceneExport(found.segment, found.member, ignored))
+            export_scene(request.export, data, index, SceneExport(found.segment, found.instance_id, ignored))
         yield data.names[index], len(cloud), _large(found)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ponderv2.geometry.voxels import batch_index
 from ponderv2.heads.instances import (
     InstanceLosses,
-    PointGroups,
+    InstanceProposals,
     group_points,
     instance_centres,
     instance_losses,
@@ -70,7 +70,7 @@ class InstancesModel(EncoderModel):
     @torch.no_grad()
     def predict_instances(
         self, batch: Batch, voxel_size: float
-    ) -> tuple[PointGroups, Float[Tensor, "point class"]]:
+    ) -> tuple[InstanceProposals, Float[Tensor, "point class"]]:
         """Instances of all scenes of a batch, and the score of every class for every point.
 
         `voxel_size` is that of the batch, scene units.

@@ -1,4 +1,4 @@
-"""Predicts the instances of whole scenes and compares them with the true ones."""
+"""Predicts the instances of whole scenes and compares them with ground truth."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SceneInstances:
 
     segment: Int[Tensor, " point"]
     """Most probable class."""
-    member: Int[Tensor, " point"]
+    instance_id: Int[Tensor, " point"]
     """Instance of each point, -1 = none."""
     instances: PredictedInstances
 
@@ -37,9 +37,9 @@ def predict_scene_instances(model: InstancesModel, data: LabelledDataset, index:
     whole = data.whole(data.scene(index))
     found, logits = model.predict_instances(whole.batch.to(device), data.config.voxel.size)
     inverse = whole.voxels.inverse
-    member = found.member.cpu()[inverse]
-    instances = PredictedInstances.of_members(member, found.category.cpu(), found.score.cpu())
-    return SceneInstances(logits.argmax(dim=1).cpu()[inverse], member, instances)
+    instance_id = found.member.cpu()[inverse]
+    instances = PredictedInstances.of_members(instance_id, found.category.cpu(), found.score.cpu())
+    return SceneInstances(logits.argmax(dim=1).cpu()[inverse], instance_id, instances)
 
 
 def overlaps_of_scene(

@@ -75,7 +75,7 @@ def _info_files(path: Path) -> list[Path]:
 
 
 def _cameras(file: Path) -> tuple[Intrinsics, Intrinsics, float]:
-    """Colour camera, depth camera, units a metre."""
+    """Colour camera, depth camera, units per metre."""
     info = _entries(read_text(file))
     cameras = []
     for kind in ("Color", "Depth"):
@@ -88,7 +88,7 @@ def _cameras(file: Path) -> tuple[Intrinsics, Intrinsics, float]:
     try:
         shift = float(info.get("m_depthShift", 1000.0))
     except ValueError as error:
-        raise SceneError(f"{file} has a depth shift that is no number ({error})") from error
+        raise SceneError(f"{file} has a depth shift that is not a number ({error})") from error
     if not shift > 0:
         raise SceneError(f"{file} has a depth shift of {shift:g}")
     return cameras[0], cameras[1], shift

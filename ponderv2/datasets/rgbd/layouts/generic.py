@@ -1,4 +1,4 @@
-"""Any folder of depth images, perhaps colour images, and a text file of poses; read where it is asked for."""
+"""Any folder of depth images, perhaps colour images, and a text file of poses; read only on request."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ponderv2.io.files import files_below
 
 EXPECTS = "a folder of depth images, one of colour images where there are some, and a text file of poses"
 N_SAMPLED = 16
-"""Frames that decide how the poses are to be read."""
+"""Number of frames used to decide the pose convention."""
 Kind = Literal["color", "depth"]
 WORDS: dict[Kind, frozenset[str]] = {
     "color": frozenset(
@@ -43,7 +43,7 @@ POSE_WORDS = ("pose", "traj", "groundtruth", "ground_truth", "gt", "odom", "extr
 
 
 def matches(path: Path) -> bool:
-    """Depth images, where they usually are. What is not clear is asked for when it is read."""
+    """Depth images, where they usually are. What is ambiguous is reported on reading."""
     try:
         return path.is_dir() and find_images(path, None, "depth") is not None
     except SceneError:
@@ -154,7 +154,7 @@ class ImageList:
 
     paths: tuple[Path, ...]
     where: str
-    """Words for the report."""
+    """Description for the report."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -195,7 +195,7 @@ def find_images(
 
 
 def named_parts(path: Path, given: GenericConfig) -> list[Path]:
-    """Files that the settings name, which may lie outside of the recording."""
+    """Files that the settings name, which may be outside the recording."""
     parts = [path / name for name in (given.color, given.depth, given.poses) if name not in (None, "none")]
     return [one for part in parts for one in (files_below(part) if part.is_dir() else [part])]
 
@@ -283,7 +283,7 @@ def _images_of(folder: Path, kind: Kind, without: ImageList | None) -> ImageList
 
 
 def _only_left(folders: list[Path], kind: Kind, without: ImageList | None) -> ImageList | None:
-    """Of folders whose names say nothing the one that holds such images."""
+    """The one folder with such images among folders with uninformative names."""
     taken = {one.parent for one in without.paths} if without is not None else set()
     rest = [one for one in folders if one not in taken and not WORDS["depth"] & _words(one.name)]
     found = [images for one in rest if (images := _images_of(one, kind, without)) is not None]

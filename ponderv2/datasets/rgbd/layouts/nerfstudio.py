@@ -50,7 +50,7 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path) -> Recording:
-    """Poses become OpenCV's; what was applied to them is undone: distances are those of the recording.
+    """Poses become OpenCV's; transforms applied to them are undone: distances are those of the recording.
 
     Raises SceneError when there is no frame with colour and depth: what is missing, and the first path.
     """
@@ -173,7 +173,7 @@ def _world_of_sdfstudio(values: Mapping[str, Any], name: str) -> Applied:
 
 
 def _images(entry: Mapping[str, Any], found: _Found) -> tuple[Path | None, Path] | None:
-    """Colour and depth of an entry; None, and why is remembered, where one of them is missing.
+    """Colour and depth of an entry; None where one of them is missing; the reason is recorded.
 
     An entry that names no image but a depth image has depth alone.
     """
@@ -217,7 +217,7 @@ def _depth_beside(color: Path, files: NamedFiles) -> Path | None:
 
 
 def _named_mask(entry: Mapping[str, Any], found: _Found) -> MaskFile | None:
-    """Of `mask_path`, in which black hides. Those that lie beside the images are found later."""
+    """Of `mask_path`, in which black hides. Those beside the images are found later."""
     named = _named(entry, ("mask_path",))
     mask = found.files.find(named, COLOR_ENDINGS) if named else None
     if named and mask is None:

@@ -29,12 +29,12 @@ TRAJECTORIES = ("trajectory.log", "scene/trajectory.log", "trajectory.txt")
 
 
 def matches(path: Path) -> bool:
-    """A trajectory and a folder of depth images; one of colour images may be there."""
+    """A trajectory and a folder of depth images; one of colour images is optional."""
     return _trajectory(path) is not None and folder_like(path, "depth") is not None
 
 
 def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Recording:
-    """Depth in millimetres. Poses have the numbers of the images, or as many as there are images."""
+    """Depth in millimetres. Poses have the numbers of the images, or there are as many as images."""
     trajectory = _trajectory(path)
     folder, depth_folder = folder_like(path, *COLORS), folder_like(path, "depth")
     if trajectory is None or depth_folder is None:

@@ -36,7 +36,7 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Recording:
-    """6553.5 units a metre unless cam_params.json says otherwise; the mesh beside the folder is the cloud."""
+    """6553.5 units per metre unless in cam_params.json; the mesh beside the folder is the cloud."""
     results, lists = folder_like(path, "results"), files_like(path, "traj.txt")
     if results is None or not lists:
         raise SceneError(f"{path} lacks results/ or traj.txt", fix=f"this layout holds {EXPECTS}")

@@ -70,7 +70,7 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path, config: RgbdConfig = RgbdConfig()) -> Recording:
-    """Depth is registered to colour and has its distortion; 5000 units a metre; the tracker's z is up."""
+    """Depth is registered to colour and has its distortion; 5000 units per metre; the tracker's z is up."""
     poses_file = _pose_file(path)
     if poses_file is None:
         raise SceneError(f"no groundtruth.txt in {path}", fix=f"this layout holds {EXPECTS}")
