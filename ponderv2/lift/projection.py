@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -17,14 +19,14 @@ Volume = Float[Tensor, "scene in z y x"] | SparseVolume
 """Dense, or the occupied cells alone."""
 
 
-class _Projection(nn.Module):
+class _Projection(nn.Module, ABC):
     """A network on volumes, whose last layer may be a pointwise convolution."""
 
     final_conv: nn.Conv3d | None
 
+    @abstractmethod
     def before_last(self, x: Volume) -> Float[Tensor, "scene inner z y x"]:
         """What the pointwise convolution gets; without one, the result."""
-        raise NotImplementedError
 
     def forward(self, x: Volume) -> Float[Tensor, "scene out z y x"]:
         values = self.before_last(x)

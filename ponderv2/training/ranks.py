@@ -168,7 +168,7 @@ def _raise_first(failures: list[_Failure], own: Exception | None) -> None:
 
 
 def _portable(error: PonderError) -> PonderError:
-    """The error itself where it can be sent, else its message."""
+    """The error itself where it can be sent, else its message. Bytes of this process alone are unpickled."""
     try:
         return pickle.loads(pickle.dumps(error))
     except Exception:  # noqa: BLE001 - whatever a child with other arguments raises
