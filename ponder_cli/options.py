@@ -17,6 +17,17 @@ def _make_room_for_json(path: Path | None) -> Path | None:
     return path
 
 
+def checkpoint_path(text: str) -> Path:
+    """The path; the name of an encoder that ships stands for its file, with a warning where both exist."""
+    from ponder_cli import console
+    from ponderv2.weights import choice_note, named_checkpoint
+
+    note = choice_note(text)
+    if note is not None:
+        console.warn(note)
+    return named_checkpoint(text)
+
+
 PresetOption = Annotated[
     str,
     typer.Option(
@@ -96,6 +107,11 @@ InputsOption = Annotated[
         help="Point features that a published encoder expects: color,normal or coord,color.",
     ),
 ]
+CHECKPOINT_HELP = "A checkpoint, the folder of a run (its best or last one), or an encoder that ships: rooms."
 CheckpointArgument = Annotated[
-    Path, typer.Argument(metavar="CKPT", help="A checkpoint, or the folder of a run (its best or last one).")
+    Path, typer.Argument(metavar="CKPT", parser=checkpoint_path, help=CHECKPOINT_HELP)
+]
+OptionalCheckpointArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="[CKPT]", parser=checkpoint_path, help=f"{CHECKPOINT_HELP} By default rooms."),
 ]

@@ -1,6 +1,6 @@
 """3D pre-training by neural rendering: encoder, renderer, heads, and the workflows around them.
 
-    model = ponderv2.load(Path("runs/pretrain-demo"), "auto")    # a checkpoint, also a published one
+    model = ponderv2.load()                                      # the encoder that ships, or a checkpoint
     feature = model.features(ponderv2.read_cloud(Path("x.ply"))) # [point, channel]
 
     encoded = model.encode(cloud)                                # cloud: ponderv2.PointCloud

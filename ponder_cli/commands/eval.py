@@ -7,7 +7,14 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from ponder_cli.options import DataOption, DeviceOption, InputsOption, JsonOption, VoxelSizeOption
+from ponder_cli.options import (
+    DataOption,
+    DeviceOption,
+    InputsOption,
+    JsonOption,
+    VoxelSizeOption,
+    checkpoint_path,
+)
 
 TEST_SETS = ("none", "fragments", "scannet", "scannet200", "s3dis")
 
@@ -17,6 +24,7 @@ def evaluate(  # noqa: PLR0913 - one argument per option
         list[Path],
         typer.Argument(
             metavar="CKPT...",
+            parser=checkpoint_path,
             help="A checkpoint or the folder of a run; with --pool several, or JSON results.",
         ),
     ],

@@ -26,6 +26,9 @@ def export(
         ),
     ] = None,
     encoder_only: Annotated[bool, typer.Option("--encoder-only", help="Export the encoder only.")] = False,
+    half: Annotated[
+        bool, typer.Option("--half", help="Safetensors: parameters as 16-bit floats, half the size.")
+    ] = False,
     json: JsonOption = None,
 ) -> None:
     """Write a model in the published container and names, or as safetensors."""
@@ -36,6 +39,6 @@ def export(
     from ponderv2.workflows import export as workflow
 
     chosen = cast(Literal["official", "safetensors"] | None, form)
-    result = workflow.run(checkpoint, out, chosen, encoder_only)
+    result = workflow.run(checkpoint, out, chosen, encoder_only, half)
     console.show_result(result)
     console.write_json(result, json)

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from ponder_cli.options import (
-    CheckpointArgument,
     DataOption,
     DeviceOption,
     InputsOption,
     JsonOption,
+    OptionalCheckpointArgument,
     SplitOption,
     VoxelSizeOption,
 )
@@ -21,11 +21,11 @@ UP_AXES = ("z", "y", "x", "-z", "-y", "-x")
 
 
 def features(  # noqa: PLR0913 - one argument per option
-    checkpoint: CheckpointArgument,
     out: Annotated[
         Path,
         typer.Option("--out", "-o", metavar="FILE|DIR", help="The .npy file; a folder for a whole split."),
     ],
+    checkpoint: OptionalCheckpointArgument = None,
     file: Annotated[
         Path | None,
         typer.Option(
@@ -79,7 +79,11 @@ def features(  # noqa: PLR0913 - one argument per option
     from ponder_cli.progress import ConsoleReporter
     from ponderv2.models.voxel_features import BlockSettings
     from ponderv2.training.published_checkpoints import point_choice
+    from ponderv2.weights import DEFAULT, named_checkpoint
     from ponderv2.workflows import features as workflow
+
+    if checkpoint is None:
+        console.note(f"no checkpoint named: '{DEFAULT}', the encoder that ships with ponder")
 
     settings = workflow.FeatureSettings(
         level="voxel" if level == "voxel" else "point",
@@ -91,7 +95,7 @@ def features(  # noqa: PLR0913 - one argument per option
         points=point_choice(voxel_size, inputs),
     )
     result = workflow.run(
-        checkpoint,
+        named_checkpoint(checkpoint),
         out=out,
         file=file,
         scene=scene,

@@ -18,6 +18,7 @@ from ponder_cli.options import (
     ResumeOption,
     RunsOption,
     SetOption,
+    checkpoint_path,
 )
 
 
@@ -25,7 +26,12 @@ def finetune(  # noqa: PLR0913 - one argument per option
     preset: PresetOption = "demo",
     from_: Annotated[
         Path | None,
-        typer.Option("--from", metavar="CKPT", help="The pre-trained encoder, or its run folder."),
+        typer.Option(
+            "--from",
+            metavar="CKPT",
+            parser=checkpoint_path,
+            help="The pre-trained encoder, its run folder, or one that ships: rooms.",
+        ),
     ] = None,
     scratch: Annotated[bool, typer.Option("--scratch", help="Start from random weights.")] = False,
     linear_probe: Annotated[

@@ -24,6 +24,7 @@ from ponderv2.training.devices import chosen_device
 from ponderv2.training.open_checkpoint import REFINED, OpenCheckpoint, Published, PublishedModel
 from ponderv2.training.published_checkpoints import PointChoice, conditions_of_state, encoder_settings
 from ponderv2.training.weights import load_weights
+from ponderv2.weights import choice_note, named_checkpoint
 
 if TYPE_CHECKING:
     from ponderv2.tasks.task import Task
@@ -67,7 +68,7 @@ def load_model(checkpoint: OpenCheckpoint | Path, device: torch.device | str = "
 
 
 def load(
-    path: Path,
+    path: Path | str | None = None,
     device: str | torch.device = "cpu",
     *,
     voxel_size: float | None = None,
@@ -76,19 +77,24 @@ def load(
     """The model of a checkpoint or of a run folder, in evaluation mode.
 
     Args:
-        path: Ours or published, `.pth` or `.safetensors`, or a bare `state_dict` of an encoder.
+        path: Ours or published, `.pth` or `.safetensors`, or a bare `state_dict` of an encoder. The default
+            is `"rooms"`, the encoder that ships with the program (a folder of that name: `"./rooms"`).
         device: `cpu`, `cuda`, `auto` (a GPU where there is one). Encoding and rendering run there.
         voxel_size: Metres, where the file does not say it (published files).
         inputs: What the encoder sees of each point, where the file does not say it: `("coord", "color")`.
 
-    What the file does not say and is therefore assumed is reported by `warnings.warn`.
+    What the file does not say and is therefore assumed is reported by `warnings.warn`, and so is a path
+    that has the name of the encoder that is taken.
 
     Raises:
         CheckpointError: missing, damaged, unsafe, of another program, or nothing says what the encoder takes.
         ResourceError: there is no such device.
     """
     choice = PointChoice(voxel_size, None if inputs is None else tuple(inputs))
-    loaded = loaded_model(open_checkpoint(path), chosen_device(device), choice)
+    note = choice_note(path)
+    if note is not None:
+        warnings.warn(note, stacklevel=2)
+    loaded = loaded_model(open_checkpoint(named_checkpoint(path)), chosen_device(device), choice)
     for note in loaded.notes:
         warnings.warn(f"{note} (voxel_size= and inputs= say otherwise)", stacklevel=2)
     return loaded

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ponderv2.errors import CheckpointError, Misfit, MismatchError, ResourceError
@@ -167,6 +168,14 @@ def read_safetensors(path: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         return {"state_dict": state}
     return {**settings, "model": state}
+
+
+def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Parameters as 16-bit floats; buffers and what is no 32-bit float stay as they are."""
+    return {
+        name: value.half() if value.dtype == torch.float32 and name.split(".")[-1] not in BUFFERS else value
+        for name, value in state.items()
+    }
 
 
 def safetensors_bytes(state: Mapping[str, Tensor], settings: Mapping[str, Any] | None) -> bytes:

@@ -15,6 +15,7 @@ from ponderv2.tasks.task import EvaluationRequest, EvaluationResult, part_of
 from ponderv2.training.devices import chosen_device
 from ponderv2.training.published_checkpoints import PointChoice
 from ponderv2.training.report import Reporter, SilentReporter
+from ponderv2.weights import NAMES, weights_file
 from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 
 
@@ -72,4 +73,7 @@ def validated_split(config: Mapping[str, Any], root: Path) -> str:
 
 
 def _run_folder(checkpoint: Path) -> Path:
+    """Of an encoder that ships: runs/NAME, as nothing is written into the installed package."""
+    if checkpoint in map(weights_file, NAMES):
+        return Path("runs") / checkpoint.stem
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 
+from ponderv2.data.config import PointDataConfig
 from ponderv2.errors import OutputError
 from ponderv2.io.files import write_bytes
 from ponderv2.tasks.checkpoints import load_model, open_checkpoint, task_of_checkpoint
@@ -16,7 +18,7 @@ from ponderv2.tasks.published import ENCODER_PREFIXES, settings_in_published_ord
 from ponderv2.tasks.published_points import published_data_of
 from ponderv2.training.checkpoint import FORMAT, FORMAT_VERSION
 from ponderv2.training.open_checkpoint import RECORD, OpenCheckpoint
-from ponderv2.training.weights import ENDING, safetensors_bytes, sizes
+from ponderv2.training.weights import ENDING, halved, safetensors_bytes, sizes
 
 Form = Literal["official", "safetensors"]
 
@@ -35,11 +37,15 @@ class ExportResult:
     buffers: int
     """Numbers beside them: running statistics, text embeddings."""
     megabytes: float
+    digest: str
+    """SHA-256 of the file."""
     notes: list[str] = field(default_factory=list)
     """What the checkpoint did not state, and where the published code computes something else."""
 
 
-def run(checkpoint: Path, out: Path, form: Form | None = None, encoder_only: bool = False) -> ExportResult:
+def run(
+    checkpoint: Path, out: Path, form: Form | None = None, encoder_only: bool = False, half: bool = False
+) -> ExportResult:
     """Writes the weights of a checkpoint of ours, or of a published one, into `out`.
 
     Args:
@@ -47,7 +53,9 @@ def run(checkpoint: Path, out: Path, form: Form | None = None, encoder_only: boo
         out: `.pth`, or `.safetensors`.
         form: official: the container and the names of the published files, with `module.` in front.
             safetensors: our names, with the settings, read back by every command. None: by the ending.
-        encoder_only: Export `backbone.*` and `embedding_table.*` only.
+        encoder_only: Export `backbone.*` and `embedding_table.*` only. As safetensors such a file says how
+            points are prepared and names neither scenes nor training.
+        half: Parameters as 16-bit floats, in safetensors; running statistics stay as they are.
 
     Raises:
         CheckpointError: it cannot be read, or nothing that was published looks like the model.
@@ -57,6 +65,10 @@ def run(checkpoint: Path, out: Path, form: Form | None = None, encoder_only: boo
     if (out.suffix == ENDING) != (form == "safetensors"):
         right = ENDING if form == "safetensors" else ".pth"
         raise OutputError(f"{out} does not end in {right}", fix=f"--out {out.with_suffix(right).name}")
+    if half and form == "official":
+        raise OutputError(
+            "the published container holds 32-bit floats", fix=f"--out {out.with_suffix(ENDING).name}"
+        )
     opened = open_checkpoint(checkpoint)
     task = task_of_checkpoint(opened)
     state = load_model(opened).state_dict()
@@ -72,7 +84,7 @@ def run(checkpoint: Path, out: Path, form: Form | None = None, encoder_only: boo
         whole = settings_in_published_order(settings) if encoder_only else task.published_settings()
         data = _official_bytes(written, opened, whole)
     else:
-        data = safetensors_bytes(state, _settings(opened, settings))
+        data = safetensors_bytes(halved(state) if half else state, _settings(opened, settings))
     write_bytes(out, data)
     parameters, buffers = sizes(state)
     return ExportResult(
@@ -83,6 +95,7 @@ def run(checkpoint: Path, out: Path, form: Form | None = None, encoder_only: boo
         parameters=parameters,
         buffers=buffers,
         megabytes=len(data) / 2**20,
+        digest=hashlib.sha256(data).hexdigest(),
         notes=notes,
     )
 
@@ -124,15 +137,23 @@ def _official_bytes(
 
 
 def _settings(opened: OpenCheckpoint, settings: dict[str, Any]) -> dict[str, Any]:
+    alone = settings["kind"] == "encoder"
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "kind": settings["kind"],
-        "config": {**opened.config, "model": settings},
+        "config": {**({"data": _points(opened)} if alone else opened.config), "model": settings},
         "classes": dict(opened.classes),
         "step": opened.step,
         "notes": list(opened.notes),
     }
+
+
+def _points(opened: OpenCheckpoint) -> dict[str, Any]:
+    """How points are prepared, and the augmentation, which says what may be hidden from the encoder."""
+    known = {*PointDataConfig.model_fields, "augment"}
+    data = opened.config.get("data") or {}
+    return {name: value for name, value in data.items() if name in known}
 
 
 def _differences_of_data(config: dict[str, Any], opened: OpenCheckpoint) -> list[str]:

@@ -39,6 +39,10 @@ class InspectionResult:
     classes: int
     step: int
     """Step, or epoch of published files."""
+    digest: str
+    """SHA-256 of the file, without the checksum at its end where it has one."""
+    megabytes: float
+    """Of the file, MiB."""
     entries: int
     parameters: int
     """Numbers that training changes or may change."""
@@ -82,6 +86,8 @@ def run(checkpoint: Path, against: Any | None = None, name: str | None = None) -
         datasets=list(model.get("conditions") or encoder.get("conditions") or ()),
         classes=facts.get("classes", len(opened.classes.get("names", ()))),
         step=opened.step,
+        digest=opened.digest,
+        megabytes=opened.path.stat().st_size / 2**20,
         entries=len(opened.weights),
         parameters=parameters,
         buffers=buffers,
