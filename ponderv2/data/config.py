@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import (
@@ -228,6 +228,50 @@ class ImageInputConfig(StrictConfig):
     """Images are resized to this, their intrinsics with them."""
 
 
+class ImageFeaturesConfig(StrictConfig):
+    """Features of a frozen 2D network, which pre-training renders: computed once per image, then read."""
+
+    model: Annotated[str, Field(min_length=1)] = "efficientnet_lite0"
+    """efficientnet_lite0, which a package brings; timm:NAME and hf:ORG/NAME, which are downloaded unless they
+    are there; or a folder with config.json and weights in safetensors, of timm or transformers."""
+    weights: Path | None = None
+    """Of timm:NAME: a file of its weights (safetensors or .pth) in place of the published ones."""
+    n_channels: PositiveInt = 48
+    """To which a PCA reduces the outputs of the network."""
+    whiten: bool = True
+    """Divide every channel by its standard deviation, so that all count alike."""
+    layers: tuple[int, ...] | None = None
+    """Blocks or stages whose outputs stand side by side, from 0 or, negative, from the end; by default those
+    of the model."""
+    longest_side: PositiveInt | None = None
+    """Pixels of the image that the network receives, near this; by default that of the model."""
+    cell: PositiveInt | None = None
+    """Pixels of that image per stored cell and direction; by default those of the finest layer."""
+    sample_images: PositiveInt = 256
+    """Training images that the PCA is fitted on."""
+    basis: Path | None = None
+    """Folder of other features of the same network: their PCA is used, so that both can be compared."""
+    space: str | None = None
+    """Which features of these settings: of those, the ones that `ponder pretrain` found or computed."""
+    batch_size: Annotated[PositiveInt, NO_EFFECT] = 8
+    """Images that the network receives at once."""
+    device: Annotated[str, NO_EFFECT] = "auto"
+    """Where the network runs: auto, cpu or cuda."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the numbers besides weights and images; of a local model its name, not its place."""
+        shaping = ("n_channels", "whiten", "layers", "longest_side", "cell", "sample_images")
+        chosen = self.model_dump(mode="json", include=set(shaping))
+        weights = None if self.weights is None else self.weights.name
+        return {"model": self.model_name, "weights": weights, **chosen}
+
+    @property
+    def model_name(self) -> str:
+        """The model without the folder that it lies in."""
+        return self.model if self.model.startswith(("timm:", "hf:")) else PurePath(self.model).name
+
+
 class LabelBudgetConfig(StrictConfig):
     """Limited annotation: all other labels are -1 in training. Evaluation uses every label."""
 
@@ -288,6 +332,8 @@ class PretrainDataConfig(PointDataConfig):
     crop: LocalCropConfig | None = None
     validation_views: Annotated[PositiveInt, NO_EFFECT] = 4
     """Held-out frames per scene that validation renders."""
+    image_features: ImageFeaturesConfig | None = None
+    """Features of images that are read with them; null: none."""
     budget: LabelBudgetConfig = LabelBudgetConfig()
     """Of pre-training that renders classes. Scenes outside it stay, without labels; where points are counted,
     images have none."""

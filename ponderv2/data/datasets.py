@@ -12,7 +12,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ponderv2.data.augmentation import augment, centre_shift
-from ponderv2.data.config import LabelledDataConfig, PointDataConfig, PretrainDataConfig
+from ponderv2.data.config import (
+    ImageFeaturesConfig,
+    LabelledDataConfig,
+    PointDataConfig,
+    PretrainDataConfig,
+)
 from ponderv2.data.crops import ATTEMPTS, Region, crop, random_region, region_around
 from ponderv2.data.label_budget import apply_label_budget, budget_scenes
 from ponderv2.data.preprocess import Preprocessed, preprocess, with_near_points
@@ -29,6 +34,7 @@ from ponderv2.errors import SceneError
 from ponderv2.io.lru_cache import LruCache
 from ponderv2.randomness import make_generator
 from ponderv2.scenes.batch import Batch, MixingCollate
+from ponderv2.scenes.feature_sets import FeatureSet, find_features, space_of
 from ponderv2.scenes.reader import FrameChoice, Reader
 from ponderv2.scenes.scene import Frame, Scene, evenly_spread
 
@@ -152,9 +158,14 @@ class PretrainDataset(_Scenes):
         """Without labels (the default) no file of them is opened; with them, those of the budget are used."""
         super().__init__(store, split, config, store.names(split, with_frames=True), with_labels)
         self.config, self.seed = config, seed
+        self.features = find_image_features(store, config.image_features)
         self.labelled = frozenset(budget_scenes(self.names, config.budget)) if with_labels else frozenset()
 
     collate = staticmethod(Batch.collate)
+
+    def _read(self, name: str) -> Scene:
+        scene = super()._read(name)
+        return scene if self.features is None else self.features.attached(scene, self.split)
 
     def scene(self, index: int) -> Scene:
         """A scene with the labels that the budget leaves; where points are counted, images have none."""
@@ -233,6 +244,14 @@ class PretrainDataset(_Scenes):
         column, row = chosen.pixels.pixel[0].long()
         decoded = self.decode(frame)
         return surface_points(frame, decoded, (row * decoded.depth.shape[1] + column)[None])[0]
+
+
+def find_image_features(store: Reader, config: ImageFeaturesConfig | None) -> FeatureSet | None:
+    """The stored features that the settings mean; None where there are none, or none are wanted."""
+    if config is None:
+        return None
+    space = config.space or (None if config.basis is None else space_of(config.basis))
+    return find_features(store.root, config.identity, [store.info.name], space)
 
 
 def _without_image_labels(scene: Scene) -> Scene:

@@ -22,6 +22,7 @@ from ponderv2.geometry.cameras import Camera
 from ponderv2.geometry.transforms import scale_of, transform_points
 from ponderv2.io.arrays import read_arrays
 from ponderv2.io.images import STORED_IMAGES, FrameImages, read_visible
+from ponderv2.scenes.feature_maps import COMPUTE, FeatureFile
 
 Item = TypeVar("Item")
 
@@ -109,6 +110,8 @@ class Frame:
     """Seconds, on the clock of the scene; None = unknown."""
     sensor: str = ""
     """Name of the camera, where a scene has several."""
+    features: FeatureFile | None = None
+    """Features that a 2D network computed of the colour image; None = there are none."""
 
     @property
     def has_color(self) -> bool:
@@ -119,6 +122,11 @@ class Frame:
     def has_depth(self) -> bool:
         """Whether there is a depth image."""
         return self.depth_path is not None
+
+    @property
+    def has_image_features(self) -> bool:
+        """Whether features of the colour image are stored."""
+        return self.features is not None and self.has_color
 
     @property
     def key(self) -> str:
@@ -153,6 +161,13 @@ class Frame:
         values = self.images.semantic(self.semantic_path, self._size)
         self._check_size(self.semantic_path, values.shape)
         return torch.from_numpy(values)
+
+    def read_image_features(self) -> Float[Tensor, "channel row column"]:
+        """A grid over the colour image; `sample_feature_map` looks pixels up. SceneError: there is none, it
+        is damaged, of another model or settings, or the image is another one now."""
+        if self.features is None or self.color_path is None:
+            raise SceneError(f"frame {self.id} has no image features ({self.key})", fix=COMPUTE)
+        return self.features.read(self.color_path)
 
     def read_visible(self) -> Bool[Tensor, "row column"]:
         """False where neither colour nor depth counts; True everywhere when the frame has no mask."""
