@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -55,6 +55,15 @@ def features(  # noqa: PLR0913 - one argument per option
     up_axis: Annotated[
         str, typer.Option("--up-axis", metavar="z|y|x|-z|-y|-x", help="Axis of the file that points up.")
     ] = "z",
+    hide: Annotated[
+        str | None,
+        typer.Option(
+            "--hide",
+            metavar="NAMES",
+            help="Inputs to hide from the encoder: color, normal, or color,normal. Missing colours are "
+            "hidden anyway, missing normals estimated.",
+        ),
+    ] = None,
     block_voxels: Annotated[
         int | None, typer.Option("--block-voxels", min=1000, help="Maximum number of voxels encoded at once.")
     ] = None,
@@ -75,6 +84,10 @@ def features(  # noqa: PLR0913 - one argument per option
     if up_axis not in UP_AXES:
         raise typer.BadParameter(f"one of {', '.join(UP_AXES)}", param_hint="--up-axis")
 
+    hidden = tuple(dict.fromkeys(hide.split(","))) if hide else ()
+    if not set(hidden) <= {"color", "normal"}:
+        raise typer.BadParameter("one of color, normal, color,normal", param_hint="--hide")
+
     from ponder_cli import console
     from ponder_cli.progress import ConsoleReporter
     from ponderv2.models.voxel_features import BlockSettings
@@ -92,6 +105,7 @@ def features(  # noqa: PLR0913 - one argument per option
         scale=scale,
         up_axis=up_axis,
         blocks=BlockSettings(block_voxels, overlap),
+        hide=cast(Any, hidden),
         points=point_choice(voxel_size, inputs),
     )
     result = workflow.run(

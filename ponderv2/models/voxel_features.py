@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -28,6 +29,8 @@ OVERLAP = 2.0
 """Overlap (context) around each block, metres."""
 MOST_CELLS = 2**20
 """Voxels along an axis: 20 km of 2 cm. More of them cannot be numbered, nor are they metres."""
+SPACING_POINTS = 2000
+"""Points from which the spacing of a cloud is measured."""
 SPREAD = 1024
 """Voxels between points that are encoded alone: beyond the receptive field of any encoder."""
 
@@ -56,6 +59,19 @@ class VoxelFeatures:
     def of_points(self) -> Float[Tensor, "point channel"]:
         """The feature of every point of the cloud."""
         return self.feature[self.inverse]
+
+    def spacing(self) -> float:
+        """Median distance of a voxel's point to that of the nearest other voxel, metres; 0 for one voxel.
+
+        Less than a voxel for dense clouds, the distance of neighbouring points for coarse ones.
+        """
+        from scipy.spatial import KDTree
+
+        if len(self.coord) < 2:
+            return 0.0
+        coord = self.coord.numpy()
+        some = coord[:: max(1, len(coord) // SPACING_POINTS)]
+        return float(np.median(KDTree(coord).query(some, k=2)[0][:, 1]))
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ponderv2.data.augmentation import centre_shift_matrix
 from ponderv2.data.config import PointDataConfig
+from ponderv2.data.missing_inputs import HiddenInputs, HideableInput, with_all_inputs
 from ponderv2.data.preprocess import preprocess, with_near_points
 from ponderv2.errors import CheckpointError
 from ponderv2.geometry.cameras import Camera
@@ -94,28 +95,51 @@ class LoadedModel:
         """Where it computes. Clouds are taken there, results come back to the CPU."""
         return next(self.model.parameters()).device
 
+    def completed(
+        self, cloud: PointCloud, hide: Collection[HideableInput] = ()
+    ) -> tuple[PointCloud, tuple[str, ...]]:
+        """The cloud with all inputs of the encoder, and what has to be said about those that it lacks.
+
+        Missing colours, and what `hide` names, are hidden as in training; missing normals are estimated.
+        """
+        data = self.config.get("data")
+        steps = data.get("augment") if isinstance(data, Mapping) else None
+        hidden = HiddenInputs.of_augmentation(steps)
+        return with_all_inputs(cloud, self.data.features, hidden, hide)
+
     def features(
-        self, cloud: PointCloud, condition: str | None = None, blocks: BlockSettings = BlockSettings()
+        self,
+        cloud: PointCloud,
+        condition: str | None = None,
+        blocks: BlockSettings = BlockSettings(),
+        hide: Collection[HideableInput] = (),
     ) -> Float[Tensor, "point channel"]:
         """Features of all points, without the volume that rendering needs. Metres, z up.
+
+        Missing colours are hidden from the encoder, missing normals estimated.
 
         Args:
             cloud: Of any size: what does not fit into memory is encoded in overlapping blocks.
             condition: Dataset prompt (condition); None: ScanNet, or the first that it knows.
             blocks: When and how the cloud is cut.
+            hide: `color`, `normal`: hidden from the encoder although they are known or could be estimated.
 
         Raises:
             CheckpointError: the encoder takes other features, or does not know the condition.
             ResourceError: not even small blocks fit into memory.
         """
-        return self.voxel_features(cloud, condition, blocks).of_points()
+        return self.voxel_features(cloud, condition, blocks, hide).of_points()
 
     def voxel_features(
-        self, cloud: PointCloud, condition: str | None = None, blocks: BlockSettings = BlockSettings()
+        self,
+        cloud: PointCloud,
+        condition: str | None = None,
+        blocks: BlockSettings = BlockSettings(),
+        hide: Collection[HideableInput] = (),
     ) -> VoxelFeatures:
         """As `features`, one for every occupied voxel, with the way back to the points."""
         name = self.model.prompts.choose(condition)
-        return encode_voxels(self.model, cloud, self.data, name, blocks)
+        return encode_voxels(self.model, self.completed(cloud, hide)[0], self.data, name, blocks)
 
     @torch.no_grad()
     def encode(
@@ -129,6 +153,7 @@ class LoadedModel:
         if not isinstance(self.model, PretextModel):
             return EncodedCloud(cloud, self.features(cloud, condition), None)
         name = self.model.prompts.choose(condition, dataset)
+        cloud, _ = self.completed(cloud)
         scene = with_near_points(Scene("cloud", cloud))
         shift = centre_shift_matrix(scene.cloud.coord, apply_z=True)
         done = preprocess(scene.moved(shift), self.data, name, "segment")

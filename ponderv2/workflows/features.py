@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy import ndarray
 
+from ponderv2.data.missing_inputs import HideableInput
 from ponderv2.errors import OutputError, SceneError
 from ponderv2.io.files import replacement, write_bytes
 from ponderv2.models.voxel_features import BlockSettings, VoxelFeatures, encode_voxels
@@ -28,6 +29,10 @@ from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 
 Level = Literal["point", "voxel"]
 SETTINGS_FILE = "features.json"
+COARSE = 1.5
+"""Distance of neighbouring points, in voxels, beyond which a cloud is coarser than what encoders see."""
+FEW = 50
+"""Voxels that are too few for a scene of many points each."""
 _ROWS = 65536
 
 
@@ -46,6 +51,8 @@ class FeatureSettings:
     up_axis: str = "z"
     """Axis of a file that points up."""
     blocks: BlockSettings = field(default_factory=BlockSettings)
+    hide: tuple[HideableInput, ...] = ()
+    """Inputs that are hidden from the encoder although they are known or could be estimated."""
     points: PointChoice = field(default_factory=PointChoice)
     """How points are prepared, for published files that do not say it."""
 
@@ -129,12 +136,16 @@ def run(  # noqa: PLR0913 - one argument per option of the command
         _check_ending(Path(out), settings.level)
         jobs = iter([_single_job(Path(out), file, scene, store, split, settings)])
     for job in jobs:
-        for note in job.notes:
+        cloud, more = loaded.completed(job.cloud, settings.hide)
+        for note in (*job.notes, *more):
             report.note(f"{job.name}: {note}")
-        voxels = _encode(loaded, job, condition, settings, report)
+        voxels = _encode(loaded, replace(job, cloud=cloud), condition, settings, report)
         _write(job, voxels, settings)
         channels = voxels.feature.shape[1]
-        notes += job.notes
+        density = _density_notes(voxels, loaded.data.voxel.size)
+        for note in density:
+            report.note(f"{job.name}: {note}")
+        notes += [*job.notes, *more, *density]
         done.append(
             {
                 "name": job.name,
@@ -223,6 +234,21 @@ def _encode(
         return encode_voxels(loaded.model, job.cloud, loaded.data, condition, settings.blocks, listen)
 
 
+def _density_notes(voxels: VoxelFeatures, size: float) -> list[str]:
+    """Clouds that are much coarser than the voxels, or lie in a few of them."""
+    n_points, n_voxels, spacing = len(voxels.inverse), len(voxels.feature), voxels.spacing()
+    if spacing > COARSE * size:
+        return [
+            f"points are {spacing:.2g} m apart, the encoder's voxels {size:g} m: it was trained on denser "
+            "clouds and its features are less reliable here"
+        ]
+    if n_points > FEW * n_voxels and n_voxels < FEW:
+        return [
+            f"all {n_points} points lie in {n_voxels} voxels of {size:g} m: --scale if the unit is no metre"
+        ]
+    return []
+
+
 def _write(job: _Job, voxels: VoxelFeatures, settings: FeatureSettings) -> None:
     """Whole or not at all. Raises OutputError."""
     kind = np.dtype(np.float16 if settings.half else np.float32)
@@ -277,6 +303,7 @@ def _record(
         "condition": condition,
         "voxel_size": loaded.data.voxel.size,
         "features": list(loaded.data.features),
+        "hidden": sorted(settings.hide),
     }
 
 
@@ -288,11 +315,8 @@ def _claim(out: Path, record: dict[str, Any]) -> None:
             known = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             known = None
-        changed = [
-            name
-            for name in record
-            if name != "checkpoint" and (not isinstance(known, dict) or known.get(name) != record[name])
-        ]
+        known = {"hidden": [], **known} if isinstance(known, dict) else {}
+        changed = [name for name in record if name != "checkpoint" and known.get(name) != record[name]]
         if changed:
             raise OutputError(
                 f"{out} holds features of another run: {', '.join(changed)} differ",

@@ -22,6 +22,7 @@ from ponderv2.store.store import SceneStore
 from ponderv2.training.checkpoint import Checkpoint, save_checkpoint
 from ponderv2.workflows import features as workflow
 from ponderv2.workflows.features import FeatureSettings
+from tests.workflows.heard import Heard
 
 ENCODER = {"kind": "sparse_unet", "base_channels": 8, "channels": [8, 8], "layers": [1, 1]}
 MODEL = {
@@ -184,6 +185,43 @@ def test_an_encoder_of_other_features_is_refused(tmp_path, cloud):
     path = save(tmp_path / "p.pth", encoder={**ENCODER, "in_channels": 4})
     with pytest.raises(CheckpointError, match="takes 4 numbers per point"):
         ponderv2.load(path).features(cloud)
+
+
+def test_clouds_with_less_than_the_encoder_takes_have_features(checkpoint, cloud):
+    model = ponderv2.load(checkpoint)
+    bare = model.features(ponderv2.PointCloud(cloud.coord))
+    assert bare.shape == (3000, 8) and bool(bare.isfinite().all())
+    hidden = model.features(cloud, hide=("color", "normal"))
+    zeros = ponderv2.PointCloud(cloud.coord, torch.full((3000, 3), 127.5), torch.zeros(3000, 3))
+    assert torch.equal(hidden, model.features(zeros)) and not torch.allclose(hidden, model.features(cloud))
+    assert model.encode(ponderv2.PointCloud(cloud.coord)).feature.shape == (3000, 8)
+
+
+def test_hidden_inputs_are_an_option_and_belong_to_a_folder(tmp_path, checkpoint, cloud):
+    make_store(tmp_path / "data", cloud, ("a",))
+    words = ["features", str(checkpoint), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
+    assert CliRunner().invoke(app, [*words, "--hide", "color,normal"]).exit_code == 0
+    expected = ponderv2.load(checkpoint).features(cloud.take(torch.arange(500)), hide=("color", "normal"))
+    assert np.array_equal(np.load(tmp_path / "out" / "a.npy"), expected.numpy())
+    assert "hidden differ" in CliRunner().invoke(app, words).output
+    assert CliRunner().invoke(app, [*words, "--hide", "height"]).exit_code == 2
+
+
+@pytest.mark.parametrize(("step", "said"), [(0.05, False), (0.12, False), (0.3, True)])
+def test_clouds_coarser_than_the_voxels_are_reported(tmp_path, checkpoint, step: float, said: bool):
+    line = np.arange(0.0, 3.0, step)
+    np.save(tmp_path / "grid.npy", np.stack([*np.meshgrid(line, line, [0.0])], axis=-1).reshape(-1, 3))
+    heard = Heard()
+    run = workflow.run(checkpoint, out=tmp_path / "f.npy", file=tmp_path / "grid.npy", report=heard)
+    notes = [note for note in run.notes if "trained on denser clouds" in note]
+    assert bool(notes) == said == any("denser clouds" in note for note in heard.noted)
+    assert not said or "points are 0.3 m apart, the encoder's voxels 0.1 m" in notes[0]
+
+
+def test_a_cloud_in_another_unit_is_reported(tmp_path, checkpoint, cloud):
+    np.save(tmp_path / "km.npy", cloud.coord.numpy() / 1000)
+    result = workflow.run(checkpoint, out=tmp_path / "f.npy", file=tmp_path / "km.npy")
+    assert any("all 3000 points lie in" in note and "--scale" in note for note in result.notes)
 
 
 def test_a_wrong_ending_names_the_right_one(tmp_path, checkpoint, cloud):
