@@ -22,6 +22,7 @@ from ponderv2.heads.config import (
 )
 from ponderv2.io.arrays import map_array
 from ponderv2.io.files import cache_folder, digest_of_files, write_bytes
+from ponderv2.torchvision_operators import repair_torchvision
 
 
 def embedding_rows(
@@ -146,6 +147,7 @@ def _identity(model: str) -> str:
 @torch.no_grad()
 def _embed(model: str, texts: list[str]) -> Float[Tensor, "sentence channel"]:
     """Projected embeddings, not normalised."""
+    repair_torchvision()
     try:
         from transformers import (  # pyright: ignore[reportMissingImports]
             AutoTokenizer,

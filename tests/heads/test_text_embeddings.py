@@ -30,6 +30,7 @@ from ponderv2.heads.text_embeddings import (
 )
 from ponderv2.models.config import TextTargetConfig
 from ponderv2.models.pretext import text_embeddings
+from ponderv2.torchvision_operators import repair_torchvision
 
 NAMES = ("wall", "shower curtain", "tv")
 TEMPLATES = ("a photo of a {}", "a {} in a room", "{}")
@@ -39,6 +40,7 @@ WIDTH, HEADS, LAYERS, OUT = 16, 2, 2, 8
 @pytest.fixture
 def clip_folder(tmp_path: Path, rng: torch.Generator) -> Path:
     """A small CLIP text model with random weights, with a tokenizer of single letters."""
+    repair_torchvision()
     transformers = pytest.importorskip("transformers", reason="the extra 'text' is not installed")
     folder = tmp_path / "clip"
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
