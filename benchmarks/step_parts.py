@@ -87,7 +87,9 @@ def forward(model: PretextModel, batch: Batch, generator: torch.Generator, clock
     clock.mark_gradient(volume.values, "backward renderer and losses")
     clock.mark("forward projection")
     encoded = EncodedScenes(features, volume, frame)
-    output = model.renderer(encoded.volume, rays.rays, noise, target_distance=rays.targets.distance)
+    output = model.renderer(
+        encoded.volume, rays.rays, noise, rays.targets.distance, with_features=model.renders_features
+    )
     clock.mark("forward renderer")
     loss = model.compare(batch, encoded, rays, output).losses.total()
     clock.mark("forward losses")

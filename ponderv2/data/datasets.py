@@ -20,6 +20,7 @@ from ponderv2.data.config import (
 )
 from ponderv2.data.crops import ATTEMPTS, Region, crop, random_region, region_around
 from ponderv2.data.label_budget import apply_label_budget, budget_scenes
+from ponderv2.data.pixel_targets import NO_TARGETS, WantedTargets, with_targets
 from ponderv2.data.preprocess import Preprocessed, preprocess, with_near_points
 from ponderv2.data.views import (
     FrameDecoder,
@@ -154,10 +155,15 @@ class PretrainDataset(_Scenes):
         config: PretrainDataConfig,
         seed: int = 0,
         with_labels: bool = False,
+        targets: WantedTargets = NO_TARGETS,
     ) -> None:
-        """Without labels (the default) no file of them is opened; with them, those of the budget are used."""
+        """Without labels (the default) no file of them is opened; with them, those of the budget are used.
+
+        `targets`: what `sample` gives of each pixel beside colour, depth and class.
+        """
         super().__init__(store, split, config, store.names(split, with_frames=True), with_labels)
-        self.config, self.seed = config, seed
+        self.config, self.seed, self.targets = config, seed, targets
+        self.decode = FrameDecoder(config.cache_megabytes / 2, targets.feature_channels > 0)
         self.features = find_image_features(store, config.image_features)
         self.labelled = frozenset(budget_scenes(self.names, config.budget)) if with_labels else frozenset()
 
@@ -189,6 +195,7 @@ class PretrainDataset(_Scenes):
         frames = training_frames(scene)
         region = self._region(scene, frames, generator)
         sampled = sample_pixels(scene, frames, self.config.views, self.decode, generator, region)
+        pixels = with_targets(sampled.pixels, sampled.frames, self.decode, self.targets)
         inputs = sample_images(frames, self.config.images, generator)
         # Only the chosen cameras are moved: scenes have hundreds.
         scene = replace(scene if region is None else crop(scene, region), frames=(*sampled.frames, *inputs))
@@ -197,7 +204,7 @@ class PretrainDataset(_Scenes):
         n_views = len(sampled.frames)
         return replace(
             prepared.batch,
-            pixels=with_cameras(sampled.pixels, prepared.scene.frames[:n_views]),
+            pixels=with_cameras(pixels, prepared.scene.frames[:n_views]),
             images=image_batch(prepared.scene.frames[n_views:], self.config.images, self.decode),
         )
 

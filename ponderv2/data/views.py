@@ -37,16 +37,20 @@ class FramePixels:
     those that the mask does not hide."""
     measured: bool = True
     """Whether the frame has a depth image."""
+    image_feature: Float[Tensor, "channel cell_row cell_column"] | None = None
+    """Of the colour image, on a coarser grid, in half precision; None: there is none, or it was not read."""
 
     @property
     def n_bytes(self) -> int:
         """Memory that the images take."""
-        images = (self.color, self.depth, self.valid, self.label)
+        images = (self.color, self.depth, self.valid, self.label, self.image_feature)
         return sum(one.numel() * one.element_size() for one in images if one is not None)
 
 
-def decode(frame: Frame) -> FramePixels:
+def decode(frame: Frame, with_features: bool = False) -> FramePixels:
     """Read the images of a frame. Depths that are not finite or not positive become 0.
+
+    `with_features`: also the image features, where the frame has any.
 
     Raises:
         SceneError: a file is missing or damaged, or the images differ in size.
@@ -55,6 +59,9 @@ def decode(frame: Frame) -> FramePixels:
     depth = torch.zeros(frame.camera.height, frame.camera.width)
     if frame.has_depth:
         depth = frame.read_depth().float()
+    feature = None
+    if with_features and frame.has_image_features:
+        feature = frame.read_image_features().half()
     label = frame.read_semantic().to(torch.int16) if frame.semantic_path is not None else None
     sizes = {tuple(one.shape[:2]) for one in (color, depth, label) if one is not None}
     if len(sizes) > 1:
@@ -64,21 +71,25 @@ def decode(frame: Frame) -> FramePixels:
         )
     if not frame.has_depth:
         usable = torch.nonzero(frame.read_visible().flatten())[:, 0].to(torch.int32)
-        return FramePixels(color, depth, label, usable, measured=False)
+        return FramePixels(color, depth, label, usable, False, feature)
     depth = torch.where(torch.isfinite(depth) & (depth > 0), depth, torch.zeros_like(depth))
     valid = torch.nonzero(depth.flatten())[:, 0].to(torch.int32)
-    return FramePixels(color, depth, label, valid)
+    return FramePixels(color, depth, label, valid, True, feature)
 
 
 class FrameDecoder:
     """Decodes images and keeps the most recently used ones: decoding is most of the cost of a sample."""
 
-    def __init__(self, megabytes: float) -> None:
+    def __init__(self, megabytes: float, with_features: bool = False) -> None:
+        """`with_features`: image features too, where a frame has any."""
         self.memory: LruCache[FramePixels] = LruCache(megabytes)
+        self.with_features = with_features
 
     def __call__(self, frame: Frame) -> FramePixels:
         """The decoded frame, from memory if it is there."""
-        return self.memory.get(frame.key, lambda: decode(frame))
+        return self.memory.get(
+            frame.key, lambda: decode(frame, with_features=True) if self.with_features else decode(frame)
+        )
 
 
 Decode = Callable[[Frame], FramePixels]

@@ -14,7 +14,7 @@ from ponderv2.encoder.prompts import Prompts
 from ponderv2.heads.config import EmbeddingsConfig, OrthogonalEmbeddingsConfig
 from ponderv2.lift.config import CubeFrameConfig, DensifyConfig, FrameConfig
 from ponderv2.lift.kinds import LiftConfig, ProjectionConfig
-from ponderv2.renderer.config import RendererConfig, RenderLossConfig
+from ponderv2.renderer.config import RendererConfig, RenderLossConfig, TargetsConfig
 
 Rows = tuple[NonNegativeInt, ...]
 """Row of the embeddings for each label of a dataset."""
@@ -91,6 +91,8 @@ class PretextConfig(StrictConfig):
     losses: RenderLossConfig = RenderLossConfig()
     semantic: SemanticTargetConfig | None = None
     """None: pre-training needs no labels."""
+    targets: TargetsConfig | None = None
+    """Further targets, which need no labels either. None: colour, depth and distance alone."""
     conditions: tuple[str, ...] = ()
     """Datasets that have an embedding of their own; none when empty."""
     context_channels: PositiveInt = 256

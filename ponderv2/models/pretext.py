@@ -25,7 +25,14 @@ from ponderv2.models.config import ClassTargetConfig, PretextConfig, TextTargetC
 from ponderv2.models.encoder_model import EncoderModel, rows_of_points
 from ponderv2.randomness import scene_generators
 from ponderv2.renderer.decoder import in_blocks
-from ponderv2.renderer.losses import NO_DISTANCE, RayTargets, RenderLosses, psnr, render_losses
+from ponderv2.renderer.losses import (
+    NO_DISTANCE,
+    RayTargets,
+    RenderLosses,
+    psnr,
+    render_losses,
+    with_targets,
+)
 from ponderv2.renderer.renderer import Renderer, RenderOutput
 from ponderv2.renderer.sampling import draw_noise_of_scenes
 from ponderv2.scenes.batch import Batch, PixelBatch
@@ -71,6 +78,11 @@ class PretextModel(EncoderModel):
             self.logit_scale = nn.Parameter(torch.tensor(100.0).log(), requires_grad=False)
             if semantic.point_head:
                 self.proj_head = nn.Linear(self.n_channels, semantic.n_channels)
+        # Last, so that the other weights of a new model do not depend on it.
+        n_outputs = {} if config.targets is None else config.targets.n_outputs
+        if n_outputs:
+            width = config.projection.out_channels
+            self.target_heads = nn.ModuleDict({name: nn.Linear(width, n) for name, n in n_outputs.items()})
 
     def encode(self, batch: Batch, generator: torch.Generator | None = None) -> Features:
         """Features of a batch. With a generator, and where the settings say so, parts are hidden first."""
@@ -98,8 +110,15 @@ class PretextModel(EncoderModel):
         counts = torch.bincount(rays.rays.scene, minlength=len(batch.offset)).tolist()
         generators = scene_generators(generator, len(counts), batch.slots)
         noise = draw_noise_of_scenes(counts, generators, self.config.renderer, batch.feature.device)
-        output = self.renderer(encoded.volume, rays.rays, noise, target_distance=rays.targets.distance)
+        output = self.renderer(
+            encoded.volume, rays.rays, noise, rays.targets.distance, with_features=self.renders_features
+        )
         return self.compare(batch, encoded, rays, output)
+
+    @property
+    def renders_features(self) -> bool:
+        """Whether a target is made of the composited features of the volume."""
+        return hasattr(self, "target_heads")
 
     def compare(
         self, batch: Batch, encoded: EncodedScenes, rays: TargetRays, output: RenderOutput
@@ -107,9 +126,23 @@ class PretextModel(EncoderModel):
         """Losses of rendered rays against the pixels that they were made for."""
         targets, rows = rays.targets, self.class_rows(batch.condition)
         losses = render_losses(output, targets, rows, self.config.losses)
+        if self.config.targets is not None:
+            losses = with_targets(losses, output, self.head_outputs(output), targets, self.config.targets)
         point = self._point_loss(encoded.features, batch)
         losses = replace(losses, point=point * self._point_weight())
         return PretextStep(losses, psnr(output, targets, self.config.losses), point.detach(), output)
+
+    def head_outputs(self, output: RenderOutput) -> dict[str, Float[Tensor, "ray _"]]:
+        """What is rendered of each target that is made of the features of the volume.
+
+        Linear layers commute with compositing: W sum_i w_i V(x_i) + b sum_i w_i = sum_i w_i (W V(x_i) + b).
+        """
+        feature = output.volume_feature
+        if feature is None or not self.renders_features:
+            return {}
+        layers = {name: layer for name, layer in self.target_heads.items() if isinstance(layer, nn.Linear)}
+        opacity = output.opacity[:, None]
+        return {name: F.linear(feature, one.weight) + opacity * one.bias for name, one in layers.items()}
 
     def rays(self, batch: Batch, frame: VolumeFrame) -> TargetRays:
         """The pixels of a batch as rays in the frame of their scene's volume, with their targets."""
@@ -175,8 +208,27 @@ def rays_of_pixels(pixels: PixelBatch, frame: VolumeFrame, half_side: float) -> 
     corner = (frame.half_range * (2 * half_side)).to(pixels.pixel.dtype)
     hit = rays_that_hit(through.rays, -corner, corner)
     distance = torch.where(pixels.depth > 0, pixels.depth * through.distance_per_depth, NO_DISTANCE)
-    targets = RayTargets(pixels.color, distance, pixels.label, hit, pixels.colored)
+    targets = RayTargets(
+        pixels.color,
+        distance,
+        pixels.label,
+        hit,
+        pixels.colored,
+        pixels.image_feature,
+        pixels.cluster,
+        _normals_of_rays(pixels, world_to_camera),
+    )
     return TargetRays(through.rays, targets.masked())
+
+
+def _normals_of_rays(
+    pixels: PixelBatch, world_to_camera: Float[Tensor, "view 4 4"]
+) -> Float[Tensor, "ray 3"] | None:
+    """From the frame of the camera to that of the rays: a plane n p_camera = d is (A^T n) p = d' there."""
+    if pixels.normal is None:
+        return None
+    linear = world_to_camera[:, :3, :3].to(pixels.normal.dtype)[pixels.view]
+    return F.normalize(torch.einsum("rij,ri->rj", linear, pixels.normal), dim=1)
 
 
 def text_embeddings(config: TextTargetConfig) -> Float[Tensor, "class channel"]:

@@ -201,3 +201,52 @@ class RenderLossConfig(StrictConfig):
     """False: rays of class 0 have no semantic target (published)."""
     color_of_misses: bool = False
     """True: rays that miss the box are pulled to black (published). False: they have no colour target."""
+
+
+class ImageFeatureTargetConfig(StrictConfig):
+    """Features of a frozen image network at the pixel, from the features of the volume along the ray."""
+
+    loss: Literal["cosine", "smooth_l1"] = "cosine"
+    """1 - cosine, or the Huber loss of each channel."""
+    weight: NonNegativeFloat = 1.0
+    n_channels: PositiveInt | None = None
+    """Channels per pixel. None: as many as `data.image_features` stores."""
+
+
+class ClusterTargetConfig(StrictConfig):
+    """The cluster of the surroundings of what the pixel shows (`data.clusters`), by cross-entropy."""
+
+    weight: NonNegativeFloat = 1.0
+    n_clusters: PositiveInt | None = None
+    """None: as many as `data.clusters` finds."""
+
+
+class NormalTargetConfig(StrictConfig):
+    """The normal of the measured depth: |n - m|_1 + |1 - n m| of unit vectors (MonoSDF, equation 12)."""
+
+    weight: NonNegativeFloat = 0.1
+    radius: PositiveInt = 2
+    """The normal at a pixel is that of the plane through the pixels at most N columns and rows away."""
+    steepest: Annotated[float, Field(gt=0.0, lt=90.0)] = 80.0
+    """Degrees between normal and ray. A neighbour that no flatter surface reaches is on another one."""
+
+
+class TargetsConfig(StrictConfig):
+    """What rays are compared with beside colour, depth and class. All of it needs no labels; null = off."""
+
+    image_features: ImageFeatureTargetConfig | None = None
+    clusters: ClusterTargetConfig | None = None
+    normal: NormalTargetConfig | None = None
+
+    @property
+    def n_outputs(self) -> dict[str, int]:
+        """Channels that are made of the composited features of the volume, by target."""
+        found: dict[str, int | None] = {}
+        if self.image_features is not None:
+            found["image_features"] = self.image_features.n_channels
+        if self.clusters is not None:
+            found["clusters"] = self.clusters.n_clusters
+        unknown = [name for name, number in found.items() if number is None]
+        if unknown:
+            raise ValueError(f"the size of the target '{unknown[0]}' is not known: the data has it")
+        return {name: number for name, number in found.items() if number is not None}

@@ -54,6 +54,8 @@ class FieldOutput:
     """0..1."""
     semantic_input: tuple[Float[Tensor, "point _"], ...] | None
     """The semantic feature alone or, where it is linear in them, what `semantic` makes it of."""
+    volume_input: tuple[Float[Tensor, "point _"], ...] | None = None
+    """What `volume_feature` makes the features of the volume of; None unless they were asked for."""
 
 
 @dataclass(frozen=True)
@@ -178,18 +180,20 @@ class VolumeField:
     """What makes the features of the distance and of the heads of interpolated rows; None: they are that.
 
     The last map of the volume is linear and so is the interpolation: it is left to the decoders' matrices."""
+    gives_features: bool = False
+    """Whether `evaluate` also gives `volume_input`."""
 
     @staticmethod
-    def of(field: SdfField, volume: FeatureVolume) -> VolumeField:
+    def of(field: SdfField, volume: FeatureVolume, gives_features: bool = False) -> VolumeField:
         """Copies the features into rows."""
         parts, last = field.channel_parts, volume.last
         with torch.no_grad():
             stored = parts if last is None else (slice(None),)
             rows = tuple(volume.value_rows(part).contiguous() for part in stored)
         if last is None:
-            return VolumeField(field, volume, rows, (None, None))
+            return VolumeField(field, volume, rows, (None, None), gives_features)
         maps = [torch.cat([last.weight[part], last.bias[part, None]], dim=1) for part in parts]
-        return VolumeField(field, volume, rows, (maps[0], maps[-1]))
+        return VolumeField(field, volume, rows, (maps[0], maps[-1]), gives_features)
 
     def signed_distance(
         self, points: Float[Tensor, "point 3"], scene: Int[Tensor, " point"], normalise_points: bool = True
@@ -237,7 +241,10 @@ class VolumeField:
         gradient = self._in_units(gradient, decoded.by_position, scene)
         feature = sdf_feature if len(rows) == 1 else self._head_feature(rows[1], corners)
         inputs = ShadingInput(gradient, feature, head_map, decoded.outputs, position)
-        return self.field.shade(inputs, directions)
+        output = self.field.shade(inputs, directions)
+        if not self.gives_features:
+            return output
+        return replace(output, volume_input=(sdf_feature,) if len(rows) == 1 else (sdf_feature, feature))
 
     def evaluate_along(self, rays: RayBundle, starts: Float[Tensor, "ray sample"]) -> FieldOutput:
         """`evaluate` at distances along rays, ray by ray."""
@@ -264,6 +271,17 @@ class VolumeField:
         if of_gradient is not None:
             result = result + gradient @ of_gradient.T
         return result if layer.point is None else result + point @ layer.point.T
+
+    def volume_feature(self, sums: tuple[Float[Tensor, "ray _"], ...]) -> Float[Tensor, "ray channel"]:
+        """All channels of the volume, of weighted sums of `volume_input`: sum_i w_i V(x_i).
+
+        The interpolation has been done for the decoders and the last map of the volume commutes with the sum,
+        so the cost is one product with the weights per sample, and one with that map per ray.
+        """
+        if self.volume.last is None:
+            return torch.cat(sums, dim=1)
+        parts = [one for one in self.feature_maps[: len(self.field.channel_parts)] if one is not None]
+        return sums[0] @ torch.cat(parts).T
 
     def _used(self, index: RowIndex) -> tuple[RowIndex, tuple[Float[Tensor, "used _"], ...]]:
         """The rows of the cells that are read, and the same index into them alone."""
@@ -318,7 +336,8 @@ class VolumeField:
         return last.rows(torch.cat([eye[:1], F.pad(of_geometry, (1, 0))]))
 
     def _head_feature(self, rows: Tensor, corners: TrilinearCorners) -> Tensor:
-        if self.field.rgb_decoder is None and self.field.semantic_decoder is None:
+        heads = (self.field.rgb_decoder, self.field.semantic_decoder)
+        if all(head is None for head in heads) and not self.gives_features:
             return rows.new_zeros(corners.weight.shape[0], rows.shape[1])
         return weighted_sum(rows, corners.weight, corners.index)[:, 0]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import assert_never
+from typing import Literal, assert_never
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,9 +12,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ponderv2.collectives import global_mean, sum_over_processes
-from ponderv2.renderer.config import ClassesConfig, ContrastiveConfig, RenderLossConfig
+from ponderv2.renderer.config import (
+    ClassesConfig,
+    ContrastiveConfig,
+    RenderLossConfig,
+    TargetsConfig,
+)
 from ponderv2.renderer.renderer import RenderOutput
 
+N_FIRST_TERMS = 7
+"""Terms of `RenderLosses` up to `point`."""
 NO_DISTANCE = -0.001
 """Sentinel for rays without a measurement, as in the published code."""
 
@@ -32,14 +40,24 @@ class RayTargets:
     """Whether the ray runs through the box."""
     colored: Bool[Tensor, " ray"] | None = None
     """Whether the ray has a colour; None = all have. Rays of views that have depth alone have none."""
+    image_feature: Float[Tensor, "ray channel"] | None = None
+    """A row of zeros = none."""
+    cluster: Int[Tensor, " ray"] | None = None
+    """-1 = none."""
+    normal: Float[Tensor, "ray 3"] | None = None
+    """Unit length, in the rays' frame, towards the camera; zero = none."""
 
     def masked(self) -> RayTargets:
         """The same, with nothing measured along rays that miss."""
+        hit = self.hit[:, None]
         return replace(
             self,
             color=torch.where(self.hit[:, None], self.color, 0.0),
             distance=torch.where(self.hit, self.distance, NO_DISTANCE),
             label=torch.where(self.hit, self.label, -1),
+            image_feature=None if self.image_feature is None else torch.where(hit, self.image_feature, 0.0),
+            cluster=None if self.cluster is None else torch.where(self.hit, self.cluster, -1),
+            normal=None if self.normal is None else torch.where(hit, self.normal, 0.0),
         )
 
 
@@ -55,10 +73,15 @@ class RenderLosses:
     semantic: Float[Tensor, ""]
     point: Float[Tensor, ""]
     """Of the point head, which the model adds to the terms of rays."""
+    image_features: Float[Tensor, ""]
+    clusters: Float[Tensor, ""]
+    normal: Float[Tensor, ""]
 
     def total(self) -> Float[Tensor, ""]:
         """The number to call backward on: every field, always."""
-        return torch.stack([getattr(self, term.name) for term in fields(self)]).sum()
+        terms = [getattr(self, term.name) for term in fields(self)]
+        # The order of the sum stays: without further targets the total has the bits that it always had.
+        return torch.stack(terms[:N_FIRST_TERMS]).sum() + terms[-3] + terms[-2] + terms[-1]
 
 
 def render_losses(
@@ -86,7 +109,60 @@ def render_losses(
         eikonal=config.eikonal * eikonal_loss(output.gradients) if config.eikonal > 0 else zero,
         semantic=semantic,
         point=zero,
+        image_features=zero,
+        clusters=zero,
+        normal=zero,
     )
+
+
+def with_targets(
+    losses: RenderLosses,
+    output: RenderOutput,
+    heads: Mapping[str, Float[Tensor, "ray _"]],
+    targets: RayTargets,
+    config: TargetsConfig,
+) -> RenderLosses:
+    """The terms with those of further targets; `targets` are masked, `heads` what is rendered, by target.
+
+    A target that no ray of the batch has gives a zero, as all processes have to exchange their sums.
+    """
+    if config.image_features is not None:
+        rendered = heads["image_features"]
+        feature = torch.zeros_like(rendered) if targets.image_feature is None else targets.image_feature
+        term = image_feature_loss(rendered, feature, config.image_features.loss)
+        losses = replace(losses, image_features=config.image_features.weight * term)
+    if config.clusters is not None:
+        cluster = torch.full_like(targets.label, -1) if targets.cluster is None else targets.cluster
+        term = cluster_loss(heads["clusters"], cluster)
+        losses = replace(losses, clusters=config.clusters.weight * term)
+    if config.normal is not None:
+        normal = torch.zeros_like(output.normal) if targets.normal is None else targets.normal
+        losses = replace(losses, normal=config.normal.weight * normal_loss(output.normal, normal))
+    return losses
+
+
+def image_feature_loss(
+    rendered: Float[Tensor, "ray channel"],
+    feature: Float[Tensor, "ray channel"],
+    kind: Literal["cosine", "smooth_l1"],
+) -> Float[Tensor, ""]:
+    """Mean over the rays that have a feature: 1 - cosine, or the Huber loss (width 1), mean over channels."""
+    known = (feature != 0).any(dim=1)
+    if kind == "cosine":
+        return _masked_mean(1.0 - F.cosine_similarity(rendered, feature, dim=1), known)
+    return _masked_mean(F.smooth_l1_loss(rendered, feature, reduction="none").mean(1), known)
+
+
+def cluster_loss(score: Float[Tensor, "ray cluster"], cluster: Int[Tensor, " ray"]) -> Float[Tensor, ""]:
+    """Mean cross-entropy over the rays that have a cluster."""
+    return _masked_mean(F.cross_entropy(score, cluster.clamp(min=0), reduction="none"), cluster >= 0)
+
+
+def normal_loss(rendered: Float[Tensor, "ray 3"], normal: Float[Tensor, "ray 3"]) -> Float[Tensor, ""]:
+    """|n - m|_1 + |1 - n m| of unit vectors, mean over the rays with a normal. MonoSDF, equation 12."""
+    unit = F.normalize(rendered, dim=1, eps=1e-6)
+    cosine = (unit * normal).sum(1)
+    return _masked_mean((unit - normal).abs().sum(1) + (1.0 - cosine).abs(), (normal != 0).any(dim=1))
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -90,6 +90,9 @@ class RenderOutput(RenderedRays):
     far: Float[Tensor, " ray"]
     samples: RaySamples
     sample_color: Float[Tensor, "ray sample 3"] | None
+    volume_feature: Float[Tensor, "ray width"] | None = None
+    """sum_i w_i V(x_i) of all channels V of the volume: where they are the same all over the volume and the
+    ray does not leave it, those times the opacity. None unless asked for."""
 
     def rays(self) -> RenderedRays:
         """Without the samples."""
@@ -130,14 +133,23 @@ class SampleOutputs:
 
     def semantic_sums(self, weights: Float[Tensor, "ray sample"]) -> tuple[Tensor, ...] | None:
         """Weighted sums of `semantic_input`, [ray, channel] each; None where the field has no semantics."""
+        return self._sums(weights, [part.semantic_input for part in self.parts])
+
+    def volume_sums(self, weights: Float[Tensor, "ray sample"]) -> tuple[Tensor, ...] | None:
+        """The same of `volume_input`; None where the field does not give it."""
+        return self._sums(weights, [part.volume_input for part in self.parts])
+
+    def _sums(
+        self, weights: Float[Tensor, "ray sample"], inputs: list[tuple[Tensor, ...] | None]
+    ) -> tuple[Tensor, ...] | None:
         own_weights: tuple[Tensor, ...] = (weights,)
         if self.order is not None:
             own_weights = torch.empty_like(weights).scatter_(1, self.order, weights).split(self.counts, dim=1)
         sums: list[Tensor] = []
-        for part, own in zip(self.parts, own_weights, strict=True):
-            if part.semantic_input is None:
+        for values, own in zip(inputs, own_weights, strict=True):
+            if values is None:
                 return None
-            found = [composite(own, value.unflatten(0, own.shape)) for value in part.semantic_input]
+            found = [composite(own, value.unflatten(0, own.shape)) for value in values]
             sums = [one + other for one, other in zip(sums, found, strict=True)] if sums else found
         return tuple(sums)
 
@@ -160,17 +172,19 @@ class Renderer(nn.Module):
         rays: RayBundle,
         noise: RayNoise | None = None,
         target_distance: Float[Tensor, " ray"] | None = None,
+        with_features: bool = False,
     ) -> RenderOutput:
         """Render with gradients. `noise` None means evaluation: no randomness, colours clamped to 0..1.
 
         `target_distance` (<= 0 where unknown) is used in training when the settings ask for guided samples.
+        `with_features`: also composite the features of the volume.
         """
         with torch.autocast(volume.values.device.type, enabled=False):
-            return self._render(self.over(volume), rays, noise, target_distance)
+            return self._render(self.over(volume, with_features), rays, noise, target_distance)
 
-    def over(self, volume: FeatureVolume) -> VolumeField:
-        """The differentiable field over a volume."""
-        return VolumeField.of(self.field, self._in_own_precision(volume))
+    def over(self, volume: FeatureVolume, with_features: bool = False) -> VolumeField:
+        """The differentiable field over a volume. `with_features`: it also gives those of the volume."""
+        return VolumeField.of(self.field, self._in_own_precision(volume), with_features)
 
     @torch.no_grad()
     def bake(self, volume: FeatureVolume) -> BakedField:
@@ -220,6 +234,9 @@ class Renderer(nn.Module):
             color = composite(weights, sample_color)
         normal = composite(weights, F.normalize(gradients, dim=-1))
         semantic = None if sums is None else field.semantic(sums, opacity)
+        feature = None
+        if isinstance(field, VolumeField) and (parts := outputs.volume_sums(weights)) is not None:
+            feature = field.volume_feature(parts)
         scene = rays.scene if self.config.clip_distance_per_scene else None
         return RenderOutput(
             color=color.clamp(0.0, 1.0) if noise is None else color,
@@ -235,6 +252,7 @@ class Renderer(nn.Module):
             far=far,
             samples=samples,
             sample_color=sample_color,
+            volume_feature=feature,
         )
 
     def _evaluate(

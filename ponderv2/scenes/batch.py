@@ -39,6 +39,13 @@ class PixelBatch:
     """Class, -1 = unlabelled or unknown."""
     colored: Bool[Tensor, " ray"] = field(default=_NOT_GIVEN, metadata=along("ray"))
     """Whether a colour was recorded (also when left out); the others have depth alone."""
+    image_feature: Float[Tensor, "ray channel"] | None = field(default=None, metadata=along("ray"))
+    """Of a frozen image network, whitened; a row of zeros = none. None: not asked for, as the next two."""
+    cluster: Int[Tensor, " ray"] | None = field(default=None, metadata=along("ray"))
+    """Group of the surroundings of what the pixel shows, -1 = none."""
+    normal: Float[Tensor, "ray 3"] | None = field(default=None, metadata=along("ray"))
+    """Of the measured depth: unit length, towards the camera, in the camera's frame, where motions of the
+    scene leave it alone; zero = none."""
 
     def __post_init__(self) -> None:
         if self.colored is None:

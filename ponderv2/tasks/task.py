@@ -137,6 +137,10 @@ class Task(ABC, Generic[Settings]):
         `.losses.total()` is what is minimised.
         """
 
+    def with_data(self, data: PointDataConfig) -> Settings:
+        """The settings with what they leave to those of the data. Raises PresetError where both disagree."""
+        return self.settings
+
     def with_scenes(self, store: SceneFolders, data: PointDataConfig) -> Settings:
         """The settings with what they leave to the scenes, such as the number of classes.
 

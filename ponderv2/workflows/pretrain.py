@@ -113,8 +113,9 @@ def _used_terms(measured: dict[str, float]) -> dict[str, float]:
 
 
 def _with_class_names(config: PretrainConfig) -> PretrainConfig:
-    """The settings with what the model takes from its scenes, where there is only one dataset."""
+    """The settings with what the model takes from the data and, of one data set, its scenes."""
+    task = task_of(config.model)
     if len(config.parts) > 1:
-        return config
-    model = task_of(config.model).with_scenes(open_folder(config.scenes), config.data)
+        return config.model_copy(update={"model": task.with_data(config.data)})
+    model = task.with_scenes(open_folder(config.scenes), config.data)
     return config.model_copy(update={"model": model})

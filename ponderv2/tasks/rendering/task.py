@@ -12,6 +12,7 @@ from torch import Tensor
 from ponderv2.collectives import process_rank
 from ponderv2.data.config import PointDataConfig, PretrainDataConfig
 from ponderv2.data.datasets import PretrainDataset, validation_frames
+from ponderv2.data.pixel_targets import NO_TARGETS, DepthNormals, WantedTargets
 from ponderv2.encoder.prompts import Prompts
 from ponderv2.errors import PresetError, SceneError
 from ponderv2.evaluation.images import mean_metrics
@@ -52,16 +53,22 @@ class RenderingTask(Task[RenderingConfig]):
         """Encoder, volume and renderer."""
         return PretextModel(self.settings)
 
+    def with_data(self, data: PointDataConfig) -> RenderingConfig:
+        """The settings with the sizes of the targets, which the settings of the data decide."""
+        assert isinstance(data, PretrainDataConfig)
+        return self.settings.with_target_sizes(data)
+
     def with_scenes(self, store: SceneFolders, data: PointDataConfig) -> RenderingConfig:
-        """The settings with the class names of the scenes, where a text encoder needs names."""
-        semantic = self.settings.semantic
+        """Also with the class names of the scenes, where a text encoder needs names."""
+        settings = self.with_data(data)
+        semantic = settings.semantic
         if not isinstance(semantic, TextTargetConfig) or semantic.names:
-            return self.settings
+            return settings
         names = store.info.label_set(data.label_field or store.info.label_field).class_names
         if len(names) != semantic.n_classes:
-            return self.settings
+            return settings
         semantic = semantic.model_copy(update={"class_names": names})
-        return self.settings.model_copy(update={"semantic": semantic})
+        return settings.model_copy(update={"semantic": semantic})
 
     def datasets(self, part: OpenPart[PretrainDataConfig]) -> tuple[PretrainDataset, PretrainDataset]:
         """Scenes with pixels to render; no file with labels is opened unless the model renders classes.
@@ -78,10 +85,25 @@ class RenderingTask(Task[RenderingConfig]):
             _check_targets(semantic, part)
         data = part.part.data
         training = PretrainDataset(
-            part.store, part.part.train_split, data, part.seed, with_labels=semantic is not None
+            part.store,
+            part.part.train_split,
+            data,
+            part.seed,
+            with_labels=semantic is not None,
+            targets=self._wanted(data),
         )
         split = part.val_split or part.part.train_split
         return training, PretrainDataset(part.store, split, data, part.seed)
+
+    def _wanted(self, data: PretrainDataConfig) -> WantedTargets:
+        targets = self.settings.targets
+        if targets is None:
+            return NO_TARGETS
+        normal = targets.normal
+        return WantedTargets(
+            feature_channels=targets.n_outputs.get("image_features", 0),
+            normals=None if normal is None else DepthNormals(normal.radius, normal.steepest),
+        )
 
     def warnings(self, store: SceneFolders, split: str) -> tuple[str, ...]:
         """Those of the store that do not concern labels."""

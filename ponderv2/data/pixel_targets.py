@@ -1,0 +1,91 @@
+"""What pixels are compared with beside colour, depth and class; none of it needs a label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from ponderv2.data.views import Decode, FramePixels
+from ponderv2.geometry.depth_normals import normals_of_depth
+from ponderv2.scenes.batch import PixelBatch
+from ponderv2.scenes.scene import Frame
+
+
+@dataclass(frozen=True)
+class DepthNormals:
+    """Normals of the measured depth, as `normals_of_depth` makes them."""
+
+    radius: int
+    """Pixels."""
+    steepest: float
+    """Degrees."""
+
+
+@dataclass(frozen=True)
+class WantedTargets:
+    """What a model compares pixels with in addition. A value that can be pickled."""
+
+    feature_channels: int = 0
+    """Of the image features; 0: none are wanted."""
+    normals: DepthNormals | None = None
+
+
+NO_TARGETS = WantedTargets()
+
+
+def with_targets(
+    pixels: PixelBatch, frames: Sequence[Frame], decode: Decode, wanted: WantedTargets
+) -> PixelBatch:
+    """The pixels of one scene with the wanted targets. `frames`: one per view, as they were read."""
+    if wanted.feature_channels:
+        pixels = replace(pixels, image_feature=_features(pixels, frames, decode, wanted.feature_channels))
+    if wanted.normals is not None:
+        pixels = replace(pixels, normal=_normals(pixels, frames, decode, wanted.normals))
+    return pixels
+
+
+def _features(
+    pixels: PixelBatch, frames: Sequence[Frame], decode: Decode, n_channels: int
+) -> Float[Tensor, "ray channel"]:
+    """Bilinear between the cells of the feature map; zero for views without one."""
+    found = pixels.depth.new_zeros(len(pixels.depth), n_channels)
+    for view, frame in enumerate(frames):
+        values = decode(frame).image_feature
+        if values is None:
+            continue
+        rays = pixels.view == view
+        size = (frame.camera.width, frame.camera.height)
+        feature = _at_pixels(values, pixels.pixel[rays], size)
+        known = torch.isfinite(feature).all(dim=1, keepdim=True)
+        found[rays] = torch.where(known, feature, 0.0)
+    return found
+
+
+def _at_pixels(
+    values: Float[Tensor, "channel row column"], pixel: Float[Tensor, "ray 2"], size: tuple[int, int]
+) -> Float[Tensor, "ray channel"]:
+    place = (2.0 * pixel + 1.0) / pixel.new_tensor(size) - 1.0
+    found = F.grid_sample(values[None].float(), place[None, None], padding_mode="border", align_corners=False)
+    return found[0, :, 0].T
+
+
+def _normals(
+    pixels: PixelBatch, frames: Sequence[Frame], decode: Decode, config: DepthNormals
+) -> Float[Tensor, "ray 3"]:
+    """In the frame of each camera; zero for views without depth."""
+    found = torch.zeros(len(pixels.depth), 3)
+    for view, frame in enumerate(frames):
+        decoded: FramePixels = decode(frame)
+        if not decoded.measured:
+            continue
+        rays = pixels.view == view
+        column, row = pixels.pixel[rays].long().unbind(1)
+        numbers = row * decoded.depth.shape[1] + column
+        intrinsics = frame.camera.intrinsics
+        found[rays] = normals_of_depth(decoded.depth, numbers, intrinsics, config.radius, config.steepest)
+    return found
