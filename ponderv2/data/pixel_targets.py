@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from ponderv2.data.views import Decode, FramePixels
 from ponderv2.geometry.depth_normals import normals_of_depth
 from ponderv2.scenes.batch import PixelBatch
+from ponderv2.scenes.feature_maps import sample_feature_map
 from ponderv2.scenes.scene import Frame
 
 
@@ -60,18 +60,10 @@ def _features(
             continue
         rays = pixels.view == view
         size = (frame.camera.width, frame.camera.height)
-        feature = _at_pixels(values, pixels.pixel[rays], size)
+        feature = sample_feature_map(values, pixels.pixel[rays], size)
         known = torch.isfinite(feature).all(dim=1, keepdim=True)
         found[rays] = torch.where(known, feature, 0.0)
     return found
-
-
-def _at_pixels(
-    values: Float[Tensor, "channel row column"], pixel: Float[Tensor, "ray 2"], size: tuple[int, int]
-) -> Float[Tensor, "ray channel"]:
-    place = (2.0 * pixel + 1.0) / pixel.new_tensor(size) - 1.0
-    found = F.grid_sample(values[None].float(), place[None, None], padding_mode="border", align_corners=False)
-    return found[0, :, 0].T
 
 
 def _normals(
