@@ -15,29 +15,47 @@ from ponder_cli.options import (
     OptionalCheckpointArgument,
     SplitOption,
     VoxelSizeOption,
+    checkpoint_path,
 )
 
 UP_AXES = ("z", "y", "x", "-z", "-y", "-x")
 
 
 def features(  # noqa: PLR0913 - one argument per option
-    out: Annotated[
-        Path,
-        typer.Option("--out", "-o", metavar="FILE|DIR", help="The .npy file; a folder for a whole split."),
-    ],
     checkpoint: OptionalCheckpointArgument = None,
-    file: Annotated[
+    out: Annotated[
         Path | None,
+        typer.Option("--out", "-o", metavar="FILE|DIR", help="The .npy file; a folder for several clouds."),
+    ] = None,
+    files: Annotated[
+        list[Path] | None,
         typer.Option(
             "--ply",
             "--cloud",
             metavar="FILE",
-            help="A cloud: PLY, PCD, NPY, or text (XYZ, PTS, ASC, TXT, CSV, ...).",
+            help="A cloud: PLY, PCD, NPY, or text (XYZ, PTS, ASC, TXT, CSV, ...). Repeatable.",
         ),
     ] = None,
     scene: Annotated[str | None, typer.Option("--scene", help="A prepared scene, instead of a file.")] = None,
     data: DataOption = None,
     split: SplitOption = None,
+    pca: Annotated[
+        Path | None,
+        typer.Option(
+            "--pca",
+            metavar="FILE|DIR",
+            help="Features as colours (principal components): .ply, .png, .jpg or a folder.",
+        ),
+    ] = None,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--beside",
+            metavar="CKPT",
+            parser=checkpoint_path,
+            help="Another encoder, in the same image of --pca. Repeatable.",
+        ),
+    ] = None,
     level: Annotated[
         str,
         typer.Option(
@@ -77,7 +95,11 @@ def features(  # noqa: PLR0913 - one argument per option
     json: JsonOption = None,
 ) -> None:
     """Write the features of all points: of a file, of a prepared scene, or of every scene of a split."""
-    if file is not None and scene is not None:
+    if out is None and pca is None:
+        raise typer.BadParameter("give --out FILE, or --pca FILE to look at features", param_hint="--out")
+    if beside and pca is None:
+        raise typer.BadParameter("goes with --pca FILE", param_hint="--beside")
+    if files and scene is not None:
         raise typer.BadParameter("give either --ply FILE or --scene NAME", param_hint="--scene")
     if level not in ("point", "voxel"):
         raise typer.BadParameter("one of point, voxel", param_hint="--level")
@@ -111,11 +133,13 @@ def features(  # noqa: PLR0913 - one argument per option
     result = workflow.run(
         named_checkpoint(checkpoint),
         out=out,
-        file=file,
+        file=files,
         scene=scene,
         scenes=data,
         split=split,
         settings=settings,
+        pca=pca,
+        beside=beside or (),
         device=device or "auto",
         report=ConsoleReporter(),
     )

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ponderv2.geometry.normals import estimate_normals
+from ponderv2.geometry.normals import estimate_normals, standing_eye
 from ponderv2.io.colors import NO_COLOR
 from ponderv2.scenes.origin import far_outliers
 from ponderv2.scenes.scene import PointCloud
@@ -85,9 +85,9 @@ def _without_color(cloud: PointCloud) -> set[str]:
 
 
 def _estimated(cloud: PointCloud) -> torch.Tensor:
-    """From neighbours, turned to the middle of the cloud."""
+    """From neighbours, turned to where somebody would stand in the middle."""
     points = cloud.coord.numpy().astype(np.float64)
     if len(points) == 0:
         return torch.zeros(0, 3)
-    middle = points[~far_outliers(points)].mean(axis=0)
-    return torch.from_numpy(estimate_normals(points, towards=middle[None]))
+    eye = standing_eye(points[~far_outliers(points)])
+    return torch.from_numpy(estimate_normals(points, towards=eye[None]))

@@ -6,6 +6,9 @@ import numpy as np
 from jaxtyping import Float32, Float64, Integer
 from numpy import ndarray
 
+EYE_HEIGHT = 1.5
+"""Metres."""
+
 
 def estimate_normals(
     coord: Float64[ndarray, "point 3"], towards: Float64[ndarray, "eye 3"], n_neighbours: int = 16
@@ -29,6 +32,17 @@ def estimate_normals(
     away = ((towards[eye] - coord) * normals).sum(axis=1) < 0
     normals[away] *= -1
     return normals.astype(np.float32)
+
+
+def standing_eye(coord: Float64[ndarray, "point 3"]) -> Float64[ndarray, "3"]:
+    """Where somebody would stand in a room of these points: in the middle, 1.5 m above the floor or higher.
+
+    Normals that are turned there point up on floors and tables even where walls and ceiling are missing.
+    Metres, z up.
+    """
+    middle = coord.mean(axis=0)
+    middle[2] = max(middle[2], np.quantile(coord[:, 2], 0.01) + EYE_HEIGHT)
+    return middle
 
 
 def face_normals(triangles: Float64[ndarray, "face 3 3"]) -> Float64[ndarray, "face 3"]:

@@ -41,11 +41,12 @@ def class_bytes(semantic: Int[Tensor, "row column"], colors: Sequence[tuple[int,
 
 
 def write_rgb(path: Path, image: RgbImage) -> Path:
-    """Writes an 8-bit PNG and returns its path. Raises OutputError."""
+    """Writes an 8-bit PNG, or a JPEG where the name ends so, and returns its path. Raises OutputError."""
     from PIL import Image
 
     target = io.BytesIO()
-    Image.fromarray(image).save(target, format="PNG")
+    form = "JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG"
+    Image.fromarray(image).save(target, format=form, quality=90)
     write_bytes(path, target.getvalue())
     return path
 

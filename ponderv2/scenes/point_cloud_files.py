@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float64, Integer
 from numpy import ndarray
 
 from ponderv2.errors import SceneError
-from ponderv2.geometry.normals import estimate_normals, vertex_normals
+from ponderv2.geometry.normals import estimate_normals, standing_eye, vertex_normals
 from ponderv2.io.arrays import map_array
 from ponderv2.io.colors import no_colors
 from ponderv2.io.pcd import read_pcd
@@ -195,7 +195,7 @@ def _turn_to_z(up_axis: str) -> Float64[ndarray, "3 3"]:
 def _normal(
     columns: PointColumns, coord: ndarray, finite: ndarray, turn: ndarray
 ) -> tuple[ndarray, list[str]]:
-    """Unit normals: of the file, of its faces, or of the neighbourhood, turned to the middle of the cloud."""
+    """Unit normals: of the file, of its faces, or of the neighbourhood, turned to `standing_eye`."""
     if columns.normal is not None:
         normal = columns.normal.astype(np.float64) @ turn.T
         length = np.linalg.norm(normal, axis=1, keepdims=True)
@@ -213,9 +213,9 @@ def _normal(
         note = "no normals in the file: estimated from neighbours"
     points = coord[finite]
     result = np.zeros_like(coord)
-    middle = points[~far_outliers(points)].mean(axis=0)
-    result[finite] = estimate_normals(points, towards=middle[None])
-    return result, [f"{note}, turned to the middle of the cloud"]
+    eye = standing_eye(points[~far_outliers(points)])
+    result[finite] = estimate_normals(points, towards=eye[None])
+    return result, [f"{note}, turned to the middle of the cloud at eye level"]
 
 
 def unit_vertex_normals(

@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
 from ponderv2.data.missing_inputs import HideableInput
-from ponderv2.errors import OutputError, SceneError
+from ponderv2.errors import OutputError
 from ponderv2.io.files import replacement, write_bytes
 from ponderv2.models.voxel_features import BlockSettings, VoxelFeatures, encode_voxels
-from ponderv2.scenes.folders import SceneFolders
 from ponderv2.scenes.origin import FAR_FROM_ZERO
-from ponderv2.scenes.point_cloud_files import read_cloud_with_notes
+from ponderv2.scenes.point_cloud_files import ReadCloud
 from ponderv2.scenes.scene import PointCloud
 from ponderv2.tasks.checkpoints import loaded_model, open_checkpoint
 from ponderv2.tasks.loaded_model import LoadedModel, with_options
 from ponderv2.training.devices import chosen_device
 from ponderv2.training.published_checkpoints import PointChoice
 from ponderv2.training.report import Reporter, SilentReporter
+from ponderv2.workflows.cloud_sources import (
+    CloudSource,
+    Level,
+    elsewhere,
+    ending_of,
+    source_of_scene,
+    sources_of_files,
+    sources_of_split,
+)
+from ponderv2.workflows.feature_pictures import Encoded, check_pictures, write_pictures
 from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 
-Level = Literal["point", "voxel"]
 SETTINGS_FILE = "features.json"
 COARSE = 1.5
 """Distance of neighbouring points, in voxels, beyond which a cloud is coarser than what encoders see."""
@@ -62,8 +72,8 @@ class FeaturesResult:
     """What was written."""
 
     checkpoint: Path
-    out: Path
-    """The file, or the folder of a whole split."""
+    out: Path | None
+    """The file, or the folder of several clouds; None where only pictures were asked for."""
     level: str
     dtype: str
     channels: int
@@ -79,36 +89,45 @@ class FeaturesResult:
     seconds: float = 0.0
     clouds: list[dict[str, Any]] = field(default_factory=list)
     """Per cloud: name, points, voxels, blocks and file."""
+    pictures: list[Path] = field(default_factory=list)
+    """Features as colours."""
     notes: list[str] = field(default_factory=list)
     """What the cloud or the checkpoint lacked and what stands in its place."""
-
-
-@dataclass(frozen=True)
-class _Job:
-    name: str
-    out: Path
-    cloud: PointCloud
-    finite: ndarray
-    """Which points of the file the cloud holds."""
-    notes: tuple[str, ...] = ()
 
 
 def run(  # noqa: PLR0913 - one argument per option of the command
     checkpoint: Path,
     *,
-    out: Path,
-    file: Path | None = None,
+    out: Path | None = None,
+    file: Path | Sequence[Path] | None = None,
     scene: str | None = None,
     scenes: Path | None = None,
     split: str | None = None,
     settings: FeatureSettings = FeatureSettings(),
+    pca: Path | None = None,
+    beside: Sequence[Path] = (),
     device: str = "auto",
     report: Reporter | None = None,
 ) -> FeaturesResult:
-    """Writes features of `file`, of `scene`, or of every scene of `split` (then `out` is a folder).
+    """Writes features of `file`, of `scene`, or of every scene of `split`.
 
     Every point of the input has a row, in the order of the input; points without a finite position get NaN.
-    A split that was interrupted continues where it stopped.
+    One cloud goes into the file `out`, several files or a split into a folder. A split that was interrupted
+    continues where it stopped.
+
+    Args:
+        checkpoint: The encoder.
+        out: None: no features are written, where `pca` is given.
+        file: A point cloud, or several.
+        scene: A prepared scene of the folder `scenes`.
+        scenes: By default the folder that the checkpoint was trained on.
+        split: By default val.
+        settings: How features are computed.
+        pca: Their first three principal components as colours: FILE.ply, FILE.png or a folder for both, with
+            the same axes for all clouds.
+        beside: Further encoders, for panels in the same images.
+        device: auto, cpu or cuda.
+        report: Receives messages and progress.
 
     Raises:
         CheckpointError: it cannot be read, or its encoder takes other features or knows other datasets.
@@ -118,120 +137,132 @@ def run(  # noqa: PLR0913 - one argument per option of the command
     """
     started = time.perf_counter()
     report = report or SilentReporter()
+    if out is None and pca is None:
+        raise OutputError("nothing to write", fix="--out FILE|DIR, or --pca FILE.png to look at features")
     opened = open_checkpoint(checkpoint)
     loaded = loaded_model(opened, chosen_device(device), settings.points)
     for note in loaded.notes:
         report.warn(with_options(note))
-    given = None if scenes is None else Path(scenes)
-    store = None if file is not None else open_scenes(SceneChoice(given), opened)
+    files = [Path(file)] if isinstance(file, str | Path) else [Path(one) for one in file or ()]
+    store = None if files else open_scenes(SceneChoice(None if scenes is None else Path(scenes)), opened)
     dataset = None if store is None else store.info.name
     condition = loaded.model.prompts.choose(settings.condition, dataset)
-    done: list[dict[str, Any]] = []
-    notes = list(loaded.notes)
-    skipped = channels = 0
-    if store is not None and scene is None:
-        record = _record(Path(checkpoint), loaded, condition, settings)
-        jobs, skipped = _split_jobs(store, split or "val", Path(out), settings, record, report)
+    place = None if out is None else Path(out)
+    if store is None:
+        sources = sources_of_files(files, place, settings.level, settings.scale, settings.up_axis)
+    elif scene is not None:
+        sources = [source_of_scene(store, scene, split, place, settings.level)]
     else:
-        _check_ending(Path(out), settings.level)
-        jobs = iter([_single_job(Path(out), file, scene, store, split, settings)])
-    for job in jobs:
-        cloud, more = loaded.completed(job.cloud, settings.hide)
-        for note in (*job.notes, *more):
-            report.note(f"{job.name}: {note}")
-        voxels = _encode(loaded, replace(job, cloud=cloud), condition, settings, report)
-        _write(job, voxels, settings)
-        channels = voxels.feature.shape[1]
-        density = _density_notes(voxels, loaded.data.voxel.size)
-        for note in density:
-            report.note(f"{job.name}: {note}")
-        notes += [*job.notes, *more, *density]
-        done.append(
-            {
-                "name": job.name,
-                "points": len(job.finite),
-                "voxels": len(voxels.feature),
-                "blocks": voxels.n_blocks,
-                "file": job.out,
-            }
-        )
+        sources = sources_of_split(store, split or "val", place, settings.level)
+        if place is not None:
+            _claim(place, _record(Path(checkpoint), loaded, condition, settings))
+    if pca is not None:
+        check_pictures(Path(pca), len(sources))
+    with TemporaryDirectory() if place is None or beside else nullcontext() as folder:
+        if place is None:
+            sources = elsewhere(sources, Path(str(folder)) / "main", settings.level)
+        written = _write_all(loaded, sources, condition, settings, report)
+        pictures: list[Path] = []
+        if pca is not None:
+            encoders = [Encoded(_name_of(checkpoint), [source.out for source in sources])]
+            for number, other in enumerate(beside):
+                elsewhere_sources = elsewhere(sources, Path(str(folder)) / str(number), settings.level)
+                further = loaded_model(open_checkpoint(other), chosen_device(device), settings.points)
+                name = further.model.prompts.choose(settings.condition, dataset)
+                _write_all(further, elsewhere_sources, name, settings, report)
+                encoders.append(Encoded(_name_of(other), [source.out for source in elsewhere_sources]))
+            pictures = write_pictures(Path(pca), sources, encoders, report)
+    clouds = written.clouds if place is not None else [{**one, "file": None} for one in written.clouds]
     return FeaturesResult(
         checkpoint=Path(checkpoint),
-        out=Path(out),
+        out=place,
         level=settings.level,
         dtype="float16" if settings.half else "float32",
-        channels=channels,
+        channels=written.channels,
         voxel_size=loaded.data.voxel.size,
         inputs=list(loaded.data.features),
         condition=condition,
-        n_points=sum(entry["points"] for entry in done),
-        n_voxels=sum(entry["voxels"] for entry in done),
-        skipped=skipped,
+        n_points=sum(entry["points"] for entry in clouds),
+        n_voxels=sum(entry["voxels"] for entry in clouds),
+        skipped=sum(source.done for source in sources),
         seconds=time.perf_counter() - started,
-        clouds=done,
-        notes=notes,
+        clouds=clouds,
+        pictures=pictures,
+        notes=[*loaded.notes, *written.notes],
     )
 
 
-def _single_job(
-    out: Path,
-    file: Path | None,
-    scene: str | None,
-    store: SceneFolders | None,
-    split: str | None,
-    settings: FeatureSettings,
-) -> _Job:
-    if file is not None:
-        read = read_cloud_with_notes(Path(file), settings.scale, settings.up_axis, centred=True)
-        return _Job(Path(file).name, out, read.cloud, read.finite, read.notes)
-    assert store is not None and scene is not None
-    cloud = store.read(scene, split).cloud
-    return _Job(scene, out, cloud, np.ones(len(cloud), bool))
+@dataclass
+class _Written:
+    """What was encoded and written, cloud by cloud."""
+
+    channels: int = 0
+    clouds: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
-def _split_jobs(
-    store: SceneFolders,
-    split: str,
-    out: Path,
+def _write_all(
+    loaded: LoadedModel,
+    sources: Sequence[CloudSource],
+    condition: str,
     settings: FeatureSettings,
-    record: dict[str, Any],
     report: Reporter,
-) -> tuple[Iterator[_Job], int]:
-    """The scenes that have no features in the folder yet, and the number of those that have."""
-    names = store.names(split)
-    if not names:
-        raise SceneError(f"{store.root} has no scenes in '{split}'", fix=f"--split {store.info.splits[0]}")
-    if out.suffix in (".npy", ".npz"):
-        raise OutputError(
-            f"a whole split goes into a folder, not into {out}", fix="--scene NAME or --out DIR"
+) -> _Written:
+    """Encodes and writes what is not done yet."""
+    written = _Written()
+    waiting = [source for source in sources if not source.done]
+    if len(waiting) < len(sources):
+        n_done = len(sources) - len(waiting)
+        report.note(f"{n_done} of {len(sources)} scenes have features in {sources[0].out.parent} already")
+    many = len(sources) > 1
+    for source in report.track(waiting, "features", len(waiting)) if many else waiting:
+        read = source.read()
+        cloud, more = loaded.completed(read.cloud, settings.hide)
+        for note in (*read.notes, *more):
+            report.note(f"{source.name}: {note}")
+        voxels = _encode(loaded, source.name, cloud, condition, settings, report)
+        _write(source.out, replace(read, cloud=cloud), voxels, settings)
+        written.channels = voxels.feature.shape[1]
+        density = _density_notes(voxels, loaded.data.voxel.size)
+        for note in density:
+            report.note(f"{source.name}: {note}")
+        written.notes += [*read.notes, *more, *density]
+        written.clouds.append(
+            {
+                "name": source.name,
+                "points": len(read.finite),
+                "voxels": len(voxels.feature),
+                "blocks": voxels.n_blocks,
+                "file": source.out,
+            }
         )
-    _claim(out, record)
-    files = {name: out / f"{name}{_ending(settings.level)}" for name in names}
-    open_names = [name for name in names if not files[name].is_file()]
-    n_skipped = len(names) - len(open_names)
-    if n_skipped:
-        report.note(f"{n_skipped} of {len(names)} scenes of '{split}' have features in {out} already")
+    return written
 
-    def jobs() -> Iterator[_Job]:
-        for name in report.track(open_names, f"features of {split}", len(open_names)):
-            cloud = store.read(name, split).cloud
-            yield _Job(name, files[name], cloud, np.ones(len(cloud), bool))
 
-    return jobs(), n_skipped
+def _name_of(checkpoint: Path) -> str:
+    """Of a run its folder, of a file its stem."""
+    path = Path(checkpoint)
+    inside = path.parent.name == "checkpoints"
+    return path.parent.parent.name if inside else path.name if path.is_dir() else path.stem
 
 
 def _encode(
-    loaded: LoadedModel, job: _Job, condition: str, settings: FeatureSettings, report: Reporter
+    loaded: LoadedModel,
+    name: str,
+    cloud: PointCloud,
+    condition: str,
+    settings: FeatureSettings,
+    report: Reporter,
 ) -> VoxelFeatures:
     """A progress bar for large clouds; small ones are done before it would show."""
-    if settings.blocks.voxels is None and len(job.cloud) < _ROWS:
-        return encode_voxels(loaded.model, job.cloud, loaded.data, condition, settings.blocks)
-    with report.progress(f"encode {job.name}", len(job.cloud)) as display:
+    if settings.blocks.voxels is None and len(cloud) < _ROWS:
+        return encode_voxels(loaded.model, cloud, loaded.data, condition, settings.blocks)
+    with report.progress(f"encode {name}", len(cloud)) as display:
 
         def listen(share: float) -> None:
-            display.advance(round(share * len(job.cloud)))
+            display.advance(round(share * len(cloud)))
 
-        return encode_voxels(loaded.model, job.cloud, loaded.data, condition, settings.blocks, listen)
+        return encode_voxels(loaded.model, cloud, loaded.data, condition, settings.blocks, listen)
 
 
 def _density_notes(voxels: VoxelFeatures, size: float) -> list[str]:
@@ -249,17 +280,17 @@ def _density_notes(voxels: VoxelFeatures, size: float) -> list[str]:
     return []
 
 
-def _write(job: _Job, voxels: VoxelFeatures, settings: FeatureSettings) -> None:
+def _write(out: Path, read: ReadCloud, voxels: VoxelFeatures, settings: FeatureSettings) -> None:
     """Whole or not at all. Raises OutputError."""
     kind = np.dtype(np.float16 if settings.half else np.float32)
-    with replacement(job.out, ending=_ending(settings.level)) as temporary:
+    with replacement(out, ending=ending_of(settings.level)) as temporary:
         if settings.level == "voxel":
             feature = voxels.feature.numpy().astype(kind)
-            inverse = np.full(len(job.finite), -1, np.int64)
-            inverse[job.finite] = voxels.inverse.numpy()
-            np.savez(temporary, coord=_where(voxels, job.cloud), feature=feature, inverse=inverse)
+            inverse = np.full(len(read.finite), -1, np.int64)
+            inverse[read.finite] = voxels.inverse.numpy()
+            np.savez(temporary, coord=_where(voxels, read.cloud), feature=feature, inverse=inverse)
         else:
-            _write_points(temporary, voxels, job.finite, kind)
+            _write_points(temporary, voxels, read.finite, kind)
 
 
 def _where(voxels: VoxelFeatures, cloud: PointCloud) -> ndarray:
@@ -279,16 +310,6 @@ def _write_points(path: Path, voxels: VoxelFeatures, finite: ndarray, kind: np.d
         part = slice(start, start + _ROWS)
         rows[place[part]] = voxels.feature[voxels.inverse[part]].numpy().astype(kind)
     rows.flush()
-
-
-def _ending(level: Level) -> str:
-    return ".npz" if level == "voxel" else ".npy"
-
-
-def _check_ending(out: Path, level: Level) -> None:
-    if out.suffix != _ending(level) or out.is_dir():
-        fix = f"--out {out.with_suffix(_ending(level)).name}"
-        raise OutputError(f"features of each {level} go into a file {_ending(level)}, not {out}", fix=fix)
 
 
 def _record(
