@@ -14,8 +14,9 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-RANGE = (0.02, 0.98)
-"""Share of the features below the darkest and below the brightest value of a colour."""
+SHARES = (0.02, 0.5, 0.98)
+"""Share of the features below black, half and full of a colour: neither a few wild features nor a lopsided
+distribution leaves the rest in the dark."""
 UNKNOWN = 40
 """Grey of points without a feature."""
 
@@ -28,6 +29,7 @@ class FeatureAxes:
     axes: Float[Tensor, "channel color"]
     """Orthonormal columns, the largest variance first; zero where there are fewer than three."""
     low: Float[Tensor, " color"]
+    middle: Float[Tensor, " color"]
     high: Float[Tensor, " color"]
 
     def components(self, feature: Float[Tensor, "row channel"]) -> Float[Tensor, "row color"]:
@@ -35,13 +37,12 @@ class FeatureAxes:
         return (feature.double() - self.mean) @ self.axes
 
     def colors(self, feature: Float[Tensor, "row channel"]) -> UInt8[ndarray, "row 3"]:
-        """0..255: black at `low`, full at `high`, half along an axis without any variance; dark grey for rows
-        that are not finite."""
-        extent = self.high - self.low
-        flat = extent <= 1e-12
-        share = (self.components(feature) - self.low) / torch.where(flat, 1.0, extent)
-        share = torch.where(flat, 0.5, share).nan_to_num(0.0)
-        color = (share.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
+        """0..255: black at `low`, half at `middle`, full at `high`, linear in between; dark grey for rows that
+        are not finite."""
+        value = self.components(feature) - self.middle
+        extent = torch.where(value < 0, self.middle - self.low, self.high - self.middle)
+        share = 0.5 + 0.5 * value / extent.clamp(min=1e-12)
+        color = (share.nan_to_num(0.0).clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
         color[~feature.isfinite().all(dim=1)] = UNKNOWN
         return color.numpy()
 
@@ -63,8 +64,8 @@ def fit_axes(samples: Iterable[Float[Tensor, "_row channel"]]) -> FeatureAxes:
     axes = axes * (variance.flip(0)[:3] > 1e-12 * variance.sum().clamp(min=1e-300))
     if axes.shape[1] < 3:
         axes = torch.cat([axes, axes.new_zeros(len(axes), 3 - axes.shape[1])], dim=1)
-    limits = torch.quantile((rows - mean) @ axes, torch.tensor(RANGE, dtype=rows.dtype), dim=0)
-    return FeatureAxes(mean, axes, limits[0], limits[1])
+    limits = torch.quantile((rows - mean) @ axes, torch.tensor(SHARES, dtype=rows.dtype), dim=0)
+    return FeatureAxes(mean, axes, limits[0], limits[1], limits[2])
 
 
 def aligned(
@@ -80,9 +81,13 @@ def aligned(
     order = max(permutations(range(3)), key=lambda one: float(correlation[list(one), range(3)].abs().sum()))
     chosen = list(order)
     sign = torch.where(correlation[chosen, range(3)] < 0, -1.0, 1.0).double()
-    low, high = axes.low[chosen] * sign, axes.high[chosen] * sign
+    low, middle, high = (limit[chosen] * sign for limit in (axes.low, axes.middle, axes.high))
     return replace(
-        axes, axes=axes.axes[:, chosen] * sign, low=torch.minimum(low, high), high=torch.maximum(low, high)
+        axes,
+        axes=axes.axes[:, chosen] * sign,
+        low=torch.minimum(low, high),
+        middle=middle,
+        high=torch.maximum(low, high),
     )
 
 

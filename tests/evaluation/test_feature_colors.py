@@ -52,6 +52,7 @@ def test_missing_rows_are_grey_and_ignored_and_flat_axes_half_bright(feature):
     axes = fit_axes([holes])
     torch.testing.assert_close(axes.mean, feature[torch.arange(500) != 5].double().mean(dim=0))
     assert axes.colors(holes)[5].tolist() == [UNKNOWN] * 3
+    assert axes.colors(feature)[:, 0].astype(int).min() == 0 and 120 < np.median(axes.colors(feature)) < 136
     line = torch.arange(5.0)[:, None] * torch.tensor([[1.0, 2.0]])
     color = fit_axes([line]).colors(line)
     assert color[0, 0] == 0 and color[4, 0] == 255 and (color[:, 1:] == 128).all()
