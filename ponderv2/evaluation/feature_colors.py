@@ -37,7 +37,7 @@ class FeatureAxes:
         return (feature.double() - self.mean) @ self.axes
 
     def colors(self, feature: Float[Tensor, "row channel"]) -> UInt8[ndarray, "row 3"]:
-        """0..255: black at `low`, half at `middle`, full at `high`, linear in between; dark grey for rows that
+        """0..255: black at `low`, half at `middle`, full at `high`, linear between; dark grey for rows that
         are not finite."""
         value = self.components(feature) - self.middle
         extent = torch.where(value < 0, self.middle - self.low, self.high - self.middle)
