@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -85,6 +85,15 @@ def load_preset(
     return checked(resolve(command, name, set_, config_class, options), config_class)
 
 
+def settings_of(set_: Sequence[str] | None, config_class: type[Config]) -> Config:
+    """The checked settings of a command without presets: the defaults and what `--set` changes.
+
+    Raises:
+        PresetError: a `--set` that is not of the form key=value, or a key or value that is not accepted.
+    """
+    return checked(_overridden(Layer(), map(parse_override, set_ or ()), config_class), config_class)
+
+
 def resolve(
     command: str,
     name: str,
@@ -97,12 +106,15 @@ def resolve(
     Raises:
         PresetError: no such preset, not readable, or a `--set` that is not of the form key=value.
     """
+    layer = read_layer(find_preset(command, name), command)
+    return _overridden(layer, (*map(parse_override, set_ or ()), *options), config_class)
 
+
+def _overridden(layer: Layer, overrides: Iterable[Override], config_class: type[StrictConfig]) -> Layer:
     def written_out(layer: Layer) -> dict[str, Any]:
         return checked(layer, config_class).model_dump(mode="json")
 
-    layer = read_layer(find_preset(command, name), command)
-    for override in (*map(parse_override, set_ or ()), *options):
+    for override in overrides:
         layer = with_override(layer, override, written_out)
     return layer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -12,6 +13,7 @@ from ponder_cli.options import (
     DeviceOption,
     InputsOption,
     JsonOption,
+    SetOption,
     VoxelSizeOption,
     checkpoint_path,
 )
@@ -25,7 +27,7 @@ def evaluate(  # noqa: PLR0913 - one argument per option
         typer.Argument(
             metavar="CKPT...",
             parser=checkpoint_path,
-            help="A checkpoint or the folder of a run; with --pool several, or JSON results.",
+            help="A checkpoint or the folder of a run; several are compared, or added up with --pool.",
         ),
     ],
     data: DataOption = None,
@@ -45,6 +47,21 @@ def evaluate(  # noqa: PLR0913 - one argument per option
         bool,
         typer.Option("--pool", help="Pool the counts of several models, each on its own split (6-fold)."),
     ] = False,
+    protocols: Annotated[
+        str | None,
+        typer.Option(
+            "--protocols",
+            metavar="NAMES",
+            help="Compare encoders on labelled scenes: purity, knn, linear; decoder and full of given runs.",
+        ),
+    ] = None,
+    baselines: Annotated[
+        bool,
+        typer.Option(
+            "--baselines", help="Compare with a random encoder and with colour, height and normal too."
+        ),
+    ] = False,
+    set_: SetOption = None,
     submission: Annotated[
         Path | None,
         typer.Option(
@@ -68,13 +85,31 @@ def evaluate(  # noqa: PLR0913 - one argument per option
     device: DeviceOption = None,
     json: JsonOption = None,
 ) -> None:
-    """Evaluate a model: semantic segmentation, instances, or rendered views of a pre-trained one."""
+    """Evaluate a model: semantic segmentation, instances, or rendered views of a pre-trained one.
+
+    With --protocols, or several models, encoders are compared in one table.
+    """
     if tta not in TEST_SETS:
         raise typer.BadParameter(f"one of {', '.join(TEST_SETS)}", param_hint="--tta")
-    if len(checkpoints) > 1 and not pool:
-        raise typer.BadParameter("several results are added up with --pool", param_hint="CKPT")
     if pool and submission is not None:
         raise typer.BadParameter("a submission is of one model", param_hint="--submission")
+    if protocols is not None or baselines or (len(checkpoints) > 1 and not pool):
+        not_compared = {
+            "--pool": pool,
+            "--tta": tta != "none",
+            "--submission": submission,
+            "--export": export,
+        }
+        given = [name for name, value in not_compared.items() if value]
+        if given:
+            raise typer.BadParameter(
+                "does not go with a comparison of several protocols", param_hint=given[0]
+            )
+        request = _Compared(tuple(checkpoints), protocols, baselines, set_, data, split, not again)
+        request.show(point_options=(voxel_size, inputs), device=device, json=json)
+        return
+    if set_:
+        raise typer.BadParameter("changes settings of --protocols", param_hint="--set")
 
     from ponder_cli import console
     from ponder_cli.progress import ConsoleReporter
@@ -110,3 +145,48 @@ def evaluate(  # noqa: PLR0913 - one argument per option
         result = measure(checkpoints[0])
     console.show_result(result)
     console.write_json(result, json)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Options of a comparison."""
+
+    checkpoints: tuple[Path, ...]
+    protocols: str | None
+    baselines: bool
+    set_: list[str] | None
+    data: Path | None
+    split: str | None
+    reuse: bool
+
+    def show(
+        self, point_options: tuple[float | None, str | None], device: str | None, json: Path | None
+    ) -> None:
+        """Measures, and prints the table."""
+        from ponder_cli import console
+        from ponder_cli.presets import settings_of
+        from ponder_cli.progress import ConsoleReporter
+        from ponderv2.workflows.config import ProtocolsConfig
+
+        settings = settings_of(self.set_, ProtocolsConfig)
+
+        from ponderv2.training.published_checkpoints import point_choice
+        from ponderv2.workflows import protocols as workflow
+
+        names = (name.strip() for name in (self.protocols or "").split(","))
+        result = workflow.run(
+            self.checkpoints,
+            workflow.ComparisonRequest(
+                protocols=tuple(dict.fromkeys(name for name in names if name)),
+                baselines=self.baselines,
+                settings=settings,
+                points=point_choice(*point_options),
+                reuse=self.reuse,
+                device=device or "auto",
+            ),
+            scenes=self.data,
+            split=self.split,
+            report=ConsoleReporter(),
+        )
+        console.show_result(replace(result, classes=[]))
+        console.write_json(result, json)

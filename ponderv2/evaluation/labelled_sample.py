@@ -26,6 +26,7 @@ class LabelledSample:
     _rows: list[Tensor] = field(default_factory=list)
     """Feature, label, coord, scene, priority; empty before the first scene."""
     _n_scenes: int = 0
+    _n_seen: Int[Tensor, " class"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
 
     def add(
         self,
@@ -40,6 +41,7 @@ class LabelledSample:
         scene = torch.full_like(label, self._n_scenes)
         self._n_scenes += 1
         rows = [one[label >= 0] for one in (feature, label, coord, scene, priority)]
+        self._count(rows[1])
         rows = _lowest(rows, self.per_class)
         self._rows = rows if not self._rows else _lowest(_concatenated(self._rows, rows), self.per_class)
 
@@ -47,7 +49,15 @@ class LabelledSample:
         """What was kept, class by class. Raises ValueError where no scene was added."""
         if not self._rows:
             raise ValueError("expected at least one scene, got none")
-        return LabelledFeatures(*self._rows[:4])
+        feature, label, coord, scene, _ = self._rows
+        weight = self._n_seen.double() / torch.bincount(label, minlength=len(self._n_seen)).clamp(min=1)
+        return LabelledFeatures(feature, label, coord, scene, weight.float()[label])
+
+    def _count(self, label: Int[Tensor, " point"]) -> None:
+        n_classes = max(len(self._n_seen), int(label.max()) + 1 if len(label) else 0)
+        known = torch.zeros(n_classes, dtype=torch.long)
+        known[: len(self._n_seen)] = self._n_seen
+        self._n_seen = known + torch.bincount(label, minlength=n_classes)
 
 
 def _concatenated(before: list[Tensor], after: list[Tensor]) -> list[Tensor]:

@@ -38,13 +38,15 @@ class LabelledFeatures:
     """Metres, in the frame of the scene of the point."""
     scene: Int[Tensor, " point"]
     """Which scene the point is of."""
+    weight: Float[Tensor, " point"]
+    """For how many points of its class it stands; 1 where the points are all that there are."""
 
     def __len__(self) -> int:
         return len(self.label)
 
     def to(self, device: torch.device | str) -> LabelledFeatures:
         """The same on a device."""
-        parts = (self.feature, self.label, self.coord, self.scene)
+        parts = (self.feature, self.label, self.coord, self.scene, self.weight)
         return LabelledFeatures(*(one.to(device) for one in parts))
 
 
@@ -96,6 +98,8 @@ class Purity:
     """The same for neighbours drawn at random from those that are allowed."""
     n_counted: Int[Tensor, " class"]
     """Points that have at least `k` allowed neighbours of their class, so that 1 can be reached."""
+    weight: Float[Tensor, " class"]
+    """For how many points these stand."""
 
     @property
     def mean(self) -> float:
@@ -109,9 +113,8 @@ class Purity:
 
     @property
     def over_points(self) -> float:
-        """Over all counted points."""
-        weight = self.n_counted.double()
-        return float((self.of_class.double().nan_to_num() * weight).sum() / weight.sum())
+        """Over the points that the counted ones stand for, so that large classes count most."""
+        return float((self.of_class.nan_to_num() * self.weight).sum() / self.weight.sum())
 
 
 def neighbour_purity(
@@ -147,7 +150,8 @@ def neighbour_purity(
         total = torch.bincount(label, values[counted].double(), minlength=n_classes)
         return torch.where(n_counted > 0, total / n_counted, torch.nan)
 
-    return Purity(mean(share), mean(chance), n_counted)
+    weight = torch.bincount(label, points.weight[counted].double(), minlength=n_classes).double()
+    return Purity(mean(share), mean(chance), n_counted, weight)
 
 
 def _allowed(points: LabelledFeatures, part: slice, distance: float) -> Bool[Tensor, "query point"]:

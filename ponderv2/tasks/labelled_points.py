@@ -16,6 +16,7 @@ from ponderv2.errors import PresetError, SceneError
 from ponderv2.scenes.folders import SceneFolders
 from ponderv2.tasks.labelled_config import ClassesConfig
 from ponderv2.tasks.loaded_model import LoadedModel
+from ponderv2.tasks.protocols import PROBES, TRAINED
 from ponderv2.tasks.task import EvaluationRequest, OpenPart, Task, TaskDataset
 
 Settings = TypeVar("Settings", bound=ClassesConfig)
@@ -23,6 +24,8 @@ Settings = TypeVar("Settings", bound=ClassesConfig)
 
 class LabelledPointsTask(Task[Settings]):
     """A task whose targets are the labels of points."""
+
+    protocols = (*PROBES, *TRAINED)
 
     def with_scenes(self, store: SceneFolders, data: PointDataConfig) -> Settings:
         """The settings with the number of classes of the scenes. Raises PresetError where they disagree."""

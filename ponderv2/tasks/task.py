@@ -123,6 +123,9 @@ class Task(ABC, Generic[Settings]):
     """Whether its models have a field, which `ponder render` and `ponder reconstruct` need."""
     model_in_words: ClassVar[str] = "a model of another task"
     """For messages: `a segmentation model`."""
+    protocols: ClassVar[tuple[str, ...]] = ()
+    """By what its encoder is compared with others on classes of points, see `tasks/protocols.py`. None: its
+    models have nothing to do with such classes."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -290,5 +293,7 @@ class EvaluationResult:
     submission: Path | None = None
     n_reused: int = 0
     """Scenes whose predictions came from the cache."""
+    milliseconds: float | None = None
+    """From the points of a scene to what is predicted: the median of those that were computed now."""
     notes: list[str] = field(default_factory=list)
     """What the checkpoint does not say and was assumed."""

@@ -19,6 +19,7 @@ from ponderv2.data.config import (
 )
 from ponderv2.datasets.kinds import DatasetConfig
 from ponderv2.encoder.kinds import EncoderConfig
+from ponderv2.evaluation.config import LinearProbeConfig, NeighboursConfig, ProbeDataConfig, PurityConfig
 from ponderv2.reconstruction.config import (
     CameraPathConfig,
     ImageKind,
@@ -190,6 +191,15 @@ class ReconstructConfig(PresetConfig):
     """Compare only with what the frames saw of the reference."""
     device: str = "auto"
     """auto, cpu or cuda."""
+
+
+class ProtocolsConfig(StrictConfig):
+    """`ponder eval --protocols`: how encoders are compared without training them."""
+
+    data: ProbeDataConfig = ProbeDataConfig()
+    knn: NeighboursConfig = NeighboursConfig()
+    linear: LinearProbeConfig = LinearProbeConfig()
+    purity: PurityConfig = PurityConfig()
 
 
 CONFIG_OF_COMMAND: dict[str, type[PresetConfig]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,7 +30,8 @@ def points(generator: torch.Generator, n: int, n_classes: int = 4, channels: int
     centre = torch.randn(n_classes, channels, generator=generator)
     feature = centre[label] + 1.5 * torch.randn(n, channels, generator=generator)
     coord = 4.0 * torch.rand(n, 3, generator=generator)
-    return LabelledFeatures(feature, label, coord, torch.randint(0, 3, (n,), generator=generator))
+    scene = torch.randint(0, 3, (n,), generator=generator)
+    return LabelledFeatures(feature, label, coord, scene, torch.ones(n))
 
 
 @pytest.mark.parametrize("k", [1, 7, 20])
@@ -112,10 +114,10 @@ def test_purity_is_that_of_a_loop_over_points(generator: torch.Generator, distan
 def test_features_of_the_class_alone_are_pure_and_random_ones_at_chance(generator: torch.Generator) -> None:
     some = points(generator, 1500)
     one_hot = torch.eye(4)[some.label]
-    perfect = LabelledFeatures(one_hot, some.label, some.coord, some.scene)
+    perfect = replace(some, feature=one_hot)
     assert neighbour_purity(perfect, 4, 10, 1.0).mean == 1.0
     noise = torch.randn(1500, 16, generator=generator)
-    random = neighbour_purity(LabelledFeatures(noise, some.label, some.coord, some.scene), 4, 10, 1.0)
+    random = neighbour_purity(replace(some, feature=noise), 4, 10, 1.0)
     assert random.mean == pytest.approx(random.mean_chance, abs=0.02)
     assert random.mean_chance == pytest.approx(0.25, abs=0.02)
 
@@ -124,7 +126,7 @@ def test_a_point_does_not_find_itself_nor_what_lies_beside_it(generator: torch.G
     """Two points at one place have one feature; only the far ones may answer."""
     feature = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
     coord = torch.tensor([[0.0, 0, 0], [0.1, 0, 0], [2.0, 0, 0], [2.1, 0, 0]])
-    some = LabelledFeatures(feature, torch.tensor([0, 0, 1, 0]), coord, torch.zeros(4, dtype=torch.long))
+    some = LabelledFeatures(feature, torch.tensor([0, 0, 1, 0]), coord, torch.zeros(4, dtype=torch.long), torch.ones(4))
     found = neighbour_purity(some, 2, 1, 1.0)
     # The first two find the third point, of another class; the fourth finds one of the first two.
     assert found.n_counted.tolist() == [3, 0] and float(found.of_class[0]) == pytest.approx(1 / 3)
@@ -132,7 +134,7 @@ def test_a_point_does_not_find_itself_nor_what_lies_beside_it(generator: torch.G
 
 def test_no_allowed_neighbour_counts_nothing(generator: torch.Generator) -> None:
     some = points(generator, 30)
-    alone = LabelledFeatures(some.feature, some.label, some.coord, torch.zeros_like(some.scene))
+    alone = replace(some, scene=torch.zeros_like(some.scene))
     found = neighbour_purity(alone, 4, 5, float("inf"))
     assert found.n_counted.sum() == 0 and np.isnan(found.mean) and np.isnan(found.over_points)
 
@@ -150,6 +152,9 @@ def test_a_sample_is_the_same_in_any_order_and_bounded(generator: torch.Generato
     assert torch.equal(forth.feature, back.feature) and torch.equal(forth.label, back.label)
     assert torch.bincount(forth.label).tolist() == [25] * 4
     assert sorted(forth.scene.unique().tolist()) == [0, 1, 2]
+    # Together the kept points of a class stand for all of them.
+    n_points = sum(torch.bincount(one.label, minlength=4) for one in scenes.values())
+    assert torch.equal(torch.bincount(forth.label, forth.weight).round().long(), n_points)
     smaller = sampled("abc", 10)
     assert all(any(torch.equal(row, other) for other in forth.feature) for row in smaller.feature)
     assert len(sampled("abc", 10_000)) == 600

@@ -11,6 +11,7 @@ from torch import Tensor
 from ponderv2.errors import CheckpointError
 from ponderv2.models.encoder_model import EncoderModel
 from ponderv2.tasks.encoder_only.config import EncoderOnlyConfig
+from ponderv2.tasks.protocols import PROBES
 from ponderv2.tasks.published import in_published_order
 from ponderv2.tasks.task import BestMetric, EvaluationRequest, OpenPart, Task, ValidationRequest
 from ponderv2.training.report import Reporter
@@ -30,6 +31,7 @@ class EncoderOnlyTask(Task[EncoderOnlyConfig]):
 
     best = BestMetric("none")
     model_in_words = "an encoder alone"
+    protocols = PROBES
 
     def build(self) -> EncoderOnlyModel:
         """The encoder."""

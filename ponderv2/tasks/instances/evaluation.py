@@ -3,9 +3,11 @@ server."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -70,6 +72,7 @@ def run(request: EvaluationRequest, model: InstancesModel, report: Reporter) -> 
         split=request.split,
         n_scenes=len(data),
         metrics={**metrics.means(), "miou": classes.mean_iou} if tally.overlaps else {},
+        milliseconds=1000.0 * median(tally.seconds),
         classes=_class_table(metrics, names, model.config.ignored_classes) if tally.overlaps else [],
         submission=request.submission,
     )
@@ -81,6 +84,8 @@ class _Tally:
 
     confusion: Int[Tensor, "true_class predicted_class"]
     overlaps: list[InstanceOverlaps] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    """Of every scene."""
 
 
 def _scenes(
@@ -94,7 +99,9 @@ def _scenes(
     n_classes, ignored = model.classes_of(data.condition), model.config.ignored_classes
     for index in report.track(range(len(data)), f"predicting instances of {request.split}", len(data)):
         cloud = data.scene(index).cloud
+        started = time.perf_counter()
         found = predict_scene_instances(model, data, index)
+        tally.seconds.append(time.perf_counter() - started)
         one = overlaps_of_scene(found, cloud, data.label_field, ignored)
         if one is not None:
             tally.overlaps.append(one)

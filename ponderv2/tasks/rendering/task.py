@@ -22,6 +22,7 @@ from ponderv2.reconstruction.images import write_rgb
 from ponderv2.scenes.folders import SceneFolders
 from ponderv2.scenes.scene import Scene
 from ponderv2.tasks.images import keep_newest
+from ponderv2.tasks.protocols import PROBES
 from ponderv2.tasks.published import in_published_order
 from ponderv2.tasks.rendering.config import RenderingConfig
 from ponderv2.tasks.rendering.views import compare_views, evaluate_views, preview
@@ -48,6 +49,7 @@ class RenderingTask(Task[RenderingConfig]):
     best = BestMetric("psnr")
     renders = True
     model_in_words = "a pre-trained model"
+    protocols = PROBES
 
     def build(self) -> PretextModel:
         """Encoder, volume and renderer."""

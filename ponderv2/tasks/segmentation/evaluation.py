@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import torch
@@ -43,7 +45,7 @@ def run(request: EvaluationRequest, model: SegmentationModel, report: Reporter) 
     names = class_names(request.stored, model.classes_of(data.condition), data)
     benchmark = benchmark_for(request, names)
     _check_labels(data, len(names), request)
-    confusion, n_reused, predictions = _segment(request, model, data, report)
+    confusion, seconds, predictions = _segment(request, model, data, report)
     counted = int(confusion.sum()) > 0
     if request.submission is not None and benchmark is not None:
         _submit(request, benchmark, data, predictions)
@@ -60,7 +62,8 @@ def run(request: EvaluationRequest, model: SegmentationModel, report: Reporter) 
         classes=class_table(confusion, names) if counted else [],
         images=images,
         submission=request.submission,
-        n_reused=n_reused,
+        n_reused=len(data) - len(seconds),
+        milliseconds=1000.0 * median(seconds) if seconds else None,
     )
 
 
@@ -80,31 +83,33 @@ class _Predictions:
 
 def _segment(
     request: EvaluationRequest, model: SegmentationModel, data: LabelledDataset, report: Reporter
-) -> tuple[Int[Tensor, "true_class predicted_class"], int, _Predictions]:
-    """Confusion matrix of the scenes with labels, and how many were taken over from before."""
+) -> tuple[Int[Tensor, "true_class predicted_class"], list[float], _Predictions]:
+    """Confusion matrix of the scenes with labels, and the seconds of those that were not segmented before."""
     views = TEST_SETS[request.tta]
     n_classes = model.classes_of(data.condition)
     cache = PredictionCache.of(
         request.folder / "predictions", request.stored.digest, _conditions(request, data)
     )
-    total, n_reused, steps = torch.zeros(n_classes, n_classes, dtype=torch.int64), 0, max(1, len(views))
+    total, steps = torch.zeros(n_classes, n_classes, dtype=torch.int64), max(1, len(views))
+    seconds: list[float] = []
     with report.progress(f"segmenting {request.split}", len(data) * steps) as display:
         for index, name in enumerate(data.names):
             cloud = data.scene(index).cloud
             classes = cache.read(name, cloud) if request.reuse else None
             if classes is None:
+                started = time.perf_counter()
                 classes = predicted_classes(model, data, index, views, display.advance)
+                seconds.append(time.perf_counter() - started)
                 cache.write(name, cloud, classes)
                 display.advance(0 if views else 1)
             else:
-                n_reused += 1
                 display.advance(steps)
             if request.export is not None:
                 export_scene(request.export, data, index, SceneExport(classes))
             truth = cloud.labels.get(data.label_field)
             if truth is not None:
                 total += confusion_matrix(classes, truth.long(), n_classes)
-    return total, n_reused, _Predictions(cache)
+    return total, seconds, _Predictions(cache)
 
 
 def _conditions(request: EvaluationRequest, data: LabelledDataset) -> dict[str, Any]:

@@ -1,0 +1,241 @@
+"""Probes of features on labelled scenes: nearest neighbours, a linear layer, and purity without training.
+
+Scenes are read one after the other; what is kept of them is a bounded sample of labelled voxels. Like a
+whole evaluation, a probe predicts the class of every point.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import median
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ponderv2.data.config import LabelBudgetConfig, LabelledDataConfig, PointDataConfig
+from ponderv2.data.datasets import LabelledDataset
+from ponderv2.errors import SceneError
+from ponderv2.evaluation.config import LinearProbeConfig, NeighboursConfig, ProbeDataConfig, PurityConfig
+from ponderv2.evaluation.labelled_sample import LabelledSample
+from ponderv2.evaluation.neighbours import LabelledFeatures, Purity, knn_classes, neighbour_purity
+from ponderv2.evaluation.probes import LabelledRows, Linear, chosen_fit, fit_linear
+from ponderv2.evaluation.semantic import confusion_matrix
+from ponderv2.models.voxel_features import VoxelFeatures
+from ponderv2.scenes.folders import SceneFolders
+from ponderv2.tasks.feature_sources import FeatureSource
+from ponderv2.training.report import Reporter
+
+Predict = Callable[[Float[Tensor, "voxel channel"]], Int[Tensor, " voxel"]]
+
+
+@dataclass(frozen=True)
+class LabelledScenes:
+    """Scenes with a class per point, as many classes for training and evaluation."""
+
+    data: LabelledDataset
+    n_classes: int
+
+    def labels(self, index: int) -> Int[Tensor, " point"]:
+        """Class of every point that a probe may see; -1 = none. Raises SceneError for other classes."""
+        return self.data.training_scene(index).cloud.labels[self.data.label_field].long()
+
+
+def labelled_scenes(
+    store: SceneFolders, split: str, points: PointDataConfig, settings: ProbeDataConfig, *, budget: bool
+) -> LabelledScenes:
+    """The scenes of a split, with `budget` those and the labels that a probe may see.
+
+    Raises:
+        SceneError: no scenes, or the first has no labels.
+    """
+    config = LabelledDataConfig(
+        voxel=points.voxel,
+        features=points.features,
+        fields=points.fields,
+        label_field=settings.label_field,
+        budget=settings.budget if budget else LabelBudgetConfig(),
+    )
+    data = LabelledDataset(store, split, config)
+    names = store.info.label_set(data.label_field).class_names
+    labels = data.labelled_scene(0).cloud.labels[data.label_field]
+    if not len(labels) or int(labels.max()) < 0:
+        raise SceneError(
+            f"no point of scene '{data.names[0]}' has a class in '{data.label_field}'",
+            fix="prepare the scenes with labels, or --set data.label_field=NAME",
+        )
+    if names:
+        data.expect_classes(len(names))
+        return LabelledScenes(data, len(names))
+    largest = max(
+        int(data.labelled_scene(index).cloud.labels[data.label_field].max()) for index in range(len(data))
+    )
+    return LabelledScenes(data, largest + 1)
+
+
+def labelled_voxels(
+    source: FeatureSource, scenes: LabelledScenes, n_points: int, seed: int, report: Reporter
+) -> LabelledFeatures:
+    """Features of at most `n_points` labelled voxels, equally many of every class where there are enough.
+
+    Raises SceneError where no point has a class, or as the features of a scene do.
+    """
+    sample = LabelledSample(max(n_points // scenes.n_classes, 1), seed)
+    split, names = scenes.data.split, scenes.data.names
+    for index in report.track(range(len(names)), f"{source.name}: features of {split}", len(names)):
+        voxels = source.features(scenes.data.scene(index).cloud)
+        first, label = _labels_of_voxels(voxels, scenes.labels(index))
+        sample.add(names[index], voxels.feature[first], label, voxels.coord[first])
+    points = sample.points()
+    if not len(points):
+        raise SceneError(
+            f"no point of {len(names)} scenes of '{split}' has a class in '{scenes.data.label_field}'",
+            fix="--set data.label_field=NAME, or another data.budget",
+        )
+    return points.to(source.device)
+
+
+def _labels_of_voxels(
+    voxels: VoxelFeatures, label: Int[Tensor, " point"]
+) -> tuple[Int[Tensor, " labelled"], Int[Tensor, " labelled"]]:
+    """The voxels with a labelled point, and the class of the first one in each."""
+    labelled = torch.nonzero(label >= 0)[:, 0]
+    first = torch.full((len(voxels.feature),), len(label))
+    first.scatter_reduce_(0, voxels.inverse[labelled], labelled, reduce="amin")
+    with_label = torch.nonzero(first < len(label))[:, 0]
+    return with_label, label[first[with_label]]
+
+
+@dataclass(frozen=True)
+class FittedProbe:
+    """A rule from features to classes."""
+
+    protocol: str
+    predict: Predict
+    n_trained: int
+    """Numbers that were fitted."""
+
+
+class FitProbe(Protocol):
+    """Makes a probe of labelled features."""
+
+    def __call__(self, points: LabelledFeatures, n_classes: int) -> FittedProbe: ...
+
+
+def fit_neighbours(settings: NeighboursConfig) -> FitProbe:
+    """Nothing is trained: the labelled features are the probe."""
+
+    def fit(points: LabelledFeatures, n_classes: int) -> FittedProbe:
+        def predict(feature: Tensor) -> Tensor:
+            return knn_classes(feature, points, n_classes, settings.k, settings.temperature)
+
+        return FittedProbe("knn", predict, 0)
+
+    return fit
+
+
+def fit_linear_layer(settings: LinearProbeConfig) -> FitProbe:
+    """A linear layer, by logistic regression."""
+
+    def fit(points: LabelledFeatures, n_classes: int) -> FittedProbe:
+        device, on_cpu = points.feature.device, points.to("cpu")
+        if settings.penalty is None:
+            rows = LabelledRows(on_cpu.feature, on_cpu.label, on_cpu.weight, on_cpu.scene)
+            linear = chosen_fit(rows, n_classes, device=device).linear
+        else:
+            linear = fit_linear(
+                points.feature,
+                points.label,
+                n_classes,
+                settings.penalty,
+                "balanced" if settings.balanced else None,
+                sample_weight=points.weight / points.weight.mean(),
+            )
+        layer = Linear(linear.weight.float(), linear.bias.float(), linear.minimum)
+
+        def predict(feature: Tensor) -> Tensor:
+            return layer.scores(feature).argmax(dim=1)
+
+        return FittedProbe("linear", predict, layer.weight.numel() + layer.bias.numel())
+
+    return fit
+
+
+@dataclass
+class ProbeResult:
+    """How well a probe classifies the points of some scenes."""
+
+    protocol: str
+    source: FeatureSource
+    confusion: Int[Tensor, "true_class predicted_class"]
+    n_trained: int
+    n_labelled: int
+    """Voxels that it was fitted on."""
+    seconds: list[float] = field(default_factory=list)
+    """Of every scene, from its points to their classes."""
+
+    @property
+    def milliseconds(self) -> float:
+        """Of the scene in the middle."""
+        return 1000.0 * median(self.seconds)
+
+
+def probe(
+    source: FeatureSource,
+    fits: Sequence[FitProbe],
+    training: tuple[LabelledScenes, ProbeDataConfig],
+    evaluated: LabelledScenes,
+    report: Reporter,
+) -> list[ProbeResult]:
+    """Fits every probe on the labels that `training` allows, and compares it with all labels of others.
+
+    The features of a scene are computed once for all probes. Raises SceneError where training scenes have
+    no labels or other classes.
+    """
+    scenes, settings = training
+    points = labelled_voxels(source, scenes, settings.n_points, settings.seed, report)
+    scale = _standardised(points.feature) if source.has_units else _unchanged
+    points = replace(points, feature=scale(points.feature))
+    n = max(scenes.n_classes, evaluated.n_classes)
+    probes = [fit(points, n) for fit in fits]
+    results = [
+        ProbeResult(one.protocol, source, torch.zeros(n, n, dtype=torch.int64), one.n_trained, len(points))
+        for one in probes
+    ]
+    data = evaluated.data
+    for index in report.track(range(len(data)), f"{source.name}: probes on {data.split}", len(data)):
+        cloud = data.labelled_scene(index).cloud
+        truth = evaluated.labels(index)
+        started = time.perf_counter()
+        voxels = source.features(cloud)
+        encoding = time.perf_counter() - started
+        for one, result in zip(probes, results, strict=True):
+            started = time.perf_counter()
+            predicted = one.predict(scale(voxels.feature.to(source.device))).cpu()[voxels.inverse]
+            result.seconds.append(encoding + time.perf_counter() - started)
+            result.confusion += confusion_matrix(predicted, truth, n)
+    return results
+
+
+def purity(
+    source: FeatureSource, scenes: LabelledScenes, settings: PurityConfig, seed: int, report: Reporter
+) -> Purity:
+    """How often the nearest neighbours of a point in feature space have its label. Nothing is fitted."""
+    points = labelled_voxels(source, scenes, settings.n_points, seed, report)
+    if source.has_units:
+        points = replace(points, feature=_standardised(points.feature)(points.feature))
+    distance = float("inf") if settings.distance is None else settings.distance
+    return neighbour_purity(points, scenes.n_classes, settings.k, distance)
+
+
+def _unchanged(feature: Tensor) -> Tensor:
+    return feature
+
+
+def _standardised(feature: Float[Tensor, "point channel"]) -> Callable[[Tensor], Tensor]:
+    """Every channel to mean 0 and deviation 1 on these features; constant channels to 0."""
+    mean, deviation = feature.mean(dim=0), feature.std(dim=0, correction=0)
+    return lambda values: (values - mean) / deviation.clamp(min=1e-6)

@@ -1,0 +1,128 @@
+"""Features to probe: those of a trained encoder, of a random one, and what the sensor measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+
+from ponderv2.data.augmentation import centre_shift_matrix
+from ponderv2.data.config import FeatureName, PointDataConfig
+from ponderv2.data.preprocess import Preprocessed, preprocess
+from ponderv2.models.encoder_model import EncoderModel, calibrate_normalisation
+from ponderv2.models.voxel_features import VoxelFeatures
+from ponderv2.scenes.batch import Batch
+from ponderv2.scenes.scene import PointCloud, Scene
+from ponderv2.tasks.loaded_model import LoadedModel
+
+RAW: tuple[FeatureName, ...] = ("color", "height", "normal")
+"""What an encoder has to surpass: colour, metres above the lowest point, direction of the surface."""
+
+
+class FeatureSource(Protocol):
+    """One feature for every occupied voxel of a cloud."""
+
+    @property
+    def name(self) -> str:
+        """What the features are, for a table."""
+        ...
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights that compute them."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where probes on them compute."""
+        ...
+
+    @property
+    def has_units(self) -> bool:
+        """Whether channels are measured in different units, so that a cosine needs them standardised."""
+        ...
+
+    def features(self, cloud: PointCloud) -> VoxelFeatures:
+        """Metres, z up. Raises what `encode_voxels` raises."""
+        ...
+
+
+@dataclass(frozen=True)
+class EncoderFeatures:
+    """The output of an encoder of points, block by block where a cloud is large."""
+
+    name: str
+    loaded: LoadedModel
+    condition: str
+    """Prompt of the data set."""
+    has_units: bool = False
+
+    @property
+    def n_parameters(self) -> int:
+        """Of encoder and prompts; renderer and heads take no part."""
+        return sum(
+            parameter.numel()
+            for name, parameter in self.loaded.model.named_parameters()
+            if name.startswith(("backbone.", "embedding_table."))
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """That of the model."""
+        return self.loaded.device
+
+    def features(self, cloud: PointCloud) -> VoxelFeatures:
+        """One pass of the encoder."""
+        return self.loaded.voxel_features(cloud, self.condition)
+
+
+@dataclass(frozen=True)
+class RawFeatures:
+    """Colour, height and normal of the point that represents a voxel, as far as the clouds have them."""
+
+    data: PointDataConfig
+    """Whose voxels are used."""
+    device: torch.device
+    n_parameters: int = 0
+    has_units: bool = True
+
+    @staticmethod
+    def of(cloud: PointCloud, data: PointDataConfig, device: torch.device) -> RawFeatures:
+        """What a cloud has; the others of the data set are expected to have the same."""
+        names = tuple(name for name in RAW if name == "height" or name in cloud.arrays)
+        return RawFeatures(data.model_copy(update={"features": names, "fields": (), "images": None}), device)
+
+    @property
+    def name(self) -> str:
+        """The names of the features."""
+        return ", ".join(self.data.features)
+
+    def features(self, cloud: PointCloud) -> VoxelFeatures:
+        """Nothing is computed but voxels."""
+        done = prepared(cloud, self.data)
+        return VoxelFeatures(cloud.coord[done.voxels.index], done.batch.feature, done.voxels.inverse, 1)
+
+
+def prepared(cloud: PointCloud, data: PointDataConfig, condition: str = "") -> Preprocessed:
+    """A cloud as an encoder receives it, with the way back to its points."""
+    scene = Scene("cloud", cloud).moved(centre_shift_matrix(cloud.coord, apply_z=True))
+    return preprocess(scene, data, condition, "none")
+
+
+def with_random_weights(
+    source: EncoderFeatures, model: EncoderModel, clouds: Iterable[PointCloud]
+) -> EncoderFeatures:
+    """The same architecture with the weights of `model`, which were just drawn.
+
+    Its normalisations take their statistics from some clouds: those of new weights apply to no data.
+    """
+    model = model.to(source.device)
+
+    def batches() -> Iterable[Batch]:
+        for cloud in clouds:
+            yield prepared(cloud, source.loaded.data, source.condition).batch.to(source.device)
+
+    calibrate_normalisation(model, batches())
+    return replace(source, name="random encoder", loaded=replace(source.loaded, model=model.eval()))
