@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -49,8 +48,8 @@ def labelled_scenes(
 ) -> LabelledScenes:
     """The scenes of a split, with `budget` those and the labels that a probe may see.
 
-    Raises:
-        SceneError: no scenes, or the first has no labels.
+    Raises SceneError where there are no scenes; where the data set does not name its classes, also where a
+    scene has no labels.
     """
     config = LabelledDataConfig(
         voxel=points.voxel,
@@ -61,12 +60,6 @@ def labelled_scenes(
     )
     data = LabelledDataset(store, split, config)
     names = store.info.label_set(data.label_field).class_names
-    labels = data.labelled_scene(0).cloud.labels[data.label_field]
-    if not len(labels) or int(labels.max()) < 0:
-        raise SceneError(
-            f"no point of scene '{data.names[0]}' has a class in '{data.label_field}'",
-            fix="prepare the scenes with labels, or --set data.label_field=NAME",
-        )
     if names:
         data.expect_classes(len(names))
         return LabelledScenes(data, len(names))
@@ -91,11 +84,16 @@ def labelled_voxels(
         sample.add(names[index], voxels.feature[first], label, voxels.coord[first])
     points = sample.points()
     if not len(points):
-        raise SceneError(
-            f"no point of {len(names)} scenes of '{split}' has a class in '{scenes.data.label_field}'",
-            fix="--set data.label_field=NAME, or another data.budget",
-        )
+        raise _no_classes(scenes)
     return points.to(source.device)
+
+
+def _no_classes(scenes: LabelledScenes) -> SceneError:
+    data = scenes.data
+    return SceneError(
+        f"no point of {len(data)} scenes of '{data.split}' has a class in '{data.label_field}'",
+        fix="--set data.label_field=NAME, or prepare the scenes with labels",
+    )
 
 
 def _labels_of_voxels(
@@ -119,10 +117,8 @@ class FittedProbe:
     """Numbers that were fitted."""
 
 
-class FitProbe(Protocol):
-    """Makes a probe of labelled features."""
-
-    def __call__(self, points: LabelledFeatures, n_classes: int) -> FittedProbe: ...
+FitProbe = Callable[[LabelledFeatures, int], FittedProbe]
+"""From labelled features and the number of classes to a probe."""
 
 
 def fit_neighbours(settings: NeighboursConfig) -> FitProbe:
@@ -217,6 +213,8 @@ def probe(
             predicted = one.predict(scale(voxels.feature.to(source.device))).cpu()[voxels.inverse]
             result.seconds.append(encoding + time.perf_counter() - started)
             result.confusion += confusion_matrix(predicted, truth, n)
+    if results and not int(results[0].confusion.sum()):
+        raise _no_classes(evaluated)
     return results
 
 

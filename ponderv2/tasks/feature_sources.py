@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -21,6 +21,7 @@ RAW: tuple[FeatureName, ...] = ("color", "height", "normal")
 """What an encoder has to surpass: colour, metres above the lowest point, direction of the surface."""
 
 
+@runtime_checkable
 class FeatureSource(Protocol):
     """One feature for every occupied voxel of a cloud."""
 
@@ -122,7 +123,8 @@ def with_random_weights(
 
     def batches() -> Iterable[Batch]:
         for cloud in clouds:
-            yield prepared(cloud, source.loaded.data, source.condition).batch.to(source.device)
+            complete = source.loaded.completed(cloud)[0]
+            yield prepared(complete, source.loaded.data, source.condition).batch.to(source.device)
 
     calibrate_normalisation(model, batches())
     return replace(source, name="random encoder", loaded=replace(source.loaded, model=model.eval()))

@@ -124,8 +124,8 @@ class Task(ABC, Generic[Settings]):
     model_in_words: ClassVar[str] = "a model of another task"
     """For messages: `a segmentation model`."""
     protocols: ClassVar[tuple[str, ...]] = ()
-    """By what its encoder is compared with others on classes of points, see `tasks/protocols.py`. None: its
-    models have nothing to do with such classes."""
+    """How its encoder is compared with others by the class of every point, see `tasks/protocols.py`; empty
+    for tasks that such classes do not apply to."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

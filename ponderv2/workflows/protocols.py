@@ -112,7 +112,7 @@ def run(
 
     Raises:
         PresetError: a protocol that does not exist, or no run of one that has to be trained.
-        CheckpointError: unreadable, or its task has nothing to do with classes of points.
+        CheckpointError: unreadable, or its task has no protocols.
         SceneError: no scenes in the split, none with labels, or other classes than a model knows.
         ResourceError: there is no such device, or too little memory.
     """
@@ -142,7 +142,7 @@ def _open(path: Path) -> _Given:
     task = task_of_checkpoint(opened)
     if not task.protocols:
         raise CheckpointError(
-            f"{path} holds {task.model_in_words}, which has no classes of points: it has no protocols",
+            f"{path} holds {task.model_in_words}, which gives points no class: it has no protocols",
             fix=f"ponder eval {path} measures what it was trained for",
         )
     return _Given(opened, task)

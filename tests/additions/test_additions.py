@@ -160,16 +160,16 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ponder(program: Path, folder: Path, *arguments: str) -> dict:
     """What a command of the extended program wrote with --json."""
     found = folder / "found.json"
-    environment = {**os.environ, "PYTHONPATH": str(program), "PYTHONSAFEPATH": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "ponder_cli", *arguments, "--json", str(found)],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    done = called(program, folder, *arguments, "--json", str(found))
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(found.read_text())
+
+
+def called(program: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command of the extended program."""
+    environment = {**os.environ, "PYTHONPATH": str(program), "PYTHONSAFEPATH": "1"}
+    command = [sys.executable, "-m", "ponder_cli", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 def write_drives(root: Path) -> None:
@@ -260,6 +260,8 @@ def test_the_task_is_pre_trained_fine_tuned_and_evaluated_on_the_drives(program:
     judged = ponder(program, folder, "eval", "runs/boxes")
     assert judged["kind"] == "inside_boxes"
     assert judged["metrics"]["iou"] == pytest.approx(tuned["best"]["iou"], abs=1e-6)
+    refused = called(program, folder, "eval", "runs/boxes", "--protocols", "knn")
+    assert refused.returncode == 2 and "it has no protocols" in refused.stderr
 
 
 def test_the_image_encoder_is_pre_trained_on_rooms(program: Path, folder: Path) -> None:

@@ -12,9 +12,9 @@ from ponder_cli.presets import shipped_presets
 from ponderv2.datasets.kinds import DATASETS
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.tasks.segmentation.model import SegmentationModel
-from ponderv2.workflows import finetune
+from ponderv2.workflows import finetune, pretrain
 from tests.cli.conftest import Run
-from tests.workflows.tiny import ENCODER, finetune_config, rooms
+from tests.workflows.tiny import ENCODER, finetune_config, pretrain_config, rooms
 
 
 def test_a_checkpoint_of_another_encoder_is_refused_with_a_table(run: Run, tmp_path: Path) -> None:
@@ -80,3 +80,35 @@ def test_what_is_proposed_after_prepare_is_a_shipped_preset(kind: str, with_fram
 def test_points_without_frames_are_not_sent_to_pretraining() -> None:
     assert DATASETS["s3dis"].next_command(with_frames=False)[0] == "finetune"
     assert DATASETS["s3dis"].next_command(with_frames=True) == ("pretrain", "--preset", "s3dis")
+
+
+def test_encoders_are_compared_by_one_command(run: Run, tmp_path: Path) -> None:
+    scenes = rooms(tmp_path / "rooms")
+    pretrain.run(pretrain_config(steps=1, evaluate_every=0), scenes=scenes, out=tmp_path, name="pre")
+    budget = ("--set", "data.budget.points_per_scene=30", "--set", "knn.k=3")
+    words = ("--protocols", "purity,knn", "--baselines", *budget, "--json", tmp_path / "found.json")
+    result = run("eval", tmp_path / "pre", *words)
+    assert result.exit_code == 0, result.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [row["protocol"] for row in found["protocols"]] == ["knn"] * 3 and len(found["purity"]) == 3
+    assert all(50 < row["labelled_voxels"] <= 60 for row in found["protocols"])  # two may share a voxel
+    for name in ("milliseconds per scene", "trained parameters", "random encoder", "color, height, normal"):
+        assert name in result.stdout
+    # The classes stand in the JSON, not in a table of as many columns.
+    assert "ceiling" in found["classes"][0] and "ceiling" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--protocols", "knn", "--set", "data.bugdet.points_per_scene=20"), "data.budget"),
+        (("--protocols", "knn", "--tta", "fragments"), "does not go with a comparison"),
+        (("--baselines", "--pool"), "does not go with a comparison"),
+        (("--set", "knn.k=3"), "changes settings of --protocols"),
+    ],
+)
+def test_options_of_another_evaluation_are_refused(
+    run: Run, tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    result = run("eval", tmp_path / "run", *words)
+    assert result.exit_code == 2 and message in result.stderr and "Traceback" not in result.stderr

@@ -63,7 +63,9 @@ def test_parts_of_the_queries_give_what_all_of_them_give(generator: torch.Genera
 def test_the_length_of_a_feature_is_ignored(generator: torch.Generator) -> None:
     bank, query = torch.randn(50, 8, generator=generator), torch.randn(9, 8, generator=generator)
     scale = 10.0 ** torch.randint(-3, 4, (50, 1), generator=generator)
-    assert torch.equal(nearest_neighbours(query, bank, 5).index, nearest_neighbours(query, bank * scale, 5).index)
+    assert torch.equal(
+        nearest_neighbours(query, bank, 5).index, nearest_neighbours(query, bank * scale, 5).index
+    )
 
 
 def test_a_bank_that_is_smaller_than_k_votes_with_all_of_it(generator: torch.Generator) -> None:
@@ -93,7 +95,10 @@ def shares(all_points: LabelledFeatures, k: int, distance: float) -> Iterator[tu
         if sum(bool(all_points.label[j] == all_points.label[i]) for j in allowed) < k:
             continue
         nearest = sorted(allowed, key=lambda j: -float(unit[i] @ unit[j]))[:k]
-        yield int(all_points.label[i]), sum(bool(all_points.label[j] == all_points.label[i]) for j in nearest) / k
+        yield (
+            int(all_points.label[i]),
+            sum(bool(all_points.label[j] == all_points.label[i]) for j in nearest) / k,
+        )
 
 
 @pytest.mark.parametrize("distance", [0.5, 3.0, float("inf")])
@@ -126,7 +131,9 @@ def test_a_point_does_not_find_itself_nor_what_lies_beside_it(generator: torch.G
     """Two points at one place have one feature; only the far ones may answer."""
     feature = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
     coord = torch.tensor([[0.0, 0, 0], [0.1, 0, 0], [2.0, 0, 0], [2.1, 0, 0]])
-    some = LabelledFeatures(feature, torch.tensor([0, 0, 1, 0]), coord, torch.zeros(4, dtype=torch.long), torch.ones(4))
+    some = LabelledFeatures(
+        feature, torch.tensor([0, 0, 1, 0]), coord, torch.zeros(4, dtype=torch.long), torch.ones(4)
+    )
     found = neighbour_purity(some, 2, 1, 1.0)
     # The first two find the third point, of another class; the fourth finds one of the first two.
     assert found.n_counted.tolist() == [3, 0] and float(found.of_class[0]) == pytest.approx(1 / 3)
@@ -170,7 +177,7 @@ def test_a_sample_leaves_points_without_a_class_out() -> None:
 
 
 def test_every_point_of_a_class_is_as_likely() -> None:
-    """2000 points in two scenes of different size, 200 kept: the share of each scene is that of its points."""
+    """200 of 2000 points in two scenes of different size: the share of each scene is that of its points."""
     sample = LabelledSample(200)
     for name, n in (("large", 1600), ("small", 400)):
         sample.add(name, torch.ones(n, 1), torch.zeros(n, dtype=torch.long), torch.zeros(n, 3))
