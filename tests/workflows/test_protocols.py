@@ -193,8 +193,6 @@ def test_a_task_without_classes_of_points_has_no_protocols(
     encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ponderv2.tasks.rendering.task.RenderingTask.protocols", ())
-    with pytest.raises(
-        CheckpointError, match="gives points no class: it has no protocols"
-    ) as refused:
+    with pytest.raises(CheckpointError, match="gives points no class: it has no protocols") as refused:
         compared(encoder, protocols="knn")
     assert refused.value.fix == f"ponder eval {encoder} measures what it was trained for"
