@@ -26,6 +26,7 @@ DOCUMENTS = (
     "docs/formats.md",
     "docs/checkpoints.md",
     "docs/indoor.md",
+    "docs/pretrained_weights.md",
 )
 
 
