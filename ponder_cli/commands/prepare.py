@@ -17,6 +17,7 @@ from ponder_cli.options import JsonOption, SetOption
 if TYPE_CHECKING:
     from ponder_cli.layers import Override
     from ponderv2.datasets.settings import DatasetSettings
+    from ponderv2.workflows.image_features import FeatureResult
     from ponderv2.workflows.prepare_report import SceneOutcome
 
 MOST_LINES = 60
@@ -121,6 +122,15 @@ def _common(
             "--scheduler", metavar="ADDRESS", help="A cluster: dask://HOST:8786 or ray://HOST:10001."
         ),
     ] = None,
+    image_features: Annotated[
+        str | None,
+        typer.Option(
+            "--image-features",
+            metavar="MODEL",
+            help="Also compute features of all images, for pre-training: efficientnet_lite0, timm:NAME, "
+            "hf:ORG/NAME or a folder. With --check of scenes that are there already.",
+        ),
+    ] = None,
     set_: SetOption = None,
     json: JsonOption = None,
 ) -> None:
@@ -140,6 +150,7 @@ def _prepare(preset: str, settings: type[DatasetSettings], values: dict[str, Any
         *option("--workers", "workers", values["workers"]),
         *option("--scheduler", "scheduler", values["scheduler"]),
         *option("--out", "out", values["out"]),
+        *option("--image-features", "image_features.model", values["image_features"]),
     )
     config = load_preset("prepare", preset, values["set_"], PrepareConfig, options)
 
@@ -162,9 +173,20 @@ def _prepare(preset: str, settings: type[DatasetSettings], values: dict[str, Any
         f"{result.n_prepared} prepared, {result.n_skipped} skipped, {result.n_failed} failed, "
         f"{result.n_suspect} suspect, in {result.out}"
     )
+    if result.image_features is not None:
+        console.say(_features(result.image_features))
     console.write_json(result, values["json"])
     with_frames = any(scene.n_frames or scene.status == "skipped" for scene in result.scenes)
     console.next_command(*config.source.next_command(with_frames), "--data", config.out)
+
+
+def _features(found: FeatureResult) -> str:
+    rate = f", {found.images_per_second:.1f} images/s" if found.n_computed else ""
+    return (
+        f"image features of {found.model}: {found.n_computed} of {found.n_images} images computed{rate}, "
+        f"{found.n_channels} of {found.network_channels} channels with {found.explained_share:.0%} of the "
+        f"variance, {found.bytes_per_image / 1000:.0f} kB an image, in {', '.join(map(str, found.folders))}"
+    )
 
 
 def _rows_shown(scenes: tuple[SceneOutcome, ...]) -> list[SceneOutcome]:

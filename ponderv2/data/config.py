@@ -366,7 +366,7 @@ class LabelledDataConfig(PointDataConfig):
 
 Data = TypeVar("Data", bound=PointDataConfig)
 
-COMMON = ("voxel", "features", "fields", "images", "cache_megabytes", "mix_probability")
+COMMON = ("voxel", "features", "fields", "images", "image_features", "cache_megabytes", "mix_probability")
 """Settings of `data` that all datasets of a run share."""
 
 

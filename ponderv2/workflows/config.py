@@ -11,6 +11,7 @@ from ponderv2.checks.config import CheckConfig
 from ponderv2.config import NO_EFFECT, SplitName, StrictConfig
 from ponderv2.data.config import (
     DatasetPartConfig,
+    ImageFeaturesConfig,
     LabelledDataConfig,
     Part,
     PointDataConfig,
@@ -56,6 +57,8 @@ class PrepareConfig(PresetConfig):
     check_space: bool = True
     """Stop before the work starts when the scenes will not fit on the disk, by a rough estimate."""
     check: CheckConfig = CheckConfig()
+    image_features: ImageFeaturesConfig | None = None
+    """Also compute features of the images, which pre-training may render; null: none."""
 
 
 class PretrainConfig(PresetConfig):

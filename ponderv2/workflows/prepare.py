@@ -28,6 +28,7 @@ from ponderv2.scenes.scene import Scene
 from ponderv2.store.store import SceneStore
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import PrepareConfig
+from ponderv2.workflows.image_features import prepare_features
 from ponderv2.workflows.prepare_report import (
     PrepareResult,
     ReportFile,
@@ -73,7 +74,14 @@ def run(config: PrepareConfig, report: Reporter | None = None, strict: bool = Fa
     if result.scenes and (result.n_failed == len(result.scenes) or (strict and result.n_failed)):
         first = next(one for one in result.scenes if one.status == "failed")
         raise SceneError(f"{first.key}: {first.why[0]}", fix=first.fix)
-    return result
+    return _with_features(result, config, report)
+
+
+def _with_features(result: PrepareResult, config: PrepareConfig, report: Reporter) -> PrepareResult:
+    if config.image_features is None:
+        return result
+    features = prepare_features(config.out, config.image_features, report, config.check_space)
+    return replace(result, image_features=features)
 
 
 def _divide(
@@ -127,7 +135,7 @@ def check(config: PrepareConfig, report: Reporter | None = None) -> PrepareResul
         outcome = _check_one(store, split, name, config.check)
         outcomes[outcome.key] = outcome
         report_outcome(outcome, report)
-    return PrepareResult.of(config.out, outcomes)
+    return _with_features(PrepareResult.of(config.out, outcomes), config, report)
 
 
 def prepare_one(

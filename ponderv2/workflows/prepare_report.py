@@ -14,6 +14,7 @@ from ponderv2.checks.check import CheckResult
 from ponderv2.checks.config import CheckConfig
 from ponderv2.io.files import exclusively, write_bytes
 from ponderv2.training.report import Reporter
+from ponderv2.workflows.image_features import FeatureResult
 
 REPORT_FILE = "prepare_report.json"
 REPORT_EVERY = 5.0
@@ -72,6 +73,8 @@ class PrepareResult:
     """What could not be read at all, an archive for instance."""
     summary: tuple[ReasonCount, ...] = ()
     """Scenes counted by status and kind of reason."""
+    image_features: FeatureResult | None = None
+    """None: they were not asked for."""
 
     @staticmethod
     def of(out: Path, outcomes: Mapping[str, SceneOutcome]) -> PrepareResult:

@@ -40,7 +40,7 @@ def estimate_space(jobs: Sequence[RawScene], out: Path) -> SpaceEstimate:
     sizes = [job.estimated_bytes() for job in jobs if isinstance(job, SizedScene)]
     n_unknown = len(jobs) - len(sizes)
     mean = sum(sizes) / len(sizes) if sizes else 0.0
-    free = shutil.disk_usage(_existing(out)).free
+    free = shutil.disk_usage(existing_folder(out)).free
     return SpaceEstimate(int(sum(sizes) + n_unknown * mean), free, len(jobs), n_unknown)
 
 
@@ -63,7 +63,7 @@ def readable(n_bytes: int) -> str:
     return f"{size:.1f} TB"
 
 
-def _existing(path: Path) -> Path:
+def existing_folder(path: Path) -> Path:
     """The folder itself or the nearest one above that exists."""
     path = path.absolute()
     while not path.exists():

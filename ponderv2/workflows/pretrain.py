@@ -13,6 +13,7 @@ from ponderv2.tasks.kinds import task_of
 from ponderv2.training.job import Job
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import PretrainConfig
+from ponderv2.workflows.image_features import with_features
 from ponderv2.workflows.training_job import make_training_job, open_datasets, with_scenes
 from ponderv2.workflows.training_runs import (
     RunRequest,
@@ -74,8 +75,9 @@ def run(
     started = time.perf_counter()
     folder = run_folder(Path(out), name)
     config = _with_class_names(with_scenes(config, scenes))
-    request = RunRequest(config, folder, resume=resume, devices=devices, nodes=nodes)
     report = report or SilentReporter()
+    config = with_features(config, report)
+    request = RunRequest(config, folder, resume=resume, devices=devices, nodes=nodes)
     task = task_of(config.model)
     for one in open_datasets(task, config):
         for text in task.training_warnings(one.part):
