@@ -56,6 +56,12 @@ def features(  # noqa: PLR0913 - one argument per option
             help="Another encoder, in the same image of --pca. Repeatable.",
         ),
     ] = None,
+    random: Annotated[
+        bool,
+        typer.Option(
+            "--random", help="The same encoder with random weights, as before its training, in that image."
+        ),
+    ] = False,
     level: Annotated[
         str,
         typer.Option(
@@ -97,8 +103,8 @@ def features(  # noqa: PLR0913 - one argument per option
     """Write the features of all points: of a file, of a prepared scene, or of every scene of a split."""
     if out is None and pca is None:
         raise typer.BadParameter("give --out FILE, or --pca FILE to look at features", param_hint="--out")
-    if beside and pca is None:
-        raise typer.BadParameter("goes with --pca FILE", param_hint="--beside")
+    if (beside or random) and pca is None:
+        raise typer.BadParameter("goes with --pca FILE", param_hint="--beside" if beside else "--random")
     if files and scene is not None:
         raise typer.BadParameter("give either --ply FILE or --scene NAME", param_hint="--scene")
     if level not in ("point", "voxel"):
@@ -140,6 +146,7 @@ def features(  # noqa: PLR0913 - one argument per option
         settings=settings,
         pca=pca,
         beside=beside or (),
+        random=random,
         device=device or "auto",
         report=ConsoleReporter(),
     )

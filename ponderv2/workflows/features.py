@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,13 +18,16 @@ from numpy import ndarray
 from ponderv2.data.missing_inputs import HideableInput
 from ponderv2.errors import OutputError
 from ponderv2.io.files import replacement, write_bytes
+from ponderv2.models.encoder_model import EncoderModel
 from ponderv2.models.voxel_features import BlockSettings, VoxelFeatures, encode_voxels
 from ponderv2.scenes.origin import FAR_FROM_ZERO
 from ponderv2.scenes.point_cloud_files import ReadCloud
 from ponderv2.scenes.scene import PointCloud
-from ponderv2.tasks.checkpoints import loaded_model, open_checkpoint
+from ponderv2.tasks.checkpoints import loaded_model, open_checkpoint, task_of_checkpoint
+from ponderv2.tasks.feature_sources import EncoderFeatures, with_random_weights
 from ponderv2.tasks.loaded_model import LoadedModel, with_options
 from ponderv2.training.devices import chosen_device
+from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.training.published_checkpoints import PointChoice
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.cloud_sources import (
@@ -37,10 +41,13 @@ from ponderv2.workflows.cloud_sources import (
 )
 from ponderv2.workflows.feature_pictures import Encoded, check_pictures, write_pictures
 from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
+from ponderv2.workflows.training_runs import seeded_weights
 
 SETTINGS_FILE = "features.json"
 COARSE = 1.5
 """Distance of neighbouring points, in voxels, beyond which a cloud is coarser than what encoders see."""
+CALIBRATION_CLOUDS = 16
+"""Clouds from which random weights get the statistics of their normalisations."""
 FEW = 50
 """Voxels that are too few for a scene of many points each."""
 _ROWS = 65536
@@ -106,6 +113,7 @@ def run(  # noqa: PLR0913 - one argument per option of the command
     settings: FeatureSettings = FeatureSettings(),
     pca: Path | None = None,
     beside: Sequence[Path] = (),
+    random: bool = False,
     device: str = "auto",
     report: Reporter | None = None,
 ) -> FeaturesResult:
@@ -126,6 +134,7 @@ def run(  # noqa: PLR0913 - one argument per option of the command
         pca: Their first three principal components as colours: FILE.ply, FILE.png or a folder for both, with
             the same axes for all clouds.
         beside: Further encoders, for panels in the same images.
+        random: A panel of the same encoder with random weights, as before its training.
         device: auto, cpu or cuda.
         report: Receives messages and progress.
 
@@ -158,19 +167,22 @@ def run(  # noqa: PLR0913 - one argument per option of the command
             _claim(place, _record(Path(checkpoint), loaded, condition, settings))
     if pca is not None:
         check_pictures(Path(pca), len(sources))
-    with TemporaryDirectory() if place is None or beside else nullcontext() as folder:
+    with TemporaryDirectory() if place is None or beside or random else nullcontext() as folder:
         if place is None:
             sources = elsewhere(sources, Path(str(folder)) / "main", settings.level)
         written = _write_all(loaded, sources, condition, settings, report)
         pictures: list[Path] = []
         if pca is not None:
             encoders = [Encoded(_name_of(checkpoint), [source.out for source in sources])]
-            for number, other in enumerate(beside):
-                elsewhere_sources = elsewhere(sources, Path(str(folder)) / str(number), settings.level)
-                further = loaded_model(open_checkpoint(other), chosen_device(device), settings.points)
-                name = further.model.prompts.choose(settings.condition, dataset)
-                _write_all(further, elsewhere_sources, name, settings, report)
-                encoders.append(Encoded(_name_of(other), [source.out for source in elsewhere_sources]))
+            others = ((_name_of(one), _other(one, device, settings)) for one in beside)
+            blank = (
+                ("random weights", _untrained(opened, loaded, condition, sources)) for _ in range(random)
+            )
+            for name, other in chain(others, blank):
+                here = elsewhere(sources, Path(str(folder)) / str(len(encoders)), settings.level)
+                prompt = other.model.prompts.choose(settings.condition, dataset)
+                _write_all(other, here, prompt, settings, report)
+                encoders.append(Encoded(name, [source.out for source in here]))
             pictures = write_pictures(Path(pca), sources, encoders, report)
     clouds = written.clouds if place is not None else [{**one, "file": None} for one in written.clouds]
     return FeaturesResult(
@@ -190,6 +202,21 @@ def run(  # noqa: PLR0913 - one argument per option of the command
         pictures=pictures,
         notes=[*loaded.notes, *written.notes],
     )
+
+
+def _other(checkpoint: Path, device: str, settings: FeatureSettings) -> LoadedModel:
+    return loaded_model(open_checkpoint(checkpoint), chosen_device(device), settings.points)
+
+
+def _untrained(
+    checkpoint: OpenCheckpoint, loaded: LoadedModel, condition: str, sources: Sequence[CloudSource]
+) -> LoadedModel:
+    """The same encoder with random weights; the statistics of its normalisations are those of the clouds."""
+    seeded_weights(0)
+    model = task_of_checkpoint(checkpoint).build()
+    assert isinstance(model, EncoderModel)
+    clouds = (source.read().cloud for source in sources[:CALIBRATION_CLOUDS])
+    return with_random_weights(EncoderFeatures("", loaded, condition), model, clouds).loaded
 
 
 @dataclass

@@ -91,6 +91,16 @@ def test_an_encoder_beside_it_adds_a_panel(tmp_path, checkpoint, cloud):
     assert np.abs(two[:, width : 2 * width].astype(int) - last).mean() > 12
 
 
+def test_random_weights_are_a_panel_too_and_always_the_same(tmp_path, checkpoint, cloud):
+    file = write(tmp_path / "room.ply", cloud)
+    for name in ("one.png", "two.png"):
+        workflow.run(checkpoint, file=file, pca=tmp_path / name, random=True)
+    one, two = (np.asarray(Image.open(tmp_path / name)) for name in ("one.png", "two.png"))
+    assert np.array_equal(one, two)
+    middle, last = np.split(one.astype(int), 3, axis=1)[1:]
+    assert np.abs(middle - last).mean() > 12
+
+
 def test_a_split_is_coloured_also_where_its_features_exist(tmp_path, checkpoint, cloud):
     make_store(tmp_path / "data", cloud, ("a", "group/b"))
     out = tmp_path / "out"
