@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ponderv2.config import SplitName, StrictConfig
@@ -17,6 +19,8 @@ class ProbeDataConfig(StrictConfig):
     """Labelled scenes and points among them; all of them by default."""
     label_field: str | None = None
     """Name of the label array; the scene store knows its usual one."""
+    hide: tuple[Literal["color", "normal"], ...] = ()
+    """Inputs that are hidden from encoders, as if the scenes did not have them."""
     n_points: PositiveInt = 20_000
     """Labelled voxels that are kept at most, as equal numbers of every class. Bounds memory and time."""
     seed: NonNegativeInt = 0

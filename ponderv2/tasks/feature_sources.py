@@ -10,7 +10,9 @@ import torch
 
 from ponderv2.data.augmentation import centre_shift_matrix
 from ponderv2.data.config import FeatureName, PointDataConfig
+from ponderv2.data.missing_inputs import HideableInput
 from ponderv2.data.preprocess import Preprocessed, preprocess
+from ponderv2.io.colors import NO_COLOR
 from ponderv2.models.encoder_model import EncoderModel, calibrate_normalisation
 from ponderv2.models.voxel_features import VoxelFeatures
 from ponderv2.scenes.batch import Batch
@@ -58,6 +60,8 @@ class EncoderFeatures:
     loaded: LoadedModel
     condition: str
     """Prompt of the data set."""
+    hide: tuple[HideableInput, ...] = ()
+    """Inputs that it does not get."""
     has_units: bool = False
 
     @property
@@ -76,7 +80,7 @@ class EncoderFeatures:
 
     def features(self, cloud: PointCloud) -> VoxelFeatures:
         """One pass of the encoder."""
-        return self.loaded.voxel_features(cloud, self.condition)
+        return self.loaded.voxel_features(cloud, self.condition, hide=self.hide)
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,14 @@ class RawFeatures:
     has_units: bool = True
 
     @staticmethod
-    def of(cloud: PointCloud, data: PointDataConfig, device: torch.device) -> RawFeatures:
-        """What a cloud has; the others of the data set are expected to have the same."""
-        names = tuple(name for name in RAW if name == "height" or name in cloud.arrays)
+    def of(
+        cloud: PointCloud, data: PointDataConfig, device: torch.device, hide: tuple[HideableInput, ...] = ()
+    ) -> RawFeatures:
+        """What a cloud has and is not hidden; the others of the data set are expected to have the same."""
+        known = {"height", *cloud.arrays} - set(hide)
+        if cloud.color is not None and bool((cloud.color == NO_COLOR).all()):
+            known.discard("color")  # readers fill it in where a file has no colours
+        names = tuple(one for one in RAW if one in known)
         return RawFeatures(data.model_copy(update={"features": names, "fields": (), "images": None}), device)
 
     @property
@@ -123,7 +132,7 @@ def with_random_weights(
 
     def batches() -> Iterable[Batch]:
         for cloud in clouds:
-            complete = source.loaded.completed(cloud)[0]
+            complete = source.loaded.completed(cloud, source.hide)[0]
             yield prepared(complete, source.loaded.data, source.condition).batch.to(source.device)
 
     calibrate_normalisation(model, batches())

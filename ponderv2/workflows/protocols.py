@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ class ComparisonResult:
     purity: list[dict[str, Any]] = field(default_factory=list)
     """One row for every encoder."""
     classes: list[dict[str, Any]] = field(default_factory=list)
-    """Intersection over union of every class, a row for each protocol and encoder."""
+    """Intersection over union, or purity, of every class: a row for each protocol and encoder."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -187,6 +187,7 @@ def _probe_all(
             report.warn(with_options(note))
         result.notes.extend(loaded.notes)
         encoder = _encoder_of(one, loaded, store, report)
+        encoder = replace(encoder, hide=request.settings.data.hide)
         plan = _Plan(probes, loaded, store, result.split, request.settings)
         for source in _sources(one, encoder, plan, request.baselines and number == 0):
             _add_probes(result, source, plan, report)
@@ -245,7 +246,7 @@ def _sources(one: _Given, encoder: EncoderFeatures, plan: _Plan, baselines: bool
     model = one.task.build()
     assert isinstance(model, EncoderModel)
     yield with_random_weights(encoder, model, clouds)
-    yield RawFeatures.of(scenes.data.scene(0).cloud, plan.loaded.data, encoder.device)
+    yield RawFeatures.of(scenes.data.scene(0).cloud, plan.loaded.data, encoder.device, encoder.hide)
 
 
 def _add_probes(result: ComparisonResult, source: FeatureSource, plan: _Plan, report: Reporter) -> None:
@@ -254,6 +255,8 @@ def _add_probes(result: ComparisonResult, source: FeatureSource, plan: _Plan, re
     if "purity" in plan.probes:
         found = purity(source, evaluated, plan.settings.purity, data.seed, report)
         result.purity.append(_purity_row(source, found))
+        of_class = dict(zip(_class_names(evaluated), found.of_class.tolist(), strict=False))
+        result.classes.append({"protocol": "purity", "features": source.name, **of_class})
     if plan.fits:
         for one in probe(source, plan.fits, (plan.training(), data), evaluated, report):
             _add_probe(result, one, _class_names(evaluated))

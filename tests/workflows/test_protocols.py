@@ -196,3 +196,13 @@ def test_a_task_without_classes_of_points_has_no_protocols(
     with pytest.raises(CheckpointError, match="gives points no class: it has no protocols") as refused:
         compared(encoder, protocols="knn")
     assert refused.value.fix == f"ponder eval {encoder} measures what it was trained for"
+
+
+def test_hidden_inputs_are_those_of_scenes_without_them(encoder: Path, scenes: Path) -> None:
+    hidden = compared(encoder, protocols="purity,knn", baselines=True, data={"hide": ["color"]})
+    for path in scenes.rglob("color.npy"):
+        path.unlink()
+    missing = compared(encoder, protocols="purity,knn", baselines=True, scenes=scenes)
+    assert [row["features"] for row in hidden.purity] == ["pre", "random encoder", "height, normal"]
+    assert hidden.purity == missing.purity and hidden.classes == missing.classes
+    assert hidden.purity != compared(encoder, protocols="purity", baselines=True).purity
