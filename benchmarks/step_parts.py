@@ -87,9 +87,7 @@ def forward(model: PretextModel, batch: Batch, generator: torch.Generator, clock
     clock.mark_gradient(volume.values, "backward renderer and losses")
     clock.mark("forward projection")
     encoded = EncodedScenes(features, volume, frame)
-    output = model.renderer(
-        encoded.volume, rays.rays, noise, rays.targets.distance, with_features=model.renders_features
-    )
+    output = model.render(encoded, rays, noise)
     clock.mark("forward renderer")
     loss = model.compare(batch, encoded, rays, output).losses.total()
     clock.mark("forward losses")

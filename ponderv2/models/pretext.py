@@ -23,6 +23,7 @@ from ponderv2.lift.kinds import build_lift, build_projection
 from ponderv2.lift.volume_frame import VolumeFrame, volume_frame
 from ponderv2.models.config import ClassTargetConfig, PretextConfig, TextTargetConfig
 from ponderv2.models.encoder_model import EncoderModel, rows_of_points
+from ponderv2.models.ray_features import composited_features
 from ponderv2.randomness import scene_generators
 from ponderv2.renderer.decoder import in_blocks
 from ponderv2.renderer.losses import (
@@ -34,7 +35,7 @@ from ponderv2.renderer.losses import (
     with_targets,
 )
 from ponderv2.renderer.renderer import Renderer, RenderOutput
-from ponderv2.renderer.sampling import draw_noise_of_scenes
+from ponderv2.renderer.sampling import RayNoise, draw_noise_of_scenes
 from ponderv2.scenes.batch import Batch, PixelBatch
 
 
@@ -81,7 +82,7 @@ class PretextModel(EncoderModel):
         # Last, so that the other weights of a new model do not depend on it.
         n_outputs = {} if config.targets is None else config.targets.n_outputs
         if n_outputs:
-            width = config.projection.out_channels
+            width = self.n_channels if self._targets_read_encoder else config.projection.out_channels
             self.target_heads = nn.ModuleDict({name: nn.Linear(width, n) for name, n in n_outputs.items()})
 
     def encode(self, batch: Batch, generator: torch.Generator | None = None) -> Features:
@@ -110,10 +111,29 @@ class PretextModel(EncoderModel):
         counts = torch.bincount(rays.rays.scene, minlength=len(batch.offset)).tolist()
         generators = scene_generators(generator, len(counts), batch.slots)
         noise = draw_noise_of_scenes(counts, generators, self.config.renderer, batch.feature.device)
+        return self.compare(batch, encoded, rays, self.render(encoded, rays, noise))
+
+    def render(self, encoded: EncodedScenes, rays: TargetRays, noise: RayNoise) -> RenderOutput:
+        """Rays of a training step, with the features that the targets are made of."""
+        of_volume = self.renders_features and not self._targets_read_encoder
         output = self.renderer(
-            encoded.volume, rays.rays, noise, rays.targets.distance, with_features=self.renders_features
+            encoded.volume, rays.rays, noise, rays.targets.distance, with_features=of_volume
         )
-        return self.compare(batch, encoded, rays, output)
+        if self.renders_features and self._targets_read_encoder:
+            output = replace(output, encoder_feature=self._encoder_feature(encoded, rays.rays, output))
+        return output
+
+    @property
+    def _targets_read_encoder(self) -> bool:
+        return self.config.targets is not None and self.config.targets.source == "encoder"
+
+    def _encoder_feature(
+        self, encoded: EncodedScenes, rays: RayBundle, output: RenderOutput
+    ) -> Float[Tensor, "ray channel"]:
+        targets, frame = self.config.targets, encoded.frame
+        cells = frame.cells if targets is None or targets.cells is None else targets.cells
+        volume = self.lift(encoded.features, replace(frame, cells=cells))
+        return composited_features(volume, rays, output.starts, output.weights)
 
     @property
     def renders_features(self) -> bool:
@@ -137,10 +157,14 @@ class PretextModel(EncoderModel):
 
         Linear layers commute with compositing: W sum_i w_i V(x_i) + b sum_i w_i = sum_i w_i (W V(x_i) + b).
         """
-        feature = output.volume_feature
-        if feature is None or not self.renders_features:
+        if not self.renders_features:
             return {}
         layers = {name: layer for name, layer in self.target_heads.items() if isinstance(layer, nn.Linear)}
+        if output.encoder_feature is not None:
+            return {name: one(output.encoder_feature) for name, one in layers.items()}
+        feature = output.volume_feature
+        if feature is None:
+            return {}
         opacity = output.opacity[:, None]
         return {name: F.linear(feature, one.weight) + opacity * one.bias for name, one in layers.items()}
 

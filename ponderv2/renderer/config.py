@@ -237,6 +237,13 @@ class TargetsConfig(StrictConfig):
     image_features: ImageFeatureTargetConfig | None = None
     clusters: ClusterTargetConfig | None = None
     normal: NormalTargetConfig | None = None
+    source: Literal["volume", "encoder"] = "volume"
+    """What image features and clusters are composited of: the features of the volume, or the encoder's own.
+    The network that makes the volume may learn a target in the place of the encoder, whose features are then
+    worse than with `encoder`."""
+    cells: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    """With `source: encoder`: cells of the frame along x, y, z that hold the encoder's features, finer than
+    those of the volume where voxels are. None: those of the volume."""
 
     @property
     def n_outputs(self) -> dict[str, int]:

@@ -93,6 +93,8 @@ class RenderOutput(RenderedRays):
     volume_feature: Float[Tensor, "ray width"] | None = None
     """sum_i w_i V(x_i) of all channels V of the volume: where they are the same all over the volume and the
     ray does not leave it, those times the opacity. None unless asked for."""
+    encoder_feature: Float[Tensor, "ray inner"] | None = None
+    """The encoder's own features along the ray, where the model adds them."""
 
     def rays(self) -> RenderedRays:
         """Without the samples."""

@@ -237,3 +237,21 @@ def test_constant_targets_are_learned_as_constants(rng: torch.Generator) -> None
     assert isinstance(head, torch.nn.Linear)
     found = model.head_outputs(constant)["image_features"]
     torch.testing.assert_close(found, output.opacity[:, None] * head(value))
+
+
+def test_targets_of_the_encoder_pass_by_the_network_that_makes_the_volume(rng: torch.Generator) -> None:
+    batch = with_values(batch_of("ScanNet", rng), rng)
+    model = PretextModel(with_targets(**TARGETS, source="encoder", cells=(6, 5, 4)))
+    head = model.target_heads["image_features"]
+    assert isinstance(head, torch.nn.Linear)
+    assert head.in_features == model.n_channels
+    # Nothing of the renderer but its weights: without them the volume has no gradient at all.
+    step_of(model, batch).losses.image_features.backward()
+    assert all(
+        parameter.grad is None or not bool(parameter.grad.any())
+        for name, parameter in model.renderer.named_parameters()
+        if "rgb_decoder" in name
+    )
+    first = next(p for n, p in model.backbone.named_parameters() if p.grad is not None)
+    assert first.grad is not None and float(first.grad.abs().sum()) > 0
+    assert head.weight.grad is not None and bool(head.weight.grad.any())
