@@ -92,8 +92,9 @@ class _Given:
         if "full" not in self.task.protocols:
             return None
         recorded = self.opened.config.get("protocol")
-        frozen = self.opened.config.get("model", {}).get("freeze_encoder", False)
-        return str(recorded or ("linear" if frozen else "full"))
+        model = self.opened.config.get("model", {})
+        frozen = "decoder" if model.get("train_decoder", False) else "linear"
+        return str(recorded or (frozen if model.get("freeze_encoder", False) else "full"))
 
 
 def run(
