@@ -86,17 +86,27 @@ def rows_of_points(features: Features) -> Float[Tensor, "point channel"]:
 def calibrate_normalisation(model: EncoderModel, batches: Iterable[Batch]) -> None:
     """Replace the stored statistics of the encoder's normalisations by their average over some batches.
 
-    For a frozen encoder whose statistics do not apply: those of random weights, or of other data.
+    For a frozen encoder whose statistics do not apply: those of random weights, or of other data. Of a
+    prompted encoder, normalisations of datasets that no batch is of keep theirs.
     """
     norms = [module for module in model.backbone.modules() if isinstance(module, BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     training = model.backbone.training
+    waiting: set[nn.Module] = set(norms)
+
+    def reset_at_first_use(norm: nn.Module, _: object) -> None:
+        if norm in waiting:
+            waiting.remove(norm)
+            assert isinstance(norm, BatchNorm)
+            norm.reset_running_stats()
+
+    hooks = [norm.register_forward_pre_hook(reset_at_first_use) for norm in norms]
     for norm in norms:
-        norm.reset_running_stats()
         norm.momentum = None
     model.backbone.train()
     for batch in batches:
         model.encode(batch)
     model.backbone.train(training)
-    for norm, momentum in zip(norms, momenta, strict=True):
+    for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
         norm.momentum = momentum
+        hook.remove()

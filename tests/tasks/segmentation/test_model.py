@@ -87,6 +87,18 @@ def test_calibration_stores_the_statistics_of_the_batches(batch: Batch) -> None:
     assert not any(m.momentum is None for m in model.backbone.modules() if hasattr(m, "momentum"))
 
 
+def test_calibration_leaves_normalisations_of_other_datasets_alone(batch: Batch) -> None:
+    encoder = PromptedSparseUNetConfig(**SMALL, conditions=("toy", "other"), context_channels=16)
+    model = SegmentationModel(SegmentationModelConfig(encoder=encoder, head=LinearHeadConfig(n_classes=3)))
+    for name, value in model.state_dict().items():
+        if name.endswith("running_mean"):
+            value.fill_(3.0)
+    calibrate_normalisation(model.eval(), [batch])
+    means = {name: value for name, value in model.state_dict().items() if name.endswith("running_mean")}
+    kept = {name for name, value in means.items() if bool((value == 3.0).all())}
+    assert kept == {name for name in means if ".bns.1." in name} and len(means) == 2 * len(kept)
+
+
 def test_prompted_encoder_uses_the_named_condition(batch: Batch) -> None:
     encoder = PromptedSparseUNetConfig(**SMALL, conditions=("toy", "other"), context_channels=16)
     head = LinearHeadConfig(n_classes=3)
