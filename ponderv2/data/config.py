@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -272,6 +273,35 @@ class ImageFeaturesConfig(StrictConfig):
         return self.model if self.model.startswith(("timm:", "hf:")) else PurePath(self.model).name
 
 
+def _odd(size: int) -> int:
+    if size % 2 == 0:
+        raise ValueError(f"a box has a cell in its middle: expected an odd number of cells, got {size}")
+    return size
+
+
+BoxSize = Annotated[PositiveInt, AfterValidator(_odd)]
+"""Edge of a box around a cell, in cells."""
+
+
+class ClustersConfig(StrictConfig):
+    """Clusters of what surrounds a point, found without labels: a target without any image network."""
+
+    n_clusters: Annotated[int, Field(ge=2)] = 48
+    cell: PositiveFloat = 0.15
+    """Side of the cells whose surroundings are compared, metres."""
+    sizes: Annotated[tuple[BoxSize, ...], Field(min_length=1)] = (3, 7, 15)
+    """Edges of the boxes around a cell, in cells."""
+    sample_cells: PositiveInt = 50_000
+    """Cells of the training scenes, equally many of each, from which the centres are found."""
+    sample_scenes: PositiveInt = 256
+    """Training scenes of a data set that are read for that, evenly spread."""
+    reach: PositiveFloat = 0.1
+    """A pixel has the cluster of the point nearest to what it shows, and none where that is farther away than
+    this, metres."""
+    seed: NonNegativeInt = 0
+    """Of the choice of cells and of k-means, independent of the seed of training."""
+
+
 class LabelBudgetConfig(StrictConfig):
     """Limited annotation: all other labels are -1 in training. Evaluation uses every label."""
 
@@ -334,9 +364,16 @@ class PretrainDataConfig(PointDataConfig):
     """Held-out frames per scene that validation renders."""
     image_features: ImageFeaturesConfig | None = None
     """Features of images that are read with them; null: none."""
+    clusters: ClustersConfig | None = None
+    """For `model.targets.clusters`; null: the usual ones."""
     budget: LabelBudgetConfig = LabelBudgetConfig()
     """Of pre-training that renders classes. Scenes outside it stay, without labels; where points are counted,
     images have none."""
+
+    @property
+    def clusters_used(self) -> ClustersConfig:
+        """Those that are set, or the usual ones."""
+        return self.clusters or ClustersConfig()
 
     @model_validator(mode="after")
     def _cameras_follow(self) -> PretrainDataConfig:
@@ -366,7 +403,8 @@ class LabelledDataConfig(PointDataConfig):
 
 Data = TypeVar("Data", bound=PointDataConfig)
 
-COMMON = ("voxel", "features", "fields", "images", "image_features", "cache_megabytes", "mix_probability")
+SHARED_TARGETS = ("image_features", "clusters")
+COMMON = ("voxel", "features", "fields", "images", "cache_megabytes", "mix_probability", *SHARED_TARGETS)
 """Settings of `data` that all datasets of a run share."""
 
 

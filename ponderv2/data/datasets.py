@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ponderv2.data.augmentation import augment, centre_shift
+from ponderv2.data.clusters import ClusterPoints
 from ponderv2.data.config import (
     ImageFeaturesConfig,
     LabelledDataConfig,
@@ -40,7 +41,7 @@ from ponderv2.scenes.reader import FrameChoice, Reader
 from ponderv2.scenes.scene import Frame, Scene, evenly_spread
 
 
-def _checked(scene: Scene) -> Scene:
+def checked(scene: Scene) -> Scene:
     """The scene itself. Raises SceneError where a number of its points is not finite."""
     for name, values in scene.cloud.arrays.items():
         if not values.is_floating_point():
@@ -115,7 +116,7 @@ class _Scenes(Dataset[Batch], ABC):
         return self._memory.get(name, lambda: self._read(name))
 
     def _read(self, name: str) -> Scene:
-        scene = with_near_points(_checked(self.store.read(name, self.split, self.with_labels, self._frames)))
+        scene = with_near_points(checked(self.store.read(name, self.split, self.with_labels, self._frames)))
         labels = scene.cloud.labels.get(self.label_field)
         if self._largest_class is not None and labels is not None:
             wrong = classes_above(self._largest_class, labels, f"scene '{name}'", self.label_field)
@@ -164,6 +165,9 @@ class PretrainDataset(_Scenes):
         super().__init__(store, split, config, store.names(split, with_frames=True), with_labels)
         self.config, self.seed, self.targets = config, seed, targets
         self.decode = FrameDecoder(config.cache_megabytes / 2, targets.feature_channels > 0)
+        self._clusters: LruCache[ClusterPoints] = LruCache(config.cache_megabytes / 8)
+        if targets.clustering is not None:
+            self._memory = LruCache(config.cache_megabytes * 3 / 8)
         self.features = find_image_features(store, config.image_features)
         self.labelled = frozenset(budget_scenes(self.names, config.budget)) if with_labels else frozenset()
 
@@ -195,7 +199,8 @@ class PretrainDataset(_Scenes):
         frames = training_frames(scene)
         region = self._region(scene, frames, generator)
         sampled = sample_pixels(scene, frames, self.config.views, self.decode, generator, region)
-        pixels = with_targets(sampled.pixels, sampled.frames, self.decode, self.targets)
+        clusters = self._cluster_points(scene)
+        pixels = with_targets(sampled.pixels, sampled.frames, self.decode, self.targets, clusters)
         inputs = sample_images(frames, self.config.images, generator)
         # Only the chosen cameras are moved: scenes have hundreds.
         scene = replace(scene if region is None else crop(scene, region), frames=(*sampled.frames, *inputs))
@@ -207,6 +212,13 @@ class PretrainDataset(_Scenes):
             pixels=with_cameras(pixels, prepared.scene.frames[:n_views]),
             images=image_batch(prepared.scene.frames[n_views:], self.config.images, self.decode),
         )
+
+    def _cluster_points(self, scene: Scene) -> ClusterPoints | None:
+        """Where the clusters of a scene are, which was not moved; None where they are no target."""
+        clustering = self.targets.clustering
+        if clustering is None:
+            return None
+        return self._clusters.get(scene.name, lambda: ClusterPoints.of(scene, clustering))
 
     def validation(self, index: int) -> ValidationScene:
         """The scene and up to `validation_views` held-out frames (of all, where none is held out)."""

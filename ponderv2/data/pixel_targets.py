@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ponderv2.data.views import Decode, FramePixels
+from ponderv2.data.clusters import Clustering, ClusterPoints
+from ponderv2.data.views import Decode, FramePixels, surface_points
 from ponderv2.geometry.depth_normals import normals_of_depth
 from ponderv2.scenes.batch import PixelBatch
 from ponderv2.scenes.feature_maps import sample_feature_map
@@ -33,20 +34,47 @@ class WantedTargets:
     feature_channels: int = 0
     """Of the image features; 0: none are wanted."""
     normals: DepthNormals | None = None
+    clustering: Clustering | None = None
 
 
 NO_TARGETS = WantedTargets()
 
 
 def with_targets(
-    pixels: PixelBatch, frames: Sequence[Frame], decode: Decode, wanted: WantedTargets
+    pixels: PixelBatch,
+    frames: Sequence[Frame],
+    decode: Decode,
+    wanted: WantedTargets,
+    clusters: ClusterPoints | None = None,
 ) -> PixelBatch:
-    """The pixels of one scene with the wanted targets. `frames`: one per view, as they were read."""
+    """The pixels of one scene with the wanted targets.
+
+    Args:
+        pixels: As they were sampled.
+        frames: One per view, as they were read: the scene was not moved.
+        decode: Gives their images.
+        wanted: Which targets.
+        clusters: Of the scene; needed where clusters are wanted.
+    """
     if wanted.feature_channels:
         pixels = replace(pixels, image_feature=_features(pixels, frames, decode, wanted.feature_channels))
     if wanted.normals is not None:
         pixels = replace(pixels, normal=_normals(pixels, frames, decode, wanted.normals))
+    if clusters is not None:
+        pixels = replace(pixels, cluster=_clusters(pixels, frames, decode, clusters))
     return pixels
+
+
+def _measured(
+    pixels: PixelBatch, frames: Sequence[Frame], decode: Decode
+) -> Iterator[tuple[Bool[Tensor, " ray"], Frame, FramePixels, Int[Tensor, " pixel"]]]:
+    """Of every view with a depth image: which rays, its frame and images, and the numbers of its pixels."""
+    for view, frame in enumerate(frames):
+        decoded = decode(frame)
+        if decoded.measured:
+            rays = pixels.view == view
+            column, row = pixels.pixel[rays].long().unbind(1)
+            yield rays, frame, decoded, row * decoded.depth.shape[1] + column
 
 
 def _features(
@@ -71,13 +99,17 @@ def _normals(
 ) -> Float[Tensor, "ray 3"]:
     """In the frame of each camera; zero for views without depth."""
     found = torch.zeros(len(pixels.depth), 3)
-    for view, frame in enumerate(frames):
-        decoded: FramePixels = decode(frame)
-        if not decoded.measured:
-            continue
-        rays = pixels.view == view
-        column, row = pixels.pixel[rays].long().unbind(1)
-        numbers = row * decoded.depth.shape[1] + column
+    for rays, frame, decoded, numbers in _measured(pixels, frames, decode):
         intrinsics = frame.camera.intrinsics
         found[rays] = normals_of_depth(decoded.depth, numbers, intrinsics, config.radius, config.steepest)
+    return found
+
+
+def _clusters(
+    pixels: PixelBatch, frames: Sequence[Frame], decode: Decode, clusters: ClusterPoints
+) -> Int[Tensor, " ray"]:
+    """Of the point nearest to what each pixel shows; -1 for views without depth."""
+    found = torch.full_like(pixels.label, -1)
+    for rays, frame, decoded, numbers in _measured(pixels, frames, decode):
+        found[rays] = clusters.at(surface_points(frame, decoded, numbers))
     return found

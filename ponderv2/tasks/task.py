@@ -81,6 +81,8 @@ class OpenPart(Generic[Data]):
     part: Part[Data]
     seed: int
     """Of its order, augmentations and rays."""
+    folder: Path | None = None
+    """Of the run, once it holds what `Task.before_training` made; None before that."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -150,6 +152,20 @@ class Task(ABC, Generic[Settings]):
         Raises PresetError where settings and scenes disagree.
         """
         return self.settings
+
+    def before_training(
+        self, parts: Sequence[OpenPart[Any]], folder: Path, resumed: bool, report: Reporter
+    ) -> None:
+        """Computes what follows from all training scenes together, into the folder of the run.
+
+        Only the first process of a run calls it. Raises SceneError and OutputError.
+
+        Args:
+            parts: The data sets of the run.
+            folder: Of the run.
+            resumed: The run continues with what it found when it was started.
+            report: For progress.
+        """
 
     @abstractmethod
     def datasets(self, part: OpenPart[Any]) -> tuple[TaskDataset, TaskDataset | None]:

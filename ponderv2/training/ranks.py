@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import socket
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -132,6 +133,44 @@ def run_in_all(work: Callable[[], Value]) -> list[Value]:
     found = all_gather_lists([(value, failure)])
     _raise_first([failure for _, failure in found if failure is not None], error)
     return [value for value, _ in found]  # pyright: ignore[reportReturnType]
+
+
+WORD = 2.0
+"""Seconds between two exchanges of processes that wait for the first one."""
+
+
+def by_first_process(work: Callable[[], None]) -> None:
+    """`work()` in process 0, while the others wait for it. Every process must call it.
+
+    They hear of process 0 every few seconds, so that the work may take longer than an exchange. It must not
+    exchange anything itself.
+
+    Raises:
+        Exception: what `work` raised, in all processes.
+    """
+    if world_size() == 1:
+        work()
+        return
+    failures: list[Exception] = []
+
+    def guarded() -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - raised again once all processes know of it
+            failures.append(error)
+
+    thread = threading.Thread(target=guarded, daemon=True) if process_rank() == 0 else None
+    if thread is not None:
+        thread.start()
+    while True:
+        if thread is not None:
+            thread.join(WORD)
+        is_done = thread is not None and not thread.is_alive()
+        failure = _Failure.of(failures[0]) if is_done and failures else None
+        first_is_done, first_failure = all_gather_lists([(is_done, failure)])[0]
+        if first_is_done:
+            _raise_first([] if first_failure is None else [first_failure], failures[0] if failures else None)
+            return
 
 
 def raise_together(error: Exception | None, device: torch.device) -> None:

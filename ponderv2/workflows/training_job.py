@@ -10,15 +10,13 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from ponderv2.data.scene_folder import open_folder
-from ponderv2.errors import SceneError
-from ponderv2.randomness import derive_dataset_seed
 from ponderv2.tasks.task import OpenPart, Task, TaskDataset, ValidationRequest
 from ponderv2.training.data_loader import Datasets
 from ponderv2.training.job import Job
 from ponderv2.training.run_logger import RunLogger
 from ponderv2.training.validation import Validation
 from ponderv2.workflows.config import FinetuneConfig, PretrainConfig
+from ponderv2.workflows.open_parts import open_parts
 from ponderv2.workflows.training_runs import RunRequest, fingerprint, seeded_weights
 
 Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
@@ -51,34 +49,17 @@ def with_scenes(config: Config, scenes: Path | None) -> Config:
     return config.model_copy(update={"datasets": datasets, "scenes": datasets[0].scenes})
 
 
-def open_parts(config: PretrainConfig | FinetuneConfig) -> tuple[OpenPart[Any], ...]:
-    """All data sets of a run.
-
-    Raises:
-        SceneError: a folder is missing, or has no scenes to train on.
-    """
-    opened = []
-    for number, part in enumerate(config.parts):
-        store = open_folder(part.scenes)
-        if not store.names(part.train_split):
-            key = f"datasets.{number}.train_split" if len(config.parts) > 1 else "train_split"
-            raise SceneError(
-                f"{part.scenes} has no scenes in '{part.train_split}'",
-                fix=f"--set {key}={store.info.splits[0]}",
-            )
-        opened.append(OpenPart[Any](store, part, derive_dataset_seed(config.seed, number)))
-    return tuple(opened)
-
-
-def open_datasets(task: Task[Any], config: PretrainConfig | FinetuneConfig) -> tuple[PartDatasets, ...]:
+def open_datasets(
+    task: Task[Any], config: PretrainConfig | FinetuneConfig, folder: Path | None = None
+) -> tuple[PartDatasets, ...]:
     """The data sets of a run with the checks of the task. Raises what `Task.datasets` raises, SceneError."""
-    return tuple(PartDatasets(part, *task.datasets(part)) for part in open_parts(config))
+    return tuple(PartDatasets(part, *task.datasets(part)) for part in open_parts(config, folder))
 
 
 def make_training_job(task: Task[Any], request: RunRequest, initialise: Initialise | None) -> Job:
     """Model, data and validation of a run. `initialise`: None where weights are replaced by the run's own."""
     config = request.config
-    data = open_datasets(task, config)
+    data = open_datasets(task, config, request.folder)
     trainings = tuple(one.training for one in data)
     seeded_weights(config.seed)
     model = task.build()

@@ -16,6 +16,7 @@ from ponderv2.config import differences
 from ponderv2.errors import CheckpointError, OutputError, PresetError
 from ponderv2.randomness import derive_seed
 from ponderv2.scenes.reader import Reader
+from ponderv2.tasks.kinds import task_of
 from ponderv2.training.checkpoint import Checkpoint
 from ponderv2.training.checkpoint_manager import CheckpointManager, ResumePoint
 from ponderv2.training.config import TrainingConfig
@@ -24,10 +25,11 @@ from ponderv2.training.distributed import Member, launch, make_fabric, restart_t
 from ponderv2.training.job import Job, TrainingOutcome
 from ponderv2.training.loop import train
 from ponderv2.training.open_checkpoint import OpenCheckpoint
-from ponderv2.training.ranks import RankProcess, Ranks, run_in_all
+from ponderv2.training.ranks import RankProcess, Ranks, by_first_process, run_in_all
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.training.run_lock import RunLock
 from ponderv2.workflows.config import FinetuneConfig, PretrainConfig
+from ponderv2.workflows.open_parts import open_parts
 
 RunConfig = PretrainConfig | FinetuneConfig
 
@@ -111,21 +113,32 @@ def _prepared(
 ) -> tuple[Job, Checkpoint | None]:
     """The job and the checkpoint to continue from, the same in every process, or an error in each."""
     checkpoints = CheckpointManager(request.folder / "checkpoints")
+    stored: list[ResumePoint | None] = []
     made: list[tuple[Job, ResumePoint | None]] = []
 
-    def prepare() -> dict[str, Any]:
+    def find() -> None:
         found = _stored(request, checkpoints, report) if request.resume else None
         if found is None and not checkpoints.is_empty():
             raise OutputError(
                 f"{request.folder} holds a run already",
                 fix="--resume continues it; --name NAME starts another",
             )
+        stored.append(found)
+
+    def before_training() -> None:
+        parts, resumed = open_parts(request.config), stored[0] is not None
+        task_of(request.config.model).before_training(parts, request.folder, resumed, report)
+
+    def prepare() -> dict[str, Any]:
+        found = stored[0]
         job = make_job(request, found is not None)
         made.append((job, found))
         n_validated = 0 if job.validation is None else len(job.validation)
         step = found.checkpoint.step if found else 0
         return {"checkpoint": step, "training scenes": job.data, "validation scenes": n_validated}
 
+    run_in_all(find)
+    by_first_process(before_training)
     _refuse_differences(run_in_all(prepare), ranks)
     job, found = made[0]
     if found is None:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from ponderv2.errors import PresetError
+from ponderv2.errors import PresetError, SceneError
+from ponderv2.tasks.rendering.task import RenderingTask
+from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.workflows import pretrain
 from ponderv2.workflows.config import PretrainConfig
+from tests.workflows.heard import Heard
+from tests.workflows.test_label_free import label_files
+from tests.workflows.test_several_processes import CLOCKS
+from tests.workflows.test_several_processes import _together as together
 from tests.workflows.tiny import pretrain_config, rooms
 
 
@@ -33,3 +42,106 @@ def test_image_features_need_their_settings(tmp_path: Path) -> None:
     scenes = rooms(tmp_path / "rooms")
     with pytest.raises(PresetError, match=r"data\.image_features"):
         pretrain.run(config_with({"image_features": {}}), scenes=scenes, out=tmp_path / "runs")
+
+
+CLUSTERS = {"n_clusters": 6, "cell": 0.5, "sizes": [3, 5], "sample_cells": 400}
+
+
+def with_clusters(**training: Any) -> PretrainConfig:
+    values = config_with({"clusters": {}, "normal": {}}, **training).model_dump()
+    values["data"]["clusters"] = CLUSTERS
+    return PretrainConfig.model_validate(values)
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """Of the steps, without clocks."""
+    every = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in one.items() if k not in CLOCKS} for one in every if "loss" in one]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(folder / "checkpoints" / "last.pth").model
+
+
+def test_a_resumed_run_has_the_clusters_and_losses_of_one_that_was_not_interrupted(tmp_path: Path) -> None:
+    scenes, heard, again = rooms(tmp_path / "rooms"), Heard(), Heard()
+    config = with_clusters(evaluate_every=0)
+    whole = pretrain.run(config, scenes=scenes, out=tmp_path, name="whole", report=heard)
+    assert whole.losses["clusters"] > 0 and whole.losses["normal"] > 0
+    assert sum("6 clusters of the surroundings" in note for note in heard.noted) == 1
+    part = tmp_path / "part"
+    shutil.copytree(tmp_path / "whole", part)
+    (part / "checkpoints" / "last.pth").write_bytes(b"damaged")
+    stored = (part / "clusters.safetensors").read_bytes()
+    resumed = pretrain.run(config, scenes=scenes, out=tmp_path, name="part", resume=True, report=again)
+    assert (part / "clusters.safetensors").read_bytes() == stored
+    assert not any("clusters of" in note for note in again.noted)
+    assert resumed.losses == whole.losses and lines(part) == lines(tmp_path / "whole")
+    found, expected = weights(part), weights(tmp_path / "whole")
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert found["target_heads.clusters.weight"].shape == (6, 8)
+
+
+def test_without_labels_targets_and_losses_are_the_same_to_the_last_bit(tmp_path: Path) -> None:
+    scenes, config = rooms(tmp_path / "rooms"), with_clusters(steps=2, evaluate_every=0)
+    pretrain.run(config, scenes=scenes, out=tmp_path, name="before")
+    for path in label_files(scenes):
+        path.unlink()
+    pretrain.run(config, scenes=scenes, out=tmp_path, name="after")
+    assert lines(tmp_path / "after") == lines(tmp_path / "before")
+    found, expected = weights(tmp_path / "after"), weights(tmp_path / "before")
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_several_processes_have_the_losses_of_one(tmp_path: Path, n: int) -> None:
+    """The first one finds the clusters, the others wait for them."""
+    scenes = rooms(tmp_path / "rooms")
+    # Of plain gradient descent: Adam divides by gradients, also by those that are rounding errors.
+    sgd = {"kind": "sgd", "rate": 1.0e-3}
+    config = with_clusters(steps=2, evaluate_every=0, batch_size=n, timeout=30.0, optimiser=sgd)
+    config = config.model_copy(update={"scenes": scenes})
+    pretrain.run(config, out=tmp_path, name="one")
+    together(n, pretrain_with_sizes(config), tmp_path / "several", pretrain.make_job)
+    one, several = lines(tmp_path / "one"), lines(tmp_path / "several")
+    assert len(several) == 2
+    for expected, found in zip(one, several, strict=True):
+        for name, value in expected.items():
+            assert found[name] == pytest.approx(value, rel=2e-5, abs=1e-6), name
+
+
+def pretrain_with_sizes(config: PretrainConfig) -> PretrainConfig:
+    """As `pretrain.run` completes the settings."""
+    return config.model_copy(update={"model": RenderingTask(config.model).with_data(config.data)})
+
+
+def test_clouds_without_colours_have_clusters_of_their_shape(tmp_path: Path) -> None:
+    scenes, heard = rooms(tmp_path / "rooms"), Heard()
+    for path in (*scenes.glob("*/*/color.npy"), *scenes.glob("*/*/normal.npy")):
+        path.unlink()
+    values = with_clusters(steps=2, evaluate_every=0).model_dump()
+    values["data"]["features"] = ["offset", "coord"]
+    config = PretrainConfig.model_validate(values)
+    result = pretrain.run(config, scenes=scenes, out=tmp_path, name="run", report=heard)
+    assert result.losses["clusters"] > 0
+    assert any("; colours are left out" in note for note in heard.noted)
+
+
+def test_data_sets_of_one_run_share_their_clusters(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        rooms(tmp_path / name)
+    values = with_clusters(steps=4, evaluate_every=0).model_dump()
+    values["datasets"] = [{"scenes": "first"}, {"scenes": "second"}]
+    config, heard = PretrainConfig.model_validate(values), Heard()
+    result = pretrain.run(config, scenes=tmp_path, out=tmp_path, name="joint", report=heard)
+    assert result.losses["clusters"] > 0
+    assert any("cells in 4 scenes" in note for note in heard.noted)
+
+
+def test_more_clusters_than_cells_are_refused(tmp_path: Path) -> None:
+    values = with_clusters().model_dump()
+    values["data"]["clusters"] = {**CLUSTERS, "n_clusters": 4000}
+    config = PretrainConfig.model_validate(values)
+    with pytest.raises(SceneError, match="too few for 4000 clusters"):
+        pretrain.run(config, scenes=rooms(tmp_path / "rooms"), out=tmp_path, name="run")
+    assert not (tmp_path / "run" / "clusters.safetensors").exists()

@@ -19,24 +19,30 @@ class RenderingConfig(PretextConfig):
         return self.model_copy(update={"semantic": semantic})
 
     def with_target_sizes(self, data: PretrainDataConfig) -> RenderingConfig:
-        """With the channels of the image features that the data has.
+        """With the sizes of the targets, which the settings of the data decide.
 
-        Raises PresetError where the settings name another number, or the data has none.
+        Raises PresetError where the settings name others, or the data has none.
         """
-        if self.targets is None or self.targets.image_features is None:
+        if self.targets is None:
             return self
-        target, features = self.targets.image_features, data.image_features
-        if features is None:
-            raise PresetError(
-                "the model renders image features and data.image_features is null",
-                fix="--set data.image_features={}",
-            )
-        if target.n_channels not in (None, features.n_channels):
-            raise PresetError(
-                f"the model renders {target.n_channels} channels of image features, "
-                f"data.image_features stores {features.n_channels}",
-                fix=f"--set model.targets.image_features.n_channels={features.n_channels}",
-            )
-        target = target.model_copy(update={"n_channels": features.n_channels})
-        targets = self.targets.model_copy(update={"image_features": target})
-        return self.model_copy(update={"targets": targets})
+        sizes = {}
+        if self.targets.image_features is not None:
+            if data.image_features is None:
+                raise PresetError(
+                    "the model renders image features and data.image_features is null",
+                    fix="--set data.image_features={}",
+                )
+            sizes["image_features"] = ("n_channels", data.image_features.n_channels)
+        if self.targets.clusters is not None:
+            sizes["clusters"] = ("n_clusters", data.clusters_used.n_clusters)
+        changes = {}
+        for target, (name, size) in sizes.items():
+            settings = getattr(self.targets, target)
+            own = getattr(settings, name)
+            if own not in (None, size):
+                raise PresetError(
+                    f"model.targets.{target}.{name} is {own}, data.{target}.{name} is {size}",
+                    fix=f"--set model.targets.{target}.{name}=null",
+                )
+            changes[target] = settings.model_copy(update={name: size})
+        return self.model_copy(update={"targets": self.targets.model_copy(update=changes)})

@@ -24,6 +24,7 @@ from ponderv2.scenes.scene import Scene
 from ponderv2.tasks.images import keep_newest
 from ponderv2.tasks.protocols import PROBES
 from ponderv2.tasks.published import in_published_order
+from ponderv2.tasks.rendering.clusters import find_clusters, read_clusters
 from ponderv2.tasks.rendering.config import RenderingConfig
 from ponderv2.tasks.rendering.views import compare_views, evaluate_views, preview
 from ponderv2.tasks.task import (
@@ -92,19 +93,32 @@ class RenderingTask(Task[RenderingConfig]):
             data,
             part.seed,
             with_labels=semantic is not None,
-            targets=self._wanted(data),
+            targets=self._wanted(part),
         )
         split = part.val_split or part.part.train_split
         return training, PretrainDataset(part.store, split, data, part.seed)
 
-    def _wanted(self, data: PretrainDataConfig) -> WantedTargets:
+    def before_training(
+        self,
+        parts: Sequence[OpenPart[PretrainDataConfig]],
+        folder: Path,
+        resumed: bool,
+        report: Reporter,
+    ) -> None:
+        """Finds the clusters of the surroundings, where they are a target."""
+        targets = self.settings.targets
+        if targets is not None and targets.clusters is not None:
+            find_clusters(parts, folder, resumed, report)
+
+    def _wanted(self, part: OpenPart[PretrainDataConfig]) -> WantedTargets:
         targets = self.settings.targets
         if targets is None:
             return NO_TARGETS
-        normal = targets.normal
+        normal, clusters = targets.normal, targets.clusters
         return WantedTargets(
             feature_channels=targets.n_outputs.get("image_features", 0),
             normals=None if normal is None else DepthNormals(normal.radius, normal.steepest),
+            clustering=None if clusters is None or part.folder is None else read_clusters(part.folder),
         )
 
     def warnings(self, store: SceneFolders, split: str) -> tuple[str, ...]:
