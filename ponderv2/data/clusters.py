@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ponderv2.data.cell_statistics import GROUPS, CellStatistics, Group, cell_statistics, statistics_of
 from ponderv2.data.config import ClustersConfig
-from ponderv2.data.surroundings import GROUPS, Group, Surroundings, statistics_of, surroundings
 from ponderv2.data.voxelise import voxelise
 from ponderv2.errors import SceneError
 from ponderv2.io.files import write_bytes
@@ -46,7 +46,7 @@ class Clustering:
     def __len__(self) -> int:
         return len(self.centre)
 
-    def scaled(self, found: Surroundings) -> Float[Tensor, "cell statistic"]:
+    def scaled(self, found: CellStatistics) -> Float[Tensor, "cell statistic"]:
         """Standardised statistics; those that the cloud lacks are at their mean."""
         values, there = statistics_of(found, tuple(self.widths), self.widths)
         scaled = ((values - self.mean) / self.deviation).clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS)
@@ -54,7 +54,7 @@ class Clustering:
 
     def of_points(self, scene: Scene) -> Int[Tensor, " point"]:
         """Cluster of every point: that of its cell, whose centre is the nearest."""
-        found = surroundings(scene.cloud, self.config, scene.units_per_metre)
+        found = cell_statistics(scene.cloud, self.config, scene.units_per_metre)
         return _nearest(self.scaled(found), self.centre)[found.inverse]
 
     def write(self, path: Path) -> None:
@@ -139,17 +139,17 @@ class ClusterFit:
         """`n_scenes`: how many will be added."""
         self.config = config
         self._per_scene = max(1, -(-config.sample_cells // max(n_scenes, 1)))
-        self._samples: list[Surroundings] = []
+        self._samples: list[CellStatistics] = []
 
     def add(self, scene: Scene) -> None:
         """Random cells of a scene, the same for the same name; nothing of a scene without points."""
         if len(scene.cloud) == 0:
             return
-        found = surroundings(scene.cloud, self.config, scene.units_per_metre)
+        found = cell_statistics(scene.cloud, self.config, scene.units_per_metre)
         generator = make_generator("clusters", self.config.seed, scene.name)
         chosen = torch.randperm(len(found), generator=generator)[: self._per_scene]
         parts = {group: values[chosen] for group, values in found.parts.items()}
-        self._samples.append(Surroundings(parts, torch.arange(len(chosen))))
+        self._samples.append(CellStatistics(parts, torch.arange(len(chosen))))
 
     @property
     def left_out(self) -> tuple[Group, ...]:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from ponderv2.data import surroundings as surroundings_module
+from ponderv2.data import cell_statistics as cell_statistics_module
+from ponderv2.data.cell_statistics import cell_statistics
 from ponderv2.data.clusters import ClusterFit, Clustering, ClusterPoints, digest_of, k_means
 from ponderv2.data.config import ClustersConfig
-from ponderv2.data.surroundings import surroundings
 from ponderv2.data.voxelise import voxelise
 from ponderv2.errors import SceneError
 from ponderv2.geometry.transforms import flip_matrix, rotation_matrix, scale_matrix
@@ -34,10 +34,10 @@ def room(rng: torch.Generator, n: int = 3000, size: tuple[float, float, float] =
 @pytest.mark.parametrize("tile", [4, 64])
 def test_statistics_match_the_loops(rng: torch.Generator, tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the tiles in which they are computed."""
-    monkeypatch.setattr(surroundings_module, "TILE", tile)
+    monkeypatch.setattr(cell_statistics_module, "TILE", tile)
     cloud = room(rng).cloud
     assert cloud.color is not None and cloud.normal is not None
-    found = surroundings(cloud, CONFIG)
+    found = cell_statistics(cloud, CONFIG)
     voxels = voxelise(cloud.coord, CONFIG.cell)
     assert torch.equal(found.inverse, voxels.inverse)
     cells, inverse = voxels.grid_coord, voxels.inverse
@@ -91,10 +91,10 @@ def test_statistics_do_not_depend_on_units_mirrors_and_right_angles(rng: torch.G
     scene = room(rng)
     cloud = replace(scene.cloud, coord=(scene.cloud.coord / 0.25).round() * 0.25 + corner)
     scene = replace(scene, cloud=cloud)
-    before = surroundings(scene.cloud, CONFIG)
+    before = cell_statistics(scene.cloud, CONFIG)
     for motion in (scale_matrix(1.7), flip_matrix(True, False), rotation_matrix(torch.pi / 2, "z", None)):
         moved = scene.moved(motion)
-        after = surroundings(moved.cloud, CONFIG, moved.units_per_metre)
+        after = cell_statistics(moved.cloud, CONFIG, moved.units_per_metre)
         for group, values in before.parts.items():
             expected = values[before.inverse]
             torch.testing.assert_close(
@@ -141,7 +141,7 @@ def test_a_scene_without_colours_is_average_in_them(rng: torch.Generator) -> Non
         fit.add(scene)
     assert fit.left_out == ()
     clustering = fit.fit("")
-    scaled = clustering.scaled(surroundings(scenes[2].cloud, CONFIG))
+    scaled = clustering.scaled(cell_statistics(scenes[2].cloud, CONFIG))
     first = clustering.widths["shape"]
     assert (scaled[:, first : first + clustering.widths["color"]] == 0).all()
     assert (clustering.of_points(scenes[2]) >= 0).all()

@@ -31,7 +31,7 @@ FLOOR = 0.01
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class CellStatistics:
     """Statistics of the occupied cells of one cloud, in metres."""
 
     parts: Mapping[Group, Float[Tensor, "cell _"]]
@@ -43,7 +43,9 @@ class Surroundings:
         return len(self.parts["shape"])
 
 
-def surroundings(cloud: PointCloud, config: ClustersConfig, units_per_metre: float = 1.0) -> Surroundings:
+def cell_statistics(
+    cloud: PointCloud, config: ClustersConfig, units_per_metre: float = 1.0
+) -> CellStatistics:
     """Statistics around each occupied cell. Needs points: ValueError for a cloud without any."""
     voxels = voxelise(cloud.coord, config.cell * units_per_metre)
     cells, inverse = voxels.grid_coord, voxels.inverse
@@ -66,7 +68,7 @@ def surroundings(cloud: PointCloud, config: ClustersConfig, units_per_metre: flo
     parts: dict[Group, Tensor] = {
         group: torch.cat(own[group], dim=1).float() for group in GROUPS if own[group]
     }
-    return Surroundings(parts, inverse)
+    return CellStatistics(parts, inverse)
 
 
 def _varies(values: Float[Tensor, "point 3"]) -> bool:
@@ -194,7 +196,7 @@ class _RunningSums:
 
 
 def statistics_of(
-    found: Surroundings, groups: Sequence[Group], widths: Mapping[Group, int]
+    found: CellStatistics, groups: Sequence[Group], widths: Mapping[Group, int]
 ) -> tuple[Float[Tensor, "cell statistic"], Float[Tensor, " statistic"]]:
     """The groups side by side, zeros where the cloud lacks one, and 1 for each statistic that it has."""
     parts, there = [], []
