@@ -26,7 +26,7 @@ from ponderv2.tasks.encoder_probes import (
 from ponderv2.tasks.feature_sources import EncoderFeatures, FeatureSource, RawFeatures, with_random_weights
 from ponderv2.tasks.loaded_model import LoadedModel, with_options
 from ponderv2.tasks.protocols import PROBES, PROTOCOLS, TRAINED
-from ponderv2.tasks.task import Task
+from ponderv2.tasks.task import Task, part_of
 from ponderv2.training.devices import chosen_device
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.training.published_checkpoints import PointChoice
@@ -120,21 +120,29 @@ def run(
     report, request = report or SilentReporter(), request or ComparisonRequest()
     given = [_open(Path(path)) for path in checkpoints]
     trained, probed, probes = _shared_out(given, request.protocols)
-    store = open_scenes(
-        SceneChoice(None if scenes is None else Path(scenes)), (trained or probed)[0].opened, report
-    )
-    split = split or evaluate.validated_split((trained or probed)[0].opened.config, store.root)
+    first = (trained or probed)[0].opened
+    store = open_scenes(SceneChoice(None if scenes is None else Path(scenes)), first, report)
+    split = split or evaluate.validated_split(first.config, store.root)
     if not store.names(split):
         raise SceneError(f"{store.root} has no scenes in '{split}'", fix=f"--split {store.info.splits[0]}")
     for text in store.warnings(split, labels=True):
         report.note(text)
     result = ComparisonResult(store.root, split, len(store.names(split)))
+    if request.settings.data.label_field is None:
+        request = _with_label_field(request, first, store.root)
     if probed:
         _probe_all(result, probed, probes, store, request, report)
     for one in trained:
         _add_trained(result, one, store, request, report)
     result.protocols.sort(key=lambda row: PROTOCOLS.index(row["protocol"]))
     return result
+
+
+def _with_label_field(request: ComparisonRequest, first: OpenCheckpoint, root: Path) -> ComparisonRequest:
+    """Probes compare the labels that the first checkpoint was made for, where it says which."""
+    own = part_of(first.config, root).get("label_field") or first.config.get("data", {}).get("label_field")
+    data = request.settings.data.model_copy(update={"label_field": own})
+    return replace(request, settings=request.settings.model_copy(update={"data": data}))
 
 
 def _open(path: Path) -> _Given:

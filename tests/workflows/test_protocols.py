@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import jaccard_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -19,7 +20,7 @@ from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import CheckpointError, PresetError, SceneError
 from ponderv2.tasks.checkpoints import load
 from ponderv2.workflows import evaluate, finetune, pretrain
-from ponderv2.workflows.config import ProtocolsConfig
+from ponderv2.workflows.config import FinetuneConfig, ProtocolsConfig
 from ponderv2.workflows.protocols import ComparisonRequest, ComparisonResult, run
 from tests.workflows.tiny import finetune_config, pretrain_config, rooms
 
@@ -206,3 +207,22 @@ def test_hidden_inputs_are_those_of_scenes_without_them(encoder: Path, scenes: P
     assert [row["features"] for row in hidden.purity] == ["pre", "random encoder", "height, normal"]
     assert hidden.purity == missing.purity and hidden.classes == missing.classes
     assert hidden.purity != compared(encoder, protocols="purity", baselines=True).purity
+
+
+def test_probes_beside_a_fine_tuned_model_compare_its_labels(
+    encoder: Path, scenes: Path, tmp_path: Path
+) -> None:
+    """The rooms get a second label array, of one class; the model is trained on that one."""
+    for path in scenes.rglob("segment.npy"):
+        np.save(path.with_name("segment1.npy"), np.zeros(len(np.load(path)), np.int16))
+    info = yaml.safe_load((scenes / "dataset.yaml").read_text())
+    info["other_labels"] = {"segment1": {"class_names": ["thing"], "class_colors": [[0, 0, 0]]}}
+    (scenes / "dataset.yaml").write_text(yaml.safe_dump(info))
+    values = finetune_config(steps=1, evaluate_every=0).model_dump()
+    values["data"]["label_field"], values["model"]["head"]["n_classes"] = "segment1", 1
+    config = FinetuneConfig.model_validate(values)
+    finetune.run(config, checkpoint=encoder, scenes=scenes, out=tmp_path, name="tuned")
+    result = run([encoder, tmp_path / "tuned"], ComparisonRequest(device="cpu"))
+    assert [row["protocol"] for row in result.protocols] == ["knn", "linear", "full"]
+    assert all(set(row) == {"protocol", "features", "thing"} for row in result.classes)
+    assert all(row["miou"] == pytest.approx(1.0) for row in result.protocols)
