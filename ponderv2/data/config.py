@@ -250,6 +250,9 @@ class ImageFeaturesConfig(StrictConfig):
     """Pixels of that image per stored cell and direction; by default those of the finest layer."""
     sample_images: PositiveInt = 256
     """Training images that the PCA is fitted on."""
+    pool: PositiveFloat | None = None
+    """Metres. A pixel is compared with the Gaussian mean, of this deviation, over what all images of a scene
+    have around the place that it shows; where there is no depth, with nothing. Null: with its own image."""
     basis: Path | None = None
     """Folder of other features of the same network: their PCA is used, so that both can be compared."""
     space: str | None = None

@@ -22,10 +22,12 @@ from ponderv2.data.config import (
 from ponderv2.data.crops import ATTEMPTS, Region, crop, random_region, region_around
 from ponderv2.data.label_budget import apply_label_budget, budget_scenes
 from ponderv2.data.pixel_targets import NO_TARGETS, WantedTargets, with_targets
+from ponderv2.data.pooled_features import PooledFeatures
 from ponderv2.data.preprocess import Preprocessed, preprocess, with_near_points
 from ponderv2.data.views import (
     FrameDecoder,
     SampledPixels,
+    decode,
     image_batch,
     sample_images,
     sample_pixels,
@@ -164,11 +166,14 @@ class PretrainDataset(_Scenes):
         """
         super().__init__(store, split, config, store.names(split, with_frames=True), with_labels)
         self.config, self.seed, self.targets = config, seed, targets
-        self.decode = FrameDecoder(config.cache_megabytes / 2, targets.feature_channels > 0)
-        self._clusters: LruCache[ClusterPoints] = LruCache(config.cache_megabytes / 8)
-        if targets.clustering is not None:
-            self._memory = LruCache(config.cache_megabytes * 3 / 8)
         self.features = find_image_features(store, config.image_features)
+        self._pool = None if config.image_features is None else config.image_features.pool
+        with_features = targets.feature_channels > 0 and self._pool is None
+        self.decode = FrameDecoder(config.cache_megabytes / 2, with_features)
+        self._pooled: LruCache[PooledFeatures] = LruCache(config.cache_megabytes / 8)
+        self._clusters: LruCache[ClusterPoints] = LruCache(config.cache_megabytes / 8)
+        if targets.clustering is not None or self._pool is not None:
+            self._memory = LruCache(config.cache_megabytes / 4)
         self.labelled = frozenset(budget_scenes(self.names, config.budget)) if with_labels else frozenset()
 
     collate = staticmethod(Batch.collate)
@@ -199,8 +204,8 @@ class PretrainDataset(_Scenes):
         frames = training_frames(scene)
         region = self._region(scene, frames, generator)
         sampled = sample_pixels(scene, frames, self.config.views, self.decode, generator, region)
-        clusters = self._cluster_points(scene)
-        pixels = with_targets(sampled.pixels, sampled.frames, self.decode, self.targets, clusters)
+        clusters, pooled = self._cluster_points(scene), self._pooled_features(scene, frames)
+        pixels = with_targets(sampled.pixels, sampled.frames, self.decode, self.targets, clusters, pooled)
         inputs = sample_images(frames, self.config.images, generator)
         # Only the chosen cameras are moved: scenes have hundreds.
         scene = replace(scene if region is None else crop(scene, region), frames=(*sampled.frames, *inputs))
@@ -219,6 +224,20 @@ class PretrainDataset(_Scenes):
         if clustering is None:
             return None
         return self._clusters.get(scene.name, lambda: ClusterPoints.of(scene, clustering))
+
+    def _pooled_features(self, scene: Scene, frames: Sequence[Frame]) -> PooledFeatures | None:
+        """Image features of a scene, which was not moved, averaged in space; None where each image has its
+        own."""
+        if not self.targets.feature_channels or self._pool is None:
+            return None
+        deviation = self._pool * scene.units_per_metre
+
+        def pooled() -> PooledFeatures:
+            return PooledFeatures.of(
+                frames, lambda frame: decode(frame, True), deviation, self.targets.feature_channels
+            )
+
+        return self._pooled.get(scene.name, pooled)
 
     def validation(self, index: int) -> ValidationScene:
         """The scene and up to `validation_views` held-out frames (of all, where none is held out)."""

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ponderv2.data.clusters import Clustering, ClusterPoints
+from ponderv2.data.pooled_features import PooledFeatures
 from ponderv2.data.views import Decode, FramePixels, surface_points
 from ponderv2.geometry.depth_normals import normals_of_depth
 from ponderv2.scenes.batch import PixelBatch
@@ -46,6 +47,7 @@ def with_targets(
     decode: Decode,
     wanted: WantedTargets,
     clusters: ClusterPoints | None = None,
+    pooled: PooledFeatures | None = None,
 ) -> PixelBatch:
     """The pixels of one scene with the wanted targets.
 
@@ -55,8 +57,11 @@ def with_targets(
         decode: Gives their images.
         wanted: Which targets.
         clusters: Of the scene; needed where clusters are wanted.
+        pooled: Image features of the scene, in place of those of each image.
     """
-    if wanted.feature_channels:
+    if wanted.feature_channels and pooled is not None:
+        pixels = replace(pixels, image_feature=_pooled(pixels, frames, decode, pooled))
+    elif wanted.feature_channels:
         pixels = replace(pixels, image_feature=_features(pixels, frames, decode, wanted.feature_channels))
     if wanted.normals is not None:
         pixels = replace(pixels, normal=_normals(pixels, frames, decode, wanted.normals))
@@ -91,6 +96,16 @@ def _features(
         feature = sample_feature_map(values, pixels.pixel[rays], size)
         known = torch.isfinite(feature).all(dim=1, keepdim=True)
         found[rays] = torch.where(known, feature, 0.0)
+    return found
+
+
+def _pooled(
+    pixels: PixelBatch, frames: Sequence[Frame], decode: Decode, pooled: PooledFeatures
+) -> Float[Tensor, "ray channel"]:
+    """Of the place that each pixel shows; zero for views without depth."""
+    found = pixels.depth.new_zeros(len(pixels.depth), pooled.feature.shape[1])
+    for rays, frame, decoded, numbers in _measured(pixels, frames, decode):
+        found[rays] = pooled.at(surface_points(frame, decoded, numbers))
     return found
 
 
