@@ -28,6 +28,7 @@ from ponderv2.data.config import (
     ElasticConfig,
     FlipConfig,
     JitterConfig,
+    NormalDropConfig,
     RotateConfig,
     ScaleConfig,
 )
@@ -155,6 +156,15 @@ def random_color_drop(color: Color, config: ColorDropConfig, generator: torch.Ge
     return color.masked_fill(hidden[:, None], config.value)
 
 
+def random_normal_drop(
+    normal: Float[Tensor, "point 3"], config: NormalDropConfig, generator: torch.Generator
+) -> Float[Tensor, "point 3"]:
+    """Hide the normals of the scene, or of single points: zero."""
+    everything = uniform(0.0, 1.0, generator) < config.probability
+    hidden = torch.rand(len(normal), generator=generator) < (1.0 if everything else config.point_probability)
+    return normal.masked_fill(hidden[:, None], 0.0)
+
+
 def smooth_noise(noise: Float[Tensor, "3 x y z"]) -> Float[Tensor, "3 x y z"]:
     """Two rounds of averaging over 3 cells along x, y and z, zeros outside."""
     value = noise[:, None]
@@ -211,12 +221,21 @@ GeometryStep = (
 def augment(scene: Scene, steps: Iterable[AugmentConfig], generator: torch.Generator) -> Scene:
     """The scene after all steps, in order. The scene that was given is not changed."""
     for step in steps:
-        if not isinstance(step, ColorStep):
+        if isinstance(step, NormalDropConfig):
+            scene = _without_normals(scene, step, generator)
+        elif not isinstance(step, ColorStep):
             scene = _moved(scene, step, generator)
         elif scene.cloud.color is not None:
             color = _augmented_color(scene.cloud.color, step, generator)
             scene = replace(scene, cloud=replace(scene.cloud, color=color))
     return scene
+
+
+def _without_normals(scene: Scene, step: NormalDropConfig, generator: torch.Generator) -> Scene:
+    if scene.cloud.normal is None:
+        return scene
+    normal = random_normal_drop(scene.cloud.normal, step, generator)
+    return replace(scene, cloud=replace(scene.cloud, normal=normal))
 
 
 def _moved(scene: Scene, step: GeometryStep, generator: torch.Generator) -> Scene:

@@ -125,6 +125,16 @@ class ColorDropConfig(StrictConfig):
     """The colour that stands for 'hidden'; 127.5 becomes feature 0."""
 
 
+class NormalDropConfig(StrictConfig):
+    """Hide the normals of the whole scene or of single points from the encoder: their feature is 0."""
+
+    kind: Literal["normal_drop"] = "normal_drop"
+    probability: Probability = 0.2
+    """Of hiding all normals of a scene."""
+    point_probability: Probability = 0.0
+    """Of hiding the normal of each point, independently."""
+
+
 AugmentConfig = Annotated[
     CentreShiftConfig
     | DropoutConfig
@@ -136,7 +146,8 @@ AugmentConfig = Annotated[
     | AutoContrastConfig
     | ColorTranslationConfig
     | ColorJitterConfig
-    | ColorDropConfig,
+    | ColorDropConfig
+    | NormalDropConfig,
     Field(discriminator="kind"),
 ]
 

@@ -31,6 +31,7 @@ from ponderv2.data.config import (
     ElasticConfig,
     FlipConfig,
     JitterConfig,
+    NormalDropConfig,
     PretrainDataConfig,
     RotateConfig,
     ScaleConfig,
@@ -163,6 +164,7 @@ def test_jitter_is_clipped_and_has_the_stated_spread(scene: Scene, rng: torch.Ge
         ColorTranslationConfig(probability=0.3),
         ColorJitterConfig(probability=0.3),
         ColorDropConfig(probability=0.3),
+        NormalDropConfig(probability=0.3),
         ElasticConfig(probability=0.3, rounds=((1.0, 0.5),)),
     ],
     ids=lambda step: step.kind,
@@ -174,6 +176,7 @@ def test_probability_is_kept(scene: Scene, step, rng: torch.Generator) -> None:
     for _ in range(300):
         after = augment(small, (step,), rng).cloud
         same = len(after) == 20 and torch.equal(after.coord, small.cloud.coord)
+        same = same and torch.equal(after.normal, small.cloud.normal)
         changed += not (same and torch.equal(after.color, small.cloud.color))
     assert changed / 300 == pytest.approx(0.3, abs=0.08)
 
@@ -204,6 +207,18 @@ def test_colors_of_single_points_are_dropped(scene: Scene, rng: torch.Generator)
     hidden = (color == 127.5).all(dim=1)
     assert float(hidden.float().mean()) == pytest.approx(0.25, abs=0.07)
     assert torch.equal(color[~hidden], scene.cloud.color[~hidden])
+
+
+def test_hidden_normals_are_zero_and_stay_so_when_the_scene_turns(scene: Scene, rng: torch.Generator) -> None:
+    turn = RotateConfig(probability=1.0)
+    some = augment(scene, (NormalDropConfig(probability=0.0, point_probability=0.25), turn), rng).cloud.normal
+    hidden = (some == 0).all(dim=1)
+    assert float(hidden.float().mean()) == pytest.approx(0.25, abs=0.07)
+    torch.testing.assert_close(some[~hidden].norm(dim=1), torch.ones(int((~hidden).sum())))
+    every = augment(scene, (NormalDropConfig(probability=1.0), turn), rng).cloud
+    assert (every.normal == 0).all() and torch.equal(every.color, scene.cloud.color)
+    bare = replace(scene, cloud=replace(scene.cloud, normal=None))
+    assert augment(bare, (NormalDropConfig(probability=1.0),), rng).cloud.normal is None
 
 
 def test_same_generator_gives_the_same_scene(scene: Scene) -> None:

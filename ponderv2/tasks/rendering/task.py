@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -165,8 +166,13 @@ class RenderingTask(Task[RenderingConfig]):
         return evaluate_views(request, model, report)
 
     def published_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The published names, with the data sets in the published order."""
-        return in_published_order(self.settings.model_dump(mode="json"), state)
+        """The published names, with the data sets in the published order; nothing of further targets."""
+        kept = {name: value for name, value in state.items() if not name.startswith("target_heads.")}
+        return in_published_order(self.settings.model_dump(mode="json"), kept)
+
+    def published_settings(self) -> dict[str, Any]:
+        """Without further targets, of which the published form has no weights."""
+        return {**super().published_settings(), "targets": None}
 
     def differences_from_published(self) -> list[str]:
         """Of the volume: how it is filled and what it spans."""
