@@ -18,12 +18,16 @@ LOCAL = "a folder of the model in place of its name needs no network"
 def downloading(name: str) -> Iterator[None]:
     """Turns what goes wrong in fetching a model, or in reading it from the hub's cache, into one message.
 
+    Where the hub does not answer its cache alone is asked, at once: its own library would try for a minute.
+
     Raises:
         ResourceError: it is not in the cache and the hub cannot be reached.
         PresetError: the hub has no such model, or asks for a login.
     """
+    answers = hub_answers()
     try:
-        yield
+        with contextlib.nullcontext() if answers else _offline():
+            yield
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError) as error:
         kinds = {one.__name__ for one in type(error).__mro__}
         text = _reason(error)
@@ -32,11 +36,26 @@ def downloading(name: str) -> Iterator[None]:
                 f"the hub has no model '{name}' that this machine may read: {text}",
                 fix=f"hf auth login, where the model asks for it; {LOCAL}",
             ) from error
-        if not hub_answers():
+        if not answers:
             raise ResourceError(
                 f"'{name}' is not on this machine, and {endpoint()} cannot be reached", fix=LOCAL
             ) from error
         raise PresetError(f"cannot load '{name}': {text}", fix=LOCAL) from error
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        yield
+        return
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def endpoint() -> str:

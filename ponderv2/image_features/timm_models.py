@@ -27,7 +27,7 @@ from ponderv2.torchvision_operators import repair_torchvision
 PREFIX = "timm:"
 INSTALL = 'pip install "ponder[timm]"'
 LEAST_SIDE = 320
-"""Pixels: networks for photographs of one object expect less than a room needs."""
+"""Pixels: networks for images of one object expect less than a room needs."""
 
 
 def load_timm() -> ModuleType:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ponderv2.data.config import ImageFeaturesConfig
 from ponderv2.errors import PresetError, ResourceError
 from ponderv2.image_features.efficientnet_lite import block_numbers
-from ponderv2.image_features.hub import LOCAL, downloading, endpoint, hub_answers
+from ponderv2.image_features.hub import downloading, endpoint
 from ponderv2.image_features.known_teachers import licence_of, training_data_of
 from ponderv2.image_features.local_files import digest_of_model, licence_in, read_json, weights_in
 from ponderv2.image_features.network import ImageNetwork, InputRules, Provenance, digest_of_weights
@@ -37,17 +37,11 @@ def from_hub(config: ImageFeaturesConfig) -> ImageNetwork:
     library = _library()
     try:
         network = _from_pretrained(library, name, local_files_only=True)
+        settings = _hub_settings(library, name, local_files_only=True)
     except (OSError, ValueError):  # not in the cache as a whole
-        if not hub_answers():
-            raise ResourceError(
-                f"'{name}' is not on this machine, and {endpoint()} cannot be reached", fix=LOCAL
-            ) from None
         with downloading(name):
             network = _from_pretrained(library, name, local_files_only=False)
-    found = library.utils.cached_file(
-        name, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False
-    )
-    settings = json.loads(Path(found).read_bytes()) if found else {}
+            settings = _hub_settings(library, name, local_files_only=False)
     provenance = Provenance(
         f"{PREFIX}{name}", endpoint(), digest_of_weights(network), licence_of(name), training_data_of(name)
     )
@@ -78,6 +72,17 @@ def from_folder(config: ImageFeaturesConfig, folder: Path) -> ImageNetwork:
     return _network(config, network, read_json(settings) if settings.is_file() else {}, provenance)
 
 
+def _hub_settings(library: Any, name: str, local_files_only: bool) -> dict[str, Any]:
+    """Mean and standard deviation of the images; empty where the model has no file of them."""
+    found = library.utils.cached_file(
+        name,
+        "preprocessor_config.json",
+        local_files_only=local_files_only,
+        _raise_exceptions_for_missing_entries=False,
+    )
+    return read_json(Path(found)) if found else {}
+
+
 def _library() -> Any:
     repair_torchvision()
     try:
@@ -88,10 +93,17 @@ def _library() -> Any:
 
 
 def _from_pretrained(library: Any, name: str, local_files_only: bool) -> Any:
-    """The model, its weights from safetensors. Never runs code of the model's repository."""
-    return library.AutoModel.from_pretrained(
-        name, local_files_only=local_files_only, use_safetensors=True, trust_remote_code=False
-    )
+    """The model, its weights from safetensors. Never runs code of the model's repository; shows no bars."""
+    logging = library.utils.logging
+    had_bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        return library.AutoModel.from_pretrained(
+            name, local_files_only=local_files_only, use_safetensors=True, trust_remote_code=False
+        )
+    finally:
+        if had_bars:
+            logging.enable_progress_bar()
 
 
 def _network(
@@ -140,7 +152,7 @@ class _HiddenStates(nn.Module):
     def __init__(self, tower: Any, wanted: tuple[int, ...] | None, patch: int | None, name: str) -> None:
         super().__init__()
         self.tower, self.wanted, self.patch, self.name = tower, wanted, patch, name
-        self.interpolates = "interpolate_pos_encoding" in tower.forward.__code__.co_varnames
+        self.interpolates = "interpolate_pos_encoding" in inspect.signature(tower.forward).parameters
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """One map per wanted layer."""
