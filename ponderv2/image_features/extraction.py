@@ -173,7 +173,7 @@ def extract(
 
 def _in_batches(
     network: ImageNetwork, jobs: Iterable[ImageJob], batch_size: int, keep_unread: bool = False
-) -> Iterator[tuple[list[ReadImage], Float[Tensor, "image channel row column"]]]:
+) -> Iterator[tuple[list[ReadImage], Float[Tensor, "image channel cell_row cell_column"]]]:
     """Images with their features, in the order of the jobs; the next ones are read meanwhile.
 
     With `keep_unread` also those that cannot be read, which have no features.
@@ -190,7 +190,7 @@ def _in_batches(
 
 def _computed(
     network: ImageNetwork, reading: list[Any], keep_unread: bool
-) -> Iterator[tuple[list[ReadImage], Float[Tensor, "image channel row column"]]]:
+) -> Iterator[tuple[list[ReadImage], Float[Tensor, "image channel cell_row cell_column"]]]:
     images = [one.result() for one in reading]
     usable = [one.color for one in images if one.color is not None]
     if not usable:
@@ -206,7 +206,7 @@ def _computed(
 
 def _within_memory(
     network: ImageNetwork, images: UInt8[Tensor, "image 3 row column"]
-) -> Float[Tensor, "image channel row column"]:
+) -> Float[Tensor, "image channel cell_row cell_column"]:
     """Half of the images at a time where all are too many for the memory."""
     try:
         return network(images.to(network.mean.device).float() / 255.0)

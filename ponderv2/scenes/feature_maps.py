@@ -6,6 +6,7 @@ cell (column i, row j) is the pixel ((i + 0.5) W / w - 0.5, (j + 0.5) H / h - 0.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,9 @@ class FeatureFile:
         from safetensors.torch import save
 
         notes = {"format": FORMAT, "space": self.space, "image": image}
-        write_bytes(self.path, save({"features": values.detach().cpu().half().contiguous()}, metadata=notes))
+        # One text, as the order of several is not the same in every process.
+        about = {"ponder": json.dumps(notes)}
+        write_bytes(self.path, save({"features": values.detach().cpu().half().contiguous()}, metadata=about))
 
     def is_of(self, image: str) -> bool:
         """Whether the file is there, whole, of this space and of the image with this digest."""
@@ -79,9 +82,12 @@ def _load(path: Path) -> tuple[Float[Tensor, "channel row column"], dict[str, An
 
     try:
         with safe_open(str(path), framework="pt") as file:
-            notes, values = file.metadata() or {}, file.get_tensor("features")
+            notes = json.loads((file.metadata() or {})["ponder"])
+            values = file.get_tensor("features")
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise SceneError(f"{path} holds no image features ({error})", fix=COMPUTE) from error
+    if not isinstance(notes, dict) or notes.get("format") != FORMAT:
+        raise SceneError(f"{path} holds image features of another version", fix=COMPUTE)
     if values.dim() != 3 or not values.is_floating_point() or not values.numel():
         raise SceneError(f"{path} holds {values.dtype} {tuple(values.shape)}, no features", fix=COMPUTE)
     return values, notes
