@@ -20,10 +20,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from experiments.gain_figures import shown
 from experiments.gain_learning import ENCODER, PretrainSettings, one_cycle
 from experiments.gain_rooms import CropSettings, training_batch, training_piece, whole_room
 from experiments.joint_datasets import VARIANTS, VOCABULARY, Split, Variant, read_datasets, rows_of
-from experiments.pretraining_gain import Results, shown
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.encoder.config import PromptedSparseUNetConfig, SparseUNetConfig
 from ponderv2.evaluation.semantic import confusion_matrix, segmentation_metrics
@@ -82,6 +82,25 @@ WAYS = (
     Way("joint, from scratch", joint=True, prompted=True, pretrained=False),
     Way("joint, pre-trained", joint=True, prompted=True, pretrained=True),
 )
+
+
+@dataclass
+class Results:
+    """Figures by name, in a file that is written after each of them."""
+
+    path: Path
+    figures: dict[str, float | list[float]]
+
+    @staticmethod
+    def open(path: Path) -> Results:
+        """What an earlier run left, or nothing."""
+        return Results(path, json.loads(path.read_text()) if path.is_file() else {})
+
+    def put(self, name: str, value: float | list[float]) -> None:
+        """Keep a figure."""
+        self.figures = {**(json.loads(self.path.read_text()) if self.path.is_file() else {}), name: value}
+        self.path.write_text(json.dumps(self.figures, indent=1, sort_keys=True))
+        print(f"{name}: {value}", flush=True)
 
 
 @dataclass(frozen=True)

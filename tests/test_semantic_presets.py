@@ -24,7 +24,8 @@ def model(name: str) -> SegmentationModelConfig:
     return config
 
 
-SEMANTIC = [p.name for p in shipped_presets("finetune") if "instance" not in p.name and "demo" not in p.name]
+OTHERS = ("instance", "demo", "rooms")
+SEMANTIC = [p.name for p in shipped_presets("finetune") if not any(one in p.name for one in OTHERS)]
 
 # name: passes over the training scenes, scenes, scenes a step
 PASSES = {

@@ -1,132 +1,65 @@
-"""The pieces of the pre-training benchmark, on a room that is a box of points."""
+"""The order of the jobs, and the file of figures that an interrupted experiment leaves."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
+from pathlib import Path
 
 import pytest
-import torch
 
-from experiments.gain_learning import (
-    FinetuneSettings,
-    PretrainSettings,
-    evaluate,
-    finetune,
-    fit_linear,
-    pretrain,
-    with_few_points,
-)
-from experiments.gain_rooms import CropSettings, Room, moved, random_turn, surface_points, training_piece
-from experiments.gain_targets import found_classes, surroundings
-from experiments.pretraining_gain import Budget, shown, table
-from ponderv2.geometry.cameras import project
-from ponderv2.renderer.config import ClassesConfig, RenderLossConfig
-
-RAYS = CropSettings(n_rays=40)
+from experiments.gain_figures import Figures, print_table, shown
+from experiments.gain_jobs import BUDGETS, FIRST, PRETRAINED, RATES, Bench, chosen_rate, command, jobs
+from ponder_cli.presets import load_preset
+from ponderv2.workflows.config import FinetuneConfig, PrepareConfig, PretrainConfig
 
 
-@pytest.fixture(scope="module")
-def room() -> Room:
-    """Floor (class 0) and one wall (class 1), seen by one camera from above."""
-    generator = torch.Generator().manual_seed(0)
-    flat = torch.rand(1500, 2, generator=generator) * 3
-    floor = torch.cat([flat, torch.zeros(1500, 1)], 1)
-    wall = torch.cat([flat[:, :1], torch.zeros(1500, 1), flat[:, 1:]], 1)
-    up, out = torch.tensor([0.0, 0.0, 1.0]), torch.tensor([0.0, 1.0, 0.0])
-    intrinsics = torch.tensor([[50.0, 0.0, 40.0], [0.0, 50.0, 30.0], [0.0, 0.0, 1.0]])
-    down = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))  # looks along -z
-    down[:3, 3] = -down[:3, :3] @ torch.tensor([1.5, 1.5, 2.5])
-    hit = floor[:200]
-    camera_points = hit @ down[:3, :3].T + down[:3, 3]
-    pixel, depth = project(camera_points, intrinsics)
-    segment = torch.cat([torch.zeros(1500), torch.ones(1500)]).long()
-    return Room(
-        name="box",
-        coord=torch.cat([floor, wall]),
-        color=torch.cat([torch.full((1500, 3), -0.5), torch.full((1500, 3), 0.5)]),
-        normal=torch.cat([up.expand(1500, 3), out.expand(1500, 3)]),
-        segment=segment,
-        intrinsics=intrinsics[None],
-        world_to_camera=down[None],
-        view=torch.zeros(200, dtype=torch.long),
-        pixel=pixel,
-        pixel_color=torch.full((200, 3), 0.25),
-        depth=depth,
-        label=torch.zeros(200, dtype=torch.long),
-        hit=hit,
-    )
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path, tmp_path / "rooms", Figures(tmp_path / "results.json"))
 
 
-def test_surface_points_lie_where_the_pixels_were_projected_from(room: Room) -> None:
-    intrinsics, pose = room.intrinsics[room.view], room.world_to_camera[room.view]
-    torch.testing.assert_close(
-        surface_points(room.pixel, room.depth, intrinsics, pose), room.hit, atol=1e-5, rtol=0
-    )
+def test_first_seed_first_and_every_figure_once(bench: Bench) -> None:
+    found = jobs(bench, 2)
+    names = [job.name for job in found]
+    assert len(names) == len(set(names))
+    given = [key for job in found for key in job.gives]
+    assert len(given) == len(set(given))
+    assert names[0] == f"pretrain, {FIRST}, seed 0" and names[1] == f"probe, {FIRST}, 20 points, seed 0"
+    last_of_first = max(i for i, name in enumerate(names) if name.endswith("seed 0"))
+    assert last_of_first < min(i for i, name in enumerate(names) if name.endswith("seed 1"))
 
 
-def test_turned_room_shows_the_same_pixels(room: Room) -> None:
-    turned = moved(room, random_turn(torch.Generator().manual_seed(3), scale=0.2))
-    camera = turned.hit @ turned.world_to_camera[0, :3, :3].T + turned.world_to_camera[0, :3, 3]
-    pixel, depth = project(camera, room.intrinsics[0])
-    torch.testing.assert_close(pixel, room.pixel, atol=1e-3, rtol=0)
-    torch.testing.assert_close(depth, room.depth, atol=1e-4, rtol=0)
-    torch.testing.assert_close(turned.normal.norm(dim=1), torch.ones(3000))
+def test_finished_figures_are_not_measured_again(bench: Bench) -> None:
+    job = jobs(bench, 1)[0]
+    assert not job.is_done()
+    bench.figures.put(("start", FIRST, "0"), 12.0, "ponder pretrain")
+    assert job.is_done() and Figures(bench.figures.path).value(("start", FIRST, "0")) == 12.0
 
 
-def test_rays_of_a_piece_end_within_it(room: Room) -> None:
-    settings = replace(RAYS, half_side=0.5, scale=0.0)
-    piece = training_piece(room, settings, torch.Generator().manual_seed(0))
-    assert piece.pixels is not None
-    assert 0 < len(piece.pixels.view) < 40
-    extent = piece.coord[:, :2].amax(0) - piece.coord[:, :2].amin(0)
-    assert float(extent.max()) <= 1.0
+def test_the_rate_of_a_kind_of_budget_comes_from_its_smallest(bench: Bench) -> None:
+    for number, rate in enumerate(RATES):
+        bench.figures.put(("rate", "random", "20 points", f"{rate:g}"), 0.1 if number == 2 else 0.05, "")
+        bench.figures.put(("rate", "random", "1 rooms", f"{rate:g}"), 0.1 if number == 0 else 0.05, "")
+    assert chosen_rate(bench, "random", "200 points") == RATES[2]
+    assert chosen_rate(bench, "random", "4 rooms") == RATES[0]
 
 
-def test_statistics_ignore_mirrors_and_quarter_turns(room: Room) -> None:
-    turn = torch.diag(torch.tensor([1.0, -1.0, 1.0, 1.0]))[[1, 0, 2, 3]]
-    # A lattice of cell centres, so that the turned room fills the turned cells.
-    centred = replace(room, coord=torch.floor(room.coord / 0.15) * 0.15 + 0.075)
-    before, cell = surroundings(centred)
-    after, turned_cell = surroundings(moved(centred, turn))
-    torch.testing.assert_close(before[cell], after[turned_cell], atol=1e-3, rtol=1e-3)
+def test_the_presets_fit_together() -> None:
+    """A probe sees what the encoder was trained on, and every budget is a setting."""
+    encoders = {
+        str(load_preset("pretrain", one, [], PretrainConfig).model.encoder) for one in PRETRAINED.values()
+    }
+    downstream = load_preset("finetune", "rooms", list(BUDGETS.values())[:1], FinetuneConfig)
+    assert encoders == {str(downstream.model.encoder)}
+    plain = load_preset("pretrain", "rooms_plain", [], PretrainConfig)
+    assert (plain.data.voxel, plain.data.features) == (downstream.data.voxel, downstream.data.features)
+    assert load_preset("prepare", "rooms", [], PrepareConfig).out == plain.scenes
 
 
-def test_floor_and_wall_are_found_as_different_classes(room: Room) -> None:
-    on_wall = replace(room, hit=room.coord[1500:1700] + torch.tensor([0.0, 0.0, 0.5]))
-    floor, wall = found_classes([room, on_wall], 2)
-    assert float((floor == floor.mode().values).float().mean()) > 0.7
-    assert float((wall == floor.mode().values).float().mean()) < 0.3
-
-
-def test_linear_classifier_separates_two_clusters() -> None:
-    generator = torch.Generator().manual_seed(0)
-    label = torch.arange(200) % 2
-    feature = torch.randn(200, 3, generator=generator) + 6.0 * label[:, None]
-    weight, bias = fit_linear(feature, label, 2, 1e-4)
-    assert torch.equal((feature @ weight.T + bias).argmax(1), label)
-
-
-def test_few_points_keep_their_labels_and_more_contain_fewer(room: Room) -> None:
-    few, more = with_few_points(room, 5, 1), with_few_points(room, 20, 1)
-    assert int((few.segment >= 0).sum()) == 5
-    assert bool((more.segment >= 0)[few.segment >= 0].all())
-    assert torch.equal(few.segment[few.segment >= 0], room.segment[few.segment >= 0])
-
-
-def test_a_few_steps_of_everything(room: Room) -> None:
-    with_targets = replace(room, label=found_classes([room], 4)[0])
-    losses = RenderLossConfig(semantic=1.0, semantic_target=ClassesConfig())
-    settings = PretrainSettings(crop=RAYS, n_pieces=1, n_targets=4, losses=losses, cells=(8, 8, 8))
-    gates = []
-    state = pretrain([with_targets], settings, 2, 0, "cpu", lambda step, *_: gates.append(step), (1,))
-    assert gates == [1, 2]
-    trained = finetune(state, [room], 2, FinetuneSettings(steps=3, n_pieces=1), 0, "cpu")
-    assert 0.0 <= evaluate(trained, [room], 2, 0.15, "cpu") <= 1.0
-
-
-def test_table_shows_mean_and_sample_deviation() -> None:
-    figures = {f"finetune plain 2 rooms seed {seed}": 0.1 * seed for seed in range(3)}
-    assert shown([0.0, 0.1, 0.2]) == "10.0 +- 10.0"
-    assert math.isclose(sum(figures.values()), 0.3)
-    assert "10.0 +- 10.0" in table(dict(figures), [Budget("rooms", 2)])
+def test_table_and_commands(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown([0.0, 0.1, 0.2]) == "10.0 ± 10.0" and shown([]) == "-"
+    for seed in range(3):
+        bench.figures.put(("linear", FIRST, "20 points", str(seed)), 0.1 * seed, f"ponder eval {seed}")
+    print_table(bench.figures)
+    printed = capsys.readouterr().out
+    assert "| 10.0 ± 10.0 |" in printed and "ponder eval 0" in printed
+    assert command("eval", "run", changes=["a=[1, 2]"]) == "ponder eval run --set 'a=[1, 2]'"
