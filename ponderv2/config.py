@@ -50,7 +50,8 @@ NO_EFFECT = NoEffect()
 def differences(stored: Mapping[str, Any], config: BaseModel, prefix: str = "") -> list[str]:
     """Dotted names of the settings that differ from stored ones, without those marked `NO_EFFECT`.
 
-    `stored`: plain values, as `model_dump(mode="json")` gives them. Names are sorted.
+    `stored`: plain values, as `model_dump(mode="json")` gives them; a setting that they lack has its default.
+    Names are sorted.
     """
     found: list[str] = []
     now = config.model_dump(mode="json")
@@ -59,6 +60,8 @@ def differences(stored: Mapping[str, Any], config: BaseModel, prefix: str = "") 
         if info is not None and NO_EFFECT in info.metadata:
             continue
         before, value = stored.get(key), getattr(config, key, None)
+        if key not in stored and info is not None and value == info.get_default(call_default_factory=True):
+            continue  # written before there was this setting
         if isinstance(before, Mapping) and isinstance(value, BaseModel):
             found += differences(before, value, f"{prefix}{key}.")
         elif before != now.get(key):

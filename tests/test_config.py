@@ -53,4 +53,8 @@ def test_other_settings_are_named_with_their_path() -> None:
 
 def test_settings_of_another_version_differ() -> None:
     assert differences(stored(gone=1), Run()) == ["gone"]
-    assert differences({}, Run()) == ["factors", "optimiser", "seed"]
+    assert differences({}, Run(seed=1, factors={"head": 2.0})) == ["factors", "seed"]
+
+
+def test_settings_that_did_not_exist_yet_had_their_default() -> None:
+    assert differences({"seed": 0}, Run()) == []

@@ -21,6 +21,8 @@ from ponder_cli.options import (
     checkpoint_path,
 )
 
+PROTOCOLS = ("full", "decoder", "linear")
+
 
 def finetune(  # noqa: PLR0913 - one argument per option
     preset: PresetOption = "demo",
@@ -34,11 +36,16 @@ def finetune(  # noqa: PLR0913 - one argument per option
         ),
     ] = None,
     scratch: Annotated[bool, typer.Option("--scratch", help="Start from random weights.")] = False,
-    linear_probe: Annotated[
-        bool,
+    protocol: Annotated[
+        str | None,
         typer.Option(
-            "--linear-probe", help="Semantic segmentation: freeze the encoder, train only the last layer."
+            "--protocol",
+            metavar="|".join(PROTOCOLS),
+            help="Train all; decoder and head on a frozen encoder; or fit only the head (linear probe).",
         ),
+    ] = None,
+    linear_probe: Annotated[
+        bool, typer.Option("--linear-probe", help="The same as --protocol linear.")
     ] = False,
     data: DataOption = None,
     out: RunsOption = Path("runs"),
@@ -56,6 +63,11 @@ def finetune(  # noqa: PLR0913 - one argument per option
     """
     if (from_ is None) != scratch:
         raise typer.BadParameter("give either --from CKPT or --scratch", param_hint="--from")
+    if protocol is not None and protocol not in PROTOCOLS:
+        raise typer.BadParameter(f"one of {', '.join(PROTOCOLS)}", param_hint="--protocol")
+    if linear_probe and protocol not in (None, "linear"):
+        raise typer.BadParameter("--linear-probe is --protocol linear: give one", param_hint="--protocol")
+    protocol = "linear" if linear_probe else protocol
 
     from ponder_cli import console
     from ponder_cli.layers import option
@@ -64,8 +76,7 @@ def finetune(  # noqa: PLR0913 - one argument per option
     from ponderv2.workflows.config import FinetuneConfig
 
     options = (
-        *option("--linear-probe", "model.freeze_encoder", linear_probe),
-        *option("--linear-probe", "model.head.normalise", linear_probe),
+        *option("--protocol", "protocol", protocol),
         *option("--deterministic", "training.deterministic", deterministic),
     )
     config = load_preset("finetune", preset, set_, FinetuneConfig, options)
@@ -77,7 +88,7 @@ def finetune(  # noqa: PLR0913 - one argument per option
         checkpoint=from_,
         scenes=data,
         out=out,
-        name=name or _usual_name(preset, scratch, linear_probe),
+        name=name or _usual_name(preset, scratch, config.protocol),
         resume=resume,
         devices=devices or 1,
         nodes=nodes or 1,
@@ -88,12 +99,12 @@ def finetune(  # noqa: PLR0913 - one argument per option
     console.next_command("eval", result.folder)
 
 
-def _usual_name(preset: str, scratch: bool, linear_probe: bool) -> str:
-    """finetune-demo, finetune-demo-scratch, finetune-demo-probe: three runs that do not meet."""
+def _usual_name(preset: str, scratch: bool, protocol: str) -> str:
+    """finetune-demo, finetune-demo-scratch, finetune-demo-probe: runs that do not meet."""
     parts = [
         "finetune",
         Path(preset).stem,
         *(["scratch"] if scratch else []),
-        *(["probe"] if linear_probe else []),
+        *{"linear": ["probe"], "decoder": ["decoder"]}.get(protocol, []),
     ]
     return "-".join(parts)

@@ -2,12 +2,14 @@
 
 The settings of every encoder say what the rest of the program asks of it: `needs` (which part of a batch it
 reads), `gives` (what its features belong to), `in_channels` and `out_channels`, `conditions` (datasets that
-it distinguishes), `context_channels` (width of their learned vectors); of encoders of points
-also `grid_multiple`, `bytes_per_voxel`. `differences_from_published()` is what an export notes.
+it distinguishes), `context_channels` (width of their learned vectors), `stages` (its layers, in their order);
+of encoders of points also `grid_multiple`, `bytes_per_voxel`.
+`differences_from_published()` is what an export notes.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -16,6 +18,16 @@ from ponderv2.config import StrictConfig
 
 BYTES_PER_VOXEL = 8000
 """Memory that a voxel needs in the full-size network, with a reserve: 5400 to 5900 were measured."""
+
+
+@dataclass(frozen=True)
+class EncoderStage:
+    """Layers of an encoder that belong together. The stages of an encoder name all of its parameters."""
+
+    prefixes: tuple[str, ...]
+    """What the names of its parameters begin with, within the encoder."""
+    decodes: bool = False
+    """Whether it restores resolution: `--protocol decoder` trains it, on the others, which are frozen."""
 
 
 class _UNetConfig(StrictConfig):
@@ -59,6 +71,15 @@ class _UNetConfig(StrictConfig):
         if self.n_classes:
             return self.n_classes
         return self.channels[self.n_stages - 1] if self.pool_scenes else self.channels[-1]
+
+    @property
+    def stages(self) -> tuple[EncoderStage, ...]:
+        """Stem, the stages that halve the resolution, those that restore it, each from first to last."""
+        n = self.n_stages
+        down = [EncoderStage((f"down.{s}.", f"enc.{s}.")) for s in range(n)]
+        up = [EncoderStage((f"up.{s}.", f"dec.{s}."), decodes=True) for s in reversed(range(n))]
+        final = [EncoderStage(("final.",), decodes=True)] if self.n_classes else []
+        return (EncoderStage(("conv_input.",)), *down, *([] if self.pool_scenes else up), *final)
 
     @property
     def grid_multiple(self) -> int:

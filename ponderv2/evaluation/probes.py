@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,7 +24,8 @@ PENALTIES = (100.0, 10.0, 1.0, 0.1)
 """Grid of `chosen_fit`, the strongest first."""
 MOST_COMPARED = 4000
 """Rows on which `chosen_fit` compares."""
-FOLDS = 4
+COMPARED_TOLERANCE = 3e-4
+FOLDS = 3
 """Parts of the scenes, each of which is held out once in `chosen_fit`."""
 
 ClassWeight = Literal["balanced"] | Float[Tensor, " class"] | None
@@ -92,7 +93,7 @@ class Linear:
         return feature @ self.weight.T + self.bias
 
 
-def fit_linear(
+def fit_linear(  # noqa: PLR0913 - data, weights and criterion of one fit
     feature: Float[Tensor, "point channel"],
     label: Int[Tensor, " point"],
     n_classes: int,
@@ -100,6 +101,7 @@ def fit_linear(
     class_weight: ClassWeight = None,
     *,
     sample_weight: Float[Tensor, " point"] | None = None,
+    rivals: Bool[Tensor, "point class"] | None = None,
     tolerance: float | None = None,
     max_iterations: int = MAX_ITERATIONS,
 ) -> Linear:
@@ -117,7 +119,8 @@ def fit_linear(
         penalty: 1 / C of scikit-learn; above 0.
         class_weight: One per class, or `balanced`: inversely proportional to the weight of its rows.
         sample_weight: One per row, none below 0.
-        tolerance: Largest derivative of the mean loss at convergence; 1e-7 for float64, 1e-4 (that of
+        rivals: Classes that a row may have, its own included: those of its data set. By default all.
+        tolerance: Largest derivative of the mean loss at convergence; 1e-5 for float64, 1e-4 (that of
             scikit-learn) otherwise.
         max_iterations: Of L-BFGS; where they do not suffice, `minimum.converged` of the result is False.
 
@@ -136,6 +139,7 @@ def fit_linear(
         raise ValueError("there is no labelled row")
     weight = weight * _class_weights(label, n_classes, class_weight, weight)[label]
     present, target = torch.unique(label, return_inverse=True)
+    others = None if rivals is None else ~rivals[counted][:, present]
     mean, scale = standardisation(feature)
     rows = (feature - mean) / scale
     share, strength = weight / weight.sum(), penalty / float(weight.sum())
@@ -143,10 +147,12 @@ def fit_linear(
     offset = torch.zeros(len(present), dtype=rows.dtype, device=rows.device, requires_grad=True)
 
     def objective() -> Tensor:
-        entropy = F.cross_entropy(rows @ inner.T + offset, target, reduction="none")
+        scores = rows @ inner.T + offset
+        scores = scores if others is None else scores.masked_fill(others, -torch.inf)
+        entropy = F.cross_entropy(scores, target, reduction="none")
         return (entropy * share).sum() + 0.5 * strength * inner.square().sum()
 
-    limit = tolerance or (1e-7 if rows.dtype == torch.float64 else 1e-4)
+    limit = tolerance or (1e-5 if feature.dtype == torch.float64 else 1e-4)
     minimum = minimise([inner, offset], objective, limit, max_iterations)
     # Weights and biases of the present classes sum to zero: the largest of their scores is at least 0.
     result = feature.new_zeros(n_classes, feature.shape[1])
@@ -232,6 +238,8 @@ class LabelledRows:
     """For how many points of its scene a row stands."""
     scene: Int[Tensor, " row"]
     """Number of the scene."""
+    rivals: Bool[Tensor, "row class"] | None = None
+    """Classes of the data set of a row; None: all."""
 
     def __len__(self) -> int:
         return len(self.label)
@@ -239,16 +247,21 @@ class LabelledRows:
     @staticmethod
     def cat(parts: Sequence[LabelledRows]) -> LabelledRows:
         """The rows of all parts."""
+        rivals = [one.rivals for one in parts if one.rivals is not None]
         return LabelledRows(
             torch.cat([one.feature for one in parts]),
             torch.cat([one.label for one in parts]),
             torch.cat([one.weight for one in parts]),
             torch.cat([one.scene for one in parts]),
+            torch.cat(rivals) if len(rivals) == len(parts) else None,
         )
 
     def take(self, chosen: Tensor) -> LabelledRows:
         """Some of the rows."""
-        return LabelledRows(self.feature[chosen], self.label[chosen], self.weight[chosen], self.scene[chosen])
+        rivals = None if self.rivals is None else self.rivals[chosen]
+        return LabelledRows(
+            self.feature[chosen], self.label[chosen], self.weight[chosen], self.scene[chosen], rivals
+        )
 
 
 @dataclass(frozen=True)
@@ -270,8 +283,8 @@ def chosen_fit(
 ) -> ChosenFit:
     """Fits with the best of a few penalties, with and without balanced class weights.
 
-    They are compared by the mean IoU of the held-out rows when each quarter of the scenes (of the rows, where
-    there are fewer than four scenes) is held out once; of equals the stronger penalty wins, and unweighted
+    They are compared by the mean IoU of the held-out rows when each third of the scenes (of the rows, where
+    there are fewer than three scenes) is held out once; of equals the stronger penalty wins, and unweighted
     classes before balanced ones. Then all rows are fitted.
 
     Raises ValueError as `fit_linear`.
@@ -287,7 +300,7 @@ def chosen_fit(
                     compared, fold, n_classes, (balanced, penalty), device
                 )
     balanced, penalty = max(scores, key=lambda key: scores[key]) if scores else (True, 1.0)
-    linear = _fit(rows, n_classes, (balanced, penalty), device)
+    linear = _fit(rows, n_classes, (balanced, penalty), device, tolerance=None)
     return ChosenFit(linear, penalty, balanced, scores)
 
 
@@ -302,7 +315,11 @@ def _folds(rows: LabelledRows) -> Int[Tensor, " row"]:
 
 
 def _fit(
-    rows: LabelledRows, n_classes: int, choice: tuple[bool, float], device: str | torch.device
+    rows: LabelledRows,
+    n_classes: int,
+    choice: tuple[bool, float],
+    device: str | torch.device,
+    tolerance: float | None = COMPARED_TOLERANCE,
 ) -> Linear:
     balanced, penalty = choice
     # Mean weight 1: a penalty then means the same for a sample as for as many points.
@@ -315,6 +332,8 @@ def _fit(
         penalty,
         "balanced" if balanced else None,
         sample_weight=weight.to(device),
+        rivals=None if rows.rivals is None else rows.rivals.to(device),
+        tolerance=tolerance,
     )
 
 
@@ -330,7 +349,9 @@ def _held_out_iou(
     for number in torch.unique(fold).tolist():
         held = rows.take(fold == number)
         linear = _fit(rows.take(fold != number), n_classes, choice, device)
-        found = linear.scores(held.feature.to(linear.weight)).argmax(dim=1).cpu()
+        scores = linear.scores(held.feature.to(linear.weight)).cpu()
+        scores = scores if held.rivals is None else scores.masked_fill(~held.rivals, -torch.inf)
+        found = scores.argmax(dim=1)
         counts.view(-1).index_add_(0, held.label * n_classes + found, held.weight.double())
     hit = counts.diagonal()
     union = counts.sum(0) + counts.sum(1) - hit

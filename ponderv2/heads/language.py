@@ -43,6 +43,21 @@ class LanguageHead(nn.Module):
         embedded = F.normalize(self.proj_head(feature), dim=1)
         return embedded @ self.texts_of(condition).to(embedded.dtype).T * self.logit_scale.exp()
 
+    @torch.no_grad()
+    def start_as(
+        self, weight: Float[Tensor, "text channel"], bias: Float[Tensor, " text"], condition: str = ""
+    ) -> None:
+        """Rank the texts of all datasets as `feature @ weight.T + bias` does.
+
+        With T the texts, the projection is T^+ (scores + c): its products with the texts are the scores and a
+        constant, so that the cosines rank alike, exactly where the texts are linearly independent. c makes it
+        about exp(logit_scale) long, so that the logits differ about as the scores do.
+        """
+        inverse = torch.linalg.pinv(self.class_embedding.double()).to(weight)
+        constant = self.logit_scale.exp().to(weight) / inverse.sum(dim=1).norm()
+        self.proj_head.weight.copy_(inverse @ weight)
+        self.proj_head.bias.copy_(inverse @ (bias + constant))
+
 
 class DecoupledHead(nn.Module):
     """The linear layer of the batch's dataset (PPT-v1m2). State names `seg_heads.0.*`, as published."""
@@ -60,3 +75,13 @@ class DecoupledHead(nn.Module):
         if condition not in known:
             raise ValueError(f"expected a condition out of {known}, got {condition!r}")
         return self.seg_heads[known.index(condition)](feature)
+
+    @torch.no_grad()
+    def start_as(
+        self, weight: Float[Tensor, "class channel"], bias: Float[Tensor, " class"], condition: str
+    ) -> None:
+        """Take over scores `feature @ weight.T + bias` for one dataset."""
+        layer = self.seg_heads[tuple(self.config.n_classes).index(condition)]
+        assert isinstance(layer, nn.Linear)
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)

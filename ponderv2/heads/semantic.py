@@ -48,6 +48,19 @@ class LinearHead(nn.Module):
         """Scores (logits) of every class, the same for every dataset."""
         return self.linear(self.norm(feature))
 
+    @torch.no_grad()
+    def start_as(
+        self, weight: Float[Tensor, "class channel"], bias: Float[Tensor, " class"], condition: str = ""
+    ) -> None:
+        """Take over scores `feature @ weight.T + bias`, by the running statistics where features are
+        normalised."""
+        if isinstance(self.norm, BatchNorm):
+            assert self.norm.running_mean is not None and self.norm.running_var is not None
+            bias = bias + weight @ self.norm.running_mean.to(weight)
+            weight = weight * (self.norm.running_var.to(weight) + self.norm.eps).sqrt()
+        self.linear.weight.copy_(weight)
+        self.linear.bias.copy_(bias)
+
 
 class FinalHead(nn.Module):
     """The last layer of the published networks, `final.weight` [class, 1, 1, 1, channel] and `final.bias`."""
@@ -68,6 +81,15 @@ class FinalHead(nn.Module):
         bias = self.final.bias
         assert bias is not None
         return feature @ self.final.pointwise_matrix() + bias.to(feature.dtype)
+
+    @torch.no_grad()
+    def start_as(
+        self, weight: Float[Tensor, "class channel"], bias: Float[Tensor, " class"], condition: str = ""
+    ) -> None:
+        """Take over scores `feature @ weight.T + bias`."""
+        assert self.final.bias is not None
+        self.final.weight.copy_(weight.T.reshape(self.final.weight.shape))
+        self.final.bias.copy_(bias)
 
 
 def segmentation_losses(

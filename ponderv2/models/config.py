@@ -99,6 +99,7 @@ class PretextConfig(StrictConfig):
     ray_box: PositiveFloat = 0.55
     """Half side of the box that a ray must meet to be supervised, in sides of the frame: 0.5 is its range."""
     freeze_encoder: ClassVar[bool] = False
+    train_decoder: ClassVar[bool] = False
 
     @property
     def prompts(self) -> Prompts:
@@ -137,8 +138,18 @@ class EncoderModelConfig(StrictConfig):
     encoder: EncoderConfig | None = None
     """None: that of the checkpoint which is fine-tuned."""
     freeze_encoder: bool = False
-    """Train the head alone on the features of the encoder (linear probe). Its normalisations use their stored
-    statistics, also in training."""
+    """Train the head alone on the features of the encoder. Its normalisations use their stored statistics,
+    also in training."""
+    train_decoder: bool = False
+    """With `freeze_encoder`: train those of its stages that restore the resolution, too."""
+    head_init: Literal["auto", "probe", "random"] = "auto"
+    """What the head starts from. probe: logistic regression on the features of the training scenes as the
+    encoder gives them before training (Kumar et al. 2022), fitted to convergence within the label budget.
+    auto: probe with a pre-trained encoder whose checkpoint does not bring a head of this kind, else random.
+    """
+    recalibrate_norms: bool = False
+    """Estimate the running statistics of the encoder's normalisations again, on training scenes, before
+    anything is fitted or trained."""
     condition: str | None = None
     """Name that a prompted encoder gets in place of that of the dataset: the prompt of a new dataset."""
     conditions: tuple[str, ...] = ()

@@ -39,19 +39,37 @@ class EncoderModel(nn.Module):
         if self.prompts.rows:
             self.embedding_table = nn.Embedding(len(self.prompts.rows), self.config.context_channels)
 
+    @property
+    def stages(self) -> tuple[tuple[str, ...], ...]:
+        """What the names of the encoder's parameters begin with, stage by stage; prompts are of the first."""
+        each = [tuple(f"backbone.{one}" for one in stage.prefixes) for stage in self.encoder_config.stages]
+        return (("embedding_table.", *each[0]), *each[1:])
+
+    @property
+    def decoder(self) -> tuple[str, ...]:
+        """What the names of the parameters of decoding stages begin with, which are trained where the rest of
+        the encoder is frozen; empty unless the settings say so."""
+        stages = self.encoder_config.stages if self.config.train_decoder else ()
+        return tuple(f"backbone.{one}" for stage in stages if stage.decodes for one in stage.prefixes)
+
     def freeze(self) -> None:
         """Leave encoder and prompts as they are, where the settings say so."""
         if self.config.freeze_encoder:
+            trained = self.decoder or ("\0",)
             for name, parameter in self.named_parameters():
-                if name.startswith(("backbone.", "embedding_table.")):
+                if name.startswith(("backbone.", "embedding_table.")) and not name.startswith(trained):
                     parameter.requires_grad_(False)
             self.train(self.training)
 
     def train(self, mode: bool = True) -> EncoderModel:
-        """Switch between training and evaluation; a frozen encoder stays in evaluation."""
+        """Switch between training and evaluation; what is frozen of the encoder stays in evaluation."""
         super().train(mode)
         if self.config.freeze_encoder:
             self.backbone.eval()
+            trained = self.decoder or ("\0",)
+            for name, module in self.named_modules():
+                if f"{name}.".startswith(trained):
+                    module.training = mode
         return self
 
     def prompt(self, condition: str) -> Prompt | None:
@@ -67,7 +85,8 @@ class EncoderModel(nn.Module):
         Raises:
             ValueError: a dataset that a prompted encoder does not know.
         """
-        with torch.no_grad() if self.config.freeze_encoder else nullcontext():
+        is_frozen = self.config.freeze_encoder and not self.config.train_decoder
+        with torch.no_grad() if is_frozen else nullcontext():
             return self.backbone(batch, self.prompt(batch.condition))
 
     def encode_points(self, batch: Batch) -> Float[Tensor, "point channel"]:

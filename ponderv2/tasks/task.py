@@ -208,6 +208,20 @@ class Task(ABC, Generic[Settings]):
         in the new model."""
         return {}
 
+    def brings_head(self, stored: Mapping[str, Tensor]) -> bool:
+        """Whether a pre-trained model holds the trained weights of the head of the new model."""
+        return False
+
+    fits_head: ClassVar[bool] = False
+    """Whether `fit_head` is there, so that `model.head_init: probe` and `--protocol linear` apply."""
+
+    def fit_head(self, model: Any, trainings: Sequence[Any], seed: int, report: Reporter) -> None:
+        """Fits the head to the features that the encoder gives for the training scenes, with their labels.
+
+        All processes call it together; the model is on its device. Raises SceneError without any label.
+        """
+        raise NotImplementedError
+
     # Evaluation
 
     def check_results(self, path: Path) -> None:

@@ -22,7 +22,22 @@ Precision = Annotated[Literal["32", "bf16", "fp16"], BeforeValidator(_as_text)]
 """In YAML also the number 32."""
 
 
-class SgdConfig(StrictConfig):
+class _ParameterGroups(StrictConfig):
+    """How the parts of a model differ in what the optimiser does. By default they do not."""
+
+    encoder_rate: PositiveFloat = 1.0
+    """Factor on the learning rate of the encoder."""
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Factor on the learning rate from each stage of the encoder to the one before it: the last stage has it
+    once, the one before twice, and so on; 0.65 to 0.9 are usual in fine-tuning."""
+    encoder_warmup: Fraction = 0.0
+    """Share of the steps in which the learning rate of the encoder rises along a line from 0, in addition to
+    the schedule of all."""
+    decay_norms: bool = True
+    """Weight decay also on biases and on scale and shift of normalisations (parameters of a single axis)."""
+
+
+class SgdConfig(_ParameterGroups):
     """Stochastic gradient descent, as the published indoor pre-training and fine-tuning use it."""
 
     kind: Literal["sgd"] = "sgd"
@@ -32,10 +47,10 @@ class SgdConfig(StrictConfig):
     """Overridden by `one_cycle` with `cycle_momentum`."""
     nesterov: bool = True
     weight_decay: NonNegativeFloat = 1.0e-4
-    """On every parameter, biases and normalisation included, as published."""
+    """On every parameter, biases and normalisation included, as published, unless `decay_norms` is false."""
 
 
-class AdamwConfig(StrictConfig):
+class AdamwConfig(_ParameterGroups):
     """Adam with decoupled weight decay."""
 
     kind: Literal["adamw"] = "adamw"
@@ -87,7 +102,8 @@ ScheduleConfig = Annotated[OneCycleConfig | PolyConfig | ConstantConfig, Field(d
 class TrainingConfig(StrictConfig):
     """How a model is trained. One step is one optimiser step."""
 
-    steps: PositiveInt = 1000
+    steps: NonNegativeInt = 1000
+    """0: what the run starts from is saved and validated."""
     batch_size: Annotated[int, Field(gt=0, le=MOST_SCENES)] = 2
     """Scenes per step, all processes together."""
     accumulate: PositiveInt = 1

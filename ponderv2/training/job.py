@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ponderv2.training.config import TrainingConfig
 from ponderv2.training.data_loader import Collate, Datasets, SceneSource
+from ponderv2.training.report import Reporter
 from ponderv2.training.validation import Validation
 
 
@@ -37,6 +39,11 @@ class Job:
     """None where there are no scenes for it."""
     best_metric: str = ""
     higher_is_better: bool = True
+    encoder_stages: tuple[tuple[str, ...], ...] = ()
+    """What the names of the encoder's parameters begin with, stage by stage."""
+    fit_start: Callable[[torch.device, Reporter], None] | None = None
+    """Fits what the model starts from to the data, before the first step of a new run; in all processes,
+    which exchange what they found."""
 
 
 @dataclass(frozen=True)

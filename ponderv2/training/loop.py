@@ -74,7 +74,7 @@ class _Training:
         schedule, last = self.datasets.schedule, self.settings.steps
         self.sampler = Sampler(schedule, job.seed, self.share, self.step, last, mix)
         self.train_step = TrainStep(job.model)
-        optimiser = build_optimiser(job.model, self.settings)
+        optimiser = build_optimiser(job.model, self.settings, job.encoder_stages)
         if resume:
             job.model.load_state_dict(resume.model)
         self.module, self.optimiser = fabric.setup(self.train_step, optimiser)
@@ -104,6 +104,8 @@ class _Training:
                 self.interruption,
                 self.reporter.progress(self.job.kind, total, self.step) as display,
             ):
+                if self.step == total and not self.is_saved:  # a run without steps
+                    self._save()
                 if self._validation_is_due:  # the run ended between the save and the end of its validation
                     self._validate()
                 while self.step < total:
@@ -143,7 +145,9 @@ class _Training:
         Returns the numbers to log.
         """
         started = time.perf_counter()
-        rate = set_lr(self.optimiser.optimizer, lr_at(self.step, self.settings.steps, self.settings.schedule))
+        steps = self.settings.steps
+        lr = lr_at(self.step, steps, self.settings.schedule)
+        rate = set_lr(self.optimiser.optimizer, lr, (self.step + 1) / steps)
         set_train_mode(self.job.model, self.settings.frozen)
         before = BufferCopy(self.job.model)
         batches = self._next_batches(loaded)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -62,21 +63,50 @@ def _cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) / 2.0 * (1.0 + math.cos(math.pi * share))
 
 
-def build_optimiser(model: nn.Module, config: TrainingConfig) -> Optimizer:
-    """The optimiser over all trained parameters, one group per rate factor.
+@dataclass(frozen=True)
+class _GroupKey:
+    """What the parameters of a group have in common."""
 
-    Parameters named in `config.frozen` are frozen here. ValueError if nothing is left to train.
+    factor: float
+    """On the learning rate."""
+    warmup: float = 0.0
+    """Share of the steps in which their rate rises from 0."""
+    decays: bool = True
+
+
+def build_optimiser(
+    model: nn.Module, config: TrainingConfig, encoder_stages: Sequence[tuple[str, ...]] = ()
+) -> Optimizer:
+    """The optimiser over all trained parameters, one group for all that are treated alike.
+
+    Parameters named in `config.frozen` are frozen here. `encoder_stages`: beginnings of the names of the
+    encoder's parameters, stage by stage. ValueError if nothing is left to train.
     """
-    groups: dict[float, list[nn.Parameter]] = {}
+    groups: dict[_GroupKey, list[nn.Parameter]] = {}
+    settings = config.optimiser
     for name, parameter in model.named_parameters():
         if name.startswith(config.frozen or ("\0",)):
             parameter.requires_grad_(False)
         if parameter.requires_grad:
-            groups.setdefault(_rate_factor(name, config.rate_factors), []).append(parameter)
+            decays = settings.decay_norms or parameter.ndim > 1
+            factor = _rate_factor(name, config.rate_factors)
+            stage = _stage(name, encoder_stages)
+            key = _GroupKey(factor, decays=decays)
+            if stage is not None:
+                decay = settings.layer_decay ** (len(encoder_stages) - stage)
+                key = _GroupKey(factor * settings.encoder_rate * decay, settings.encoder_warmup, decays)
+            groups.setdefault(key, []).append(parameter)
     if not groups:
         raise ValueError(f"no parameter is left to train: frozen = {list(config.frozen)}")
-    settings = config.optimiser
-    listed = [{"params": params, "rate": settings.rate * factor} for factor, params in groups.items()]
+    listed = [
+        {
+            "params": params,
+            "rate": settings.rate * key.factor,
+            **({"warmup": key.warmup} if key.warmup else {}),
+            **({} if key.decays else {"weight_decay": 0.0}),
+        }
+        for key, params in groups.items()
+    ]
     match settings:
         case SgdConfig():
             return SGD(
@@ -98,15 +128,25 @@ def build_optimiser(model: nn.Module, config: TrainingConfig) -> Optimizer:
             assert_never(settings)
 
 
+def _stage(name: str, stages: Sequence[tuple[str, ...]]) -> int | None:
+    """Which stage of the encoder a parameter belongs to; None for the rest of the model."""
+    return next((number for number, stage in enumerate(stages) if name.startswith(stage)), None)
+
+
 def _rate_factor(name: str, factors: dict[str, float]) -> float:
     prefixes = [prefix for prefix in factors if name.startswith(prefix)]
     return factors[max(prefixes, key=len)] if prefixes else 1.0
 
 
-def set_lr(optimiser: Optimizer, lr: ScheduleValues) -> float:
-    """Writes rate and momentum of the coming step into the optimiser; returns the largest rate."""
+def set_lr(optimiser: Optimizer, lr: ScheduleValues, progress: float = 1.0) -> float:
+    """Writes rate and momentum of the coming step into the optimiser; returns the largest rate.
+
+    `progress`: share of the steps that are done after it, for groups with a warm-up of their own.
+    """
     for group in optimiser.param_groups:
         group["lr"] = group["rate"] * lr.factor
+        if "warmup" in group:
+            group["lr"] *= min(1.0, progress / group["warmup"])
         if lr.momentum is None:
             continue
         if "betas" in group:
@@ -118,13 +158,16 @@ def set_lr(optimiser: Optimizer, lr: ScheduleValues) -> float:
 
 def load_optimiser(optimiser: Optimizer, state: dict[str, Any]) -> None:
     """Restores momenta and counts; the rates stay those of the settings. Raises CheckpointError."""
-    rates = [group["rate"] for group in optimiser.param_groups]
+    kept = [
+        {key: group[key] for key in ("rate", "warmup") if key in group} for group in optimiser.param_groups
+    ]
     try:
         optimiser.load_state_dict(state)
     except (ValueError, KeyError) as error:
         raise CheckpointError(f"the state of the optimiser does not fit the settings: {error}") from error
-    for group, rate in zip(optimiser.param_groups, rates, strict=True):
-        group["rate"] = rate
+    for group, own in zip(optimiser.param_groups, kept, strict=True):
+        group.pop("warmup", None)
+        group.update(own)
 
 
 def set_train_mode(model: nn.Module, frozen: tuple[str, ...]) -> None:

@@ -109,6 +109,9 @@ class FinetuneConfig(PresetConfig):
     data: LabelledDataConfig = LabelledDataConfig()
     model: DownstreamModelConfig = DEFAULT
     """The task, by its `kind`, with the settings of its model."""
+    protocol: Literal["full", "decoder", "linear"] = "full"
+    """What is trained: all; the decoding stages of the encoder and the head; or nothing, with a head that is
+    fitted by logistic regression to the features of the frozen encoder (linear probe)."""
     training: TrainingConfig = TrainingConfig()
 
     @property

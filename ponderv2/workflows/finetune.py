@@ -27,6 +27,7 @@ from ponderv2.training.job import Job
 from ponderv2.training.open_checkpoint import OpenCheckpoint, Origin
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import FinetuneConfig
+from ponderv2.workflows.finetune_protocols import starts_as_probe, with_protocol
 from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 from ponderv2.workflows.training_job import make_training_job, open_datasets, with_scenes
 from ponderv2.workflows.training_runs import RunRequest, run_folder, run_training, seeded_weights
@@ -34,7 +35,7 @@ from ponderv2.workflows.training_runs import RunRequest, run_folder, run_trainin
 ENCODER_INPUTS = ("voxel", "features", "fields", "images")
 """Settings of `data` that follow from the encoder of a checkpoint, unless the settings name their own."""
 CALIBRATION_SCENES = 16
-"""Scenes from which a frozen random encoder gets the statistics of its normalisations."""
+"""Scenes from which an encoder gets the statistics of its normalisations, where its own do not apply."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def run(  # noqa: PLR0913 - one argument per option of the command
     """Trains a model of a task, into `out/name`.
 
     The encoder starts from `checkpoint` (ours or published, or the folder of a run); None: from random
-    weights. With `config.model.freeze_encoder` the head alone is trained.
+    weights. What is trained is the affair of `config.protocol`, what the head starts from that of
+    `config.model.head_init`.
 
     Raises:
         SceneError: there is nothing to train on, or it has no labels. Without `scenes` the folder is that of
@@ -131,7 +133,8 @@ def _completed(
     """The settings with what checkpoint and scenes determine; of several datasets, all of them."""
     if not config.datasets:
         store = open_scenes(SceneChoice.of(scenes, config), checkpoint, report)
-        return completed(config, store, checkpoint)
+        done = completed(config, store, checkpoint)
+        return with_protocol(done, task_of(done.model))
     config = with_scenes(config, scenes)
     first, label_field = config.scenes, config.data.label_field
     for part in config.parts:
@@ -140,7 +143,7 @@ def _completed(
         done = completed(alone, open_folder(part.scenes), checkpoint)
         data = done.data.model_copy(update={"label_field": label_field})
         config = done.model_copy(update={"data": data, "scenes": first})
-    return config
+    return with_protocol(config, task_of(config.model))
 
 
 def completed(
@@ -242,18 +245,24 @@ def make_job(request: RunRequest, resumed: bool) -> Job:
     config = request.config
     assert isinstance(config, FinetuneConfig)
     task = task_of(config.model)
+    as_probe = starts_as_probe(config, task, request.start)
 
     def initialise(model: nn.Module, trainings: Sequence[TaskDataset]) -> None:
+        assert isinstance(model, EncoderModel)
         if request.start is not None:
             load_encoder(task, model, request.start)
-        elif config.model.freeze_encoder:
-            assert isinstance(model, EncoderModel)
+        has_statistics = request.start is not None or not (config.model.freeze_encoder or as_probe)
+        if config.model.recalibrate_norms or not has_statistics:
             calibrate_normalisation(model, _first_scenes(trainings))
 
-    return make_training_job(task, request, None if resumed else initialise)
+    def fit(model: nn.Module, trainings: Sequence[TaskDataset], report: Reporter) -> None:
+        task.fit_head(model, trainings, config.seed, report)
+
+    return make_training_job(task, request, None if resumed else initialise, fit if as_probe else None)
 
 
 def _first_scenes(trainings: Sequence[TaskDataset]) -> Iterator[Batch]:
+    """Scenes of each dataset, as they are trained on."""
     for training in trainings:
         for index in range(min(CALIBRATION_SCENES, len(training))):
             yield training.sample(index, 0)

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
+from ponderv2.models.encoder_model import EncoderModel
 from ponderv2.tasks.task import OpenPart, Task, TaskDataset, ValidationRequest
 from ponderv2.training.data_loader import Datasets
 from ponderv2.training.job import Job
+from ponderv2.training.report import Reporter
 from ponderv2.training.run_logger import RunLogger
 from ponderv2.training.validation import Validation
 from ponderv2.workflows.config import FinetuneConfig, PretrainConfig
@@ -23,6 +26,8 @@ Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
 
 Initialise = Callable[[nn.Module, Sequence[TaskDataset]], None]
 """Gives a new model the weights that it starts from."""
+FitStart = Callable[[nn.Module, Sequence[TaskDataset], Reporter], None]
+"""Fits what a new model starts from to the training scenes; the model is on its device."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,9 @@ def open_datasets(
     return tuple(PartDatasets(part, *task.datasets(part)) for part in open_parts(config, folder))
 
 
-def make_training_job(task: Task[Any], request: RunRequest, initialise: Initialise | None) -> Job:
+def make_training_job(
+    task: Task[Any], request: RunRequest, initialise: Initialise | None, fit: FitStart | None = None
+) -> Job:
     """Model, data and validation of a run. `initialise`: None where weights are replaced by the run's own."""
     config = request.config
     data = open_datasets(task, config, request.folder)
@@ -66,6 +73,11 @@ def make_training_job(task: Task[Any], request: RunRequest, initialise: Initiali
     if initialise is not None:
         initialise(model, trainings)
     validation = _validation(task, model, request, data)
+
+    def fit_start(device: torch.device, report: Reporter) -> None:
+        assert fit is not None
+        fit(model.to(device), trainings, report)
+
     best = task.best_of([] if validation is None else list(validation.each.values()))
     return Job(
         kind=config.model.kind,
@@ -85,6 +97,8 @@ def make_training_job(task: Task[Any], request: RunRequest, initialise: Initiali
         validation=validation,
         best_metric=best.name,
         higher_is_better=best.higher_is_better,
+        encoder_stages=model.stages if isinstance(model, EncoderModel) else (),
+        fit_start=fit_start if fit is not None else None,
     )
 
 

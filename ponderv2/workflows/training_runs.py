@@ -101,6 +101,8 @@ def _train_as_member(
                 job, found = _prepared(request, make_job, report, ranks)
                 if leads and (trouble := restart_trouble()):
                     report.warn(trouble)
+                if found is None and job.fit_start is not None:
+                    job.fit_start(fabric.device, report)
                 return train(job, fabric, report, found)
         except RuntimeError as error:
             if explained := ranks.explained(error, config.training.timeout):

@@ -48,7 +48,7 @@ def test_a_misspelt_setting_suggests_the_near_one(run, setting, suggestion):
 @pytest.mark.parametrize(
     ("setting", "reason"),
     [
-        ("training.steps=-1", "greater than 0, not -1"),
+        ("training.steps=-1", "greater than or equal to 0, not -1"),
         ("training.steps=many", "valid integer"),
         ("training.batch_size=99999999999", "less than or equal to 65536"),
         ("data.voxel.size=.inf", "finite number"),

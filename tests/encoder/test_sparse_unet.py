@@ -170,3 +170,21 @@ def test_stages_of_odd_number_are_refused() -> None:
         SparseUNetConfig(channels=(8, 8, 8), layers=(1, 1, 1))
     with pytest.raises(ValueError, match="even"):
         SparseUNetConfig(channels=(8, 8), layers=(1, 1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SparseUNetConfig(n_classes=3),
+        SparseUNetConfig(pool_scenes=True),
+        PromptedSparseUNetConfig(channels=(8, 8, 8, 8), layers=(1, 2, 1, 1)),
+    ],
+    ids=["classes", "pooled", "prompted"],
+)
+def test_the_stages_name_every_parameter_once_in_the_order_of_the_data(config) -> None:
+    names = [name for name, _ in SparseUNet(config).named_parameters()]
+    found = [[name for name in names if name.startswith(stage.prefixes)] for stage in config.stages]
+    assert all(found) and sorted(name for stage in found for name in stage) == sorted(names)
+    assert [stage.prefixes[0] for stage in config.stages][:3] == ["conv_input.", "down.0.", "down.1."]
+    decoding = [stage.prefixes[0].split(".")[0] for stage in config.stages if stage.decodes]
+    assert set(decoding) <= {"up", "final"} and bool(decoding) != config.pool_scenes

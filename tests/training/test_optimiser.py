@@ -93,3 +93,61 @@ def test_two_processes_share_what_one_process_sees() -> None:
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
     with pytest.raises(ValueError, match="not a multiple"):
         RankShare(3, 2, 0)
+
+
+STAGES = (("prompt.", "stem."), ("enc.0.",), ("enc.1.",))
+
+
+def _staged() -> nn.ModuleDict:
+    return nn.ModuleDict(
+        {
+            "prompt": nn.Linear(2, 2),
+            "stem": nn.Linear(2, 2),
+            "enc": nn.ModuleList([nn.Linear(2, 2), nn.BatchNorm1d(2)]),
+            "head": nn.Linear(2, 2),
+        }
+    )
+
+
+def _groups(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, dict]:
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {names[id(p)]: group for group in optimiser.param_groups for p in group["params"]}
+
+
+def test_the_rate_of_the_encoder_falls_from_stage_to_stage() -> None:
+    """As in BEiT: the head has the full rate, the last stage the decay once, the first one most often."""
+    settings = AdamwConfig(rate=0.1, encoder_rate=0.5, layer_decay=0.8)
+    model = _staged()
+    optimiser = build_optimiser(model, TrainingConfig(optimiser=settings), STAGES)
+    set_lr(optimiser, lr_at(0, 10, PolyConfig()))
+    rates = {name: group["lr"] for name, group in _groups(model, optimiser).items()}
+    assert rates["head.weight"] == pytest.approx(0.1)
+    assert rates["enc.1.weight"] == pytest.approx(0.05 * 0.8)
+    assert rates["enc.0.bias"] == pytest.approx(0.05 * 0.8**2)
+    assert rates["stem.weight"] == rates["prompt.bias"] == pytest.approx(0.05 * 0.8**3)
+
+
+def test_the_encoder_may_warm_up_on_its_own() -> None:
+    model = _staged()
+    config = TrainingConfig(optimiser=AdamwConfig(rate=0.1, encoder_warmup=0.5))
+    optimiser = build_optimiser(model, config, STAGES)
+    found = []
+    for done in (0.1, 0.25, 0.5, 1.0):
+        set_lr(optimiser, lr_at(0, 10, PolyConfig()), done)
+        groups = _groups(model, optimiser)
+        assert groups["head.weight"]["lr"] == pytest.approx(0.1)
+        found.append(groups["stem.weight"]["lr"])
+    assert found == pytest.approx([0.02, 0.05, 0.1, 0.1])
+
+
+def test_weight_decay_may_leave_out_biases_and_norms() -> None:
+    model = _staged()
+    config = TrainingConfig(optimiser=AdamwConfig(weight_decay=0.3, decay_norms=False))
+    groups = _groups(model, build_optimiser(model, config, STAGES))
+    decays = {name: group["weight_decay"] for name, group in groups.items()}
+    assert decays["stem.weight"] == decays["head.weight"] == 0.3
+    assert decays["stem.bias"] == decays["enc.1.weight"] == decays["enc.1.bias"] == 0.0
+
+
+def test_by_default_all_parameters_are_one_group() -> None:
+    assert len(build_optimiser(_staged(), TrainingConfig(), STAGES).param_groups) == 1

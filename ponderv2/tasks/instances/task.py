@@ -10,7 +10,7 @@ from ponderv2.data.config import LabelledDataConfig
 from ponderv2.data.datasets import LabelledDataset
 from ponderv2.errors import PresetError
 from ponderv2.evaluation.instances import InstanceOverlaps, instance_metrics
-from ponderv2.tasks.instances import evaluation
+from ponderv2.tasks.instances import evaluation, head_start
 from ponderv2.tasks.instances.config import InstancesModelConfig
 from ponderv2.tasks.instances.model import InstancesModel
 from ponderv2.tasks.instances.predictions import overlaps_of_scene, predict_scene_instances, require_instances
@@ -25,6 +25,7 @@ class InstancesTask(LabelledPointsTask[InstancesModelConfig]):
     """Judged by the average precision at an overlap of 50 %."""
 
     best = BestMetric("ap50")
+    fits_head = True
     model_in_words = "an instance segmentation model"
 
     def build(self) -> InstancesModel:
@@ -56,6 +57,12 @@ class InstancesTask(LabelledPointsTask[InstancesModelConfig]):
     ) -> Validation:
         """On whole scenes."""
         return Validation(model, data)
+
+    def fit_head(
+        self, model: InstancesModel, trainings: Sequence[LabelledDataset], seed: int, report: Reporter
+    ) -> None:
+        """Logistic regression for the classes, L-BFGS for the offsets."""
+        head_start.fit_head(model, trainings, seed, report)
 
     def evaluate(
         self, request: EvaluationRequest, model: InstancesModel, report: Reporter

@@ -12,7 +12,7 @@ from ponderv2.data.datasets import LabelledDataset
 from ponderv2.evaluation.semantic import segmentation_metrics
 from ponderv2.heads.config import LanguageHeadConfig, OrthogonalEmbeddingsConfig
 from ponderv2.tasks.labelled_points import LabelledPointsTask
-from ponderv2.tasks.segmentation import evaluation, published
+from ponderv2.tasks.segmentation import evaluation, head_start, published
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.tasks.segmentation.predictions import confusion_of_scenes
@@ -28,6 +28,7 @@ class SegmentationTask(LabelledPointsTask[SegmentationModelConfig]):
     """Judged by the mean intersection over union."""
 
     best = BestMetric("miou")
+    fits_head = True
     model_in_words = "a segmentation model"
 
     def build(self) -> SegmentationModel:
@@ -49,6 +50,20 @@ class SegmentationTask(LabelledPointsTask[SegmentationModelConfig]):
         ):
             shared.pop("head.class_embedding", None)
         return shared
+
+    def brings_head(self, stored: Mapping[str, Tensor]) -> bool:
+        """A model that was pre-trained with text brings the projection of a language head of its shape."""
+        head, encoder = self.settings.head, self.settings.encoder
+        projection = stored.get("proj_head.weight")
+        if not isinstance(head, LanguageHeadConfig) or encoder is None or projection is None:
+            return False
+        return tuple(projection.shape) == (head.n_channels, encoder.out_channels)
+
+    def fit_head(
+        self, model: SegmentationModel, trainings: Sequence[LabelledDataset], seed: int, report: Reporter
+    ) -> None:
+        """Logistic regression on labelled points."""
+        head_start.fit_head(model, trainings, seed, report)
 
     def evaluate(
         self, request: EvaluationRequest, model: SegmentationModel, report: Reporter

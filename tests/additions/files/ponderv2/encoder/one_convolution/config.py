@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import PositiveInt
 
 from ponderv2.config import StrictConfig
+from ponderv2.encoder.config import EncoderStage
 
 
 class OneConvolutionConfig(StrictConfig):
@@ -20,3 +21,8 @@ class OneConvolutionConfig(StrictConfig):
     kind: Literal["one_convolution"] = "one_convolution"
     in_channels: PositiveInt = 3
     out_channels: PositiveInt = 16
+
+    @property
+    def stages(self) -> tuple[EncoderStage, ...]:
+        """The only one."""
+        return (EncoderStage(("convolution.",)),)

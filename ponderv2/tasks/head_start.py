@@ -1,0 +1,160 @@
+"""Heads that start as a probe: labelled features of the training scenes, gathered from all processes.
+
+Every scene is encoded whole, as in evaluation, by one of the processes; of each a bounded sample of its
+labelled points is kept. All processes then hold the same rows and fit the same head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ponderv2.collectives import process_rank, world_size
+from ponderv2.data.datasets import LabelledDataset
+from ponderv2.errors import SceneError
+from ponderv2.evaluation.probes import ChosenFit, LabelledRows, sample_rows
+from ponderv2.models.encoder_model import EncoderModel
+from ponderv2.models.voxel_features import encode_voxels
+from ponderv2.randomness import make_generator
+from ponderv2.scenes.scene import PointCloud
+from ponderv2.training.ranks import run_in_all
+from ponderv2.training.report import Reporter
+
+MOST_ROWS = 40_000
+"""Labelled points of all scenes together that a head is fitted to."""
+LEAST_ROWS = 20
+"""Of each scene, however many there are."""
+
+PointTargets = Callable[[LabelledDataset, PointCloud], Float[Tensor, "point target"]]
+"""Further numbers of every point that a head learns."""
+
+
+@dataclass(frozen=True)
+class HeadRows:
+    """Labelled points of one dataset."""
+
+    data: LabelledDataset
+    rows: LabelledRows
+    target: Float[Tensor, "row target"] | None = None
+    """Of a `PointTargets`."""
+
+
+@dataclass(frozen=True)
+class _OneScene:
+    """What a process found in a scene; picklable."""
+
+    rows: LabelledRows | None = None
+    target: Tensor | None = None
+    problem: str = ""
+
+
+def labelled_rows(
+    model: EncoderModel,
+    trainings: Sequence[LabelledDataset],
+    seed: int,
+    report: Reporter,
+    targets: PointTargets | None = None,
+) -> list[HeadRows]:
+    """Features of labelled points of the training scenes, dataset by dataset. All processes must call it.
+
+    Labels are those of the budget. A scene that cannot be read is left out, with a warning.
+
+    Raises:
+        SceneError: a dataset has no labelled point in any scene.
+    """
+    jobs = [(number, index) for number, data in enumerate(trainings) for index in range(len(data))]
+    most = max(LEAST_ROWS, MOST_ROWS // len(jobs))
+    rank, world = process_rank(), world_size()
+    mode = model.training
+    model.eval()
+    found: list[_OneScene] = []
+    rounds = range(0, len(jobs), world)
+    for first in report.track(rounds, "encoding labelled points for the head", len(rounds)):
+        own = jobs[first + rank : first + rank + 1]
+
+        def encode(own: Sequence[tuple[int, int]] = own) -> list[_OneScene]:
+            return [
+                _rows_of(model, trainings[n], index, _Sampling(most, seed, jobs.index((n, index))), targets)
+                for n, index in own
+            ]
+
+        found += [one for part in run_in_all(encode) for one in part]
+    model.train(mode)
+    for one in found:
+        if one.problem:
+            report.warn(f"left out of the fit of the head: {one.problem}")
+    return [
+        _of_dataset(data, [one for job, one in zip(jobs, found, strict=True) if job[0] == number])
+        for number, data in enumerate(trainings)
+    ]
+
+
+def _of_dataset(data: LabelledDataset, scenes: Sequence[_OneScene]) -> HeadRows:
+    usable = [one for one in scenes if one.rows is not None]
+    if not usable:
+        raise SceneError(
+            f"no training scene of {data.store.root} has a labelled point to fit the head to",
+            fix="--set model.head_init=random",
+        )
+    rows = LabelledRows.cat([one.rows for one in usable if one.rows is not None])
+    extra = [one.target for one in usable if one.target is not None]
+    return HeadRows(data, rows, torch.cat(extra) if extra else None)
+
+
+@dataclass(frozen=True)
+class _Sampling:
+    """Which points of a scene are taken."""
+
+    most: int
+    seed: int
+    scene: int
+    """Number of the scene among those of all datasets."""
+
+
+def _rows_of(
+    model: EncoderModel,
+    data: LabelledDataset,
+    index: int,
+    sampling: _Sampling,
+    targets: PointTargets | None,
+) -> _OneScene:
+    """The sample of one scene."""
+    try:
+        cloud = data.training_scene(index).cloud
+    except SceneError as error:
+        return _OneScene(problem=error.message)
+    label = cloud.labels[data.label_field].long()
+    generator = make_generator("head start", sampling.seed, data.condition, data.names[index])
+    chosen, weight = sample_rows(label, sampling.most, generator)
+    if not len(chosen):
+        return _OneScene()
+    feature = encode_voxels(model, cloud, data.config, data.condition)
+    rows = feature.feature[feature.inverse[chosen]]
+    finite = torch.isfinite(rows).all(dim=1)
+    scene = torch.full((len(chosen),), sampling.scene)
+    return _OneScene(
+        LabelledRows(rows, label[chosen], weight, scene).take(finite),
+        None if targets is None else targets(data, cloud)[chosen][finite],
+    )
+
+
+def describe(chosen: ChosenFit, rows: LabelledRows, what: str, report: Reporter) -> None:
+    """Reports what was fitted, and a fit that has not converged."""
+    n_scenes = len(torch.unique(rows.scene))
+    balance = "balanced classes" if chosen.balanced else "classes as they are"
+    held_out = chosen.scores.get((chosen.balanced, chosen.penalty))
+    score = "" if held_out is None else f", mIoU {100 * held_out:.1f} on held-out points"
+    report.note(
+        f"{what} fitted to {len(rows)} labelled points of {n_scenes} scenes: penalty {chosen.penalty:g}, "
+        f"{balance}{score}"
+    )
+    minimum = chosen.linear.minimum
+    if not minimum.converged:
+        report.warn(
+            f"the fit of the {what} has not converged: the largest derivative is {minimum.gradient:.1e} "
+            f"after {minimum.n_evaluations} evaluations"
+        )
