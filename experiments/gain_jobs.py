@@ -34,9 +34,10 @@ BUDGETS = {
 """Labels in every room, or labelled rooms."""
 SMALLEST = ("20 points", "1 rooms")
 """Budgets of each kind at which the learning rate is chosen."""
-RATES = (1.0e-3, 3.0e-3, 1.0e-2, 3.0e-2)
-"""Of fine-tuning; the same grid for every start, on the validation rooms with seed 0."""
-LENGTHS = (150, 300, 600, 1200)
+RATES = ((1.0e-3, 1.0), (3.0e-3, 1.0), (1.0e-2, 1.0), (3.0e-2, 1.0), (3.0e-3, 0.3))
+"""Of fine-tuning, and the factor of the encoder; the same grid for every start, on the validation rooms with
+seed 0."""
+LENGTHS = (100, 200, 400, 800, 1600)
 """Steps of fine-tuning from random weights, whose curve says whether it has converged."""
 CEILING_STEPS, CEILING_RATE = 1500, 1.0e-2
 CURVE = 200
@@ -182,35 +183,45 @@ def fine_tuned(bench: Bench, start: str, seed: int, changes: list[str], split: s
     return float(measured.metrics["miou"]), line
 
 
+def rate_changes(rate: tuple[float, float]) -> list[str]:
+    """Settings of one entry of the grid."""
+    return [f"training.optimiser.rate={rate[0]:g}", f"training.optimiser.encoder_rate={rate[1]:g}"]
+
+
+def rate_key(start: str, budget: str, rate: tuple[float, float]) -> Key:
+    """Name of the figure of one entry of the grid."""
+    return "rate", start, budget, f"{rate[0]:g} x {rate[1]:g}"
+
+
 def choose_rate(bench: Bench, start: str, budget: str) -> None:
-    """Tries all learning rates with a budget and seed 0, on the validation rooms."""
+    """Tries the grid of learning rates with a budget and seed 0, on the validation rooms."""
     for rate in RATES:
-        key = ("rate", start, budget, f"{rate:g}")
+        key = rate_key(start, budget, rate)
         if not bench.figures.has(key):
-            changes = [BUDGETS[budget], f"training.optimiser.rate={rate}"]
+            changes = [BUDGETS[budget], *rate_changes(rate)]
             bench.figures.put(key, *fine_tuned(bench, start, 0, changes, "val"))
 
 
-def chosen_rate(bench: Bench, start: str, budget: str) -> float:
+def chosen_rate(bench: Bench, start: str, budget: str) -> tuple[float, float]:
     """The best rate for the smallest budget of the same kind."""
     smallest = next(one for one in BUDGETS if one.split()[1] == budget.split()[1])
-    return max(RATES, key=lambda rate: bench.figures.value(("rate", start, smallest, f"{rate:g}")))
+    return max(RATES, key=lambda rate: bench.figures.value(rate_key(start, smallest, rate)))
 
 
 def fine_tune(bench: Bench, start: str, budget: str, seed: int) -> None:
     """Fine-tunes a start with a budget and measures it on the test rooms."""
-    rate = chosen_rate(bench, start, budget)
-    changes = [BUDGETS[budget], f"data.budget.seed={seed}", f"seed={seed}", f"training.optimiser.rate={rate}"]
+    changes = [BUDGETS[budget], f"data.budget.seed={seed}", f"seed={seed}"]
+    changes += rate_changes(chosen_rate(bench, start, budget))
     bench.figures.put(("full", start, budget, str(seed)), *fine_tuned(bench, start, seed, changes, "test"))
 
 
 def lengths(bench: Bench, start: str, budget: str) -> None:
     """The same with fewer and with more steps: whether scratch has converged."""
-    rate = chosen_rate(bench, start, budget)
+    rates = rate_changes(chosen_rate(bench, start, budget))
     for steps in LENGTHS:
         key = ("length", start, budget, str(steps))
         if not bench.figures.has(key):
-            changes = [BUDGETS[budget], f"training.steps={steps}", f"training.optimiser.rate={rate}"]
+            changes = [BUDGETS[budget], f"training.steps={steps}", *rates]
             bench.figures.put(key, *fine_tuned(bench, start, 0, changes, "test"))
 
 
@@ -247,7 +258,7 @@ def fine_tuning_jobs(bench: Bench, seed: int) -> list[Job]:
     for budget in BUDGETS:
         for start in STARTS:
             if seed == 0 and budget in SMALLEST:
-                tried = tuple(("rate", start, budget, f"{rate:g}") for rate in RATES)
+                tried = tuple(rate_key(start, budget, rate) for rate in RATES)
                 run = partial(choose_rate, bench, start, budget)
                 found.append(Job(f"rates, {start}, {budget}", tried, run, bench.figures))
             gives = (("full", start, budget, str(seed)),)

@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from experiments.gain_figures import Figures, print_table, shown
-from experiments.gain_jobs import BUDGETS, FIRST, PRETRAINED, RATES, Bench, chosen_rate, command, jobs
+from experiments.gain_jobs import (
+    BUDGETS,
+    FIRST,
+    PRETRAINED,
+    RATES,
+    Bench,
+    chosen_rate,
+    command,
+    jobs,
+    rate_key,
+)
 from ponder_cli.presets import load_preset
 from ponderv2.workflows.config import FinetuneConfig, PrepareConfig, PretrainConfig
 
@@ -37,8 +47,8 @@ def test_finished_figures_are_not_measured_again(bench: Bench) -> None:
 
 def test_the_rate_of_a_kind_of_budget_comes_from_its_smallest(bench: Bench) -> None:
     for number, rate in enumerate(RATES):
-        bench.figures.put(("rate", "random", "20 points", f"{rate:g}"), 0.1 if number == 2 else 0.05, "")
-        bench.figures.put(("rate", "random", "1 rooms", f"{rate:g}"), 0.1 if number == 0 else 0.05, "")
+        bench.figures.put(rate_key("random", "20 points", rate), 0.1 if number == 2 else 0.05, "")
+        bench.figures.put(rate_key("random", "1 rooms", rate), 0.1 if number == 0 else 0.05, "")
     assert chosen_rate(bench, "random", "200 points") == RATES[2]
     assert chosen_rate(bench, "random", "4 rooms") == RATES[0]
 
