@@ -14,7 +14,6 @@ from ponder_cli.options import (
     JsonOption,
     NameOption,
     NodesOption,
-    PresetOption,
     ResumeOption,
     RunsOption,
     SetOption,
@@ -25,7 +24,15 @@ PROTOCOLS = ("full", "decoder", "linear")
 
 
 def finetune(  # noqa: PLR0913 - one argument per option
-    preset: PresetOption = "demo",
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            "-p",
+            metavar="NAME|FILE",
+            help="A preset (see `ponder presets`) or a YAML file. Default: demo; rooms with --from rooms.",
+        ),
+    ] = None,
     from_: Annotated[
         Path | None,
         typer.Option(
@@ -79,6 +86,7 @@ def finetune(  # noqa: PLR0913 - one argument per option
         *option("--protocol", "protocol", protocol),
         *option("--deterministic", "training.deterministic", deterministic),
     )
+    preset = preset or _usual_preset(from_)
     config = load_preset("finetune", preset, set_, FinetuneConfig, options)
 
     from ponderv2.workflows import finetune as workflow
@@ -97,6 +105,13 @@ def finetune(  # noqa: PLR0913 - one argument per option
     console.show_result(result)
     console.write_json(result, json)
     console.next_command("eval", result.folder)
+
+
+def _usual_preset(start: Path | None) -> str:
+    """That of the encoder which ships, where it is the start: its layers differ from those of the demo."""
+    from ponderv2.weights import NAMES, PRESET, weights_file
+
+    return PRESET if start in [weights_file(name) for name in NAMES] else "demo"
 
 
 def _usual_name(preset: str, scratch: bool, protocol: str) -> str:

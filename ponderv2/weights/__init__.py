@@ -13,6 +13,8 @@ NAMES = ("rooms",)
 """They stand for their files wherever a checkpoint is named."""
 DEFAULT = "rooms"
 """Used where no checkpoint is named."""
+PRESET = "rooms"
+"""Of fine-tuning that starts from one of them."""
 
 
 def weights_file(name: str) -> Path:

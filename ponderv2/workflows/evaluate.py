@@ -74,6 +74,6 @@ def validated_split(config: Mapping[str, Any], root: Path) -> str:
 
 def _run_folder(checkpoint: Path) -> Path:
     """Of an encoder that ships: runs/NAME, as nothing is written into the installed package."""
-    if checkpoint in map(weights_file, NAMES):
+    if checkpoint in [weights_file(name) for name in NAMES]:
         return Path("runs") / checkpoint.stem
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import ponderv2
 from ponder_cli.app import app
 from ponderv2 import weights
-from ponderv2.errors import CheckpointError
+from ponderv2.errors import CheckpointError, PonderError
 from ponderv2.models.config import PretextConfig
 from ponderv2.models.pretext import PretextModel
 from ponderv2.tasks.checkpoints import open_checkpoint
@@ -97,6 +97,29 @@ def test_features_without_a_checkpoint_say_so_and_equal_those_of_load(shipped, c
 def test_commands_that_need_more_than_an_encoder_get_as_far_as_their_own_message(shipped, words):
     ran = CliRunner().invoke(app, [*words, *(["--scene", "a"] if words[0] == "render" else [])])
     assert ran.exit_code != 0 and "no checkpoint at" not in str(ran.exception)
+
+
+@pytest.mark.parametrize(
+    ("words", "preset"),
+    [
+        (["--from", "rooms"], "rooms"),
+        (["--from", "./rooms"], "demo"),
+        (["--scratch"], "demo"),
+        (["--from", "rooms", "--preset", "demo"], "demo"),
+    ],
+)
+def test_fine_tuning_from_it_has_the_preset_of_its_encoder(shipped, monkeypatch, words, preset):
+    import ponder_cli.presets
+
+    asked = []
+
+    def load_preset(command: str, name: str, *arguments: object) -> None:
+        asked.append((command, name))
+        raise PonderError("enough")
+
+    monkeypatch.setattr(ponder_cli.presets, "load_preset", load_preset)
+    CliRunner().invoke(app, ["finetune", *words])
+    assert asked == [("finetune", preset)]
 
 
 def test_a_name_that_does_not_ship_is_a_path(shipped):
