@@ -169,6 +169,14 @@ def test_fine_tuned_models_are_rows_of_their_protocol(folder: Path, tmp_path: Pa
     }
     assert row["trained_parameters"] == row["parameters"] == result.protocols[1]["parameters"]
     assert row["milliseconds_per_scene"] > 0 and alone.milliseconds is None  # the second time it is cached
+    decoder = finetune_config(steps=1, evaluate_every=0).model_copy(update={"protocol": "decoder"})
+    finetune.run(decoder, checkpoint=encoder, scenes=folder / "rooms", out=tmp_path, name="decoder")
+    both = compared(encoder, tuned, tmp_path / "decoder", protocols="decoder,full")
+    assert [(one["protocol"], one["features"]) for one in both.protocols] == [
+        ("decoder", "decoder"),
+        ("full", "tuned"),
+    ]
+    assert both.protocols[0]["trained_parameters"] < both.protocols[0]["parameters"]
     # Asked for probes alone, both encoders are probed.
     both = compared(encoder, tuned, protocols="knn")
     assert [row["features"] for row in both.protocols] == ["pre", "tuned"]
