@@ -324,7 +324,8 @@ def _fit(
     balanced, penalty = choice
     # Mean weight 1: a penalty then means the same for a sample as for as many points.
     weight = rows.weight / rows.weight.mean()
-    precision = torch.float32 if torch.device(device).type == "mps" else torch.float64
+    is_rough = tolerance is not None or torch.device(device).type == "mps"
+    precision = torch.float32 if is_rough else torch.float64
     return fit_linear(
         rows.feature.to(device, precision),
         rows.label.to(device),

@@ -99,6 +99,18 @@ def test_wrong_usage_has_exit_status_2(run):
     assert run("render", "model.pth").exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--protocol", "linaer"), "one of full, decoder, linear"),
+        (("--protocol", "full", "--linear-probe"), "give one"),
+    ],
+)
+def test_a_protocol_that_does_not_exist_or_contradicts_is_refused(run, words, reason):
+    result = run("finetune", "--scratch", *words)
+    assert result.exit_code == 2 and reason in result.stderr
+
+
 @pytest.fixture
 def failing(monkeypatch):
     """A command that raises what it is given."""

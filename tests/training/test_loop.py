@@ -303,3 +303,14 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(tmp_pa
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
         run_toy(toy_job(tmp_path / "file" / "run"))
+
+
+def test_a_run_without_steps_saves_and_validates_its_start(tmp_path: Path) -> None:
+    job = toy_job(tmp_path, 0)
+    before = {name: value.clone() for name, value in job.model.state_dict().items()}
+    outcome = run_toy(job)
+    assert outcome.step == 0 and outcome.best is not None and outcome.history[0]["step"] == 0
+    stored = load_checkpoint(outcome.last)
+    assert all(torch.equal(stored.model[name], value) for name, value in before.items())
+    again = run_toy(toy_job(tmp_path, 0), resume=True)
+    assert again.history == outcome.history
