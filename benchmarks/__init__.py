@@ -18,6 +18,7 @@ class Item:
 
 ITEMS = {
     "training_step": Item("the published-width step", "limits of the machine", "--repeats 1 --precision 32"),
+    "pretext_targets": Item("what each target adds to a step", "the step without targets", "--repeats 1"),
     "sparse_convolution": Item("layers and networks", "textbook form, spconv", "--repeats 1"),
     "rendering": Item(
         "a training step of the renderer", "grid_sample, double backward", "--rays 32 --repeats 1"
