@@ -133,7 +133,9 @@ class PretextModel(EncoderModel):
         targets, frame = self.config.targets, encoded.frame
         cells = frame.cells if targets is None or targets.cells is None else targets.cells
         volume = self.lift(encoded.features, replace(frame, cells=cells))
-        return composited_features(volume, rays, output.starts, output.weights)
+        with torch.autocast(output.weights.device.type, enabled=False):
+            volume = replace(volume, rows=volume.rows.to(output.weights.dtype))
+            return composited_features(volume, rays, output.starts, output.weights)
 
     @property
     def renders_features(self) -> bool:
@@ -156,9 +158,14 @@ class PretextModel(EncoderModel):
         """What is rendered of each target that is made of the features of the volume.
 
         Linear layers commute with compositing: W sum_i w_i V(x_i) + b sum_i w_i = sum_i w_i (W V(x_i) + b).
+        In the precision of the renderer.
         """
         if not self.renders_features:
             return {}
+        with torch.autocast(output.opacity.device.type, enabled=False):
+            return self._head_outputs(output)
+
+    def _head_outputs(self, output: RenderOutput) -> dict[str, Float[Tensor, "ray _"]]:
         layers = {name: layer for name, layer in self.target_heads.items() if isinstance(layer, nn.Linear)}
         if output.encoder_feature is not None:
             return {name: one(output.encoder_feature) for name, one in layers.items()}

@@ -255,3 +255,24 @@ def test_targets_of_the_encoder_pass_by_the_network_that_makes_the_volume(rng: t
     first = next(p for n, p in model.backbone.named_parameters() if p.grad is not None)
     assert first.grad is not None and float(first.grad.abs().sum()) > 0
     assert head.weight.grad is not None and bool(head.weight.grad.any())
+
+
+@pytest.mark.parametrize("source", ["volume", "encoder"])
+def test_targets_are_rendered_in_full_precision_when_the_rest_is_not(
+    source: str, rng: torch.Generator
+) -> None:
+    batch = with_values(batch_of("ScanNet", rng), rng)
+    torch.manual_seed(0)
+    model = PretextModel(with_targets(**TARGETS, source=source))
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    expected = step_of(model, batch).losses
+    model.load_state_dict(state)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = step_of(model, batch).losses
+    for name in TARGETS:
+        term = getattr(losses, name)
+        assert term.dtype == torch.float32
+        assert float(term.detach()) == pytest.approx(float(getattr(expected, name).detach()), rel=0.05)
+    losses.total().backward()
+    gradient = model.target_heads["clusters"].get_parameter("weight").grad
+    assert gradient is not None and bool(torch.isfinite(gradient).all()) and bool(gradient.any())
