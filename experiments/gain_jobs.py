@@ -94,7 +94,7 @@ def start_folder(bench: Bench, start: str, seed: int) -> Path:
 
 
 def pretrain_start(bench: Bench, start: str, seed: int) -> None:
-    """Pre-trains the encoder of a start, or goes on with it."""
+    """Pre-trains the encoder of a start, or continues it."""
     folder = start_folder(bench, start, seed)
     if start == CEILING:
         changes = [
