@@ -250,8 +250,9 @@ class ImageFeaturesConfig(StrictConfig):
     """Of timm:NAME: a file of its weights (safetensors or .pth) in place of the published ones."""
     n_channels: PositiveInt = 48
     """To which a PCA reduces the outputs of the network."""
-    whiten: bool = True
-    """Divide every channel by its standard deviation, so that all count alike."""
+    whiten: Probability = 1.0
+    """Power of its deviation that every channel is divided by: 1 makes all count alike, 0 leaves them
+    as they are, so that the last ones, which hold more noise, hardly count."""
     layers: tuple[int, ...] | None = None
     """Blocks or stages whose outputs stand side by side, from 0 or, negative, from the end; by default those
     of the model."""
@@ -269,7 +270,7 @@ class ImageFeaturesConfig(StrictConfig):
     space: str | None = None
     """Which features of these settings: of those, the ones that `ponder pretrain` found or computed."""
     batch_size: Annotated[PositiveInt, NO_EFFECT] = 8
-    """Images that the network receives at once."""
+    """Images that the network receives at once on a GPU."""
     device: Annotated[str, NO_EFFECT] = "auto"
     """Where the network runs: auto, cpu or cuda."""
 

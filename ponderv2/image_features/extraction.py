@@ -67,7 +67,7 @@ class ReadImage:
 
 @dataclass(frozen=True)
 class Done:
-    """What became of one image."""
+    """Result of one image."""
 
     job: ImageJob
     trouble: str = ""
@@ -207,7 +207,12 @@ def _computed(
 def _within_memory(
     network: ImageNetwork, images: UInt8[Tensor, "image 3 row column"]
 ) -> Float[Tensor, "image channel cell_row cell_column"]:
-    """Half of the images at a time where all are too many for the memory."""
+    """Half of the images at a time where all are too many for the memory.
+
+    On a CPU one by one: its caches hold no more, and the numbers do not depend on what else is in the batch.
+    """
+    if network.mean.device.type == "cpu" and len(images) > 1:
+        return torch.cat([_within_memory(network, one[None]) for one in images])
     try:
         return network(images.to(network.mean.device).float() / 255.0)
     except (RuntimeError, MemoryError) as error:

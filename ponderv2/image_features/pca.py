@@ -32,19 +32,15 @@ class Pca:
         return float(self.explained_variance.sum()) / self.total_variance if self.total_variance else 0.0
 
     def projection(
-        self, whiten: bool
+        self, whiten: float
     ) -> tuple[Float64[Tensor, "component channel"], Float64[Tensor, " component"]]:
-        """Matrix A and vector b of y = A x + b. Whitened: every component of y has variance 1.
+        """Matrix A and vector b of y = A x + b, each component divided by a power of its standard deviation.
 
-        Components without variance stay zero.
+        With 1 every component of y has variance 1; with 0 it keeps its own. Those without variance stay zero.
         """
-        matrix = self.components
-        if whiten:
-            least = torch.finfo(torch.float64).eps * max(self.total_variance, 1e-300)
-            scale = torch.where(
-                self.explained_variance > least, self.explained_variance.clamp(min=least).rsqrt(), 0.0
-            )
-            matrix = matrix * scale[:, None]
+        least = torch.finfo(torch.float64).eps * max(self.total_variance, 1e-300)
+        scale = self.explained_variance.clamp(min=least).pow(-whiten / 2.0)
+        matrix = self.components * torch.where(self.explained_variance > least, scale, 0.0)[:, None]
         return matrix, -(matrix @ self.mean)
 
     def write(self, path: Path) -> None:

@@ -469,7 +469,7 @@ def _result(
 
 @contextmanager
 def _alone(root: str, report: Reporter) -> Iterator[None]:
-    """One process at a time; the system frees the lock of one that dies. Without locks everybody goes on."""
+    """One process at a time; the system frees the lock of one that dies. Without locks nobody waits."""
     from filelock import FileLock, Timeout
 
     name = hashlib.sha256(os.fsencode(root)).hexdigest()[:24]

@@ -39,14 +39,21 @@ def test_components_equal_scikit_learns(vectors: torch.Tensor) -> None:
     assert found.n_vectors == 500
 
 
-@pytest.mark.parametrize("whiten", [True, False])
-def test_projection_equals_scikit_learns(vectors: torch.Tensor, whiten: bool) -> None:
-    expected = PCA(4, svd_solver="full", whiten=whiten).fit_transform(vectors.double().numpy())
+@pytest.mark.parametrize("whiten", [1.0, 0.0])
+def test_projection_equals_scikit_learns(vectors: torch.Tensor, whiten: float) -> None:
+    expected = PCA(4, svd_solver="full", whiten=bool(whiten)).fit_transform(vectors.double().numpy())
     matrix, offset = fitted(vectors, 4).projection(whiten)
     found = vectors.double() @ matrix.T + offset
     torch.testing.assert_close(found, torch.from_numpy(expected), rtol=1e-6, atol=1e-7)
     if whiten:
         torch.testing.assert_close(torch.cov(found.T), torch.eye(4, dtype=torch.float64))
+
+
+def test_half_whitened_components_keep_the_root_of_their_deviation(vectors: torch.Tensor) -> None:
+    pca = fitted(vectors, 4)
+    matrix, offset = pca.projection(0.5)
+    found = torch.cov((vectors.double() @ matrix.T + offset).T)
+    torch.testing.assert_close(found, torch.diag(pca.explained_variance.sqrt()), rtol=1e-6, atol=1e-8)
 
 
 def test_the_cut_into_blocks_does_not_matter(vectors: torch.Tensor) -> None:
@@ -63,7 +70,7 @@ def test_vectors_that_are_not_finite_do_not_count(vectors: torch.Tensor) -> None
 def test_directions_without_variance_stay_zero_when_whitened() -> None:
     flat = torch.zeros(50, 3)
     flat[:, 0] = torch.linspace(-1.0, 1.0, 50)
-    matrix, offset = fitted(flat, 2).projection(whiten=True)
+    matrix, offset = fitted(flat, 2).projection(1.0)
     found = flat.double() @ matrix.T + offset
     assert bool(torch.isfinite(found).all())
     assert float(found[:, 1].abs().max()) < 1e-6
