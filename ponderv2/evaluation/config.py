@@ -22,7 +22,8 @@ class ProbeDataConfig(StrictConfig):
     hide: tuple[Literal["color", "normal"], ...] = ()
     """Inputs that are hidden from encoders, as if the scenes did not have them."""
     n_points: PositiveInt = 20_000
-    """Labelled voxels that are kept at most, as equal numbers of every class. Bounds memory and time."""
+    """Labelled voxels that are kept at most, as even numbers of every scene and class as there are. Bounds
+    memory and time."""
     seed: NonNegativeInt = 0
     """Chooses among more labelled voxels than that, and draws the weights of the random encoder."""
 
@@ -51,4 +52,4 @@ class PurityConfig(StrictConfig):
     distance: NonNegativeFloat | None = 1.0
     """Neighbours in the same scene lie at least so far away, metres; null: they are of other scenes."""
     n_points: PositiveInt = 20_000
-    """Labelled voxels that are compared at most, as equal numbers of every class."""
+    """Labelled voxels that are compared at most, as even numbers of every scene and class as there are."""

@@ -6,7 +6,7 @@ time. Everything runs on the device of the features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,10 +44,18 @@ class LabelledFeatures:
     def __len__(self) -> int:
         return len(self.label)
 
+    @property
+    def _parts(self) -> tuple[Tensor, ...]:
+        return self.feature, self.label, self.coord, self.scene, self.weight
+
+    @staticmethod
+    def cat(every: Sequence[LabelledFeatures]) -> LabelledFeatures:
+        """The points of all."""
+        return LabelledFeatures(*map(torch.cat, zip(*(one._parts for one in every), strict=True)))
+
     def to(self, device: torch.device | str) -> LabelledFeatures:
         """The same on a device."""
-        parts = (self.feature, self.label, self.coord, self.scene, self.weight)
-        return LabelledFeatures(*(one.to(device) for one in parts))
+        return LabelledFeatures(*(one.to(device) for one in self._parts))
 
 
 def nearest_neighbours(

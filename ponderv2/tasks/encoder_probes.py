@@ -19,13 +19,13 @@ from ponderv2.data.config import LabelBudgetConfig, LabelledDataConfig, PointDat
 from ponderv2.data.datasets import LabelledDataset
 from ponderv2.errors import SceneError
 from ponderv2.evaluation.config import LinearProbeConfig, NeighboursConfig, ProbeDataConfig, PurityConfig
-from ponderv2.evaluation.labelled_sample import LabelledSample
 from ponderv2.evaluation.neighbours import LabelledFeatures, Purity, knn_classes, neighbour_purity
-from ponderv2.evaluation.probes import LabelledRows, Linear, chosen_fit, fit_linear
+from ponderv2.evaluation.probes import LabelledRows, Linear, chosen_fit, fit_linear, sample_rows
 from ponderv2.evaluation.semantic import confusion_matrix
-from ponderv2.models.voxel_features import VoxelFeatures
+from ponderv2.randomness import make_generator
 from ponderv2.scenes.folders import SceneFolders
 from ponderv2.tasks.feature_sources import FeatureSource
+from ponderv2.tasks.head_start import LEAST_ROWS
 from ponderv2.training.report import Reporter
 
 Predict = Callable[[Float[Tensor, "voxel channel"]], Int[Tensor, " voxel"]]
@@ -72,20 +72,36 @@ def labelled_scenes(
 def labelled_voxels(
     source: FeatureSource, scenes: LabelledScenes, n_points: int, seed: int, report: Reporter
 ) -> LabelledFeatures:
-    """Features of at most `n_points` labelled voxels, equally many of every class where there are enough.
+    """Features of about `n_points` labelled voxels at most, evenly over scenes and their classes.
+
+    It is the sample of labelled points that a head starts from (`head_start.py`), one of each voxel.
 
     Raises SceneError where no point has a class, or as the features of a scene do.
     """
-    sample = LabelledSample(max(n_points // scenes.n_classes, 1), seed)
-    split, names = scenes.data.split, scenes.data.names
-    for index in report.track(range(len(names)), f"{source.name}: features of {split}", len(names)):
-        voxels = source.features(scenes.data.scene(index).cloud)
-        first, label = _labels_of_voxels(voxels, scenes.labels(index))
-        sample.add(names[index], voxels.feature[first], label, voxels.coord[first])
-    points = sample.points()
-    if not len(points):
+    data, found = scenes.data, []
+    most = max(LEAST_ROWS, n_points // len(data))
+    for index in report.track(range(len(data)), f"{source.name}: features of {data.split}", len(data)):
+        label = scenes.labels(index)
+        generator = make_generator("head start", seed, data.condition, data.names[index])
+        chosen, weight = sample_rows(label, most, generator)
+        if not len(chosen):
+            continue
+        voxels = source.features(data.scene(index).cloud)
+        first = _first_of_each(voxels.inverse[chosen], len(voxels.feature))
+        chosen, weight = chosen[first], weight[first]
+        row = voxels.inverse[chosen]
+        scene = torch.full((len(chosen),), index)
+        found.append(LabelledFeatures(voxels.feature[row], label[chosen], voxels.coord[row], scene, weight))
+    if not found:
         raise _no_classes(scenes)
-    return points.to(source.device)
+    return LabelledFeatures.cat(found).to(source.device)
+
+
+def _first_of_each(voxel: Int[Tensor, " row"], n_voxels: int) -> Int[Tensor, " first"]:
+    """The first row of every voxel, ascending."""
+    first = torch.full((n_voxels,), len(voxel))
+    first.scatter_reduce_(0, voxel, torch.arange(len(voxel)), reduce="amin")
+    return first[first < len(voxel)].sort().values
 
 
 def _no_classes(scenes: LabelledScenes) -> SceneError:
@@ -94,17 +110,6 @@ def _no_classes(scenes: LabelledScenes) -> SceneError:
         f"no point of {len(data)} scenes of '{data.split}' has a class in '{data.label_field}'",
         fix="--set data.label_field=NAME, or prepare the scenes with labels",
     )
-
-
-def _labels_of_voxels(
-    voxels: VoxelFeatures, label: Int[Tensor, " point"]
-) -> tuple[Int[Tensor, " labelled"], Int[Tensor, " labelled"]]:
-    """The voxels with a labelled point, and the class of the first one in each."""
-    labelled = torch.nonzero(label >= 0)[:, 0]
-    first = torch.full((len(voxels.feature),), len(label))
-    first.scatter_reduce_(0, voxels.inverse[labelled], labelled, reduce="amin")
-    with_label = torch.nonzero(first < len(label))[:, 0]
-    return with_label, label[first[with_label]]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from ponderv2.evaluation.labelled_sample import LabelledSample
 from ponderv2.evaluation.neighbours import (
     LabelledFeatures,
     knn_classes,
@@ -144,42 +143,3 @@ def test_no_allowed_neighbour_counts_nothing(generator: torch.Generator) -> None
     alone = replace(some, scene=torch.zeros_like(some.scene))
     found = neighbour_purity(alone, 4, 5, float("inf"))
     assert found.n_counted.sum() == 0 and np.isnan(found.mean) and np.isnan(found.over_points)
-
-
-def test_a_sample_is_the_same_in_any_order_and_bounded(generator: torch.Generator) -> None:
-    scenes = {name: points(generator, 200) for name in ("a", "b", "c")}
-
-    def sampled(names: str, per_class: int) -> LabelledFeatures:
-        sample = LabelledSample(per_class)
-        for name in names:
-            sample.add(name, scenes[name].feature, scenes[name].label, scenes[name].coord)
-        return sample.points()
-
-    forth, back = sampled("abc", 25), sampled("cba", 25)
-    assert torch.equal(forth.feature, back.feature) and torch.equal(forth.label, back.label)
-    assert torch.bincount(forth.label).tolist() == [25] * 4
-    assert sorted(forth.scene.unique().tolist()) == [0, 1, 2]
-    # Together the kept points of a class stand for all of them.
-    n_points = sum(torch.bincount(one.label, minlength=4) for one in scenes.values())
-    assert torch.equal(torch.bincount(forth.label, forth.weight).round().long(), n_points)
-    smaller = sampled("abc", 10)
-    assert all(any(torch.equal(row, other) for other in forth.feature) for row in smaller.feature)
-    assert len(sampled("abc", 10_000)) == 600
-
-
-def test_a_sample_leaves_points_without_a_class_out() -> None:
-    sample = LabelledSample(5)
-    sample.add("a", torch.ones(3, 2), torch.tensor([-1, 2, -1]), torch.zeros(3, 3))
-    sample.add("b", torch.ones(2, 2), torch.tensor([-1, -1]), torch.zeros(2, 3))
-    assert sample.points().label.tolist() == [2]
-    with pytest.raises(ValueError, match="at least one scene"):
-        LabelledSample(5).points()
-
-
-def test_every_point_of_a_class_is_as_likely() -> None:
-    """200 of 2000 points in two scenes of different size: the share of each scene is that of its points."""
-    sample = LabelledSample(200)
-    for name, n in (("large", 1600), ("small", 400)):
-        sample.add(name, torch.ones(n, 1), torch.zeros(n, dtype=torch.long), torch.zeros(n, 3))
-    from_small = int((sample.points().scene == 1).sum())
-    assert 20 <= from_small <= 60  # 40 expected, 6 standard deviation
