@@ -28,6 +28,7 @@ MOST_ROWS = 40_000
 """Labelled points of all scenes together that a head is fitted to."""
 LEAST_ROWS = 20
 """Of each scene, however many there are."""
+MOST_WARNINGS = 5
 
 PointTargets = Callable[[LabelledDataset, PointCloud], Float[Tensor, "point target"]]
 """Further numbers of every point that a head learns."""
@@ -84,9 +85,11 @@ def labelled_rows(
 
         found += [one for part in run_in_all(encode) for one in part]
     model.train(mode)
-    for one in found:
-        if one.problem:
-            report.warn(f"left out of the fit of the head: {one.problem}")
+    problems = [one.problem for one in found if one.problem]
+    for text in problems[:MOST_WARNINGS]:
+        report.warn(f"left out of the fit of the head: {text}")
+    if len(problems) > MOST_WARNINGS:
+        report.warn(f"{len(problems) - MOST_WARNINGS} more scenes are left out of the fit of the head")
     return [
         _of_dataset(data, [one for job, one in zip(jobs, found, strict=True) if job[0] == number])
         for number, data in enumerate(trainings)
@@ -96,6 +99,9 @@ def labelled_rows(
 def _of_dataset(data: LabelledDataset, scenes: Sequence[_OneScene]) -> HeadRows:
     usable = [one for one in scenes if one.rows is not None]
     if not usable:
+        problem = next((one.problem for one in scenes if one.problem), "")
+        if problem:
+            raise SceneError(f"no training scene of {data.store.root} could be encoded: {problem}")
         raise SceneError(
             f"no training scene of {data.store.root} has a labelled point to fit the head to",
             fix="--set model.head_init=random",
@@ -124,9 +130,22 @@ def _rows_of(
 ) -> _OneScene:
     """The sample of one scene."""
     try:
-        cloud = data.training_scene(index).cloud
+        return _sampled(model, data, index, sampling, targets)
     except SceneError as error:
         return _OneScene(problem=error.message)
+    except OSError as error:
+        return _OneScene(problem=f"scene '{data.names[index]}' cannot be read: {error}")
+
+
+def _sampled(
+    model: EncoderModel,
+    data: LabelledDataset,
+    index: int,
+    sampling: _Sampling,
+    targets: PointTargets | None,
+) -> _OneScene:
+    """The sample of a scene that can be read. Raises SceneError, OSError."""
+    cloud = data.training_scene(index).cloud
     label = cloud.labels[data.label_field].long()
     generator = make_generator("head start", sampling.seed, data.condition, data.names[index])
     chosen, weight = sample_rows(label, sampling.most, generator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,23 @@ def test_a_language_head_starts_as_a_probe(work: Path, tmp_path: Path) -> None:
             config, checkpoint=work / "pre", scenes=work / "rooms", out=tmp_path, name=name
         ).best["miou"]
     assert found["language"] == pytest.approx(found["linear"], abs=0.02)
+
+
+def test_a_scene_that_cannot_be_read_is_left_out_of_the_fit(work: Path, tmp_path: Path) -> None:
+    scenes = tmp_path / "rooms"
+    shutil.copytree(work / "rooms", scenes)
+    (sorted((scenes / "train").iterdir())[-1] / "coord.npy").write_bytes(b"damaged")
+    heard = Heard()
+    finetune.run(
+        _config(protocol="linear"),
+        checkpoint=work / "pre",
+        scenes=scenes,
+        out=tmp_path,
+        name="run",
+        report=heard,
+    )
+    assert len(heard.warned) == 1 and "left out of the fit of the head" in heard.warned[0]
+    assert any("1000 labelled points of 2 scenes" in text for text in heard.noted)
 
 
 def _as_rank(rank: int, port: int, request: RunRequest) -> list[str]:
