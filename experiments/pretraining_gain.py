@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--rooms", type=Path, help="prepared rooms; by default DIR/rooms, made first")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", nargs="*", default=[], metavar="PHRASE", help="only jobs with such a name")
+    parser.add_argument("--most", type=int, help="jobs of this call; by default all that remain")
     parser.add_argument("--list", action="store_true", help="say what is still to be done")
     parser.add_argument("--table", action="store_true", help="only print the table and draw the plots")
     parser.add_argument("--threads", type=int, default=1)
@@ -44,6 +45,7 @@ def main() -> None:
         return
     if not arguments.table:
         bench.prepare()
+        remaining = remaining[: arguments.most]
         for number, job in enumerate(remaining):
             print(f"[{number + 1}/{len(remaining)}] {job.name}", flush=True)
             if not job.is_done():  # an earlier job may have given its figures
