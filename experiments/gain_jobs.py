@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -119,7 +120,12 @@ def pretrain_start(bench: Bench, start: str, seed: int) -> None:
 
 
 def _begun(folder: Path) -> bool:
-    return (folder / "checkpoints" / "last.pth").is_file()
+    """Whether a run can be resumed; what was interrupted before its first checkpoint is removed."""
+    if (folder / "checkpoints" / "last.pth").is_file():
+        return True
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    return False
 
 
 def probe(bench: Bench, start: str, budget: str, seed: int) -> None:
