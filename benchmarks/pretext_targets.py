@@ -81,7 +81,7 @@ def case(name: str, folder: Path) -> tuple[Callable[[], Batch], Callable[[], Any
     wanted = WantedTargets()
     if settings is not None:
         clustering = _clustering(folder) if settings.clusters else None
-        normals = DepthNormals(2, 80.0) if settings.normal else None
+        normals = DepthNormals(None, 80.0) if settings.normal else None
         wanted = WantedTargets(N_CHANNELS if settings.image_features else 0, normals, clustering)
     data = PretrainDataset(open_folder(folder), "train", preset.data, targets=wanted)
     if wanted.feature_channels:

@@ -22,8 +22,8 @@ from ponderv2.scenes.scene import Frame
 class DepthNormals:
     """Normals of the measured depth, as `normals_of_depth` makes them."""
 
-    radius: int
-    """Pixels."""
+    radius: int | None
+    """Pixels; None: by the angle of the pixels."""
     steepest: float
     """Degrees."""
 

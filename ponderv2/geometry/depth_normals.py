@@ -8,23 +8,31 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+HALF_ANGLE = math.radians(0.5)
+"""Of the window of a normal: wide enough for the noise of depth cameras of 640 x 480 pixels."""
+LEAST_RADIUS = 2
+"""Pixels."""
+
 
 def normals_of_depth(
     depth: Float[Tensor, "row column"],
     numbers: Int[Tensor, " pixel"],
     intrinsics: Float[Tensor, "3 3"],
-    radius: int = 2,
+    radius: int | None = None,
     steepest: float = 80.0,
 ) -> Float[Tensor, "pixel 3"]:
     """Unit normals towards the camera at row-major `numbers`, in its frame; zero where there is none.
 
     The inverse depth of a plane n p = d is affine in the pixel, (1 / z) = (n / d) K^-1 (x, y, 1), so that a
-    linear fit to the `radius` pixels on each side gives the normal of a plane exactly: the cross product of
-    the two gradients of the depth, averaged. Neighbours that no surface reaches whose normal is up to
-    `steepest` degrees from the ray belong to another one. Without a measurement at the pixel, or with fewer
-    than half of the window on its surface, there is no normal. Depth 0 = not measured.
+    linear fit to `radius` pixels on each side gives the normal of a plane exactly: the cross product of the
+    two gradients of the depth, averaged. Radius None is half a degree, at least 2 pixels. Neighbours that no
+    surface reaches whose normal is up to `steepest` degrees from the ray belong to another one. Without a
+    measurement at the pixel, or with fewer than half of the window on its surface, there is no normal.
+    Depth 0 = not measured.
     """
     height, width = depth.shape
+    if radius is None:
+        radius = max(LEAST_RADIUS, round(HALF_ANGLE * float(intrinsics[0, 0])))
     row = torch.div(numbers, width, rounding_mode="floor")
     column = numbers % width
     step = torch.arange(-radius, radius + 1, device=depth.device)

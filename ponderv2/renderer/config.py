@@ -225,8 +225,9 @@ class NormalTargetConfig(StrictConfig):
     """The normal of the measured depth: |n - m|_1 + |1 - n m| of unit vectors (MonoSDF, equation 12)."""
 
     weight: NonNegativeFloat = 0.1
-    radius: PositiveInt = 2
-    """The normal at a pixel is that of the plane through the pixels at most N columns and rows away."""
+    radius: PositiveInt | None = None
+    """The normal at a pixel is that of the plane through the pixels at most N columns and rows away. None:
+    half a degree, at least 2 pixels."""
     steepest: Annotated[float, Field(gt=0.0, lt=90.0)] = 80.0
     """Degrees between normal and ray. A neighbour that no flatter surface reaches is on another one."""
 

@@ -69,6 +69,17 @@ def test_a_step_in_depth_does_not_bend_the_normals_beside_it() -> None:
     torch.testing.assert_close(found[5:-5, 20:25], tilted.expand(20, 5, 3))
 
 
+def test_the_window_has_an_angle_where_no_radius_is_given(rng: torch.Generator) -> None:
+    """Half a degree at 640 x 480, and never less than two pixels: the noise averages out alike."""
+    depth = 2.0 + 0.01 * torch.randn(HEIGHT, WIDTH, generator=rng, dtype=torch.float64)
+    for factor, radius in ((1.0, 2), (16.0, 5)):  # 36 and 576 pixels
+        camera = CAMERA.clone()
+        camera[:2] *= factor
+        found = normals_of_depth(depth, ALL, camera)
+        assert torch.equal(found, normals_of_depth(depth, ALL, camera, radius))
+        assert not torch.equal(found, normals_of_depth(depth, ALL, camera, radius + 1))
+
+
 def test_without_measurements_there_is_no_normal() -> None:
     depth = torch.zeros(HEIGHT, WIDTH)
     assert (normals_of_depth(depth, ALL, CAMERA.float()) == 0).all()
