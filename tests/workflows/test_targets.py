@@ -13,8 +13,10 @@ import torch
 from ponderv2.errors import PresetError, SceneError
 from ponderv2.tasks.rendering.task import RenderingTask
 from ponderv2.training.checkpoint import load_checkpoint
+from ponderv2.training.report import SilentReporter
 from ponderv2.workflows import pretrain
 from ponderv2.workflows.config import PretrainConfig
+from ponderv2.workflows.image_features import with_features
 from tests.workflows.heard import Heard
 from tests.workflows.test_label_free import label_files
 from tests.workflows.test_several_processes import CLOCKS
@@ -53,6 +55,14 @@ def with_clusters(**training: Any) -> PretrainConfig:
     return PretrainConfig.model_validate(values)
 
 
+def with_all_targets(**training: Any) -> PretrainConfig:
+    """Clusters, normals and image features."""
+    values = with_clusters(**training).model_dump()
+    values["data"]["image_features"] = {"n_channels": 4, "longest_side": 32, "sample_images": 4}
+    values["model"]["targets"] |= {"image_features": {}}
+    return PretrainConfig.model_validate(values)
+
+
 def lines(folder: Path) -> list[dict[str, Any]]:
     """Of the steps, without clocks."""
     every = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -83,7 +93,7 @@ def test_a_resumed_run_has_the_clusters_and_losses_of_one_that_was_not_interrupt
 
 
 def test_without_labels_targets_and_losses_are_the_same_to_the_last_bit(tmp_path: Path) -> None:
-    scenes, config = rooms(tmp_path / "rooms"), with_clusters(steps=2, evaluate_every=0)
+    scenes, config = rooms(tmp_path / "rooms"), with_all_targets(steps=2, evaluate_every=0)
     pretrain.run(config, scenes=scenes, out=tmp_path, name="before")
     for path in label_files(scenes):
         path.unlink()
@@ -99,19 +109,22 @@ def test_several_processes_have_the_losses_of_one(tmp_path: Path, n: int) -> Non
     scenes = rooms(tmp_path / "rooms")
     # Of plain gradient descent: Adam divides by gradients, also by those that are rounding errors.
     sgd = {"kind": "sgd", "rate": 1.0e-3}
-    config = with_clusters(steps=2, evaluate_every=0, batch_size=n, timeout=30.0, optimiser=sgd)
+    config = with_all_targets(steps=2, evaluate_every=0, batch_size=n, timeout=30.0, optimiser=sgd)
     config = config.model_copy(update={"scenes": scenes})
     pretrain.run(config, out=tmp_path, name="one")
-    together(n, pretrain_with_sizes(config), tmp_path / "several", pretrain.make_job)
+    together(n, completed(config), tmp_path / "several", pretrain.make_job)
     one, several = lines(tmp_path / "one"), lines(tmp_path / "several")
-    assert len(several) == 2
+    assert len(several) == 2 and all(
+        several[0][name] > 0 for name in ("image_features", "clusters", "normal")
+    )
     for expected, found in zip(one, several, strict=True):
         for name, value in expected.items():
             assert found[name] == pytest.approx(value, rel=2e-5, abs=1e-6), name
 
 
-def pretrain_with_sizes(config: PretrainConfig) -> PretrainConfig:
-    """As `pretrain.run` completes the settings."""
+def completed(config: PretrainConfig) -> PretrainConfig:
+    """The settings as `pretrain.run` completes them."""
+    config = with_features(config, SilentReporter())
     return config.model_copy(update={"model": RenderingTask(config.model).with_data(config.data)})
 
 
