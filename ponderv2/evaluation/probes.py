@@ -24,11 +24,15 @@ PENALTIES = (100.0, 10.0, 1.0, 0.1)
 """Grid of `chosen_fit`, the strongest first."""
 MOST_COMPARED = 4000
 """Rows on which `chosen_fit` compares."""
+OTHER_BALANCES: tuple[Literal["balanced"] | None, ...] = (None, "balanced")
+"""Class weights that `chosen_fit` compares with those by the root."""
 COMPARED_TOLERANCE = 3e-4
 FOLDS = 3
 """Parts of the scenes, each of which is held out once in `chosen_fit`."""
 
-ClassWeight = Literal["balanced"] | Float[Tensor, " class"] | None
+Balance = Literal["balanced", "sqrt"] | None
+"""Class weights: inversely proportional to the weight of the rows of a class, to its root, or all alike."""
+ClassWeight = Balance | Float[Tensor, " class"]
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ def fit_linear(  # noqa: PLR0913 - data, weights and criterion of one fit
         label: Class of each row; rows of -1 do not count.
         n_classes: Rows of the result. A class that no row has gets a score below all others.
         penalty: 1 / C of scikit-learn; above 0.
-        class_weight: One per class, or `balanced`: inversely proportional to the weight of its rows.
+        class_weight: One per class, or a `Balance`.
         sample_weight: One per row, none below 0.
         rivals: Classes that a row may have, its own included: those of its data set. By default all.
         tolerance: Largest derivative of the mean loss at convergence; 1e-5 for float64, 1e-4 (that of
@@ -187,8 +191,9 @@ def _class_weights(
         return wanted.to(weight)
     total = weight.new_zeros(n_classes).index_add_(0, label, weight)
     n_present = int((total > 0).sum())
+    balanced = weight.sum() / (n_present * total.clamp(min=1e-30))
     return torch.where(
-        total > 0, weight.sum() / (n_present * total.clamp(min=1e-30)), torch.zeros_like(total)
+        total > 0, balanced if wanted == "balanced" else balanced.sqrt(), torch.zeros_like(total)
     )
 
 
@@ -270,9 +275,9 @@ class ChosenFit:
 
     linear: Linear
     penalty: float
-    balanced: bool
-    scores: dict[tuple[bool, float], float]
-    """Mean IoU on the held-out rows, by (balanced, penalty); empty where there was nothing to compare on."""
+    balance: Balance
+    scores: dict[tuple[Balance, float], float]
+    """Mean IoU on the held-out rows, by (balance, penalty); empty where there was nothing to compare on."""
 
 
 def chosen_fit(
@@ -281,27 +286,28 @@ def chosen_fit(
     penalties: Sequence[float] = PENALTIES,
     device: str | torch.device = "cpu",
 ) -> ChosenFit:
-    """Fits with the best of a few penalties, with and without balanced class weights.
+    """Fits with the best of a few penalties, and with the best of the class weights at that penalty.
 
     They are compared by the mean IoU of the held-out rows when each third of the scenes (of the rows, where
-    there are fewer than three scenes) is held out once; of equals the stronger penalty wins, and unweighted
-    classes before balanced ones. Then all rows are fitted.
+    there are fewer than three scenes) is held out once. The penalty is chosen with class weights by the root
+    (`sqrt`); of equals the stronger one wins, and `sqrt` before the others. Then all rows are fitted.
 
     Raises ValueError as `fit_linear`.
     """
     rows = rows.take(rows.label >= 0)
     compared = rows.take(_every_nth(len(rows), MOST_COMPARED))
     fold = _folds(compared)
-    scores: dict[tuple[bool, float], float] = {}
+    scores: dict[tuple[Balance, float], float] = {}
+    best: tuple[Balance, float] = ("sqrt", 1.0)
     if len(torch.unique(fold)) > 1 and len(torch.unique(compared.label)) > 1:
-        for balanced in (False, True):
-            for penalty in penalties:
-                scores[balanced, penalty] = _held_out_iou(
-                    compared, fold, n_classes, (balanced, penalty), device
-                )
-    balanced, penalty = max(scores, key=lambda key: scores[key]) if scores else (True, 1.0)
-    linear = _fit(rows, n_classes, (balanced, penalty), device, tolerance=None)
-    return ChosenFit(linear, penalty, balanced, scores)
+        for penalty in penalties:
+            scores["sqrt", penalty] = _held_out_iou(compared, fold, n_classes, ("sqrt", penalty), device)
+        _, penalty = max(scores, key=lambda key: scores[key])
+        for balance in OTHER_BALANCES:
+            scores[balance, penalty] = _held_out_iou(compared, fold, n_classes, (balance, penalty), device)
+        best = max(scores, key=lambda key: scores[key])
+    linear = _fit(rows, n_classes, best, device, tolerance=None)
+    return ChosenFit(linear, best[1], best[0], scores)
 
 
 def _every_nth(n: int, most: int) -> Int[Tensor, " row"]:
@@ -317,11 +323,11 @@ def _folds(rows: LabelledRows) -> Int[Tensor, " row"]:
 def _fit(
     rows: LabelledRows,
     n_classes: int,
-    choice: tuple[bool, float],
+    choice: tuple[Balance, float],
     device: str | torch.device,
     tolerance: float | None = COMPARED_TOLERANCE,
 ) -> Linear:
-    balanced, penalty = choice
+    balance, penalty = choice
     # Mean weight 1: a penalty then means the same for a sample as for as many points.
     weight = rows.weight / rows.weight.mean()
     is_rough = tolerance is not None or torch.device(device).type == "mps"
@@ -331,7 +337,7 @@ def _fit(
         rows.label.to(device),
         n_classes,
         penalty,
-        "balanced" if balanced else None,
+        balance,
         sample_weight=weight.to(device),
         rivals=None if rows.rivals is None else rows.rivals.to(device),
         tolerance=tolerance,
@@ -342,7 +348,7 @@ def _held_out_iou(
     rows: LabelledRows,
     fold: Int[Tensor, " row"],
     n_classes: int,
-    choice: tuple[bool, float],
+    choice: tuple[Balance, float],
     device: str | torch.device,
 ) -> float:
     """Mean over the classes that occur of the intersection over union, each row by its weight."""

@@ -164,12 +164,12 @@ def _sampled(
 def describe(chosen: ChosenFit, rows: LabelledRows, what: str, report: Reporter) -> None:
     """Reports what was fitted, and a fit that has not converged."""
     n_scenes = len(torch.unique(rows.scene))
-    balance = "balanced classes" if chosen.balanced else "classes as they are"
-    held_out = chosen.scores.get((chosen.balanced, chosen.penalty))
+    balance = {None: "none", "sqrt": "by the root of their frequency", "balanced": "balanced"}[chosen.balance]
+    held_out = chosen.scores.get((chosen.balance, chosen.penalty))
     score = "" if held_out is None else f", mIoU {100 * held_out:.1f} on held-out points"
     report.note(
         f"{what} fitted to {len(rows)} labelled points of {n_scenes} scenes: penalty {chosen.penalty:g}, "
-        f"{balance}{score}"
+        f"class weights {balance}{score}"
     )
     minimum = chosen.linear.minimum
     if not minimum.converged:

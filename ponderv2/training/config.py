@@ -103,7 +103,7 @@ class TrainingConfig(StrictConfig):
     """How a model is trained. One step is one optimiser step."""
 
     steps: NonNegativeInt = 1000
-    """0: what the run starts from is saved and validated."""
+    """Of the optimiser; with 0, what the run starts from is saved and validated."""
     batch_size: Annotated[int, Field(gt=0, le=MOST_SCENES)] = 2
     """Scenes per step, all processes together."""
     accumulate: PositiveInt = 1

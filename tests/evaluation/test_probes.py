@@ -60,6 +60,22 @@ def test_equals_the_logistic_regression_of_scikit_learn(c: float, class_weight, 
     np.testing.assert_allclose(fitted.scores(feature).numpy(), scores, atol=1e-4)
 
 
+def test_weights_by_the_root_lie_between_balanced_and_none() -> None:
+    """As scikit-learn with the roots of its balanced weights, which are n / (classes * rows of the class)."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    feature, label = _rows()
+    counts = torch.bincount(label, minlength=5)
+    roots = {c: float((len(label) / (5 * counts[c])) ** 0.5) for c in range(5)}
+    scaler = StandardScaler().fit(feature.numpy())
+    model = LogisticRegression(C=0.5, class_weight=roots, tol=1e-9, max_iter=10000)
+    model.fit(scaler.transform(feature.numpy()), label.numpy())
+    fitted = fit_linear(feature, label, 5, 2.0, "sqrt", tolerance=1e-8)
+    ours = fitted.scores(feature).softmax(1).numpy()
+    np.testing.assert_allclose(ours, model.predict_proba(scaler.transform(feature.numpy())), atol=1e-5)
+
+
 def test_in_single_precision_the_scores_stay_close() -> None:
     feature, label = _rows(dtype=torch.float32)
     fitted = fit_linear(feature, label, 5, 1.0)
@@ -156,13 +172,13 @@ def test_the_penalty_is_chosen_on_scenes_that_were_held_out() -> None:
     noise = torch.randn(240, 60, generator=generator)
     rows = LabelledRows(torch.cat([useful, noise], 1).double(), label, torch.ones(240), scene)
     chosen = chosen_fit(rows, 3)
-    assert len(chosen.scores) == 8 and chosen.penalty >= 10.0
+    assert len(chosen.scores) == 6 and chosen.penalty >= 10.0
     best = max(chosen.scores.values())
-    assert chosen.scores[chosen.balanced, chosen.penalty] == best
-    assert best > chosen.scores[False, 0.1]
+    assert chosen.scores[chosen.balance, chosen.penalty] == best
+    assert best > chosen.scores["sqrt", 0.1]
 
 
 def test_one_scene_is_split_by_its_points() -> None:
     feature, label = _rows()
     rows = LabelledRows(feature, label, torch.ones(len(label)), torch.zeros(len(label), dtype=torch.long))
-    assert len(chosen_fit(rows, 5).scores) == 8
+    assert len(chosen_fit(rows, 5).scores) == 6

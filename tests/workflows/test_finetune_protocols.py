@@ -81,8 +81,11 @@ def test_a_linear_probe_is_the_logistic_regression_of_scikit_learn(work: Path, t
     settings = LabelledDataConfig.model_validate(load_checkpoint(result.checkpoint).config["data"])
     feature, label = _features(model, LabelledDataset(open_folder(work / "rooms"), "train", settings))
     scaler = preprocessing.StandardScaler().fit(feature)
+    power = {"none": 0.0, "by the root": 0.5, "balanced": 1.0}
+    exponent = next(value for name, value in power.items() if f"class weights {name}" in note)
+    weights = (len(label) / (3 * np.bincount(label))) ** exponent
     truth = linear_model.LogisticRegression(
-        C=1 / penalty, class_weight="balanced" if "balanced" in note else None, tol=1e-8, max_iter=5000
+        C=1 / penalty, class_weight=dict(enumerate(weights)), tol=1e-8, max_iter=5000
     ).fit(scaler.transform(feature), label)
     with torch.no_grad():
         ours = model.head(torch.from_numpy(feature)).softmax(1).numpy()
@@ -290,3 +293,35 @@ def test_two_processes_with_unequal_work_fit_the_head_of_one(
     one, two = _weights(tmp_path / "one"), _weights(tmp_path / "two")
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize(
+    "values", [{"protocol": "linear"}, {"model": {"kind": "segmentation", "head_init": "probe"}}]
+)
+def test_a_task_whose_head_cannot_be_fitted_says_so(
+    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SegmentationTask, "fits_head", False)
+    config = FinetuneConfig.model_validate(values)
+    with pytest.raises(PresetError, match="probe") as caught:
+        with_protocol(config, task_of(config.model))
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize(("shape", "is_brought"), [((512, 96), True), ((256, 96), False), (None, False)])
+def test_a_projection_that_a_checkpoint_brings_is_kept(
+    shape: tuple[int, int] | None, is_brought: bool
+) -> None:
+    """As models that were pre-trained with text targets do, for heads of their width."""
+    stored = {} if shape is None else {"proj_head.weight": torch.zeros(shape)}
+    model = {
+        "kind": "segmentation",
+        "encoder": {"kind": "sparse_unet"},
+        "head": {"kind": "language", "n_texts": 20},
+    }
+    config = FinetuneConfig.model_validate({"model": model})
+    assert task_of(config.model).brings_head(stored) is is_brought
+    linear = FinetuneConfig.model_validate(
+        {"model": {"kind": "segmentation", "encoder": {"kind": "sparse_unet"}}}
+    )
+    assert not task_of(linear.model).brings_head(stored)
