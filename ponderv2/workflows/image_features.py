@@ -137,7 +137,12 @@ def prepare_features(
     reader = open_folder(root)
     fitted = "train" if "train" in reader.info.splits else "+".join(reader.info.splits)
     source = FeatureSource(reader, tuple(reader.info.splits), fitted)
-    return ensure_features([source], config, report, refresh=True, check_space=check_space)
+    try:
+        return ensure_features([source], config, report, refresh=True, check_space=check_space)
+    except PonderError as error:
+        if error.fix is not None:  # settings of `prepare` have no `data`
+            error.fix = error.fix.replace("data.image_features", "image_features")
+        raise
 
 
 def with_features(config: PretrainConfig, report: Reporter) -> PretrainConfig:
@@ -298,10 +303,18 @@ def _estimate(
     report: Reporter,
     check_space: bool,
 ) -> None:
-    """Reports bytes and time. Raises OutputError where the disk is too small."""
+    """Reports bytes and time. Raises OutputError where the disk is too small, PresetError for too many
+    channels."""
     each = [estimated_bytes(network, some) for some in missing]
     n_images = sum(map(len, missing))
-    seconds = n_images * _seconds_per_image(network, next(job for some in missing for job in some))
+    seconds, n_channels = _pass(network, next(job for some in missing for job in some))
+    seconds *= n_images
+    if network.config.n_channels > n_channels:
+        raise PresetError(
+            f"{network.config.n_channels} channels were asked for, but {network.provenance.name} gives "
+            f"{n_channels}",
+            fix=f"--set data.image_features.n_channels={n_channels}",
+        )
     free = [shutil.disk_usage(existing_folder(place)).free for place in places]
     report.note(
         f"{n_images} images need about {readable(sum(each))} for features of {network.provenance.name} "
@@ -320,17 +333,17 @@ def _estimate(
             )
 
 
-def _seconds_per_image(network: ImageNetwork, job: ImageJob) -> float:
-    """Of a second pass, once everything is warm."""
+def _pass(network: ImageNetwork, job: ImageJob) -> tuple[float, int]:
+    """Seconds of a second pass, once everything is warm, and channels."""
     import torch
 
     image = torch.zeros(1, 3, *job.size, device=network.mean.device)
-    network(image)
+    n_channels = int(network(image).shape[1])
     start = time.perf_counter()
     network(image)
     if image.is_cuda:
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, n_channels
 
 
 def _new_space(

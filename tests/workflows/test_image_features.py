@@ -221,6 +221,14 @@ def test_a_small_disk_is_refused_before_the_work(scenes: Path, monkeypatch: pyte
     assert prepare_features(scenes, CONFIG, Heard(), check_space=False).n_computed == 8
 
 
+def test_more_channels_than_the_network_has_are_refused_before_the_work(scenes: Path) -> None:
+    with pytest.raises(
+        PresetError, match="400 channels were asked for, but efficientnet_lite0 gives 344"
+    ) as e:
+        prepare_features(scenes, CONFIG.model_copy(update={"n_channels": 400}), Heard())
+    assert e.value.fix == "--set image_features.n_channels=344"
+
+
 def test_the_estimate_of_bytes_is_what_is_written(scenes: Path) -> None:
     found = prepare_features(scenes, CONFIG, Heard())
     assert found.bytes_per_image == pytest.approx(2 * 6 * 6 * 8 + 400, abs=250)
