@@ -81,10 +81,10 @@ def check(words: list[str]) -> None:
         find_preset(group, name)
     elif command == "finetune":
         assert (values["from_"] is None) == values["scratch"]
-    if command in ("pretrain", "finetune", "render", "reconstruct") and not values["preset"].endswith(
-        ".yaml"
-    ):
-        find_preset(command, values["preset"])
+    if command in ("pretrain", "finetune", "render", "reconstruct"):
+        preset = values["preset"] or "demo"  # fine-tuning chooses by the start
+        if not preset.endswith(".yaml"):
+            find_preset(command, preset)
 
 
 @pytest.mark.parametrize("line", command_lines("ponder"))
