@@ -26,8 +26,11 @@ from experiments.gain_rooms import CropSettings, training_batch, training_piece,
 from experiments.joint_datasets import VARIANTS, VOCABULARY, Split, Variant, read_datasets, rows_of
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.encoder.config import PromptedSparseUNetConfig, SparseUNetConfig
+from ponderv2.evaluation.probes import LabelledRows, chosen_fit, sample_rows
 from ponderv2.evaluation.semantic import confusion_matrix, segmentation_metrics
 from ponderv2.heads.config import LanguageHeadConfig, SegmentationLossConfig
+from ponderv2.heads.language import LanguageHead
+from ponderv2.models.encoder_model import calibrate_normalisation
 from ponderv2.models.pretext import PretextModel
 from ponderv2.scenes.batch import Batch
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
@@ -37,6 +40,9 @@ from ponderv2.training.sampler import Schedule, sample_index_at
 State = dict[str, Tensor]
 NAMES = tuple(variant.name for variant in VARIANTS)
 CONTEXT = 32
+CALIBRATION_ROOMS = 16
+PROBE_POINTS = 150
+"""Labelled points of every room that a head is fitted to."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,8 @@ class Way:
     joint: bool
     prompted: bool
     pretrained: bool
+    probed: bool = False
+    """The head starts as a probe, on features with statistics of the training rooms of every dataset."""
 
     @property
     def encoder(self) -> SparseUNetConfig | PromptedSparseUNetConfig:
@@ -81,6 +89,8 @@ WAYS = (
     Way("joint without prompts, from scratch", joint=True, prompted=False, pretrained=False),
     Way("joint, from scratch", joint=True, prompted=True, pretrained=False),
     Way("joint, pre-trained", joint=True, prompted=True, pretrained=True),
+    Way("single, pre-trained, probe", joint=False, prompted=False, pretrained=True, probed=True),
+    Way("joint, pre-trained, probe", joint=True, prompted=True, pretrained=True, probed=True),
 )
 
 
@@ -193,10 +203,41 @@ def finetuned(bench: Bench, way: Way, variants: tuple[Variant, ...], seed: int) 
     if state is not None:
         missing = model.load_state_dict(state, strict=False)
         assert not missing.unexpected_keys, missing
+    if way.probed:
+        start_as_probe(bench, model, variants)
     steps = steps_of(settings.finetune_steps, variants)
     stream = batches(bench, variants, steps, 500 + seed, n_rays=0)
     _train(model, stream, lambda batch, _: model(batch).losses.total(), settings.finetune_rate, steps)
     return model.eval()
+
+
+def start_as_probe(bench: Bench, model: SegmentationModel, variants: tuple[Variant, ...]) -> None:
+    """The head as the library fits it (`--protocol linear`), after the statistics of whole rooms.
+
+    Those of pre-training are of small pieces, and of a dataset that has one step in seven they lag behind
+    the weights, which change in the six others.
+    """
+    parts: list[LabelledRows] = []
+    for variant in variants:
+        rooms = bench.datasets[variant.name].train
+        whole = [whole_room(room, bench.settings.voxel) for room in rooms]
+        pieces = [replace(batch, condition=variant.name) for batch, _ in whole]
+        calibrate_normalisation(model.eval(), pieces[:CALIBRATION_ROOMS])
+        texts = torch.tensor(rows_of(variant))
+        rivals = torch.zeros(len(VOCABULARY), dtype=torch.bool)
+        rivals[texts] = True
+        for number, (room, batch, (_, inverse)) in enumerate(zip(rooms, pieces, whole, strict=True)):
+            generator = torch.Generator().manual_seed(number)
+            chosen, weight = sample_rows(room.segment, PROBE_POINTS, generator)
+            with torch.no_grad():
+                feature = model.encode_points(batch)[inverse[chosen]]
+            scene = torch.full((len(chosen),), len(parts))
+            label = texts[room.segment[chosen]]
+            parts.append(LabelledRows(feature, label, weight, scene, rivals.expand(len(chosen), -1)))
+    linear = chosen_fit(LabelledRows.cat(parts), len(VOCABULARY)).linear
+    assert isinstance(model.head, LanguageHead)
+    model.head.start_as(linear.weight, linear.bias)
+    model.train()
 
 
 @torch.no_grad()
