@@ -120,14 +120,18 @@ def run_demo(python: Path, again: bool) -> None:
 
 
 def training_commands() -> list[list[str]]:
-    """Rooms, encoder, segmentation model, and how good both are."""
-    pretrained, finetuned = str(RUNS / "pretrain-demo"), str(RUNS / "finetune-demo")
+    """Rooms, a model that renders, an encoder that saves labels, segmentation, and how good they are."""
+    rendering, encoder = str(RUNS / "pretrain-demo"), str(RUNS / "pretrain-rooms_clusters")
+    finetuned = str(RUNS / "finetune-rooms")
     rooms = ["--data", str(ROOMS)]
+    few = ["--set", "data.budget.points_per_scene=20"]
     return [
         ["prepare", "synthetic", "--out", str(ROOMS)],
         ["pretrain", "--preset", "demo", *rooms, "--resume"],
-        ["eval", pretrained, *rooms],
-        ["finetune", "--preset", "demo", "--from", pretrained, *rooms, "--resume"],
+        ["eval", rendering, *rooms],
+        ["pretrain", "--preset", "rooms_clusters", *rooms, "--set", "training.steps=600", "--resume"],
+        ["eval", encoder, *rooms, "--protocols", "linear,knn", "--baselines", *few],
+        ["finetune", "--preset", "rooms", "--from", encoder, *rooms, *few, "--resume"],
         ["eval", finetuned, *rooms],
     ]
 
@@ -164,7 +168,7 @@ Image.fromarray(np.concatenate(rows)).save(sys.argv[1])
 
 def results(sheet: Path | None) -> list[tuple[Path, str]]:
     """What the demonstration left, and where."""
-    pretrained, finetuned = RUNS / "pretrain-demo", RUNS / "finetune-demo"
+    pretrained, finetuned = RUNS / "pretrain-demo", RUNS / "finetune-rooms"
     places = [
         (
             FRAMES / "model" / "side_by_side",

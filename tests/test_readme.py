@@ -126,7 +126,8 @@ def test_every_command_of_the_demonstration_is_accepted():
     names = [words[0] for words in commands]
     assert set(names) == {"prepare", "pretrain", "finetune", "eval", "render", "reconstruct"}
     evaluated = [words[1] for words in commands if words[0] == "eval"]
-    assert [Path(name).name for name in evaluated] == ["pretrain-demo", "finetune-demo"]
+    expected = ["pretrain-demo", "pretrain-rooms_clusters", "finetune-rooms"]
+    assert [Path(name).name for name in evaluated] == expected
 
 
 def test_the_demonstration_looks_where_its_commands_write():
