@@ -35,7 +35,7 @@ BUDGETS = {
 """Labels in every room, or labelled rooms."""
 SMALLEST = ("20 points", "1 rooms")
 """Budgets of each kind at which the learning rate is chosen."""
-RATES = ((3.0e-4, 1.0), (1.0e-3, 1.0), (3.0e-3, 1.0), (1.0e-2, 1.0), (3.0e-2, 1.0), (1.0e-3, 0.1))
+RATES = ((1.0e-3, 1.0), (3.0e-3, 1.0), (1.0e-2, 1.0), (3.0e-2, 1.0), (1.0e-3, 0.1))
 """Of fine-tuning, and the factor of the encoder; the same grid for every start, on the validation rooms with
 seed 0."""
 LENGTHS = (100, 200, 400, 800, 1600)
