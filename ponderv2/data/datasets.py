@@ -38,7 +38,7 @@ from ponderv2.errors import SceneError
 from ponderv2.io.lru_cache import LruCache
 from ponderv2.randomness import make_generator
 from ponderv2.scenes.batch import Batch, MixingCollate
-from ponderv2.scenes.feature_sets import FeatureSet, find_features, space_of
+from ponderv2.scenes.feature_sets import FeatureSet, find_features, read_basis
 from ponderv2.scenes.reader import FrameChoice, Reader
 from ponderv2.scenes.scene import Frame, Scene, evenly_spread
 
@@ -288,7 +288,7 @@ def find_image_features(store: Reader, config: ImageFeaturesConfig | None) -> Fe
     """The stored features that the settings mean; None where there are none, or none are wanted."""
     if config is None:
         return None
-    space = config.space or (None if config.basis is None else space_of(config.basis))
+    space = config.space or (None if config.basis is None else read_basis(config.basis)["space"])
     return find_features(store.root, config.identity, [store.info.name], space)
 
 

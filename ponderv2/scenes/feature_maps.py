@@ -60,13 +60,17 @@ class FeatureFile:
         about = {"ponder": json.dumps(notes)}
         write_bytes(self.path, save({"features": values.detach().cpu().half().contiguous()}, metadata=about))
 
-    def is_of(self, image: str) -> bool:
-        """Whether the file is there, whole, of this space and of the image with this digest."""
+    def is_usable(self, image: str | None = None) -> bool:
+        """Whether `read` takes the file: there, whole, of this format and space. Numbers are not read.
+
+        Args:
+            image: Digest that its image must have; None: the image is not compared.
+        """
         try:
             notes = _load(self.path)[1]
         except SceneError:
             return False
-        return notes.get("space") == self.space and notes.get("image") == image
+        return notes.get("space") == self.space and image in (None, notes.get("image"))
 
 
 def image_digest(path: Path) -> str:

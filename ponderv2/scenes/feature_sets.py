@@ -108,15 +108,15 @@ def find_features(
     return None
 
 
-def space_of(basis: Path) -> str:
-    """The feature space of a folder of features. Raises SceneError where there is none."""
+def read_basis(basis: Path) -> dict[str, Any]:
+    """The content of features.json of a folder that settings name. Raises SceneError where there is none."""
     about = read_about(basis.expanduser() / ABOUT)
     if about is None:
         raise SceneError(
             f"{basis} is no folder of image features: {ABOUT} is missing or damaged",
             fix=f"--set data.image_features.basis=DATA/{FOLDER}/NAME",
         )
-    return str(about["space"])
+    return about
 
 
 def read_about(path: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Image features of prepared scenes: find those that are there, compute those that are missing."""
+"""Image features of prepared scenes: those that are missing are computed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,45 +23,31 @@ from ponderv2.image_features.extraction import (
     new_set,
     write_set,
 )
-from ponderv2.image_features.kinds import build_network, local_digest
+from ponderv2.image_features.kinds import build_network
 from ponderv2.image_features.network import ImageNetwork
 from ponderv2.image_features.pca import Pca
 from ponderv2.io.files import cache_folder
-from ponderv2.scenes.feature_maps import image_digest
-from ponderv2.scenes.feature_sets import (
-    ABOUT,
-    FOLDER,
-    PCA,
-    FeatureSet,
-    feature_sets,
-    read_about,
-    scene_path,
-    set_folders,
-    set_name,
-)
-from ponderv2.scenes.folders import SceneFolders
-from ponderv2.scenes.reader import FrameChoice
+from ponderv2.scenes.feature_sets import ABOUT, PCA, FeatureSet, feature_sets, read_about
 from ponderv2.scenes.scene import evenly_spread
-from ponderv2.store.store import is_store
 from ponderv2.training.devices import chosen_device
 from ponderv2.training.report import Reporter
 from ponderv2.workflows.config import PretrainConfig
+from ponderv2.workflows.image_feature_files import (
+    FeatureSource,
+    basis_of,
+    fitted_jobs,
+    image_jobs,
+    known_set,
+    missing_jobs,
+    place_of,
+    set_of,
+    stored_pca,
+    unusable_file,
+)
 from ponderv2.workflows.prepare_space import RESERVE, existing_folder, readable
 
 FEW = 5
 """Images that a message names."""
-
-
-@dataclass(frozen=True)
-class FeatureSource:
-    """Scenes whose images are to have features."""
-
-    reader: SceneFolders
-    splits: tuple[str, ...]
-    """All images of these splits that are not held out."""
-    fitted_split: str
-    """Split whose images the PCA is fitted on; several are joined by `+`."""
-    frames: FrameChoice = "all"
 
 
 @dataclass(frozen=True)
@@ -119,7 +104,8 @@ def ensure_features(
         PresetError: no such network, damaged weights, or a basis of other settings.
         ResourceError: a package is not installed, or a download is not possible.
         OutputError: the disk is too small, or a file cannot be written.
-        SceneError: no scene has an image with colours.
+        SceneError: no scene has an image with colours; the basis is no folder of features; a damaged file
+            stands in the way of training without the network.
     """
     with ExitStack() as locks:
         for root in sorted({str(one.reader.root.absolute()) for one in sources}):
@@ -174,32 +160,37 @@ def _ensured(
     check_space: bool,
 ) -> FeatureResult:
     fitted_on = [one.reader.info.name for one in sources]
-    jobs = [_jobs(one, report) for one in sources]
+    jobs = [image_jobs(one, report) for one in sources]
     n_images = sum(map(len, jobs))
     if not n_images:
         raise SceneError(
             f"no scene in {sources[0].reader.root} has an image with colours",
             fix="--set data.image_features=null",
         )
-    known = _known_set(sources, config, fitted_on)
-    sets = [_set_of(one, known) for one in sources]
-    missing = [_missing(some, features, refresh, report) for some, features in zip(jobs, sets, strict=True)]
+    known = known_set(sources, config, fitted_on)
+    sets = [set_of(one, known) for one in sources]
+    missing = [
+        missing_jobs(some, features, refresh, report) for some, features in zip(jobs, sets, strict=True)
+    ]
     n_missing = sum(map(len, missing))
     if known is not None and not n_missing:
         return _result(known, config, sets, n_images)
     if 0 < n_missing < n_images:
         report.note(f"{n_missing} of {n_images} images have no features of {config.model}: computing them")
-    network = _network(config, known, n_images - n_missing, n_images, report)
-    if network is None:
-        assert known is not None
+    try:
+        network = build_network(config).to(chosen_device(config.device))
+    except PonderError as error:
+        if known is None or n_missing == n_images:
+            raise
+        _warn_of_missing(missing, sets, n_images, error, report)
         return _result(known, config, sets, n_images)
     if known is not None and known["network"]["weights"] != network.provenance.weights:
         known = None
-    pca = None if known is None else _pca_of(known, sources)
+    pca = None if known is None else stored_pca(known, sources)
     if known is None or pca is None:
         known, missing = None, jobs
         _report_others(sources, config, report)
-    places = [_place(one.reader.root) for one in sources]
+    places = [place_of(one.reader.root) for one in sources]
     _estimate(network, missing, places, report, check_space)
     if known is None or pca is None:
         known, pca = _new_space(network, config, sources, jobs, report)
@@ -217,83 +208,28 @@ def _report_others(sources: Sequence[FeatureSource], config: ImageFeaturesConfig
                 )
 
 
-def _network(
-    config: ImageFeaturesConfig, known: dict[str, Any] | None, n_there: int, n_images: int, report: Reporter
-) -> ImageNetwork | None:
-    """The network on its device; None where it cannot be had and some features are there to train with."""
-    try:
-        return build_network(config).to(chosen_device(config.device))
-    except PonderError as error:
-        if known is None or not n_there:
-            raise
-        report.warn(
-            f"{n_images - n_there} of {n_images} images have no features and give no feature loss: "
-            f"{error.message} ({error.fix})"
-        )
-        return None
+def _warn_of_missing(
+    missing: Sequence[list[ImageJob]],
+    sets: Sequence[FeatureSet | None],
+    n_images: int,
+    reason: PonderError,
+    report: Reporter,
+) -> None:
+    """Training goes on with the features that are there, as the network cannot be had.
 
-
-def _jobs(source: FeatureSource, report: Reporter) -> list[ImageJob]:
-    """All images with colours that are not held out, scene by scene."""
-    scenes = [(split, name) for split in source.splits for name in source.reader.names(split)]
-    found = []
-    for split, name in report.track(scenes, "look for images", total=len(scenes)):
-        try:
-            scene = source.reader.read(name, split, False, source.frames)
-        except SceneError as error:
-            report.warn(f"{name} has no image features: {error.message}")
-            continue
-        place = scene_path(split, name)
-        found += [ImageJob(place, frame) for frame in scene.frames if frame.has_color and not frame.held_out]
-    return found
-
-
-def _known_set(
-    sources: Sequence[FeatureSource], config: ImageFeaturesConfig, fitted_on: Sequence[str]
-) -> dict[str, Any] | None:
-    """The features of these settings and weights that were begun for one of the sources."""
-    weights = local_digest(config)
-    basis = None if config.basis is None else _basis(config)["space"]
-    found = []
-    for source in sources:
-        for one in feature_sets(source.reader.root):
-            same = one.about["identity"] == config.identity
-            same &= weights is None or one.about["network"]["weights"] == weights
-            meant = one.space == basis if basis else one.about["fitted_on"] == sorted(fitted_on)
-            if same and (meant or one.space == config.space):
-                found.append(dict(one.about))
-    named = [one for one in found if one["space"] == config.space]
-    return next(iter([*named, *found]), None)
-
-
-def _set_of(source: FeatureSource, about: dict[str, Any] | None) -> FeatureSet | None:
-    if about is None:
-        return None
-    name = set_name(str(about["identity"]["model"]), str(about["space"]))
-    return FeatureSet(name, tuple(place / name for place in set_folders(source.reader.root)), about)
-
-
-def _missing(
-    jobs: list[ImageJob], features: FeatureSet | None, refresh: bool, report: Reporter
-) -> list[ImageJob]:
-    """The jobs without a file; with `refresh` also those whose file is damaged or of another image."""
-    if features is None:
-        return jobs
-    if not refresh:
-        return [job for job in jobs if features.file(job.scene, job.frame.id) is None]
-
-    def is_current(job: ImageJob) -> bool:
-        file = features.file(job.scene, job.frame.id)
-        if file is None or job.frame.color_path is None:
-            return False
-        try:
-            return file.is_of(image_digest(job.frame.color_path))
-        except SceneError:
-            return False
-
-    with ThreadPoolExecutor() as pool:
-        current = report.track(pool.map(is_current, jobs), "compare images with features", total=len(jobs))
-        return [job for job, same in zip(jobs, current, strict=True) if not same]
+    Raises SceneError where a file is in the way: it would be refused when it is read.
+    """
+    for some, features in zip(missing, sets, strict=True):
+        file = unusable_file(some, features)
+        if file is not None:
+            raise SceneError(
+                f"{file} is damaged or of another version, and cannot be computed again: {reason.message}",
+                fix=f"{reason.fix}; or delete that file, and its image gives no feature loss",
+            ) from reason
+    report.warn(
+        f"{sum(map(len, missing))} of {n_images} images have no features and give no feature loss: "
+        f"{reason.message} ({reason.fix})"
+    )
 
 
 def _estimate(
@@ -355,7 +291,7 @@ def _new_space(
 ) -> tuple[dict[str, Any], Pca]:
     """What the features are, and the PCA: that of the basis, or a new one."""
     if config.basis is not None:
-        about = _basis(config)
+        about = basis_of(config)
         if about["network"]["weights"] != network.provenance.weights:
             raise PresetError(
                 f"{config.basis} was computed by other weights than those of {config.model}",
@@ -365,49 +301,11 @@ def _new_space(
     sample: list[ImageJob] = []
     share = -(-config.sample_images // len(sources))
     for source, some in zip(sources, jobs, strict=True):
-        fitted = _fitted(source, some)
+        fitted = fitted_jobs(source, some)
         sample += evenly_spread(fitted, share)
     tracked = report.track(sample, f"PCA to {config.n_channels} channels", total=len(sample))
     pca, n_channels = fit_pca(network, tracked, config)
     return new_set(network, pca, [one.reader.info.name for one in sources], n_channels), pca
-
-
-def _fitted(source: FeatureSource, jobs: Sequence[ImageJob]) -> list[ImageJob]:
-    """The images of the split that the PCA is fitted on; all where it has none."""
-    parts = tuple(f"{part.strip()}/" for part in source.fitted_split.split("+"))
-    return [job for job in jobs if job.scene.startswith(parts)] or list(jobs)
-
-
-def _pca_of(about: dict[str, Any], sources: Sequence[FeatureSource]) -> Pca | None:
-    """As stored for one of the sources; None where it is lost."""
-    for source in sources:
-        features = _set_of(source, about)
-        for place in features.places if features is not None else ():
-            if (place / PCA).is_file():
-                return Pca.read(place / PCA)
-    return None
-
-
-def _basis(config: ImageFeaturesConfig) -> dict[str, Any]:
-    assert config.basis is not None
-    about = read_about(config.basis.expanduser() / ABOUT)
-    if about is None:
-        raise PresetError(
-            f"{config.basis} is no folder of image features: {ABOUT} is missing or damaged",
-            fix=f"--set data.image_features.basis=DATA/{FOLDER}/NAME",
-        )
-    if about["identity"] != config.identity:
-        raise PresetError(
-            f"{config.basis} holds features of other settings than these",
-            fix="give the same model and settings",
-        )
-    return about
-
-
-def _place(root: Path) -> Path:
-    """Where new features of a folder of scenes go: beside scenes that are ours, else into the cache."""
-    beside, cache = set_folders(root)
-    return beside if is_store(root) and os.access(root, os.W_OK) else cache
 
 
 def _extracted(
@@ -426,7 +324,7 @@ def _extracted(
     start = time.perf_counter()
     with report.progress("image features", n_missing) as progress:
         for source, some, place in zip(sources, missing, places, strict=True):
-            features = _set_of(source, about)
+            features = set_of(source, about)
             assert features is not None
             sets.append(features)
             folder = place / features.name

@@ -83,8 +83,8 @@ def test_features_come_back_in_single_precision(tmp_path: Path, image: Path) -> 
     found = file.read(image)
     assert found.dtype == torch.float32
     assert torch.equal(found, values.half().float())
-    assert file.is_of(image_digest(image))
-    assert not file.is_of("another")
+    assert file.is_usable(image_digest(image))
+    assert not file.is_usable("another")
 
 
 def test_features_of_another_model_or_image_are_refused(tmp_path: Path, image: Path) -> None:
@@ -104,4 +104,4 @@ def test_truncated_features_are_named(tmp_path: Path, image: Path) -> None:
     file.path.write_bytes(file.path.read_bytes()[:-3])
     with pytest.raises(SceneError, match=r"0\.safetensors holds no image features"):
         file.read(image)
-    assert not file.is_of(image_digest(image))
+    assert not file.is_usable(image_digest(image))

@@ -27,7 +27,8 @@ from ponderv2.scenes.feature_maps import FeatureFile
 from ponderv2.torchvision_operators import repair_torchvision
 from ponderv2.workflows import image_features, pretrain
 from ponderv2.workflows.config import PretrainConfig
-from ponderv2.workflows.image_features import FeatureSource, ensure_features, prepare_features, with_features
+from ponderv2.workflows.image_feature_files import FeatureSource
+from ponderv2.workflows.image_features import ensure_features, prepare_features, with_features
 from tests.datasets.processed import writers
 from tests.scenes.closed_form_room import room_frames, write_store
 from tests.workflows.heard import Heard
@@ -117,6 +118,34 @@ def test_only_what_is_missing_changed_or_damaged_is_computed(scenes: Path) -> No
     assert [key for key in before if before[key] != after[key]] == ["val/room0/0001.safetensors"]
 
 
+@pytest.mark.parametrize("trouble", ["older format", "cut"])
+def test_a_run_computes_what_it_could_not_read(
+    scenes: Path, trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = run_config().model_copy(update={"scenes": scenes})
+    with_features(config, Heard())
+    before = (
+        PretrainDataset(open_folder(scenes), "train", config.data).scene(0).frames[0].read_image_features()
+    )
+    before = before.clone()
+    file = next((scenes / "image_features").glob("*/train/room0/0000.safetensors"))
+    if trouble == "cut":
+        file.write_bytes(file.read_bytes()[:-10])
+    else:
+        space = json.loads((file.parents[2] / "features.json").read_bytes())["space"]
+        image = feature_maps.image_digest(scenes / "train/room0/frames/color/0000.jpg")
+        with monkeypatch.context() as patch:
+            patch.setattr(feature_maps, "FORMAT", "0")
+            FeatureFile(file, space).write(torch.zeros(6, 6, 8), image)
+    heard = Heard()
+
+    with_features(config, heard)
+
+    assert any("1 of 4 images have no features" in one for one in heard.noted)
+    frame = PretrainDataset(open_folder(scenes), "train", config.data).scene(0).frames[0]
+    torch.testing.assert_close(frame.read_image_features(), before, rtol=2e-3, atol=2e-3)
+
+
 def test_an_image_that_changed_is_refused_when_it_is_trained_on(scenes: Path) -> None:
     prepare_features(scenes, CONFIG, Heard())
     Image.fromarray(np.full((24, 32, 3), 9, np.uint8)).save(
@@ -177,6 +206,10 @@ def test_half_of_the_files_missing_without_the_network_is_a_warning_with_the_num
     told = [one for one in heard.warned if "2 of 4 images have no features" in one]
     assert told and 'pip install "ponder[image-features]"' in told[0]
     assert result.losses["image_features"] > 0
+    left = folder / "train" / "room0" / "0001.safetensors"
+    left.write_bytes(b"cut")
+    with pytest.raises(SceneError, match=r"0001\.safetensors is damaged .* needs the extra image-features"):
+        pretrain.run(run_config(), scenes=scenes, out=tmp_path / "runs", name="damaged")
     shutil.rmtree(folder)
     with pytest.raises(ResourceError, match="needs the extra image-features"):
         pretrain.run(run_config(), scenes=scenes, out=tmp_path / "runs", name="none")
@@ -300,7 +333,7 @@ def test_the_pca_of_other_features_is_used_where_it_is_named(scenes: Path, tmp_p
     assert ensure_features(sources, shared, Heard()).n_computed == 0
     with pytest.raises(PresetError, match="other settings than these"):
         prepare_features(other, shared.model_copy(update={"n_channels": 5}), Heard())
-    with pytest.raises(PresetError, match=r"features\.json is missing"):
+    with pytest.raises(SceneError, match=r"features\.json is missing"):
         prepare_features(other, CONFIG.model_copy(update={"basis": tmp_path}), Heard())
 
 
