@@ -215,7 +215,7 @@ def _warn_of_missing(
     reason: PonderError,
     report: Reporter,
 ) -> None:
-    """Training goes on with the features that are there, as the network cannot be had.
+    """Training continues with the features that are there, as the network cannot be had.
 
     Raises SceneError where a file is in the way: it would be refused when it is read.
     """
