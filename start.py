@@ -129,11 +129,16 @@ def training_commands() -> list[list[str]]:
         ["prepare", "synthetic", "--out", str(ROOMS)],
         ["pretrain", "--preset", "demo", *rooms, "--resume"],
         ["eval", rendering, *rooms],
-        ["pretrain", "--preset", "rooms_clusters", *rooms, "--set", "training.steps=600", "--resume"],
+        ["pretrain", "--preset", "rooms_clusters", *rooms, *steps(600), "--resume"],
         ["eval", encoder, *rooms, "--protocols", "linear,knn", "--baselines", *few],
-        ["finetune", "--preset", "rooms", "--from", encoder, *rooms, *few, "--resume"],
+        ["finetune", "--preset", "rooms", "--from", encoder, *rooms, *few, *steps(200), "--resume"],
         ["eval", finetuned, *rooms],
     ]
+
+
+def steps(number: int) -> list[str]:
+    """The option for another length than that of the preset."""
+    return ["--set", f"training.steps={number}"]
 
 
 def picture_commands(room: str) -> list[list[str]]:
