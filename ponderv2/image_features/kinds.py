@@ -67,7 +67,8 @@ def _by_bare_name(config: ImageFeaturesConfig, place: Path) -> ImageNetwork:
     name = config.model
     if place.suffix in (*PICKLED, ".safetensors") or name.startswith((".", "/", "~")):
         near = similar_path(place)
-        raise PresetError(f"no model '{name}'", fix=str(near) if near is not None else CHOICES)
+        is_model = near is not None and (near.is_file() or (near / "config.json").is_file())
+        raise PresetError(f"no model '{name}'", fix=str(near) if is_model else CHOICES)
     if "/" in name:
         fix = f"hf:{name} takes the model of that name from the hub" if name.count("/") == 1 else CHOICES
         raise PresetError(f"no folder '{name}'", fix=fix)
