@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 from pydantic import Field
 
 from ponderv2.datasets.generated.config import SyntheticConfig
+from ponderv2.datasets.nuscenes.config import NuscenesConfig
 from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.datasets.s3dis.config import S3disConfig
 from ponderv2.datasets.scannet.config import ScannetConfig
@@ -18,10 +19,20 @@ from ponderv2.datasets.settings import DatasetSettings
 from ponderv2.datasets.structured3d.config import Structured3dConfig
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ponderv2.datasets.reader import DatasetReader
+    from ponderv2.scenes.folders import SceneLayout
+    from ponderv2.scenes.reader import DatasetInfo
 
 DatasetConfig = Annotated[
-    SyntheticConfig | RgbdConfig | S3disConfig | ScannetConfig | ScannetppConfig | Structured3dConfig,
+    SyntheticConfig
+    | RgbdConfig
+    | S3disConfig
+    | ScannetConfig
+    | ScannetppConfig
+    | Structured3dConfig
+    | NuscenesConfig,
     Field(discriminator="kind"),
 ]
 """Settings of any data set; `kind` says of which."""
@@ -59,5 +70,30 @@ def reader_of(settings: DatasetSettings) -> DatasetReader:
             from ponderv2.datasets.structured3d import reader as structured3d
 
             return structured3d.find(settings)
+        case NuscenesConfig():
+            from ponderv2.datasets.nuscenes import reader as nuscenes
+
+            return nuscenes.find(settings)
         case _:
             raise ValueError(f"no reader of {type(settings).__name__}")
+
+
+def in_place(root: Path) -> tuple[DatasetInfo, SceneLayout] | None:
+    """What is known of a data set that is read where it is, and how; None for any other folder.
+
+    Raises SceneError for a data set that is damaged.
+    """
+    for settings in DATASETS.values():
+        if settings.is_in_place(root):
+            return _in_place(settings.model_validate({"path": root}))
+    return None
+
+
+def _in_place(settings: DatasetSettings) -> tuple[DatasetInfo, SceneLayout]:
+    match settings:
+        case NuscenesConfig():
+            from ponderv2.datasets.nuscenes import reader as nuscenes
+
+            return nuscenes.in_place(settings)
+        case _:
+            raise ValueError(f"{type(settings).__name__} is not read in place")

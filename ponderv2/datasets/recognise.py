@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
+from ponderv2.datasets.kinds import in_place
 from ponderv2.datasets.pointcept.reader import ArrayScenes
 from ponderv2.datasets.ponderv2.images import SceneImages
 from ponderv2.datasets.ponderv2.reader import PickledScenes, label_fields_in
@@ -34,6 +35,9 @@ def recognise(root: Path) -> tuple[DatasetInfo, SceneLayout] | None:
     Raises:
         SceneError: the first scene is damaged, or not safe to open.
     """
+    published = in_place(root)
+    if published is not None:
+        return published
     for layout in (ArrayScenes(SceneImages(root)), PickledScenes(SceneImages(root))):
         scenes = _splits(root, layout)
         if not scenes:

@@ -5,16 +5,19 @@ Conversions to the conventions of data sets and other programs belong to their r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from ponderv2.geometry.transforms import transform_points
 
 CORNERS = ((1, 1), (1, -1), (-1, -1), (-1, 1))
 """Signs of length and width at the corners of a face: clockwise from above, from the front left one."""
+ARRAYS = ("center", "size", "yaw", "velocity", "category", "instance")
+"""That all boxes have."""
 TOLERANCE = 1.0e-4
 """How far a map may be from a similarity that keeps the vertical, relative to its scale."""
 
@@ -34,6 +37,8 @@ class Boxes:
     """Class; -1 = ignore."""
     instance: Int[Tensor, " box"]
     """Number of the object; -1 = unknown."""
+    fields: Mapping[str, Shaped[Tensor, "box ..."]] = field(default_factory=dict)
+    """What else the data set has of each box: attribute, n_lidar, visibility. Motions leave it alone."""
 
     def __len__(self) -> int:
         return len(self.center)
@@ -48,7 +53,21 @@ class Boxes:
 
     def take(self, index: Tensor) -> Boxes:
         """The chosen boxes (indices or a mask), with every field."""
-        return Boxes(**{entry.name: getattr(self, entry.name)[index] for entry in fields(self)})
+        return Boxes(
+            center=self.center[index],
+            size=self.size[index],
+            yaw=self.yaw[index],
+            velocity=self.velocity[index],
+            category=self.category[index],
+            instance=self.instance[index],
+            fields={name: values[index] for name, values in self.fields.items()},
+        )
+
+    @property
+    def arrays(self) -> dict[str, Tensor]:
+        """Every array of the boxes by its name."""
+        known = {name: getattr(self, name) for name in ARRAYS}
+        return {**known, **self.fields}
 
     def contains(self, points: Float[Tensor, "point 3"]) -> Bool[Tensor, "box point"]:
         """Which points lie in which box, those on its faces included."""
@@ -83,11 +102,10 @@ class Boxes:
         if bool(deformed) or bool(tilted) or float(scale) == 0.0:
             raise ValueError("a box turns about z only: the transform tilts or deforms boxes")
         heading = torch.stack([torch.cos(self.yaw), torch.sin(self.yaw)], dim=1).double() @ linear[:2, :2].T
-        return Boxes(
+        return replace(
+            self,
             center=transform_points(transform.to(linear), self.center.double()).to(self.center.dtype),
             size=(self.size.double() * scale).to(self.size.dtype),
             yaw=torch.atan2(heading[:, 1], heading[:, 0]).to(self.yaw.dtype),
             velocity=(self.velocity.double() @ linear.T).to(self.velocity.dtype),
-            category=self.category,
-            instance=self.instance,
         )

@@ -272,7 +272,8 @@ def _read_boxes(path: Path, origin: ndarray = np.zeros(3)) -> Boxes | None:
     if not path.is_file():
         return None
     try:
-        stored = {name: values for name, values in read_arrays(path).items() if name in BOXES}
+        found = read_arrays(path)
+        stored = {name: values for name, values in found.items() if name in BOXES}
         shapes = {name: values.shape for name, values in stored.items()}
         n_boxes = len(stored["center"])
         finite = all(bool(np.isfinite(stored[name]).all()) for name in ("center", "size", "yaw"))
@@ -284,4 +285,9 @@ def _read_boxes(path: Path, origin: ndarray = np.zeros(3)) -> Boxes | None:
     numbers = {name: stored[name].astype(np.float32) for name in ("size", "yaw", "velocity")}
     indices = {name: stored[name].astype(np.int64) for name in ("category", "instance")}
     arrays = {"center": center.astype(np.float32), **numbers, **indices}
-    return Boxes(**{name: torch.from_numpy(values) for name, values in arrays.items()})
+    further = {
+        name: torch.from_numpy(values)
+        for name, values in found.items()
+        if name not in BOXES and values.ndim and len(values) == n_boxes and values.dtype.kind in "fib"
+    }
+    return Boxes(**{name: torch.from_numpy(values) for name, values in arrays.items()}, fields=further)

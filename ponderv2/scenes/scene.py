@@ -7,7 +7,7 @@ moves, crops or sub-samples a scene does it with the methods of these values, wh
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -277,7 +277,7 @@ class Scene:
     @property
     def n_bytes(self) -> int:
         """Memory, without images and sweeps on disk."""
-        boxes = () if self.boxes is None else (getattr(self.boxes, entry.name) for entry in fields(Boxes))
+        boxes = () if self.boxes is None else self.boxes.arrays.values()
         return (
             self.cloud.n_bytes
             + FRAME_BYTES * (len(self.frames) + len(self.sweeps))

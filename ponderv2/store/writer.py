@@ -7,7 +7,7 @@ import io
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -273,7 +273,7 @@ def _write_sweeps(folder: Path, sweeps: Sequence[Sweep], shift: Float64[ndarray,
 
 
 def _write_boxes(path: Path, boxes: Boxes, class_names: tuple[str, ...]) -> None:
-    arrays = {entry.name: getattr(boxes, entry.name).numpy() for entry in fields(Boxes)}
+    arrays = {name: values.numpy() for name, values in boxes.arrays.items()}
     for name in ("center", "size", "yaw"):
         if not np.isfinite(arrays[name]).all():
             raise SceneError(f"'{name}' of the boxes holds values that are not finite")

@@ -1,0 +1,1 @@
+"""nuScenes: drives with a LiDAR and six cameras."""

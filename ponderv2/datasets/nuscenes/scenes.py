@@ -1,0 +1,205 @@
+"""A key frame of nuScenes as a scene: in the frame of its LiDAR, each sensor with its pose at its own time.
+
+A pose leads from the sensor over the vehicle at the time of the measurement to the world, and back over the
+vehicle at the time of the key frame to its LiDAR: the motion between two measurements is part of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from numpy import ndarray
+
+from ponderv2.datasets.lidar_files import FloatRows, finite, lookup, read_labels
+from ponderv2.datasets.nuscenes.classes import CATEGORIES, detection_class, segment_class
+from ponderv2.datasets.nuscenes.config import NuscenesConfig
+from ponderv2.datasets.nuscenes.index import Annotations, Measurement, NuscenesIndex, Sample, rigid
+from ponderv2.errors import SceneError
+from ponderv2.geometry.boxes import Boxes
+from ponderv2.geometry.cameras import Camera
+from ponderv2.scenes.scene import Frame, PointCloud, Scene, Sweep
+
+LIDAR = "LIDAR_TOP"
+SCANS = FloatRows(("intensity", "ring"), 1.0 / 255.0)
+MIDDLE = (0.3, 0.7)
+"""Where the principal point lies, as shares of the size of the image: that of half the size is at 0.25."""
+
+
+@dataclass(frozen=True)
+class KeyFrame:
+    """A scene, and what was left out of it."""
+
+    scene: Scene
+    notes: tuple[str, ...]
+
+
+def read_key_frame(
+    root: Path, index: NuscenesIndex, sample: Sample, config: NuscenesConfig, labels: bool = True
+) -> KeyFrame:
+    """One key frame; images and sweeps are read when asked for, its own points now.
+
+    Cameras and sweeps whose file is missing are left out and noted. Raises SceneError: the points of the key
+    frame are missing, damaged or none, or its poses are not finite.
+    """
+    data = index.key_data(sample)
+    if LIDAR not in data:
+        raise SceneError(f"{sample.name}: the tables name no scan of {LIDAR} for this key frame")
+    key = data[LIDAR]
+    if not np.isfinite(key.sensor_to_global).all():
+        raise SceneError(f"{sample.name}: the pose of {LIDAR} is not finite")
+    global_to_scene = np.linalg.inv(key.sensor_to_global)
+    notes: list[str] = []
+    cloud = _cloud(root, index, key, labels, notes)
+    beside = index.before(key, sample, max(config.sweeps - 1, 0)) + index.after(key, sample, config.following)
+    sweeps = [_sweep(root, key, one, global_to_scene) for one in ([key] if config.sweeps else []) + beside]
+    frames = [
+        _frame(root, key, data[name], global_to_scene, notes) for name in config.cameras if name in data
+    ]
+    absent = [name for name in config.cameras if name not in data]
+    if absent and index.has_cameras:
+        notes.append(f"the tables name no image of {', '.join(absent)}")
+    lost = [one.path.name for one in sweeps if not one.path.is_file() or not _finite(one.world_to_sensor)]
+    if lost:
+        notes.append(f"{len(lost)} of {len(sweeps)} sweeps are missing or have no pose ({lost[0]})")
+    boxes = None
+    if labels:
+        annotations = index.annotations(sample)
+        boxes = boxes_of(annotations, global_to_scene, notes)
+        if not len(annotations) and index.version.endswith("test"):
+            boxes = None
+    scene = Scene(
+        name=sample.name,
+        cloud=cloud,
+        frames=tuple(one for one in frames if one is not None),
+        sweeps=tuple(one for one in sweeps if one.path.name not in lost),
+        boxes=boxes,
+    )
+    return KeyFrame(scene, tuple(notes))
+
+
+def _cloud(root: Path, index: NuscenesIndex, key: Measurement, labels: bool, notes: list[str]) -> PointCloud:
+    path = root / key.filename
+    rows = SCANS.rows(path)
+    good = finite(rows)
+    if not good.any():
+        raise SceneError(f"the scan {path} holds no points that are finite")
+    if not good.all():
+        notes.append(f"{int((~good).sum())} points that are not finite were left out")
+    cloud = SCANS.cloud(rows[good])
+    file = index.label_file(key.token) if labels else None
+    if file is None:
+        return cloud
+    if not (root / file).is_file():
+        notes.append(f"no labels {file}")
+        return cloud
+    stored = read_labels(root / file, "u1", len(rows))
+    classes = lookup(
+        {number: segment_class(name) for number, name in (index.label_categories or STANDARD).items()}, 256
+    )
+    segment = torch.from_numpy(classes[stored[good]])
+    return PointCloud(cloud.coord, labels={"segment": segment}, fields=cloud.fields)
+
+
+STANDARD = dict(enumerate(CATEGORIES))
+"""Numbers of the categories where the table lacks them, as that of the first archives does."""
+
+
+def _sweep(root: Path, key: Measurement, one: Measurement, global_to_scene: Float64[ndarray, "4 4"]) -> Sweep:
+    return Sweep(
+        id=one.token,
+        sensor=one.channel,
+        world_to_sensor=_inverse(global_to_scene @ one.sensor_to_global),
+        path=root / one.filename,
+        time=1e-6 * (one.timestamp - key.timestamp),
+        files=SCANS,
+    )
+
+
+def _frame(
+    root: Path, key: Measurement, one: Measurement, global_to_scene: Float64[ndarray, "4 4"], notes: list[str]
+) -> Frame | None:
+    path, (width, height) = root / one.filename, one.size
+    why = camera_fault(one.intrinsics, width, height)
+    if not why and not np.isfinite(one.sensor_to_global).all():
+        why = "its pose is not finite"
+    if not why and not path.is_file():
+        why = f"there is no file {one.filename}"
+    if why or one.intrinsics is None:
+        notes.append(f"{one.channel} is left out: {why}")
+        return None
+    camera = Camera(
+        intrinsics=torch.from_numpy(one.intrinsics).float(),
+        world_to_camera=_inverse(global_to_scene @ one.sensor_to_global),
+        width=width,
+        height=height,
+    )
+    return Frame(
+        id=f"{one.channel}_{one.timestamp}",
+        camera=camera,
+        color_path=path,
+        time=1e-6 * (one.timestamp - key.timestamp),
+        sensor=one.channel,
+    )
+
+
+def camera_fault(intrinsics: Float64[ndarray, "..."] | None, width: int, height: int) -> str:
+    """What is wrong with the intrinsics for an image of this size, as a clause; empty where nothing is."""
+    if intrinsics is None:
+        return "it has no intrinsics"
+    if intrinsics.shape != (3, 3) or not np.isfinite(intrinsics).all():
+        return "its intrinsics are no 3 x 3 numbers"
+    if min(intrinsics[0, 0], intrinsics[1, 1]) <= 0.0 or min(width, height) <= 0:
+        return f"its focal lengths or its size of {width} x {height} pixels are not positive"
+    place = intrinsics[0, 2] / width, intrinsics[1, 2] / height
+    if not all(MIDDLE[0] <= one <= MIDDLE[1] for one in place):
+        return (
+            f"its principal point ({intrinsics[0, 2]:.0f}, {intrinsics[1, 2]:.0f}) is far from the middle of "
+            f"{width} x {height} pixels: the intrinsics are those of another image size"
+        )
+    return ""
+
+
+def boxes_of(annotations: Annotations, global_to_scene: Float64[ndarray, "4 4"], notes: list[str]) -> Boxes:
+    """Boxes in the frame of the scene: sizes as length, width, height; yaw of the heading seen from above.
+
+    Boxes that are not finite are left out and noted.
+    """
+    turn = global_to_scene[:3, :3]
+    heading = np.array([rigid((0.0, 0.0, 0.0), one)[:3, 0] for one in annotations.rotation]).reshape(-1, 3)
+    heading = heading @ turn.T
+    center = annotations.center @ turn.T + global_to_scene[:3, 3]
+    numbers = np.concatenate([center, annotations.size, heading], axis=1)
+    good = np.asarray(np.isfinite(numbers).all(axis=1) & (annotations.size > 0.0).all(axis=1))
+    if not good.all():
+        notes.append(f"{int((~good).sum())} of {len(good)} boxes have no finite place, size or heading")
+    names = annotations.category
+    fields = {
+        "attribute": annotations.attribute,
+        "n_lidar": annotations.n_lidar,
+        "n_radar": annotations.n_radar,
+        "visibility": annotations.visibility,
+        "source_category": tuple(CATEGORIES.index(one) if one in CATEGORIES else -1 for one in names),
+    }
+    found = Boxes(
+        center=torch.from_numpy(center).float(),
+        size=torch.from_numpy(annotations.size[:, [1, 0, 2]]).float(),
+        yaw=torch.from_numpy(np.arctan2(heading[:, 1], heading[:, 0])).float(),
+        velocity=torch.from_numpy(annotations.velocity @ turn.T).float(),
+        category=torch.tensor([detection_class(one) for one in names], dtype=torch.long),
+        instance=torch.tensor(annotations.instance, dtype=torch.long),
+        fields={name: torch.tensor(values, dtype=torch.long) for name, values in fields.items()},
+    )
+    return found.take(torch.from_numpy(good))
+
+
+def _inverse(pose: Float64[ndarray, "4 4"]) -> torch.Tensor:
+    made = np.linalg.inv(pose) if np.isfinite(pose).all() else pose
+    return torch.from_numpy(made).float()
+
+
+def _finite(values: torch.Tensor) -> bool:
+    return bool(torch.isfinite(values).all())

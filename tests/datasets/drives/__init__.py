@@ -1,0 +1,1 @@
+"""Readers of drives with LiDAR and cameras."""
