@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import NonNegativeInt
+from pydantic import NonNegativeInt, PositiveInt
 
 from ponderv2.datasets.settings import DatasetSettings
 
@@ -32,7 +32,7 @@ class NuscenesConfig(DatasetSettings):
     """Cameras whose images are frames of the scenes, in this order."""
     scenes: tuple[str, ...] = ()
     """Names or patterns (`scene-00*`) of the drives that are prepared; empty = all."""
-    every: NonNegativeInt = 1
+    every: PositiveInt = 1
     """Every n-th key frame of all, sorted by time: less data, as in published ablations."""
 
     @classmethod

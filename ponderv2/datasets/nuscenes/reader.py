@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from ponderv2.datasets.drives import DrivesInPlace, KeyFrame, chosen, no_scenes, scenes_of
 from ponderv2.datasets.nuscenes.classes import CLASS_NAMES, COLORS, DETECTION_NAMES
 from ponderv2.datasets.nuscenes.config import NuscenesConfig
 from ponderv2.datasets.nuscenes.index import NuscenesIndex, Sample
@@ -16,9 +16,7 @@ from ponderv2.datasets.nuscenes.scenes import LIDAR, read_key_frame
 from ponderv2.datasets.nuscenes.splits import splits_of
 from ponderv2.datasets.reader import DatasetReader, fingerprint
 from ponderv2.errors import SceneError
-from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, PreparedScene, SceneStream
-from ponderv2.scenes.reader import DatasetInfo, FrameChoice
-from ponderv2.scenes.scene import Scene
+from ponderv2.scenes.reader import DatasetInfo
 
 READER_VERSION = 1
 """Raised whenever the same tables and files give other scenes, so that stored ones are regenerated."""
@@ -43,141 +41,104 @@ class Version:
 
 
 @dataclass(frozen=True)
-class NuscenesKeyFrame:
-    """One key frame."""
-
-    split: str
-    root: Path
-    version: Version
-    sample: Sample
-    config: NuscenesConfig
-
-    @property
-    def name(self) -> str:
-        """Drive, number and token."""
-        return self.sample.name
-
-    def fingerprint(self) -> str:
-        """Settings, what the tables say of this key frame, and contents of its files."""
-        index, sample = self.version.index, self.sample
-        data = index.key_data(sample)
-        chosen = [one for name, one in data.items() if name in (LIDAR, *self.config.cameras)]
-        if LIDAR in data:
-            chosen += index.before(data[LIDAR], sample, max(self.config.sweeps - 1, 0))
-            chosen += index.after(data[LIDAR], sample, self.config.following)
-        files = [one.filename for one in chosen]
-        labels = index.label_file(data[LIDAR].token) if LIDAR in data else None
-        paths = [self.root / one for one in (*files, *((labels,) if labels else ()))]
-        settings = self.config.model_dump_json(exclude={"path", "scenes", "every", "version"})
-        listed = f"{chosen} {index.annotations(sample)} {index.label_categories}"
-        return fingerprint(self.root, paths, f"nuScenes {READER_VERSION}", settings, listed)
-
-    def estimated_bytes(self) -> int:
-        """Of the prepared scene: a copy of each sweep, the points with normals, and the images."""
-        sweeps = self.config.sweeps + self.config.following + 1
-        return POINT_BYTES * POINTS * sweeps + IMAGE_BYTES * len(self.config.cameras)
-
-    def read(self) -> SceneStream:
-        """The key frame with its sweeps. Raises SceneError."""
-        found = read_key_frame(self.root, self.version.index, self.sample, self.config)
-        scene = found.scene
-
-        def finish() -> PreparedScene:
-            return PreparedScene(
-                PreparedCloud.of(scene.cloud), notes=found.notes, sweeps=scene.sweeps, boxes=scene.boxes
-            )
-
-        return SceneStream(map(DecodedFrame.of, scene.frames), finish)
-
-
-@dataclass(frozen=True)
-class NuscenesInPlace:
-    """Key frames read where they are. A location is ROOT/SPLIT/scene-0061/003_TOKEN; no file is there."""
+class NuscenesDrives:
+    """Key frames of one or several versions. Names are scene-0061/003_TOKEN."""
 
     root: Path
-    """As it was given; locations begin with it."""
     data: Path
     """Folder of samples/ and sweeps/."""
     versions: tuple[Version, ...]
     config: NuscenesConfig
 
-    def scene_names(self, folder: Path) -> tuple[str, ...]:
-        """Names of the key frames of a split, drive by drive in the order of time."""
-        return tuple(one.name for _, one in samples_of(self.versions, folder.name, self.config))
+    def names(self, split: str) -> tuple[str, ...]:
+        """Of the key frames of a split, drive by drive in the order of time."""
+        return tuple(one.name for one in samples_of(self.versions, split, self.config))
 
-    def is_scene(self, location: Path) -> bool:
+    def has(self, split: str, name: str) -> bool:
         """Whether there is such a key frame in the split."""
-        return self._find(location) is not None
+        return self._find(split, name) is not None
 
-    def has_frames(self, location: Path) -> bool:
+    @property
+    def has_frames(self) -> bool:
         """Whether there are cameras."""
         return bool(self.config.cameras) and any(one.index.has_cameras for one in self.versions)
 
-    def read(self, location: Path, name: str, labels: bool, frames: FrameChoice) -> Scene:
-        """A key frame; images and sweeps are read when asked for. Raises SceneError."""
-        version, sample = self._found(location)
-        scene = read_key_frame(self.data, version.index, sample, self.config, labels).scene
-        return replace(scene, name=name, frames=() if frames == "none" else scene.frames)
+    def read(self, split: str, name: str, labels: bool) -> KeyFrame:
+        """A key frame. Raises SceneError."""
+        version, sample = self._found(split, name)
+        return read_key_frame(self.data, version.index, sample, self.config, labels)
 
-    def notes(self, location: Path) -> tuple[str, ...]:
-        """What was left out of the tables and of this key frame."""
-        version, sample = self._found(location)
-        found = read_key_frame(self.data, version.index, sample, self.config, False)
-        return (*version.index.problems, *found.notes)
+    def fingerprint(self, split: str, name: str) -> str:
+        """Settings, what the tables say of this key frame, and contents of its files."""
+        version, sample = self._found(split, name)
+        index = version.index
+        data = index.key_data(sample)
+        measured = [one for channel, one in data.items() if channel in (LIDAR, *self.config.cameras)]
+        if LIDAR in data:
+            measured += index.before(data[LIDAR], sample, max(self.config.sweeps - 1, 0))
+            measured += index.after(data[LIDAR], sample, self.config.following)
+        labels = index.label_file(data[LIDAR].token) if LIDAR in data else None
+        files = [one.filename for one in measured] + ([labels] if labels else [])
+        settings = self.config.model_dump_json(exclude={"path", "scenes", "every", "version"})
+        listed = f"{measured} {index.annotations(sample)} {index.label_categories}"
+        paths = [self.data / one for one in files]
+        return fingerprint(self.data, paths, f"nuScenes {READER_VERSION}", settings, listed)
 
-    def _found(self, location: Path) -> tuple[Version, Sample]:
-        found = self._find(location)
+    def problems(self) -> tuple[str, ...]:
+        """What was left out of the tables."""
+        return tuple(f"{one.tables}: {what}" for one in self.versions for what in one.index.problems)
+
+    def estimated_bytes(self) -> int:
+        """Of a prepared scene: a copy of each sweep, the points with normals, and the images."""
+        sweeps = self.config.sweeps + self.config.following + 1
+        return POINT_BYTES * POINTS * sweeps + IMAGE_BYTES * len(self.config.cameras)
+
+    def _found(self, split: str, name: str) -> tuple[Version, Sample]:
+        found = self._find(split, name)
         if found is None:
-            raise SceneError(f"no key frame {location}")
+            raise SceneError(f"no key frame {name} in the split {split} of {self.root}")
         return found
 
-    def _find(self, location: Path) -> tuple[Version, Sample] | None:
-        try:
-            split, scene, last = location.relative_to(self.root).parts
-            number = int(last.split("_")[0])
-        except ValueError:
-            return None
+    def _find(self, split: str, name: str) -> tuple[Version, Sample] | None:
+        scene, _, last = name.partition("/")
+        number = last.partition("_")[0]
         for version in self.versions:
-            if scene in _splits(version).get(split, frozenset()):
-                sample = version.index.sample(scene, number)
-                if sample is not None and sample.name == f"{scene}/{last}":
+            if number.isdecimal() and scene in _splits(version).get(split, frozenset()):
+                sample = version.index.sample(scene, int(number))
+                if sample is not None and sample.name == name:
                     return version, sample
         return None
 
 
 def find(config: NuscenesConfig) -> DatasetReader:
     """All key frames, and what is missing of their files. Raises SceneError when there are none."""
-    data, versions = open_versions(config)
-    splits = _splits_of(versions)
-    scenes = tuple(
-        NuscenesKeyFrame(split, data, version, sample, config)
-        for split in splits
-        for version, sample in samples_of(versions, split, config)
-    )
+    drives = _drives(config)
+    splits = _splits_of(drives.versions)
+    scenes = scenes_of(drives, splits)
     if not scenes:
-        raise SceneError(
-            f"no key frames in {config.path} of the scenes {', '.join(config.scenes) or 'of a split'}"
-        )
-    names = ", ".join(one.tables.name for one in versions)
-    drives = len({one.sample.scene for one in scenes})
+        raise no_scenes(f"key frames of {', '.join(config.scenes) or 'a split'}", config.path, EXPECTED)
+    names = ", ".join(one.tables.name for one in drives.versions)
+    used = {one.name.partition("/")[0] for one in scenes}
     notes = (
-        f"{len(scenes)} key frames of {drives} drives in {data} ({names})",
+        f"{len(scenes)} key frames of {len(used)} drives in {drives.data} ({names})",
         "each in the frame of its LiDAR: x right, y forward, z up",
     )
-    warnings = tuple(
-        f"{version.tables}: {problem}" for version in versions for problem in version.index.problems
-    )
-    warnings += missing_files(data, versions, {one.sample.scene for one in scenes})
+    warnings = drives.problems() + missing_files(drives.data, drives.versions, used)
     return DatasetReader(_info(splits), scenes, notes, warnings, root=config.path)
 
 
-def in_place(config: NuscenesConfig) -> tuple[DatasetInfo, NuscenesInPlace]:
+def in_place(config: NuscenesConfig) -> tuple[DatasetInfo, DrivesInPlace]:
     """How the folder is read without preparing it. Raises SceneError for tables that cannot be used."""
-    data, versions = open_versions(config)
-    splits = _splits_of(versions)
+    drives = _drives(config)
+    splits = _splits_of(drives.versions)
     if not splits:
-        raise SceneError(f"no drive in {config.path} is in a split", fix=EXPECTED)
-    return _info(splits), NuscenesInPlace(Path(config.path), data, versions, config)
+        raise no_scenes("drives of a split", config.path, EXPECTED)
+    return _info(splits), DrivesInPlace(drives)
+
+
+def _drives(config: NuscenesConfig) -> NuscenesDrives:
+    data, versions = open_versions(config)
+    return NuscenesDrives(Path(config.path), data, versions, config)
 
 
 def open_versions(config: NuscenesConfig) -> tuple[Path, tuple[Version, ...]]:
@@ -198,21 +159,15 @@ def open_versions(config: NuscenesConfig) -> tuple[Path, tuple[Version, ...]]:
     return root, tuple(Version(there[name], NuscenesIndex.of(there[name])) for name in names)
 
 
-def samples_of(
-    versions: tuple[Version, ...], split: str, config: NuscenesConfig
-) -> list[tuple[Version, Sample]]:
+def samples_of(versions: tuple[Version, ...], split: str, config: NuscenesConfig) -> list[Sample]:
     """Key frames of a split, drive by drive in the order of time."""
-    found: list[tuple[Version, Sample]] = []
+    found: list[Sample] = []
     for version in versions:
         scenes = _splits(version).get(split, frozenset())
-        if config.scenes:
-            scenes = frozenset(
-                name for name in scenes if any(fnmatch.fnmatch(name, one) for one in config.scenes)
-            )
-        found += [(version, sample) for sample in version.index.samples(scenes)]
+        found += version.index.samples(frozenset(one for one in scenes if chosen(one, config.scenes)))
     if config.every > 1:
-        kept = {id(pair[1]) for pair in sorted(found, key=lambda one: one[1].timestamp)[:: config.every]}
-        found = [pair for pair in found if id(pair[1]) in kept]
+        kept = {one.token for one in sorted(found, key=lambda one: one.timestamp)[:: config.every]}
+        found = [one for one in found if one.token in kept]
     return found
 
 

@@ -6,7 +6,6 @@ vehicle at the time of the key frame to its LiDAR: the motion between two measur
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from jaxtyping import Float64
 from numpy import ndarray
 
+from ponderv2.datasets.drives import KeyFrame, camera_fault, inverse, present_sweeps
 from ponderv2.datasets.lidar_files import FloatRows, finite, lookup, read_labels
 from ponderv2.datasets.nuscenes.classes import CATEGORIES, detection_class, segment_class
 from ponderv2.datasets.nuscenes.config import NuscenesConfig
@@ -25,16 +25,6 @@ from ponderv2.scenes.scene import Frame, PointCloud, Scene, Sweep
 
 LIDAR = "LIDAR_TOP"
 SCANS = FloatRows(("intensity", "ring"), 1.0 / 255.0)
-MIDDLE = (0.3, 0.7)
-"""Where the principal point lies, as shares of the size of the image: that of half the size is at 0.25."""
-
-
-@dataclass(frozen=True)
-class KeyFrame:
-    """A scene, and what was left out of it."""
-
-    scene: Scene
-    notes: tuple[str, ...]
 
 
 def read_key_frame(
@@ -62,9 +52,6 @@ def read_key_frame(
     absent = [name for name in config.cameras if name not in data]
     if absent and index.has_cameras:
         notes.append(f"the tables name no image of {', '.join(absent)}")
-    lost = [one.path.name for one in sweeps if not one.path.is_file() or not _finite(one.world_to_sensor)]
-    if lost:
-        notes.append(f"{len(lost)} of {len(sweeps)} sweeps are missing or have no pose ({lost[0]})")
     boxes = None
     if labels:
         annotations = index.annotations(sample)
@@ -75,7 +62,7 @@ def read_key_frame(
         name=sample.name,
         cloud=cloud,
         frames=tuple(one for one in frames if one is not None),
-        sweeps=tuple(one for one in sweeps if one.path.name not in lost),
+        sweeps=present_sweeps(sweeps, notes),
         boxes=boxes,
     )
     return KeyFrame(scene, tuple(notes))
@@ -112,7 +99,7 @@ def _sweep(root: Path, key: Measurement, one: Measurement, global_to_scene: Floa
     return Sweep(
         id=one.token,
         sensor=one.channel,
-        world_to_sensor=_inverse(global_to_scene @ one.sensor_to_global),
+        world_to_sensor=inverse(global_to_scene @ one.sensor_to_global),
         path=root / one.filename,
         time=1e-6 * (one.timestamp - key.timestamp),
         files=SCANS,
@@ -133,7 +120,7 @@ def _frame(
         return None
     camera = Camera(
         intrinsics=torch.from_numpy(one.intrinsics).float(),
-        world_to_camera=_inverse(global_to_scene @ one.sensor_to_global),
+        world_to_camera=inverse(global_to_scene @ one.sensor_to_global),
         width=width,
         height=height,
     )
@@ -144,23 +131,6 @@ def _frame(
         time=1e-6 * (one.timestamp - key.timestamp),
         sensor=one.channel,
     )
-
-
-def camera_fault(intrinsics: Float64[ndarray, "..."] | None, width: int, height: int) -> str:
-    """What is wrong with the intrinsics for an image of this size, as a clause; empty where nothing is."""
-    if intrinsics is None:
-        return "it has no intrinsics"
-    if intrinsics.shape != (3, 3) or not np.isfinite(intrinsics).all():
-        return "its intrinsics are no 3 x 3 numbers"
-    if min(intrinsics[0, 0], intrinsics[1, 1]) <= 0.0 or min(width, height) <= 0:
-        return f"its focal lengths or its size of {width} x {height} pixels are not positive"
-    place = intrinsics[0, 2] / width, intrinsics[1, 2] / height
-    if not all(MIDDLE[0] <= one <= MIDDLE[1] for one in place):
-        return (
-            f"its principal point ({intrinsics[0, 2]:.0f}, {intrinsics[1, 2]:.0f}) is far from the middle of "
-            f"{width} x {height} pixels: the intrinsics are those of another image size"
-        )
-    return ""
 
 
 def boxes_of(annotations: Annotations, global_to_scene: Float64[ndarray, "4 4"], notes: list[str]) -> Boxes:
@@ -194,12 +164,3 @@ def boxes_of(annotations: Annotations, global_to_scene: Float64[ndarray, "4 4"],
         fields={name: torch.tensor(values, dtype=torch.long) for name, values in fields.items()},
     )
     return found.take(torch.from_numpy(good))
-
-
-def _inverse(pose: Float64[ndarray, "4 4"]) -> torch.Tensor:
-    made = np.linalg.inv(pose) if np.isfinite(pose).all() else pose
-    return torch.from_numpy(made).float()
-
-
-def _finite(values: torch.Tensor) -> bool:
-    return bool(torch.isfinite(values).all())

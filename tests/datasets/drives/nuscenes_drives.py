@@ -149,10 +149,8 @@ def _write_scene(
 ) -> None:
     times = [START + SAMPLE * number for number in range(made.n_samples)]
     samples = [made.token() for _ in times]
-    scene = made.add(
-        "scene", name=name, description="", log_token=log, nbr_samples=len(times), first_sample_token=samples[0],
-        last_sample_token=samples[-1],
-    )  # fmt: skip
+    ends = {"first_sample_token": samples[0], "last_sample_token": samples[-1]}
+    scene = made.add("scene", name=name, description="", log_token=log, nbr_samples=len(times), **ends)
     for one, when, before, after in zip(samples, times, ["", *samples[:-1]], [*samples[1:], ""], strict=True):
         made.add("sample", token=one, timestamp=when + later, prev=before, next=after, scene_token=scene)
     last = times[-1]

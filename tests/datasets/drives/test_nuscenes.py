@@ -261,7 +261,7 @@ def test_a_scan_of_odd_size_is_refused_with_its_size(own: Drives) -> None:
 def test_a_scan_without_points_is_refused(own: Drives, values: np.ndarray) -> None:
     path = own.root / own.tables["sample_data"][0]["filename"]
     values.astype("<f4").tofile(path)
-    with pytest.raises(SceneError, match="is empty|no points that are finite"):
+    with pytest.raises(SceneError, match=r"is empty|no points that are finite"):
         first(own)
 
 
@@ -312,7 +312,7 @@ def test_times_out_of_order_are_reported_and_samples_sorted_by_time(own: Drives)
     rewrite(own, "sample", swapped)
     reader = find(NuscenesConfig(path=own.root))
     assert any("timestamps are out of order" in one for one in reader.warnings)
-    stamps = [one.sample.timestamp for one in reader.scenes]  # pyright: ignore[reportAttributeAccessIssue]
+    stamps = [one.timestamp for one in NuscenesIndex.of(own.root / own.version).samples()]
     assert stamps == sorted(stamps)
 
 
