@@ -5,6 +5,7 @@ A drive has many scans, so that scenes are found by split and name, never by a l
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +21,8 @@ from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, PreparedScene,
 from ponderv2.scenes.reader import FrameChoice
 from ponderv2.scenes.scene import Scene, Sweep
 
-POINT_BYTES, POINTS, IMAGE_BYTES = 36, 60_000, 200_000
-"""Rough numbers of a stored sweep and image, for the estimate of disk space."""
+SWEEP_BYTES, CLOUD_BYTES = 18, 32
+"""Of a point in a stored sweep, and in the cloud of the scene with its normal."""
 MIDDLE = (0.3, 0.7)
 """Where the principal point lies, as shares of the size of the image: that of half the size is at 0.25."""
 
@@ -178,9 +179,12 @@ def camera_fault(intrinsics: Float64[ndarray, "..."] | None, width: int, height:
 
 def chosen(name: str, patterns: tuple[str, ...]) -> bool:
     """Whether a name fits one of the patterns (`scene-00*`); any name where there is none."""
-    import fnmatch
-
     return not patterns or any(fnmatch.fnmatch(name, one) for one in patterns)
+
+
+def stored_bytes(n_points: int, n_sweeps: int, image_bytes: int) -> int:
+    """Rough size of a prepared scene: its cloud, a copy of each sweep, and its images."""
+    return n_points * (CLOUD_BYTES + SWEEP_BYTES * n_sweeps) + image_bytes + 8192
 
 
 def no_scenes(what: str, root: Path, expected: str) -> SceneError:

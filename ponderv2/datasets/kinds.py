@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, get_args
 from pydantic import Field
 
 from ponderv2.datasets.generated.config import SyntheticConfig
+from ponderv2.datasets.kitti.config import KittiConfig
 from ponderv2.datasets.nuscenes.config import NuscenesConfig
 from ponderv2.datasets.rgbd.config import RgbdConfig
 from ponderv2.datasets.s3dis.config import S3disConfig
 from ponderv2.datasets.scannet.config import ScannetConfig
 from ponderv2.datasets.scannetpp.config import ScannetppConfig
+from ponderv2.datasets.semantickitti.config import SemanticKittiConfig
 from ponderv2.datasets.settings import DatasetSettings
 from ponderv2.datasets.structured3d.config import Structured3dConfig
 
@@ -32,7 +34,9 @@ DatasetConfig = Annotated[
     | ScannetConfig
     | ScannetppConfig
     | Structured3dConfig
-    | NuscenesConfig,
+    | NuscenesConfig
+    | SemanticKittiConfig
+    | KittiConfig,
     Field(discriminator="kind"),
 ]
 """Settings of any data set; `kind` says of which."""
@@ -74,6 +78,14 @@ def reader_of(settings: DatasetSettings) -> DatasetReader:
             from ponderv2.datasets.nuscenes import reader as nuscenes
 
             return nuscenes.find(settings)
+        case SemanticKittiConfig():
+            from ponderv2.datasets.semantickitti import reader as semantickitti
+
+            return semantickitti.find(settings)
+        case KittiConfig():
+            from ponderv2.datasets.kitti import reader as kitti
+
+            return kitti.find(settings)
         case _:
             raise ValueError(f"no reader of {type(settings).__name__}")
 
@@ -95,5 +107,13 @@ def _in_place(settings: DatasetSettings) -> tuple[DatasetInfo, SceneLayout]:
             from ponderv2.datasets.nuscenes import reader as nuscenes
 
             return nuscenes.in_place(settings)
+        case SemanticKittiConfig():
+            from ponderv2.datasets.semantickitti import reader as semantickitti
+
+            return semantickitti.in_place(settings)
+        case KittiConfig():
+            from ponderv2.datasets.kitti import reader as kitti
+
+            return kitti.in_place(settings)
         case _:
             raise ValueError(f"{type(settings).__name__} is not read in place")

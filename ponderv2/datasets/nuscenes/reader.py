@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ponderv2.datasets.drives import DrivesInPlace, KeyFrame, chosen, no_scenes, scenes_of
+from ponderv2.datasets.drives import DrivesInPlace, KeyFrame, chosen, no_scenes, scenes_of, stored_bytes
 from ponderv2.datasets.nuscenes.classes import CLASS_NAMES, COLORS, DETECTION_NAMES
 from ponderv2.datasets.nuscenes.config import NuscenesConfig
 from ponderv2.datasets.nuscenes.index import NuscenesIndex, Sample
@@ -21,8 +21,8 @@ from ponderv2.scenes.reader import DatasetInfo
 READER_VERSION = 1
 """Raised whenever the same tables and files give other scenes, so that stored ones are regenerated."""
 EXPECTED = "expected v1.0-trainval/sample_data.json (or v1.0-mini, v1.0-test) beside samples/ and sweeps/"
-POINT_BYTES, POINTS, IMAGE_BYTES = 36, 34_700, 160_000
-"""Rough numbers of a sweep and an image, for the estimate of disk space."""
+POINTS, IMAGE_BYTES = 34_700, 160_000
+"""Of a scan and an image, for the estimate of disk space."""
 LISTED = 3
 """Missing files that are named."""
 
@@ -89,9 +89,9 @@ class NuscenesDrives:
         return tuple(f"{one.tables}: {what}" for one in self.versions for what in one.index.problems)
 
     def estimated_bytes(self) -> int:
-        """Of a prepared scene: a copy of each sweep, the points with normals, and the images."""
-        sweeps = self.config.sweeps + self.config.following + 1
-        return POINT_BYTES * POINTS * sweeps + IMAGE_BYTES * len(self.config.cameras)
+        """Of a prepared scene."""
+        images = IMAGE_BYTES * len(self.config.cameras) if self.has_frames else 0
+        return stored_bytes(POINTS, self.config.sweeps + self.config.following, images)
 
     def _found(self, split: str, name: str) -> tuple[Version, Sample]:
         found = self._find(split, name)

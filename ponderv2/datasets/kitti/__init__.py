@@ -1,0 +1,1 @@
+"""KITTI object detection: scans and images with boxes."""

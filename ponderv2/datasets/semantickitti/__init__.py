@@ -1,0 +1,1 @@
+"""SemanticKITTI: scans of a spinning LiDAR with a class for each point."""

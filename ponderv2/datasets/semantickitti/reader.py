@@ -1,0 +1,249 @@
+"""SemanticKITTI as a source of scenes, prepared or read in place: a scene per scan."""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from numpy import ndarray
+
+from ponderv2.datasets.drives import (
+    DrivesInPlace,
+    KeyFrame,
+    chosen,
+    inverse,
+    no_scenes,
+    present_sweeps,
+    scenes_of,
+    stored_bytes,
+)
+from ponderv2.datasets.kitti_calibration import KittiCalibration, camera_frame, read_calibration
+from ponderv2.datasets.lidar_files import FloatRows, finite, lookup, read_labels
+from ponderv2.datasets.reader import DatasetReader, fingerprint
+from ponderv2.datasets.semantickitti.classes import CLASS_NAMES, CLASS_OF, COLORS, SPLITS
+from ponderv2.datasets.semantickitti.config import SemanticKittiConfig, folder_of_sequences
+from ponderv2.errors import SceneError
+from ponderv2.io.text import read_text
+from ponderv2.scenes.reader import DatasetInfo
+from ponderv2.scenes.scene import Frame, PointCloud, Scene, Sweep
+
+READER_VERSION = 1
+"""Raised whenever the same files and settings give other scenes, so that stored ones are regenerated."""
+SCANS = FloatRows(("intensity",))
+CLASSES = lookup(CLASS_OF, 2**16)
+EXPECTED = "expected sequences/00/velodyne/000000.bin"
+POINTS, IMAGE_BYTES = 122_000, 900_000
+"""Of a scan and an image, for the estimate of disk space."""
+PROJECTION = {"image_2": "P2", "image_3": "P3"}
+
+
+@dataclass(frozen=True)
+class SemanticKittiDrives:
+    """The scans of all sequences. Names are 00/000000."""
+
+    root: Path
+    sequences: Path
+    """Folder of 00/, 01/, ..."""
+    config: SemanticKittiConfig
+
+    def names(self, split: str) -> tuple[str, ...]:
+        """Of the scans of a split, in the order of time."""
+        found: list[str] = []
+        for sequence in SPLITS.get(split, ()):
+            if chosen(sequence, self.config.scenes):
+                found += [f"{sequence}/{one}" for one in _scans(self.sequences / sequence / "velodyne")]
+        return tuple(found)
+
+    def has(self, split: str, name: str) -> bool:
+        """Whether there is such a scan in the split."""
+        sequence, _, scan = name.partition("/")
+        in_split = sequence in SPLITS.get(split, ()) and chosen(sequence, self.config.scenes)
+        return in_split and scan.isdecimal() and self._file(name, "velodyne", "bin").is_file()
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether there are colour images."""
+        return any(
+            (self.sequences / sequence / camera).is_dir()
+            for split in SPLITS.values()
+            for sequence in split
+            for camera in self.config.cameras
+        )
+
+    def read(self, split: str, name: str, labels: bool) -> KeyFrame:
+        """A scan. Raises SceneError: damaged, without points, or with labels of another length."""
+        notes: list[str] = []
+        cloud = self._cloud(name, labels, notes)
+        frames = self._frames(name, notes)
+        return KeyFrame(Scene(name, cloud, frames, self._sweeps(name, notes)), tuple(notes))
+
+    def fingerprint(self, split: str, name: str) -> str:
+        """Settings, and contents of the files."""
+        folder = self.sequences / name.partition("/")[0]
+        files = [self._file(name, "velodyne", "bin"), self._file(name, "labels", "label")]
+        files += [self._file(name, camera, "png") for camera in self.config.cameras]
+        files += [folder / one for one in ("calib.txt", "poses.txt", "times.txt")]
+        files += [sweep.path for sweep in self._sweeps(name, [])[1:]]
+        settings = self.config.model_dump_json(exclude={"path", "scenes"})
+        return fingerprint(self.sequences, files, f"SemanticKITTI {READER_VERSION}", settings)
+
+    def problems(self) -> tuple[str, ...]:
+        """Nothing that concerns all sequences."""
+        return ()
+
+    def estimated_bytes(self) -> int:
+        """Of a prepared scene."""
+        images = IMAGE_BYTES * len(self.config.cameras) if self.has_frames else 0
+        return stored_bytes(POINTS, self.config.sweeps, images)
+
+    def _file(self, name: str, kind: str, ending: str) -> Path:
+        sequence, _, scan = name.partition("/")
+        return self.sequences / sequence / kind / f"{scan}.{ending}"
+
+    def _cloud(self, name: str, labels: bool, notes: list[str]) -> PointCloud:
+        path = self._file(name, "velodyne", "bin")
+        rows = SCANS.rows(path)
+        good = finite(rows)
+        if not good.any():
+            raise SceneError(f"the scan {path} holds no points that are finite")
+        if not good.all():
+            notes.append(f"{int((~good).sum())} points that are not finite were left out")
+        cloud = SCANS.cloud(rows[good])
+        file = self._file(name, "labels", "label")
+        if not labels or not file.is_file():
+            return cloud
+        stored = read_labels(file, "<u4", len(rows))[good]
+        kind, number = stored & 0xFFFF, stored >> 16
+        # Numbers of instances are unique within a class only.
+        instance = np.where(number > 0, (kind.astype(np.int64) << 16) + number, -1)
+        found = {"segment": torch.from_numpy(CLASSES[kind]), "instance": torch.from_numpy(instance)}
+        return PointCloud(cloud.coord, labels=found, fields=cloud.fields)
+
+    def _frames(self, name: str, notes: list[str]) -> tuple[Frame, ...]:
+        frames: list[Frame] = []
+        folder = self.sequences / name.partition("/")[0]
+        there = [camera for camera in self.config.cameras if (folder / camera).is_dir()]
+        if not there:
+            return ()
+        calibration = read_calibration(folder / "calib.txt")
+        for camera in there:
+            path = self._file(name, camera, "png")
+            try:
+                frames.append(camera_frame(path, PROJECTION[camera], calibration, camera))
+            except SceneError as error:
+                notes.append(f"{camera} is left out: {error.message}")
+        return tuple(frames)
+
+    def _sweeps(self, name: str, notes: list[str]) -> tuple[Sweep, ...]:
+        if self.config.sweeps == 0:
+            return ()
+        sequence, _, scan = name.partition("/")
+        folder, number = self.sequences / sequence, int(scan)
+        key = Sweep(
+            f"{number:06d}", "velodyne", torch.eye(4), self._file(name, "velodyne", "bin"), 0.0, files=SCANS
+        )
+        if self.config.sweeps == 1:
+            return (key,)
+        if not (folder / "poses.txt").is_file() or not (folder / "calib.txt").is_file():
+            notes.append("one scan only: poses.txt or calib.txt is missing")
+            return (key,)
+        poses = lidar_poses(folder / "poses.txt", read_calibration(folder / "calib.txt"))
+        times = _numbers(folder / "times.txt") if (folder / "times.txt").is_file() else None
+        if number >= len(poses):
+            notes.append(f"one scan only: poses.txt has {len(poses)} poses")
+            return (key,)
+        sweeps = [key]
+        for other in range(number - 1, max(number - self.config.sweeps, -1), -1):
+            path = self._file(f"{sequence}/{other:06d}", "velodyne", "bin")
+            pose = np.linalg.inv(poses[number]) @ poses[other]
+            time = None if times is None or number >= len(times) else float(times[other] - times[number])
+            sweeps.append(Sweep(f"{other:06d}", "velodyne", inverse(pose), path, time, files=SCANS))
+        return present_sweeps(sweeps, notes)
+
+
+def lidar_poses(path: Path, calibration: KittiCalibration) -> Float64[ndarray, "scan 4 4"]:
+    """Of the LiDAR, from those of camera 0 in a file with 12 numbers a line. Raises SceneError."""
+    values = _numbers(path)
+    if values.size % 12 or not values.size:
+        raise SceneError(f"{path} holds no poses of 12 numbers", fix="copy the file again")
+    poses = np.tile(np.eye(4), (values.size // 12, 1, 1))
+    poses[:, :3] = values.reshape(-1, 3, 4)
+    to_camera = calibration.lidar_to_rectified
+    return np.linalg.inv(to_camera) @ poses @ to_camera
+
+
+def _numbers(path: Path) -> Float64[ndarray, " number"]:
+    stat = path.stat()
+    return _read_numbers(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _read_numbers(path: Path, size: int, stamp: int) -> Float64[ndarray, " number"]:
+    try:
+        return np.array(read_text(path).split(), np.float64)
+    except (OSError, ValueError) as error:
+        raise SceneError(f"{path} cannot be read: {error}", fix="copy the file again") from error
+
+
+def _scans(folder: Path) -> list[str]:
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    return sorted(one[:-4] for one in names if one.endswith(".bin") and one[:-4].isdecimal())
+
+
+def find(config: SemanticKittiConfig) -> DatasetReader:
+    """All scans. Raises SceneError when there are none."""
+    drives, splits = _drives(config)
+    scenes = scenes_of(drives, splits)
+    notes = (
+        f"{len(scenes)} scans in {drives.sequences}",
+        "each in the frame of its LiDAR: x forward, y left, z up",
+    )
+    return DatasetReader(_info(splits), scenes, notes, _warnings(drives, splits), root=config.path)
+
+
+def in_place(config: SemanticKittiConfig) -> tuple[DatasetInfo, DrivesInPlace]:
+    """How the folder is read without preparing it. Raises SceneError."""
+    drives, splits = _drives(config)
+    return _info(splits), DrivesInPlace(drives)
+
+
+def _drives(config: SemanticKittiConfig) -> tuple[SemanticKittiDrives, tuple[str, ...]]:
+    root = Path(config.path)
+    folder = folder_of_sequences(root)
+    if folder is None:
+        raise no_scenes("sequences of SemanticKITTI", root, EXPECTED)
+    drives = SemanticKittiDrives(root, folder, config)
+    splits = tuple(split for split in SPLITS if drives.names(split))
+    if not splits:
+        raise no_scenes("scans of SemanticKITTI", root, EXPECTED)
+    return drives, splits
+
+
+def _warnings(drives: SemanticKittiDrives, splits: tuple[str, ...]) -> tuple[str, ...]:
+    """Sequences whose labels are missing or incomplete; those of the test are not public."""
+    found = []
+    for sequence in (one for split in splits if split != "test" for one in SPLITS[split]):
+        folder = drives.sequences / sequence
+        scans = _scans(folder / "velodyne")
+        try:
+            there = set(os.listdir(folder / "labels"))
+        except OSError:
+            there = set()
+        lost = [one for one in scans if f"{one}.label" not in there]
+        if lost and chosen(sequence, drives.config.scenes):
+            found.append(
+                f"{len(lost)} of {len(scans)} scans of sequence {sequence} have no labels ({lost[0]})"
+            )
+    return tuple(found)
+
+
+def _info(splits: tuple[str, ...]) -> DatasetInfo:
+    return DatasetInfo("SemanticKITTI", CLASS_NAMES, COLORS, "segment", splits)

@@ -1,0 +1,212 @@
+"""Readers of KITTI and SemanticKITTI against real scans and against sequences with known motion."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from ponderv2.data.scene_folder import open_folder
+from ponderv2.datasets.semantickitti.classes import CLASS_NAMES
+from ponderv2.datasets.semantickitti.config import SemanticKittiConfig
+from ponderv2.datasets.semantickitti.reader import find
+from ponderv2.errors import SceneError
+from ponderv2.geometry.cameras import project
+from ponderv2.geometry.transforms import transform_points
+from ponderv2.scenes.scene import Scene
+from ponderv2.store.store import SceneStore
+from ponderv2.workflows.config import PrepareConfig
+from ponderv2.workflows.prepare import run
+
+
+@pytest.fixture
+def sample(request: pytest.FixtureRequest) -> Path:
+    root = request.config.getoption("--sample-data")
+    if not root.is_dir():
+        pytest.skip(f"no {root}")
+    return root
+
+
+@pytest.fixture
+def kitti(sample: Path, tmp_path: Path) -> Path:
+    """A copy of the real frames that a test may damage."""
+    root = tmp_path / "kitti"
+    for path in sorted((sample / "kitti").rglob("*")):
+        if path.is_file():
+            target = root / path.relative_to(sample / "kitti")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    return root
+
+
+def read_kitti(root: Path, name: str) -> Scene:
+    return open_folder(root).read(name, "train")
+
+
+@pytest.mark.parametrize(("name", "n_boxes"), [("000000", 1), ("000002", 2)])
+def test_boxes_of_kitti_fill_the_rectangles_that_are_annotated_in_the_image(
+    sample: Path, name: str, n_boxes: int
+) -> None:
+    scene = read_kitti(sample / "kitti", name)
+    assert scene.boxes is not None and len(scene.boxes) == n_boxes
+    camera = scene.frames[0].camera
+    corners = transform_points(camera.world_to_camera.double(), scene.boxes.corners().double())
+    pixel, _ = project(corners.reshape(-1, 3), camera.intrinsics.double())
+    pixel = pixel.reshape(-1, 8, 2).clamp(min=torch.zeros(2), max=torch.tensor([camera.width, camera.height]))
+    low, high = pixel.amin(dim=1), pixel.amax(dim=1)
+    lines = (sample / "kitti/training/label_2" / f"{name}.txt").read_text().splitlines()
+    for index, line in enumerate(one for one in lines if not one.startswith("DontCare")):
+        left, top, right, bottom = map(float, line.split()[4:8])
+        both = [min(right, float(high[index, 0])) - max(left, float(low[index, 0]))]
+        both += [min(bottom, float(high[index, 1])) - max(top, float(low[index, 1]))]
+        area = float((high[index] - low[index]).prod())
+        union = (right - left) * (bottom - top) + area - both[0] * both[1]
+        assert both[0] * both[1] / union > 0.85
+    inside = scene.boxes.contains(scene.cloud.coord).sum(dim=1)
+    assert (inside > 20).all()
+    assert float(scene.cloud.fields["intensity"].max()) <= 1.0
+
+
+def test_the_lidar_of_kitti_is_seen_in_front_of_the_camera_only(sample: Path) -> None:
+    scene = read_kitti(sample / "kitti", "000000")
+    camera = scene.frames[0].camera
+    assert (camera.width, camera.height) == tuple(reversed(scene.frames[0].read_color().shape[:2]))
+    raw = (
+        np.fromfile(sample / "kitti/training/velodyne/000000.bin", "<f4").reshape(-1, 4)[:, :3].astype(float)
+    )
+    rows = {
+        line.split(":")[0]: np.array(line.split(":")[1].split(), float)
+        for line in (sample / "kitti/training/calib/000000.txt").read_text().splitlines()
+        if ":" in line
+    }
+    rectified = rows["R0_rect"].reshape(3, 3) @ (
+        rows["Tr_velo_to_cam"].reshape(3, 4) @ np.column_stack([raw, np.ones(len(raw))]).T
+    )
+    expected = rows["P2"].reshape(3, 4) @ np.vstack([rectified, np.ones(len(raw))])
+    ours = transform_points(camera.world_to_camera.double(), scene.cloud.coord.double())
+    pixel, depth = project(ours, camera.intrinsics.double())
+    front = expected[2] > 1.0
+    assert np.abs(depth.numpy() - expected[2]).max() < 1e-3
+    assert np.abs(pixel.numpy().T - expected[:2] / expected[2])[:, front].max() < 0.05
+
+
+def test_kitti_is_divided_by_its_lists(kitti: Path, tmp_path: Path) -> None:
+    (kitti / "ImageSets").mkdir()
+    (kitti / "ImageSets/train.txt").write_text("000002\n")
+    (kitti / "ImageSets/val.txt").write_text("000000\n")
+    folder = open_folder(kitti)
+    assert folder.info.splits == ("train", "val") and folder.names("val") == ("000000",)
+    from ponderv2.datasets.kitti.config import KittiConfig
+
+    result = run(PrepareConfig(source=KittiConfig(path=kitti), out=tmp_path / "out", workers=1))
+    assert result.n_prepared == 2
+    stored = SceneStore.open(tmp_path / "out").read("000002", "train")
+    there = folder.read("000002", "train")
+    assert stored.boxes is not None and there.boxes is not None
+    assert torch.equal(stored.boxes.center, there.boxes.center)
+    assert stored.boxes.fields["occluded"].tolist() == there.boxes.fields["occluded"].tolist()
+
+
+def test_damaged_files_of_kitti_are_named(kitti: Path) -> None:
+    calib, label = kitti / "training/calib/000000.txt", kitti / "training/label_2/000000.txt"
+    good = calib.read_text()
+    calib.write_text(good.replace("Tr_velo_to_cam", "Tr_other"))
+    with pytest.raises(SceneError, match=r"000000.txt lacks P0..P3 or Tr"):
+        read_kitti(kitti, "000000")
+    calib.write_text(good.replace("7.070493000000e+02", "3.5e+02").replace("6.040814000000e+02", "3.0e+02"))
+    assert not read_kitti(kitti, "000000").frames
+    assert any("another image size" in one for one in open_folder(kitti).warnings("train"))
+    calib.write_text(good)
+    label.write_text("Car 0 0 0 1 2 3 4\n")
+    with pytest.raises(SceneError, match=r"labels .* are damaged"):
+        read_kitti(kitti, "000000")
+    label.write_text("Car 0.00 0 0 1 2 3 4 1.5 1.6 nan 1 2 10 0.1\n")
+    boxes = read_kitti(kitti, "000000").boxes
+    assert boxes is not None and len(boxes) == 0
+
+
+def test_classes_and_instances_of_the_real_scan(sample: Path) -> None:
+    folder = open_folder(sample / "semantickitti")
+    assert folder.names("train") == ("00/000000",)
+    cloud = folder.read("00/000000", "train").cloud
+    stored = np.fromfile(sample / "semantickitti/sequences/00/labels/000000.label", "<u4")
+    assert len(cloud) == len(stored) == 123_389
+    kind = stored & 0xFFFF
+    segment = cloud.labels["segment"].numpy()
+    for name, numbers in {"car": (10, 252), "road": (40, 60), "pole": (80,), "vegetation": (70,)}.items():
+        assert (segment == CLASS_NAMES.index(name)).sum() == np.isin(kind, numbers).sum()
+    assert (segment == -1).sum() == np.isin(kind, (0, 1, 52, 99)).sum()
+    instance = cloud.labels["instance"].numpy()
+    assert len(np.unique(instance[instance >= 0])) == 14
+
+
+def write_sequence(root: Path, n_scans: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """A sequence past fixed points of the world; those points, and the poses of the LiDAR."""
+    folder = root / "sequences/08"
+    for kind in ("velodyne", "labels"):
+        (folder / kind).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    world = rng.uniform(-20, 20, (50, 3))
+    to_camera = np.eye(4)
+    to_camera[:3, :3] = [[0, -1, 0], [0, 0, -1], [1, 0, 0]]
+    to_camera[:3, 3] = (0.0, -0.08, -0.27)
+    poses, lines = [], []
+    for number in range(n_scans):
+        pose = np.eye(4)
+        pose[:3, :3] = Rotation.from_euler("z", 0.1 * number).as_matrix()
+        pose[:3, 3] = (1.2 * number, 0.3 * number, 0.0)
+        poses.append(pose)
+        camera = to_camera @ pose @ np.linalg.inv(to_camera)
+        lines.append(" ".join(f"{value:.9e}" for value in camera[:3].ravel()))
+        local = (world - pose[:3, 3]) @ pose[:3, :3]
+        rows = np.column_stack([local, np.full(50, 0.5)]).astype("<f4")
+        rows.tofile(folder / "velodyne" / f"{number:06d}.bin")
+        np.full(50, (7 << 16) + 10, "<u4").tofile(folder / "labels" / f"{number:06d}.label")
+    (folder / "poses.txt").write_text("\n".join(lines) + "\n")
+    (folder / "times.txt").write_text("".join(f"{0.1 * number:.6e}\n" for number in range(n_scans)))
+    projection = "700 0 600 0 0 700 180 0 0 0 1 0"
+    tr = " ".join(f"{value:.9e}" for value in to_camera[:3].ravel())
+    (folder / "calib.txt").write_text(f"P0: {projection}\nP2: {projection}\nTr: {tr}\n")
+    return world, np.array(poses)
+
+
+def test_earlier_scans_measure_the_same_points_after_the_motion_of_the_vehicle(tmp_path: Path) -> None:
+    world, poses = write_sequence(tmp_path)
+    reader = find(SemanticKittiConfig(path=tmp_path, sweeps=4))
+    assert [one.name for one in reader.scenes] == [f"08/{i:06d}" for i in range(5)]
+    scene = reader.read("08/000004", "val")
+    expected = (world - poses[4, :3, 3]) @ poses[4, :3, :3]
+    assert [round(10 * (sweep.time or 0.0)) for sweep in scene.sweeps] == [0, -1, -2, -3]
+    for sweep in scene.sweeps:
+        assert np.abs(sweep.read_in_world().coord.numpy() - expected).max() < 1e-4
+
+
+def test_without_poses_a_scene_is_one_scan(tmp_path: Path) -> None:
+    write_sequence(tmp_path)
+    (tmp_path / "sequences/08/poses.txt").unlink()
+    result = run(
+        PrepareConfig(source=SemanticKittiConfig(path=tmp_path, sweeps=3), out=tmp_path / "out", workers=1)
+    )
+    assert result.n_prepared == 5 and all("poses.txt" in " ".join(one.notes) for one in result.scenes)
+
+
+def test_damaged_files_of_a_sequence_are_named(tmp_path: Path) -> None:
+    write_sequence(tmp_path)
+    folder = tmp_path / "sequences/08"
+    (folder / "labels/000001.label").unlink()
+    (folder / "labels/000002.label").write_bytes(b"123")
+    (folder / "velodyne/000003.bin").write_bytes(b"12345")
+    reader = find(SemanticKittiConfig(path=tmp_path))
+    assert any("1 of 5 scans of sequence 08 have no labels" in one for one in reader.warnings)
+    assert "segment" not in reader.read("08/000001", "val").cloud.labels
+    with pytest.raises(SceneError, match=r"holds 0\.75 labels, its scan has 50 points"):
+        reader.read("08/000002", "val")
+    with pytest.raises(SceneError, match="5 bytes are no number of points of 16 bytes"):
+        reader.read("08/000003", "val")
+    shutil.rmtree(tmp_path / "sequences")
+    with pytest.raises(SceneError, match="no sequences of SemanticKITTI"):
+        find(SemanticKittiConfig(path=tmp_path))
