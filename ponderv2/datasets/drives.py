@@ -6,7 +6,7 @@ A drive has many scans, so that scenes are found by split and name, never by a l
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Float, Float64
 from numpy import ndarray
 
+from ponderv2.datasets.reader import DatasetReader
 from ponderv2.errors import SceneError
 from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, PreparedScene, SceneStream
-from ponderv2.scenes.reader import FrameChoice
+from ponderv2.scenes.reader import DatasetInfo, FrameChoice
 from ponderv2.scenes.scene import Scene, Sweep
 
 SWEEP_BYTES, CLOUD_BYTES = 18, 32
@@ -135,9 +136,32 @@ class DrivesInPlace:
         return (parts[0], "/".join(parts[1:])) if parts else ("", "")
 
 
-def scenes_of(drives: Drives, splits: Iterable[str]) -> tuple[DriveScene, ...]:
-    """Every scene of the splits, to be prepared."""
-    return tuple(DriveScene(split, name, drives) for split in splits for name in drives.names(split))
+@dataclass(frozen=True)
+class DriveSource:
+    """A data set of drives that was opened, to be prepared or to be read in place."""
+
+    info: DatasetInfo
+    drives: Drives
+    about: tuple[str, ...] = ()
+    """For the user."""
+    find_missing: Callable[[frozenset[str]], tuple[str, ...]] = lambda names: ()
+    """What is missing of the files of these scenes; looked for only where they are prepared."""
+
+    def reader(self) -> DatasetReader:
+        """Every scene, to be prepared. Raises SceneError where there is none."""
+        drives = self.drives
+        scenes = tuple(
+            DriveScene(split, name, drives) for split in self.info.splits for name in drives.names(split)
+        )
+        if not scenes:
+            raise SceneError(f"no scans in {drives.root}", fix="check the settings that choose among them")
+        missing = self.find_missing(frozenset(one.name for one in scenes))
+        notes = (f"{len(scenes)} scans in {drives.root}", *self.about)
+        return DatasetReader(self.info, scenes, notes, drives.problems() + missing, root=drives.root)
+
+    def in_place(self) -> tuple[DatasetInfo, DrivesInPlace]:
+        """What is known of the folder, and how it is read without preparing it."""
+        return self.info, DrivesInPlace(self.drives)
 
 
 def present_sweeps(sweeps: Iterable[Sweep], notes: list[str]) -> tuple[Sweep, ...]:

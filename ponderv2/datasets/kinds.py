@@ -5,7 +5,7 @@ To add one: a folder with settings and reader, its lines here, a preset in `pres
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, assert_never, get_args
 
 from pydantic import Field
 
@@ -19,10 +19,12 @@ from ponderv2.datasets.scannetpp.config import ScannetppConfig
 from ponderv2.datasets.semantickitti.config import SemanticKittiConfig
 from ponderv2.datasets.settings import DatasetSettings
 from ponderv2.datasets.structured3d.config import Structured3dConfig
+from ponderv2.datasets.vehicle.config import VehicleConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ponderv2.datasets.drives import DriveSource
     from ponderv2.datasets.reader import DatasetReader
     from ponderv2.scenes.folders import SceneLayout
     from ponderv2.scenes.reader import DatasetInfo
@@ -36,7 +38,8 @@ DatasetConfig = Annotated[
     | Structured3dConfig
     | NuscenesConfig
     | SemanticKittiConfig
-    | KittiConfig,
+    | KittiConfig
+    | VehicleConfig,
     Field(discriminator="kind"),
 ]
 """Settings of any data set; `kind` says of which."""
@@ -74,46 +77,41 @@ def reader_of(settings: DatasetSettings) -> DatasetReader:
             from ponderv2.datasets.structured3d import reader as structured3d
 
             return structured3d.find(settings)
-        case NuscenesConfig():
-            from ponderv2.datasets.nuscenes import reader as nuscenes
-
-            return nuscenes.find(settings)
-        case SemanticKittiConfig():
-            from ponderv2.datasets.semantickitti import reader as semantickitti
-
-            return semantickitti.find(settings)
-        case KittiConfig():
-            from ponderv2.datasets.kitti import reader as kitti
-
-            return kitti.find(settings)
+        case NuscenesConfig() | SemanticKittiConfig() | KittiConfig() | VehicleConfig():
+            return drives_of(settings).reader()
         case _:
             raise ValueError(f"no reader of {type(settings).__name__}")
 
 
-def in_place(root: Path) -> tuple[DatasetInfo, SceneLayout] | None:
-    """What is known of a data set that is read where it is, and how; None for any other folder.
-
-    Raises SceneError for a data set that is damaged.
-    """
-    for settings in DATASETS.values():
-        if settings.is_in_place(root):
-            return _in_place(settings.model_validate({"path": root}))
-    return None
-
-
-def _in_place(settings: DatasetSettings) -> tuple[DatasetInfo, SceneLayout]:
+def drives_of(settings: NuscenesConfig | SemanticKittiConfig | KittiConfig | VehicleConfig) -> DriveSource:
+    """A data set of drives, opened. Raises SceneError where there is none, or it is damaged."""
     match settings:
         case NuscenesConfig():
             from ponderv2.datasets.nuscenes import reader as nuscenes
 
-            return nuscenes.in_place(settings)
+            return nuscenes.source(settings)
         case SemanticKittiConfig():
             from ponderv2.datasets.semantickitti import reader as semantickitti
 
-            return semantickitti.in_place(settings)
+            return semantickitti.source(settings)
         case KittiConfig():
             from ponderv2.datasets.kitti import reader as kitti
 
-            return kitti.in_place(settings)
+            return kitti.source(settings)
+        case VehicleConfig():
+            from ponderv2.datasets.vehicle import reader as vehicle
+
+            return vehicle.source(settings)
         case _:
-            raise ValueError(f"{type(settings).__name__} is not read in place")
+            assert_never(settings)
+
+
+def in_place(root: Path) -> tuple[DatasetInfo, SceneLayout] | None:
+    """What is known of drives that are read where they are, and how; None for any other folder.
+
+    Raises SceneError for drives that are damaged.
+    """
+    for settings in (NuscenesConfig, SemanticKittiConfig, KittiConfig, VehicleConfig):
+        if settings.is_in_place(root):
+            return drives_of(settings(path=root)).in_place()
+    return None

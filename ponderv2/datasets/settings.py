@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
 from ponderv2.config import StrictConfig
@@ -25,8 +24,3 @@ class DatasetSettings(StrictConfig):
         if not with_frames and cls.finetune_preset is not None:
             return ("finetune", "--preset", cls.finetune_preset, "--scratch")
         return ("pretrain",) if cls.pretrain_preset is None else ("pretrain", "--preset", cls.pretrain_preset)
-
-    @classmethod
-    def is_in_place(cls, root: Path) -> bool:
-        """Whether a folder is of this data set and can be read without being prepared."""
-        return False

@@ -48,7 +48,7 @@ ADDITIONS = (
         "ponderv2/datasets/kinds.py",
         (
             imported("from ponderv2.datasets.toy_drives.config import ToyDrivesConfig"),
-            ("    SyntheticConfig |", "    ToyDrivesConfig | SyntheticConfig |"),
+            ("    SyntheticConfig\n", "    ToyDrivesConfig\n    | SyntheticConfig\n"),
             (
                 "        case SyntheticConfig():",
                 "        case ToyDrivesConfig():\n"

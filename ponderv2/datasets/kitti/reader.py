@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float64
 from numpy import ndarray
 
-from ponderv2.datasets.drives import DrivesInPlace, KeyFrame, no_scenes, scenes_of, stored_bytes
+from ponderv2.datasets.drives import DriveSource, KeyFrame, no_scenes, stored_bytes
 from ponderv2.datasets.kitti.config import KittiConfig
 from ponderv2.datasets.kitti_calibration import KittiCalibration, camera_frame, read_calibration
 from ponderv2.datasets.lidar_files import FloatRows, finite
-from ponderv2.datasets.reader import DatasetReader, fingerprint
+from ponderv2.datasets.reader import fingerprint
 from ponderv2.errors import SceneError
 from ponderv2.geometry.boxes import Boxes
 from ponderv2.io.text import read_text
@@ -169,31 +169,13 @@ def _scans(folder: Path) -> list[str]:
     return sorted(one[:-4] for one in names if one.endswith(".bin") and one[:-4].isdecimal())
 
 
-def find(config: KittiConfig) -> DatasetReader:
+def source(config: KittiConfig) -> DriveSource:
     """All frames. Raises SceneError when there are none."""
-    drives, splits = _drives(config)
-    scenes = scenes_of(drives, splits)
-    notes = [
-        f"{len(scenes)} frames in {config.path}, each in the frame of its LiDAR: x forward, y left, z up"
-    ]
-    if not _has_list(drives.root):
-        notes.append("no ImageSets/train.txt and val.txt: all frames of training/ are `train`")
-    return DatasetReader(_info(splits), scenes, tuple(notes), root=config.path)
-
-
-def in_place(config: KittiConfig) -> tuple[DatasetInfo, DrivesInPlace]:
-    """How the folder is read without preparing it. Raises SceneError."""
-    drives, splits = _drives(config)
-    return _info(splits), DrivesInPlace(drives)
-
-
-def _drives(config: KittiConfig) -> tuple[KittiDrives, tuple[str, ...]]:
     drives = KittiDrives(Path(config.path), config)
     splits = tuple(split for split in FOLDER if drives.names(split))
     if not splits:
         raise no_scenes("frames of KITTI", config.path, EXPECTED)
-    return drives, splits
-
-
-def _info(splits: tuple[str, ...]) -> DatasetInfo:
-    return DatasetInfo("KITTI", splits=splits, box_classes=BOX_CLASSES)
+    about = ("each in the frame of its LiDAR: x forward, y left, z up",)
+    if not _has_list(drives.root):
+        about += ("no ImageSets/train.txt and val.txt: all frames of training/ are `train`",)
+    return DriveSource(DatasetInfo("KITTI", splits=splits, box_classes=BOX_CLASSES), drives, about)

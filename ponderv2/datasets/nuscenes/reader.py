@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
-from ponderv2.datasets.drives import DrivesInPlace, KeyFrame, chosen, no_scenes, scenes_of, stored_bytes
+from ponderv2.datasets.drives import DriveSource, KeyFrame, chosen, no_scenes, stored_bytes
 from ponderv2.datasets.nuscenes.classes import CLASS_NAMES, COLORS, DETECTION_NAMES
 from ponderv2.datasets.nuscenes.config import NuscenesConfig
 from ponderv2.datasets.nuscenes.index import NuscenesIndex, Sample
 from ponderv2.datasets.nuscenes.scenes import LIDAR, read_key_frame
 from ponderv2.datasets.nuscenes.splits import splits_of
-from ponderv2.datasets.reader import DatasetReader, fingerprint
+from ponderv2.datasets.reader import fingerprint
 from ponderv2.errors import SceneError
 from ponderv2.scenes.reader import DatasetInfo
 
@@ -110,35 +110,16 @@ class NuscenesDrives:
         return None
 
 
-def find(config: NuscenesConfig) -> DatasetReader:
-    """All key frames, and what is missing of their files. Raises SceneError when there are none."""
-    drives = _drives(config)
-    splits = _splits_of(drives.versions)
-    scenes = scenes_of(drives, splits)
-    if not scenes:
-        raise no_scenes(f"key frames of {', '.join(config.scenes) or 'a split'}", config.path, EXPECTED)
-    names = ", ".join(one.tables.name for one in drives.versions)
-    used = {one.name.partition("/")[0] for one in scenes}
-    notes = (
-        f"{len(scenes)} key frames of {len(used)} drives in {drives.data} ({names})",
-        "each in the frame of its LiDAR: x right, y forward, z up",
-    )
-    warnings = drives.problems() + missing_files(drives.data, drives.versions, used)
-    return DatasetReader(_info(splits), scenes, notes, warnings, root=config.path)
-
-
-def in_place(config: NuscenesConfig) -> tuple[DatasetInfo, DrivesInPlace]:
-    """How the folder is read without preparing it. Raises SceneError for tables that cannot be used."""
-    drives = _drives(config)
-    splits = _splits_of(drives.versions)
+def source(config: NuscenesConfig) -> DriveSource:
+    """The key frames of the chosen versions. Raises SceneError for tables that cannot be used."""
+    data, versions = open_versions(config)
+    splits = _splits_of(versions)
     if not splits:
         raise no_scenes("drives of a split", config.path, EXPECTED)
-    return _info(splits), DrivesInPlace(drives)
-
-
-def _drives(config: NuscenesConfig) -> NuscenesDrives:
-    data, versions = open_versions(config)
-    return NuscenesDrives(Path(config.path), data, versions, config)
+    drives = NuscenesDrives(Path(config.path), data, versions, config)
+    names = ", ".join(one.tables.name for one in versions)
+    about = (f"key frames of {names}, each in the frame of its LiDAR: x right, y forward, z up",)
+    return DriveSource(_info(splits), drives, about, partial(missing_files, data, versions))
 
 
 def open_versions(config: NuscenesConfig) -> tuple[Path, tuple[Version, ...]]:
@@ -171,8 +152,9 @@ def samples_of(versions: tuple[Version, ...], split: str, config: NuscenesConfig
     return found
 
 
-def missing_files(data: Path, versions: tuple[Version, ...], scenes: set[str]) -> tuple[str, ...]:
-    """Files of the key frames that are not there, counted by sensor."""
+def missing_files(data: Path, versions: tuple[Version, ...], names: frozenset[str]) -> tuple[str, ...]:
+    """Files of key frames that are not there, counted by sensor. Of some drives all are looked for."""
+    scenes = {one.partition("/")[0] for one in names}
     there: dict[str, set[str]] = {}
     lost: dict[str, list[str]] = {}
     total: dict[str, int] = {}

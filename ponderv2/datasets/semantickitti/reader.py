@@ -13,18 +13,17 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from ponderv2.datasets.drives import (
-    DrivesInPlace,
+    DriveSource,
     KeyFrame,
     chosen,
     inverse,
     no_scenes,
     present_sweeps,
-    scenes_of,
     stored_bytes,
 )
 from ponderv2.datasets.kitti_calibration import KittiCalibration, camera_frame, read_calibration
 from ponderv2.datasets.lidar_files import FloatRows, finite, lookup, read_labels
-from ponderv2.datasets.reader import DatasetReader, fingerprint
+from ponderv2.datasets.reader import fingerprint
 from ponderv2.datasets.semantickitti.classes import CLASS_NAMES, CLASS_OF, COLORS, SPLITS
 from ponderv2.datasets.semantickitti.config import SemanticKittiConfig, folder_of_sequences
 from ponderv2.errors import SceneError
@@ -198,24 +197,8 @@ def _scans(folder: Path) -> list[str]:
     return sorted(one[:-4] for one in names if one.endswith(".bin") and one[:-4].isdecimal())
 
 
-def find(config: SemanticKittiConfig) -> DatasetReader:
+def source(config: SemanticKittiConfig) -> DriveSource:
     """All scans. Raises SceneError when there are none."""
-    drives, splits = _drives(config)
-    scenes = scenes_of(drives, splits)
-    notes = (
-        f"{len(scenes)} scans in {drives.sequences}",
-        "each in the frame of its LiDAR: x forward, y left, z up",
-    )
-    return DatasetReader(_info(splits), scenes, notes, _warnings(drives, splits), root=config.path)
-
-
-def in_place(config: SemanticKittiConfig) -> tuple[DatasetInfo, DrivesInPlace]:
-    """How the folder is read without preparing it. Raises SceneError."""
-    drives, splits = _drives(config)
-    return _info(splits), DrivesInPlace(drives)
-
-
-def _drives(config: SemanticKittiConfig) -> tuple[SemanticKittiDrives, tuple[str, ...]]:
     root = Path(config.path)
     folder = folder_of_sequences(root)
     if folder is None:
@@ -224,10 +207,12 @@ def _drives(config: SemanticKittiConfig) -> tuple[SemanticKittiDrives, tuple[str
     splits = tuple(split for split in SPLITS if drives.names(split))
     if not splits:
         raise no_scenes("scans of SemanticKITTI", root, EXPECTED)
-    return drives, splits
+    info = DatasetInfo("SemanticKITTI", CLASS_NAMES, COLORS, "segment", splits)
+    about = ("each in the frame of its LiDAR: x forward, y left, z up",)
+    return DriveSource(info, drives, about, lambda names: _missing_labels(drives, splits))
 
 
-def _warnings(drives: SemanticKittiDrives, splits: tuple[str, ...]) -> tuple[str, ...]:
+def _missing_labels(drives: SemanticKittiDrives, splits: tuple[str, ...]) -> tuple[str, ...]:
     """Sequences whose labels are missing or incomplete; those of the test are not public."""
     found = []
     for sequence in (one for split in splits if split != "test" for one in SPLITS[split]):
@@ -243,7 +228,3 @@ def _warnings(drives: SemanticKittiDrives, splits: tuple[str, ...]) -> tuple[str
                 f"{len(lost)} of {len(scans)} scans of sequence {sequence} have no labels ({lost[0]})"
             )
     return tuple(found)
-
-
-def _info(splits: tuple[str, ...]) -> DatasetInfo:
-    return DatasetInfo("SemanticKITTI", CLASS_NAMES, COLORS, "segment", splits)

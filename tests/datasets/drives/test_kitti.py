@@ -11,9 +11,9 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from ponderv2.data.scene_folder import open_folder
+from ponderv2.datasets.kinds import reader_of
 from ponderv2.datasets.semantickitti.classes import CLASS_NAMES
 from ponderv2.datasets.semantickitti.config import SemanticKittiConfig
-from ponderv2.datasets.semantickitti.reader import find
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import project
 from ponderv2.geometry.transforms import transform_points
@@ -176,7 +176,7 @@ def write_sequence(root: Path, n_scans: int = 5) -> tuple[np.ndarray, np.ndarray
 
 def test_earlier_scans_measure_the_same_points_after_the_motion_of_the_vehicle(tmp_path: Path) -> None:
     world, poses = write_sequence(tmp_path)
-    reader = find(SemanticKittiConfig(path=tmp_path, sweeps=4))
+    reader = reader_of(SemanticKittiConfig(path=tmp_path, sweeps=4))
     assert [one.name for one in reader.scenes] == [f"08/{i:06d}" for i in range(5)]
     scene = reader.read("08/000004", "val")
     expected = (world - poses[4, :3, 3]) @ poses[4, :3, :3]
@@ -200,7 +200,7 @@ def test_damaged_files_of_a_sequence_are_named(tmp_path: Path) -> None:
     (folder / "labels/000001.label").unlink()
     (folder / "labels/000002.label").write_bytes(b"123")
     (folder / "velodyne/000003.bin").write_bytes(b"12345")
-    reader = find(SemanticKittiConfig(path=tmp_path))
+    reader = reader_of(SemanticKittiConfig(path=tmp_path))
     assert any("1 of 5 scans of sequence 08 have no labels" in one for one in reader.warnings)
     assert "segment" not in reader.read("08/000001", "val").cloud.labels
     with pytest.raises(SceneError, match=r"holds 0\.75 labels, its scan has 50 points"):
@@ -209,4 +209,4 @@ def test_damaged_files_of_a_sequence_are_named(tmp_path: Path) -> None:
         reader.read("08/000003", "val")
     shutil.rmtree(tmp_path / "sequences")
     with pytest.raises(SceneError, match="no sequences of SemanticKITTI"):
-        find(SemanticKittiConfig(path=tmp_path))
+        reader_of(SemanticKittiConfig(path=tmp_path))

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from ponderv2.data.scene_folder import open_folder
+from ponderv2.datasets.kinds import reader_of
 from ponderv2.datasets.nuscenes.classes import CATEGORIES, CLASS_NAMES
 from ponderv2.datasets.nuscenes.config import NuscenesConfig
 from ponderv2.datasets.nuscenes.index import NuscenesIndex
-from ponderv2.datasets.nuscenes.reader import find
 from ponderv2.datasets.nuscenes.splits import official
 from ponderv2.errors import PonderError, SceneError
 from ponderv2.geometry.cameras import project
@@ -229,7 +229,7 @@ def test_the_folder_can_be_sent_to_another_process(drives: Drives) -> None:
 
 
 def test_every_nth_key_frame_and_chosen_drives(drives: Drives) -> None:
-    reader = find(NuscenesConfig(path=drives.root, scenes=("scene-01*",), every=2))
+    reader = reader_of(NuscenesConfig(path=drives.root, scenes=("scene-01*",), every=2))
     assert [one.name.split("_")[0] for one in reader.scenes] == [f"scene-0103/{i:03d}" for i in (0, 2, 4)]
 
 
@@ -239,7 +239,7 @@ def test_a_missing_image_and_a_missing_sweep_are_left_out_and_reported(own: Driv
     lidar.unlink()
     image = next(iter(sorted((own.root / "samples/CAM_FRONT").iterdir())))
     image.unlink()
-    reader = find(NuscenesConfig(path=own.root))
+    reader = reader_of(NuscenesConfig(path=own.root))
     assert any("1 of 3 files of LIDAR_TOP are missing" in one for one in reader.warnings)
     assert any("1 of 3 files of CAM_FRONT are missing" in one for one in reader.warnings)
     folder = opened(own)
@@ -299,7 +299,7 @@ def test_tables_of_different_versions_are_refused(own: Drives, tmp_path: Path) -
 def test_a_token_that_leads_nowhere_is_counted_and_its_record_left_out(own: Drives) -> None:
     rewrite(own, "sample_annotation", lambda rows: rows[0].update(instance_token="f" * 32))
     rewrite(own, "sample_data", lambda rows: rows[5].update(ego_pose_token="nowhere"))
-    reader = find(NuscenesConfig(path=own.root))
+    reader = reader_of(NuscenesConfig(path=own.root))
     text = " ".join(reader.warnings)
     assert "annotations name an instance that is not in instance.json" in text
     assert "measurements name an ego pose that is not in ego_pose.json" in text
@@ -310,7 +310,7 @@ def test_times_out_of_order_are_reported_and_samples_sorted_by_time(own: Drives)
         rows[0]["timestamp"], rows[1]["timestamp"] = rows[1]["timestamp"], rows[0]["timestamp"]
 
     rewrite(own, "sample", swapped)
-    reader = find(NuscenesConfig(path=own.root))
+    reader = reader_of(NuscenesConfig(path=own.root))
     assert any("timestamps are out of order" in one for one in reader.warnings)
     stamps = [one.timestamp for one in NuscenesIndex.of(own.root / own.version).samples()]
     assert stamps == sorted(stamps)
@@ -352,5 +352,5 @@ def test_a_damaged_table_is_named(own: Drives, table: str) -> None:
 
 def test_a_folder_without_tables_says_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(SceneError, match="no tables of nuScenes") as caught:
-        find(NuscenesConfig(path=tmp_path))
+        reader_of(NuscenesConfig(path=tmp_path))
     assert "sample_data.json" in str(caught.value.fix)

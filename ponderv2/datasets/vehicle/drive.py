@@ -1,0 +1,171 @@
+"""A drive as a value, and its file drive.json: sensors, what they measured when and where, boxes.
+
+    {"sensors": {"top": {"kind": "lidar", "sensor_to_vehicle": POSE, "columns": ["intensity", "ring"]},
+                 "front": {"kind": "camera", "sensor_to_vehicle": POSE, "intrinsics": [[...], [...], [...]]}},
+     "measurements": [{"sensor": "top", "time": 0.0, "file": "top/000.bin", "vehicle_to_world": POSE}, ...],
+     "boxes": [{"time": 0.0, "center": [x, y, z], "size": [length, width, height], "yaw": 0.0,
+                "category": "car", "instance": 3, "velocity": [x, y, z]}, ...],
+     "box_classes": ["car", ...], "classes": ["road", ...]}
+
+A POSE is 4 x 4 numbers or {"translation": [x, y, z], "rotation": [w, x, y, z]}. Metres, seconds, radians; the
+world and the LiDAR have z up, cameras look along z with y down. Boxes are in the world. A scan may name its
+`labels`, a .npy file with a class per point.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+from numpy import ndarray
+
+from ponderv2.errors import SceneError
+from ponderv2.geometry.poses import rotation_of_quaternion
+from ponderv2.io.text import read_json
+
+
+@dataclass(frozen=True)
+class DriveBox:
+    """A box in the world."""
+
+    pose: Float64[ndarray, "4 4"]
+    """Box to world: x is its heading."""
+    size: tuple[float, float, float]
+    """Length, width, height."""
+    category: str
+    instance: int = -1
+    velocity: tuple[float, float, float] = (np.nan, np.nan, np.nan)
+    n_points: int = -1
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a LiDAR measured."""
+
+    sensor: str
+    time: float
+    path: Path
+    sensor_to_world: Float64[ndarray, "4 4"]
+    columns: tuple[str, ...] = ("intensity",)
+    intensity_scale: float = 1.0
+    labels: Path | None = None
+    boxes: tuple[DriveBox, ...] | None = None
+    """None: not annotated, or in a file."""
+    boxes_path: Path | None = None
+    """File of DGP with boxes in the frame of the LiDAR."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """What a camera measured."""
+
+    sensor: str
+    time: float
+    path: Path
+    sensor_to_world: Float64[ndarray, "4 4"]
+    intrinsics: Float64[ndarray, "3 3"]
+
+
+@dataclass(frozen=True)
+class Drive:
+    """One recording."""
+
+    name: str
+    split: str
+    scans: tuple[Scan, ...]
+    images: tuple[Image, ...]
+    box_classes: tuple[str, ...]
+    classes: tuple[str, ...]
+    source: str
+    """What the file says, for the digest."""
+
+
+def read_drive(path: Path, split: str) -> Drive:
+    """A drive.json. Raises SceneError with what is wrong in it."""
+    stat = path.stat()
+    return _read_drive(path, split, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=16)
+def _read_drive(path: Path, split: str, size: int, stamp: int) -> Drive:
+    values = read_json(path)
+    try:
+        sensors = {str(name): dict(one) for name, one in values["sensors"].items()}
+        boxes = None if "boxes" not in values else [_box(one) for one in values["boxes"]]
+        scans: list[Scan] = []
+        images: list[Image] = []
+        for one in values["measurements"]:
+            sensor = sensors[one["sensor"]]
+            place = pose_of(one["vehicle_to_world"]) @ pose_of(sensor["sensor_to_vehicle"])
+            where = (str(one["sensor"]), float(one["time"]), path.parent / str(one["file"]), place)
+            if sensor["kind"] == "camera":
+                images.append(Image(*where, np.array(sensor["intrinsics"], np.float64)))
+            elif sensor["kind"] == "lidar":
+                scans.append(_scan(where, sensor, one, path.parent, boxes))
+            else:
+                raise ValueError(f"a sensor is a lidar or a camera, not {sensor['kind']!r}")
+        return Drive(
+            name=path.parent.name,
+            split=split,
+            scans=tuple(sorted(scans, key=lambda scan: scan.time)),
+            images=tuple(images),
+            box_classes=tuple(map(str, values.get("box_classes", ()))),
+            classes=tuple(map(str, values.get("classes", ()))),
+            source=str(values),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise SceneError(
+            f"{path} is no drive: {why[:200]}", fix="docs/formats.md describes the file"
+        ) from error
+
+
+def _scan(
+    where: tuple[str, float, Path, ndarray],
+    sensor: dict[str, Any],
+    one: dict[str, Any],
+    folder: Path,
+    boxes: list[tuple[float, DriveBox]] | None,
+) -> Scan:
+    mine = None
+    if boxes is not None:
+        mine = tuple(box for time, box in boxes if abs(time - where[1]) < 1e-3)
+    return Scan(
+        *where,
+        columns=tuple(map(str, sensor.get("columns", ("intensity",)))),
+        intensity_scale=float(sensor.get("intensity_scale", 1.0)),
+        labels=folder / str(one["labels"]) if one.get("labels") else None,
+        boxes=mine,
+    )
+
+
+def _box(one: dict[str, Any]) -> tuple[float, DriveBox]:
+    pose = np.eye(4)
+    cosine, sine = np.cos(float(one["yaw"])), np.sin(float(one["yaw"]))
+    pose[:2, :2] = [[cosine, -sine], [sine, cosine]]
+    pose[:3, 3] = np.array(one["center"], np.float64)
+    length, width, height = map(float, one["size"])
+    vx, vy, vz = map(float, one.get("velocity", (np.nan, np.nan, np.nan)))
+    box = DriveBox(
+        pose, (length, width, height), str(one["category"]), int(one.get("instance", -1)), (vx, vy, vz)
+    )
+    return float(one["time"]), box
+
+
+def pose_of(value: Any) -> Float64[ndarray, "4 4"]:
+    """4 x 4 numbers, or a translation and a quaternion (w, x, y, z). Raises ValueError, KeyError or TypeError
+    for anything else."""
+    if isinstance(value, dict):
+        w, x, y, z = map(float, value["rotation"])
+        pose = np.eye(4)
+        pose[:3, :3] = rotation_of_quaternion(np.array([x, y, z, w]))
+        pose[:3, 3] = np.array(value["translation"], np.float64)
+        return pose
+    pose = np.array(value, np.float64)
+    if pose.shape != (4, 4):
+        raise ValueError(f"a pose is 4 x 4 numbers, not {pose.shape}")
+    return pose
