@@ -183,6 +183,19 @@ def published_segmentation_augmentations(
     )
 
 
+class SweepsConfig(StrictConfig):
+    """Points of earlier LiDAR sweeps, brought into the frame of a scene, each with its age as `time`."""
+
+    n_sweeps: PositiveInt = 10
+    """The scene itself counted; fewer where it has fewer."""
+    choice: Literal["latest", "random"] = "latest"
+    """The latest ones, or as many drawn from all that the scene has; for evaluation always the latest."""
+    close: NonNegativeFloat = 1.0
+    """Points of sweeps with |x| and |y| below, in the frame of their sensor, are of the vehicle; metres."""
+    close_in_scene: bool = False
+    """Remove them from the points of the scene itself too, as the development kit of nuScenes does."""
+
+
 class VoxelConfig(StrictConfig):
     """How points become voxels: one point represents each occupied cell."""
 
