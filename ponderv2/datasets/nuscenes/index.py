@@ -140,7 +140,7 @@ class NuscenesIndex:
 
     @functools.cached_property
     def has_labels(self) -> bool:
-        """Whether there are classes of points."""
+        """Whether there are labels of lidar segmentation."""
         return self._first("SELECT 1 FROM lidarseg LIMIT 1") is not None
 
     @functools.cached_property

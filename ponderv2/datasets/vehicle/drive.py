@@ -120,7 +120,7 @@ def _read_drive(path: Path, split: str, size: int, stamp: int) -> Drive:
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise SceneError(
-            f"{path} is no drive: {why[:200]}", fix="docs/formats.md describes the file"
+            f"{path} is no drive: {why[:200]}", fix="docs/driving.md describes the file"
         ) from error
 
 

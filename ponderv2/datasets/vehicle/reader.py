@@ -35,7 +35,7 @@ from ponderv2.scenes.scene import Frame, PointCloud, Scene, Sweep
 
 READER_VERSION = 1
 """Raised whenever the same files and settings give other scenes, so that stored ones are regenerated."""
-EXPECTED = f"expected {FILE}, which docs/formats.md describes, or scene_dataset_*.json of DGP"
+EXPECTED = f"expected {FILE}, which docs/driving.md describes, or scene_dataset_*.json of DGP"
 SPLITS = ("train", "val", "test")
 POINTS, IMAGE_BYTES = 100_000, 500_000
 """Of a scan and an image, for the estimate of disk space."""
