@@ -18,6 +18,7 @@ from ponderv2.datasets.scannet.config import ScannetConfig
 from ponderv2.datasets.scannetpp.config import ScannetppConfig
 from ponderv2.datasets.semantickitti.config import SemanticKittiConfig
 from ponderv2.datasets.settings import DatasetSettings
+from ponderv2.datasets.streets.config import StreetsConfig
 from ponderv2.datasets.structured3d.config import Structured3dConfig
 from ponderv2.datasets.vehicle.config import VehicleConfig
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ponderv2.datasets.drives import DriveSource
-    from ponderv2.datasets.reader import DatasetReader
+    from ponderv2.datasets.reader import DatasetGenerator, DatasetReader
     from ponderv2.scenes.folders import SceneLayout
     from ponderv2.scenes.reader import DatasetInfo
 
@@ -39,7 +40,8 @@ DatasetConfig = Annotated[
     | NuscenesConfig
     | SemanticKittiConfig
     | KittiConfig
-    | VehicleConfig,
+    | VehicleConfig
+    | StreetsConfig,
     Field(discriminator="kind"),
 ]
 """Settings of any data set; `kind` says of which."""
@@ -115,3 +117,14 @@ def in_place(root: Path) -> tuple[DatasetInfo, SceneLayout] | None:
         if settings.is_in_place(root):
             return drives_of(settings(path=root)).in_place()
     return None
+
+
+def generator_of(settings: DatasetSettings) -> DatasetGenerator | None:
+    """Plans the scenes of a data set that is generated in the layout of a published one; None for others."""
+    match settings:
+        case StreetsConfig():
+            from ponderv2.datasets.streets import generator as streets
+
+            return streets.find(settings)
+        case _:
+            return None

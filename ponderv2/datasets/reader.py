@@ -6,7 +6,7 @@ A data set offers `find(config) -> DatasetReader`, which looks at the input and 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -91,6 +91,55 @@ class DatasetReader:
                 return replace(scene, frames=()) if frames == "none" else scene
         listed = ", ".join(one.name for one in self.scenes[:5]) + (", ..." if len(self.scenes) > 5 else "")
         raise SceneError(f"no scene '{name}' in {self.root}", fix=f"choose one of: {listed}")
+
+
+@dataclass(frozen=True)
+class GeneratedSize:
+    """How much was generated of one scene."""
+
+    n_frames: int
+    n_points: int
+    note: str = ""
+    """For the user."""
+
+
+@runtime_checkable
+class GeneratedScene(Protocol):
+    """One scene that is generated into a folder in the layout of a published data set. Picklable."""
+
+    @property
+    def split(self) -> str:
+        """Of the published data set."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Unique in its split."""
+        ...
+
+    def done(self, root: Path) -> GeneratedSize | None:
+        """Whether the scene is whole in the folder; SceneError where it has other settings."""
+        ...
+
+    def generate(self, root: Path) -> GeneratedSize:
+        """Write all files of the scene, the same in any process. Raises OutputError."""
+        ...
+
+    def estimated_bytes(self) -> int:
+        """Of the scene on disk."""
+        ...
+
+
+@dataclass(frozen=True)
+class DatasetGenerator:
+    """Scenes that `prepare` generates as a published data set, whose own reader then reads them."""
+
+    scenes: tuple[GeneratedScene, ...]
+    check_folder: Callable[[Path], None]
+    """Raises SceneError for a folder that must not be written into."""
+    finish: Callable[[Path], None]
+    """Writes what all scenes have in common, once they are whole."""
+    notes: tuple[str, ...] = ()
 
 
 def _unlabelled(scene: Scene) -> Scene:

@@ -6,6 +6,7 @@ libigl finds the nearest points. Everything runs on one thread: results do not d
 
 from __future__ import annotations
 
+from functools import cached_property
 from importlib.util import find_spec
 from typing import Any
 
@@ -25,7 +26,7 @@ class Raycaster:
         faces: Integer[ndarray, "face 3"],
         embree: bool | None = None,
     ) -> None:
-        """Build the search trees.
+        """Build the search tree of the rays; that of the nearest points follows when it is needed.
 
         Args:
             vertices: positions; rounded to float32, as Embree keeps them.
@@ -37,15 +38,19 @@ class Raycaster:
         """
         if len(faces) == 0 or faces.min() < 0 or faces.max() >= len(vertices):
             raise ValueError(f"expected triangles of {len(vertices)} vertices, got {len(faces)} faces")
-        import igl
-
         self._vertices = np.ascontiguousarray(vertices, np.float32).astype(np.float64)
         self._faces = np.ascontiguousarray(faces, np.int64)
-        self._tree: Any = igl.AABB()
-        self._tree.init(self._vertices, self._faces)
         self._embree: Any = None
         if embree if embree is not None else find_spec("embreex") is not None:
             self._embree = _embree_scene(self._vertices, self._faces)
+
+    @cached_property
+    def _tree(self) -> Any:
+        import igl
+
+        tree = igl.AABB()
+        tree.init(self._vertices, self._faces)
+        return tree
 
     def cast(
         self, origins: Float[ndarray, "ray 3"], directions: Float[ndarray, "ray 3"]

@@ -16,7 +16,7 @@ from numpy import ndarray
 from ponderv2.checks.check import CheckResult, check_or_reason
 from ponderv2.checks.config import CheckConfig
 from ponderv2.data.scene_folder import open_folder
-from ponderv2.datasets.kinds import reader_of
+from ponderv2.datasets.kinds import generator_of, reader_of
 from ponderv2.datasets.reader import DatasetReader, RawScene
 from ponderv2.datasets.recognise import recognise
 from ponderv2.errors import SceneError
@@ -29,6 +29,7 @@ from ponderv2.store.store import SceneStore
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import PrepareConfig
 from ponderv2.workflows.image_features import prepare_features
+from ponderv2.workflows.prepare_generated import generate
 from ponderv2.workflows.prepare_report import (
     PrepareResult,
     ReportFile,
@@ -49,6 +50,9 @@ def run(config: PrepareConfig, report: Reporter | None = None, strict: bool = Fa
     report = report or SilentReporter()
     if config.scheduler is not None:
         check_scheduler(config.scheduler)
+    generator = generator_of(config.source)
+    if generator is not None:
+        return _with_features(generate(generator, config, report), config, report)
     reader = reader_of(config.source)
     for note in reader.notes:
         report.note(note)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ponderv2.datasets.reader import RawScene, SizedScene
+from ponderv2.datasets.reader import GeneratedScene, RawScene, SizedScene
 from ponderv2.errors import OutputError
 
 RESERVE = 64 * 2**20
@@ -35,7 +35,7 @@ class SpaceEstimate:
         return f"{self.n_scenes} scenes{guess} need about {needed}, {free} are free"
 
 
-def estimate_space(jobs: Sequence[RawScene], out: Path) -> SpaceEstimate:
+def estimate_space(jobs: Sequence[RawScene | GeneratedScene], out: Path) -> SpaceEstimate:
     """Needed by the remaining jobs, and free on the disk of the output folder."""
     sizes = [job.estimated_bytes() for job in jobs if isinstance(job, SizedScene)]
     n_unknown = len(jobs) - len(sizes)

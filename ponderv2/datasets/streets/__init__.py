@@ -1,0 +1,1 @@
+"""Generated streets, written as nuScenes."""

@@ -1,0 +1,1 @@
+"""A generator of streets: roads, buildings, plants and traffic, with a LiDAR and six cameras, as nuScenes tables."""
