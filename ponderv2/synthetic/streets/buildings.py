@@ -153,15 +153,18 @@ def _door(rng: np.random.Generator, width: float, trim: StreetMaterial) -> list[
 
 
 def block(rng: np.random.Generator, width: float, depth: float, height: float) -> list[Part]:
-    """A building far behind: its windows are a pattern."""
-    face = StreetMaterial(
-        Pattern(int(rng.choice((Pattern.TILES, Pattern.CHECKS, Pattern.STRIPES)))),
-        wall(rng).first,
-        any_color(rng),
-        float(rng.uniform(1.2, 3.0)),
-        float(rng.uniform(3, 50)),
-    )
-    return [box((0.0, -depth, -1.0), (width, 0.0, height), face)]
+    """A building far behind: bands of windows, divided by pillars."""
+    face, pane = wall(rng), _glass(rng)
+    storey, low = float(rng.uniform(2.9, 3.8)), float(rng.uniform(0.7, 1.2))
+    high = low + float(rng.uniform(1.1, 1.7))
+    parts = [box((0.0, -depth, -1.0), (width, 0.0, height), face)]
+    for row in range(int(height / storey)):
+        z = row * storey
+        parts.append(box((0.5, -depth - 0.02, z + low), (width - 0.5, 0.02, z + high), pane))
+        parts.append(box((-0.02, -depth + 0.8, z + low), (width + 0.02, -0.8, z + high), pane))
+    for x in np.arange(0.5, width - 0.4, float(rng.uniform(1.6, 4.5))):
+        parts.append(box((float(x), -depth - 0.06, 0.0), (float(x) + 0.35, 0.06, height - 0.1), face))
+    return parts
 
 
 def fence(rng: np.random.Generator, length: float) -> list[Part]:

@@ -111,7 +111,7 @@ class StreetCamera:
         turned = np.einsum("pij,pj->pi", frame[:, :, :3], hits.local_normal[seen].astype(np.float32))
         footprint = (hits.distance[seen] / camera.intrinsics[0, 0]).astype(np.float32)
         paint = albedo(self._table, part, local.astype(np.float32), turned, footprint)
-        lit = self._lit(points, normal, shadows, ego)
+        lit = self._lit(points, normal, shadows, ego, seen, hits.distance[seen])
         glow = self._table.glow[part] + (self._lasers.night_glow[part] if light.dark else 0.0)
         surface = paint * lit + glow[:, None] * paint * 1.3
         mirrored = unit[seen] - 2.0 * (unit[seen] * normal).sum(axis=1, keepdims=True) * normal
@@ -126,33 +126,57 @@ class StreetCamera:
         color[seen] = surface + haze * (light.horizon - surface)
         return (color * _EXPOSURE[light.name]).astype(np.float32)
 
-    def _lit(
+    def _lit(  # noqa: PLR0913 - the hit of every pixel
         self,
         points: Float[np.ndarray, "point 3"],
         normal: Float[np.ndarray, "point 3"],
         shadows: ShadowCaster,
         ego: Float[np.ndarray, "4 4"],
+        seen: Int[np.ndarray, " point"],
+        distance: Float[np.ndarray, " point"],
     ) -> Float[np.ndarray, "point 3"]:
         """Light that falls on surface points."""
         light = self._light
-        towards = np.broadcast_to(light.sun, points.shape)
-        if light.soft > 0.05:
-            towards = towards + light.soft * _scatter(points)
-        cosine = (
-            np.clip((normal * towards).sum(axis=1), 0.0, 1.0)
-            if light.soft < 0.05
-            else 0.45 + 0.55 * np.clip(normal[:, 2], 0.0, 1.0)
-        )
-        blocked = np.zeros(len(points), np.float32)
-        facing = np.flatnonzero(cosine > 0.01)
-        blocked[facing] = shadows.blocked(points[facing] + 0.02 * normal[facing], towards[facing])
+        if light.soft < 0.05:
+            towards = np.broadcast_to(light.sun, points.shape)
+            cosine = np.clip((normal * towards).sum(axis=1), 0.0, 1.0)
+            blocked = np.zeros(len(points), np.float32)
+            facing = np.flatnonzero(cosine > 0.01)
+            blocked[facing] = shadows.blocked(points[facing] + 0.02 * normal[facing], towards[facing])
+            shade = 1.0 - 0.25 * blocked[:, None]
+        else:
+            towards = light.sun + 0.9 * normal + light.soft * _scatter(points)
+            cosine = 0.45 + 0.55 * np.clip(normal[:, 2], 0.0, 1.0)
+            blocked = self._smooth(shadows.blocked(points + 0.02 * normal, towards), seen, normal, distance)
+            shade = 1.0 - 0.7 * blocked[:, None]
         direct = (cosine * (1.0 - blocked))[:, None] * light.sun_color
-        shade = 1.0 - (0.75 if light.soft > 0.05 else 0.25) * blocked[:, None]
         ambient = light.ambient * (0.72 + 0.28 * normal[:, 2:3]) * shade
         total = direct + ambient
         if light.dark:
             total = total + self._lamps(points, normal, ego)
         return total
+
+    def _smooth(
+        self,
+        values: Float[np.ndarray, " point"],
+        seen: Int[np.ndarray, " point"],
+        normal: Float[np.ndarray, "point 3"],
+        distance: Float[np.ndarray, " point"],
+    ) -> Float[np.ndarray, " point"]:
+        """Mean over the pixels around that show the same surface: one ray a pixel is a noisy estimate."""
+        reach, shape = 3, (self._config.height, self._config.width)
+        maps = np.zeros((5, *shape), np.float32)
+        maps.reshape(5, -1)[:, seen] = np.concatenate([values[None], distance[None], normal.T])
+        padded = np.pad(maps, ((0, 0), (reach, reach), (reach, reach)))
+        total, count = np.zeros(shape, np.float32), np.full(shape, 1e-6, np.float32)
+        for row in range(0, 2 * reach + 1):
+            for column in range(0, 2 * reach + 1):
+                near = padded[:, row : row + shape[0], column : column + shape[1]]
+                same = np.abs(near[1] - maps[1]) < 0.06 * maps[1]
+                same &= np.einsum("cij,cij->ij", near[2:], maps[2:]) > 0.8
+                total += np.where(same, near[0], 0.0)
+                count += same
+        return (total / count).reshape(-1)[seen]
 
     def _lamps(
         self,
@@ -220,8 +244,8 @@ def sense(rng: np.random.Generator, view: StreetView, noise: bool) -> UInt8[np.n
     height, width = view.depth.shape
     row, column = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     vignette = 1.0 - 0.08 * (row**2 + column**2)
-    meter = float(np.clip(0.42 / max(float(np.median(blurred.mean(axis=2))), 1e-3), 0.7, 1.8))
-    exposed = _tone(blurred * gain * np.sqrt(meter) * vignette[..., None])
+    meter = float(np.clip(0.5 / max(float(np.median(blurred.mean(axis=2))), 1e-3), 0.6, 2.0))
+    exposed = _tone(blurred * gain * meter**0.7 * vignette[..., None])
     deviation = 0.006 + 0.018 * np.sqrt(exposed)
     return to_bytes(exposed + deviation * rng.standard_normal(exposed.shape))
 

@@ -60,7 +60,7 @@ def make_ground(
 
 
 def _materials(rng: np.random.Generator, wet: bool) -> dict[int, StreetMaterial]:
-    grey, pale = float(rng.uniform(0.14, 0.34)), float(rng.uniform(0.38, 0.65))
+    grey, pale = float(rng.uniform(0.22, 0.42)), float(rng.uniform(0.42, 0.68))
     tint = float(rng.uniform(0.96, 1.06))
     phases = [float(one) for one in rng.uniform(3, 50, 4)]
     asphalt = cloudy((grey, grey, grey * tint), -0.18, 0.9, phases[0], float(rng.uniform(0.04, 0.1)))
@@ -144,7 +144,8 @@ def _far(road: Road, material: StreetMaterial) -> Part:
 def _markings(rng: np.random.Generator, road: Road) -> list[Labelled]:
     """Lines, crossings for pedestrians, stop lines, patches of other asphalt."""
     profile = road.profile
-    white = flat((float(rng.uniform(0.7, 0.9)),) * 3, 0.55)
+    pale = float(rng.uniform(0.7, 0.9))
+    white = flat((pale, pale, pale), 0.55)
     yellow = flat((0.75, 0.6, 0.15), 0.5) if rng.random() < 0.4 else white
     strips: list[tuple[StreetMaterial, tuple[float, float, float, float]]] = []
     for low, high in _free(road, 7.0):

@@ -68,7 +68,7 @@ def draw_light(rng: np.random.Generator, conditions: str) -> Light:
     tables: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float, float, float]] = {
         "clear": (
             np.array([1.0, 0.96, 0.88]),
-            np.array([0.38, 0.42, 0.5]),
+            np.array([0.42, 0.45, 0.52]),
             blue,
             np.array([0.75, 0.83, 0.92]),
             rng.uniform(0.0, 0.5),
@@ -77,7 +77,7 @@ def draw_light(rng: np.random.Generator, conditions: str) -> Light:
         ),
         "low sun": (
             np.array([1.0, 0.78, 0.5]),
-            np.array([0.34, 0.36, 0.42]),
+            np.array([0.44, 0.45, 0.5]),
             blue * 0.8,
             np.array([0.95, 0.8, 0.62]),
             rng.uniform(0.0, 0.4),

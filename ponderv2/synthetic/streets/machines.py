@@ -10,10 +10,11 @@ from ponderv2.synthetic.streets.models import Model
 from ponderv2.synthetic.streets.shapes import loft, placed, pose_at, wheel
 
 
-def construction_vehicle(rng: np.random.Generator) -> Model:
-    """Any of them, in any paint."""
+def construction_vehicle(rng: np.random.Generator, room: float) -> Model:
+    """Any that is no wider than the room, metres, in any paint."""
     maker = (_excavator, _loader, _roller)[int(rng.choice(3, p=(0.5, 0.3, 0.2)))]
-    return Model.rigid("vehicle.construction", maker(rng))
+    found = Model.rigid("vehicle.construction", maker(rng))
+    return found if found.size[1] < room else Model.rigid("vehicle.construction", _roller(rng))
 
 
 def _excavator(rng: np.random.Generator) -> list[Part]:

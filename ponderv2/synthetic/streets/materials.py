@@ -49,9 +49,19 @@ def _matt(material: Material) -> StreetMaterial:
     return StreetMaterial(material.pattern, material.first, material.second)
 
 
-def flat(color: RGB, reflectivity: float = 0.3, **more: float) -> StreetMaterial:
+def flat(
+    color: RGB, reflectivity: float = 0.3, shine: float = 0.0, night_glow: float = 0.0, hole: float = 0.0
+) -> StreetMaterial:
     """One colour everywhere."""
-    return StreetMaterial(Pattern.PLAIN, color, color, reflectivity=reflectivity, **more)
+    return StreetMaterial(
+        Pattern.PLAIN,
+        color,
+        color,
+        reflectivity=reflectivity,
+        shine=shine,
+        night_glow=night_glow,
+        hole=hole,
+    )
 
 
 def cloudy(color: RGB, contrast: float, period: float, phase: float, reflectivity: float) -> StreetMaterial:

@@ -187,12 +187,21 @@ def _rider(
     hip = np.array([seat[0], 0.0, seat[1] + 0.05])
     neck = hip + 0.58 * np.array([np.sin(lean), 0.0, np.cos(lean)])
     parts = [tube(tuple(hip), tuple(neck), (0.17, 0.19), coat, 8)]
-    parts.append(cushion(tuple(neck + (-0.08, -0.09, 0.0)), tuple(neck + (0.14, 0.09, 0.28)), face, 0.9))
     parts.append(
-        cushion(tuple(neck + (-0.1, -0.11, 0.13)), tuple(neck + (0.14, 0.11, 0.32)), cloth(rng), 0.8)
+        cushion(
+            tuple(neck + np.array([-0.08, -0.09, 0.0])), tuple(neck + np.array([0.14, 0.09, 0.28])), face, 0.9
+        )
+    )
+    parts.append(
+        cushion(
+            tuple(neck + np.array([-0.1, -0.11, 0.13])),
+            tuple(neck + np.array([0.14, 0.11, 0.32])),
+            cloth(rng),
+            0.8,
+        )
     )
     for side in (-1.0, 1.0):
-        shoulder = neck + (0.0, side * 0.2, -0.05)
+        shoulder = neck + np.array([0.0, side * 0.2, -0.05])
         parts.append(tube(tuple(shoulder), (bars[0], side * 0.25, bars[1] + 0.03), (0.05, 0.04), coat, 6))
         turn = pedal + (np.pi if side > 0 else 0.0)
         foot = np.array(
@@ -201,18 +210,27 @@ def _rider(
         knee = (hip + foot) / 2 + (0.26, 0.0, 0.1)
         parts.append(
             tube(
-                tuple(hip + (0.0, side * 0.09, 0.0)),
-                tuple(knee + (0.0, side * 0.02, 0.0)),
+                tuple(hip + np.array([0.0, side * 0.09, 0.0])),
+                tuple(knee + np.array([0.0, side * 0.02, 0.0])),
                 (0.085, 0.065),
                 trousers,
                 6,
             )
         )
         parts.append(tube(tuple(knee), tuple(foot), (0.06, 0.045), trousers, 6))
-        parts.append(box(tuple(foot - (0.08, 0.045, 0.05)), tuple(foot + (0.17, 0.045, 0.03)), DARK))
+        parts.append(
+            box(
+                tuple(foot - np.array([0.08, 0.045, 0.05])), tuple(foot + np.array([0.17, 0.045, 0.03])), DARK
+            )
+        )
     if rng.random() < 0.2:
         parts.append(
-            cushion(tuple(neck + (-0.38, -0.16, -0.45)), tuple(neck + (-0.1, 0.16, 0.0)), cloth(rng), 0.5)
+            cushion(
+                tuple(neck + np.array([-0.38, -0.16, -0.45])),
+                tuple(neck + np.array([-0.1, 0.16, 0.0])),
+                cloth(rng),
+                0.5,
+            )
         )
     return parts
 

@@ -183,7 +183,8 @@ def _crossings(rng: np.random.Generator, length: float, seconds: float) -> tuple
     found, s = [], float(rng.uniform(35.0, 110.0))
     while s < length - 30.0:
         sides = ((-1, 1), (1,), (-1,))[int(rng.choice(3, p=(0.6, 0.2, 0.2)))]
-        waits = float(rng.choice((0.0, rng.uniform(0.25, 0.7)), p=(0.7, 0.3)))
+        stops = s > 105.0  # else the vehicle that measures would wait there before its first image
+        waits = float(rng.choice((0.0, rng.uniform(0.25, 0.7)), p=(0.6, 0.4))) * stops
         found.append(
             Crossing(s, float(rng.uniform(3.2, 6.5)), float(rng.uniform(1.8, 3.0)), sides, waits * seconds)
         )

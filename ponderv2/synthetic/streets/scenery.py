@@ -211,7 +211,7 @@ def _building_site(site: Site, block: tuple[float, float], side: int) -> None:
         )
         if site.claim(s, d, 4.5, 3.5):
             site.stand(
-                machines.construction_vehicle(rng), s, d, float(rng.uniform(0, 2 * np.pi)), parked=True
+                machines.construction_vehicle(rng, 9.0), s, d, float(rng.uniform(0, 2 * np.pi)), parked=True
             )
     for _ in range(int(rng.integers(2, 6))):
         s, d = float(rng.uniform(block[0] + 3, block[1] - 3)), side * (low + float(rng.uniform(3.5, 18.0)))
@@ -335,11 +335,11 @@ def _works(site: Site, block: tuple[float, float], side: int) -> None:
     """Road works at the kerb: barriers and cones around a hole, machines and workers."""
     rng, profile = site.rng, site.road.profile
     room = block[1] - block[0] - 20.0
-    if rng.random() > 0.4 or room < 12.0:
+    if rng.random() > 0.5 or room < 12.0:
         return
     length = float(rng.uniform(9.0, min(24.0, room)))
     start = block[0] + 9.0 + float(rng.uniform(0.0, room - length))
-    inner, outer = profile.inner + 0.35, profile.half + 0.2
+    inner, outer = profile.inner + 0.5, profile.half + 0.2
     if outer - inner < 1.6:
         outer = profile.walk[1] - 0.5
     middle, half = side * (inner + outer) / 2, (outer - inner) / 2
@@ -362,9 +362,9 @@ def _works(site: Site, block: tuple[float, float], side: int) -> None:
                 side * (inner + 0.1 + float(share) * (outer - inner - 0.2)),
                 0.0,
             )
-    if rng.random() < 0.7 and half > 1.2:
+    if rng.random() < 0.8 and half > 1.05:
         site.stand(
-            machines.construction_vehicle(rng),
+            machines.construction_vehicle(rng, 2 * half),
             start + length / 2,
             middle,
             float(rng.choice((0.0, np.pi))),

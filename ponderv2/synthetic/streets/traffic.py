@@ -98,15 +98,15 @@ def _lane(
 
 def _vehicle(rng: np.random.Generator, limit: float) -> LaneVehicle:
     choice, towed = rng.random(), None
-    if choice < 0.68:
+    if choice < 0.62:
         model = vehicles.car(rng)
         if rng.random() < 0.05:
             towed = vehicles.trailer(rng, small=True)
-    elif choice < 0.78:
+    elif choice < 0.73:
         model = vehicles.truck(rng)
-    elif choice < 0.86:
+    elif choice < 0.84:
         model = vehicles.bus(rng)
-    elif choice < 0.91:
+    elif choice < 0.9:
         model, towed = vehicles.tractor(rng), vehicles.trailer(rng, small=False)
     else:
         model = people.motorcycle(rng, rider=True)
@@ -117,7 +117,7 @@ def _vehicle(rng: np.random.Generator, limit: float) -> LaneVehicle:
 
 def _add(site: Site, one: LaneVehicle, lane: float, direction: int) -> None:
     rng = site.rng
-    sway = np.array([rng.normal(0.0, 0.15), 0.12, rng.uniform(0, 6.0)])
+    sway = np.array([rng.normal(0.0, 0.06), 0.06, rng.uniform(0, 6.0)])
     front = one.length / 2 - float(one.model.size[0]) / 2
     rider = one.model.category == "vehicle.motorcycle"
     track = lane_track(site.road, [at + front for at in one.follower.history], lane, direction, sway)
@@ -207,7 +207,10 @@ def _walkers(site: Site, seconds: float, crowd: float) -> None:
         for side in (-1, 1):
             expected = 0.05 * (block[1] - block[0]) * crowd
             for _ in range(int(rng.poisson(expected))):
-                _walker(site, block, side * float(rng.uniform(low + 0.5, high - 0.5)), time)
+                direction = float(rng.choice((-1.0, 1.0)))
+                room = max((high - low) / 2 - 1.2, 0.15)
+                d = (low + high) / 2 + direction * float(rng.uniform(0.1, room + 0.1))
+                _walker(site, block, side * d, direction, time)
     for crossing in road.crossings:
         if crossing.green_at < 6.0:
             continue
@@ -221,16 +224,16 @@ def _walkers(site: Site, seconds: float, crowd: float) -> None:
                 )
 
 
-def _walker(site: Site, block: tuple[float, float], d: float, time: np.ndarray) -> None:
+def _walker(site: Site, block: tuple[float, float], d: float, direction: float, time: np.ndarray) -> None:
     """One person or a group side by side, who stop at the end of the block."""
     rng = site.rng
-    speed = float(rng.choice((-1.0, 1.0)) * rng.uniform(0.8, 1.7))
+    speed = direction * float(rng.uniform(0.8, 1.7))
     start = float(rng.uniform(block[0] + 0.5, block[1] - 0.5))
-    s = np.clip(start + speed * time, block[0] + 0.3, block[1] - 0.3)
+    s = np.clip(start + speed * time, block[0] + rng.uniform(0.3, 5.0), block[1] - rng.uniform(0.3, 5.0))
     sway = 0.12 * np.sin(0.7 * time + rng.uniform(0, 6.0)) * (np.abs(np.gradient(s)) > 1e-6)
     for index in range(1 if rng.random() < 0.75 else 2):
         model = people.pedestrian(rng)
-        beside = d + 0.65 * index * (-1.0 if d > 0 else 1.0)
+        beside = d + 0.85 * index * (-1.0 if d > 0 else 1.0)
         track = straight_track(site.road, time, s + 0.1 * index, beside + sway)
         site.actors.append(Actor(model, track))
         if index == 0 and model.category == "human.pedestrian.stroller":
