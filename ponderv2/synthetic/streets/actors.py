@@ -38,7 +38,7 @@ class Actor:
 
     def phase(self, time: float) -> int:
         """Which of the model's surfaces is right at that time."""
-        n_phases = len(self.model.phases)
+        n_phases = len(self.model.meshes)
         if n_phases == 1 or not self.track.moves:
             return 0
         way = float(np.interp(time, self.track.time, self.track.way))

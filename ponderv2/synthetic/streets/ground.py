@@ -90,7 +90,7 @@ def _materials(rng: np.random.Generator, wet: bool) -> dict[int, StreetMaterial]
     }
 
 
-def _edges(road: Road) -> tuple[Float[np.ndarray, " edge"], Float[np.ndarray, " edge"]]:
+def _edges(road: Road) -> tuple[Float[np.ndarray, " s"], Float[np.ndarray, " d"]]:
     """Where the ground changes, and often enough in between."""
     profile = road.profile
     s_edges = [-40.0, 0.0, road.length, road.length + 40.0]

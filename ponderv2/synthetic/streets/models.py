@@ -22,8 +22,8 @@ class Model:
 
     category: str
     """Name in the category table of nuScenes."""
-    phases: tuple[tuple[Part, ...], ...]
-    """One surface for what is rigid; several for legs that swing."""
+    meshes: tuple[MergedMesh, ...]
+    """One surface for what is rigid; several for legs that swing, with their parts in the same order."""
     stride: float = 1.4
     """Metres after which the phases repeat."""
 
@@ -35,18 +35,11 @@ class Model:
     @staticmethod
     def moving(category: str, phases: Sequence[Sequence[Part]], stride: float) -> Model:
         """An object of several shapes, centred by the box around all of them."""
-        from ponderv2.synthetic.parts import shift
-        from ponderv2.synthetic.streets.shapes import placed
-
-        bounds = np.stack([merge(parts).bounds for parts in phases])
-        low, high = bounds[:, 0].min(axis=0), bounds[:, 1].max(axis=0)
-        back = shift(-(low[0] + high[0]) / 2, -(low[1] + high[1]) / 2, 0.0)
-        return Model(category, tuple(placed(parts, back) for parts in phases), stride)
-
-    @cached_property
-    def meshes(self) -> tuple[MergedMesh, ...]:
-        """The surface of every phase; parts are in the same order in all of them."""
-        return tuple(merge(parts) for parts in self.phases)
+        meshes = [merge(parts) for parts in phases]
+        low = np.min([mesh.bounds[0] for mesh in meshes], axis=0)
+        high = np.max([mesh.bounds[1] for mesh in meshes], axis=0)
+        middle = np.array([(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, 0.0])
+        return Model(category, tuple(mesh.shifted(-middle) for mesh in meshes), stride)
 
     @cached_property
     def extent(self) -> Float[np.ndarray, "2 3"]:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from ponderv2.synthetic.streets.classes import CAMERAS
 from ponderv2.synthetic.streets.config import StreetConfig
-from ponderv2.synthetic.streets.shapes import MergedMesh, merge, placed, pose_at
+from ponderv2.synthetic.streets.shapes import MergedMesh
 from ponderv2.synthetic.streets.traffic import REAR_AXLE
 from ponderv2.synthetic.streets.vehicles import hatchback
 
@@ -51,7 +51,7 @@ class Rig:
     @cached_property
     def body(self) -> MergedMesh:
         """The surface of the vehicle itself."""
-        return merge(placed(hatchback(np.random.default_rng(0)).phases[0], pose_at(REAR_AXLE, 0.0, 0.0)))
+        return hatchback(np.random.default_rng(0)).meshes[0].shifted(np.array([REAR_AXLE, 0.0, 0.0]))
 
 
 def make_rig(rng: np.random.Generator, config: StreetConfig) -> Rig:

@@ -89,7 +89,7 @@ class Road:
 
     def heading(self, s: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
         """Direction of the centre line, radians from +x."""
-        return np.interp(s, self._stations, self.line[:, 2])
+        return np.asarray(np.interp(s, self._stations, self.line[:, 2]))
 
     @cached_property
     def _stations(self) -> Float[np.ndarray, " step"]:
@@ -98,19 +98,19 @@ class Road:
     def hill(self, xy: Float[np.ndarray, "*shape 2"]) -> Float[np.ndarray, "*shape"]:
         """Height of the road's surface, metres."""
         phase = xy @ self.hills[:, 1:3].T + self.hills[:, 3]
-        return (np.sin(phase) * self.hills[:, 0]).sum(axis=-1)
+        return np.asarray((np.sin(phase) * self.hills[:, 0]).sum(axis=-1))
 
     def ground(
         self, s: Float[np.ndarray, "*shape"], d: Float[np.ndarray, "*shape"]
     ) -> Float[np.ndarray, "*shape"]:
         """Height of the ground, kerbs included."""
-        return self.hill(self.to_world(s, d)) + self.level(s, d)
+        return np.asarray(self.hill(self.to_world(s, d)) + self.level(s, d))
 
     def level(
         self, s: Float[np.ndarray, "*shape"], d: Float[np.ndarray, "*shape"]
     ) -> Float[np.ndarray, "*shape"]:
         """Height above the road's surface."""
-        return np.where(self.surface(s, d) == ROAD, 0.0, KERB)
+        return np.asarray(np.where(self.surface(s, d) == ROAD, 0.0, KERB))
 
     def surface(
         self, s: Float[np.ndarray, "*shape"], d: Float[np.ndarray, "*shape"]

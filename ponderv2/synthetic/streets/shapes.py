@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from ponderv2.synthetic.materials import Material
 from ponderv2.synthetic.parts import Part, Position, shift, tube, turn_z
 
-Station = tuple[float, float, float, float, float]
+Station = tuple[float | int, float | int, float | int, float | int, float | int]
 """x, lower z, upper z, half width below, half width above."""
 
 
@@ -31,6 +31,12 @@ class MergedMesh:
     def bounds(self) -> Float[np.ndarray, "2 3"]:
         """Lower and upper corner."""
         return np.stack([self.vertices.min(axis=0), self.vertices.max(axis=0)])
+
+    def shifted(self, offset: Float[np.ndarray, "3"]) -> MergedMesh:
+        """The mesh elsewhere, its patterns with it."""
+        frame = self.texture_frame.copy()
+        frame[:, :, 3] -= frame[:, :, :3] @ offset
+        return replace(self, vertices=self.vertices + offset, texture_frame=frame)
 
 
 def merge(parts: Sequence[Part]) -> MergedMesh:
