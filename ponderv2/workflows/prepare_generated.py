@@ -1,4 +1,4 @@
-"""Scenes that are generated as a published data set: skip what is whole, generate the rest, write the tables."""
+"""Scenes that are generated as a published data set: skip what is whole, generate the rest, write tables."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A generator of streets: roads, buildings, plants and traffic, with a LiDAR and six cameras, as nuScenes tables."""
+"""A generator of streets: roads, buildings, plants, traffic; a LiDAR and six cameras; tables of nuScenes."""

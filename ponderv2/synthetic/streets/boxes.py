@@ -93,7 +93,7 @@ def visibility_of(number: int, views: Sequence[StreetView]) -> int:
 
 
 def tracked(found: Sequence[Annotation]) -> list[Annotation]:
-    """Only those that belong to a track: from the first to the last key frame with a point, without long gaps."""
+    """Those that belong to a track: between key frames with a point, without long gaps."""
     kept = []
     for actor in sorted({one.actor for one in found}):
         mine = sorted((one for one in found if one.actor == actor), key=lambda one: one.key_frame)

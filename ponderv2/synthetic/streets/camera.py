@@ -126,7 +126,7 @@ class StreetCamera:
         color[seen] = surface + haze * (light.horizon - surface)
         return (color * _EXPOSURE[light.name]).astype(np.float32)
 
-    def _lit(  # noqa: PLR0913 - the hit of every pixel
+    def _lit(
         self,
         points: Float[np.ndarray, "point 3"],
         normal: Float[np.ndarray, "point 3"],
@@ -207,7 +207,7 @@ class StreetCamera:
 def _clipped(
     local: Float[np.ndarray, "8 3"], intrinsics: Float[np.ndarray, "3 3"], size: tuple[int, int]
 ) -> tuple[float, float, float, float]:
-    """Left, right, top and bottom of a box that reaches behind the camera: a side is open where it does so."""
+    """Left, right, top and bottom of a box that reaches behind the camera: open where it does so."""
     before = local[local[:, 2] >= NEAREST]
     left = top = 0.0
     right, bottom = float(size[0]), float(size[1])

@@ -1,4 +1,4 @@
-"""Rays through a street in motion: the background, and every actor in a frame of its own at the time of the ray."""
+"""Rays through a street in motion: every actor is hit in its own frame, at the time of the ray."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class StreetCaster:
     def _cast_actor(
         self, number: int, actor: Actor, rays: Rays, chosen: Int[np.ndarray, " ray"], time: float
     ) -> tuple:
-        """Rays that hit an actor, their distances, its mesh, the faces, its rotations, the points in its frame."""
+        """Rays that hit an actor: indices, distances, its mesh, faces, rotations, points in its frame."""
         poses = actor.track.matrices(rays.time[chosen])
         turn = poses[:, :3, :3]
         origin = np.einsum("rji,rj->ri", turn, rays.origin[chosen] - poses[:, :3, 3])

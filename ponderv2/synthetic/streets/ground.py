@@ -20,6 +20,8 @@ MARK = 0.006
 """Markings lie that far above the road, metres."""
 Labelled = tuple[int, Part]
 """Number of a class, and a part of it in the frame of the world."""
+Painted = tuple[StreetMaterial, tuple[float, float, float, float]]
+"""A strip on the road: from s to s, from d to d."""
 _LABEL = {
     ROAD: LABELS["flat.driveable_surface"],
     WALK: LABELS["flat.sidewalk"],
@@ -137,17 +139,31 @@ def _kerbs(
 def _far(road: Road, material: StreetMaterial) -> Part:
     """A plain below everything, to the horizon."""
     x, y = road.line[:, 0].mean(), road.line[:, 1].mean()
-    reach = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * 1500.0
-    return quads(np.column_stack([reach + (x, y), np.full(4, -2.0)])[None], material)
+    reach = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * 1500.0 + np.array([x, y])
+    return quads(np.column_stack([reach, np.full(4, -2.0)])[None], material)
 
 
 def _markings(rng: np.random.Generator, road: Road) -> list[Labelled]:
     """Lines, crossings for pedestrians, stop lines, patches of other asphalt."""
-    profile = road.profile
     pale = float(rng.uniform(0.7, 0.9))
     white = flat((pale, pale, pale), 0.55)
     yellow = flat((0.75, 0.6, 0.15), 0.5) if rng.random() < 0.4 else white
-    strips: list[tuple[StreetMaterial, tuple[float, float, float, float]]] = []
+    strips = _lines(rng, road, white, yellow)
+    for crossing in road.crossings:
+        strips += _zebra(white, road, crossing.s, crossing.half)
+    parts = [_strip(road, piece, MARK, material) for material, piece in strips]
+    parts += _patches(rng, road)
+    if rng.random() < 0.3 and road.profile.bicycle > 0:
+        parts += _bicycle_lanes(rng, road)
+    return [(LABELS["flat.driveable_surface"], part) for part in parts]
+
+
+def _lines(
+    rng: np.random.Generator, road: Road, white: StreetMaterial, yellow: StreetMaterial
+) -> list[Painted]:
+    """Between lanes, at their edges and in the middle."""
+    profile = road.profile
+    strips: list[Painted] = []
     for low, high in _free(road, 7.0):
         for sign in (-1.0, 1.0):
             for n in range(1, profile.n_lanes):
@@ -159,8 +175,12 @@ def _markings(rng: np.random.Generator, road: Road) -> list[Labelled]:
                 strips.append((white, (low, high, edge - 0.05, edge + 0.05)))
         if profile.median == 0:
             strips += _middle(rng, yellow, low, high)
-    for crossing in road.crossings:
-        strips += _zebra(white, road, crossing.s, crossing.half)
+    return strips
+
+
+def _patches(rng: np.random.Generator, road: Road) -> list[Part]:
+    """Where the road was mended."""
+    profile = road.profile
     grey = float(rng.uniform(0.1, 0.4))
     patch = cloudy((grey, grey, grey), -0.15, 0.7, float(rng.uniform(3, 50)), float(rng.uniform(0.04, 0.1)))
     parts = []
@@ -169,15 +189,17 @@ def _markings(rng: np.random.Generator, road: Road) -> list[Labelled]:
         if abs(d) > profile.median / 2 + 1.2:
             piece = (s, s + float(rng.uniform(0.5, 7.0)), d - 0.6, d + 0.6)
             parts.append(_strip(road, piece, MARK * 0.5, patch))
-    label = LABELS["flat.driveable_surface"]
-    parts += [_strip(road, piece, MARK, material) for material, piece in strips]
-    if rng.random() < 0.3 and profile.bicycle > 0:
-        lane = flat(any_color(rng), 0.12)
-        for low, high in _free(road, 0.0):
-            for sign in (-1.0, 1.0):
-                a, b = sorted((sign * (profile.inner + 0.1), sign * (profile.inner + profile.bicycle - 0.1)))
-                parts.append(_strip(road, (low, high, a, b), MARK * 0.4, lane))
-    return [(label, part) for part in parts]
+    return parts
+
+
+def _bicycle_lanes(rng: np.random.Generator, road: Road) -> list[Part]:
+    """In a colour of their own."""
+    profile, lane, parts = road.profile, flat(any_color(rng), 0.12), []
+    for low, high in _free(road, 0.0):
+        for sign in (-1.0, 1.0):
+            a, b = sorted((sign * (profile.inner + 0.1), sign * (profile.inner + profile.bicycle - 0.1)))
+            parts.append(_strip(road, (low, high, a, b), MARK * 0.4, lane))
+    return parts
 
 
 def _free(road: Road, margin: float) -> list[tuple[float, float]]:
@@ -189,22 +211,22 @@ def _free(road: Road, margin: float) -> list[tuple[float, float]]:
     return [(low, high) for low, high in zip(edges[::2], edges[1::2], strict=True) if high - low > 1.0]
 
 
-def _dashes(material: StreetMaterial, low: float, high: float, d: float) -> list:
+def _dashes(material: StreetMaterial, low: float, high: float, d: float) -> list[Painted]:
     return [
         (material, (float(s), min(float(s) + 3.0, high), d - 0.07, d + 0.07))
         for s in np.arange(low, high, 9.0)
     ]
 
 
-def _middle(rng: np.random.Generator, material: StreetMaterial, low: float, high: float) -> list:
+def _middle(rng: np.random.Generator, material: StreetMaterial, low: float, high: float) -> list[Painted]:
     if rng.random() < 0.5:
         return _dashes(material, low, high, 0.0)
     return [(material, (low, high, d - 0.06, d + 0.06)) for d in (-0.14, 0.14)]
 
 
-def _zebra(material: StreetMaterial, road: Road, s: float, half: float) -> list:
+def _zebra(material: StreetMaterial, road: Road, s: float, half: float) -> list[Painted]:
     """Bars across the street on both sides of a crossing, and stop lines behind them."""
-    strips = []
+    strips: list[Painted] = []
     for sign in (-1.0, 1.0):
         low, high = sorted((s + sign * (half + 0.8), s + sign * (half + 3.6)))
         for d in np.arange(-road.profile.half + 0.4, road.profile.half - 0.4, 1.0):

@@ -60,7 +60,7 @@ class Track:
         x = self.at(time)
         turn = _about_z(x[..., 3])
         if self.tilt is not None:
-            pitch, roll = (np.interp(time, self.time, column) for column in self.tilt.T)
+            pitch, roll = (np.asarray(np.interp(time, self.time, column)) for column in self.tilt.T)
             turn = turn @ _about_y(pitch) @ _about_x(roll)
         found = np.zeros((*np.shape(time), 4, 4))
         found[..., :3, :3], found[..., :3, 3], found[..., 3, 3] = turn, x[..., :3], 1.0

@@ -117,7 +117,7 @@ class Recorder:
                 "first_sample_token": records.token("sample", 0),
                 "last_sample_token": records.token("sample", config.key_frames - 1),
                 "name": self.name,
-                "description": f"Generated street, {self.street.light.name}, {len(self.street.actors)} objects",
+                "description": f"Generated street, {self.street.light.name}",
             },
         )
         self.sensors = {LIDAR: records.sensor(LIDAR, self.rig.lidar_to_ego, None)}

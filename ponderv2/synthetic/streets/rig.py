@@ -1,4 +1,4 @@
-"""The vehicle that measures: where its sensors are, and its own surface. Frame: rear axle, x forward, z up."""
+"""The vehicle that measures: its sensors and its own surface. Frame: rear axle, x forward, z up."""
 
 from __future__ import annotations
 

@@ -226,11 +226,10 @@ def _building_site(site: Site, block: tuple[float, float], side: int) -> None:
 
 
 def _kerbside(site: Site, block: tuple[float, float], side: int, trees: list[list[Part]]) -> None:
-    """Lamps and trees in a row, signs, bollards."""
+    """Lamps and trees in a row, and what stands between them."""
     rng, profile = site.rng, site.road.profile
     line = profile.half + (profile.verge / 2 if profile.verge > 0 else 0.45)
     spacing, first = float(rng.uniform(22.0, 32.0)), float(rng.uniform(2.0, 14.0))
-    along = site.traffic_direction(side * 1.0)
     for s in np.arange(block[0] + first, block[1] - 1.0, spacing):
         if site.claim(float(s), side * line, 0.3, 0.3):
             pose = site.frame(float(s), side * line)
@@ -242,6 +241,13 @@ def _kerbside(site: Site, block: tuple[float, float], side: int, trees: list[lis
         for s in np.arange(block[0] + first + 4.0, block[1] - 2.0, float(rng.uniform(7.0, 14.0))):
             if rng.random() < 0.8 and site.claim(float(s), side * line, 0.5, 0.4):
                 _tree(site, trees, float(s), side * line)
+    _posts(site, block, side, line)
+
+
+def _posts(site: Site, block: tuple[float, float], side: int, line: float) -> None:
+    """Signs, boxes and bollards at the kerb."""
+    rng, profile = site.rng, site.road.profile
+    along = site.traffic_direction(side * 1.0)
     makers = (fixtures.sign, fixtures.sign, fixtures.bollard, fixtures.hydrant)
     for _ in range(int(rng.integers(2, 7))):
         s = float(rng.uniform(block[0], block[1]))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.synthetic.streets.stage import CAR_CLASS, EXACT, block, stage, straight
 
 from ponderv2.synthetic.streets.casting import Hits, Rays, StreetCaster
 from ponderv2.synthetic.streets.config import StreetConfig
 from ponderv2.synthetic.streets.lidar import Lidar
 from ponderv2.synthetic.streets.rig import make_rig
 from ponderv2.synthetic.streets.street import Street, make_street
+from tests.synthetic.streets.stage import CAR_CLASS, EXACT, block, stage, straight
 
 
 def everything(corners: np.ndarray) -> np.ndarray:
@@ -30,7 +30,9 @@ def rays() -> Rays:
     rng = np.random.default_rng(3)
     origin = np.tile((0.0, 0.0, 1.5), (4000, 1)) + rng.normal(0.0, 0.2, (4000, 3))
     direction = rng.normal(0.0, 1.0, (4000, 3)) * (1.0, 0.3, 0.1)
-    return Rays(origin, direction / np.linalg.norm(direction, axis=1, keepdims=True), rng.uniform(0, 2.0, 4000))
+    return Rays(
+        origin, direction / np.linalg.norm(direction, axis=1, keepdims=True), rng.uniform(0, 2.0, 4000)
+    )
 
 
 def test_a_moving_box_is_hit_where_it_is_at_the_time_of_the_ray(rays: Rays) -> None:
@@ -51,7 +53,9 @@ def test_normals_face_the_ray_and_are_those_of_the_surface(rays: Rays) -> None:
     hits = StreetCaster(stage(block((4.0, 2.0, 1.6), straight(5.0, (9.0, 1.0), 0.7)))).cast(rays, everything)
     on_box, on_ground = hits.actor == 0, (hits.actor < 0) & (hits.part >= 0)
     assert (np.einsum("rj,rj->r", hits.normal, rays.direction)[on_box | on_ground] < 0).all()
-    np.testing.assert_allclose(hits.normal[on_ground], np.tile((0.0, 0.0, 1.0), (on_ground.sum(), 1)), atol=1e-6)
+    np.testing.assert_allclose(
+        hits.normal[on_ground], np.tile((0.0, 0.0, 1.0), (on_ground.sum(), 1)), atol=1e-6
+    )
     point = hits.local[on_box]
     face = np.abs(point / (2.0, 1.0, 0.8) - (0.0, 0.0, 1.0)).argmax(axis=1)
     assert np.array_equal(np.abs(hits.local_normal[on_box]).argmax(axis=1), face)

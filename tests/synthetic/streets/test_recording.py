@@ -1,4 +1,4 @@
-"""A recorded street: its tables, files and numbers, against the official conventions and independent counts."""
+"""A recorded street: tables, files and numbers against the official conventions and independent counts."""
 
 from __future__ import annotations
 
@@ -67,7 +67,11 @@ def key_points(root: Path, tables: dict[str, list[dict]], sample: str) -> np.nda
     calibrated, poses = by_token(tables["calibrated_sensor"]), by_token(tables["ego_pose"])
     for record in tables["sample_data"]:
         mount = calibrated[record["calibrated_sensor_token"]]
-        if record["sample_token"] == sample and record["is_key_frame"] and sensors[mount["sensor_token"]] == "LIDAR_TOP":
+        if (
+            record["sample_token"] == sample
+            and record["is_key_frame"]
+            and sensors[mount["sensor_token"]] == "LIDAR_TOP"
+        ):
             rows = np.fromfile(root / record["filename"], "<f4").reshape(-1, 5).astype(float)
             pose = matrix(poses[record["ego_pose_token"]]) @ matrix(mount)
             return rows[:, :3] @ pose[:3, :3].T + pose[:3, 3]
@@ -149,14 +153,18 @@ def test_labels_of_points_in_boxes_are_their_categories(root: Path, tables) -> N
     labels = {one["sample_data_token"]: root / one["filename"] for one in tables["lidarseg"]}
     sample = tables["sample"][1]["token"]
     points = key_points(root, tables, sample)
-    data = next(one for one in tables["sample_data"] if one["sample_token"] == sample and one["token"] in labels)
+    data = next(
+        one for one in tables["sample_data"] if one["sample_token"] == sample and one["token"] in labels
+    )
     found = np.fromfile(labels[data["token"]], np.uint8)
     assert len(found) == len(points) and found.max() < len(LIDARSEG)
     same = total = 0
     for box in (one for one in tables["sample_annotation"] if one["sample_token"] == sample):
         local = (points - box["translation"]) @ matrix(box)[:3, :3]
         width, length, height = box["size"]
-        inside = (np.abs(local) <= np.array([length, width, height]) / 2).all(axis=1) & (local[:, 2] > 0.1 - height / 2)
+        inside = (np.abs(local) <= np.array([length, width, height]) / 2).all(axis=1) & (
+            local[:, 2] > 0.1 - height / 2
+        )
         index = categories[instances[box["instance_token"]]["category_token"]]["index"]
         same, total = same + (found[inside] == index).sum(), total + inside.sum()
     assert total > 100 and same > 0.95 * total
@@ -165,7 +173,10 @@ def test_labels_of_points_in_boxes_are_their_categories(root: Path, tables) -> N
 def test_velocities_of_the_boxes_are_those_of_the_tracks(recorder: Recorder, tables) -> None:
     """Difference of neighbouring boxes over half a second against the way along the track."""
     boxes, moving = by_token(tables["sample_annotation"]), 0
-    instances = {recorder.records.token("instance", number): actor for number, actor in enumerate(recorder.street.actors)}
+    instances = {
+        recorder.records.token("instance", number): actor
+        for number, actor in enumerate(recorder.street.actors)
+    }
     for box in boxes.values():
         if not box["next"]:
             continue
@@ -174,7 +185,9 @@ def test_velocities_of_the_boxes_are_those_of_the_tracks(recorder: Recorder, tab
         stamp = next(one["timestamp"] for one in tables["sample"] if one["token"] == box["sample_token"])
         middle = (stamp - recorder.start) * 1e-6 + 0.25
         speed = actor.track.speed(middle)
-        assert abs(np.hypot(*velocity[:2]) - speed) < 0.15 * speed + 0.4  # the LiDAR meets it up to 50 ms later
+        assert (
+            abs(np.hypot(*velocity[:2]) - speed) < 0.15 * speed + 0.4
+        )  # the LiDAR meets it up to 50 ms later
         moving += speed > 1.0
     assert moving > 3
 
@@ -186,10 +199,12 @@ def test_files_are_those_of_the_tables(root: Path, tables) -> None:
             assert Image.open(path).size == (record["width"], record["height"]) == (64, 36)
         else:
             rows = np.fromfile(path, "<f4").reshape(-1, 5)
-            assert np.isfinite(rows).all() and (0 <= rows[:, 3]).all() and (rows[:, 3] <= 255).all()
+            assert np.isfinite(rows).all() and (rows[:, 3] >= 0).all() and (rows[:, 3] <= 255).all()
             assert set(np.unique(rows[:, 4])) <= set(range(32))
     named = {record["filename"] for name in ("sample_data", "lidarseg", "map") for record in tables[name]}
-    stored = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and path.suffix != ".json"}
+    stored = {
+        str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and path.suffix != ".json"
+    }
     assert stored == named
 
 
@@ -231,8 +246,18 @@ def test_the_plan_of_a_street_does_not_depend_on_how_many_there_are() -> None:
 
 def test_categories_have_the_official_numbers() -> None:
     found = {one["name"]: one["index"] for one in common_tables()["category"]}
-    official = {"vehicle.car": 17, "human.pedestrian.adult": 2, "movable_object.barrier": 9, "flat.terrain": 27}
-    official |= {"movable_object.trafficcone": 12, "vehicle.truck": 23, "static.vegetation": 30, "vehicle.ego": 31}
+    official = {
+        "vehicle.car": 17,
+        "human.pedestrian.adult": 2,
+        "movable_object.barrier": 9,
+        "flat.terrain": 27,
+    }
+    official |= {
+        "movable_object.trafficcone": 12,
+        "vehicle.truck": 23,
+        "static.vegetation": 30,
+        "vehicle.ego": 31,
+    }
     assert len(found) == 32 and official.items() <= found.items()
 
 

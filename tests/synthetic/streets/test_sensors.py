@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.synthetic.streets.stage import CAR_CLASS, EXACT, ROAD_CLASS, WALL_CLASS, block, stage, straight
 
 from ponderv2.synthetic.streets.camera import StreetCamera, StreetView
 from ponderv2.synthetic.streets.casting import StreetCaster
@@ -14,6 +13,7 @@ from ponderv2.synthetic.streets.config import StreetConfig
 from ponderv2.synthetic.streets.lidar import ELEVATION, Lidar, LidarSweep
 from ponderv2.synthetic.streets.rig import PERIOD, Rig, make_rig
 from ponderv2.synthetic.streets.street import Street, make_street
+from tests.synthetic.streets.stage import CAR_CLASS, EXACT, ROAD_CLASS, WALL_CLASS, block, stage, straight
 
 
 def sensors(street: Street, config: StreetConfig = EXACT) -> tuple[Rig, Lidar, StreetCamera]:
@@ -106,7 +106,9 @@ def test_lidar_points_lie_at_the_depth_that_the_cameras_see(generated) -> None:
     """From 0.3 to 2 m away most points are visible; those that are have the depth of their pixel."""
     rig, lidar, views = generated
     sweep = lidar.sweep(np.random.default_rng(0), 0.0)
-    points = sweep.coord[sweep.label != 31].astype(float) @ rig.lidar_to_ego[:3, :3].T + rig.lidar_to_ego[:3, 3]
+    points = (
+        sweep.coord[sweep.label != 31].astype(float) @ rig.lidar_to_ego[:3, :3].T + rig.lidar_to_ego[:3, 3]
+    )
     n_seen = n_close = 0
     for camera, view in zip(rig.cameras, views, strict=True):
         local = (points - camera.to_ego[:3, 3]) @ camera.to_ego[:3, :3]
