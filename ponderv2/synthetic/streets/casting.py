@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -53,9 +54,17 @@ class _Mesh:
     """A surface that answers rays, and the row of its first part in the tables."""
 
     mesh: MergedMesh
-    caster: Raycaster
-    normals: Float[np.ndarray, "face 3"]
     first_part: int
+
+    @cached_property
+    def caster(self) -> Raycaster:
+        """Built when a ray comes near."""
+        return Raycaster(self.mesh.vertices, self.mesh.faces)
+
+    @cached_property
+    def normals(self) -> Float[np.ndarray, "face 3"]:
+        """Of the faces, unit length."""
+        return self.caster.face_normals()
 
 
 class StreetCaster:
@@ -64,13 +73,13 @@ class StreetCaster:
     def __init__(self, street: Street) -> None:
         self.street = street
         background = merge([part for _, part in street.static])
-        self._background = _prepared(background, 0)
+        self._background = _Mesh(background, 0)
         labels = [label for label, _ in street.static]
         materials, frames = list(background.materials), [background.texture_frame]
         self._actors: list[tuple[_Mesh, ...]] = []
         for actor in street.actors:
             first, meshes = len(materials), actor.model.meshes
-            self._actors.append(tuple(_prepared(mesh, first) for mesh in meshes))
+            self._actors.append(tuple(_Mesh(mesh, first) for mesh in meshes))
             materials += meshes[0].materials
             frames.append(meshes[0].texture_frame)
             labels += [LABELS[actor.model.category]] * len(meshes[0].materials)
@@ -169,11 +178,6 @@ class ShadowCaster:
         free = np.flatnonzero(~found)
         found[free] = self.background.occluded(points[free], towards[free], until=200.0)
         return found.astype(np.float32)
-
-
-def _prepared(mesh: MergedMesh, first_part: int) -> _Mesh:
-    caster = Raycaster(mesh.vertices, mesh.faces)
-    return _Mesh(mesh, caster, caster.face_normals(), first_part)
 
 
 def box_corners(actor: Actor, time: Float[np.ndarray, "2"]) -> Float[np.ndarray, "8 3"]:

@@ -72,7 +72,7 @@ def test_what_a_box_would_cover_alone_does_not_depend_on_a_wall_before_it(rays: 
 
 @pytest.fixture(scope="module")
 def street() -> Street:
-    return make_street(np.random.default_rng([5, 1]), StreetConfig(key_frames=2, traffic=0.6))
+    return make_street(np.random.default_rng([5, 1]), StreetConfig(key_frames=2, traffic=0.4))
 
 
 def test_a_revolution_misses_no_actor_by_its_choice_of_columns(street: Street, monkeypatch) -> None:

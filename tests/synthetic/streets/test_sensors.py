@@ -63,7 +63,7 @@ def test_a_moving_box_is_annotated_where_the_lidar_met_it() -> None:
     seen = lidar.seen_at(end, actor.track.at(np.array(end))[:3])
     assert end - PERIOD <= seen <= end
     middle = actor.track.at(np.array(seen))[:2]
-    assert len(points) > 20
+    assert len(points) > 10
     assert (np.abs(points[:, :2] - middle) <= np.array([2.0, 1.0]) + 0.1).all()
 
 
@@ -95,7 +95,7 @@ def test_a_camera_sees_a_plain_and_a_wall_at_their_depth() -> None:
 @pytest.fixture(scope="module")
 def generated() -> tuple[Rig, Lidar, list[StreetView]]:
     config = replace_config(width=160, height=90)
-    street = make_street(np.random.default_rng([5, 2]), StreetConfig(key_frames=2, traffic=0.6))
+    street = make_street(np.random.default_rng([5, 2]), StreetConfig(key_frames=2, traffic=0.4))
     street = replace(street, ego=straight(0.0, tuple(street.ego.at(np.array(0.0))[:2]), 0.3))
     rig, lidar, camera = sensors(street, config)
     shadows = camera.shadows(0.0)
