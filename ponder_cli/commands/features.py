@@ -84,8 +84,8 @@ def features(  # noqa: PLR0913 - one argument per option
         typer.Option(
             "--hide",
             metavar="NAMES",
-            help="Inputs to hide from the encoder: color, normal, or color,normal. Missing colours are "
-            "hidden anyway, missing normals estimated.",
+            help="Inputs to hide from the encoder, of color, normal, intensity. Missing colours and "
+            "intensities are hidden anyway, missing normals estimated.",
         ),
     ] = None,
     block_voxels: Annotated[
@@ -113,8 +113,8 @@ def features(  # noqa: PLR0913 - one argument per option
         raise typer.BadParameter(f"one of {', '.join(UP_AXES)}", param_hint="--up-axis")
 
     hidden = tuple(dict.fromkeys(hide.split(","))) if hide else ()
-    if not set(hidden) <= {"color", "normal"}:
-        raise typer.BadParameter("one of color, normal, color,normal", param_hint="--hide")
+    if not set(hidden) <= {"color", "normal", "intensity"}:
+        raise typer.BadParameter("some of color, normal, intensity, with commas", param_hint="--hide")
 
     from ponder_cli import console
     from ponder_cli.progress import ConsoleReporter

@@ -21,12 +21,14 @@ from ponderv2.data.config import (
     AugmentConfig,
     AutoContrastConfig,
     CentreShiftConfig,
+    ClipConfig,
     ColorDropConfig,
     ColorJitterConfig,
     ColorTranslationConfig,
     DropoutConfig,
     ElasticConfig,
     FlipConfig,
+    IntensityDropConfig,
     JitterConfig,
     NormalDropConfig,
     RotateConfig,
@@ -63,6 +65,23 @@ def centre_shift_matrix(coord: Float[Tensor, "point 3"], apply_z: bool) -> Float
 def centre_shift(scene: Scene, apply_z: bool) -> Scene:
     """The scene with its middle at x = y = 0 and, with `apply_z`, its lowest point at z = 0."""
     return scene.moved(centre_shift_matrix(scene.cloud.coord, apply_z))
+
+
+def placement(coord: Float[Tensor, "point 3"], centre: bool) -> Float[Tensor, "4 4"]:
+    """Where a scene that is not augmented is put: its middle at x = y = 0, its lowest point at z = 0; without
+    `centre` it stays where it is."""
+    return centre_shift_matrix(coord, apply_z=True) if centre else torch.eye(4, dtype=torch.float64)
+
+
+def clipped(scene: Scene, config: ClipConfig | None) -> Scene:
+    """The scene with all points inside a box; None: with all points where they are."""
+    if config is None or len(scene.cloud) == 0:
+        return scene
+    coord = scene.cloud.coord
+    inside = torch.minimum(
+        torch.maximum(coord, coord.new_tensor(config.lower)), coord.new_tensor(config.upper)
+    )
+    return replace(scene, cloud=replace(scene.cloud, coord=inside))
 
 
 def random_rotation(scene: Scene, config: RotateConfig, generator: torch.Generator) -> Scene:
@@ -223,6 +242,8 @@ def augment(scene: Scene, steps: Iterable[AugmentConfig], generator: torch.Gener
     for step in steps:
         if isinstance(step, NormalDropConfig):
             scene = _without_normals(scene, step, generator)
+        elif isinstance(step, IntensityDropConfig):
+            scene = _without_intensities(scene, step, generator)
         elif not isinstance(step, ColorStep):
             scene = _moved(scene, step, generator)
         elif scene.cloud.color is not None:
@@ -236,6 +257,16 @@ def _without_normals(scene: Scene, step: NormalDropConfig, generator: torch.Gene
         return scene
     normal = random_normal_drop(scene.cloud.normal, step, generator)
     return replace(scene, cloud=replace(scene.cloud, normal=normal))
+
+
+def _without_intensities(scene: Scene, step: IntensityDropConfig, generator: torch.Generator) -> Scene:
+    known = scene.cloud.fields.get("intensity")
+    if known is None:
+        return scene
+    everything = uniform(0.0, 1.0, generator) < step.probability
+    hidden = torch.rand(len(known), generator=generator) < (1.0 if everything else step.point_probability)
+    fields = {**scene.cloud.fields, "intensity": known.masked_fill(hidden, 0.0)}
+    return replace(scene, cloud=replace(scene.cloud, fields=fields))
 
 
 def _moved(scene: Scene, step: GeometryStep, generator: torch.Generator) -> Scene:

@@ -135,6 +135,16 @@ class NormalDropConfig(StrictConfig):
     """Of hiding the normal of each point, independently."""
 
 
+class IntensityDropConfig(StrictConfig):
+    """Hide the intensities of the whole scene or of single points from the encoder: their feature is 0."""
+
+    kind: Literal["intensity_drop"] = "intensity_drop"
+    probability: Probability = 0.2
+    """Of hiding all intensities of a scene."""
+    point_probability: Probability = 0.0
+    """Of hiding the intensity of each point, independently."""
+
+
 AugmentConfig = Annotated[
     CentreShiftConfig
     | DropoutConfig
@@ -147,7 +157,8 @@ AugmentConfig = Annotated[
     | ColorTranslationConfig
     | ColorJitterConfig
     | ColorDropConfig
-    | NormalDropConfig,
+    | NormalDropConfig
+    | IntensityDropConfig,
     Field(discriminator="kind"),
 ]
 
@@ -194,6 +205,23 @@ class SweepsConfig(StrictConfig):
     """Points of sweeps with |x| and |y| below, in the frame of their sensor, are of the vehicle; metres."""
     close_in_scene: bool = False
     """Remove them from the points of the scene itself too, as the development kit of nuScenes does."""
+
+
+Corner = tuple[float, float, float]
+
+
+class ClipConfig(StrictConfig):
+    """Points outside a box are moved to its border, each along the axes in which it is outside."""
+
+    lower: Corner
+    upper: Corner
+    """Corners (x, y, z) in the frame of the scene, metres."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ClipConfig:
+        if any(low >= high for low, high in zip(self.lower, self.upper, strict=True)):
+            raise ValueError(f"lower {self.lower} must be below upper {self.upper}")
+        return self
 
 
 class VoxelConfig(StrictConfig):
@@ -337,6 +365,12 @@ class LabelBudgetConfig(StrictConfig):
     """Labelled points in every scene (limited annotation)."""
     scenes: PositiveInt | tuple[str, ...] | None = None
     """Labelled scenes, by number or by name (limited reconstruction); other scenes are left out."""
+    share: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """Share of the scenes that is labelled, in place of a number: 0.01 is one in a hundred; one at least."""
+    drives: PositiveInt | None = None
+    """Drives that labelled scenes are taken from: scenes whose names begin alike, up to the slash."""
+    scenes_per_drive: PositiveInt | None = None
+    """Labelled scenes of each of them."""
     points_file: Path | None = None
     """The labelled points of every scene as a published list: ScanNet's tasks/points/points20."""
     scenes_file: Path | None = None
@@ -346,6 +380,8 @@ class LabelBudgetConfig(StrictConfig):
 
     @model_validator(mode="after")
     def _one_rule_each(self) -> LabelBudgetConfig:
+        if self.share is not None and (self.scenes is not None or self.scenes_file is not None):
+            raise ValueError("give either share or scenes")
         for number, file in (("points_per_scene", "points_file"), ("scenes", "scenes_file")):
             if getattr(self, number) is not None and getattr(self, file) is not None:
                 raise ValueError(f"give either {number} or {file}")
@@ -365,6 +401,13 @@ class PointDataConfig(StrictConfig):
     """What the encoder sees of each point, concatenated in this order."""
     fields: tuple[str, ...] = ()
     """Per-point fields of the data set after them, such as intensity: a channel each."""
+    scales: dict[str, float] = Field(default_factory=dict)
+    """Factors on fields, by their names: `intensity: 255.0` gives the encoder 0..255 in place of 0..1."""
+    centre: bool = True
+    """Put the middle of the points at x = y = 0 and, where nothing is augmented, the lowest one at z = 0.
+    False: they stay in the frame of the scene, that of its LiDAR in drives."""
+    clip: ClipConfig | None = None
+    """Before anything else, in training and in evaluation; null: points stay where they are."""
     shuffle: bool = True
     """Random order of the voxels of a training scene."""
     images: ImageInputConfig | None = None

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ponderv2.data.augmentation import augment, centre_shift
+from ponderv2.data.augmentation import augment, clipped, placement
 from ponderv2.data.clusters import ClusterPoints
 from ponderv2.data.config import (
     ImageFeaturesConfig,
@@ -209,7 +209,7 @@ class PretrainDataset(_Scenes):
         inputs = sample_images(frames, self.config.images, generator)
         # Only the chosen cameras are moved: scenes have hundreds.
         scene = replace(scene if region is None else crop(scene, region), frames=(*sampled.frames, *inputs))
-        scene = augment(scene, self.config.augment, generator)
+        scene = augment(clipped(scene, self.config.clip), self.config.augment, generator)
         prepared = preprocess(scene, self.config, self.condition, self.label_field, generator)
         n_views = len(sampled.frames)
         return replace(
@@ -251,7 +251,8 @@ class PretrainDataset(_Scenes):
             chosen = _distinct(sample_pixels(scene, frames, views, self.decode, generator, region))
         inputs = sample_images(training_frames(scene), self.config.images)
         scene = replace(scene if region is None else crop(scene, region), frames=(*chosen, *inputs))
-        shifted = centre_shift(scene, apply_z=True)
+        scene = clipped(scene, self.config.clip)
+        shifted = scene.moved(placement(scene.cloud.coord, self.config.centre))
         prepared = preprocess(shifted, self.config, self.condition, self.label_field)
         if region is not None:
             shift = shifted.cloud.coord[0] - scene.cloud.coord[0]
@@ -329,7 +330,7 @@ class SceneDataset(_Scenes):
         if self.config.crop is not None:
             scene = crop(scene, random_region(scene, self.config.crop, generator))
         scene = replace(scene, frames=sample_images(scene.frames, self.config.images, generator))
-        scene = augment(scene, self.config.augment, generator)
+        scene = augment(clipped(scene, self.config.clip), self.config.augment, generator)
         sphere = self.config.sphere_crop
         prepared = preprocess(scene, self.config, self.condition, self.label_field, generator, sphere)
         return self._with_images(prepared)
@@ -337,7 +338,8 @@ class SceneDataset(_Scenes):
     def whole(self, scene: Scene) -> Preprocessed:
         """A scene for prediction: not augmented, one point per voxel, and the way back to all its points."""
         scene = replace(scene, frames=sample_images(scene.frames, self.config.images))
-        shifted = centre_shift(scene, apply_z=True)
+        scene = clipped(scene, self.config.clip)
+        shifted = scene.moved(placement(scene.cloud.coord, self.config.centre))
         prepared = preprocess(shifted, self.config, self.condition, self.label_field)
         return replace(prepared, batch=self._with_images(prepared))
 

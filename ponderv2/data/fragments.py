@@ -10,7 +10,7 @@ from typing import Literal
 from jaxtyping import Int
 from torch import Tensor
 
-from ponderv2.data.augmentation import centre_shift
+from ponderv2.data.augmentation import clipped, placement
 from ponderv2.data.config import PointDataConfig
 from ponderv2.data.preprocess import batch_of_points
 from ponderv2.data.voxelise import grid_cells, group_by_voxel, hash_cells
@@ -74,7 +74,8 @@ class Fragment:
 
 def fragments(scene: Scene, view: TestView, config: PointDataConfig, condition: str) -> Iterator[Fragment]:
     """As many fragments as the fullest voxel has points; every point is in at least one of them."""
-    scene = view.apply(centre_shift(replace(scene, frames=()), apply_z=True))
+    scene = clipped(replace(scene, frames=()), config.clip)
+    scene = view.apply(scene.moved(placement(scene.cloud.coord, config.centre)))
     cells, minimum = grid_cells(scene.cloud.coord, config.voxel.size)
     lower = minimum.double() * config.voxel.size
     for index in group_by_voxel(hash_cells(cells, config.voxel.order)).fragments():

@@ -20,25 +20,52 @@ from ponderv2.scenes.scene import PointCloud, Scene
 
 
 def budget_scenes(names: tuple[str, ...], config: LabelBudgetConfig) -> tuple[str, ...]:
-    """The labelled scenes, in the order of `names`. More of them are a superset of fewer.
+    """The labelled scenes, in the order of `names`. More of them, or of drives, are a superset of fewer.
 
     Raises:
         SceneError: a named scene does not exist, or there are fewer scenes than requested.
     """
+    if config.drives is not None or config.scenes_per_drive is not None:
+        names = _of_drives(names, config)
+    if config.share is not None:
+        return _drawn(names, max(1, round(config.share * len(names))), config.seed)
     if config.scenes_file is not None:
         return _named_scenes(names, _read_names(config.scenes_file), str(config.scenes_file))
     match config.scenes:
         case None:
             return names
         case int(number):
-            if number > len(names):
-                raise SceneError(
-                    f"{number} labelled scenes asked for, {len(names)} there", fix="prepare more scenes"
-                )
-            order = torch.randperm(len(names), generator=make_generator("labelled scenes", config.seed))
-            return tuple(names[i] for i in sorted(order[:number].tolist()))
+            return _drawn(names, number, config.seed)
         case chosen:
             return _named_scenes(names, chosen, "the budget")
+
+
+def _drawn(names: tuple[str, ...], number: int, seed: int) -> tuple[str, ...]:
+    """That many at random, in the order of `names`."""
+    if number > len(names):
+        raise SceneError(f"{number} labelled scenes asked for, {len(names)} there", fix="prepare more scenes")
+    order = torch.randperm(len(names), generator=make_generator("labelled scenes", seed))
+    return tuple(names[i] for i in sorted(order[:number].tolist()))
+
+
+def _of_drives(names: tuple[str, ...], config: LabelBudgetConfig) -> tuple[str, ...]:
+    """The scenes of as many drives as the settings say, and of each as many as they say, at random."""
+    drives: dict[str, list[str]] = {}
+    for name in names:
+        drives.setdefault(name.rpartition("/")[0] or name, []).append(name)
+    number = config.drives or len(drives)
+    if number > len(drives):
+        raise SceneError(
+            f"{number} labelled drives asked for, {len(drives)} there", fix="prepare more of them"
+        )
+    order = torch.randperm(len(drives), generator=make_generator("labelled drives", config.seed))
+    every = list(drives)
+    kept: set[str] = set()
+    for drive in (every[i] for i in order[:number].tolist()):
+        generator = make_generator("labelled scenes of a drive", config.seed, drive)
+        chosen = torch.randperm(len(drives[drive]), generator=generator)[: config.scenes_per_drive]
+        kept.update(drives[drive][i] for i in chosen.tolist())
+    return tuple(name for name in names if name in kept)
 
 
 def _named_scenes(names: tuple[str, ...], chosen: tuple[str, ...], source: str) -> tuple[str, ...]:

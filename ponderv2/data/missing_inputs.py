@@ -1,4 +1,4 @@
-"""Clouds without colours or normals: what an encoder gets in their place, as its training knew it."""
+"""Clouds without colours, normals or intensities: what an encoder gets instead, as its training knew it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ from ponderv2.io.colors import NO_COLOR
 from ponderv2.scenes.origin import far_outliers
 from ponderv2.scenes.scene import PointCloud
 
-HideableInput = Literal["color", "normal"]
-HIDEABLE: tuple[HideableInput, ...] = ("color", "normal")
-DROPS: dict[HideableInput, str] = {"color": "color_drop", "normal": "normal_drop"}
+HideableInput = Literal["color", "normal", "intensity"]
+HIDEABLE: tuple[HideableInput, ...] = ("color", "normal", "intensity")
+DROPS: dict[HideableInput, str] = {
+    "color": "color_drop",
+    "normal": "normal_drop",
+    "intensity": "intensity_drop",
+}
 """Kind of the augmentation that hides an input in training."""
 
 
@@ -25,7 +29,7 @@ class HiddenInputs:
     """How training hid inputs from an encoder."""
 
     color: float = NO_COLOR
-    """0..255. The colour that stands for 'hidden'. Hidden normals are zero."""
+    """0..255. The colour that stands for 'hidden'. Hidden normals and intensities are zero."""
     trained: frozenset[str] | None = None
     """Inputs that training hid at times; None where nothing tells."""
 
@@ -63,8 +67,8 @@ def with_all_inputs(
 ) -> tuple[PointCloud, tuple[str, ...]]:
     """The cloud with what the encoder takes of every point, and what has to be said about that.
 
-    Missing colours are hidden (`hidden.color`), missing normals estimated; what `hide` names is hidden
-    although it is there, or could be estimated. The cloud that was given is not changed.
+    Missing colours (`hidden.color`) and intensities are hidden, missing normals estimated; what `hide` names
+    is hidden although it is there, or could be estimated. The cloud that was given is not changed.
     """
     unknown = set(hide) if "color" not in inputs else {*hide, *_without_color(cloud)}
     unknown &= set(inputs)
@@ -75,7 +79,12 @@ def with_all_inputs(
         normal = torch.zeros(len(cloud), 3)
     elif "normal" in inputs and normal is None:
         normal = _estimated(cloud)
-    return replace(cloud, color=color, normal=normal), tuple(hidden.notes(unknown))
+    fields = cloud.fields
+    if "intensity" in inputs and "intensity" not in fields:
+        unknown.add("intensity")
+    if "intensity" in unknown:
+        fields = {**fields, "intensity": torch.zeros(len(cloud))}
+    return replace(cloud, color=color, normal=normal, fields=fields), tuple(hidden.notes(unknown))
 
 
 def _without_color(cloud: PointCloud) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,8 +30,9 @@ def point_features(
     names: Sequence[FeatureName],
     offset: Float[Tensor, "point 3"],
     fields: Sequence[str] = (),
+    scales: Mapping[str, float] = {},
 ) -> Float[Tensor, "point channel"]:
-    """The named features of every point and, after them, the named fields of the data set.
+    """The named features of every point and, after them, the named fields of the data set, scaled.
 
     `offset` is the position within the own voxel (-0.5..0.5): the voxels were made before the last shift.
 
@@ -40,7 +41,9 @@ def point_features(
     """
     if len(cloud) == 0:
         return cloud.coord.new_zeros(0, sum(FEATURE_CHANNELS[name] for name in names) + len(fields))
-    parts = [_feature(cloud, name, offset) for name in names] + [_field(cloud, name) for name in fields]
+    parts = [_feature(cloud, name, offset) for name in names] + [
+        _field(cloud, name) * scales[name] if name in scales else _field(cloud, name) for name in fields
+    ]
     return torch.cat(parts, dim=1)
 
 
@@ -147,7 +150,9 @@ def batch_of_points(
     config: PointDataConfig,
     source: tuple[str, str],
 ) -> tuple[Batch, Scene, Float[Tensor, "4 4"]]:
-    """The chosen points, centred in x and y: as a batch, as a scene, and the shift between the two frames.
+    """The chosen points as a batch, as a scene, and the shift between the two frames.
+
+    They are centred in x and y, unless the settings leave them in the frame of the scene.
 
     `cells` are the voxels of the points and the corner of voxel (0, 0, 0) in the frame of the scene; `source`
     is the condition (name of the dataset) and the name of the label field.
@@ -155,13 +160,15 @@ def batch_of_points(
     (grid_coord, lower), (condition, label_field) = cells, source
     offset = offset_in_voxel(scene.cloud.coord[index], config.voxel.size)
     chosen = scene.take(index)
-    shift = centre_shift_matrix(chosen.cloud.coord, apply_z=False)
-    chosen = chosen.moved(shift)
+    shift = torch.eye(4, dtype=torch.float64)
+    if config.centre:
+        shift = centre_shift_matrix(chosen.cloud.coord, apply_z=False)
+        chosen = chosen.moved(shift)
     unlabelled = torch.full((len(index),), -1)
     batch = Batch(
         coord=chosen.cloud.coord,
         grid_coord=grid_coord,
-        feature=point_features(chosen.cloud, config.features, offset, config.fields),
+        feature=point_features(chosen.cloud, config.features, offset, config.fields, config.scales),
         offset=torch.tensor([len(index)]),
         segment=chosen.cloud.labels.get(label_field, unlabelled).long(),
         units_per_metre=torch.tensor([scene.units_per_metre], dtype=torch.float32),

@@ -19,7 +19,7 @@ class ProbeDataConfig(StrictConfig):
     """Labelled scenes and points among them; all of them by default."""
     label_field: str | None = None
     """Name of the label array; the scene store knows its usual one."""
-    hide: tuple[Literal["color", "normal"], ...] = ()
+    hide: tuple[Literal["color", "normal", "intensity"], ...] = ()
     """Inputs that are hidden from encoders, as if the scenes did not have them."""
     n_points: PositiveInt = 20_000
     """Labelled voxels that are kept at most, as even numbers of every scene and class as there are. Bounds

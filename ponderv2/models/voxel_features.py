@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ponderv2.data.augmentation import centre_shift_matrix
+from ponderv2.data.augmentation import clipped, placement
 from ponderv2.data.config import PointDataConfig
 from ponderv2.data.crops import Block, batch_of_block, overlapping_blocks
 from ponderv2.data.preprocess import preprocess
@@ -128,7 +128,8 @@ def _encode_group(
             f"the cloud is {extent:.6g} m long: more than {MOST_CELLS} voxels of {data.voxel.size:g} m",
             fix="--scale 0.001 if its unit is the millimetre; or remove points that are far away",
         )
-    scene = Scene("cloud", cloud).moved(centre_shift_matrix(cloud.coord, apply_z=True))
+    scene = clipped(Scene("cloud", cloud), data.clip)
+    scene = scene.moved(placement(scene.cloud.coord, data.centre))
     done = preprocess(scene, data, condition, "none")
     wanted = model.encoder_config.in_channels
     if wanted != done.batch.feature.shape[1]:

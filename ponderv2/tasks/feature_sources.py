@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from ponderv2.data.augmentation import centre_shift_matrix
+from ponderv2.data.augmentation import clipped, placement
 from ponderv2.data.config import FeatureName, PointDataConfig
 from ponderv2.data.missing_inputs import HideableInput
 from ponderv2.data.preprocess import Preprocessed, preprocess
@@ -117,7 +117,8 @@ class RawFeatures:
 
 def prepared(cloud: PointCloud, data: PointDataConfig, condition: str = "") -> Preprocessed:
     """A cloud as an encoder receives it, with the way back to its points."""
-    scene = Scene("cloud", cloud).moved(centre_shift_matrix(cloud.coord, apply_z=True))
+    scene = clipped(Scene("cloud", cloud), data.clip)
+    scene = scene.moved(placement(scene.cloud.coord, data.centre))
     return preprocess(scene, data, condition, "none")
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from pydantic import ValidationError
 from torch import Tensor
 
-from ponderv2.data.augmentation import centre_shift_matrix
+from ponderv2.data.augmentation import clipped, placement
 from ponderv2.data.config import PointDataConfig
 from ponderv2.data.missing_inputs import HiddenInputs, HideableInput, with_all_inputs
 from ponderv2.data.preprocess import preprocess, with_near_points
@@ -105,7 +105,7 @@ class LoadedModel:
         data = self.config.get("data")
         steps = data.get("augment") if isinstance(data, Mapping) else None
         hidden = HiddenInputs.of_augmentation(steps)
-        return with_all_inputs(cloud, self.data.features, hidden, hide)
+        return with_all_inputs(cloud, (*self.data.features, *self.data.fields), hidden, hide)
 
     def features(
         self,
@@ -122,7 +122,8 @@ class LoadedModel:
             cloud: Of any size: what does not fit into memory is encoded in overlapping blocks.
             condition: Dataset prompt (condition); None: ScanNet, or the first that it knows.
             blocks: When and how the cloud is cut.
-            hide: `color`, `normal`: hidden from the encoder although they are known or could be estimated.
+            hide: `color`, `normal`, `intensity`: hidden from the encoder although they are known or could be
+                estimated.
 
         Raises:
             CheckpointError: the encoder takes other features, or does not know the condition.
@@ -154,8 +155,8 @@ class LoadedModel:
             return EncodedCloud(cloud, self.features(cloud, condition), None)
         name = self.model.prompts.choose(condition, dataset)
         cloud, _ = self.completed(cloud)
-        scene = with_near_points(Scene("cloud", cloud))
-        shift = centre_shift_matrix(scene.cloud.coord, apply_z=True)
+        scene = clipped(with_near_points(Scene("cloud", cloud)), self.data.clip)
+        shift = placement(scene.cloud.coord, self.data.centre)
         done = preprocess(scene.moved(shift), self.data, name, "segment")
         check_inputs(self.model, self.data, self.path)
         encoded = self.model.build_volume(done.batch.to(self.device))

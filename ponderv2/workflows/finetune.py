@@ -32,7 +32,7 @@ from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 from ponderv2.workflows.training_job import make_training_job, open_datasets, with_scenes
 from ponderv2.workflows.training_runs import RunRequest, run_folder, run_training, seeded_weights
 
-ENCODER_INPUTS = ("voxel", "features", "fields", "images")
+ENCODER_INPUTS = ("voxel", "features", "fields", "scales", "centre", "images")
 """Settings of `data` that follow from the encoder of a checkpoint, unless the settings name their own."""
 CALIBRATION_SCENES = 16
 """Scenes from which an encoder gets the statistics of its normalisations, where its own do not apply."""
@@ -188,7 +188,11 @@ def _encoder_of(
     encoder = _encoder(checkpoint.path, checkpoint.encoder_settings)
     stored = checkpoint.config.get("data")
     known = {name: stored.get(name) for name in ENCODER_INPUTS} if isinstance(stored, Mapping) else {}
-    wanted = {name: value for name, value in known.items() if value and name not in data.model_fields_set}
+    wanted = {
+        name: value
+        for name, value in known.items()
+        if value is not None and name not in data.model_fields_set
+    }
     try:
         points = PointDataConfig.model_validate(wanted)
     except ValidationError as error:

@@ -272,3 +272,38 @@ def test_a_number_and_a_list_exclude_each_other(tmp_path: Path):
         LabelBudgetConfig(points_per_scene=20, points_file=tmp_path / "points20")
     with pytest.raises(ValidationError, match="scenes or scenes_file"):
         LabelBudgetConfig(scenes=2, scenes_file=tmp_path / "1.txt")
+
+
+DRIVES = tuple(f"scene-{drive:04d}/{frame:03d}" for drive in range(9) for frame in range(5))
+
+
+def drive_of(name: str) -> str:
+    return name.partition("/")[0]
+
+
+def test_a_share_is_that_number_of_scenes_and_at_least_one() -> None:
+    assert budget_scenes(DRIVES, LabelBudgetConfig(share=0.2)) == budget_scenes(
+        DRIVES, LabelBudgetConfig(scenes=9)
+    )
+    assert len(budget_scenes(DRIVES, LabelBudgetConfig(share=0.001))) == 1
+    with pytest.raises(ValidationError, match="share or scenes"):
+        LabelBudgetConfig(share=0.5, scenes=3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_budgets_of_drives_take_whole_drives_and_few_scenes_of_each(seed: int) -> None:
+    whole = budget_scenes(DRIVES, LabelBudgetConfig(drives=3, seed=seed))
+    assert len({drive_of(name) for name in whole}) == 3 and len(whole) == 15
+    one_each = budget_scenes(DRIVES, LabelBudgetConfig(drives=3, scenes_per_drive=1, seed=seed))
+    assert set(one_each) <= set(whole) and len(one_each) == 3
+    assert {drive_of(name) for name in one_each} == {drive_of(name) for name in whole}
+    more = budget_scenes(DRIVES, LabelBudgetConfig(drives=5, scenes_per_drive=2, seed=seed))
+    assert set(one_each) <= set(more) and len(more) == 10
+    assert list(more) == sorted(more)
+    every = budget_scenes(DRIVES, LabelBudgetConfig(scenes_per_drive=1, seed=seed))
+    assert [drive_of(name) for name in every] == [f"scene-{drive:04d}" for drive in range(9)]
+
+
+def test_more_drives_than_there_are_is_refused() -> None:
+    with pytest.raises(SceneError, match="10 labelled drives asked for, 9 there"):
+        budget_scenes(DRIVES, LabelBudgetConfig(drives=10))
