@@ -21,7 +21,6 @@ from ponderv2.data.config import (
     AugmentConfig,
     AutoContrastConfig,
     CentreShiftConfig,
-    ClipConfig,
     ColorDropConfig,
     ColorJitterConfig,
     ColorTranslationConfig,
@@ -65,23 +64,6 @@ def centre_shift_matrix(coord: Float[Tensor, "point 3"], apply_z: bool) -> Float
 def centre_shift(scene: Scene, apply_z: bool) -> Scene:
     """The scene with its middle at x = y = 0 and, with `apply_z`, its lowest point at z = 0."""
     return scene.moved(centre_shift_matrix(scene.cloud.coord, apply_z))
-
-
-def placement(coord: Float[Tensor, "point 3"], centre: bool) -> Float[Tensor, "4 4"]:
-    """Where a scene that is not augmented is put: its middle at x = y = 0, its lowest point at z = 0; without
-    `centre` it stays where it is."""
-    return centre_shift_matrix(coord, apply_z=True) if centre else torch.eye(4, dtype=torch.float64)
-
-
-def clipped(scene: Scene, config: ClipConfig | None) -> Scene:
-    """The scene with all points inside a box; None: with all points where they are."""
-    if config is None or len(scene.cloud) == 0:
-        return scene
-    coord = scene.cloud.coord
-    inside = torch.minimum(
-        torch.maximum(coord, coord.new_tensor(config.lower)), coord.new_tensor(config.upper)
-    )
-    return replace(scene, cloud=replace(scene.cloud, coord=inside))
 
 
 def random_rotation(scene: Scene, config: RotateConfig, generator: torch.Generator) -> Scene:

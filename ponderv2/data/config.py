@@ -403,9 +403,9 @@ class PointDataConfig(StrictConfig):
     """Per-point fields of the data set after them, such as intensity: a channel each."""
     scales: dict[str, float] = Field(default_factory=dict)
     """Factors on fields, by their names: `intensity: 255.0` gives the encoder 0..255 in place of 0..1."""
-    centre: bool = True
-    """Put the middle of the points at x = y = 0 and, where nothing is augmented, the lowest one at z = 0.
-    False: they stay in the frame of the scene, that of its LiDAR in drives."""
+    centred: bool = True
+    """The middle of the points comes to x = y = 0 and, where nothing is augmented, the lowest to z = 0.
+    False: the frame of the scene stays, as a range around a LiDAR needs it."""
     clip: ClipConfig | None = None
     """Before anything else, in training and in evaluation; null: points stay where they are."""
     shuffle: bool = True
@@ -475,7 +475,17 @@ class LabelledDataConfig(PointDataConfig):
 Data = TypeVar("Data", bound=PointDataConfig)
 
 SHARED_TARGETS = ("image_features", "clusters")
-COMMON = ("voxel", "features", "fields", "images", "cache_megabytes", "mix_probability", *SHARED_TARGETS)
+COMMON = (
+    "voxel",
+    "features",
+    "fields",
+    "scales",
+    "centred",
+    "images",
+    "cache_megabytes",
+    "mix_probability",
+    *SHARED_TARGETS,
+)
 """Settings of `data` that all datasets of a run share."""
 
 

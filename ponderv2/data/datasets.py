@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ponderv2.data.augmentation import augment, clipped, placement
+from ponderv2.data.augmentation import augment
 from ponderv2.data.clusters import ClusterPoints
 from ponderv2.data.config import (
     ImageFeaturesConfig,
@@ -23,7 +23,13 @@ from ponderv2.data.crops import ATTEMPTS, Region, crop, random_region, region_ar
 from ponderv2.data.label_budget import apply_label_budget, budget_scenes
 from ponderv2.data.pixel_targets import NO_TARGETS, WantedTargets, with_targets
 from ponderv2.data.pooled_features import PooledFeatures
-from ponderv2.data.preprocess import Preprocessed, preprocess, with_near_points
+from ponderv2.data.preprocess import (
+    Preprocessed,
+    clipped,
+    preprocess,
+    whole_scene_shift,
+    with_near_points,
+)
 from ponderv2.data.views import (
     FrameDecoder,
     SampledPixels,
@@ -209,7 +215,7 @@ class PretrainDataset(_Scenes):
         inputs = sample_images(frames, self.config.images, generator)
         # Only the chosen cameras are moved: scenes have hundreds.
         scene = replace(scene if region is None else crop(scene, region), frames=(*sampled.frames, *inputs))
-        scene = augment(clipped(scene, self.config.clip), self.config.augment, generator)
+        scene = augment(clipped(scene, self.config), self.config.augment, generator)
         prepared = preprocess(scene, self.config, self.condition, self.label_field, generator)
         n_views = len(sampled.frames)
         return replace(
@@ -251,8 +257,8 @@ class PretrainDataset(_Scenes):
             chosen = _distinct(sample_pixels(scene, frames, views, self.decode, generator, region))
         inputs = sample_images(training_frames(scene), self.config.images)
         scene = replace(scene if region is None else crop(scene, region), frames=(*chosen, *inputs))
-        scene = clipped(scene, self.config.clip)
-        shifted = scene.moved(placement(scene.cloud.coord, self.config.centre))
+        scene = clipped(scene, self.config)
+        shifted = scene.moved(whole_scene_shift(scene.cloud.coord, self.config))
         prepared = preprocess(shifted, self.config, self.condition, self.label_field)
         if region is not None:
             shift = shifted.cloud.coord[0] - scene.cloud.coord[0]
@@ -330,7 +336,7 @@ class SceneDataset(_Scenes):
         if self.config.crop is not None:
             scene = crop(scene, random_region(scene, self.config.crop, generator))
         scene = replace(scene, frames=sample_images(scene.frames, self.config.images, generator))
-        scene = augment(clipped(scene, self.config.clip), self.config.augment, generator)
+        scene = augment(clipped(scene, self.config), self.config.augment, generator)
         sphere = self.config.sphere_crop
         prepared = preprocess(scene, self.config, self.condition, self.label_field, generator, sphere)
         return self._with_images(prepared)
@@ -338,8 +344,8 @@ class SceneDataset(_Scenes):
     def whole(self, scene: Scene) -> Preprocessed:
         """A scene for prediction: not augmented, one point per voxel, and the way back to all its points."""
         scene = replace(scene, frames=sample_images(scene.frames, self.config.images))
-        scene = clipped(scene, self.config.clip)
-        shifted = scene.moved(placement(scene.cloud.coord, self.config.centre))
+        scene = clipped(scene, self.config)
+        shifted = scene.moved(whole_scene_shift(scene.cloud.coord, self.config))
         prepared = preprocess(shifted, self.config, self.condition, self.label_field)
         return replace(prepared, batch=self._with_images(prepared))
 

@@ -10,9 +10,8 @@ from typing import Literal
 from jaxtyping import Int
 from torch import Tensor
 
-from ponderv2.data.augmentation import clipped, placement
 from ponderv2.data.config import PointDataConfig
-from ponderv2.data.preprocess import batch_of_points
+from ponderv2.data.preprocess import batch_of_points, clipped, whole_scene_shift
 from ponderv2.data.voxelise import grid_cells, group_by_voxel, hash_cells
 from ponderv2.geometry.transforms import flip_matrix, rotation_matrix, scale_matrix
 from ponderv2.scenes.batch import Batch
@@ -74,8 +73,8 @@ class Fragment:
 
 def fragments(scene: Scene, view: TestView, config: PointDataConfig, condition: str) -> Iterator[Fragment]:
     """As many fragments as the fullest voxel has points; every point is in at least one of them."""
-    scene = clipped(replace(scene, frames=()), config.clip)
-    scene = view.apply(scene.moved(placement(scene.cloud.coord, config.centre)))
+    scene = clipped(replace(scene, frames=()), config)
+    scene = view.apply(scene.moved(whole_scene_shift(scene.cloud.coord, config)))
     cells, minimum = grid_cells(scene.cloud.coord, config.voxel.size)
     lower = minimum.double() * config.voxel.size
     for index in group_by_voxel(hash_cells(cells, config.voxel.order)).fragments():

@@ -101,6 +101,23 @@ def with_near_points(scene: Scene) -> Scene:
     return replace(scene, cloud=replace(scene.cloud, coord=torch.from_numpy(moved)))
 
 
+def whole_scene_shift(coord: Float[Tensor, "point 3"], config: PointDataConfig) -> Float[Tensor, "4 4"]:
+    """What is done to a scene that is not augmented: centred, its lowest point at z = 0, or left in place."""
+    if not config.centred:
+        return torch.eye(4, dtype=torch.float64)
+    return centre_shift_matrix(coord, apply_z=True)
+
+
+def clipped(scene: Scene, config: PointDataConfig) -> Scene:
+    """The scene with points outside the box of the settings moved to its border."""
+    if config.clip is None or len(scene.cloud) == 0:
+        return scene
+    coord = scene.cloud.coord
+    lower, upper = coord.new_tensor(config.clip.lower), coord.new_tensor(config.clip.upper)
+    inside = torch.minimum(torch.maximum(coord, lower), upper)
+    return replace(scene, cloud=replace(scene.cloud, coord=inside))
+
+
 @dataclass(frozen=True)
 class Preprocessed:
     """A scene as the model sees it, and the way back to its points."""
@@ -161,7 +178,7 @@ def batch_of_points(
     offset = offset_in_voxel(scene.cloud.coord[index], config.voxel.size)
     chosen = scene.take(index)
     shift = torch.eye(4, dtype=torch.float64)
-    if config.centre:
+    if config.centred:
         shift = centre_shift_matrix(chosen.cloud.coord, apply_z=False)
         chosen = chosen.moved(shift)
     unlabelled = torch.full((len(index),), -1)

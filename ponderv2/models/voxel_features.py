@@ -12,10 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ponderv2.data.augmentation import clipped, placement
 from ponderv2.data.config import PointDataConfig
 from ponderv2.data.crops import Block, batch_of_block, overlapping_blocks
-from ponderv2.data.preprocess import preprocess
+from ponderv2.data.preprocess import clipped, preprocess, whole_scene_shift
 from ponderv2.errors import CheckpointError, ResourceError, SceneError
 from ponderv2.models.encoder_model import EncoderModel, rows_of_points
 from ponderv2.out_of_memory import in_smaller_parts
@@ -128,8 +127,8 @@ def _encode_group(
             f"the cloud is {extent:.6g} m long: more than {MOST_CELLS} voxels of {data.voxel.size:g} m",
             fix="--scale 0.001 if its unit is the millimetre; or remove points that are far away",
         )
-    scene = clipped(Scene("cloud", cloud), data.clip)
-    scene = scene.moved(placement(scene.cloud.coord, data.centre))
+    scene = clipped(Scene("cloud", cloud), data)
+    scene = scene.moved(whole_scene_shift(scene.cloud.coord, data))
     done = preprocess(scene, data, condition, "none")
     wanted = model.encoder_config.in_channels
     if wanted != done.batch.feature.shape[1]:

@@ -8,10 +8,9 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from ponderv2.data.augmentation import clipped, placement
 from ponderv2.data.config import FeatureName, PointDataConfig
 from ponderv2.data.missing_inputs import HideableInput
-from ponderv2.data.preprocess import Preprocessed, preprocess
+from ponderv2.data.preprocess import Preprocessed, clipped, preprocess, whole_scene_shift
 from ponderv2.io.colors import NO_COLOR
 from ponderv2.models.encoder_model import EncoderModel, calibrate_normalisation
 from ponderv2.models.voxel_features import VoxelFeatures
@@ -117,8 +116,8 @@ class RawFeatures:
 
 def prepared(cloud: PointCloud, data: PointDataConfig, condition: str = "") -> Preprocessed:
     """A cloud as an encoder receives it, with the way back to its points."""
-    scene = clipped(Scene("cloud", cloud), data.clip)
-    scene = scene.moved(placement(scene.cloud.coord, data.centre))
+    scene = clipped(Scene("cloud", cloud), data)
+    scene = scene.moved(whole_scene_shift(scene.cloud.coord, data))
     return preprocess(scene, data, condition, "none")
 
 

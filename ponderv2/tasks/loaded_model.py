@@ -12,10 +12,9 @@ from jaxtyping import Float
 from pydantic import ValidationError
 from torch import Tensor
 
-from ponderv2.data.augmentation import clipped, placement
 from ponderv2.data.config import PointDataConfig
 from ponderv2.data.missing_inputs import HiddenInputs, HideableInput, with_all_inputs
-from ponderv2.data.preprocess import preprocess, with_near_points
+from ponderv2.data.preprocess import clipped, preprocess, whole_scene_shift, with_near_points
 from ponderv2.errors import CheckpointError
 from ponderv2.geometry.cameras import Camera
 from ponderv2.geometry.meshes import Mesh
@@ -155,8 +154,8 @@ class LoadedModel:
             return EncodedCloud(cloud, self.features(cloud, condition), None)
         name = self.model.prompts.choose(condition, dataset)
         cloud, _ = self.completed(cloud)
-        scene = clipped(with_near_points(Scene("cloud", cloud)), self.data.clip)
-        shift = placement(scene.cloud.coord, self.data.centre)
+        scene = clipped(with_near_points(Scene("cloud", cloud)), self.data)
+        shift = whole_scene_shift(scene.cloud.coord, self.data)
         done = preprocess(scene.moved(shift), self.data, name, "segment")
         check_inputs(self.model, self.data, self.path)
         encoded = self.model.build_volume(done.batch.to(self.device))

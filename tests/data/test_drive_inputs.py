@@ -10,7 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from ponderv2.data.augmentation import augment, clipped
+from ponderv2.data.augmentation import augment
 from ponderv2.data.config import (
     ClipConfig,
     IntensityDropConfig,
@@ -21,6 +21,7 @@ from ponderv2.data.config import (
 from ponderv2.data.datasets import LabelledDataset
 from ponderv2.data.fragments import TestView, fragments
 from ponderv2.data.missing_inputs import HiddenInputs, with_all_inputs
+from ponderv2.data.preprocess import clipped
 from ponderv2.randomness import make_generator
 from ponderv2.scenes.reader import DatasetInfo, FrameChoice, Reader
 from ponderv2.scenes.scene import PointCloud, Scene
@@ -30,7 +31,7 @@ LIDAR = LabelledDataConfig(
     voxel=VoxelConfig(size=0.5),
     features=("coord",),
     fields=("intensity",),
-    centre=False,
+    centred=False,
     augment=(),
     sphere_crop=None,
     mix_probability=0.0,
@@ -87,16 +88,18 @@ def test_without_centring_an_encoder_sees_the_coordinates_of_the_sensor(scan: Sc
 
 
 def test_centring_stays_the_default(scan: Scene) -> None:
-    batch = LabelledDataset(Drive(scan), "train", LIDAR.model_copy(update={"centre": True})).whole(scan).batch
+    batch = (
+        LabelledDataset(Drive(scan), "train", LIDAR.model_copy(update={"centred": True})).whole(scan).batch
+    )
     assert float((batch.coord.amin(0) + batch.coord.amax(0))[:2].abs().max()) < 1e-4
     assert float(batch.coord[:, 2].min()) == pytest.approx(0.0, abs=0.5)
 
 
 def test_clipping_moves_points_to_the_border_and_drops_none(scan: Scene) -> None:
     expected = np.clip(scan.cloud.coord.numpy(), CLIP.lower, CLIP.upper)
-    assert np.array_equal(clipped(scan, CLIP).cloud.coord.numpy(), expected.astype(np.float32))
-    assert clipped(scan, None) is scan
     config = LIDAR.model_copy(update={"clip": CLIP})
+    assert np.array_equal(clipped(scan, config).cloud.coord.numpy(), expected.astype(np.float32))
+    assert clipped(scan, LIDAR) is scan
     data = LabelledDataset(Drive(scan), "train", config)
     whole = data.whole(scan)
     assert len(whole.voxels.inverse) == len(scan.cloud)
