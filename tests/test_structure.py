@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 TREES = ("ponderv2", "ponder_cli")
 KINDS_APART = {
     "tasks": tuple(path.parent.name for path in sorted(ROOT.glob("ponderv2/tasks/*/__init__.py"))),
-    "encoder": ("sparse_unet",),
+    "encoder": ("sparse_unet", "image_backbone"),
     "lift": ("densify", "projection", "volume_layers"),
 }
 """Parts of a package that only the package itself names: others ask their settings."""

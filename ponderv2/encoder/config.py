@@ -4,7 +4,7 @@ The settings of every encoder say what the rest of the program asks of it: `need
 reads), `gives` (what its features belong to), `in_channels` and `out_channels`, `conditions` (datasets that
 it distinguishes), `context_channels` (width of their learned vectors), `stages` (its layers, in their order);
 of encoders of points also `grid_multiple`, `bytes_per_voxel`.
-`differences_from_published()` is what an export notes.
+`differences_from_published()` is what an export notes, of encoders that have a published form.
 """
 
 from __future__ import annotations
@@ -134,9 +134,9 @@ class PromptedSparseUNetConfig(_UNetConfig):
 
 
 class MaskConfig(StrictConfig):
-    """Hide whole blocks of voxels behind one learned vector."""
+    """Hide whole blocks of voxels behind one learned vector, or whole blocks of pixels."""
 
     block_size: PositiveInt = 8
-    """Voxels along the edge of a block."""
+    """Voxels, or pixels of an image, along the edge of a block."""
     ratio: float = Field(default=0.8, ge=0.0, le=1.0)
-    """Share of the blocks of each scene that is hidden."""
+    """Share of the blocks of each scene, or image, that is hidden."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -31,6 +31,15 @@ class Encoder(Protocol):
 
         Encoders without `conditions` ignore the prompt; the others raise ValueError without one.
         """
+        ...
+
+
+@runtime_checkable
+class StartsFromWeights(Protocol):
+    """An encoder, or a part of one, that a new run lets start from published weights."""
+
+    def load_start_weights(self) -> None:
+        """Takes them, where the settings name any. Raises PresetError and ResourceError."""
         ...
 
 

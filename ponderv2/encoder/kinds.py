@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, assert_never
 from pydantic import Field
 
 from ponderv2.encoder.config import PromptedSparseUNetConfig, SparseUNetConfig
+from ponderv2.encoder.image_backbone.config import ImageBackboneConfig
 
 if TYPE_CHECKING:
     from torch import nn
 
-AnyEncoder = SparseUNetConfig | PromptedSparseUNetConfig
+AnyEncoder = SparseUNetConfig | PromptedSparseUNetConfig | ImageBackboneConfig
 EncoderConfig = Annotated[AnyEncoder, Field(discriminator="kind")]
 """Settings of any encoder; in a preset `encoder: {kind: sparse_unet, ...}`."""
 
@@ -23,5 +24,9 @@ def build_encoder(config: AnyEncoder) -> nn.Module:
             from ponderv2.encoder.sparse_unet import SparseUNet
 
             return SparseUNet(config)
+        case ImageBackboneConfig():
+            from ponderv2.encoder.image_backbone.encoder import ImageBackbone
+
+            return ImageBackbone(config)
         case _:
             assert_never(config)

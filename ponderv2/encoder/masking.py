@@ -1,4 +1,4 @@
-"""Block masking: the features of whole blocks of voxels are replaced by one learned vector (mask token)."""
+"""Block masking: whole blocks of voxels get one learned vector (mask token); blocks of pixels are hidden."""
 
 from __future__ import annotations
 
@@ -36,6 +36,32 @@ def mask_blocks(
     """
     hidden = hidden_blocks(voxels_of(batch), config, generator)
     return replace(batch, feature=torch.where(hidden[:, None], token.to(batch.feature.dtype), batch.feature))
+
+
+@torch.no_grad()
+def hide_pixels(batch: Batch, config: MaskConfig, generators: Sequence[torch.Generator]) -> Batch:
+    """In every image keep round(n_blocks (1 - ratio)) random blocks of pixels, halves to even; hide the rest.
+
+    Blocks at the right and at the bottom may be cut. One generator for each scene.
+    Raises ValueError for a batch without images.
+    """
+    images = batch.images
+    if images is None:
+        raise ValueError("there are no images to hide blocks of: set data.images")
+    rows, columns = images.image.shape[2:]
+    blocks = (-(-rows // config.block_size), -(-columns // config.block_size))
+    n_blocks = blocks[0] * blocks[1]
+    kept = int(torch.round(torch.tensor(n_blocks * (1.0 - config.ratio), dtype=torch.float64)))
+    visible = torch.zeros(len(images.image), n_blocks, dtype=torch.bool)
+    for view, scene in enumerate(images.view_scene.tolist()):
+        visible[view, torch.randperm(n_blocks, generator=generators[scene])[:kept]] = True
+    whole = visible.view(-1, *blocks)
+    for axis in (1, 2):
+        whole = whole.repeat_interleave(config.block_size, dim=axis)
+    whole = whole[:, :rows, :columns].to(images.image.device)
+    return replace(
+        batch, images=replace(images, visible=whole, image=images.image * whole[:, None].to(images.image))
+    )
 
 
 @torch.no_grad()

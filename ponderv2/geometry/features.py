@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -25,6 +27,17 @@ class PointFeatures:
 
 
 @dataclass(frozen=True)
+class ImageMap:
+    """A feature map for each of some views, and where its pixels look."""
+
+    feature: Float[Tensor, "view channel row column"]
+    intrinsics: Float[Tensor, "view 3 3"]
+    """Of the pixels of the map, whose centres are at integers."""
+    depth_probability: Float[Tensor, "view bin row column"] | None = None
+    """How likely what a pixel shows is in each of some intervals of depth; None: not estimated."""
+
+
+@dataclass(frozen=True)
 class ImageFeatures:
     """A feature map for each of some views, in the order of the scenes that they show."""
 
@@ -36,6 +49,38 @@ class ImageFeatures:
     view_scene: Int[Tensor, " view"]
     """Scene of the batch that each view shows."""
     n_scenes: int
+    coarser: tuple[ImageMap, ...] = ()
+    """Further maps of the same views, each coarser than the one before."""
+    padded_size: tuple[int, int] | None = None
+    """Rows and columns of the images that the maps cover; None: a map has the size of its images."""
+    depth_probability: Float[Tensor, "view bin row column"] | None = None
+    """As in `ImageMap`, of the finest map."""
+
+    @property
+    def maps(self) -> tuple[ImageMap, ...]:
+        """All maps, the finest first."""
+        return (ImageMap(self.feature, self.intrinsics, self.depth_probability), *self.coarser)
+
+    def with_maps(self, maps: Sequence[ImageMap]) -> ImageFeatures:
+        """The same views with other maps."""
+        first = maps[0]
+        return replace(
+            self,
+            feature=first.feature,
+            intrinsics=first.intrinsics,
+            depth_probability=first.depth_probability,
+            coarser=tuple(maps[1:]),
+        )
 
 
 Features = PointFeatures | ImageFeatures
+
+
+def intrinsics_of_map(
+    intrinsics: Float[Tensor, "view 3 3"], size: Sequence[int], image_size: Sequence[int]
+) -> Float[Tensor, "view 3 3"]:
+    """Of the pixels of a map of `size` rows and columns that covers images of `image_size`, whose intrinsics
+    are given. Outer edges agree, and pixel centres are at integers in both."""
+    y, x = (small / large for small, large in zip(size, image_size, strict=True))
+    to_map = torch.tensor([[x, 0.0, x / 2 - 0.5], [0.0, y, y / 2 - 0.5], [0.0, 0.0, 1.0]])
+    return to_map.to(intrinsics) @ intrinsics

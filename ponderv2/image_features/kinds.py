@@ -8,8 +8,8 @@ from pathlib import Path
 from ponderv2.data.config import ImageFeaturesConfig
 from ponderv2.errors import PresetError
 from ponderv2.image_features import efficientnet_lite, timm_models, transformers_models
-from ponderv2.image_features.local_files import PICKLED, digest_of_model, read_json
 from ponderv2.image_features.network import ImageNetwork
+from ponderv2.io.model_files import PICKLED, digest_of_model, read_json
 from ponderv2.io.suggestions import similar_path
 
 CHOICES = f"{efficientnet_lite.NAME}, timm:NAME, hf:ORG/NAME (downloaded), or a folder of a model"

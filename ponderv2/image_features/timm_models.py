@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,33 +10,22 @@ from typing import Any
 from torch import Tensor, nn
 
 from ponderv2.data.config import ImageFeaturesConfig
-from ponderv2.errors import PresetError, ResourceError
-from ponderv2.image_features.hub import downloading
+from ponderv2.errors import PresetError
 from ponderv2.image_features.known_teachers import licence_of, training_data_of
-from ponderv2.image_features.local_files import (
+from ponderv2.image_features.network import ImageNetwork, InputRules, Provenance, digest_of_weights
+from ponderv2.io.model_files import (
     digest_of_model,
     licence_in,
     read_json,
     read_weights,
     weights_in,
 )
-from ponderv2.image_features.network import ImageNetwork, InputRules, Provenance, digest_of_weights
-from ponderv2.torchvision_operators import repair_torchvision
+from ponderv2.io.model_hub import downloading
+from ponderv2.io.timm_library import check_timm_name, load_timm
 
 PREFIX = "timm:"
-INSTALL = 'pip install "ponder[timm]"'
 LEAST_SIDE = 320
 """Pixels: networks for images of one object expect less than a room needs."""
-
-
-def load_timm() -> ModuleType:
-    """The library, imported beside any torchvision. Raises ResourceError where it is not installed."""
-    repair_torchvision()
-    try:
-        import timm  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ResourceError(f"networks of timm need the package timm ({error})", fix=INSTALL) from error
-    return timm
 
 
 def by_name(config: ImageFeaturesConfig) -> ImageNetwork:
@@ -51,7 +39,7 @@ def by_name(config: ImageFeaturesConfig) -> ImageNetwork:
     if config.weights is not None:
         return _built(config, name, read_weights(config.weights.expanduser()), config.weights.expanduser())
     timm = load_timm()
-    _check_name(timm, name)
+    check_timm_name(timm, name, PREFIX)
     with downloading(name):
         network = _created(timm, name, pretrained=True)
     return _network(config, name, network, "the hub, by timm", digest_of_weights(network))
@@ -89,7 +77,7 @@ def _built(
     own: Mapping[str, Any] | None = None,
 ) -> ImageNetwork:
     timm = load_timm()
-    _check_name(timm, name)
+    check_timm_name(timm, name, PREFIX)
     network = _created(timm, name, pretrained=False)
     if hasattr(timm.models, "clean_state_dict"):
         weights = timm.models.clean_state_dict(dict(weights))
@@ -165,12 +153,3 @@ class _Intermediates(nn.Module):
             images, indices=self.wanted, norm=self.norm, output_fmt="NCHW", intermediates_only=True
         )
         return tuple(maps)
-
-
-def _check_name(timm: ModuleType, name: str) -> None:
-    if timm.is_model(name):
-        return
-    near = get_close_matches(name.partition(".")[0], timm.list_models(), n=1)
-    raise PresetError(
-        f"timm {timm.__version__} knows no network '{name}'", fix=f"{PREFIX}{near[0]}" if near else None
-    )

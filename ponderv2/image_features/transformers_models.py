@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from ponderv2.data.config import ImageFeaturesConfig
 from ponderv2.errors import PresetError, ResourceError
 from ponderv2.image_features.efficientnet_lite import block_numbers
-from ponderv2.image_features.hub import downloading, endpoint
 from ponderv2.image_features.known_teachers import licence_of, training_data_of
-from ponderv2.image_features.local_files import digest_of_model, licence_in, read_json, weights_in
 from ponderv2.image_features.network import ImageNetwork, InputRules, Provenance, digest_of_weights
+from ponderv2.io.model_files import digest_of_model, licence_in, read_json, weights_in
+from ponderv2.io.model_hub import downloading, endpoint
 from ponderv2.torchvision_operators import repair_torchvision
 
 PREFIX = "hf:"

@@ -20,6 +20,10 @@ Rows = tuple[NonNegativeInt, ...]
 """Row of the embeddings for each label of a dataset."""
 
 
+PIXELS = 32
+"""Stride of image networks: a smaller block would share a feature with its neighbours."""
+
+
 class ClassTargetConfig(StrictConfig):
     """Render one score per class and compare it with the label of the pixel (cross-entropy)."""
 
@@ -83,7 +87,7 @@ class PretextConfig(StrictConfig):
     kind: Literal["pretext"] = "pretext"
     encoder: EncoderConfig
     mask: MaskConfig | None = None
-    """Block masking of the input. None: no masking."""
+    """Block masking of the input, voxels or images. None: no masking."""
     frame: FrameConfig = CubeFrameConfig()
     lift: LiftConfig = DensifyConfig()
     projection: ProjectionConfig
@@ -110,8 +114,8 @@ class PretextConfig(StrictConfig):
     def _parts_agree(self) -> PretextConfig:
         if self.lift.needs != self.encoder.gives:
             raise ValueError(f"lift '{self.lift.kind}' needs features of {self.lift.needs}")
-        if self.mask is not None and self.encoder.needs != "points":
-            raise ValueError("mask hides voxels, which only an encoder of points reads")
+        if self.mask is not None and self.encoder.needs == "images" and self.mask.block_size % PIXELS:
+            raise ValueError(f"images are hidden in blocks of a multiple of {PIXELS} pixels: mask.block_size")
         if self.lift.needs_cube and (self.frame.kind != "cube" or self.frame.box != "cube"):
             raise ValueError("lift.align_with_sampling: false goes with frame {kind: cube, box: cube}")
         return self

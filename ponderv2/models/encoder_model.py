@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ponderv2.encoder.encoder import Prompt
+from ponderv2.encoder.encoder import Prompt, StartsFromWeights
 from ponderv2.encoder.kinds import build_encoder
 from ponderv2.geometry.features import Features, PointFeatures
 from ponderv2.models.config import EncoderModelConfig, PretextConfig
@@ -51,6 +51,14 @@ class EncoderModel(nn.Module):
         the encoder is frozen; empty unless the settings say so."""
         stages = self.encoder_config.stages if self.config.train_decoder else ()
         return tuple(f"backbone.{one}" for stage in stages if stage.decodes for one in stage.prefixes)
+
+    def load_start_weights(self) -> None:
+        """The published weights that the encoder starts from in a new run, where its settings name any.
+
+        Raises PresetError and ResourceError.
+        """
+        if isinstance(self.backbone, StartsFromWeights):
+            self.backbone.load_start_weights()
 
     def freeze(self) -> None:
         """Leave encoder and prompts as they are, where the settings say so."""

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ponderv2.collectives import global_mean
-from ponderv2.encoder.masking import mask_blocks, new_mask_token
+from ponderv2.encoder.masking import hide_pixels, mask_blocks, new_mask_token
 from ponderv2.geometry.features import Features
 from ponderv2.geometry.rays import RayBundle, rays_that_hit, rays_through_pixels
 from ponderv2.geometry.volumes import FeatureVolume
@@ -70,7 +70,7 @@ class PretextModel(EncoderModel):
         self.proj_net = build_projection(config.projection, self.n_channels)
         semantic = config.semantic
         self.renderer = Renderer(config.renderer, config.projection.out_channels, _n_semantic(config))
-        if config.mask is not None:
+        if config.mask is not None and config.encoder.needs == "points":
             self.mtoken = nn.Parameter(new_mask_token(config.encoder.in_channels))
         self.add_embeddings()
         if isinstance(semantic, TextTargetConfig):
@@ -89,7 +89,10 @@ class PretextModel(EncoderModel):
         """Features of a batch. With a generator, and where the settings say so, parts are hidden first."""
         if self.config.mask is not None and generator is not None:
             generators = scene_generators(generator, len(batch.offset), batch.slots)
-            batch = mask_blocks(batch, self.mtoken, self.config.mask, generators)
+            if self.config.encoder.needs == "points":
+                batch = mask_blocks(batch, self.mtoken, self.config.mask, generators)
+            else:
+                batch = hide_pixels(batch, self.config.mask, generators)
         return super().encode(batch)
 
     def build_volume(

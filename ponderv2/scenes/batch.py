@@ -63,6 +63,10 @@ class ImageBatch:
     world_to_camera: Float[Tensor, "view 4 4"] = field(metadata=along("view"))
     view_scene: Int[Tensor, " view"] = field(metadata=along("view", index_of="scene"))
     """Scene of the batch that each view shows."""
+    visible: Bool[Tensor, "view row column"] | None = field(default=None, metadata=along("view"))
+    """False where masking hides a pixel from the encoder, which is black there; None: nothing is hidden."""
+    depth: Float[Tensor, "view row column"] | None = field(default=None, metadata=along("view"))
+    """Along the optical axis, metres; 0 = no measurement. None: not asked for."""
 
 
 @dataclass(frozen=True)

