@@ -105,7 +105,7 @@ def pretrain_start(bench: Bench, start: str, seed: int) -> None:
         ]
         config = load_preset("finetune", "rooms", [*changes, "training.threads=1"], FinetuneConfig)
         done = finetune.run(
-            config, scenes=bench.rooms, out=bench.runs, name=folder.name, resume=_begun(folder)
+            config, scenes=bench.rooms, out=bench.runs, name=folder.name, resume=has_begun(folder)
         )
         line = command("finetune", "--preset", "rooms", "--scratch", changes=changes)
         bench.figures.put(("start", start, str(seed)), done.seconds, line)
@@ -114,12 +114,14 @@ def pretrain_start(bench: Bench, start: str, seed: int) -> None:
     if seed == 0:
         changes += [f"training.keep_every={CURVE}", "training.keep_newest=100"]
     config = load_preset("pretrain", PRETRAINED[start], changes, PretrainConfig)
-    result = pretrain.run(config, scenes=bench.rooms, out=bench.runs, name=folder.name, resume=_begun(folder))
+    result = pretrain.run(
+        config, scenes=bench.rooms, out=bench.runs, name=folder.name, resume=has_begun(folder)
+    )
     line = command("pretrain", "--preset", PRETRAINED[start], changes=[f"seed={seed}"])
     bench.figures.put(("start", start, str(seed)), result.seconds, line)
 
 
-def _begun(folder: Path) -> bool:
+def has_begun(folder: Path) -> bool:
     """Whether a run can be resumed; what was interrupted before its first checkpoint is removed."""
     if (folder / "checkpoints" / "last.pth").is_file():
         return True

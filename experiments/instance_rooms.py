@@ -1,116 +1,74 @@
-"""Does pre-training help instance segmentation of generated rooms? Average precision over seeds.
+"""Does pre-training help to find the objects of generated rooms? Every figure comes from shipped presets.
 
-Run: python -m experiments.instance_rooms --rooms DIR [--from RUN] [--json FILE]
+Run: python -m experiments.instance_rooms --out DIR --rooms ROOMS --from RUN [RUN ...]
 
-Each run trains the model of `finetune/rooms_instance` on a few rooms and is measured on the test rooms. The
-learning rate of each start comes from one grid, by the validation rooms with seed 0. Without --from only
-random weights are tried. What is finished stands in the JSON file and is not done again: an interrupted
-experiment continues where it stopped.
+Models of `finetune/rooms_instance` learn from few labels, from random weights or from a pre-trained encoder:
+one run of `ponder pretrain --preset rooms_both` for all seeds, or one for each. What is finished stands in
+`DIR/results.json`, with its command, and is not done again: another `--out` for other settings.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import time
 from pathlib import Path
-from statistics import mean, stdev
-from tempfile import TemporaryDirectory
 
 import torch
 
-from ponder_cli.presets import load_preset
-from ponderv2.workflows import evaluate, finetune
-from ponderv2.workflows.config import FinetuneConfig
+from experiments.few_labels import FewLabels, Trial, run_jobs
+from experiments.gain_figures import Figures
+from experiments.gain_jobs import Job
 
-RATES = (1.0e-3, 3.0e-3, 1.0e-2)
-METRICS = ("ap", "ap50", "ap25", "miou")
-Row = dict[str, float | int | str]
-
-
-def config(args: argparse.Namespace, seed: int, rate: float) -> FinetuneConfig:
-    """The shipped preset with a few rooms."""
-    changes = [
-        f"seed={seed}",
-        f"data.budget.scenes={args.labelled}",
-        f"data.budget.seed={seed}",
-        f"training.steps={args.steps}",
-        f"training.optimiser.rate={rate}",
-        "training.threads=1",
-    ]
-    return load_preset("finetune", "rooms_instance", changes, FinetuneConfig)
+METRICS = ("ap50", "ap25", "ap", "miou")
+BUDGETS = {
+    "20 points": "data.budget.points_per_scene=20",
+    "200 points": "data.budget.points_per_scene=200",
+    "8 rooms": "data.budget.scenes=8",
+    "2 rooms": "data.budget.scenes=2",
+}
+"""Labels in every room, or labelled rooms."""
+RATES = {"scratch": (1.0e-2, 3.0e-3, 1.0e-3), "pre-trained": (3.0e-3, 1.0e-3, 1.0e-2)}
+"""The same for both; first what is best for classes (`pretraining_gain`)."""
 
 
-def one_run(args: argparse.Namespace, start: str, seed: int, rate: float, split: str) -> Row:
-    """Trains and measures one model."""
-    begin = time.process_time()
-    with TemporaryDirectory() as folder:
-        result = finetune.run(
-            config(args, seed, rate),
-            checkpoint=args.start if start == "pretrained" else None,
-            scenes=args.rooms,
-            out=Path(folder),
-            name="run",
-        )
-        numbers = evaluate.run(result.folder, scenes=args.rooms, split=split)
-    figures = {name: numbers.metrics[name] for name in METRICS}
-    spent = time.process_time() - begin
-    return {"start": start, "seed": seed, "rate": rate, "split": split, **figures, "cpu_seconds": spent}
-
-
-def summary(rows: list[Row]) -> list[Row]:
-    """Mean and standard deviation over the seeds, per start."""
-    found: list[Row] = []
-    for start in sorted({str(row["start"]) for row in rows}):
-        own = [row for row in rows if row["start"] == start and row["split"] == "test"]
-        if not own:
-            continue
-        line: Row = {"start": start, "seeds": len(own)}
-        for name in METRICS:
-            values = [float(row[name]) for row in own]
-            line |= {name: mean(values), f"{name}_std": stdev(values) if len(values) > 1 else 0.0}
-        found.append(line)
+def jobs(few: FewLabels, encoders: tuple[Path, ...], n_rates: int, n_seeds: int, own: list[str]) -> list[Job]:
+    """All jobs; the first seed comes first."""
+    found: list[Job] = []
+    for seed in range(n_seeds):
+        for budget, labels in BUDGETS.items():
+            for start, rates in RATES.items():
+                checkpoints = () if start == "scratch" else encoders
+                trial = Trial(start, checkpoints, budget, (labels, *own), rates[0])
+                found.append(few.job(trial, rates[:n_rates], seed))
     return found
 
 
 def main() -> None:
-    """Prints a line per run and the means, and keeps everything as JSON."""
+    """Does what is not done yet, prints a line for each figure and the table."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("instances"))
     parser.add_argument("--rooms", type=Path, required=True, help="from `ponder prepare rooms`")
-    parser.add_argument("--from", type=Path, dest="start", help="run of `ponder pretrain --preset rooms`")
-    parser.add_argument("--labelled", type=int, default=8, help="rooms to train on")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--from", type=Path, nargs="+", dest="encoders", required=True, metavar="RUN")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--json", type=Path, default=Path("instance_rooms.json"))
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    about = {"labelled": args.labelled, "steps": args.steps}
-    rows: list[Row] = []
-    if args.json.is_file():
-        stored = json.loads(args.json.read_text())
-        if stored["about"] != about:
-            raise SystemExit(f"{args.json} holds other settings: {stored['about']}")
-        rows = stored["runs"]
-
-    def measured(start: str, seed: int, rate: float, split: str) -> Row:
-        for row in rows:
-            if (row["start"], row["seed"], row["rate"], row["split"]) == (start, seed, rate, split):
-                return row
-        rows.append(one_run(args, start, seed, rate, split))
-        print({k: round(v, 4) if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
-        text = json.dumps({"about": about, "runs": rows, "means": summary(rows)}, indent=2)
-        args.json.write_text(text + "\n")
-        return rows[-1]
-
-    starts = ["scratch", *(["pretrained"] if args.start else [])]
-    best = {
-        start: max(RATES, key=lambda rate: float(measured(start, 0, rate, "val")["ap50"])) for start in starts
-    }
-    for seed in range(args.seeds):
-        for start in starts:
-            measured(start, seed, best[start], "test")
-    for line in summary(rows):
-        print({k: round(v, 4) if isinstance(v, float) else v for k, v in line.items()})
+    parser.add_argument("--rates", type=int, default=3, help="how many of the learning rates are tried")
+    parser.add_argument(
+        "--finetune", nargs="*", default=[], metavar="KEY=VALUE", help="settings of the preset"
+    )
+    parser.add_argument("--jobs", nargs="*", default=[], metavar="PHRASE", help="only jobs with such a name")
+    parser.add_argument("--table", action="store_true", help="only print the table")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    encoders = tuple(arguments.encoders)
+    if len(encoders) not in (1, arguments.seeds):
+        parser.error(f"--from takes one run, or one for each of {arguments.seeds} seeds, got {len(encoders)}")
+    torch.set_num_threads(arguments.threads)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    figures = Figures(arguments.out / "results.json")
+    few = FewLabels(
+        "rooms_instance", arguments.rooms, {"rooms": arguments.rooms}, METRICS, arguments.out, figures
+    )
+    if not arguments.table:
+        run_jobs(jobs(few, encoders, arguments.rates, arguments.seeds, arguments.finetune), arguments.jobs)
+    few.print_table()
 
 
 if __name__ == "__main__":

@@ -118,6 +118,12 @@ class PretextConfig(StrictConfig):
             raise ValueError(f"images are hidden in blocks of a multiple of {PIXELS} pixels: mask.block_size")
         if self.lift.needs_cube and (self.frame.kind != "cube" or self.frame.box != "cube"):
             raise ValueError("lift.align_with_sampling: false goes with frame {kind: cube, box: cube}")
+        width = self.encoder.context_channels
+        if self.conditions and width not in (0, self.context_channels):
+            raise ValueError(
+                f"context_channels is {self.context_channels}, encoder.context_channels {width}: "
+                "both are the width of the vector of a dataset"
+            )
         return self
 
     @model_validator(mode="after")

@@ -176,6 +176,12 @@ def test_rows_that_do_not_exist_are_refused(change: dict[str, Any], message: str
         config(**change)
 
 
+def test_another_width_of_the_vectors_than_in_the_encoder_is_refused() -> None:
+    plain = config().model_dump() | {"context_channels": 7}
+    with pytest.raises(ValueError, match=r"context_channels is 7, encoder\.context_channels 5"):
+        PretextConfig.model_validate(plain)
+
+
 def test_names_of_the_rows_are_the_vocabulary_where_there_are_36() -> None:
     assert TextTargetConfig(n_classes=36).names[19] == "ceiling"  # type: ignore[index]
     assert TextTargetConfig(n_classes=20).names is None
