@@ -56,8 +56,8 @@ def shown(values: list[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ± {100 * statistics.stdev(values):.1f}"
 
 
-def print_table(figures: Figures) -> None:
-    """Mean IoU on the test rooms by protocol, start and budget, and the commands of the first seed."""
+def print_table(figures: Figures, where: str = "the test rooms") -> None:
+    """Mean IoU by protocol, start and budget, and the commands of the first seed."""
     for kind in ("linear", "knn", "full"):
         cells: dict[tuple[str, str], list[float]] = {}
         commands: dict[str, str] = {}
@@ -71,7 +71,7 @@ def print_table(figures: Figures) -> None:
             {budget for _, budget in cells}, key=lambda one: (one.split()[1], int(one.split()[0]))
         )
         starts = list(dict.fromkeys(start for start, _ in cells))
-        print(f"\n{kind}, mIoU on the test rooms\n")
+        print(f"\n{kind}, mIoU on {where}\n")
         print("| start | " + " | ".join(budgets) + " |\n|" + " --- |" * (len(budgets) + 1))
         for start in starts:
             print(f"| {start} | " + " | ".join(shown(cells.get((start, b), [])) for b in budgets) + " |")

@@ -18,7 +18,7 @@ from ponder_cli.options import (
     checkpoint_path,
 )
 
-TEST_SETS = ("none", "fragments", "scannet", "scannet200", "s3dis")
+TEST_SETS = ("none", "fragments", "scannet", "scannet200", "s3dis", "nuscenes", "semantickitti")
 
 
 def evaluate(  # noqa: PLR0913 - one argument per option
@@ -65,7 +65,9 @@ def evaluate(  # noqa: PLR0913 - one argument per option
     submission: Annotated[
         Path | None,
         typer.Option(
-            "--submission", metavar="FILE.zip", help="Write a submission for the ScanNet benchmarks."
+            "--submission",
+            metavar="FILE.zip",
+            help="Write a submission for the ScanNet, nuScenes or SemanticKITTI benchmark.",
         ),
     ] = None,
     export: Annotated[

@@ -47,19 +47,23 @@ TEN_VIEWS = tuple(
     TestView(0.0, scale, flip) for flip in (False, True) for scale in (0.9, 0.95, 1.0, 1.05, 1.1)
 )
 
-TestSet = Literal["none", "fragments", "scannet", "scannet200", "s3dis"]
+TestSet = Literal["none", "fragments", "scannet", "scannet200", "s3dis", "nuscenes", "semantickitti"]
 TEST_SETS: dict[TestSet, tuple[TestView, ...]] = {
     "none": (),
     "fragments": PLAIN,
     "scannet": THIRTEEN_VIEWS,
     "scannet200": FOUR_TURNS,
     "s3dis": TEN_VIEWS,
+    "nuscenes": TEN_VIEWS,
+    "semantickitti": FOUR_TURNS,
 }
 """How often a scene is segmented. none: one point per voxel, once. fragments: every point, once.
 
 The others are the published sets: scannet also for Structured3D and for S3DIS after joint training, s3dis for
-S3DIS alone.
+S3DIS alone; nuscenes and semantickitti those of lidar segmentation.
 """
+HALVED: frozenset[TestSet] = frozenset({"nuscenes", "semantickitti"})
+"""Sets that first reduce a scene to one point per half a voxel, which its other points share (published)."""
 
 
 @dataclass(frozen=True)

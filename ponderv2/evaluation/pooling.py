@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ponderv2.datasets.scannet.benchmarks import benchmark_of
+from ponderv2.datasets.benchmarks import benchmark_of
 from ponderv2.errors import PresetError
 from ponderv2.evaluation.semantic import metrics_of_counts
 
@@ -132,7 +132,10 @@ def _counts(folds: Sequence[Fold]) -> Int[Tensor, "count class"]:
 def _metrics(folds: Sequence[Fold]) -> dict[str, float]:
     intersection, union, points = _counts(folds)
     benchmark = benchmark_of(folds[0].names)
-    return metrics_of_counts(intersection, union, points, benchmark.groups if benchmark else None)
+    groups = benchmark.groups if benchmark else None
+    return metrics_of_counts(
+        intersection, union, points, groups, benchmark is not None and benchmark.counts_predicted
+    )
 
 
 def _row(name: str, intersection: int, union: int, points: int) -> dict[str, Any]:

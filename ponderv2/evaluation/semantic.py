@@ -90,10 +90,11 @@ def mean_over(values: Float[Tensor, " class"], classes: Sequence[int]) -> float:
 def named_metrics(
     confusion: Int[Tensor, "true_class predicted_class"],
     groups: Mapping[str, Sequence[int]] | None = None,
+    counts_predicted: bool = False,
 ) -> dict[str, float]:
     """The numbers that benchmarks state, see `metrics_of_counts`."""
     truth, hit = confusion.sum(dim=1), confusion.diagonal()
-    return metrics_of_counts(hit, truth + confusion.sum(dim=0) - hit, truth, groups)
+    return metrics_of_counts(hit, truth + confusion.sum(dim=0) - hit, truth, groups, counts_predicted)
 
 
 def metrics_of_counts(
@@ -101,12 +102,15 @@ def metrics_of_counts(
     union: Int[Tensor, " class"],
     points: Int[Tensor, " class"],
     groups: Mapping[str, Sequence[int]] | None = None,
+    counts_predicted: bool = False,
 ) -> dict[str, float]:
     """The numbers that benchmarks state, 0..1.
 
     miou, macc: over the classes that occur among the true points, as the ScanNet server does it. miou_all,
     macc_all: over all classes, those that do not occur count 0, as published tables do it. allacc:
     fraction of correctly classified points. For each group of classes `miou_<group>` and `miou_all_<group>`.
+    With `counts_predicted` also miou_predicted: over the classes that are true or predicted anywhere, as the
+    development kit of nuScenes does it. SemanticKITTI's is miou_all.
     """
     occurring = segmentation_metrics_of_counts(intersection, union, points, skip_absent=True)
     everything = segmentation_metrics_of_counts(intersection, union, points)
@@ -117,6 +121,9 @@ def metrics_of_counts(
         "miou_all": everything.mean_iou,
         "macc_all": everything.mean_accuracy,
     }
+    if counts_predicted:
+        known = (union > 0).nonzero()[:, 0].tolist()
+        found["miou_predicted"] = mean_over(everything.iou, known)
     for name, classes in (groups or {}).items():
         found[f"miou_{name}"] = mean_over(occurring.iou, classes)
         found[f"miou_all_{name}"] = mean_over(everything.iou, classes)

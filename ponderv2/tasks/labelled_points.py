@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ponderv2.data.config import LabelledDataConfig, PointDataConfig
 from ponderv2.data.datasets import LabelledDataset, classes_above
-from ponderv2.datasets.scannet.benchmarks import Benchmark, benchmark_of
+from ponderv2.datasets.benchmarks import Benchmark, benchmark_of
 from ponderv2.errors import PresetError, SceneError
 from ponderv2.scenes.folders import SceneFolders
 from ponderv2.tasks.labelled_config import ClassesConfig
@@ -122,15 +122,19 @@ class LabelledPointsTask(Task[Settings]):
             )
 
 
-def benchmark_for(request: EvaluationRequest, class_names: Sequence[str]) -> Benchmark | None:
-    """The benchmark with these classes.
+def benchmark_for(
+    request: EvaluationRequest, class_names: Sequence[str], scans: bool = False
+) -> Benchmark | None:
+    """The benchmark with these classes; `scans`: whether files per LiDAR scan can be written.
 
     Raises SceneError where a submission is wanted and no benchmark has them.
     """
     found = benchmark_of(class_names)
-    if request.submission is not None and found is None:
+    if request.submission is not None and (found is None or (found.files != "text" and not scans)):
+        others = ", for nuScenes and for SemanticKITTI" if scans else ""
         raise SceneError(
-            "there is a submission format for the 20 and 200 classes of ScanNet, not for those of this model",
+            f"there is a submission format for the 20 and 200 classes of ScanNet{others}, not for those of "
+            "this model",
             fix="leave --submission out",
         )
     return found

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ponderv2.data.config import LabelledDataConfig
 from ponderv2.data.datasets import LabelledDataset
-from ponderv2.datasets.scannet.benchmarks import Benchmark
+from ponderv2.datasets.benchmarks import Benchmark
 from ponderv2.errors import OutputError, SceneError
 from ponderv2.evaluation.instances import (
     MIN_POINTS,

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from ponderv2.data.config import LabelledDataConfig
 from ponderv2.data.datasets import LabelledDataset
-from ponderv2.data.fragments import TEST_SETS
-from ponderv2.datasets.scannet.benchmarks import Benchmark
+from ponderv2.data.fragments import HALVED, TEST_SETS
+from ponderv2.datasets.benchmarks import Benchmark
 from ponderv2.errors import OutputError
 from ponderv2.evaluation.semantic import confusion_matrix, named_metrics, segmentation_metrics
 from ponderv2.reconstruction.images import write_rgb
@@ -25,6 +27,16 @@ from ponderv2.tasks.labelled_points import benchmark_for, class_names, refuse_ot
 from ponderv2.tasks.prediction_clouds import SceneExport, export_scene
 from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.tasks.segmentation.predictions import PredictionCache, predicted_classes
+from ponderv2.tasks.segmentation.scan_pictures import pictured, write_pictures
+from ponderv2.tasks.segmentation.scan_submission import (
+    check_scans,
+    n_measured,
+    nuscenes_format,
+    nuscenes_member,
+    semantickitti_format,
+    semantickitti_member,
+    write_scans,
+)
 from ponderv2.tasks.segmentation.submission import check_submission, write_submission
 from ponderv2.tasks.task import EvaluationRequest, EvaluationResult
 from ponderv2.training.report import Reporter
@@ -43,7 +55,7 @@ def run(request: EvaluationRequest, model: SegmentationModel, report: Reporter) 
     settings = request.settings(LabelledDataConfig, budget={})
     data = LabelledDataset(request.store, request.split, settings)
     names = class_names(request.stored, model.classes_of(data.condition), data)
-    benchmark = benchmark_for(request, names)
+    benchmark = benchmark_for(request, names, scans=True)
     _check_labels(data, len(names), request)
     confusion, seconds, predictions = _segment(request, model, data, report)
     counted = int(confusion.sum()) > 0
@@ -52,12 +64,15 @@ def run(request: EvaluationRequest, model: SegmentationModel, report: Reporter) 
     images = []
     if counted and len(names) <= MOST_CLASSES_IN_A_PICTURE:
         images = [write_rgb(request.folder / "confusion.png", confusion_image(confusion, names))]
+    for index in pictured(data):
+        classes = predictions.read(data.names[index], data.scene(index).cloud)
+        images += write_pictures(request.folder, data, index, classes)
     return EvaluationResult(
         kind="segmentation",
         checkpoint=request.stored.path,
         split=request.split,
         n_scenes=len(data),
-        metrics=named_metrics(confusion, benchmark.groups if benchmark else None) if counted else {},
+        metrics=_metrics(confusion, benchmark) if counted else {},
         tta=request.tta,
         classes=class_table(confusion, names) if counted else [],
         images=images,
@@ -65,6 +80,14 @@ def run(request: EvaluationRequest, model: SegmentationModel, report: Reporter) 
         n_reused=len(data) - len(seconds),
         milliseconds=1000.0 * median(seconds) if seconds else None,
     )
+
+
+def _metrics(
+    confusion: Int[Tensor, "true_class predicted_class"], benchmark: Benchmark | None
+) -> dict[str, float]:
+    if benchmark is None:
+        return named_metrics(confusion)
+    return named_metrics(confusion, benchmark.groups, benchmark.counts_predicted)
 
 
 @dataclass(frozen=True)
@@ -98,7 +121,8 @@ def _segment(
             classes = cache.read(name, cloud) if request.reuse else None
             if classes is None:
                 started = time.perf_counter()
-                classes = predicted_classes(model, data, index, views, display.advance)
+                halved = request.tta in HALVED
+                classes = predicted_classes(model, data, index, views, display.advance, halved)
                 seconds.append(time.perf_counter() - started)
                 cache.write(name, cloud, classes)
                 display.advance(0 if views else 1)
@@ -114,8 +138,18 @@ def _segment(
 
 def _conditions(request: EvaluationRequest, data: LabelledDataset) -> dict[str, Any]:
     """What beside weights and points decides about the predictions."""
-    seen = data.config.model_dump(mode="json", include={"voxel", "features"})
+    shaping = {"voxel", "features", *_DRIVES} if _of_drives(data) else {"voxel", "features"}
+    seen = data.config.model_dump(mode="json", include=shaping)
     return {"tta": request.tta, "condition": data.condition, **seen}
+
+
+_DRIVES = ("fields", "scales", "centred", "clip")
+"""Settings that rooms leave at their defaults."""
+
+
+def _of_drives(data: LabelledDataset) -> bool:
+    usual = LabelledDataConfig()
+    return any(getattr(data.config, name) != getattr(usual, name) for name in _DRIVES)
 
 
 def _submit(
@@ -123,6 +157,9 @@ def _submit(
 ) -> None:
     """Writes the archive, and reads it again as the benchmark's server would."""
     assert request.submission is not None
+    if benchmark.files != "text":
+        _submit_scans(request.submission, benchmark, data, predictions)
+        return
     ids = torch.tensor(benchmark.label_ids)
 
     def scenes():
@@ -136,6 +173,33 @@ def _submit(
         raise OutputError(
             f"{request.submission} is not what {benchmark.name} wants: {problems[0]}",
             fix="prepare the scenes from the benchmark's own meshes",
+        )
+
+
+def _submit_scans(path: Path, benchmark: Benchmark, data: LabelledDataset, predictions: _Predictions) -> None:
+    """The same with a file per scan."""
+    ids = np.array(benchmark.label_ids)
+    nuscenes = benchmark.files == "nuscenes"
+    wanted = (
+        nuscenes_format(data.split, benchmark.label_ids)
+        if nuscenes
+        else semantickitti_format(benchmark.label_ids)
+    )
+    n_points: dict[str, int] = {}
+
+    def scans():
+        for index, name in enumerate(data.names):
+            scene = data.scene(index)
+            member = nuscenes_member(scene, data.split) if nuscenes else semantickitti_member(scene)
+            n_points[member] = n_measured(scene)
+            yield member, ids[predictions.read(name, scene.cloud).numpy()]
+
+    write_scans(path, scans(), wanted)
+    problems = check_scans(path, n_points, wanted)
+    if problems:
+        raise OutputError(
+            f"{path} is not what {benchmark.name} wants: {problems[0]}",
+            fix="points that are not finite are left out of scenes: repair the scan",
         )
 
 

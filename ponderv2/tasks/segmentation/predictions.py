@@ -18,6 +18,8 @@ from torch import Tensor
 from ponderv2.data.config import PointDataConfig
 from ponderv2.data.datasets import LabelledDataset
 from ponderv2.data.fragments import PLAIN, Fragment, TestView, fragments
+from ponderv2.data.preprocess import clipped
+from ponderv2.data.voxelise import voxelise
 from ponderv2.errors import ResourceError
 from ponderv2.evaluation.semantic import confusion_matrix
 from ponderv2.io.files import write_bytes
@@ -107,17 +109,24 @@ def predicted_classes(
     index: int,
     views: Sequence[TestView] = (),
     seen: Callable[[], None] = lambda: None,
+    halved: bool = False,
 ) -> Int[Tensor, " point"]:
     """Class of every point of a scene, which needs no labels. The model must be in evaluation mode.
 
     One pass over one point per voxel; with `views` every fragment of every view votes, and `seen` is called
-    after each view.
+    after each view; with `halved` of the first point of every half voxel, for all points there.
     """
     device, scene = next(model.parameters()).device, data.scene(index)
 
     def predict(batch: Batch) -> Tensor:
         return model.logits(batch.to(device))
 
+    if views and halved:
+        scene = clipped(scene, data.config)
+        halves = voxelise(scene.cloud.coord, data.config.voxel.size / 2, data.config.voxel.order)
+        scene = scene.take(halves.index)
+        votes = vote(scene, predict, data.config, data.condition, views, seen=seen)
+        return votes.argmax(dim=1)[halves.inverse]
     if views:
         return vote(scene, predict, data.config, data.condition, views, seen=seen).argmax(dim=1)
     whole = data.whole(scene)

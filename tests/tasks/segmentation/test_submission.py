@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ponderv2.datasets.scannet.benchmarks import SCANNET, SCANNET200, benchmark_of
+from ponderv2.datasets.benchmarks import SCANNET, SCANNET200, benchmark_of
 from ponderv2.datasets.scannet.scannet20 import CLASS_NAMES
 from ponderv2.errors import OutputError
 from ponderv2.tasks.segmentation.submission import check_submission, write_submission

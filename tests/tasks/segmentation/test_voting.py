@@ -17,7 +17,7 @@ from ponderv2.data.fragments import (
 )
 from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.scene import PointCloud, Scene
-from ponderv2.tasks.segmentation.predictions import vote
+from ponderv2.tasks.segmentation.predictions import predicted_classes, vote
 from tests.scenes.closed_form_room import room_cloud
 
 CONFIG = LabelledDataConfig(voxel=VoxelConfig(size=0.5))
@@ -75,3 +75,36 @@ def test_published_sets_have_the_published_sizes() -> None:
 def test_no_view_is_refused(scene: Scene) -> None:
     with pytest.raises(ValueError, match="at least one view"):
         vote(scene, by_color, CONFIG, "room", ())
+
+
+def test_half_voxels_share_the_vote_of_their_first_point(scene: Scene) -> None:
+    """Against a loop: the votes of the first point of each half voxel, given to its other points."""
+    turns = FOUR_TURNS[:2]
+    config = CONFIG.model_copy(update={"centred": False})
+    first: dict[tuple[int, ...], int] = {}
+    cells = np.floor(scene.cloud.coord.double().numpy() / 0.25).astype(int)
+    owner = [first.setdefault(tuple(cell), number) for number, cell in enumerate(cells.tolist())]
+    kept = sorted(first.values())
+    votes = vote(scene.take(torch.tensor(kept)), by_color, config, "room", turns)
+    classes = dict(zip(kept, votes.argmax(dim=1).tolist(), strict=True))
+    expected = [classes[one] for one in owner]
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unused = torch.nn.Parameter(torch.zeros(1))
+
+        def logits(self, batch: Batch) -> torch.Tensor:
+            return by_color(batch)
+
+    class Data:
+        condition = "room"
+
+        def __init__(self) -> None:
+            self.config = config
+
+        def scene(self, index: int) -> Scene:
+            return scene
+
+    found = predicted_classes(Network(), Data(), 0, turns, halved=True)  # type: ignore[arg-type]
+    assert found.tolist() == expected and len(kept) < len(owner)

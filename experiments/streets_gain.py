@@ -1,0 +1,234 @@
+"""Does pre-training by rendering save labels on streets? Every figure comes from the presets and commands.
+
+Run: python -m experiments.streets_gain --streets DATA --out DIR [--jobs 'seed 0' ...]
+
+DATA are generated streets (`ponder prepare streets`, 40 of them with 6 key frames); they are made first where
+there are none. Each figure is written into `DIR/results.json` as soon as it is known, with the command that
+gives it, and is not measured again: interrupt and repeat the same line to continue. A seventh of the training
+streets is held out for choosing learning rates; the figures are of the validation streets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from experiments.gain_figures import Figures, print_table
+from experiments.gain_jobs import Job, command, rate_changes, rate_key, slug
+from ponder_cli.presets import load_preset, settings_of
+from ponderv2.workflows import evaluate, finetune, prepare, pretrain, protocols
+from ponderv2.workflows.config import FinetuneConfig, PrepareConfig, PretrainConfig, ProtocolsConfig
+
+PRETRAINED = {"LiDAR": "streets_demo"}
+"""Preset of each kind of pre-training."""
+STARTS = ("random", *PRETRAINED)
+BUDGETS = {
+    "8 frames": ["data.budget.drives=8", "data.budget.scenes_per_drive=1"],
+    "200 points": ["data.budget.points_per_scene=200"],
+}
+"""A key frame of each of eight streets; or points of every key frame of all streets."""
+RATES = ((3.0e-3, 1.0), (1.0e-2, 1.0), (3.0e-3, 0.1))
+"""Of fine-tuning, and the factor of the encoder; the same grid for every start."""
+CHOICE_EVERY = 7
+PRESET, CHOICE, TEST = "streets_lidarseg", "choice", "val"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where things are."""
+
+    out: Path
+    streets: Path
+    figures: Figures
+    n_steps: int | None = None
+    """Steps of everything, in place of those of the presets: for trying the experiment out."""
+
+    @property
+    def data(self) -> Path:
+        """The same streets with a split for choices."""
+        return self.out / "streets"
+
+    def prepare(self) -> None:
+        """Generates the streets where there are none, and divides them."""
+        if not self.streets.is_dir():
+            changes = [
+                f"out={self.streets}",
+                "source.scenes=40",
+                "source.key_frames=6",
+                "source.sweeps=false",
+            ]
+            prepare.run(load_preset("prepare", "streets", changes, PrepareConfig))
+        if not self.data.is_dir():
+            divide(self.streets, self.data)
+
+    def steps(self) -> list[str]:
+        """Changes for a trial."""
+        return [] if self.n_steps is None else [f"training.steps={self.n_steps}"]
+
+
+def divide(streets: Path, target: Path) -> None:
+    """The streets with links to their files and tables of their own, beside which stand the splits."""
+    from ponderv2.data.scene_folder import open_folder
+
+    store = open_folder(streets)
+    drives = {
+        split: list(dict.fromkeys(name.partition("/")[0] for name in store.names(split)))
+        for split in ("train", TEST)
+    }
+    splits = {
+        "train": [one for number, one in enumerate(drives["train"]) if number % CHOICE_EVERY != 0],
+        CHOICE: drives["train"][::CHOICE_EVERY],
+        TEST: drives[TEST],
+    }
+    temporary = target.with_name(f"{target.name}.new")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for folder in streets.iterdir():
+        if folder.name.startswith("v1.0-"):
+            shutil.copytree(folder, temporary / folder.name)
+            (temporary / folder.name / "splits.json").write_text(json.dumps(splits))
+        else:
+            (temporary / folder.name).symlink_to(folder.absolute())
+    temporary.replace(target)
+
+
+def pretrain_start(bench: Bench, start: str, seed: int) -> None:
+    """Pre-trains the encoder of a start, or continues it."""
+    changes = [f"seed={seed}", *bench.steps()]
+    config = load_preset("pretrain", PRETRAINED[start], [*changes, "training.threads=1"], PretrainConfig)
+    folder = start_folder(bench, start, seed)
+    begun = (folder / "checkpoints" / "last.pth").is_file()
+    if not begun:
+        shutil.rmtree(folder, ignore_errors=True)
+    done = pretrain.run(config, scenes=bench.data, out=folder.parent, name=folder.name, resume=begun)
+    line = command("pretrain", "--preset", PRETRAINED[start], changes=changes)
+    bench.figures.put(("start", start, str(seed)), done.seconds, line)
+
+
+def start_folder(bench: Bench, start: str, seed: int) -> Path:
+    """Of the run that gives the encoder of a start."""
+    return bench.out / "runs" / slug(start, str(seed))
+
+
+def probe(bench: Bench, start: str, budget: str, seed: int) -> None:
+    """The frozen encoder, and beside the first start a random one, by a linear layer and by neighbours."""
+    folder = start_folder(bench, start, seed)
+    changes = [*BUDGETS[budget], f"data.budget.seed={seed}", f"data.seed={seed}"]
+    baselines = start == next(iter(PRETRAINED))
+    request = protocols.ComparisonRequest(("linear", "knn"), baselines, settings_of(changes, ProtocolsConfig))
+    found = protocols.run([folder], request, scenes=bench.data, split=TEST)
+    words = [
+        "eval",
+        f"runs/{folder.name}",
+        "--protocols",
+        "linear,knn",
+        *(["--baselines"] if baselines else []),
+    ]
+    names = {found.protocols[0]["features"]: start, "random encoder": "random"}
+    for row in found.protocols:
+        name = names.get(row["features"], str(row["features"]))
+        line = command(*words, changes=changes)
+        bench.figures.put((str(row["protocol"]), name, budget, str(seed)), float(row["miou"]), line)
+
+
+def fine_tuned(bench: Bench, start: str, seed: int, changes: list[str], split: str) -> tuple[float, str]:
+    """Mean IoU of a fine-tuned model on the scenes of a split, and the command that trains it."""
+    checkpoint = None if start == "random" else start_folder(bench, start, seed)
+    words = ["--scratch"] if checkpoint is None else ["--from", f"runs/{checkpoint.name}"]
+    changes = [*changes, *bench.steps()]
+    config = load_preset("finetune", PRESET, [*changes, "training.threads=1"], FinetuneConfig)
+    with TemporaryDirectory(dir=bench.out) as folder:
+        result = finetune.run(config, checkpoint=checkpoint, scenes=bench.data, out=Path(folder), name="run")
+        measured = evaluate.run(result.folder, scenes=bench.data, split=split)
+    line = command("finetune", "--preset", PRESET, *words, changes=changes)
+    return float(measured.metrics["miou"]), line
+
+
+def choose_rate(bench: Bench, start: str, budget: str) -> None:
+    """Tries the grid of learning rates with seed 0, on the streets that are held out for it."""
+    for rate in RATES:
+        key = rate_key(start, budget, rate)
+        if not bench.figures.has(key):
+            changes = [*BUDGETS[budget], *rate_changes(rate)]
+            bench.figures.put(key, *fine_tuned(bench, start, 0, changes, CHOICE))
+
+
+def fine_tune(bench: Bench, start: str, budget: str, seed: int) -> None:
+    """Fine-tunes a start with a budget, at the rate that was chosen for both."""
+    rate = max(RATES, key=lambda one: bench.figures.value(rate_key(start, budget, one)))
+    changes = [*BUDGETS[budget], f"data.budget.seed={seed}", f"seed={seed}", *rate_changes(rate)]
+    bench.figures.put(("full", start, budget, str(seed)), *fine_tuned(bench, start, seed, changes, TEST))
+
+
+def jobs(bench: Bench, n_seeds: int) -> list[Job]:
+    """All jobs in the order of what they tell: the first seed first."""
+    found: list[Job] = []
+    for seed in range(n_seeds):
+        word = str(seed)
+        for start in PRETRAINED:
+            run = partial(pretrain_start, bench, start, seed)
+            found.append(
+                Job(f"pretrain, {start}, seed {seed}", (("start", start, word),), run, bench.figures)
+            )
+        for budget in BUDGETS:
+            for start in PRETRAINED:
+                names = (start, "random") if start == next(iter(PRETRAINED)) else (start,)
+                gives = tuple((kind, one, budget, word) for kind in ("linear", "knn") for one in names)
+                run = partial(probe, bench, start, budget, seed)
+                found.append(Job(f"probe, {start}, {budget}, seed {seed}", gives, run, bench.figures))
+            for start in STARTS:
+                if seed == 0:
+                    tried = tuple(rate_key(start, budget, rate) for rate in RATES)
+                    run = partial(choose_rate, bench, start, budget)
+                    found.append(Job(f"rates, {start}, {budget}, seed 0", tried, run, bench.figures))
+                run = partial(fine_tune, bench, start, budget, seed)
+                gives = (("full", start, budget, word),)
+                found.append(Job(f"full, {start}, {budget}, seed {seed}", gives, run, bench.figures))
+    return found
+
+
+def main() -> None:
+    """Does what is not done yet, and prints a line for each figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("streets_gain"))
+    parser.add_argument(
+        "--streets", type=Path, help="generated streets; by default DIR/generated, made first"
+    )
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", nargs="*", default=[], metavar="PHRASE", help="only jobs with such a name")
+    parser.add_argument("--list", action="store_true", help="say what is still to be done")
+    parser.add_argument("--table", action="store_true", help="only print the table")
+    parser.add_argument("--steps", type=int, help="of every run, to try the experiment out")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    figures = Figures(arguments.out / "results.json")
+    streets = arguments.streets or arguments.out / "generated"
+    bench = Bench(arguments.out, streets, figures, arguments.steps)
+    wanted = [
+        job
+        for job in jobs(bench, arguments.seeds)
+        if not arguments.jobs or any(word in job.name for word in arguments.jobs)
+    ]
+    remaining = [job for job in wanted if not job.is_done()]
+    if arguments.list:
+        print("\n".join(job.name for job in remaining))
+        return
+    if not arguments.table:
+        bench.prepare()
+        for number, job in enumerate(remaining):
+            print(f"[{number + 1}/{len(remaining)}] {job.name}", flush=True)
+            if not job.is_done():
+                job.run()
+    print_table(figures, "the validation streets")
+
+
+if __name__ == "__main__":
+    main()
