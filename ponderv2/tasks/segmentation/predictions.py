@@ -102,6 +102,22 @@ def _one_pass(group: list[Fragment], predict: Predict) -> Iterator[tuple[Fragmen
         yield from zip(part, scores.split([len(piece.index) for piece in part]), strict=True)
 
 
+def halved_classes(
+    scene: Scene,
+    predict: Predict,
+    config: PointDataConfig,
+    condition: str,
+    views: Sequence[TestView] = PLAIN,
+    *,
+    seen: Callable[[], None] = lambda: None,
+) -> Int[Tensor, " point"]:
+    """Class of every point: `vote` of the first point of every half voxel, for all points in it."""
+    scene = clipped(scene, config)
+    halves = voxelise(scene.cloud.coord, config.voxel.size / 2, config.voxel.order)
+    votes = vote(scene.take(halves.index), predict, config, condition, views, seen=seen)
+    return votes.argmax(dim=1)[halves.inverse]
+
+
 @torch.no_grad()
 def predicted_classes(
     model: SegmentationModel,
@@ -122,11 +138,7 @@ def predicted_classes(
         return model.logits(batch.to(device))
 
     if views and halved:
-        scene = clipped(scene, data.config)
-        halves = voxelise(scene.cloud.coord, data.config.voxel.size / 2, data.config.voxel.order)
-        scene = scene.take(halves.index)
-        votes = vote(scene, predict, data.config, data.condition, views, seen=seen)
-        return votes.argmax(dim=1)[halves.inverse]
+        return halved_classes(scene, predict, data.config, data.condition, views, seen=seen)
     if views:
         return vote(scene, predict, data.config, data.condition, views, seen=seen).argmax(dim=1)
     whole = data.whole(scene)

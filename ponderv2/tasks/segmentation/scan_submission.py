@@ -42,7 +42,7 @@ class ScanFormat:
 
 
 def nuscenes_format(split: str, label_ids: tuple[int, ...]) -> ScanFormat:
-    """With what is said of the submission."""
+    """With the description of the submission."""
     meta = json.dumps({"meta": META}, indent=2).encode()
     return ScanFormat("u1", label_ids, {f"{split}/submission.json": meta})
 

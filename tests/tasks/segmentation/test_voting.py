@@ -17,7 +17,7 @@ from ponderv2.data.fragments import (
 )
 from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.scene import PointCloud, Scene
-from ponderv2.tasks.segmentation.predictions import predicted_classes, vote
+from ponderv2.tasks.segmentation.predictions import halved_classes, vote
 from tests.scenes.closed_form_room import room_cloud
 
 CONFIG = LabelledDataConfig(voxel=VoxelConfig(size=0.5))
@@ -89,22 +89,5 @@ def test_half_voxels_share_the_vote_of_their_first_point(scene: Scene) -> None:
     classes = dict(zip(kept, votes.argmax(dim=1).tolist(), strict=True))
     expected = [classes[one] for one in owner]
 
-    class Network(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.unused = torch.nn.Parameter(torch.zeros(1))
-
-        def logits(self, batch: Batch) -> torch.Tensor:
-            return by_color(batch)
-
-    class Data:
-        condition = "room"
-
-        def __init__(self) -> None:
-            self.config = config
-
-        def scene(self, index: int) -> Scene:
-            return scene
-
-    found = predicted_classes(Network(), Data(), 0, turns, halved=True)  # type: ignore[arg-type]
+    found = halved_classes(scene, by_color, config, "room", turns)
     assert found.tolist() == expected and len(kept) < len(owner)
