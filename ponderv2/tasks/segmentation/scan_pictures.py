@@ -52,13 +52,14 @@ def write_pictures(
     palette = class_palette(data)
     truth = scene.cloud.labels.get(data.label_field)
     colors = [palette[classes.clamp(max=len(palette) - 2).numpy()]]
+    differs: list[ndarray] = []
     if truth is not None:
         true = truth.long().clamp(min=-1, max=len(palette) - 2).numpy()
         colors.append(palette[true])
+        differs = [_differences(classes.numpy(), true)]
     name = data.names[index].replace("/", "_")
     coord = scene.cloud.coord.numpy()
     reach = min(REACH, max(5.0, float(np.quantile(np.abs(coord[:, :2]).max(axis=1), 0.99))))
-    differs = [] if truth is None else [_differences(classes.numpy(), true)]
     above = [seen_from_above(coord, color, reach) for color in (*colors, *differs)]
     above = [titled(image, text) for image, text in zip(above, TITLES, strict=False)]
     written = [write_rgb(folder / f"{name}_above.png", tiled(above, len(above)))]
