@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from ponder_cli.layers import Override
     from ponderv2.datasets.settings import DatasetSettings
     from ponderv2.workflows.image_features import FeatureResult
-    from ponderv2.workflows.prepare_report import SceneOutcome
+    from ponderv2.workflows.prepare_report import DriveOutcome, SceneOutcome
 
+DRIVE_COLUMNS = ("drive", "key frames", "cameras confirmed", "points in boxes agree %", "suspicion")
 MOST_LINES = 60
 """Scenes in the table; beyond that, failures only."""
 
@@ -70,7 +71,8 @@ prepare_app = typer.Typer(
     no_args_is_help=True,
     subcommand_metavar="KIND|FILE [PATH]",
     help="Prepare scenes: ponder prepare rgbd PATH, ponder prepare synthetic --rooms 40, or a YAML file.\n\n"
-    "Continues where it was interrupted, and checks at the end that frames, depths and poses agree.\n\n"
+    "Continues where it was interrupted, and checks at the end that frames, depths and poses, or LiDAR, "
+    "cameras and boxes agree.\n\n"
     "Every kind takes --out, --check, --strict, --workers, --scheduler, --set and --json; its own options "
     "are listed by ponder prepare KIND --help.",
 )
@@ -110,7 +112,10 @@ def _common(
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder of the prepared scenes.")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Only check the scenes that are already prepared.")
+        bool,
+        typer.Option(
+            "--check", help="Only check the scenes that are already prepared, or drives where they are."
+        ),
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Fail when any scene cannot be prepared.")] = False,
     workers: Annotated[
@@ -167,6 +172,9 @@ def _prepare(preset: str, settings: type[DatasetSettings], values: dict[str, Any
     console.table(columns, [_row(scene) for scene in shown])
     if len(shown) < len(result.scenes):
         console.say(f"{len(result.scenes) - len(shown)} more scenes are in {REPORT_FILE}")
+    if result.drives:
+        drives = [one for one in result.drives if one.suspect or len(result.drives) <= MOST_LINES]
+        console.table(DRIVE_COLUMNS, [_drive_row(one) for one in drives[:MOST_LINES]])
     rows = [(one.status, one.scenes, one.reason, one.example) for one in result.summary]
     console.table(("status", "scenes", "reason", "for instance"), rows)
     console.say(
@@ -203,5 +211,17 @@ def _row(scene: SceneOutcome) -> tuple[object, ...]:
     error = None if found is None or found.median_error is None else 100.0 * found.median_error
     share = None if found is None or found.inlier_share is None else 100.0 * found.inlier_share
     cause = found.likely_cause if found is not None and found.suspect else ""
+    if found is not None and found.lidar is not None and found.lidar.boxes is not None:
+        share = None if found.lidar.boxes.share is None else 100.0 * found.lidar.boxes.share
     words = cause or (scene.why[0] if scene.status == "failed" else "")
     return (f"{scene.split}/{scene.name}", scene.status, scene.n_frames, scene.n_points, error, share, words)
+
+
+def _drive_row(drive: DriveOutcome) -> tuple[object, ...]:
+    """One line of the table of drives."""
+    found = drive.found
+    if found is None:
+        return (drive.name, len(drive.key_frames), "-", None, drive.why)
+    sound = f"{sum(one.sound for one in found.cameras)} of {len(found.cameras)}"
+    share = None if found.boxes is None or found.boxes.share is None else 100.0 * found.boxes.share
+    return (drive.name, found.key_frames, sound, share, found.cause)

@@ -24,6 +24,7 @@ from ponderv2.checks.diagnosis import (
     known_factors,
     scale_hypothesis,
 )
+from ponderv2.checks.drive import LidarFinding, check_key_frame, is_drive
 from ponderv2.checks.frame_order import OrderCheck, sample_frame
 from ponderv2.checks.hypotheses import hypotheses
 from ponderv2.checks.registration import Registration, check_registration
@@ -87,6 +88,8 @@ class CheckResult:
     """Mean rank of the image gradient at depth edges, 0..1; 0.5 = no relation."""
     notes: tuple[str, ...] = ()
     """What is not wrong enough to be suspect, and what could not be checked for want of evidence."""
+    lidar: LidarFinding | None = None
+    """Of a key frame of a drive."""
 
 
 def check_scene(
@@ -102,6 +105,10 @@ def check_scene(
     frames = _chosen(scene.frames, settings.max_frames)
     samples = [sample_frame(frame, settings.n_pixels, recording_to_scene) for frame in frames]
     samples = [one for one in samples if len(one.pixel) >= FEWEST]
+    if not samples and is_drive(scene):
+        found = check_key_frame(scene)
+        unknown = _unchecked(0, found.cause)
+        return replace(unknown, suspect=bool(found.cause), notes=found.notes, lidar=found)
     if not samples:
         return _unchecked(0, "no frames with depth: nothing to compare")
     return _Check(scene, settings, samples).result()

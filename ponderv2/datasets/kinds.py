@@ -108,6 +108,19 @@ def drives_of(settings: NuscenesConfig | SemanticKittiConfig | KittiConfig | Veh
             assert_never(settings)
 
 
+def drives_in(settings: DatasetSettings) -> tuple[Path, DatasetInfo, SceneLayout] | None:
+    """Folder of the drives that settings name, what is known of it and how it is read in place.
+
+    None for settings of another data set, and where the folder holds no drives. Raises SceneError for
+    drives that are damaged.
+    """
+    match settings:
+        case NuscenesConfig() | SemanticKittiConfig() | KittiConfig() | VehicleConfig():
+            return (settings.path, *drives_of(settings).in_place()) if settings.path.exists() else None
+        case _:
+            return None
+
+
 def in_place(root: Path) -> tuple[DatasetInfo, SceneLayout] | None:
     """What is known of drives that are read where they are, and how; None for any other folder.
 

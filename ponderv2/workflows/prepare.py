@@ -16,7 +16,7 @@ from numpy import ndarray
 from ponderv2.checks.check import CheckResult, check_or_reason
 from ponderv2.checks.config import CheckConfig
 from ponderv2.data.scene_folder import open_folder
-from ponderv2.datasets.kinds import generator_of, reader_of
+from ponderv2.datasets.kinds import drives_in, generator_of, reader_of
 from ponderv2.datasets.reader import DatasetReader, RawScene
 from ponderv2.datasets.recognise import recognise
 from ponderv2.errors import SceneError
@@ -25,15 +25,18 @@ from ponderv2.scenes.folders import SceneFolders
 from ponderv2.scenes.prepared import SceneStream
 from ponderv2.scenes.reader import INFO_FILE, DatasetInfo
 from ponderv2.scenes.scene import Scene
-from ponderv2.store.store import SceneStore
+from ponderv2.store.store import SceneStore, is_store
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import PrepareConfig
 from ponderv2.workflows.image_features import prepare_features
+from ponderv2.workflows.prepare_drives import check_drives
 from ponderv2.workflows.prepare_generated import generate
 from ponderv2.workflows.prepare_report import (
+    DriveOutcome,
     PrepareResult,
     ReportFile,
     SceneOutcome,
+    check_result,
     report_outcome,
 )
 from ponderv2.workflows.prepare_space import estimate_space, refuse_if_too_large
@@ -74,7 +77,8 @@ def run(config: PrepareConfig, report: Reporter | None = None, strict: bool = Fa
             written.update(outcomes)
     finally:
         written.update(outcomes, now=True)
-    result = replace(PrepareResult.of(config.out, outcomes), warnings=reader.warnings)
+    drives = _drives(store, config, outcomes, report)
+    result = replace(PrepareResult.of(config.out, outcomes, drives), warnings=reader.warnings)
     if result.scenes and (result.n_failed == len(result.scenes) or (strict and result.n_failed)):
         first = next(one for one in result.scenes if one.status == "failed")
         raise SceneError(f"{first.key}: {first.why[0]}", fix=first.fix)
@@ -130,16 +134,28 @@ def _prepared(
 
 
 def check(config: PrepareConfig, report: Reporter | None = None) -> PrepareResult:
-    """Check the scenes that are already prepared. Raises SceneError when there are none."""
+    """Check the scenes that are already prepared, or else drives where they are.
+
+    Raises SceneError when there are none.
+    """
     report = report or SilentReporter()
-    store = open_folder(config.out)
+    unprepared = None if is_store(config.out) else drives_in(config.source)
+    store = open_folder(config.out) if unprepared is None else SceneFolders(*unprepared)
     names = [(split, name) for split in store.info.splits for name in store.names(split)]
     outcomes: dict[str, SceneOutcome] = {}
     for split, name in report.track(names, "checks", total=len(names)):
         outcome = _check_one(store, split, name, config.check)
         outcomes[outcome.key] = outcome
         report_outcome(outcome, report)
-    return _with_features(PrepareResult.of(config.out, outcomes), config, report)
+    drives = _drives(store, config, outcomes, report)
+    return _with_features(PrepareResult.of(config.out, outcomes, drives), config, report)
+
+
+def _drives(
+    folder: SceneFolders, config: PrepareConfig, outcomes: dict[str, SceneOutcome], report: Reporter
+) -> tuple[DriveOutcome, ...]:
+    workers, scheduler = config.workers, config.scheduler
+    return check_drives(folder, outcomes.values(), config.check, config.out, report, workers, scheduler)
 
 
 def prepare_one(
@@ -235,18 +251,11 @@ def _unchanged(
     found = entry.get("check")
     if found is None or entry.get("check_settings") != settings.model_dump():
         found = _check_one(store, job.split, job.name, settings).check
-    checked = found if isinstance(found, CheckResult) or found is None else _check_result(found)
+    checked = found if isinstance(found, CheckResult) or found is None else check_result(found)
     why = ("prepared already with the same settings",)
     notes, repairs = tuple(record.get("notes", ())), tuple(record.get("repairs", ()))
     numbers = int(record.get("frames", 0)), int(record.get("points", 0))
     return SceneOutcome(job.split, job.name, "skipped", why + repairs, notes, *numbers, checked)
-
-
-def _check_result(values: dict[str, Any]) -> CheckResult | None:
-    try:
-        return CheckResult(**{**values, "notes": tuple(values.get("notes", ()))})
-    except TypeError:
-        return None
 
 
 def _refuse_double_names(reader: DatasetReader) -> None:

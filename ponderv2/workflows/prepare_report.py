@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from ponderv2.checks.check import CheckResult
 from ponderv2.checks.config import CheckConfig
+from ponderv2.checks.drive import DriveFinding, LidarFinding
+from ponderv2.checks.object_boxes import BoxFinding
 from ponderv2.io.files import exclusively, write_bytes
 from ponderv2.training.report import Reporter
 from ponderv2.workflows.image_features import FeatureResult
@@ -48,6 +50,27 @@ class SceneOutcome:
 
 
 @dataclass(frozen=True)
+class DriveOutcome:
+    """What the check of one drive found."""
+
+    name: str
+    """SPLIT/DRIVE."""
+    key_frames: tuple[str, ...]
+    """That were looked at."""
+    found: DriveFinding | None
+    """None: their files cannot be read."""
+    why: str = ""
+    """Why they cannot."""
+    picture: str = ""
+    """File of the picture; empty where none was drawn."""
+
+    @property
+    def suspect(self) -> bool:
+        """Whether something is wrong."""
+        return self.found is None or bool(self.found.cause)
+
+
+@dataclass(frozen=True)
 class ReasonCount:
     """Scenes that share a status and a kind of reason."""
 
@@ -75,9 +98,13 @@ class PrepareResult:
     """Scenes counted by status and kind of reason."""
     image_features: FeatureResult | None = None
     """None: they were not asked for."""
+    drives: tuple[DriveOutcome, ...] = ()
+    """Drives that the scenes belong to."""
 
     @staticmethod
-    def of(out: Path, outcomes: Mapping[str, SceneOutcome]) -> PrepareResult:
+    def of(
+        out: Path, outcomes: Mapping[str, SceneOutcome], drives: tuple[DriveOutcome, ...] = ()
+    ) -> PrepareResult:
         """Outcomes by their keys, sorted and counted."""
         scenes = tuple(outcomes[key] for key in sorted(outcomes))
         count = [one.status for one in scenes]
@@ -87,8 +114,10 @@ class PrepareResult:
             n_prepared=count.count("done") + count.count("repaired"),
             n_skipped=count.count("skipped"),
             n_failed=count.count("failed"),
-            n_suspect=sum(one.check is not None and one.check.suspect for one in scenes),
+            n_suspect=sum(one.check is not None and one.check.suspect for one in scenes)
+            + sum(one.suspect for one in drives),
             summary=summarise(scenes),
+            drives=drives,
         )
 
 
@@ -100,6 +129,13 @@ def report_outcome(outcome: SceneOutcome, report: Reporter) -> None:
     for reason in outcome.why:
         report.note(f"{outcome.key}: {reason}")
     found = outcome.check
+    if found is not None and found.lidar is not None:
+        (report.warn if found.suspect else report.note)(
+            f"{outcome.key}: {found.likely_cause or _words_about(found.lidar)}"
+        )
+        for note in found.notes:
+            report.note(f"{outcome.key}: {note}")
+        return
     if found is None or found.median_error is None or found.inlier_share is None:
         cause = found.likely_cause if found else ""
         if found is not None and found.suspect:
@@ -115,6 +151,30 @@ def report_outcome(outcome: SceneOutcome, report: Reporter) -> None:
         report.note(f"{outcome.key}: {figures}{mirrored}")
     for note in found.notes:
         report.note(f"{outcome.key}: {note}")
+
+
+def _words_about(lidar: LidarFinding) -> str:
+    """Figures of a key frame for the screen."""
+    words = []
+    if lidar.hits:
+        least, most = min(lidar.hits.values()), max(lidar.hits.values())
+        words.append(f"{least} to {most} points of the LiDAR in each of {len(lidar.hits)} cameras")
+    if lidar.boxes is not None and lidar.boxes.share is not None:
+        words.append(f"{lidar.boxes.boxes} boxes, points in them agree by {lidar.boxes.share:.0%}")
+    return "; ".join(words) or "no cameras and no boxes to compare with the LiDAR"
+
+
+def check_result(values: Mapping[str, Any]) -> CheckResult | None:
+    """Of an entry of a report; None for that of another version."""
+    try:
+        lidar = values.get("lidar")
+        if lidar is not None:
+            boxes = lidar["boxes"]
+            lidar = {**lidar, "boxes": None if boxes is None else BoxFinding(**boxes)}
+            lidar = LidarFinding(**{**lidar, "notes": tuple(lidar["notes"])})
+        return CheckResult(**{**values, "notes": tuple(values.get("notes", ())), "lidar": lidar})
+    except (TypeError, KeyError):
+        return None
 
 
 def summarise(outcomes: Iterable[SceneOutcome]) -> tuple[ReasonCount, ...]:
