@@ -32,6 +32,7 @@ from ponderv2.data.config import (
     NormalDropConfig,
     RotateConfig,
     ScaleConfig,
+    ShiftConfig,
 )
 from ponderv2.data.label_budget import with_budget
 from ponderv2.errors import SceneError
@@ -88,6 +89,11 @@ def random_rotation(scene: Scene, config: RotateConfig, generator: torch.Generat
 def random_scale(scene: Scene, config: ScaleConfig, generator: torch.Generator) -> Scene:
     """Multiply all lengths by one factor."""
     return scene.moved(scale_matrix(uniform(*config.limits, generator)))
+
+
+def random_shift(scene: Scene, config: ShiftConfig, generator: torch.Generator) -> Scene:
+    """Move by a normally distributed vector."""
+    return scene.moved(translation_matrix(torch.randn(3, generator=generator).double() * config.sigma))
 
 
 def random_flip(scene: Scene, config: FlipConfig, generator: torch.Generator) -> Scene:
@@ -215,7 +221,14 @@ def random_elastic(scene: Scene, config: ElasticConfig, generator: torch.Generat
 
 ColorStep = AutoContrastConfig | ColorTranslationConfig | ColorJitterConfig | ColorDropConfig
 GeometryStep = (
-    CentreShiftConfig | DropoutConfig | RotateConfig | ScaleConfig | FlipConfig | JitterConfig | ElasticConfig
+    CentreShiftConfig
+    | DropoutConfig
+    | RotateConfig
+    | ScaleConfig
+    | ShiftConfig
+    | FlipConfig
+    | JitterConfig
+    | ElasticConfig
 )
 
 
@@ -261,6 +274,8 @@ def _moved(scene: Scene, step: GeometryStep, generator: torch.Generator) -> Scen
             return random_rotation(scene, step, generator)
         case ScaleConfig():
             return random_scale(scene, step, generator)
+        case ShiftConfig():
+            return random_shift(scene, step, generator)
         case FlipConfig():
             return random_flip(scene, step, generator)
         case JitterConfig():

@@ -62,6 +62,14 @@ class ScaleConfig(StrictConfig):
     limits: tuple[PositiveFloat, PositiveFloat] = (0.9, 1.1)
 
 
+class ShiftConfig(StrictConfig):
+    """Move the scene by a normally distributed vector."""
+
+    kind: Literal["shift"] = "shift"
+    sigma: NonNegativeFloat = 0.5
+    """Standard deviation of each coordinate, metres (scene units)."""
+
+
 class FlipConfig(StrictConfig):
     """Mirror x, and independently y."""
 
@@ -150,6 +158,7 @@ AugmentConfig = Annotated[
     | DropoutConfig
     | RotateConfig
     | ScaleConfig
+    | ShiftConfig
     | FlipConfig
     | JitterConfig
     | ElasticConfig
@@ -224,6 +233,20 @@ class ClipConfig(StrictConfig):
         return self
 
 
+class PointRangeConfig(StrictConfig):
+    """Points outside a box are removed in training, after augmentation. Predictions are for all points."""
+
+    lower: Corner
+    upper: Corner
+    """Corners (x, y, z), metres (scene units), in the frame of the scene."""
+
+    @model_validator(mode="after")
+    def _has_a_volume(self) -> PointRangeConfig:
+        if any(low >= high for low, high in zip(self.lower, self.upper, strict=True)):
+            raise ValueError(f"lower must be below upper on every axis, got {self.lower} and {self.upper}")
+        return self
+
+
 class VoxelConfig(StrictConfig):
     """How points become voxels: one point represents each occupied cell."""
 
@@ -258,6 +281,31 @@ class LocalCropConfig(StrictConfig):
     """Centres with fewer points around them are drawn again."""
 
 
+class LidarRaysConfig(StrictConfig):
+    """Rays from cameras to the points of a LiDAR, in place of pixels with a depth: each has the depth of its
+    point, the colour of its pixel and the class of its point."""
+
+    closest: NonNegativeFloat = 3.0
+    """Points nearer to the LiDAR than this in its x and y, metres, are left out: they show the vehicle."""
+    farthest: PositiveFloat | None = None
+    """So are those farther away."""
+    occlusion: Literal["nearest", "none"] = "nearest"
+    """Of the points in a cell of pixels the nearest, or all as in UniPAD, also those behind others."""
+    cell: PositiveInt = 1
+    """Edge of such a cell, pixels. The LiDAR sits higher than cameras and sees over things, so that a few
+    points of what they hide remain between the sparse nearer ones unless cells are larger."""
+    points: Literal["scan", "voxels"] = "scan"
+    """All points of the scan, or one of each voxel that the encoder receives (published)."""
+    color: bool = True
+    """Without, no image is opened."""
+    round_down: bool = False
+    """True: a position has the colour of the pixel that it is rounded down to (PonderV2). False: that of the
+    nearest one, and positions beyond the centres of the outermost pixels are left out."""
+    top_up: bool = False
+    """Where fewer than `n_pixels` points are seen, the rest are pixels with a colour alone, every fourth in
+    columns and rows below the upper 40 % of the image (UniPAD). Without, there are fewer rays."""
+
+
 class ViewSamplingConfig(StrictConfig):
     """Which pixels are rendered in one training step."""
 
@@ -269,6 +317,8 @@ class ViewSamplingConfig(StrictConfig):
     """Views with fewer usable pixels give way to others where there are others."""
     max_depth: PositiveFloat | None = None
     """Pixels farther away than this are not used, metres."""
+    lidar: LidarRaysConfig | None = None
+    """For scenes whose images have no depth: rays to the points of the LiDAR. No view is then used twice."""
 
 
 class ImageInputConfig(StrictConfig):
@@ -400,7 +450,8 @@ class PointDataConfig(StrictConfig):
     features: tuple[FeatureName, ...] = ("color", "normal")
     """What the encoder sees of each point, concatenated in this order."""
     fields: tuple[str, ...] = ()
-    """Per-point fields of the data set after them, such as intensity: a channel each."""
+    """Per-point fields of the data set after them, such as intensity: a channel each. With `sweeps` also
+    `time`."""
     scales: dict[str, float] = Field(default_factory=dict)
     """Factors on fields, by their names: `intensity: 255.0` gives the encoder 0..255 in place of 0..1."""
     centred: bool = True
@@ -408,6 +459,10 @@ class PointDataConfig(StrictConfig):
     False: the frame of the scene stays, as a range around a LiDAR needs it."""
     clip: ClipConfig | None = None
     """Before anything else, in training and in evaluation; null: points stay where they are."""
+    sweeps: SweepsConfig | None = None
+    """Earlier sweeps of the LiDAR that are added to the points; null: the scan of the scene alone."""
+    range: PointRangeConfig | None = None
+    """Null: points are kept wherever they are."""
     shuffle: bool = True
     """Random order of the voxels of a training scene."""
     images: ImageInputConfig | None = None
@@ -433,6 +488,9 @@ class PretrainDataConfig(PointDataConfig):
     crop: LocalCropConfig | None = None
     validation_views: Annotated[PositiveInt, NO_EFFECT] = 4
     """Held-out frames per scene that validation renders."""
+    held_out_sensors: tuple[str, ...] = ()
+    """Cameras that are never trained on and that validation renders, beside the frames that the scenes hold
+    out."""
     image_features: ImageFeaturesConfig | None = None
     """Features of images that are read with them; null: none."""
     clusters: ClustersConfig | None = None
@@ -452,6 +510,8 @@ class PretrainDataConfig(PointDataConfig):
             raise ValueError(
                 "elastic distortion bends the points away from the images: remove it from augment"
             )
+        if self.views.lidar is not None and self.crop is not None:
+            raise ValueError("crop goes by depth images: set it to null with views.lidar")
         return self
 
 
@@ -481,6 +541,7 @@ COMMON = (
     "fields",
     "scales",
     "centred",
+    "sweeps",
     "images",
     "cache_megabytes",
     "mix_probability",

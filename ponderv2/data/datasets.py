@@ -21,15 +21,19 @@ from ponderv2.data.config import (
 )
 from ponderv2.data.crops import ATTEMPTS, Region, crop, random_region, region_around
 from ponderv2.data.label_budget import apply_label_budget, budget_scenes
+from ponderv2.data.lidar_rays import LidarPixels, sample_lidar_rays, seen_points
 from ponderv2.data.pixel_targets import NO_TARGETS, WantedTargets, with_targets
 from ponderv2.data.pooled_features import PooledFeatures
 from ponderv2.data.preprocess import (
     Preprocessed,
     clipped,
+    in_range,
+    inside_range,
     preprocess,
     whole_scene_shift,
     with_near_points,
 )
+from ponderv2.data.sweeps import with_sweeps
 from ponderv2.data.views import (
     FrameDecoder,
     SampledPixels,
@@ -43,7 +47,7 @@ from ponderv2.data.views import (
 from ponderv2.errors import SceneError
 from ponderv2.io.lru_cache import LruCache
 from ponderv2.randomness import make_generator
-from ponderv2.scenes.batch import Batch, MixingCollate
+from ponderv2.scenes.batch import Batch, MixingCollate, PixelBatch
 from ponderv2.scenes.feature_sets import FeatureSet, find_features, read_basis
 from ponderv2.scenes.reader import FrameChoice, Reader
 from ponderv2.scenes.scene import Frame, Scene, evenly_spread
@@ -152,6 +156,10 @@ class ValidationScene:
     """Cameras in the frame of the batch."""
     region: Region | None
     """What part of space the batch shows; None = all of it."""
+    hits: tuple[LidarPixels, ...] | None = None
+    """Of each frame what a LiDAR measured, where that stands for depth images."""
+    hits_have_color: bool = False
+    """Whether such rays have colours too."""
 
 
 class PretrainDataset(_Scenes):
@@ -175,7 +183,8 @@ class PretrainDataset(_Scenes):
         self.features = find_image_features(store, config.image_features)
         self._pool = None if config.image_features is None else config.image_features.pool
         with_features = targets.feature_channels > 0 and self._pool is None
-        self.decode = FrameDecoder(config.cache_megabytes / 2, with_features)
+        colors_only = config.views.lidar is not None
+        self.decode = FrameDecoder(config.cache_megabytes / 2, with_features, colors_only)
         self._pooled: LruCache[PooledFeatures] = LruCache(config.cache_megabytes / 8)
         self._clusters: LruCache[ClusterPoints] = LruCache(config.cache_megabytes / 8)
         if targets.clustering is not None or self._pool is not None:
@@ -185,7 +194,7 @@ class PretrainDataset(_Scenes):
     collate = staticmethod(Batch.collate)
 
     def _read(self, name: str) -> Scene:
-        scene = super()._read(name)
+        scene = _holding_out(super()._read(name), self.config.held_out_sensors)
         return scene if self.features is None else self.features.attached(scene, self.split)
 
     def scene(self, index: int) -> Scene:
@@ -207,6 +216,8 @@ class PretrainDataset(_Scenes):
         """
         generator = make_generator("pretrain", self.seed, draw, index)
         scene = self.scene(index)
+        if self.config.views.lidar is not None:
+            return self._lidar_sample(scene, generator)
         frames = training_frames(scene)
         region = self._region(scene, frames, generator)
         sampled = sample_pixels(scene, frames, self.config.views, self.decode, generator, region)
@@ -215,7 +226,7 @@ class PretrainDataset(_Scenes):
         inputs = sample_images(frames, self.config.images, generator)
         # Only the chosen cameras are moved: scenes have hundreds.
         scene = replace(scene if region is None else crop(scene, region), frames=(*sampled.frames, *inputs))
-        scene = augment(clipped(scene, self.config), self.config.augment, generator)
+        scene = self._augmented(scene, generator)
         prepared = preprocess(scene, self.config, self.condition, self.label_field, generator)
         n_views = len(sampled.frames)
         return replace(
@@ -223,6 +234,53 @@ class PretrainDataset(_Scenes):
             pixels=with_cameras(pixels, prepared.scene.frames[:n_views]),
             images=image_batch(prepared.scene.frames[n_views:], self.config.images, self.decode),
         )
+
+    def _augmented(self, scene: Scene, generator: torch.Generator) -> Scene:
+        """With the points of sweeps, moved, and with the points in range."""
+        scene = clipped(with_sweeps(scene, self.config.sweeps, generator), self.config)
+        return in_range(augment(scene, self.config.augment, generator), self.config)
+
+    def _lidar_sample(self, scene: Scene, generator: torch.Generator) -> Batch:
+        """One augmented scene with rays to the points of its LiDAR."""
+        frames, voxels = training_frames(scene), self._rays_to_voxels
+        inputs = sample_images(frames, self.config.images, generator)
+        sampled = None if voxels else self._lidar_rays(scene, frames, generator)
+        views = frames if sampled is None else sampled.frames
+        moved = self._augmented(replace(scene, frames=(*views, *inputs)), generator)
+        prepared = preprocess(moved, self.config, self.condition, self.label_field, generator)
+        moved_frames = prepared.scene.frames
+        if sampled is None:
+            seen = _own_points(prepared.scene)
+            rays = self._lidar_rays(seen, moved_frames[: len(views)], generator)
+            by_id = {frame.id: frame for frame in views}
+            pixels = self._with_targets(scene, rays.pixels, [by_id[frame.id] for frame in rays.frames])
+            pixels = with_cameras(pixels, rays.frames)
+        else:
+            pixels = with_cameras(
+                self._with_targets(scene, sampled.pixels, views), moved_frames[: len(views)]
+            )
+        images = image_batch(moved_frames[len(views) :], self.config.images, self.decode)
+        return replace(prepared.batch, pixels=pixels, images=images)
+
+    @property
+    def _rays_to_voxels(self) -> bool:
+        return self.config.views.lidar is not None and self.config.views.lidar.points == "voxels"
+
+    def _lidar_rays(self, scene: Scene, frames: Sequence[Frame], generator: torch.Generator) -> SampledPixels:
+        """Of a scene before it is moved, or of its voxels."""
+        usable = inside_range(scene, self.config)
+        field = self.label_field if self.with_labels else ""
+        return sample_lidar_rays(
+            scene, frames, self.config.views, self.decode.color, generator, field, usable
+        )
+
+    def _with_targets(self, scene: Scene, pixels: PixelBatch, frames: Sequence[Frame]) -> PixelBatch:
+        """`scene` and `frames` as they were read."""
+        if self.targets == NO_TARGETS:
+            return pixels
+        clusters = self._cluster_points(scene)
+        pixels = with_cameras(pixels, frames)
+        return with_targets(pixels, frames, self.decode, self.targets, clusters)
 
     def _cluster_points(self, scene: Scene) -> ClusterPoints | None:
         """Where the clusters of a scene are, which was not moved; None where they are no target."""
@@ -256,8 +314,9 @@ class PretrainDataset(_Scenes):
         if region is not None:
             chosen = _distinct(sample_pixels(scene, frames, views, self.decode, generator, region))
         inputs = sample_images(training_frames(scene), self.config.images)
+        hits = self._hits(scene, chosen)
         scene = replace(scene if region is None else crop(scene, region), frames=(*chosen, *inputs))
-        scene = clipped(scene, self.config)
+        scene = in_range(clipped(with_sweeps(scene, self.config.sweeps), self.config), self.config)
         shifted = scene.moved(whole_scene_shift(scene.cloud.coord, self.config))
         prepared = preprocess(shifted, self.config, self.condition, self.label_field)
         if region is not None:
@@ -265,7 +324,18 @@ class PretrainDataset(_Scenes):
             region = replace(region, centre=region.centre + shift + prepared.shift[:3, 3].float())
         moved = prepared.scene.frames
         images = image_batch(moved[len(chosen) :], self.config.images, self.decode)
-        return ValidationScene(replace(prepared.batch, images=images), moved[: len(chosen)], region)
+        batch = replace(prepared.batch, images=images)
+        lidar = self.config.views.lidar
+        colored = lidar is not None and lidar.color
+        return ValidationScene(batch, moved[: len(chosen)], region, hits, colored)
+
+    def _hits(self, scene: Scene, frames: Sequence[Frame]) -> tuple[LidarPixels, ...] | None:
+        """What the LiDAR measured in the images of frames; None where depth images say it."""
+        lidar = self.config.views.lidar
+        if lidar is None:
+            return None
+        usable = inside_range(scene, self.config)
+        return tuple(seen_points(scene, frame.camera, lidar, usable) for frame in frames)
 
     def _region(self, scene: Scene, frames: Sequence[Frame], generator: torch.Generator) -> Region | None:
         """A region around something that a frame shows, with points in it; None = the whole scene."""
@@ -303,6 +373,20 @@ def _without_image_labels(scene: Scene) -> Scene:
     return replace(scene, frames=tuple(replace(frame, semantic_path=None) for frame in scene.frames))
 
 
+def _holding_out(scene: Scene, sensors: Sequence[str]) -> Scene:
+    """The scene with the frames of some cameras held out."""
+    if not sensors:
+        return scene
+    frames = (replace(one, held_out=one.held_out or one.sensor in sensors) for one in scene.frames)
+    return replace(scene, frames=tuple(frames))
+
+
+def _own_points(scene: Scene) -> Scene:
+    """The scene with the points of its own scan, where those of other sweeps were added."""
+    age = scene.cloud.fields.get("time")
+    return scene if age is None else scene.take(age == 0.0)
+
+
 def training_frames(scene: Scene) -> tuple[Frame, ...]:
     """The frames that are not held out."""
     return tuple(frame for frame in scene.frames if not frame.held_out)
@@ -336,18 +420,24 @@ class SceneDataset(_Scenes):
         if self.config.crop is not None:
             scene = crop(scene, random_region(scene, self.config.crop, generator))
         scene = replace(scene, frames=sample_images(scene.frames, self.config.images, generator))
+        scene = with_sweeps(scene, self.config.sweeps, generator)
         scene = augment(clipped(scene, self.config), self.config.augment, generator)
+        scene = in_range(scene, self.config)
         sphere = self.config.sphere_crop
         prepared = preprocess(scene, self.config, self.condition, self.label_field, generator, sphere)
         return self._with_images(prepared)
 
     def whole(self, scene: Scene) -> Preprocessed:
         """A scene for prediction: not augmented, one point per voxel, and the way back to all its points."""
+        n_points = len(scene.cloud)
         scene = replace(scene, frames=sample_images(scene.frames, self.config.images))
-        scene = clipped(scene, self.config)
+        scene = clipped(with_sweeps(scene, self.config.sweeps), self.config)
         shifted = scene.moved(whole_scene_shift(scene.cloud.coord, self.config))
         prepared = preprocess(shifted, self.config, self.condition, self.label_field)
-        return replace(prepared, batch=self._with_images(prepared))
+        voxels = prepared.voxels
+        if len(voxels.inverse) > n_points:  # those of sweeps come after its own
+            voxels = replace(voxels, inverse=voxels.inverse[:n_points])
+        return replace(prepared, batch=self._with_images(prepared), voxels=voxels)
 
     def _with_images(self, prepared: Preprocessed) -> Batch:
         return replace(

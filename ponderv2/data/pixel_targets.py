@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ponderv2.data.clusters import Clustering, ClusterPoints
 from ponderv2.data.pooled_features import PooledFeatures
-from ponderv2.data.views import Decode, FramePixels, surface_points
+from ponderv2.data.views import Decode, FramePixels, shown_points, surface_points
 from ponderv2.geometry.depth_normals import normals_of_depth
 from ponderv2.scenes.batch import PixelBatch
 from ponderv2.scenes.feature_maps import sample_feature_map
@@ -66,7 +66,7 @@ def with_targets(
     if wanted.normals is not None:
         pixels = replace(pixels, normal=_normals(pixels, frames, decode, wanted.normals))
     if clusters is not None:
-        pixels = replace(pixels, cluster=_clusters(pixels, frames, decode, clusters))
+        pixels = replace(pixels, cluster=_clusters(pixels, frames, clusters))
     return pixels
 
 
@@ -120,11 +120,12 @@ def _normals(
     return found
 
 
-def _clusters(
-    pixels: PixelBatch, frames: Sequence[Frame], decode: Decode, clusters: ClusterPoints
-) -> Int[Tensor, " ray"]:
-    """Of the point nearest to what each pixel shows; -1 for views without depth."""
+def _clusters(pixels: PixelBatch, frames: Sequence[Frame], clusters: ClusterPoints) -> Int[Tensor, " ray"]:
+    """Of the point nearest to what each pixel shows; -1 for pixels without depth."""
     found = torch.full_like(pixels.label, -1)
-    for rays, frame, decoded, numbers in _measured(pixels, frames, decode):
-        found[rays] = clusters.at(surface_points(frame, decoded, numbers))
+    for view, frame in enumerate(frames):
+        rays = (pixels.view == view) & (pixels.depth > 0)
+        if bool(rays.any()):
+            points = shown_points(pixels.pixel[rays], pixels.depth[rays], frame.camera)
+            found[rays] = clusters.at(points)
     return found

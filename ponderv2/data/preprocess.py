@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ponderv2.data.augmentation import centre_shift_matrix
@@ -118,6 +118,29 @@ def clipped(scene: Scene, config: PointDataConfig) -> Scene:
     return replace(scene, cloud=replace(scene.cloud, coord=inside))
 
 
+def in_range(scene: Scene, config: PointDataConfig) -> Scene:
+    """The scene with the points strictly inside the range of the settings. Raises as `inside_range`."""
+    inside = inside_range(scene, config)
+    return scene if bool(inside.all()) else scene.take(inside)
+
+
+def inside_range(scene: Scene, config: PointDataConfig) -> Bool[Tensor, " point"]:
+    """Which points lie strictly inside the range of the settings; all where there is none.
+
+    Raises SceneError where no point is: the range is then not in the frame of the scene.
+    """
+    coord, limits = scene.cloud.coord, config.range
+    if limits is None or len(coord) == 0:
+        return torch.ones(len(coord), dtype=torch.bool)
+    inside = ((coord > coord.new_tensor(limits.lower)) & (coord < coord.new_tensor(limits.upper))).all(dim=1)
+    if not bool(inside.any()):
+        raise SceneError(
+            f"no point of scene '{scene.name}' lies in the range {limits.lower} to {limits.upper}",
+            fix="set data.range to one around the sensor, in the frame of the scene",
+        )
+    return inside
+
+
 @dataclass(frozen=True)
 class Preprocessed:
     """A scene as the model sees it, and the way back to its points."""
@@ -139,7 +162,7 @@ def preprocess(
     generator: torch.Generator | None = None,
     sphere: SphereCropConfig | None = None,
 ) -> Preprocessed:
-    """Voxelise, crop, centre in x and y, shuffle.
+    """Voxelise, crop, centre in x and y (unless the settings say no), shuffle.
 
     Without a generator nothing is random: the first point of each voxel, neither crop nor shuffle. A scene
     without points, of images alone, stays where it is.

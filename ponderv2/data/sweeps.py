@@ -30,7 +30,7 @@ def accumulated(scene: Scene, config: SweepsConfig, generator: torch.Generator |
     """
     own = scene.cloud
     if config.close_in_scene:
-        own = own.take(~_is_close(own.coord, _own_sensor(scene), config.close))
+        own = own.take(~_is_close(own.coord, own_sensor(scene), config.close))
     clouds = [_aged(own, 0.0)]
     for sweep in chosen_sweeps(scene, config, generator):
         measured = sweep.read()
@@ -38,6 +38,15 @@ def accumulated(scene: Scene, config: SweepsConfig, generator: torch.Generator |
         moved = measured.take(~near).moved(torch.linalg.inv(sweep.world_to_sensor.double()))
         clouds.append(_aged(moved, -(sweep.time or 0.0)))
     return replace(scene, cloud=_joined(clouds))
+
+
+def with_sweeps(scene: Scene, config: SweepsConfig | None, generator: torch.Generator | None = None) -> Scene:
+    """`accumulated`, where that is configured. Without a generator the latest sweeps are taken."""
+    if config is None:
+        return scene
+    if generator is None:
+        config = config.model_copy(update={"choice": "latest"})
+    return accumulated(scene, config, generator)
 
 
 def chosen_sweeps(scene: Scene, config: SweepsConfig, generator: torch.Generator | None) -> list[Sweep]:
@@ -53,7 +62,7 @@ def chosen_sweeps(scene: Scene, config: SweepsConfig, generator: torch.Generator
     return [earlier[index] for index in drawn.tolist()]
 
 
-def _own_sensor(scene: Scene) -> Float[Tensor, "4 4"]:
+def own_sensor(scene: Scene) -> Float[Tensor, "4 4"]:
     """From the scene into the frame of the sensor that measured its points."""
     own = next((one for one in scene.sweeps if one.time == 0.0), None)
     return torch.eye(4) if own is None else own.world_to_sensor

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ponderv2.data.config import ImageInputConfig, ViewSamplingConfig
 from ponderv2.data.crops import Region
 from ponderv2.errors import SceneError
-from ponderv2.geometry.cameras import project, unproject
+from ponderv2.geometry.cameras import Camera, project, unproject
 from ponderv2.geometry.intrinsics import scaled_intrinsics
 from ponderv2.geometry.transforms import transform_points
 from ponderv2.io.lru_cache import LruCache
@@ -44,7 +44,7 @@ class FramePixels:
     def n_bytes(self) -> int:
         """Memory that the images take."""
         images = (self.color, self.depth, self.valid, self.label, self.image_feature)
-        return sum(one.numel() * one.element_size() for one in images if one is not None)
+        return sum(one.untyped_storage().nbytes() for one in images if one is not None)
 
 
 def decode(frame: Frame, with_features: bool = False) -> FramePixels:
@@ -77,19 +77,39 @@ def decode(frame: Frame, with_features: bool = False) -> FramePixels:
     return FramePixels(color, depth, label, valid, True, feature)
 
 
+def decode_color(frame: Frame, with_features: bool = False) -> FramePixels:
+    """The colour image of a frame alone, with image features where they are wanted: no pixel is usable."""
+    color = frame.read_color() if frame.has_color else None
+    feature = None
+    if with_features and frame.has_image_features:
+        feature = frame.read_image_features().half()
+    nothing = torch.zeros(0, dtype=torch.int32)
+    depth = torch.zeros(()).expand(frame.camera.height, frame.camera.width)  # takes no memory
+    return FramePixels(color, depth, None, nothing, False, feature)
+
+
 class FrameDecoder:
     """Decodes images and keeps the most recently used ones: decoding is most of the cost of a sample."""
 
-    def __init__(self, megabytes: float, with_features: bool = False) -> None:
-        """`with_features`: image features too, where a frame has any."""
+    def __init__(self, megabytes: float, with_features: bool = False, colors_only: bool = False) -> None:
+        """`with_features`: image features too, where a frame has any. `colors_only`: as `decode_color`."""
         self.memory: LruCache[FramePixels] = LruCache(megabytes)
-        self.with_features = with_features
+        self.with_features, self.colors_only = with_features, colors_only
 
     def __call__(self, frame: Frame) -> FramePixels:
         """The decoded frame, from memory if it is there."""
-        return self.memory.get(
-            frame.key, lambda: decode(frame, with_features=True) if self.with_features else decode(frame)
-        )
+        return self.memory.get(frame.key, lambda: self._decode(frame))
+
+    def _decode(self, frame: Frame) -> FramePixels:
+        if self.colors_only:
+            return decode_color(frame, self.with_features)
+        return decode(frame, with_features=True) if self.with_features else decode(frame)
+
+    def color(self, frame: Frame) -> UInt8[Tensor, "row column 3"]:
+        """The colour image of a frame that has one."""
+        color = self(frame).color
+        assert color is not None
+        return color
 
 
 Decode = Callable[[Frame], FramePixels]
@@ -180,11 +200,16 @@ def surface_points(
     frame: Frame, decoded: FramePixels, numbers: Int[Tensor, " pixel"]
 ) -> Float[Tensor, "pixel 3"]:
     """World positions of what pixels (row-major indices) show; the world must be in metres."""
-    depth = decoded.depth.flatten()[numbers].double()
-    in_camera = unproject(
-        pixel_positions(numbers, decoded.depth.shape[1]).double(), depth, frame.camera.intrinsics.double()
-    )
-    return transform_points(torch.linalg.inv(frame.camera.world_to_camera.double()), in_camera).float()
+    pixel = pixel_positions(numbers, decoded.depth.shape[1])
+    return shown_points(pixel, decoded.depth.flatten()[numbers], frame.camera)
+
+
+def shown_points(
+    pixel: Float[Tensor, "pixel 2"], depth: Float[Tensor, " pixel"], camera: Camera
+) -> Float[Tensor, "pixel 3"]:
+    """World positions of what pixels (column, row) show at a depth; the world must be in metres."""
+    in_camera = unproject(pixel.double(), depth.double(), camera.intrinsics.double())
+    return transform_points(torch.linalg.inv(camera.world_to_camera.double()), in_camera).float()
 
 
 def pixel_positions(numbers: Int[Tensor, " pixel"], width: int) -> Float[Tensor, "pixel 2"]:
@@ -219,7 +244,7 @@ def _pixel_batch(
         for one, some in picked
     ]
     return PixelBatch(
-        **_cameras(frames),
+        **camera_fields(frames),
         view=torch.repeat_interleave(torch.tensor(counts)),
         pixel=torch.cat([pixel_positions(some, one.depth.shape[1]) for one, some in picked]),
         color=torch.cat(colors),
@@ -229,7 +254,7 @@ def _pixel_batch(
     )
 
 
-def _cameras(frames: Sequence[Frame]) -> dict[str, Tensor]:
+def camera_fields(frames: Sequence[Frame]) -> dict[str, Tensor]:
     """The fields that pixels and images of one scene have of their cameras."""
     return {
         "intrinsics": torch.stack([frame.camera.intrinsics for frame in frames]).float(),
@@ -242,7 +267,7 @@ def with_cameras(pixels: PixelBatch, frames: Sequence[Frame]) -> PixelBatch:
     """The pixels with the cameras of `frames`: the same views after augmentation."""
     if len(frames) != len(pixels.view_scene):
         raise ValueError(f"expected {len(pixels.view_scene)} views, got {len(frames)}")
-    return replace(pixels, **_cameras(frames))
+    return replace(pixels, **camera_fields(frames))
 
 
 def _usable_views(
@@ -325,5 +350,5 @@ def image_batch(
         images.append(F.interpolate(image, size, mode="bilinear", antialias=True)[0])
         scale = config.width / frame.camera.width, config.height / frame.camera.height
         intrinsics.append(scaled_intrinsics(frame.camera.intrinsics.double().numpy(), *scale))
-    cameras = _cameras(frames) | {"intrinsics": torch.from_numpy(np.stack(intrinsics)).float()}
+    cameras = camera_fields(frames) | {"intrinsics": torch.from_numpy(np.stack(intrinsics)).float()}
     return ImageBatch(image=torch.stack(images), **cameras)

@@ -134,9 +134,12 @@ class PromptedSparseUNetConfig(_UNetConfig):
 
 
 class MaskConfig(StrictConfig):
-    """Hide whole blocks of voxels behind one learned vector, or whole blocks of pixels."""
+    """Hide whole blocks of voxels or, of images, of pixels."""
 
     block_size: PositiveInt = 8
     """Voxels, or pixels of an image, along the edge of a block."""
     ratio: float = Field(default=0.8, ge=0.0, le=1.0)
     """Share of the blocks of each scene, or image, that is hidden."""
+    hide: Literal["token", "remove"] = "token"
+    """One learned vector takes the place of what is known of hidden voxels (PonderV2), or they are removed
+    (UniPAD), so that fewer are encoded and where they were is hidden too."""

@@ -1,4 +1,4 @@
-"""Block masking: whole blocks of voxels get one learned vector (mask token); blocks of pixels are hidden."""
+"""Block masking: blocks of voxels get one learned vector (mask token) or are removed; pixels are hidden."""
 
 from __future__ import annotations
 
@@ -27,14 +27,17 @@ def new_mask_token(channels: int) -> Float[Tensor, "1 channel"]:
 
 
 def mask_blocks(
-    batch: Batch, token: Float[Tensor, "1 channel"], config: MaskConfig, generator: Generators
+    batch: Batch, token: Float[Tensor, "1 channel"] | None, config: MaskConfig, generator: Generators
 ) -> Batch:
     """In every scene keep round(n_blocks (1 - ratio)) random blocks, halves to even; hide the others.
 
     `generator` is a CPU generator, or one for each scene: a scene then loses the same blocks in every batch.
-    A block is the cube of voxels with equal trunc(grid_coord / block_size).
+    A block is the cube of voxels with equal trunc(grid_coord / block_size). Where hidden voxels are removed,
+    `token` is None and every scene keeps at least one block.
     """
     hidden = hidden_blocks(voxels_of(batch), config, generator)
+    if token is None:
+        return batch.where(~hidden)
     return replace(batch, feature=torch.where(hidden[:, None], token.to(batch.feature.dtype), batch.feature))
 
 
@@ -71,6 +74,8 @@ def hidden_blocks(voxels: SparseVoxels, config: MaskConfig, generator: Generator
     counts = torch.bincount(scene, minlength=voxels.n_scenes)
     noise = _noise(counts.tolist(), generator).to(scene.device)
     kept = torch.round(counts.double() * (1.0 - config.ratio)).long()
+    if config.hide == "remove":
+        kept = kept.clamp(min=1)
     # Blocks are sorted by scene; sorting by scene + noise shuffles them within their scene.
     order = torch.argsort(scene + noise, stable=True)
     starts = torch.cumsum(counts, 0) - counts

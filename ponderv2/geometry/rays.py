@@ -9,6 +9,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+HIT_NEAR = 0.1
+"""Rays of the published indoor model have a target where they run through the box beyond this."""
+
 
 @dataclass(frozen=True)
 class RayBundle:
@@ -82,7 +85,7 @@ def rays_that_hit(
     rays: RayBundle,
     lower: Float[Tensor, "#scene 3"],
     upper: Float[Tensor, "#scene 3"],
-    near_plane: float = 0.1,
+    near_plane: float = HIT_NEAR,
 ) -> Bool[Tensor, " ray"]:
     """Rays that get a target: those that run through the box beyond `near_plane`.
 

@@ -44,9 +44,12 @@ class RangeFrameConfig(StrictConfig):
     lower: Triple
     upper: Triple
     """Corners (x, y, z), metres (scene units, where scenes are scaled by augmentation), in the frame of the
-    batch: its scenes are centred in x and y."""
+    batch: its scenes are centred in x and y unless `data.centred` is false."""
     cells: Cells
     """Cells of the volume along x, y, z."""
+    stretch: bool = False
+    """True: each side of the range has unit length, so that directions and distances are those of a distorted
+    space (published outdoors). False: one scale for all."""
 
     @model_validator(mode="after")
     def _has_a_volume(self) -> RangeFrameConfig:
@@ -66,6 +69,9 @@ class DensifyConfig(StrictConfig):
     """True: a point lands in the cell that is read at its position. False: as published, some cells off."""
     grid_size: PositiveFloat = 0.02
     """Voxel edge in scene units that the published rule first rounds positions to; unused when aligned."""
+    corners_are_centres: bool = False
+    """True: the volume is read as if the centres of its outermost cells lay on its faces, up to half a cell
+    beside where points are (published outdoors). Goes with a range."""
 
     needs: ClassVar[Literal["points"]] = "points"
 

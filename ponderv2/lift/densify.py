@@ -60,7 +60,8 @@ def _aligned(
     cell = torch.minimum((fraction * shape).floor().long(), shape - 1)
     keep = inside.nonzero()[:, 0]
     volume = _mean_cells(feature[keep], cell[keep], scene[keep], len(lower), frame.cells)
-    return replace(volume, lower=lower, upper=upper)
+    corners_are_centres = config.corners_are_centres
+    return replace(volume, lower=lower, upper=upper, corners_are_centres=corners_are_centres)
 
 
 def _published(

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from ponderv2.geometry.volumes import ChannelMap, FeatureVolume, SparseVolume
 from ponderv2.lift.config import ConvBlock3DConfig, DoubleConvUNet3DConfig, UNet3DConfig
-from ponderv2.lift.sparse_input_conv import is_mostly_empty, sparse_input_conv
+from ponderv2.lift.sparse_input_conv import is_mostly_empty, sparse_conv, sparse_input_conv
 from ponderv2.lift.volume_layers import max_pool2, normed_convolution
 from ponderv2.sparse.normalisation import BatchNorm, relu_
 
@@ -193,4 +193,10 @@ class ConvBlock3D(_Projection):
         )
 
     def before_last(self, x: Volume) -> Float[Tensor, "scene out z y x"]:
-        return self.conv(x.dense() if isinstance(x, SparseVolume) else x)
+        if not isinstance(x, SparseVolume):
+            return self.conv(x)
+        if not is_mostly_empty(x):
+            return self.conv(x.dense())
+        convolution, norm, relu = self.conv
+        assert isinstance(convolution, nn.Conv3d) and convolution.bias is not None
+        return relu(norm(sparse_conv(x, convolution.weight, convolution.bias)))

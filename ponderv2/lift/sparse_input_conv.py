@@ -1,4 +1,4 @@
-"""Norm, 3x3x3 convolution and ReLU of a volume that is mostly empty, without touching the empty cells.
+"""3x3x3 convolutions of a volume that is mostly empty, without touching the empty cells.
 
 After the norm an empty cell holds one value per channel, so the convolution is that of the occupied cells
 alone plus that of a constant volume, which only knows inner cells and borders. Equal to the dense way up to
@@ -51,6 +51,16 @@ def sparse_input_conv(
     rows = occupied + constant.index_select(0, kind.index_select(0, reach.number % inner))
     result = _FilledVolume.apply(torch.relu(rows), torch.relu(constant), reach.number, kind, cells.shape)
     return result.permute(0, 4, 1, 2, 3)
+
+
+def sparse_conv(
+    cells: SparseVolume, weight: Float[Tensor, "out in 3 3 3"], bias: Float[Tensor, " out"]
+) -> Float[Tensor, "scene out z y x"]:
+    """conv(volume) + bias with padding 1; the channel is last in memory. No volume of the input is made."""
+    reach = dilation(cells.number, cells.shape)
+    rows = convolve(cells.rows, weight.permute(0, 2, 3, 4, 1), reach.kernel_map)
+    empty = bias.expand(cells.n_cells, -1)
+    return empty.index_copy(0, reach.number, rows + bias).view(*cells.shape, -1).permute(0, 4, 1, 2, 3)
 
 
 def _constant_volume(

@@ -23,9 +23,10 @@ class VolumeFrame:
     """Frames of the scenes of a batch. The unit of length of a volume is the longest side of its range."""
 
     world_to_volume: Float[Tensor, "scene 4 4"]
-    """Scene coordinates to volume coordinates: a scaling and a translation. The range is centred at 0."""
+    """Scene coordinates to volume coordinates: a scaling (by one factor, unless the range is stretched) and a
+    translation. The range is centred at 0."""
     scale: Float[Tensor, " scene"]
-    """Volume units per scene unit."""
+    """Volume units per scene unit; of a stretched range along its longest side."""
     half_range: Float[Tensor, "scene 3"]
     """Half extents of the range, volume units: 0.5 for a cube."""
     lower: Float[Tensor, "scene 3"]
@@ -39,7 +40,8 @@ class VolumeFrame:
     ) -> Float[Tensor, "point 3"]:
         """Points of the scenes in volume coordinates."""
         shift = self.world_to_volume[:, :3, 3].index_select(0, scene)
-        return coord * self.scale.index_select(0, scene)[:, None] + shift
+        scale = self.world_to_volume.diagonal(dim1=1, dim2=2)[:, :3]
+        return coord * scale.index_select(0, scene) + shift
 
     def cameras(
         self, world_to_camera: Float[Tensor, "view 4 4"], view_scene: Int[Tensor, " view"]
@@ -80,7 +82,7 @@ def _cube_frame(
     shift[:, 2] = -lower[:, 2] * scale - 0.5
     half = torch.full_like(lower, (1.0 + config.padding) / 2)
     frame = VolumeFrame(
-        world_to_volume=_similarity(scale, shift).to(coord.dtype),
+        world_to_volume=_scaling(scale[:, None].expand(-1, 3), shift).to(coord.dtype),
         scale=scale.to(coord.dtype),
         half_range=torch.full_like(lower, 0.5),
         lower=-half,
@@ -104,17 +106,16 @@ def _range_frame(coord: Tensor, n_scenes: int, config: RangeFrameConfig) -> Volu
     corners = torch.tensor([config.lower, config.upper], dtype=torch.float64, device=coord.device)
     lower, upper = corners[:, None].expand(-1, n_scenes, -1)
     scale = 1.0 / (upper - lower).amax(1)
-    half = (upper - lower) / 2 * scale[:, None]
-    world_to_volume = _similarity(scale, -(lower + upper) / 2 * scale[:, None])
+    of_axes = 1.0 / (upper - lower) if config.stretch else scale[:, None].expand(-1, 3)
+    half = (upper - lower) / 2 * of_axes
+    world_to_volume = _scaling(of_axes, -(lower + upper) / 2 * of_axes)
     return VolumeFrame(
         world_to_volume.to(coord.dtype), scale.to(coord.dtype), half, -half, half, config.cells
     )
 
 
-def _similarity(
-    scale: Float[Tensor, " scene"], shift: Float[Tensor, "scene 3"]
-) -> Float[Tensor, "scene 4 4"]:
-    matrix = torch.diag_embed(torch.stack([scale, scale, scale, torch.ones_like(scale)], dim=1))
+def _scaling(scale: Float[Tensor, "scene 3"], shift: Float[Tensor, "scene 3"]) -> Float[Tensor, "scene 4 4"]:
+    matrix = torch.diag_embed(torch.cat([scale, torch.ones_like(scale[:, :1])], dim=1))
     matrix[:, :3, 3] = shift
     return matrix
 

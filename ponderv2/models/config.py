@@ -116,6 +116,11 @@ class PretextConfig(StrictConfig):
             raise ValueError(f"lift '{self.lift.kind}' needs features of {self.lift.needs}")
         if self.mask is not None and self.encoder.needs == "images" and self.mask.block_size % PIXELS:
             raise ValueError(f"images are hidden in blocks of a multiple of {PIXELS} pixels: mask.block_size")
+        hides_points = self.mask is not None and self.mask.hide == "remove"
+        if hides_points and isinstance(self.semantic, TextTargetConfig) and self.semantic.point_head:
+            raise ValueError("semantic.point_head classifies all points: set mask.hide to token")
+        if self.lift.kind == "densify" and self.lift.corners_are_centres and self.frame.kind != "range":
+            raise ValueError("lift.corners_are_centres goes with frame {kind: range}")
         if self.lift.needs_cube and (self.frame.kind != "cube" or self.frame.box != "cube"):
             raise ValueError("lift.align_with_sampling: false goes with frame {kind: cube, box: cube}")
         width = self.encoder.context_channels

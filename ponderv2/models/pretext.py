@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ponderv2.collectives import global_mean
 from ponderv2.encoder.masking import hide_pixels, mask_blocks, new_mask_token
 from ponderv2.geometry.features import Features
-from ponderv2.geometry.rays import RayBundle, rays_that_hit, rays_through_pixels
+from ponderv2.geometry.rays import HIT_NEAR, RayBundle, rays_that_hit, rays_through_pixels
 from ponderv2.geometry.volumes import FeatureVolume
 from ponderv2.heads.text_embeddings import embedding_rows
 from ponderv2.lift.kinds import build_lift, build_projection
@@ -49,6 +49,9 @@ class PretextStep:
     point_loss: Float[Tensor, ""]
     """Of the point head, neither weighted nor necessarily part of the losses."""
     output: RenderOutput
+    without_target: Float[Tensor, ""] | None = None
+    """Share of the rays that have no target, as they miss the range of the volume or end beyond it. None
+    where volumes are cubes around their scenes."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,9 @@ class PretextModel(EncoderModel):
         self.proj_net = build_projection(config.projection, self.n_channels)
         semantic = config.semantic
         self.renderer = Renderer(config.renderer, config.projection.out_channels, _n_semantic(config))
-        if config.mask is not None and config.encoder.needs == "points":
+        self.mtoken = None
+        hides_points = config.mask is not None and config.encoder.needs == "points"
+        if hides_points and config.mask is not None and config.mask.hide == "token":
             self.mtoken = nn.Parameter(new_mask_token(config.encoder.in_channels))
         self.add_embeddings()
         if isinstance(semantic, TextTargetConfig):
@@ -155,7 +160,11 @@ class PretextModel(EncoderModel):
             losses = with_targets(losses, output, self.head_outputs(output), targets, self.config.targets)
         point = self._point_loss(encoded.features, batch)
         losses = replace(losses, point=point * self._point_weight())
-        return PretextStep(losses, psnr(output, targets, self.config.losses), point.detach(), output)
+        missed = None
+        if self.config.frame.kind == "range":
+            lost = (~targets.hit).sum().to(output.distance.dtype)
+            missed = global_mean(lost, lost.new_tensor(float(len(targets.hit))))
+        return PretextStep(losses, psnr(output, targets, self.config.losses), point.detach(), output, missed)
 
     def head_outputs(self, output: RenderOutput) -> dict[str, Float[Tensor, "ray _"]]:
         """What is rendered of each target that is made of the features of the volume.
@@ -182,6 +191,8 @@ class PretextModel(EncoderModel):
         """The pixels of a batch as rays in the frame of their scene's volume, with their targets."""
         if batch.pixels is None:
             raise ValueError("the batch has no pixels to render")
+        if self.config.frame.kind == "range":
+            return rays_of_pixels(batch.pixels, frame, self.config.ray_box, 0.0).within(frame)
         return rays_of_pixels(batch.pixels, frame, self.config.ray_box)
 
     def class_rows(self, condition: str) -> Float[Tensor, "class channel"] | None:
@@ -228,19 +239,29 @@ class TargetRays:
     rays: RayBundle
     targets: RayTargets
 
+    def within(self, frame: VolumeFrame) -> TargetRays:
+        """The same, without the targets of rays whose measured point lies outside the cells of the volume."""
+        targets, scene = self.targets, self.rays.scene
+        ends = self.rays.origins + self.rays.directions * targets.distance[:, None]
+        lower, upper = frame.lower.to(ends.dtype)[scene], frame.upper.to(ends.dtype)[scene]
+        inside = ((ends >= lower) & (ends <= upper)).all(dim=1) | (targets.distance <= 0)
+        return TargetRays(self.rays, replace(targets, hit=targets.hit & inside).masked())
 
-def rays_of_pixels(pixels: PixelBatch, frame: VolumeFrame, half_side: float) -> TargetRays:
+
+def rays_of_pixels(
+    pixels: PixelBatch, frame: VolumeFrame, half_side: float, near_plane: float = HIT_NEAR
+) -> TargetRays:
     """Rays from optical centres through pixel centres, in the frame of each scene's volume.
 
     Depth along the optical axis becomes distance along the ray. Rays that miss the box
-    `half_side` / 0.5 times the size of the range have no target.
+    `half_side` / 0.5 times the size of the range, beyond `near_plane`, have no target.
     """
     world_to_camera = frame.cameras(pixels.world_to_camera, pixels.view_scene)
     through = rays_through_pixels(
         pixels.pixel, pixels.view, pixels.intrinsics, world_to_camera, pixels.view_scene
     )
     corner = (frame.half_range * (2 * half_side)).to(pixels.pixel.dtype)
-    hit = rays_that_hit(through.rays, -corner, corner)
+    hit = rays_that_hit(through.rays, -corner, corner, near_plane)
     distance = torch.where(pixels.depth > 0, pixels.depth * through.distance_per_depth, NO_DISTANCE)
     targets = RayTargets(
         pixels.color,

@@ -119,6 +119,20 @@ def render_camera(
     )
 
 
+@torch.no_grad()
+def render_pixels(
+    field: SceneField, camera: Camera, pixel: Float[Tensor, "pixel 2"], chunk: int = 4096
+) -> tuple[Float[Tensor, "pixel 3"], Float[Tensor, " pixel"]]:
+    """Colour 0..1 and depth along the optical axis, metres, at positions (column, row) of an image."""
+    inside = camera.moved(field.to_volume)
+    first = torch.zeros(len(pixel), dtype=torch.int64)
+    through = rays_through_pixels(
+        pixel, first, inside.intrinsics[None], inside.world_to_camera[None], first[:1]
+    )
+    found = field.render(through.rays, chunk)
+    return found.color.clamp(0.0, 1.0), found.distance / through.distance_per_depth
+
+
 @dataclass(frozen=True)
 class ModelField:
     """A pre-trained model's volume of one scene, queried in scene units instead of those of the volume."""

@@ -159,6 +159,12 @@ class Batch:
         chosen = take(self, "point", points)
         return replace(chosen, offset=torch.full_like(self.offset, len(chosen.coord)))
 
+    def where(self, kept: Bool[Tensor, " point"]) -> Batch:
+        """The scenes with some of their points, with all fields of these."""
+        chosen = take(self, "point", kept)
+        ends = torch.cat([kept.new_zeros(1, dtype=torch.long), kept.long().cumsum(0)])
+        return replace(chosen, offset=ends[self.offset])
+
     def to(self, device: torch.device | str) -> Batch:
         """Every tensor on another device."""
         return to_device(self, device)

@@ -15,9 +15,9 @@ from ponderv2.errors import CheckpointError
 from ponderv2.tasks.instances.config import IGNORED_CLASSES
 from ponderv2.tasks.kinds import ModelConfig, task_of
 from ponderv2.tasks.loaded_model import LoadedModel, check_inputs, point_settings
-from ponderv2.tasks.published import ENCODER_PREFIXES, variant_of
+from ponderv2.tasks.published import variant_of
 from ponderv2.tasks.published_points import label_set_of, points_of
-from ponderv2.tasks.rendering.published import pretext_settings
+from ponderv2.tasks.rendering.published import outdoor_names, pretext_settings
 from ponderv2.tasks.segmentation.published import head_settings
 from ponderv2.tasks.segmentation.published import our_names as segmentation_names
 from ponderv2.training.devices import chosen_device
@@ -140,7 +140,7 @@ def recognise(state: Mapping[str, Tensor]) -> PublishedModel:
     points = points_of(variant)
     head = settings.get("head", {})
     return PublishedModel(
-        kind="classifier" if variant.pooled else "encoder" if variant.task == "outdoor" else variant.task,
+        kind="classifier" if variant.pooled else "pretext" if variant.task == "outdoor" else variant.task,
         settings=settings,
         unusable=unusable,
         points=None if points is None else points.data,
@@ -156,13 +156,13 @@ def recognise(state: Mapping[str, Tensor]) -> PublishedModel:
 
 
 def model_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Settings of the whole model in a published file (unwrapped), with its `kind`; of outdoor pre-training
-    and of files without a head those of the encoder alone.
+    """Settings of the whole model in a published file (unwrapped), with its `kind`; of files without a head
+    those of the encoder alone.
 
     Raises CheckpointError for classifiers of scenes.
     """
     variant = variant_of(state)
-    if variant.task == "pretext":
+    if variant.task in ("pretext", "outdoor"):
         return pretext_settings(state)
     if variant.pooled:
         raise CheckpointError(
@@ -181,11 +181,10 @@ def model_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def our_names(state: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
-    """Published weights (unwrapped) of a model under our names; of outdoor pre-training those of the encoder,
-    as its renderer has no counterpart here."""
+    """Published weights (unwrapped) of a model under our names."""
     task = variant_of(state).task
-    if kind == "encoder" and task == "outdoor":
-        return {name: value for name, value in state.items() if name.startswith(ENCODER_PREFIXES)}
+    if task == "outdoor":
+        return outdoor_names(state)
     kind = task if kind == "classifier" else kind
     return segmentation_names(state) if kind == "segmentation" else dict(state)
 

@@ -23,6 +23,14 @@ LABEL_FIELDS = {200: "segment200"}
 """Label array that a published model of N classes was trained on, where it is not the usual one."""
 USUAL = {"voxel": {"size": 0.02}, "features": ["color", "normal"]}
 """Of all published indoor configurations with six input channels but one."""
+OUTDOOR = {
+    "voxel": {"size": 0.1, "order": "ravel"},
+    "features": ["coord"],
+    "fields": ["intensity"],
+    "centred": False,
+    "range": {"lower": [-53.9, -53.9, -4.9], "upper": [53.9, 53.9, 2.9]},
+}
+"""Of the published pre-training on nuScenes."""
 S3DIS = {"voxel": {"size": 0.05}, "features": ["coord", "color"]}
 """Of the plain segmentor of S3DIS (semseg-spunet-v1m1-0-base)."""
 
@@ -39,6 +47,8 @@ class PublishedPoints:
 
 def points_of(variant: OfficialVariant) -> PublishedPoints | None:
     """By number of input channels and classes; None where the file leaves too much open to choose."""
+    if variant.task == "outdoor" and variant.in_channels == 4:
+        return PublishedPoints(OUTDOOR)
     if variant.in_channels != 6 or variant.task == "outdoor":
         return None
     plain = variant.head == "final" and not variant.prompted
@@ -61,6 +71,8 @@ def points_of(variant: OfficialVariant) -> PublishedPoints | None:
 def published_data_of(model: Mapping[str, Any]) -> dict[str, Any]:
     """Voxels and features of the published configuration that settings of a model are nearest to."""
     head, encoder = dict(model.get("head") or {}), dict(model.get("encoder") or {})
+    if dict(model.get("frame") or {}).get("kind") == "range":
+        return dict(OUTDOOR)
     from_scratch = encoder.get("kind") == "sparse_unet" and head.get("kind") in ("final", "linear")
     return dict(S3DIS if from_scratch and head.get("n_classes") == len(s3dis.CLASS_NAMES) else USUAL)
 

@@ -16,7 +16,7 @@ from ponderv2.encoder.config import PromptedSparseUNetConfig, SparseUNetConfig
 from ponderv2.encoder.kinds import build_encoder
 from ponderv2.models.config import PretextConfig
 from ponderv2.models.pretext import PretextModel
-from ponderv2.tasks.checkpoints import model_settings, our_names, task_of_settings
+from ponderv2.tasks.checkpoints import model_settings, our_names, recognise, task_of_settings
 from ponderv2.tasks.instances.config import InstancesModelConfig
 from ponderv2.tasks.instances.model import InstancesModel
 from ponderv2.tasks.kinds import task_of
@@ -107,7 +107,13 @@ def test_parameters_are_counted_without_buffers_as_the_listing_says(
     assert sizes(weightless(shapes)) == (count["param"], count["buffer"])
 
 
-@pytest.mark.parametrize("name", ["base", "color", "semantic"])
+OUTDOOR = {"base": ("nuscenes-official", 391), "color": ("nuscenes_color-official", 409)} | {
+    "semantic": ("nuscenes_semantic-official", 410)
+}
+"""Preset and number of entries."""
+
+
+@pytest.mark.parametrize("name", OUTDOOR)
 def test_an_outdoor_file_gives_its_encoder(request: pytest.FixtureRequest, name: str):
     state = strip_wrappers(weightless(listed(request, f"pretrain_outdoor_{name}")))
     assert variant_of(state).task == "outdoor"
@@ -117,6 +123,30 @@ def test_an_outdoor_file_gives_its_encoder(request: pytest.FixtureRequest, name:
     with torch.device("meta"):
         wanted = {f"backbone.{key}": value for key, value in build_encoder(config).state_dict().items()}
     assert not compare(wanted, encoder).rows()
+
+
+@pytest.mark.parametrize("name", OUTDOOR)
+def test_the_model_of_an_outdoor_file_is_that_of_its_preset(request: pytest.FixtureRequest, name: str):
+    preset, n_entries = OUTDOOR[name]
+    shapes = listed(request, f"pretrain_outdoor_{name}")
+    state = strip_wrappers({f"module.{key}": value for key, value in weightless(shapes).items()})
+    settings = model_settings(state)
+    config = load_preset("pretrain", preset, None, PretrainConfig)
+    expected = PretextConfig.model_validate(config.model.model_dump(mode="json"))
+    assert PretextConfig.model_validate(settings) == expected
+    model, written = built("pretext", settings)
+    names = our_names(state, "pretext")
+    report = compare(model.state_dict(), names)
+    assert not report.rows() and len(shapes) == n_entries
+    assert set(names) - set(state) <= {"logit_scale"}
+    task = task_of_settings(Path(name), "pretext", written)
+    exported = task.published_weights(model.state_dict())
+    assert {key: tuple(value.shape) for key, value in exported.items()} == shapes
+    points = recognise(state).points
+    assert points is not None
+    for key, value in points.items():
+        own = config.data.model_dump(mode="json")[key]
+        assert (own if not isinstance(value, dict) else {one: own[one] for one in value}) == value
 
 
 @pytest.mark.parametrize("name", ["spunet_v1m2", "spunet_v1m1_cls"])

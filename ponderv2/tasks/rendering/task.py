@@ -27,6 +27,7 @@ from ponderv2.tasks.protocols import PROBES
 from ponderv2.tasks.published import in_published_order
 from ponderv2.tasks.rendering.clusters import find_clusters, read_clusters
 from ponderv2.tasks.rendering.config import RenderingConfig
+from ponderv2.tasks.rendering.published import LOGIT_SCALE
 from ponderv2.tasks.rendering.views import compare_views, evaluate_views, preview
 from ponderv2.tasks.task import (
     BestMetric,
@@ -157,7 +158,7 @@ class RenderingTask(Task[RenderingConfig]):
         return HeldOutViews(model, data, request.prefix, request.folder / "previews", request.training)
 
     def best_of(self, validations: Sequence[Validation]) -> BestMetric:
-        """psnr where any view has a colour, else the error of depth."""
+        """psnr where any view has a colour, else, and with a LiDAR, the error of depth."""
         has_color = any(isinstance(one, HeldOutViews) and one.has_color for one in validations)
         return self.best if has_color else BestMetric("depth_l1", higher_is_better=False)
 
@@ -168,6 +169,8 @@ class RenderingTask(Task[RenderingConfig]):
     def published_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The published names, with the data sets in the published order; nothing of further targets."""
         kept = {name: value for name, value in state.items() if not name.startswith("target_heads.")}
+        if self.settings.frame.kind == "range":
+            kept.pop(LOGIT_SCALE, None)
         return in_published_order(self.settings.model_dump(mode="json"), kept)
 
     def published_settings(self) -> dict[str, Any]:
@@ -177,9 +180,15 @@ class RenderingTask(Task[RenderingConfig]):
     def differences_from_published(self) -> list[str]:
         """Of the volume: how it is filled and what it spans."""
         notes = []
-        if self.settings.lift.align_with_sampling:
+        frame, lift = self.settings.frame, self.settings.lift
+        if frame.kind == "range":
+            if not frame.stretch:
+                notes.append("frame.stretch: the published code scales every axis to its own range")
+            if lift.kind == "densify" and not lift.corners_are_centres:
+                notes.append("lift.corners_are_centres: the published code reads its volume half a cell off")
+            return notes
+        if lift.align_with_sampling:
             notes.append("lift.align_with_sampling: the published code reads its volume elsewhere")
-        frame = self.settings.frame
         if frame.kind != "cube" or frame.cube_size is not None:
             notes.append("frame: the published code scales every scene to its own longest side")
         return notes
@@ -238,7 +247,10 @@ class HeldOutViews:
 
     @property
     def has_color(self) -> bool:
-        """Whether any view that is validated has a colour; else the error of depth decides what is best."""
+        """Whether any view that is validated has a colour and a dense depth; else the error of depth decides
+        what is best."""
+        if self.data.config.views.lidar is not None:
+            return False
         scenes = (self.data.scene(number) for number in range(len(self)))
         return any(frame.has_color for scene in scenes for frame in validation_frames(scene))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,46 @@ from torch import Tensor
 from ponderv2.data.config import PretrainDataConfig
 from ponderv2.data.crops import Region
 from ponderv2.data.datasets import PretrainDataset, ValidationScene
+from ponderv2.data.lidar_rays import LidarPixels
 from ponderv2.errors import SceneError
 from ponderv2.evaluation.images import depth_errors, mean_metrics, psnr, ssim
-from ponderv2.geometry.cameras import unproject
+from ponderv2.geometry.cameras import Camera, unproject
 from ponderv2.geometry.transforms import transform_points
 from ponderv2.models.pretext import PretextModel
 from ponderv2.reconstruction.images import RgbImage, color_bytes, write_rgb
-from ponderv2.reconstruction.scene_field import ModelField, RenderedImages, render_camera
+from ponderv2.reconstruction.scene_field import ModelField, RenderedImages, render_camera, render_pixels
 from ponderv2.scenes.scene import Frame
 from ponderv2.tasks.images import color_map
 from ponderv2.tasks.task import EvaluationRequest, EvaluationResult
 from ponderv2.training.report import Reporter
+
+MOST_HITS = 1024
+"""Points of a LiDAR that a view is compared with."""
+
+
+@dataclass(frozen=True)
+class HitPair:
+    """Points of a LiDAR in a view, as measured and as rendered exactly there."""
+
+    color: Float[Tensor, "hit 3"] | None
+    """Of the nearest pixel, 0..1; None where no colour is trained on."""
+    depth: Float[Tensor, " hit"]
+    """Metres along the optical axis."""
+    rendered_color: Float[Tensor, "hit 3"]
+    rendered_depth: Float[Tensor, " hit"]
+
+    def metrics(self) -> dict[str, float]:
+        """As those of a view; SSIM is nan."""
+        errors = depth_errors(self.rendered_depth[:, None], self.depth[:, None])
+        color = math.nan
+        if self.color is not None and len(self.color):
+            color = psnr(self.rendered_color[:, None], self.color[:, None])
+        return {
+            "psnr": color,
+            "ssim": math.nan,
+            "depth_l1": errors.mean_absolute,
+            "depth_median": errors.median,
+        }
 
 
 @dataclass(frozen=True)
@@ -44,12 +73,16 @@ class ViewPair:
     """Scene frame; as long as the pixel is opaque."""
     counted: Bool[Tensor, "row column"]
     """Pixels that show the part of space which the model was given, and that no mask hides."""
+    hits: HitPair | None = None
+    """Points of a LiDAR, which are compared in place of the pixels: few of these are ever trained on."""
 
     def metrics(self) -> dict[str, float]:
         """PSNR (decibel), SSIM, and depth errors in metres where the depth is measured.
 
         PSNR and SSIM are nan for a view without colour, SSIM also where not all pixels count.
         """
+        if self.hits is not None:
+            return self.hits.metrics()
         errors = depth_errors(self.rendered_depth, self.depth, self.counted)
         whole = bool(self.counted.all())
         color = self.color
@@ -71,15 +104,52 @@ def compare_views(
     """
     encoded = model.build_volume(scene.batch.to(next(model.parameters()).device))
     field = ModelField(model.renderer, encoded.volume, encoded.frame.world_to_volume[0].cpu())
-    for frame in scene.frames:
+    for number, frame in enumerate(scene.frames):
         stride = math.ceil(frame.camera.width / largest_width)
-        yield _compare(render_camera(field, frame.camera, chunk, stride), frame, scene.region, stride)
+        rendered = render_camera(field, frame.camera, chunk, stride)
+        if scene.hits is None:
+            rows, columns = _grid(frame, stride)
+            depth, hits = frame.read_depth()[rows][:, columns], None
+        else:
+            depth = sparse_depth(scene.hits[number], frame.camera, stride)
+            hits = _hit_pair(field, frame, scene.hits[number].evenly(MOST_HITS), scene.hits_have_color, chunk)
+        yield replace(_compare(rendered, frame, depth, scene.region, stride), hits=hits)
 
 
-def _compare(rendered: RenderedImages, frame: Frame, region: Region | None, stride: int) -> ViewPair:
+def _hit_pair(field: ModelField, frame: Frame, hits: LidarPixels, colored: bool, chunk: int) -> HitPair:
+    color = None
+    if colored and frame.has_color:
+        last = torch.tensor([frame.camera.width - 1, frame.camera.height - 1])
+        column, row = torch.minimum(hits.pixel.round().long(), last).unbind(1)
+        color = frame.read_color()[row, column].float() / 255.0
+    rendered_color, rendered_depth = render_pixels(field, frame.camera, hits.pixel, chunk)
+    return HitPair(color, hits.depth, rendered_color, rendered_depth)
+
+
+def sparse_depth(hits: LidarPixels, camera: Camera, stride: int = 1) -> Float[Tensor, "row column"]:
+    """Depth of the nearest point in every cell of `stride` pixels, metres; 0 where there is none."""
+    n_rows = len(range(stride // 2, camera.height, stride))
+    n_columns = len(range(stride // 2, camera.width, stride))
+    column, row = (hits.pixel.round().long() // stride).unbind(1)
+    number = row.clamp(0, n_rows - 1) * n_columns + column.clamp(0, n_columns - 1)
+    depth = torch.full((n_rows * n_columns,), torch.inf)
+    depth.scatter_reduce_(0, number, hits.depth, reduce="amin")
+    return torch.where(torch.isfinite(depth), depth, 0.0).view(n_rows, n_columns)
+
+
+def _grid(frame: Frame, stride: int) -> tuple[Tensor, Tensor]:
     rows = torch.arange(stride // 2, frame.camera.height, stride)
-    columns = torch.arange(stride // 2, frame.camera.width, stride)
-    depth = frame.read_depth()[rows][:, columns]
+    return rows, torch.arange(stride // 2, frame.camera.width, stride)
+
+
+def _compare(
+    rendered: RenderedImages,
+    frame: Frame,
+    depth: Float[Tensor, "row column"],
+    region: Region | None,
+    stride: int,
+) -> ViewPair:
+    rows, columns = _grid(frame, stride)
     color = frame.read_color()[rows][:, columns].float() / 255.0 if frame.has_color else None
     y, x = torch.meshgrid(rows, columns, indexing="ij")
     pixel = torch.stack([x, y], dim=-1).reshape(-1, 2).float()
