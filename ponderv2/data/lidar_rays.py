@@ -102,7 +102,7 @@ def sample_lidar_rays(
     """At most `n_views` frames in random order with at most `n_pixels` rays each, drawn without replacement.
 
     Frames that see no point are left out. `config.lidar` must be set; `read_color` is asked only where
-    colours are wanted. `label_field` names the classes of points; without them rays have none.
+    colours are wanted. `label_field`: of the labels of points; without them rays have none.
 
     Raises:
         SceneError: no frame sees a point.
