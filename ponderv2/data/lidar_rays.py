@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from ponderv2.data.config import LidarRaysConfig, ViewSamplingConfig
+from ponderv2.data.config import ViewSamplingConfig
+from ponderv2.data.scan_config import LidarRaysConfig
 from ponderv2.data.sweeps import own_sensor
 from ponderv2.data.views import SampledPixels, camera_fields
 from ponderv2.errors import SceneError

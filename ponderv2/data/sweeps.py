@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ponderv2.data.config import SweepsConfig
+from ponderv2.data.scan_config import SweepsConfig
 from ponderv2.scenes.scene import PointCloud, Scene, Sweep
 
 UNKNOWN_COLOR = 127.5

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ponderv2.data.config import SweepsConfig
+from ponderv2.data.scan_config import SweepsConfig
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.data.sweeps import accumulated, chosen_sweeps
 from ponderv2.geometry.transforms import rotation_matrix, scale_matrix
