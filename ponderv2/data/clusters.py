@@ -7,9 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -18,6 +16,7 @@ from ponderv2.data.cell_statistics import GROUPS, CellStatistics, Group, cell_st
 from ponderv2.data.config import ClustersConfig
 from ponderv2.data.voxelise import voxelise
 from ponderv2.errors import SceneError
+from ponderv2.geometry.nearest_points import NearestPoints
 from ponderv2.io.files import write_bytes
 from ponderv2.randomness import make_generator
 from ponderv2.scenes.scene import Scene
@@ -92,24 +91,19 @@ class Clustering:
 class ClusterPoints:
     """Where the clusters of one scene are: one point for each fine cell, and the cluster there."""
 
-    tree: Any
-    """KDTree of the points, in the frame of the scene."""
+    points: NearestPoints
+    """In the frame of the scene, with the reach of a cluster."""
     cluster: Int[Tensor, " point"]
-    reach: float
-    """Farther from all points there is no cluster; scene units."""
 
     @staticmethod
     def of(scene: Scene, clustering: Clustering) -> ClusterPoints:
         """Of a scene that was not moved; no points, no clusters."""
-        from scipy.spatial import KDTree
-
-        cloud, config = scene.cloud, clustering.config
+        cloud, reach = scene.cloud, clustering.config.reach * scene.units_per_metre
         if len(cloud) == 0:
-            return ClusterPoints(None, torch.zeros(0, dtype=torch.long), 0.0)
+            return ClusterPoints(NearestPoints.of(cloud.coord, reach), torch.zeros(0, dtype=torch.int32))
         cluster = clustering.of_points(scene)
-        thinned = voxelise(cloud.coord, config.reach / 2 * scene.units_per_metre).index
-        tree = KDTree(cloud.coord[thinned].numpy())
-        return ClusterPoints(tree, cluster[thinned].to(torch.int32), config.reach * scene.units_per_metre)
+        thinned = voxelise(cloud.coord, reach / 2).index
+        return ClusterPoints(NearestPoints.of(cloud.coord[thinned], reach), cluster[thinned].to(torch.int32))
 
     @property
     def n_bytes(self) -> int:
@@ -118,12 +112,11 @@ class ClusterPoints:
 
     def at(self, points: Float[Tensor, "query 3"]) -> Int[Tensor, " query"]:
         """Cluster of the point nearest to each place, -1 where none is within reach."""
-        if self.tree is None or len(points) == 0:
-            return torch.full((len(points),), -1)
-        distance, index = self.tree.query(points.numpy(), distance_upper_bound=self.reach)
-        found = torch.from_numpy(np.where(np.isfinite(distance), index, 0)).long()
-        known = torch.from_numpy(np.isfinite(distance))
-        return torch.where(known, self.cluster[found].long(), -1)
+        found = torch.full((len(points),), -1)
+        row = self.points.rows(points)
+        near = row >= 0
+        found[near] = self.cluster[row[near]].long()
+        return found
 
 
 def digest_of(config: ClustersConfig, scenes: Sequence[str]) -> str:

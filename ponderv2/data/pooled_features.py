@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from ponderv2.data.views import FramePixels, surface_points
 from ponderv2.data.voxelise import voxelise
+from ponderv2.geometry.nearest_points import NearestPoints
 from ponderv2.scenes.scene import Frame
 
 CELL = 0.75
@@ -31,11 +31,9 @@ MOST_VIEWS = 8.0
 class PooledFeatures:
     """A feature for every cell of a scene that an image with a depth shows."""
 
-    tree: Any
-    """KDTree of the means of the cells, in the frame of the scene."""
+    cells: NearestPoints
+    """The means of the cells, in the frame of the scene, with the reach of a feature."""
     feature: Float[Tensor, "cell channel"]
-    reach: float
-    """Farther from all cells there is no feature; scene units."""
 
     @staticmethod
     def of(
@@ -50,17 +48,20 @@ class PooledFeatures:
             n_channels: Of the features.
         """
         from scipy.sparse import coo_matrix, identity
-        from scipy.spatial import KDTree
 
         found = [one for frame in frames if (one := _lifted(frame, decode(frame))) is not None]
         if not found:
-            return PooledFeatures(None, torch.zeros(0, n_channels), 0.0)
+            return PooledFeatures(
+                NearestPoints.of(torch.zeros(0, 3), deviation), torch.zeros(0, n_channels).half()
+            )
         points, values = (torch.cat(part) for part in zip(*found, strict=True))
         cell = voxelise(points, CELL * deviation).inverse
         count = torch.bincount(cell)[:, None].to(values.dtype)
         middle = torch.zeros(len(count), 3).index_add_(0, cell, points) / count
         mean = torch.zeros(len(count), values.shape[1]).index_add_(0, cell, values) / count
-        tree = KDTree(middle.numpy())
+        cells = NearestPoints.of(middle, deviation)
+        tree = cells.tree
+        assert tree is not None
         pairs = tree.sparse_distance_matrix(tree, FARTHEST * deviation, output_type="coo_matrix")
         others = pairs.row != pairs.col
         weight = np.exp(-0.5 * np.square(pairs.data[others] / deviation))
@@ -68,7 +69,7 @@ class PooledFeatures:
         near = near + identity(len(count))
         share = count.clamp(max=MOST_VIEWS).numpy()
         pooled = (near @ (share * mean.numpy())) / (near @ share)
-        return PooledFeatures(tree, torch.from_numpy(pooled).half(), deviation)
+        return PooledFeatures(cells, torch.from_numpy(pooled).half())
 
     @property
     def n_bytes(self) -> int:
@@ -78,11 +79,9 @@ class PooledFeatures:
     def at(self, points: Float[Tensor, "query 3"]) -> Float[Tensor, "query channel"]:
         """Of the nearest cell; zero where none is within reach."""
         found = torch.zeros(len(points), self.feature.shape[1])
-        if len(self.feature) == 0 or len(points) == 0:
-            return found
-        distance, nearest = self.tree.query(points.numpy(), distance_upper_bound=self.reach)
-        near = torch.from_numpy(np.isfinite(distance))
-        found[near] = self.feature[torch.from_numpy(nearest)[near]].float()
+        row = self.cells.rows(points)
+        near = row >= 0
+        found[near] = self.feature[row[near]].float()
         return found
 
 
