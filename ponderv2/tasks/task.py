@@ -73,6 +73,16 @@ class TaskDataset(Protocol):
         ...
 
 
+@runtime_checkable
+class FitHead(Protocol):
+    """Fits a head to the features that its encoder gives for the training scenes, with their labels.
+
+    All processes call it together; the model is on its device. Raises SceneError without any label.
+    """
+
+    def __call__(self, model: Any, trainings: Sequence[Any], seed: int, report: Reporter) -> None: ...
+
+
 @dataclass(frozen=True)
 class OpenPart(Generic[Data]):
     """One data set of a run, which has scenes to train on."""
@@ -212,15 +222,10 @@ class Task(ABC, Generic[Settings]):
         """Whether a pre-trained model holds the trained weights of the head of the new model."""
         return False
 
-    fits_head: ClassVar[bool] = False
-    """Whether `fit_head` is there, so that `model.head_init: probe` and `--protocol linear` apply."""
-
-    def fit_head(self, model: Any, trainings: Sequence[Any], seed: int, report: Reporter) -> None:
-        """Fits the head to the features that the encoder gives for the training scenes, with their labels.
-
-        All processes call it together; the model is on its device. Raises SceneError without any label.
-        """
-        raise NotImplementedError
+    @property
+    def fit_head(self) -> FitHead | None:
+        """How the head starts as a probe: `model.head_init: probe`, `--protocol linear`. None: it cannot."""
+        return None
 
     # Evaluation
 

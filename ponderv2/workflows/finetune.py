@@ -27,7 +27,7 @@ from ponderv2.training.job import Job
 from ponderv2.training.open_checkpoint import OpenCheckpoint, Origin
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import FinetuneConfig
-from ponderv2.workflows.finetune_protocols import starts_as_probe, with_protocol
+from ponderv2.workflows.finetune_protocols import fit_of_start, with_protocol
 from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 from ponderv2.workflows.training_job import make_training_job, open_datasets, with_scenes
 from ponderv2.workflows.training_runs import RunRequest, run_folder, run_training, seeded_weights
@@ -249,20 +249,22 @@ def make_job(request: RunRequest, resumed: bool) -> Job:
     config = request.config
     assert isinstance(config, FinetuneConfig)
     task = task_of(config.model)
-    as_probe = starts_as_probe(config, task, request.start)
+    fit_head = fit_of_start(config, task, request.start)
 
     def initialise(model: nn.Module, trainings: Sequence[TaskDataset]) -> None:
         assert isinstance(model, EncoderModel)
         if request.start is not None:
             load_encoder(task, model, request.start)
-        has_statistics = request.start is not None or not (config.model.freeze_encoder or as_probe)
-        if config.model.recalibrate_norms or not has_statistics:
+        is_used_at_once = config.model.freeze_encoder or fit_head is not None
+        if config.model.recalibrate_norms or (request.start is None and is_used_at_once):
             calibrate_normalisation(model, _first_scenes(trainings))
 
     def fit(model: nn.Module, trainings: Sequence[TaskDataset], report: Reporter) -> None:
-        task.fit_head(model, trainings, config.seed, report)
+        assert fit_head is not None
+        fit_head(model, trainings, config.seed, report)
 
-    return make_training_job(task, request, None if resumed else initialise, fit if as_probe else None)
+    fit_start = None if fit_head is None else fit
+    return make_training_job(task, request, None if resumed else initialise, fit_start)
 
 
 def _first_scenes(trainings: Sequence[TaskDataset]) -> Iterator[Batch]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ponderv2.errors import PresetError
-from ponderv2.tasks.task import Task
+from ponderv2.tasks.task import FitHead, Task
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.workflows.config import FinetuneConfig
 
@@ -21,13 +21,13 @@ def with_protocol(config: FinetuneConfig, task: Task[Any]) -> FinetuneConfig:
     """
     kind = config.model.kind
     if config.protocol == "full":
-        if config.model.head_init == "probe" and not task.fits_head:
+        if config.model.head_init == "probe" and task.fit_head is None:
             raise PresetError(
                 f"the head of '{kind}' cannot start as a probe", fix="--set model.head_init=random"
             )
         return config
     if config.protocol == "linear":
-        if not task.fits_head:
+        if task.fit_head is None:
             raise PresetError(f"there is no linear probe of '{kind}'", fix="--protocol decoder or full")
         frozen = {"freeze_encoder": True, "train_decoder": False, "head_init": "probe"}
         training = config.training.model_copy(update={"steps": 0})
@@ -44,12 +44,15 @@ def with_protocol(config: FinetuneConfig, task: Task[Any]) -> FinetuneConfig:
     return config.model_copy(update={"model": config.model.model_copy(update=frozen)})
 
 
-def starts_as_probe(config: FinetuneConfig, task: Task[Any], checkpoint: OpenCheckpoint | None) -> bool:
-    """Whether the head is fitted before the first step."""
+def fit_of_start(
+    config: FinetuneConfig, task: Task[Any], checkpoint: OpenCheckpoint | None
+) -> FitHead | None:
+    """How the head is fitted before the first step; None where it starts as it was drawn or read."""
     match config.model.head_init:
         case "probe":
-            return True
+            return task.fit_head
         case "random":
-            return False
+            return None
         case "auto":
-            return checkpoint is not None and task.fits_head and not task.brings_head(checkpoint.weights)
+            has_none = checkpoint is not None and not task.brings_head(checkpoint.weights)
+            return task.fit_head if has_none else None

@@ -301,7 +301,7 @@ def test_two_processes_with_unequal_work_fit_the_head_of_one(
 def test_a_task_whose_head_cannot_be_fitted_says_so(
     values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SegmentationTask, "fits_head", False)
+    monkeypatch.setattr(SegmentationTask, "fit_head", None)
     config = FinetuneConfig.model_validate(values)
     with pytest.raises(PresetError, match="probe") as caught:
         with_protocol(config, task_of(config.model))

@@ -16,7 +16,14 @@ from ponderv2.tasks.instances.model import InstancesModel
 from ponderv2.tasks.instances.predictions import overlaps_of_scene, predict_scene_instances, require_instances
 from ponderv2.tasks.labelled_points import LabelledPointsTask
 from ponderv2.tasks.published import in_published_order, with_wrapped_encoder
-from ponderv2.tasks.task import BestMetric, EvaluationRequest, EvaluationResult, OpenPart, ValidationRequest
+from ponderv2.tasks.task import (
+    BestMetric,
+    EvaluationRequest,
+    EvaluationResult,
+    FitHead,
+    OpenPart,
+    ValidationRequest,
+)
 from ponderv2.training.report import Reporter
 from ponderv2.training.run_logger import RunLogger
 
@@ -25,7 +32,6 @@ class InstancesTask(LabelledPointsTask[InstancesModelConfig]):
     """Judged by the average precision at an overlap of 50 %."""
 
     best = BestMetric("ap50")
-    fits_head = True
     model_in_words = "an instance segmentation model"
 
     def build(self) -> InstancesModel:
@@ -58,11 +64,10 @@ class InstancesTask(LabelledPointsTask[InstancesModelConfig]):
         """On whole scenes."""
         return Validation(model, data)
 
-    def fit_head(
-        self, model: InstancesModel, trainings: Sequence[LabelledDataset], seed: int, report: Reporter
-    ) -> None:
-        """Logistic regression for the classes, L-BFGS for the offsets."""
-        head_start.fit_head(model, trainings, seed, report)
+    @property
+    def fit_head(self) -> FitHead:
+        """By logistic regression for the classes, by L-BFGS for the offsets."""
+        return head_start.fit_head
 
     def evaluate(
         self, request: EvaluationRequest, model: InstancesModel, report: Reporter

@@ -16,7 +16,7 @@ from ponderv2.tasks.segmentation import evaluation, head_start, published
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.tasks.segmentation.predictions import confusion_of_scenes
-from ponderv2.tasks.task import BestMetric, EvaluationRequest, EvaluationResult, ValidationRequest
+from ponderv2.tasks.task import BestMetric, EvaluationRequest, EvaluationResult, FitHead, ValidationRequest
 from ponderv2.training.report import Reporter
 from ponderv2.training.run_logger import RunLogger
 
@@ -28,7 +28,6 @@ class SegmentationTask(LabelledPointsTask[SegmentationModelConfig]):
     """Judged by the mean intersection over union."""
 
     best = BestMetric("miou")
-    fits_head = True
     model_in_words = "a segmentation model"
 
     def build(self) -> SegmentationModel:
@@ -59,11 +58,10 @@ class SegmentationTask(LabelledPointsTask[SegmentationModelConfig]):
             return False
         return tuple(projection.shape) == (head.n_channels, encoder.out_channels)
 
-    def fit_head(
-        self, model: SegmentationModel, trainings: Sequence[LabelledDataset], seed: int, report: Reporter
-    ) -> None:
-        """Logistic regression on labelled points."""
-        head_start.fit_head(model, trainings, seed, report)
+    @property
+    def fit_head(self) -> FitHead:
+        """By logistic regression on labelled points."""
+        return head_start.fit_head
 
     def evaluate(
         self, request: EvaluationRequest, model: SegmentationModel, report: Reporter
