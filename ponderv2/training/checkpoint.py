@@ -13,6 +13,7 @@ import struct
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -22,7 +23,9 @@ from torch import Tensor
 
 from ponderv2.errors import CheckpointError
 from ponderv2.io.files import replacement, share_file, write_through
+from ponderv2.io.suggestions import similar_path
 from ponderv2.training.weights import ENDING, read_safetensors
+from ponderv2.weights import NAMES
 
 FORMAT = "ponder"
 FORMAT_VERSION = 1
@@ -30,6 +33,12 @@ FORMAT_VERSION = 1
 _OURS = "give the folder of a run, or a .pth file in its checkpoints/"
 _RESUME = "free space, then --resume"
 _ANOTHER = "give another checkpoint of the run (previous.pth, best.pth), or copy the file again"
+
+RUN_FILES = tuple(
+    f"{folder}{name}.pth" for folder in ("checkpoints/", "") for name in ("best", "last", "previous")
+)
+"""Checkpoints of a run folder, or of its `checkpoints/`; the first that is there stands for the folder."""
+CHECKPOINT_ENDINGS = (".pth", ".pt", ENDING)
 
 _MARK = b"ponder-sha256:"
 _COMMENT_LENGTH = len(_MARK) + 64
@@ -136,7 +145,7 @@ def open_archive(path: Path) -> Archive:
     Raises CheckpointError: missing, damaged, unsafe.
     """
     if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}", fix=_OURS)
+        raise CheckpointError(f"no checkpoint at {path}", fix=similar_checkpoint(path) or _OURS)
     if path.suffix == ENDING:
         digest, _ = _digest_and_checksum(path)
         return Archive(path, read_safetensors(path), digest, has_checksum=False)
@@ -163,6 +172,18 @@ def open_archive(path: Path) -> Archive:
         kind = type(contents).__name__
         raise CheckpointError(f"{path} does not hold a checkpoint but a {kind}", fix=_OURS)
     return Archive(path, contents, digest, has_checksum=checksum is not None)
+
+
+def similar_checkpoint(missing: Path) -> str | None:
+    """What was probably meant: an encoder that ships, or a checkpoint or run beside it; None if nothing."""
+    near = get_close_matches(str(missing), NAMES, n=1)
+    if near:
+        return f"{near[0]}, the encoder that ships with ponder"
+    beside = similar_path(missing)
+    if beside is None:
+        return None
+    is_run = any((beside / name).is_file() for name in RUN_FILES)
+    return str(beside) if is_run or beside.suffix in CHECKPOINT_ENDINGS else None
 
 
 def _refuse_others(path: Path) -> None:
@@ -250,10 +271,9 @@ def checkpoint_file(path: Path) -> Path:
     """The file itself; for the folder of a run its best checkpoint, or its last. Raises CheckpointError."""
     if not path.is_dir():
         return path
-    for folder in (path / "checkpoints", path):
-        for name in ("best.pth", "last.pth", "previous.pth"):
-            if (folder / name).is_file():
-                return folder / name
+    for name in RUN_FILES:
+        if (path / name).is_file():
+            return path / name
     raise CheckpointError(f"no checkpoint in {path}", fix="ponder pretrain")
 
 

@@ -122,6 +122,27 @@ def test_fine_tuning_from_it_has_the_preset_of_its_encoder(shipped, monkeypatch,
     assert asked == [("finetune", preset)]
 
 
+@pytest.mark.parametrize(
+    "words", [["finetune", "--from", "roms"], ["eval", "roms"], ["features", "roms", "-o", "f.npy"]]
+)
+def test_a_misspelt_name_suggests_the_encoder_that_ships(shipped, words):
+    ran = CliRunner().invoke(app, words)
+    assert ran.exit_code == 2
+    assert "no checkpoint at roms" in ran.stderr and "try: rooms, the encoder that ships" in ran.stderr
+
+
+def test_a_misspelt_run_suggests_the_one_beside_it(shipped, tmp_path):
+    (tmp_path / "runs" / "pretrain-demo" / "checkpoints").mkdir(parents=True)
+    save(tmp_path / "runs" / "pretrain-demo" / "checkpoints" / "last.pth")
+    (tmp_path / "runs" / "finetune-demo").mkdir()
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(tmp_path / "runs" / "pretrain-dmeo")
+    assert caught.value.fix == str(tmp_path / "runs" / "pretrain-demo")
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(tmp_path / "runs" / "finetune-dem")  # a folder without a checkpoint
+    assert caught.value.fix == "give the folder of a run, or a .pth file in its checkpoints/"
+
+
 def test_a_name_that_does_not_ship_is_a_path(shipped):
     with pytest.raises(CheckpointError, match="no checkpoint at kitchens"):
         ponderv2.load("kitchens")
