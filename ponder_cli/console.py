@@ -102,7 +102,7 @@ def _mismatches(rows: Sequence[Mapping[str, str]], stream: Console = err) -> Non
 
 def stopped(problem: PonderError) -> None:
     """A run that was interrupted and how to continue it: two lines on stderr."""
-    err.print(f"[yellow]stopped:[/yellow] {escape(problem.message)}")
+    err.print(f"[yellow]{escape(problem.message)}[/yellow]")
     if problem.fix:
         err.print(f"[green]to continue:[/green] {escape(problem.fix)}")
 

@@ -47,6 +47,6 @@ def stopped(number: int, step: int, saved: str) -> Interrupted:
     """
     return Interrupted(
         f"stopped after step {step}; everything is saved in {saved}",
-        fix="continue with the same command and --resume",
+        fix="the same command with --resume",
         exit_status=128 + number,
     )
