@@ -31,7 +31,8 @@ def find_clusters(
         SceneError: the scenes have fewer cells than there are clusters.
         OutputError: the file cannot be written.
     """
-    config = parts[0].part.data.clusters_used  # all parts share them
+    data = parts[0].part.data  # all parts share the settings of clusters
+    config, chosen = data.clusters_used, data.clusters is not None
     scenes = [
         (part, name)
         for part in parts
@@ -54,6 +55,7 @@ def find_clusters(
     report.note(
         f"{config.n_clusters} clusters of the surroundings of {fit.n_cells:,} cells in {fit.n_scenes} scenes"
         + (f"; {missing} are left out, as most scenes have none" if missing else "")
+        + ("" if chosen else f"; data.clusters is null: the usual ones, of cells of {config.cell:g} m")
     )
 
 
