@@ -33,8 +33,13 @@ def single_process() -> Iterator[None]:
 
 def world_size() -> int:
     """How many processes share the run; 1 outside a process group and under `single_process`."""
+    return 1 if _depth_alone else group_size()
+
+
+def group_size() -> int:
+    """How many processes share the run, under `single_process` too: they still share memory and cores."""
     distributed = torch.distributed
-    if _depth_alone or not distributed.is_available() or not distributed.is_initialized():
+    if not distributed.is_available() or not distributed.is_initialized():
         return 1
     return distributed.get_world_size()
 

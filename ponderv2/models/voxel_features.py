@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ponderv2.collectives import group_size
 from ponderv2.data.config import PointDataConfig
 from ponderv2.data.crops import Block, batch_of_block, overlapping_blocks
 from ponderv2.data.preprocess import clipped, preprocess, whole_scene_shift
@@ -46,13 +47,13 @@ class BlockSettings:
 
 @dataclass(frozen=True)
 class VoxelFeatures:
-    """One feature for every occupied voxel, and the way back to the points."""
+    """One feature for every occupied voxel, or for those asked for, and the way back to the points."""
 
     coord: Float[Tensor, "voxel 3"]
     """The point that represents the voxel, in the frame of the cloud."""
     feature: Float[Tensor, "voxel channel"]
     inverse: Int[Tensor, " point"]
-    """Voxel of every point."""
+    """Voxel of every point; -1 where it was not asked for."""
     n_blocks: int
 
     def of_points(self) -> Float[Tensor, "point channel"]:
@@ -81,11 +82,21 @@ def encode_voxels(
     condition: str,
     blocks: BlockSettings = BlockSettings(),
     each_block: Callable[[float], None] | None = None,
+    only: Int[Tensor, " chosen"] | None = None,
 ) -> VoxelFeatures:
     """Encoder features of a cloud, metres, z up. The model is in evaluation mode; results are on the CPU.
 
     Points far from all others are encoded apart from them, so that the others do not depend on them.
-    `each_block` receives the share of the cloud that it finished, 0..1.
+
+    Args:
+        model: Its encoder is used.
+        cloud: At least one point.
+        data: How points become voxels.
+        condition: Prompt of the data set.
+        blocks: When and how the cloud is cut.
+        each_block: Receives the share of the cloud that a block finished, 0..1.
+        only: Points whose voxels are asked for, at least one. Blocks without them are not encoded and nothing
+            else is kept: the memory does not grow with the features of the cloud.
 
     Raises:
         SceneError: the cloud is so large, in voxels, that it cannot be in metres.
@@ -94,22 +105,29 @@ def encode_voxels(
     """
     groups, singles = far_groups(cloud.coord.numpy())
     if len(groups) == 1 and not len(singles):
-        return _encode_group(model, cloud, data, condition, blocks, each_block)
-    parts = [cloud.take(torch.from_numpy(one)) for one in groups]
-    if len(singles):
-        parts.append(_spread(cloud.take(torch.from_numpy(singles)), data.voxel.size))
-        groups.append(singles)
-    encoded = [_encode_group(model, part, data, condition, blocks) for part in parts]
-    inverse = torch.empty(len(cloud), dtype=torch.int64)
-    n_voxels = 0
+        return _encode_group(model, cloud, data, condition, blocks, each_block, only)
+    asked = torch.ones(len(cloud), dtype=torch.bool)
+    if only is not None:
+        asked = torch.zeros_like(asked).index_fill_(0, only, True)
+    inverse = torch.full((len(cloud),), -1)
+    found: list[VoxelFeatures] = []
     index: list[Tensor] = []
-    for group, part in zip(groups, encoded, strict=True):
+    n_voxels = 0
+    for number, group in enumerate([*groups, singles]):
         members = torch.from_numpy(group)
-        inverse[members] = part.inverse + n_voxels
-        index.append(members[_first_of_each(part.inverse, len(part.feature))])
-        n_voxels += len(part.feature)
-    feature = torch.cat([part.feature for part in encoded])
-    return VoxelFeatures(cloud.coord[torch.cat(index)], feature, inverse, sum(p.n_blocks for p in encoded))
+        chosen = torch.nonzero(asked[members])[:, 0]
+        if not len(chosen):
+            continue
+        part = cloud.take(members)
+        part = _spread(part, data.voxel.size) if number == len(groups) else part
+        encoded = _encode_group(model, part, data, condition, blocks, only=None if only is None else chosen)
+        known = torch.nonzero(encoded.inverse >= 0)[:, 0]
+        inverse[members[known]] = encoded.inverse[known] + n_voxels
+        index.append(members[known[_first_of_each(encoded.inverse[known], len(encoded.feature))]])
+        n_voxels += len(encoded.feature)
+        found.append(encoded)
+    feature = torch.cat([part.feature for part in found])
+    return VoxelFeatures(cloud.coord[torch.cat(index)], feature, inverse, sum(p.n_blocks for p in found))
 
 
 def _encode_group(
@@ -119,6 +137,7 @@ def _encode_group(
     condition: str,
     blocks: BlockSettings,
     each_block: Callable[[float], None] | None = None,
+    only: Int[Tensor, " chosen"] | None = None,
 ) -> VoxelFeatures:
     """Points that share a grid."""
     extent = float((cloud.coord.amax(dim=0) - cloud.coord.amin(dim=0)).amax())
@@ -140,9 +159,11 @@ def _encode_group(
     device = next(model.parameters()).device
     limit = blocks.voxels or _fitting_voxels(device, model)
     margin = max(round(blocks.overlap / data.voxel.size), 0)
-    feature, n_blocks = _in_blocks(model, done.batch, (limit, margin), device, each_block)
-    coord = cloud.coord[done.voxels.index]
-    return VoxelFeatures(coord, feature, done.voxels.inverse, n_blocks)
+    index, inverse = done.voxels.index, done.voxels.inverse
+    asked = torch.arange(len(index)) if only is None else torch.unique(inverse[only])
+    row = torch.full((len(index),), -1).index_copy_(0, asked, torch.arange(len(asked)))
+    feature, n_blocks = _in_blocks(model, done.batch, row, (limit, margin), device, each_block)
+    return VoxelFeatures(cloud.coord[index[asked]], feature, row[inverse], n_blocks)
 
 
 def _spread(cloud: PointCloud, size: float) -> PointCloud:
@@ -162,11 +183,15 @@ def _first_of_each(inverse: Tensor, n_voxels: int) -> Tensor:
 def _in_blocks(
     model: EncoderModel,
     batch: Batch,
+    row: Int[Tensor, " voxel"],
     size: tuple[int, int],
     device: torch.device,
     each_block: Callable[[float], None] | None,
 ) -> tuple[Tensor, int]:
-    """Block by block; with smaller blocks where memory runs out."""
+    """Block by block; with smaller blocks where memory runs out.
+
+    `row`: of the result, for every voxel; -1 for those that are not asked for.
+    """
     limit, margin = size
     alignment = model.encoder_config.grid_multiple
 
@@ -177,15 +202,19 @@ def _in_blocks(
         return rows_of_points(model.encode(part.to(device))).float().cpu()
 
     def split(block: Block, error: BaseException) -> list[Block]:
-        return _smaller(batch, block, margin, error)
+        return [part for part in _smaller(batch, block, margin, error) if is_asked(part)]
+
+    def is_asked(block: Block) -> bool:
+        return bool((row[block.core] >= 0).any())
 
     result: Tensor | None = None
     n_blocks = 0
-    blocks = overlapping_blocks(batch.grid_coord, limit, margin)
+    blocks = filter(is_asked, overlapping_blocks(batch.grid_coord, limit, margin))
     for block, feature in in_smaller_parts(encode, blocks, split):
         if result is None:
-            result = feature.new_empty(len(batch.grid_coord), feature.shape[1])
-        result[block.core] = feature[torch.searchsorted(block.context, block.core)]
+            result = feature.new_empty(int(row.max()) + 1, feature.shape[1])
+        kept = block.core[row[block.core] >= 0]
+        result[row[kept]] = feature[torch.searchsorted(block.context, kept)]
         n_blocks += 1
         if each_block is not None:
             each_block(len(block.core) / len(batch.grid_coord))
@@ -215,8 +244,9 @@ def _near(cells: Tensor, core: Tensor, margin: int) -> Tensor:
 
 
 def _fitting_voxels(device: torch.device, model: EncoderModel) -> int:
-    """Voxels that fit into half of the free memory."""
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory()
+    """Voxels that fit into half of the free memory, which the processes of a run share without a GPU each."""
+    is_gpu = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if is_gpu else _free_memory() / group_size()
     return int(min(max(free / 2 / model.encoder_config.bytes_per_voxel, FEWEST_VOXELS), MOST_VOXELS))
 
 

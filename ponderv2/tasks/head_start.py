@@ -1,7 +1,8 @@
 """Heads that start as a probe: labelled features of the training scenes, gathered from all processes.
 
-Every scene is encoded whole, as in evaluation, by one of the processes; of each a bounded sample of its
-labelled points is kept. All processes then hold the same rows and fit the same head.
+Every scene is encoded as in evaluation, block by block where it is large, by one of the processes; of its
+features those of a bounded sample of labelled points are kept. All processes then hold the same rows and fit
+the same head.
 """
 
 from __future__ import annotations
@@ -151,8 +152,8 @@ def _sampled(
     chosen, weight = sample_rows(label, sampling.most, generator)
     if not len(chosen):
         return _OneScene()
-    feature = encode_voxels(model, cloud, data.config, data.condition)
-    rows = feature.feature[feature.inverse[chosen]]
+    found = encode_voxels(model, cloud, data.config, data.condition, only=chosen)
+    rows = found.feature[found.inverse[chosen]]
     finite = torch.isfinite(rows).all(dim=1)
     scene = torch.full((len(chosen),), sampling.scene)
     return _OneScene(

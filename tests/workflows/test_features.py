@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from ponderv2.errors import CheckpointError, OutputError
 from ponderv2.io.ply import encode_ply
 from ponderv2.models.config import PretextConfig
 from ponderv2.models.pretext import PretextModel
-from ponderv2.models.voxel_features import BlockSettings
+from ponderv2.models.voxel_features import BlockSettings, encode_voxels
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.store.store import SceneStore
 from ponderv2.training.checkpoint import Checkpoint, save_checkpoint
@@ -89,6 +90,43 @@ def test_blocks_that_see_enough_give_what_the_whole_cloud_gives(checkpoint, clou
     parts = model.voxel_features(cloud, blocks=BlockSettings(voxels=1300, overlap=1.0))
     assert whole.n_blocks == 1 and parts.n_blocks > 1
     torch.testing.assert_close(parts.feature, whole.feature, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("voxels", [10**6, 1300])
+def test_of_some_points_only_their_blocks_are_encoded_and_kept(checkpoint, cloud, voxels, monkeypatch):
+    loaded = ponderv2.load(checkpoint)
+    blocks = BlockSettings(voxels=voxels, overlap=1.0)
+    whole = loaded.voxel_features(cloud, blocks=blocks)
+    chosen = torch.nonzero(cloud.coord[:, 0] < cloud.coord[:, 0].min() + 0.3)[::3, 0]
+    seen = []
+    encode = type(loaded.model).encode
+    monkeypatch.setattr(
+        type(loaded.model), "encode", lambda self, batch: seen.append(len(batch.coord)) or encode(self, batch)
+    )
+    some = encode_voxels(loaded.model, cloud, loaded.data, "rooms", blocks, only=chosen)
+    assert torch.equal(some.feature[some.inverse[chosen]], whole.feature[whole.inverse[chosen]])
+    assert len(seen) == some.n_blocks and (some.n_blocks < whole.n_blocks or whole.n_blocks == 1)
+    asked = torch.unique(whole.inverse[chosen])
+    assert len(some.feature) == len(some.coord) == len(asked)
+    assert torch.equal(some.coord, whole.coord[asked])
+    assert torch.equal(some.inverse >= 0, torch.isin(whole.inverse, asked))
+
+
+def test_of_some_points_far_ones_have_the_rows_of_all(checkpoint, cloud):
+    """Two clouds out of sight of each other, and single points that are far from both."""
+    model = ponderv2.load(checkpoint)
+    n = len(cloud)
+    single = replace(cloud.take(torch.arange(2)), coord=torch.tensor([[1e5, 0, 0], [0, -1e6, 0]]))
+    parts = [cloud, replace(cloud, coord=cloud.coord + 1e4), single]
+    both = ponderv2.PointCloud(
+        *(torch.cat([getattr(one, name) for one in parts]) for name in ("coord", "color", "normal"))
+    )
+    whole = encode_voxels(model.model, both, model.data, "rooms")
+    for chosen in ([3, n + 5, 2 * n + 1], [n + 5], [2 * n]):
+        some = encode_voxels(model.model, both, model.data, "rooms", only=torch.tensor(chosen))
+        assert torch.equal(some.feature[some.inverse[chosen]], whole.feature[whole.inverse[chosen]])
+        assert torch.equal(some.coord[some.inverse[chosen]], whole.coord[whole.inverse[chosen]])
+        assert len(some.feature) == len(chosen)
 
 
 def test_blocks_that_see_nothing_beside_them_differ_at_their_borders(checkpoint, cloud):
