@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from ponderv2.errors import PresetError, SceneError
+from ponderv2.collectives import process_rank
+from ponderv2.errors import Interrupted, PresetError, SceneError
+from ponderv2.scenes.batch import Batch
 from ponderv2.tasks.rendering.task import RenderingTask
 from ponderv2.training.checkpoint import load_checkpoint
+from ponderv2.training.distributed import Member, free_port, make_fabric
+from ponderv2.training.job import Job
 from ponderv2.training.report import SilentReporter
 from ponderv2.workflows import pretrain
 from ponderv2.workflows.config import PretrainConfig
 from ponderv2.workflows.image_features import with_features
+from ponderv2.workflows.training_runs import RunRequest, _train_as_member
+from tests.training.processes import run_ranks
 from tests.workflows.heard import Heard
 from tests.workflows.test_label_free import label_files
 from tests.workflows.test_several_processes import CLOCKS
@@ -92,6 +101,67 @@ def test_a_resumed_run_has_the_clusters_and_losses_of_one_that_was_not_interrupt
     assert found["target_heads.clusters.weight"].shape == (6, 8)
 
 
+class _StoppedOnce:
+    """Makes the job of a run; the first time with scenes that ask for the end when they have been read often.
+
+    Rank 0 alone gets the signal.
+    """
+
+    def __init__(self, asked: int) -> None:
+        self.asked = asked
+
+    def __call__(self, request: RunRequest, resumed: bool) -> Job:
+        job = pretrain.make_job(request, resumed)
+        (source,) = job.scenes.sources
+        sample = source.sample
+
+        def asking(index: int, draw: int) -> Batch:
+            self.asked -= 1
+            if self.asked == 0 and process_rank() == 0:
+                os.kill(os.getpid(), signal.SIGINT)
+            return sample(index, draw)
+
+        object.__setattr__(source, "sample", asking)
+        return job
+
+
+def _interrupted_and_resumed(rank: int, ports: tuple[int, ...], request: RunRequest, asked: int) -> list[str]:
+    """What a run ends with, and after that the same run resumed."""
+    torch.set_num_threads(1)
+    make_job, ends = _StoppedOnce(asked), []
+    for number, port in enumerate(ports):
+        try:
+            member = Member(rank, request.devices, port)
+            outcome = _train_as_member(member, replace(request, resume=number > 0), make_job, None)
+            ends.append(f"step {outcome.step}")
+        except Interrupted as stop:
+            ends.append(stop.message)
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    return ends
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_interrupted_and_resumed_it_ends_with_the_weights_of_one_that_was_not(tmp_path: Path, n: int) -> None:
+    """Image features, clusters and normals, to the last bit."""
+    config = with_all_targets(evaluate_every=0, save_every=100, timeout=30.0)
+    config = completed(config.model_copy(update={"scenes": rooms(tmp_path / "rooms")}))
+    make_fabric(config.training, Member(), 1, 1)  # imports what the processes would import each
+    ends = {}
+    for name, asked in (("whole", 0), ("parts", 6 // n)):
+        ports = tuple(free_port() for _ in range(2 if asked else 1))
+        request = RunRequest(config, tmp_path / name, devices=n)
+        found = run_ranks(_interrupted_and_resumed, n, ports, request, asked)
+        assert all(one == found[0] for one in found)
+        ends[name] = found[0]
+    assert ends["whole"] == ["step 4"]
+    assert ends["parts"][0].startswith("stopped after step ") and ends["parts"][1] == "step 4"
+    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
+    found, expected = weights(tmp_path / "parts"), weights(tmp_path / "whole")
+    assert {"target_heads.clusters.weight", "target_heads.image_features.weight"} <= set(expected)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
 def test_without_labels_targets_and_losses_are_the_same_to_the_last_bit(tmp_path: Path) -> None:
     scenes, config = rooms(tmp_path / "rooms"), with_all_targets(steps=2, evaluate_every=0)
     pretrain.run(config, scenes=scenes, out=tmp_path, name="before")
@@ -149,6 +219,14 @@ def test_data_sets_of_one_run_share_their_clusters(tmp_path: Path) -> None:
     result = pretrain.run(config, scenes=tmp_path, out=tmp_path, name="joint", report=heard)
     assert result.losses["clusters"] > 0
     assert any("cells in 4 scenes" in note for note in heard.noted)
+
+
+def test_clusters_that_no_settings_choose_are_said_to_be_the_usual_ones(tmp_path: Path) -> None:
+    heard = Heard()
+    config = config_with({"clusters": {}}, steps=0, evaluate_every=0)
+    pretrain.run(config, scenes=rooms(tmp_path / "rooms"), out=tmp_path, name="run", report=heard)
+    (note,) = [text for text in heard.noted if "clusters of the surroundings" in text]
+    assert note.endswith("data.clusters is null: the usual ones, of cells of 0.15 m")
 
 
 def test_more_clusters_than_cells_are_refused(tmp_path: Path) -> None:
