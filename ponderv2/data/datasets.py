@@ -387,6 +387,11 @@ def _own_points(scene: Scene) -> Scene:
     return scene if age is None else scene.take(age == 0.0)
 
 
+def _other_labels(scene: Scene) -> str:
+    names = ", ".join(scene.cloud.labels)
+    return f", or --set data.label_field=NAME with one of: {names}" if names else ""
+
+
 def training_frames(scene: Scene) -> tuple[Frame, ...]:
     """The frames that are not held out."""
     return tuple(frame for frame in scene.frames if not frame.held_out)
@@ -460,6 +465,6 @@ class LabelledDataset(SceneDataset):
         if self.label_field not in scene.cloud.labels:
             raise SceneError(
                 f"scene '{scene.name}' has no labels '{self.label_field}'",
-                fix=f"set data.label_field to one of: {', '.join(scene.cloud.labels) or '(there are none)'}",
+                fix=f"prepare the scenes with labels{_other_labels(scene)}",
             )
         return scene

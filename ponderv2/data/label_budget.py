@@ -43,7 +43,10 @@ def budget_scenes(names: tuple[str, ...], config: LabelBudgetConfig) -> tuple[st
 def _drawn(names: tuple[str, ...], number: int, seed: int) -> tuple[str, ...]:
     """That many at random, in the order of `names`."""
     if number > len(names):
-        raise SceneError(f"{number} labelled scenes asked for, {len(names)} there", fix="prepare more scenes")
+        raise SceneError(
+            f"{number} labelled scenes asked for, {len(names)} there",
+            fix=f"--set data.budget.scenes={len(names)}, or prepare more scenes",
+        )
     order = torch.randperm(len(names), generator=make_generator("labelled scenes", seed))
     return tuple(names[i] for i in sorted(order[:number].tolist()))
 

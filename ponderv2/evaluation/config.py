@@ -22,8 +22,8 @@ class ProbeDataConfig(StrictConfig):
     hide: tuple[Literal["color", "normal", "intensity"], ...] = ()
     """Inputs that are hidden from encoders, as if the scenes did not have them."""
     n_points: PositiveInt = 20_000
-    """Labelled voxels that are kept at most, as even numbers of every scene and class as there are. Bounds
-    memory and time."""
+    """Labelled voxels that are kept at most, as even numbers of every scene and class as there are; of each
+    scene up to 20 in any case. Bounds memory and time."""
     seed: NonNegativeInt = 0
     """Chooses among more labelled voxels than that, and draws the weights of the random encoder."""
 

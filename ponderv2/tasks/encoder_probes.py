@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ponderv2.data.config import LabelBudgetConfig, LabelledDataConfig, PointDataConfig
 from ponderv2.data.datasets import LabelledDataset
-from ponderv2.errors import SceneError
+from ponderv2.errors import CheckpointError, SceneError
 from ponderv2.evaluation.config import LinearProbeConfig, NeighboursConfig, ProbeDataConfig, PurityConfig
 from ponderv2.evaluation.neighbours import LabelledFeatures, Purity, knn_classes, neighbour_purity
 from ponderv2.evaluation.probes import LabelledRows, Linear, chosen_fit, fit_linear, sample_rows
@@ -25,7 +25,7 @@ from ponderv2.evaluation.semantic import confusion_matrix
 from ponderv2.randomness import make_generator
 from ponderv2.scenes.folders import SceneFolders
 from ponderv2.tasks.feature_sources import FeatureSource
-from ponderv2.tasks.head_start import LEAST_ROWS
+from ponderv2.tasks.head_start import LEAST_ROWS, warn_of_missing_classes
 from ponderv2.training.report import Reporter
 
 Predict = Callable[[Float[Tensor, "voxel channel"]], Int[Tensor, " voxel"]]
@@ -63,9 +63,8 @@ def labelled_scenes(
     if names:
         data.expect_classes(len(names))
         return LabelledScenes(data, len(names))
-    largest = max(
-        int(data.labelled_scene(index).cloud.labels[data.label_field].max()) for index in range(len(data))
-    )
+    every = (data.labelled_scene(index).cloud.labels[data.label_field] for index in range(len(data)))
+    largest = max(int(one.max()) for one in every)
     return LabelledScenes(data, largest + 1)
 
 
@@ -76,9 +75,11 @@ def labelled_voxels(
 
     It is the sample of labelled points that a head starts from (`head_start.py`), one of each voxel.
 
-    Raises SceneError where no point has a class, or as the features of a scene do.
+    Raises:
+        SceneError: no point has a class, or what the features of a scene raise.
+        CheckpointError: no feature is finite.
     """
-    data, found = scenes.data, []
+    data, found, n_seen = scenes.data, [], 0
     most = max(LEAST_ROWS, n_points // len(data))
     for index in report.track(range(len(data)), f"{source.name}: features of {data.split}", len(data)):
         label = scenes.labels(index)
@@ -90,11 +91,20 @@ def labelled_voxels(
         first = _first_of_each(voxels.inverse[chosen], len(voxels.feature))
         chosen, weight = chosen[first], weight[first]
         row = voxels.inverse[chosen]
+        n_seen += len(row)
+        finite = torch.isfinite(voxels.feature[row]).all(dim=1)
+        chosen, weight, row = chosen[finite], weight[finite], row[finite]
         scene = torch.full((len(chosen),), index)
         found.append(LabelledFeatures(voxels.feature[row], label[chosen], voxels.coord[row], scene, weight))
-    if not found:
+    if not n_seen:
         raise _no_classes(scenes)
-    return LabelledFeatures.cat(found).to(source.device)
+    points = LabelledFeatures.cat(found)
+    if not len(points):
+        raise CheckpointError(
+            f"the features of {source.name} are not finite numbers",
+            fix="give another checkpoint of its run: previous.pth, best.pth",
+        )
+    return points.to(source.device)
 
 
 def _first_of_each(voxel: Int[Tensor, " row"], n_voxels: int) -> Int[Tensor, " first"]:
@@ -198,6 +208,7 @@ def probe(
     """
     scenes, settings = training
     points = labelled_voxels(source, scenes, settings.n_points, settings.seed, report)
+    warn_of_missing_classes(scenes.data, points.label, report)
     scale = _standardised(points.feature) if source.has_units else _unchanged
     points = replace(points, feature=scale(points.feature))
     n = max(scenes.n_classes, evaluated.n_classes)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ponderv2.collectives import process_rank, world_size
@@ -30,6 +30,8 @@ MOST_ROWS = 40_000
 LEAST_ROWS = 20
 """Of each scene, however many there are."""
 MOST_WARNINGS = 5
+MOST_NAMES = 8
+"""Of classes in a warning."""
 
 PointTargets = Callable[[LabelledDataset, PointCloud], Float[Tensor, "point target"]]
 """Further numbers of every point that a head learns."""
@@ -76,13 +78,13 @@ def labelled_rows(
     found: list[_OneScene] = []
     rounds = range(0, len(jobs), world)
     for first in report.track(rounds, "encoding labelled points for the head", len(rounds)):
-        own = jobs[first + rank : first + rank + 1]
+        number = first + rank
 
-        def encode(own: Sequence[tuple[int, int]] = own) -> list[_OneScene]:
-            return [
-                _rows_of(model, trainings[n], index, _Sampling(most, seed, jobs.index((n, index))), targets)
-                for n, index in own
-            ]
+        def encode(number: int = number) -> list[_OneScene]:
+            if number >= len(jobs):
+                return []
+            part, index = jobs[number]
+            return [_rows_of(model, trainings[part], index, _Sampling(most, seed, number), targets)]
 
         found += [one for part in run_in_all(encode) for one in part]
     model.train(mode)
@@ -91,10 +93,26 @@ def labelled_rows(
         report.warn(f"left out of the fit of the head: {text}")
     if len(problems) > MOST_WARNINGS:
         report.warn(f"{len(problems) - MOST_WARNINGS} more scenes are left out of the fit of the head")
-    return [
+    every = [
         _of_dataset(data, [one for job, one in zip(jobs, found, strict=True) if job[0] == number])
         for number, data in enumerate(trainings)
     ]
+    for one in every:
+        warn_of_missing_classes(one.data, one.rows.label, report)
+    return every
+
+
+def warn_of_missing_classes(data: LabelledDataset, label: Int[Tensor, " row"], report: Reporter) -> None:
+    """A warning where classes of a data set are none of those that something is fitted to."""
+    names = data.store.info.label_set(data.label_field).class_names
+    there = set(label.tolist())
+    missing = [name for number, name in enumerate(names) if number not in there]
+    if missing:
+        listed = ", ".join(missing[:MOST_NAMES]) + (", ..." if len(missing) > MOST_NAMES else "")
+        report.warn(
+            f"{len(missing)} of {len(names)} classes have no labelled point in '{data.split}' of "
+            f"{data.store.root} and are never predicted: {listed}"
+        )
 
 
 def _of_dataset(data: LabelledDataset, scenes: Sequence[_OneScene]) -> HeadRows:
@@ -102,10 +120,13 @@ def _of_dataset(data: LabelledDataset, scenes: Sequence[_OneScene]) -> HeadRows:
     if not usable:
         problem = next((one.problem for one in scenes if one.problem), "")
         if problem:
-            raise SceneError(f"no training scene of {data.store.root} could be encoded: {problem}")
+            raise SceneError(
+                f"no training scene of {data.store.root} could be encoded: {problem}",
+                fix="prepare the scenes again, or give another checkpoint",
+            )
         raise SceneError(
             f"no training scene of {data.store.root} has a labelled point to fit the head to",
-            fix="--set model.head_init=random",
+            fix="--set data.label_field=NAME, or prepare the scenes with labels",
         )
     rows = LabelledRows.cat([one.rows for one in usable if one.rows is not None])
     extra = [one.target for one in usable if one.target is not None]
@@ -155,6 +176,8 @@ def _sampled(
     found = encode_voxels(model, cloud, data.config, data.condition, only=chosen)
     rows = found.feature[found.inverse[chosen]]
     finite = torch.isfinite(rows).all(dim=1)
+    if not bool(finite.any()):
+        return _OneScene(problem=f"the features of scene '{data.names[index]}' are not finite numbers")
     scene = torch.full((len(chosen),), sampling.scene)
     return _OneScene(
         LabelledRows(rows, label[chosen], weight, scene).take(finite),

@@ -86,7 +86,10 @@ def stem_of(state: Mapping[str, Tensor]) -> Tensor:
     """The first kernel of the encoder, [out, k, k, k, in]. Raises CheckpointError where there is none."""
     stem = state.get("backbone.conv_input.conv.weight", state.get("backbone.conv_input.0.weight"))
     if stem is None:
-        raise CheckpointError("the file holds no sparse U-Net: 'backbone.conv_input' is missing")
+        raise CheckpointError(
+            "the file holds no sparse U-Net: 'backbone.conv_input' is missing",
+            fix="give the folder of a run, or published weights with an encoder",
+        )
     return stem
 
 

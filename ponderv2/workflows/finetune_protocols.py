@@ -20,15 +20,13 @@ def with_protocol(config: FinetuneConfig, task: Task[Any]) -> FinetuneConfig:
         PresetError: the task has no head that can be fitted; the encoder has no decoding stages.
     """
     kind = config.model.kind
+    if task.fit_head is None and config.protocol == "linear":
+        raise PresetError(f"there is no linear probe of '{kind}'", fix="--protocol decoder or full")
+    if task.fit_head is None and config.model.head_init == "probe":
+        raise PresetError(f"the head of '{kind}' cannot start as a probe", fix="--set model.head_init=random")
     if config.protocol == "full":
-        if config.model.head_init == "probe" and task.fit_head is None:
-            raise PresetError(
-                f"the head of '{kind}' cannot start as a probe", fix="--set model.head_init=random"
-            )
         return config
     if config.protocol == "linear":
-        if task.fit_head is None:
-            raise PresetError(f"there is no linear probe of '{kind}'", fix="--protocol decoder or full")
         frozen = {"freeze_encoder": True, "train_decoder": False, "head_init": "probe"}
         training = config.training.model_copy(update={"steps": 0})
         return config.model_copy(

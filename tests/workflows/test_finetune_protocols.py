@@ -296,7 +296,12 @@ def test_two_processes_with_unequal_work_fit_the_head_of_one(
 
 
 @pytest.mark.parametrize(
-    "values", [{"protocol": "linear"}, {"model": {"kind": "segmentation", "head_init": "probe"}}]
+    "values",
+    [
+        {"protocol": "linear"},
+        {"model": {"kind": "segmentation", "head_init": "probe"}},
+        {"model": {"kind": "segmentation", "head_init": "probe"}, "protocol": "decoder"},
+    ],
 )
 def test_a_task_whose_head_cannot_be_fitted_says_so(
     values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
