@@ -163,13 +163,14 @@ def neighbour_purity(
 
 
 def _allowed(points: LabelledFeatures, part: slice, distance: float) -> Bool[Tensor, "query point"]:
-    """Which points may be neighbours of some of them."""
+    """Which points may be neighbours of some of them; never a point of itself."""
     apart = torch.cdist(
         points.coord[part].double(),
         points.coord.double(),
         compute_mode="donot_use_mm_for_euclid_dist",
     )
-    return (points.scene[part, None] != points.scene) | (apart >= distance)
+    allowed = (points.scene[part, None] != points.scene) | (apart >= distance)
+    return allowed.diagonal_scatter(allowed.new_zeros(len(allowed)), part.start)
 
 
 def _largest(similarity: Float[Tensor, "query row"], k: int) -> Neighbours:

@@ -88,8 +88,11 @@ def shares(all_points: LabelledFeatures, k: int, distance: float) -> Iterator[tu
         allowed = [
             j
             for j in range(len(all_points))
-            if all_points.scene[j] != all_points.scene[i]
-            or float((all_points.coord[j] - all_points.coord[i]).norm()) >= distance
+            if j != i
+            and (
+                all_points.scene[j] != all_points.scene[i]
+                or float((all_points.coord[j] - all_points.coord[i]).norm()) >= distance
+            )
         ]
         if sum(bool(all_points.label[j] == all_points.label[i]) for j in allowed) < k:
             continue
@@ -100,7 +103,7 @@ def shares(all_points: LabelledFeatures, k: int, distance: float) -> Iterator[tu
         )
 
 
-@pytest.mark.parametrize("distance", [0.5, 3.0, float("inf")])
+@pytest.mark.parametrize("distance", [0.0, 0.5, 3.0, float("inf")])
 def test_purity_is_that_of_a_loop_over_points(generator: torch.Generator, distance: float) -> None:
     some = points(generator, 90)
     found = neighbour_purity(some, 5, 4, distance, pairs_at_once=1000)
