@@ -158,8 +158,10 @@ def extract(
     with ThreadPoolExecutor(READERS) as writers:
         pending: deque[Any] = deque()
         for images, values in _in_batches(network, jobs, network.config.batch_size, keep_unread=True):
-            reduced = torch.einsum("kc,nchw->nkhw", matrix, values) + offset[:, None, None]
-            stored = iter(reduced.cpu())
+            stored: Iterator[Tensor] = iter(())
+            if len(values):
+                reduced = torch.einsum("kc,nchw->nkhw", matrix, values) + offset[:, None, None]
+                stored = iter(reduced.cpu())
             for read in images:
                 if read.color is None:
                     yield Done(read.job, read.trouble)
@@ -195,7 +197,7 @@ def _computed(
     usable = [one.color for one in images if one.color is not None]
     if not usable:
         if keep_unread:
-            yield images, torch.zeros(0, network.config.n_channels, 1, 1)
+            yield images, torch.zeros(0, 0, 1, 1)
         return
     stacked = torch.stack(usable).permute(0, 3, 1, 2)
     yield (

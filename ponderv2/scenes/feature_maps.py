@@ -43,7 +43,11 @@ class FeatureFile:
                 f"{self.path} holds features of another model or other settings than the run's", fix=COMPUTE
             )
         if notes.get("image") != image_digest(image):
-            raise SceneError(f"the image {image} has changed since its features were computed", fix=COMPUTE)
+            raise SceneError(
+                f"the features {self.path} are of another image, or {image} has changed since its features "
+                "were computed",
+                fix=COMPUTE,
+            )
         return values.float()
 
     def write(self, values: Float[Tensor, "channel row column"], image: str) -> None:
@@ -61,7 +65,7 @@ class FeatureFile:
         write_bytes(self.path, save({"features": values.detach().cpu().half().contiguous()}, metadata=about))
 
     def is_usable(self, image: str | None = None) -> bool:
-        """Whether `read` takes the file: there, whole, of this format and space. Numbers are not read.
+        """Whether `read` takes the file: there, whole, of this format and space.
 
         Args:
             image: Digest that its image must have; None: the image is not compared.
@@ -94,6 +98,8 @@ def _load(path: Path) -> tuple[Float[Tensor, "channel row column"], dict[str, An
         raise SceneError(f"{path} holds image features of another version", fix=COMPUTE)
     if values.dim() != 3 or not values.is_floating_point() or not values.numel():
         raise SceneError(f"{path} holds {values.dtype} {tuple(values.shape)}, no features", fix=COMPUTE)
+    if not bool(torch.isfinite(values).all()):
+        raise SceneError(f"{path} is damaged: it holds numbers that are not finite", fix=COMPUTE)
     return values, notes
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import resource
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from ponder_cli.app import app
@@ -25,6 +29,8 @@ from tests.workflows.tiny import finetune_config, pretrain_config, rooms
 
 COARSE = ("--voxel", 0.06, "--set", "source.fusion.truncation=0.24", "--set", "check.n_pixels=100")
 OPEN = ("--set", "model.encoder=null", "--set", "model.head.n_classes=null")
+OWN = (*OPEN, "--set", "data.features=[color, normal]", "--set", "data.voxel.size=0.2")
+"""For encoders of `pretrained`."""
 Files = dict[str, bytes]
 
 
@@ -274,6 +280,136 @@ def test_an_encoder_of_another_size(tmp_path: Path, scenes: Path, pretrained: Pa
         "finetune", "--from", pretrained, "--out", tmp_path, *words, "--set", "model.head.n_classes=3"
     )
     assert "--set model.encoder=null" in refused(result, "of another model")
+
+
+# Labels and probes
+
+
+def test_a_misspelt_protocol(pretrained: Path, scenes: Path) -> None:
+    text = refused(ponder("eval", pretrained, "--data", scenes, "--protocols", "knn,liner"), "'liner'")
+    assert "purity,knn,linear" in text
+    assert ponder("finetune", "--from", pretrained, "--protocol", "liner").exit_code == 2
+
+
+def test_scenes_without_labels(tmp_path: Path, scenes: Path, pretrained: Path) -> None:
+    bare = shutil.copytree(scenes, tmp_path / "rooms")
+    for path in bare.rglob("segment.npy"):
+        path.unlink()
+    for words in (
+        ("eval", pretrained, "--protocols", "knn"),
+        ("eval", pretrained, "--protocols", "purity"),
+        ("finetune", "--from", pretrained, "--out", tmp_path, *OWN),
+    ):
+        text = refused(ponder(*words, "--data", bare), "no labels 'segment'")
+        assert "prepare the scenes with labels, or --set data.label_field=NAME with one of: instance" in text
+
+
+def test_labels_that_are_all_missing(tmp_path: Path, scenes: Path, pretrained: Path) -> None:
+    bare = shutil.copytree(scenes, tmp_path / "rooms")
+    for path in bare.rglob("segment.npy"):
+        np.save(path, np.full_like(np.load(path), -1))
+    for words in (
+        ("eval", pretrained, "--protocols", "linear"),
+        ("finetune", "--from", pretrained, "--protocol", "linear", "--out", tmp_path, *OWN),
+    ):
+        text = refused(ponder(*words, "--data", bare))
+        assert "try: --set data.label_field=NAME, or prepare the scenes with labels" in text
+
+
+def test_a_budget_of_more_rooms_than_there_are(tmp_path: Path, scenes: Path, pretrained: Path) -> None:
+    words = ("--data", scenes, "--set", "data.budget.scenes=1000")
+    for result in (
+        ponder("eval", pretrained, "--protocols", "knn", *words),
+        ponder("finetune", "--from", pretrained, "--out", tmp_path, *OWN, *words),
+    ):
+        assert "--set data.budget.scenes=2" in refused(result, "1000 labelled scenes asked for, 2 there")
+
+
+def test_classes_without_a_point_in_the_budget(tmp_path: Path, scenes: Path, pretrained: Path) -> None:
+    """One room and one point: a model of one class, and a warning that names the others."""
+    words = ("--data", scenes, "--set", "data.budget={scenes: 1, points_per_scene: 1}")
+    for result in (
+        ponder("eval", pretrained, "--protocols", "knn,linear", *words),
+        ponder("finetune", "--from", pretrained, "--protocol", "linear", "--out", tmp_path, *OWN, *words),
+    ):
+        assert result.exit_code == 0, result.stderr
+        (warning,) = [line for line in result.stderr.splitlines() if line.startswith("warning:")]
+        assert "2 of 3 classes have no labelled point in 'train'" in warning
+        assert sum(name in warning for name in ("wall", "floor", "ceiling")) == 2
+
+
+def test_weights_that_are_not_numbers(tmp_path: Path, scenes: Path, pretrained: Path) -> None:
+    stored = load_checkpoint(pretrained / "checkpoints/last.pth")
+    name = next(one for one in stored.model if one.startswith("backbone.") and one.endswith("weight"))
+    spoiled = {**stored.model, name: torch.full_like(stored.model[name], torch.nan)}
+    save_checkpoint(tmp_path / "nan.pth", Checkpoint(stored.kind, stored.config, spoiled))
+    for protocol in ("purity", "knn,linear"):
+        result = ponder("eval", tmp_path / "nan.pth", "--data", scenes, "--protocols", protocol)
+        refused(result, "features of nan are not finite")
+    words = ("--protocol", "linear", "--data", scenes, "--out", tmp_path, *OWN)
+    refused(ponder("finetune", "--from", tmp_path / "nan.pth", *words), "not finite")
+
+
+# Image features
+
+
+SMALL = "n_channels: 4, longest_side: 32, sample_images: 4"
+
+
+def _learns_features(tmp_path: Path, scenes: Path, name: str, more: str = "") -> Any:
+    """Pre-training of one step with image features as a target, by a preset in a file."""
+    values = pretrain_config(steps=1, evaluate_every=0).model_dump(mode="json")
+    values["model"]["targets"] = {"image_features": {}}
+    preset = {"description": "test", **{key: values[key] for key in ("data", "model", "training")}}
+    (tmp_path / "features.yaml").write_text(yaml.safe_dump(preset))
+    words = (
+        "--data",
+        scenes,
+        "--out",
+        tmp_path,
+        "--name",
+        name,
+        "--set",
+        f"data.image_features={{{SMALL}{more}}}",
+    )
+    return ponder("pretrain", "--preset", tmp_path / "features.yaml", *words)
+
+
+@pytest.mark.parametrize(
+    ("model", "fix"),
+    [
+        ("/nowhere/dinov2", "a folder of a model"),
+        ("models/dinov2", "hf:models/dinov2"),
+        ("efficentnet_lite0", "efficientnet_lite0"),
+    ],
+)
+def test_a_missing_image_network(tmp_path: Path, scenes: Path, model: str, fix: str) -> None:
+    assert fix in refused(_learns_features(tmp_path, scenes, "run", f", model: {model}"), model)
+    assert not (scenes / "image_features").exists()
+
+
+def test_spoiled_image_features(tmp_path: Path, scenes: Path) -> None:
+    """What is damaged is computed again; another image's file is refused by name, and its scene replaced."""
+    own = shutil.copytree(scenes, tmp_path / "rooms")
+    assert _learns_features(tmp_path, own, "first").exit_code == 0
+    (folder,) = (own / "image_features").iterdir()
+    good = contents(folder)
+    files = sorted(folder.glob("train/*/*.safetensors"))
+    with safe_open(str(files[0]), framework="pt") as file:
+        spoiled, notes = file.get_tensor("features"), file.metadata()
+    spoiled[:, 0, 0] = torch.nan
+    save_file({"features": spoiled}, files[0], notes)
+    files[1].write_bytes(files[1].read_bytes()[:-7])
+    files[2].unlink()
+    assert "3 of " in _learns_features(tmp_path, own, "again").stderr
+    assert contents(folder) == good
+    files[1].write_bytes(files[0].read_bytes())
+    other = _learns_features(tmp_path, own, "other")
+    assert "has changed since its features were computed" in other.stderr
+    (folder / "pca.safetensors").write_bytes(b"cut")
+    files[2].unlink()
+    text = refused(_learns_features(tmp_path, own, "third"), "pca.safetensors is damaged")
+    assert f"delete {folder}" in text
 
 
 # Resources

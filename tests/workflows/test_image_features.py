@@ -290,6 +290,8 @@ def test_images_of_several_sizes_and_damaged_ones(scenes: Path) -> None:
 
     assert (found.n_computed, found.n_failed) == (found.n_images - 1, 1)
     assert any("train/room2/0001" in one for one in heard.warned)
+    again = prepare_features(scenes, CONFIG, Heard())  # of that image alone
+    assert (again.n_computed, again.n_failed) == (0, 1)
     dataset = PretrainDataset(open_folder(scenes), "train", run_config().data)
     shapes = [
         tuple(frame.read_image_features().shape)
