@@ -161,8 +161,10 @@ class ClusterFit:
         return sum(map(len, self._samples))
 
     def fit(self, digest: str) -> Clustering:
-        """The centres. SceneError where there are fewer cells than clusters."""
+        """The centres. Raises SceneError where there are fewer cells than clusters."""
         config = self.config
+        if not self.n_cells:
+            raise SceneError("no training scene has points to find clusters in", fix="ponder prepare --help")
         if self.n_cells < config.n_clusters:
             raise SceneError(
                 f"the training scenes have {self.n_cells} cells of {config.cell:g} m, too few for "
