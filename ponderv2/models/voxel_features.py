@@ -149,7 +149,13 @@ def _encode_group(
     scene = clipped(Scene("cloud", cloud), data)
     scene = scene.moved(whole_scene_shift(scene.cloud.coord, data))
     done = preprocess(scene, data, condition, "none")
-    wanted = model.encoder_config.in_channels
+    encoder = model.encoder_config
+    if encoder.needs != "points":
+        raise CheckpointError(
+            f"the encoder ({encoder.kind}) sees images, and a cloud has none",
+            fix="give a checkpoint of an encoder of points",
+        )
+    wanted = encoder.in_channels
     if wanted != done.batch.feature.shape[1]:
         raise CheckpointError(
             f"the encoder takes {wanted} numbers per point, {', '.join(data.features)} "
@@ -157,12 +163,12 @@ def _encode_group(
             fix="give a checkpoint of an indoor encoder",
         )
     device = next(model.parameters()).device
-    limit = blocks.voxels or _fitting_voxels(device, model)
+    limit = blocks.voxels or _fitting_voxels(device, encoder.bytes_per_voxel)
     margin = max(round(blocks.overlap / data.voxel.size), 0)
     index, inverse = done.voxels.index, done.voxels.inverse
     asked = torch.arange(len(index)) if only is None else torch.unique(inverse[only])
     row = torch.full((len(index),), -1).index_copy_(0, asked, torch.arange(len(asked)))
-    feature, n_blocks = _in_blocks(model, done.batch, row, (limit, margin), device, each_block)
+    feature, n_blocks = _in_blocks(model, done.batch, row, (limit, margin, encoder.grid_multiple), each_block)
     return VoxelFeatures(cloud.coord[index[asked]], feature, row[inverse], n_blocks)
 
 
@@ -184,16 +190,16 @@ def _in_blocks(
     model: EncoderModel,
     batch: Batch,
     row: Int[Tensor, " voxel"],
-    size: tuple[int, int],
-    device: torch.device,
+    size: tuple[int, int, int],
     each_block: Callable[[float], None] | None,
 ) -> tuple[Tensor, int]:
     """Block by block; with smaller blocks where memory runs out.
 
-    `row`: of the result, for every voxel; -1 for those that are not asked for.
+    `row`: of the result, for every voxel; -1 for those that are not asked for. `size`: voxels of a block, cells
+    of the context around it, and what its place is a multiple of.
     """
-    limit, margin = size
-    alignment = model.encoder_config.grid_multiple
+    limit, margin, alignment = size
+    device = next(model.parameters()).device
 
     def encode(block: Block) -> Tensor:
         part = (
@@ -243,11 +249,11 @@ def _near(cells: Tensor, core: Tensor, margin: int) -> Tensor:
     return ((cells >= lower) & (cells <= upper)).all(dim=1)
 
 
-def _fitting_voxels(device: torch.device, model: EncoderModel) -> int:
+def _fitting_voxels(device: torch.device, bytes_per_voxel: float) -> int:
     """Voxels that fit into half of the free memory, which the processes of a run share without a GPU each."""
     is_gpu = device.type == "cuda"
     free = torch.cuda.mem_get_info(device)[0] if is_gpu else _free_memory() / group_size()
-    return int(min(max(free / 2 / model.encoder_config.bytes_per_voxel, FEWEST_VOXELS), MOST_VOXELS))
+    return int(min(max(free / 2 / bytes_per_voxel, FEWEST_VOXELS), MOST_VOXELS))
 
 
 def _free_memory() -> float:

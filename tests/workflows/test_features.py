@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import ponderv2
 from ponder_cli.app import app
+from ponderv2.encoder.image_backbone.config import ImageBackboneConfig
 from ponderv2.errors import CheckpointError, OutputError
 from ponderv2.io.ply import encode_ply
 from ponderv2.models.config import PretextConfig
@@ -110,6 +111,13 @@ def test_of_some_points_only_their_blocks_are_encoded_and_kept(checkpoint, cloud
     assert len(some.feature) == len(some.coord) == len(asked)
     assert torch.equal(some.coord, whole.coord[asked])
     assert torch.equal(some.inverse >= 0, torch.isin(whole.inverse, asked))
+
+
+def test_an_encoder_of_images_is_refused(checkpoint, cloud):
+    loaded = ponderv2.load(checkpoint)
+    loaded.model.encoder_config = ImageBackboneConfig()
+    with pytest.raises(CheckpointError, match="sees images, and a cloud has none"):
+        loaded.voxel_features(cloud)
 
 
 def test_of_some_points_far_ones_have_the_rows_of_all(checkpoint, cloud):
