@@ -195,8 +195,8 @@ def _in_blocks(
 ) -> tuple[Tensor, int]:
     """Block by block; with smaller blocks where memory runs out.
 
-    `row`: of the result, for every voxel; -1 for those that are not asked for. `size`: voxels of a block, cells
-    of the context around it, and what its place is a multiple of.
+    `row`: of the result, for every voxel; -1 for those that are not asked for. `size`: voxels of a block,
+    cells of the context around it, and what its place is a multiple of.
     """
     limit, margin, alignment = size
     device = next(model.parameters()).device
