@@ -32,7 +32,7 @@ from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 from ponderv2.workflows.training_job import make_training_job, open_datasets, with_scenes
 from ponderv2.workflows.training_runs import RunRequest, run_folder, run_training, seeded_weights
 
-ENCODER_INPUTS = ("voxel", "features", "fields", "scales", "centred", "images")
+ENCODER_INPUTS = ("voxel", "features", "fields", "scales", "centred", "sweeps", "images")
 """Settings of `data` that follow from the encoder of a checkpoint, unless the settings name their own."""
 CALIBRATION_SCENES = 16
 """Scenes from which an encoder gets the statistics of its normalisations, where its own do not apply."""

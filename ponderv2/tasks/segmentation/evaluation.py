@@ -143,7 +143,7 @@ def _conditions(request: EvaluationRequest, data: LabelledDataset) -> dict[str, 
     return {"tta": request.tta, "condition": data.condition, **seen}
 
 
-_DRIVES = ("fields", "scales", "centred", "clip")
+_DRIVES = ("fields", "scales", "centred", "clip", "sweeps")
 """Settings that rooms leave at their defaults."""
 
 

@@ -19,6 +19,7 @@ from ponderv2.data.config import PointDataConfig
 from ponderv2.data.datasets import LabelledDataset
 from ponderv2.data.fragments import PLAIN, Fragment, TestView, fragments
 from ponderv2.data.preprocess import clipped
+from ponderv2.data.sweeps import with_sweeps
 from ponderv2.data.voxelise import voxelise
 from ponderv2.errors import ResourceError
 from ponderv2.evaluation.semantic import confusion_matrix
@@ -57,6 +58,8 @@ def vote(
     if not views:
         raise ValueError("expected at least one view")
     votes: Tensor | None = None
+    n_points = len(scene.cloud)
+    scene = with_sweeps(scene, config.sweeps)
     for view in views:
         pieces = fragments(scene, view, config, condition)
         for piece, scores in _scored(pieces, predict, points_per_pass):
@@ -67,7 +70,7 @@ def vote(
             votes.index_add_(0, piece.index.to(votes.device), probability)
         seen()
     assert votes is not None
-    return votes.cpu()
+    return votes[:n_points].cpu()  # points of sweeps come after its own
 
 
 def _scored(
@@ -112,10 +115,12 @@ def halved_classes(
     seen: Callable[[], None] = lambda: None,
 ) -> Int[Tensor, " point"]:
     """Class of every point: `vote` of the first point of every half voxel, for all points in it."""
-    scene = clipped(scene, config)
+    n_points = len(scene.cloud)
+    scene = clipped(with_sweeps(scene, config.sweeps), config)
     halves = voxelise(scene.cloud.coord, config.voxel.size / 2, config.voxel.order)
-    votes = vote(scene.take(halves.index), predict, config, condition, views, seen=seen)
-    return votes.argmax(dim=1)[halves.inverse]
+    joined = config.model_copy(update={"sweeps": None})
+    votes = vote(scene.take(halves.index), predict, joined, condition, views, seen=seen)
+    return votes.argmax(dim=1)[halves.inverse[:n_points]]
 
 
 @torch.no_grad()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -15,8 +18,9 @@ from ponderv2.data.fragments import (
     TestView,
     fragments,
 )
+from ponderv2.data.scan_config import SweepsConfig
 from ponderv2.scenes.batch import Batch
-from ponderv2.scenes.scene import PointCloud, Scene
+from ponderv2.scenes.scene import PointCloud, Scene, Sweep
 from ponderv2.tasks.segmentation.predictions import halved_classes, vote
 from tests.scenes.closed_form_room import room_cloud
 
@@ -91,3 +95,22 @@ def test_half_voxels_share_the_vote_of_their_first_point(scene: Scene) -> None:
 
     found = halved_classes(scene, by_color, config, "room", turns)
     assert found.tolist() == expected and len(kept) < len(owner)
+
+
+def test_points_of_sweeps_are_seen_and_get_no_votes(scene: Scene, tmp_path: Path) -> None:
+    np.savez(tmp_path / "0.npz", coord=scene.cloud.coord[:40].numpy() + 7.0)
+    sweep = Sweep("0", "lidar", torch.eye(4), tmp_path / "0.npz", time=-0.1)
+    config = CONFIG.model_copy(update={"centred": False, "sweeps": SweepsConfig(), "fields": ("time",)})
+    drive = replace(scene, sweeps=(sweep,))
+    seen: set[float] = set()
+
+    def watch(batch: Batch) -> torch.Tensor:
+        seen.update(batch.feature[:, -1].unique().tolist())
+        return by_color(batch)
+
+    votes = vote(drive, watch, config, "room", FOUR_TURNS)
+    alone = vote(scene, by_color, CONFIG.model_copy(update={"centred": False}), "room", FOUR_TURNS)
+    assert torch.equal(votes.argmax(1), alone.argmax(1)) and len(votes) == len(scene.cloud)
+    assert sorted(seen) == pytest.approx([0.0, 0.1])
+    halved = halved_classes(drive, by_color, config, "room", FOUR_TURNS)
+    assert len(halved) == len(scene.cloud)
