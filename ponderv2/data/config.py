@@ -456,6 +456,9 @@ class LabelledDataConfig(PointDataConfig):
     mix_probability: Probability = 0.8
     """Of merging two neighbouring scenes of a batch into one (Mix3D), whichever processes they are for."""
     budget: LabelBudgetConfig = LabelBudgetConfig()
+    class_balance: bool = False
+    """Draw the scenes of training once so that each class of boxes is in as many (CBGS): a scene may be there
+    several times, and one without boxes never."""
 
     @model_validator(mode="after")
     def _images_show_one_scene(self) -> LabelledDataConfig:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ponderv2.data.augmentation import augment
+from ponderv2.data.class_balance import balanced_scenes, classes_of_boxes
 from ponderv2.data.clusters import ClusterPoints
 from ponderv2.data.config import (
     ImageFeaturesConfig,
@@ -448,6 +449,18 @@ class SceneDataset(_Scenes):
         return replace(
             prepared.batch, images=image_batch(prepared.scene.frames, self.config.images, self.decode)
         )
+
+    def balance(self) -> None:
+        """Scenes from now on: drawn so that each class of boxes is in as many. For training only.
+
+        Raises:
+            SceneError: a scene cannot be read, or no scene has a box.
+        """
+        classes = classes_of_boxes(self.store, self.split, self.names)
+        n_classes = len(self.store.info.box_classes) or 1 + max(
+            max(one, default=0) for one in classes.values()
+        )
+        self.names = balanced_scenes(self.names, classes, n_classes, self.seed)
 
 
 class LabelledDataset(SceneDataset):

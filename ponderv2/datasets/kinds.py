@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ponderv2.datasets.drives import DriveSource
+    from ponderv2.datasets.nuscenes.build import Track
     from ponderv2.datasets.reader import DatasetGenerator, DatasetReader
     from ponderv2.scenes.folders import SceneLayout
     from ponderv2.scenes.reader import DatasetInfo
@@ -52,8 +53,11 @@ DATASETS: dict[str, type[DatasetSettings]] = {
 """The settings class of each kind."""
 
 
-def reader_of(settings: DatasetSettings) -> DatasetReader:
-    """Finds the scenes of a data set; nothing is read yet. Raises SceneError where there are none."""
+def reader_of(settings: DatasetSettings, track: Track | None = None) -> DatasetReader:
+    """Finds the scenes of a data set; nothing is read yet. Raises SceneError where there are none.
+
+    `track` shows the progress of an index that has to be built first.
+    """
     match settings:
         case SyntheticConfig():
             from ponderv2.datasets.generated import reader as generated
@@ -80,18 +84,20 @@ def reader_of(settings: DatasetSettings) -> DatasetReader:
 
             return structured3d.find(settings)
         case NuscenesConfig() | SemanticKittiConfig() | KittiConfig() | VehicleConfig():
-            return drives_of(settings).reader()
+            return drives_of(settings, track).reader()
         case _:
             raise ValueError(f"no reader of {type(settings).__name__}")
 
 
-def drives_of(settings: NuscenesConfig | SemanticKittiConfig | KittiConfig | VehicleConfig) -> DriveSource:
+def drives_of(
+    settings: NuscenesConfig | SemanticKittiConfig | KittiConfig | VehicleConfig, track: Track | None = None
+) -> DriveSource:
     """A data set of drives, opened. Raises SceneError where there is none, or it is damaged."""
     match settings:
         case NuscenesConfig():
             from ponderv2.datasets.nuscenes import reader as nuscenes
 
-            return nuscenes.source(settings)
+            return nuscenes.source(settings) if track is None else nuscenes.source(settings, track)
         case SemanticKittiConfig():
             from ponderv2.datasets.semantickitti import reader as semantickitti
 

@@ -253,8 +253,8 @@ _NAMES = {code.code: code.name for code in pickletools.opcodes}
 class Machine:
     """Reads one pickle after the other from a block of bytes. Raises ValueError and its children."""
 
-    def __init__(self, data: memoryview, position: int = 0) -> None:
-        self.data, self.position = data, position
+    def __init__(self, data: memoryview, position: int = 0, most: int = LARGEST_COUNT) -> None:
+        self.data, self.position, self.most = data, position, most
         self.stack: list[Any] = []
         self.marked: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -262,7 +262,7 @@ class Machine:
     def load(self) -> Any:
         """The next pickle, as values of `values.py`."""
         self.stack, self.marked, self.memo = [], [], {}
-        for _ in range(LARGEST_COUNT):
+        for _ in range(self.most):
             code = chr(self._take(1)[0])
             if code == ".":
                 return self._pop()
@@ -277,7 +277,7 @@ class Machine:
                 _ACTIONS[code](self)
             else:
                 self._refuse(code)
-        raise ValueError(f"more than {LARGEST_COUNT} instructions")
+        raise ValueError(f"more than {self.most} instructions")
 
     def _take(self, count: int) -> memoryview:
         left = len(self.data) - self.position

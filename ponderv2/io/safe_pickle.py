@@ -10,7 +10,7 @@ import math
 import mmap
 import struct
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +55,31 @@ def read_pickled(path: Path, keys: Collection[str] | None = None) -> dict[str, A
         return {key: file.read(key) for key in file.keys if keys is None or key in keys}
 
 
+RECORDS = 60_000_000
+"""Instructions of a file of records: those of nuScenes have some 25 million."""
+
+
+def read_records(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The records in a file: a list of dicts, or the first such list in a dict, and what else that holds.
+
+    Numbers, text, arrays; all is in memory. Raises SceneError as `read_pickled` does.
+    """
+    with _mapped(path) as content:
+        machine = _reported(path, lambda: Machine(content, most=RECORDS))
+        value = _reported(path, machine.load)
+        lists = [value] if isinstance(value, list) else []
+        lists += [one for one in value.values() if isinstance(one, list)] if isinstance(value, dict) else []
+        chosen = next((one for one in lists if one and all(isinstance(row, dict) for row in one)), None)
+        if chosen is None:
+            raise SceneError(f"{path} holds no list of records")
+        budget = GROWTH * len(content) + (1 << 20)
+        rest = (
+            {} if isinstance(value, list) else {key: one for key, one in value.items() if one is not chosen}
+        )
+        file = PickledFile(path, {"records": chosen, "rest": rest}, content, {}, budget, most=RECORDS)
+        return file.read("records"), file.read("rest")
+
+
 @dataclass
 class PickledFile:
     """A file whose contents are known and whose arrays are read one by one."""
@@ -68,20 +93,15 @@ class PickledFile:
     checksums: tuple[int, ...] = ()
     """CRC-32 of the members of an archive, as its directory says."""
     count: int = field(default=0)
+    most: int = LARGEST_COUNT
+    """Values that may be made of it."""
 
     @staticmethod
     @contextmanager
     def open(path: Path) -> Iterator[PickledFile]:
         """The file, until the end of the block. Raises SceneError."""
-        try:
-            with path.open("rb") as stream:
-                # Closed when the last view of it is gone: views may outlive an exception.
-                content = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-        except OSError as error:
-            raise SceneError(f"cannot read {path}: {error.strerror or error}") from error
-        except ValueError as error:  # of mmap: the file is empty
-            raise _damaged(path, error) from error
-        yield _described(path, content)
+        with _mapped(path) as content:
+            yield _described(path, content)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -121,7 +141,7 @@ class PickledFile:
 
     def _made(self, value: Any, depth: int) -> Any:
         self.count += 1
-        if depth > LARGEST_DEPTH or self.count > LARGEST_COUNT:
+        if depth > LARGEST_DEPTH or self.count > self.most:
             raise ValueError("lists within lists without end")
         if isinstance(value, ArrayValue):
             return self._array(value)
@@ -189,12 +209,23 @@ def _check_text(data: bytes, dtype: np.dtype) -> None:
         raise ValueError("text of characters that do not exist")
 
 
-def _described(path: Path, content: memoryview) -> PickledFile:
+@contextmanager
+def _mapped(path: Path) -> Iterator[memoryview]:
     try:
-        is_zip = bytes(content[:4]) == b"PK\x03\x04"
-        pickle, value, storages, checksums = (
-            _from_zip(path, content) if is_zip else (*_from_stream(content), ())
-        )
+        with path.open("rb") as stream:
+            # Closed when the last view of it is gone: views may outlive an exception.
+            content = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+    except OSError as error:
+        raise SceneError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:  # of mmap: the file is empty
+        raise _damaged(path, error) from error
+    yield content
+
+
+def _reported(path: Path, make: Callable[[], Any]) -> Any:
+    """What `make` gives. Raises SceneError for a file that is damaged or not safe."""
+    try:
+        return make()
     except Forbidden as error:
         raise SceneError(
             f"{path} asks for '{error}', which plain arrays have no need of, and was not opened",
@@ -202,6 +233,13 @@ def _described(path: Path, content: memoryview) -> PickledFile:
         ) from error
     except (*_ERRORS, *_ZIP_ERRORS) as error:
         raise _damaged(path, error) from error
+
+
+def _described(path: Path, content: memoryview) -> PickledFile:
+    is_zip = bytes(content[:4]) == b"PK\x03\x04"
+    pickle, value, storages, checksums = _reported(
+        path, lambda: _from_zip(path, content) if is_zip else (*_from_stream(content), ())
+    )
     if not isinstance(value, dict):
         kind = type(value).__name__.removesuffix("Value").lower()
         raise SceneError(f"{path} holds no named arrays but a {kind}")

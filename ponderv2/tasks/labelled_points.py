@@ -53,6 +53,8 @@ class LabelledPointsTask(Task[Settings]):
         """Scenes to train on and, where the other split has any, to validate; the labels of the first scene
         and the name of the dataset are checked."""
         training = LabelledDataset(part.store, part.part.train_split, part.part.data, part.seed)
+        if part.part.data.class_balance:
+            training.balance()
         self._check_classes(training)
         if part.val_split is None:
             return training, None

@@ -56,7 +56,7 @@ def run(config: PrepareConfig, report: Reporter | None = None, strict: bool = Fa
     generator = generator_of(config.source)
     if generator is not None:
         return _with_features(generate(generator, config, report), config, report)
-    reader = reader_of(config.source)
+    reader = reader_of(config.source, report.track)
     for note in reader.notes:
         report.note(note)
     for warning in reader.warnings:

@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from ponderv2.datasets.nuscenes.classes import ATTRIBUTES
-from ponderv2.datasets.nuscenes.tables import AGAIN, Record, records
+from ponderv2.datasets.nuscenes.tables import AGAIN, Record, estimated_records, records
 from ponderv2.errors import SceneError
 from ponderv2.io.files import replacement, temporary_path
 
-FORMAT = 1
+FORMAT = 2
 """Of the index; raised whenever the same tables give another one."""
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -91,6 +91,24 @@ AT_ONCE = 20_000
 """Records of one call."""
 
 
+LARGE = 32 * 2**20
+"""Bytes of a table whose progress is shown."""
+
+
+@runtime_checkable
+class Track(Protocol):
+    """Shows progress: the same records, of about so many."""
+
+    def __call__(self, iterable: Iterable[Record], label: str, total: int | None) -> Iterable[Record]:
+        """The records, one by one."""
+        ...
+
+
+def untracked(iterable: Iterable[Record], label: str, total: int | None) -> Iterable[Record]:
+    """Shows nothing."""
+    return iterable
+
+
 def token_key(token: Any) -> bytes | str:
     """What stands for a token in the index: half the bytes where it is hexadecimal."""
     if not isinstance(token, str):
@@ -108,6 +126,13 @@ def token_key(token: Any) -> bytes | str:
 def token_text(key: bytes | str) -> str:
     """The token of a key."""
     return key.hex() if isinstance(key, bytes) else key
+
+
+def inside(name: Any) -> str | None:
+    """The name of a file below the folder of the data; None where it leads out of it, or is no name."""
+    if not isinstance(name, str) or not name or "\0" in name or "\\" in name or ":" in name.split("/")[0]:
+        return None
+    return None if name.startswith("/") or ".." in name.split("/") else name
 
 
 @dataclass
@@ -135,10 +160,13 @@ class _References:
         """What is to be reported. Raises SceneError where most lead nowhere."""
         if not self.lost:
             return None
+        place = f"in {self.table}.json" if self.table else "below the folder of the data"
         words = (
-            f"{self.lost} of {self.total} {self.of} name {self.what} that is not in {self.table}.json "
+            f"{self.lost} of {self.total} {self.of} name {self.what} that is not {place} "
             f"('{self.example[:40]}')"
         )
+        if 2 * self.lost > self.total and not self.table:
+            raise SceneError(words, fix="names of files start at the folder of samples/ and sweeps/")
         if 2 * self.lost > self.total:
             raise SceneError(f"{words}: the tables are of different versions", fix=AGAIN)
         return f"{words}; they are left out"
@@ -154,6 +182,8 @@ class Build:
     references: list[_References] = field(default_factory=list)
     samples: dict[bytes | str, tuple[int, int, int]] = field(default_factory=dict)
     """Number in the index, scene and time of each."""
+    track: Track = untracked
+    """Shows the progress of large tables."""
 
     def run(self) -> None:
         """Every table. Raises SceneError."""
@@ -256,6 +286,7 @@ class Build:
         self.database.execute("CREATE INDEX scratch.pose_of ON pose (token)")
         no_sample = self._references("a sample", "measurements", "sample")
         no_sensor = self._references("a calibrated sensor", "measurements", "calibrated_sensor")
+        outside = self._references("a file", "measurements", "")
 
         def measured(one: Record) -> tuple[Any, ...] | None:
             sample = self.samples.get(token_key(one["sample_token"]))
@@ -269,6 +300,8 @@ class Build:
             ):
                 return None
             if sensor[1] < 0:
+                return None
+            if not outside.follow(inside(one["filename"]), one["filename"]):
                 return None
             when, token, file = _whole(one["timestamp"]), token_key(one["token"]), str(one["filename"])
             size, is_key = (_whole(one["width"]), _whole(one["height"])), bool(one["is_key_frame"])
@@ -286,8 +319,14 @@ class Build:
         self.database.execute(FILL_DATA)
         self.database.execute("CREATE INDEX key_data ON data (sample) WHERE is_key")
         if (self.tables / "lidarseg.json").is_file():
+            outside = self._references("a file", "labels", "")
             rows = self._rows(
-                "lidarseg", lambda one: (token_key(one["sample_data_token"]), str(one["filename"]))
+                "lidarseg",
+                lambda one: (
+                    (token_key(one["sample_data_token"]), one["filename"])
+                    if outside.follow(inside(one["filename"]), one["filename"])
+                    else None
+                ),
             )
             self._insert("INSERT OR REPLACE INTO lidarseg VALUES (?, ?)", rows)
 
@@ -358,7 +397,11 @@ class Build:
 
     def _rows(self, table: str, row: Callable[[Record], Any]) -> Iterator[tuple[Any, ...]]:
         """What `row` makes of the records, without None. Raises SceneError for one that lacks something."""
-        for number, one in enumerate(records(self.tables / f"{table}.json")):
+        path = self.tables / f"{table}.json"
+        every = records(path)
+        if path.stat().st_size > LARGE:
+            every = self.track(every, f"index of {table}", estimated_records(path))
+        for number, one in enumerate(every):
             with self._reported(table, number):
                 made = row(one)
             if made is not None:
@@ -423,8 +466,10 @@ def _or_none(token: Any) -> bytes | str | None:
     return token_key(token) or None
 
 
-def build(tables: Path, target: Path) -> None:
+def build(tables: Path, target: Path, track: Track = untracked) -> None:
     """The index of the tables in a folder, written whole or not at all.
+
+    `tables` may be a file of infos as well (`infos.py`).
 
     Raises SceneError for tables that cannot be used, OutputError where it cannot be written.
     """
@@ -438,8 +483,13 @@ def build(tables: Path, target: Path) -> None:
             database.execute("ATTACH DATABASE ? AS scratch", (str(scratch),))
             database.executescript("PRAGMA scratch.journal_mode = OFF; PRAGMA scratch.synchronous = OFF;")
             database.executescript(SCHEMA + SCRATCH)
-            made = Build(tables, database)
-            made.run()
+            made = Build(tables, database, track=track)
+            if tables.is_file():
+                from ponderv2.datasets.nuscenes.infos import fill
+
+                fill(made)
+            else:
+                made.run()
             meta = {"format": FORMAT, "version": tables.name, "problems": json.dumps(made.problems)}
             database.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
             database.commit()

@@ -37,5 +37,23 @@ class NuscenesConfig(DatasetSettings):
 
     @classmethod
     def is_in_place(cls, root: Path) -> bool:
-        """Whether a folder holds tables of nuScenes, or is a folder of them."""
-        return any((folder / "sample_data.json").is_file() for folder in (root, *sorted(root.glob("v1.0-*"))))
+        """Whether a folder holds tables of nuScenes or infos made of them, or is a folder of tables."""
+        folders = (root, *sorted(root.glob("v1.0-*")))
+        return any((folder / "sample_data.json").is_file() for folder in folders) or bool(info_files(root))
+
+
+def info_files(root: Path) -> list[Path]:
+    """Pickles of other programs, made of the tables: `*nuscenes*infos*_train.pkl`, in `root` or its info/."""
+    found = [one for folder in (root, root / "info") for one in sorted(folder.glob("*nuscenes*_infos_*.pkl"))]
+    return [one for one in found if split_of(one) and "dbinfos" not in one.name]
+
+
+def split_of(path: Path) -> str:
+    """The split in the name of a file of infos; empty where there is none."""
+    last = path.stem.rpartition("_")[2]
+    return last if last in ("train", "val", "test") else ""
+
+
+def data_folder(root: Path) -> Path:
+    """Folder of samples/ and sweeps/: `root`, or raw/ in it."""
+    return root / "raw" if (root / "raw" / "samples").is_dir() else root

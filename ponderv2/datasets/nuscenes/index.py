@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
-from ponderv2.datasets.nuscenes.build import FORMAT, build, token_key, token_text
+from ponderv2.datasets.nuscenes.build import FORMAT, Track, build, token_key, token_text, untracked
 from ponderv2.datasets.nuscenes.tables import AGAIN, NEEDED, OPTIONAL
 from ponderv2.errors import OutputError, SceneError
 from ponderv2.geometry.poses import rotation_of_quaternion
@@ -108,22 +108,19 @@ class NuscenesIndex:
     version: str
 
     @staticmethod
-    def of(tables: Path) -> NuscenesIndex:
-        """The index of the tables in a folder, built now if there is none yet.
+    def of(tables: Path, track: Track = untracked) -> NuscenesIndex:
+        """The index of the tables in a folder or of a file of infos, built now if there is none yet.
 
         Raises SceneError for tables that cannot be used, OutputError where the cache cannot be written.
         """
+        if tables.is_file():
+            return NuscenesIndex(_built(tables, [tables], track), tables.stem)
         files = [tables / f"{name}.json" for name in NEEDED]
         missing = [path.name for path in files if not path.is_file()]
         if missing:
             raise SceneError(f"{tables} lacks {', '.join(missing)}", fix=AGAIN)
         files += [path for name in OPTIONAL if (path := tables / f"{name}.json").is_file()]
-        path = cache_folder() / "nuscenes" / f"{_digest(tables, files)[:40]}.sqlite"
-        if not path.is_file():
-            with exclusively(path, BUILD_SECONDS):
-                if not path.is_file():
-                    build(tables, path)
-        return NuscenesIndex(path, tables.name)
+        return NuscenesIndex(_built(tables, files, track), tables.name)
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -291,6 +288,16 @@ def rigid(translation: Any, quaternion: Any) -> Float64[ndarray, "4 4"]:
 def _connection(path: Path, process: int, thread: int) -> sqlite3.Connection:
     """Of one process and thread: a connection must not cross either."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+
+
+def _built(tables: Path, files: list[Path], track: Track) -> Path:
+    """The file of the index. One process builds it, the others wait."""
+    path = cache_folder() / "nuscenes" / f"{_digest(tables, files)[:40]}.sqlite"
+    if not path.is_file():
+        with exclusively(path, BUILD_SECONDS):
+            if not path.is_file():
+                build(tables, path, track)
+    return path
 
 
 def _digest(tables: Path, files: list[Path]) -> str:

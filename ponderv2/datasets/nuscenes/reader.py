@@ -9,8 +9,9 @@ from functools import cache, partial
 from pathlib import Path
 
 from ponderv2.datasets.drives import DriveSource, KeyFrame, chosen, no_scenes, stored_bytes
+from ponderv2.datasets.nuscenes.build import Track, untracked
 from ponderv2.datasets.nuscenes.classes import CLASS_NAMES, COLORS, DETECTION_NAMES
-from ponderv2.datasets.nuscenes.config import NuscenesConfig
+from ponderv2.datasets.nuscenes.config import NuscenesConfig, data_folder, info_files, split_of
 from ponderv2.datasets.nuscenes.index import NuscenesIndex, Sample
 from ponderv2.datasets.nuscenes.scenes import LIDAR, read_key_frame
 from ponderv2.datasets.nuscenes.splits import splits_of
@@ -29,7 +30,7 @@ LISTED = 3
 
 @dataclass(frozen=True)
 class Version:
-    """One folder of tables with its index."""
+    """One folder of tables, or file of infos, with its index."""
 
     tables: Path
     index: NuscenesIndex
@@ -37,6 +38,8 @@ class Version:
     def splits(self) -> dict[str, frozenset[str]]:
         """Names of the scenes that are there, by split, those of the data set first."""
         there = frozenset(self.index.scenes)
+        if self.tables.is_file():
+            return {split_of(self.tables): there}
         return {split: names & there for split, names in splits_of(self.tables).items() if names & there}
 
 
@@ -110,9 +113,9 @@ class NuscenesDrives:
         return None
 
 
-def source(config: NuscenesConfig) -> DriveSource:
+def source(config: NuscenesConfig, track: Track = untracked) -> DriveSource:
     """The key frames of the chosen versions. Raises SceneError for tables that cannot be used."""
-    data, versions = open_versions(config)
+    data, versions = open_versions(config, track)
     splits = _splits_of(versions)
     if not splits:
         raise no_scenes("drives of a split", config.path, EXPECTED)
@@ -122,22 +125,25 @@ def source(config: NuscenesConfig) -> DriveSource:
     return DriveSource(_info(splits), drives, about, partial(missing_files, data, versions))
 
 
-def open_versions(config: NuscenesConfig) -> tuple[Path, tuple[Version, ...]]:
+def open_versions(config: NuscenesConfig, track: Track = untracked) -> tuple[Path, tuple[Version, ...]]:
     """Folder of samples/, and the chosen versions. Raises SceneError where there is none."""
     root = Path(config.path)
     if (root / "sample_data.json").is_file():
-        return root.absolute().parent, (Version(root, NuscenesIndex.of(root)),)
+        return root.absolute().parent, (Version(root, NuscenesIndex.of(root, track)),)
     there = {one.name: one for one in sorted(root.glob("v1.0-*")) if (one / "sample_data.json").is_file()}
     if config.version and config.version not in there:
         listed = ", ".join(there) or EXPECTED
         raise SceneError(f"no tables {config.version}/sample_data.json in {root}", fix=f"there: {listed}")
     full = [one for one in ("v1.0-trainval", "v1.0-test") if one in there]
     names = [config.version] if config.version else full or list(there)
+    infos = [] if names else info_files(root)
+    if infos:
+        return data_folder(root), tuple(Version(one, NuscenesIndex.of(one, track)) for one in infos)
     if not names:
         raise SceneError(f"no tables of nuScenes in {root}", fix=EXPECTED)
     if len(names) > 1 and not full:
         raise SceneError(f"several versions of nuScenes in {root}", fix=f"--version {names[0]}")
-    return root, tuple(Version(there[name], NuscenesIndex.of(there[name])) for name in names)
+    return root, tuple(Version(there[name], NuscenesIndex.of(there[name], track)) for name in names)
 
 
 def samples_of(versions: tuple[Version, ...], split: str, config: NuscenesConfig) -> list[Sample]:

@@ -21,6 +21,7 @@ from ponderv2.datasets.nuscenes.index import Annotations, Measurement, NuscenesI
 from ponderv2.errors import SceneError
 from ponderv2.geometry.boxes import Boxes
 from ponderv2.geometry.cameras import Camera
+from ponderv2.io.images import image_size
 from ponderv2.scenes.scene import Frame, PointCloud, Scene, Sweep
 
 LIDAR = "LIDAR_TOP"
@@ -110,7 +111,9 @@ def _frame(
     root: Path, key: Measurement, one: Measurement, global_to_scene: Float64[ndarray, "4 4"], notes: list[str]
 ) -> Frame | None:
     path, (width, height) = root / one.filename, one.size
-    why = camera_fault(one.intrinsics, width, height)
+    if not one.size[0] and path.is_file():  # of infos, which hold no sizes
+        width, height = image_size(path)
+    why = camera_fault(one.intrinsics, width, height) if path.is_file() or one.size[0] else ""
     if not why and not np.isfinite(one.sensor_to_global).all():
         why = "its pose is not finite"
     if not why and not path.is_file():

@@ -58,6 +58,13 @@ def records(path: Path) -> Iterator[Record]:
         raise _unreadable(path, error) from error
 
 
+def estimated_records(path: Path) -> int:
+    """About how many records a table has, by those in its first bytes."""
+    with path.open("rb") as stream:
+        start = stream.read(2**16)
+    return max(start.count(b'"token"') * path.stat().st_size // max(len(start), 1), 1)
+
+
 def read_small(path: Path) -> Any:
     """Everything in a JSON file. Raises SceneError."""
     try:

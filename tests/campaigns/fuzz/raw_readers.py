@@ -180,3 +180,49 @@ def structured3d(path: Path) -> None:
         for _ in prepared.frames:
             pass
         prepared.finish()
+
+
+def nuscenes(folder: Path) -> None:
+    from ponderv2.datasets.nuscenes import index as nuscenes_index
+    from ponderv2.datasets.nuscenes.build import build
+    from ponderv2.datasets.nuscenes.config import NuscenesConfig
+    from ponderv2.datasets.nuscenes.scenes import read_key_frame
+    from ponderv2.errors import SceneError
+
+    target = folder / "index.sqlite"
+    target.unlink(missing_ok=True)
+    infos = folder / "nuscenes_infos_train.pkl"
+    build(infos if infos.is_file() else folder / "v1.0-mini", target)
+    nuscenes_index._connection.cache_clear()
+    index = nuscenes_index.NuscenesIndex(target, "v1.0-mini")
+    for sample in index.samples()[:2]:
+        with contextlib.suppress(SceneError):
+            read_key_frame(folder, index, sample, NuscenesConfig(path=folder))
+
+
+def vehicle(folder: Path) -> None:
+    from ponderv2.datasets.vehicle.config import VehicleConfig
+    from ponderv2.datasets.vehicle.reader import source
+    from ponderv2.errors import SceneError
+
+    drives = source(VehicleConfig(path=folder)).drives
+    for name in drives.names("train")[:2]:
+        with contextlib.suppress(SceneError):
+            drives.read("train", name, True)
+
+
+def kitti(folder: Path) -> None:
+    from ponderv2.datasets.kitti.config import KittiConfig
+    from ponderv2.datasets.kitti.reader import source
+    from ponderv2.errors import SceneError
+
+    drives = source(KittiConfig(path=folder)).drives
+    for name in drives.names("train")[:2]:
+        with contextlib.suppress(SceneError):
+            drives.read("train", name, True)
+
+
+def scan(path: Path) -> None:
+    from ponderv2.datasets.lidar_files import FloatRows
+
+    FloatRows(("intensity", "ring"), 1.0 / 255.0).points(path)

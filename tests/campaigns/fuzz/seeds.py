@@ -7,6 +7,7 @@ import json
 import pickle
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -295,6 +296,61 @@ def structured3d() -> list[bytes]:
                 archive.writestr(zipfile.ZipInfo(name), data, method)
         found.append(target.getvalue())
     return found
+
+
+def nuscenes() -> list[bytes]:
+    """The tables of a short drive, and its scan of the first key frame."""
+    import tempfile
+
+    from tests.datasets.drives.nuscenes_drives import write_drives
+
+    with tempfile.TemporaryDirectory() as folder:
+        made = write_drives(Path(folder), ("scene-0061",), n_samples=3)
+        tables = [Path(folder, made.version, f"{name}.json").read_bytes() for name in NUSCENES_TABLES]
+        return [together(*tables)]
+
+
+def nuscenes_infos() -> list[bytes]:
+    """Pickles of other programs."""
+    import tempfile
+
+    from tests.datasets.drives.nuscenes_drives import write_drives
+    from tests.datasets.drives.test_infos import FLAVOURS, info
+
+    with tempfile.TemporaryDirectory() as folder:
+        made = write_drives(Path(folder), ("scene-0061",), n_samples=3)
+        return [pickle.dumps([info(made, number, one) for number in range(2)]) for one in FLAVOURS]
+
+
+def vehicle() -> list[bytes]:
+    """drive.json and a scan."""
+    place = {"translation": [1.0, 2.0, 0.5], "rotation": [1.0, 0.0, 0.0, 0.0]}
+    top = {"kind": "lidar", "sensor_to_vehicle": place, "columns": ["intensity"]}
+    one = {"sensor": "top", "time": 0.0, "file": "top.bin", "vehicle_to_world": np.eye(4).tolist()}
+    box = {"time": 0.0, "center": [5, 1, 1], "size": [4, 2, 1.5], "yaw": 0.3, "category": "car"}
+    drive = {"sensors": {"top": top}, "measurements": [one], "boxes": [box], "box_classes": ["car"]}
+    return [together(json.dumps(drive).encode(), _rng().normal(size=(6, 4)).astype("<f4").tobytes())]
+
+
+def kitti() -> list[bytes]:
+    """A scan, its calibration and its labels."""
+    names = ("P0", "P1", "P2", "P3", "Tr_velo_to_cam", "Tr_imu_to_velo")
+    lines = [f"{name}: " + " ".join(str(0.5 * i) for i in range(12)) for name in names]
+    lines.append("R0_rect: 1 0 0 0 1 0 0 0 1")
+    label = "Car 0.00 0 -1.58 587.01 173.33 614.12 200.12 1.65 1.67 3.64 -0.65 1.71 46.70 -1.59\n"
+    points = _rng().normal(size=(6, 4)).astype("<f4").tobytes()
+    return [together(points, "\n".join(lines).encode(), label.encode())]
+
+
+def scans() -> list[bytes]:
+    """Rows of five numbers."""
+    return [_rng().normal(size=(rows, 5)).astype("<f4").tobytes() for rows in (1, 40)]
+
+
+NUSCENES_TABLES = (
+    "scene", "sample", "sample_data", "sensor", "calibrated_sensor", "ego_pose", "sample_annotation",
+    "instance", "category", "attribute", "lidarseg", "log",
+)  # fmt: skip
 
 
 def pickled() -> list[bytes]:

@@ -77,6 +77,29 @@ TARGETS: dict[str, Target] = {
     "structured3d zip": Target(
         seeds.structured3d, one_file("Structured3D_perspective_full_00.zip", raw.structured3d), "zip"
     ),
+    "nuscenes tables": Target(
+        seeds.nuscenes,
+        several_files(tuple(f"v1.0-mini/{name}.json" for name in seeds.NUSCENES_TABLES), raw.nuscenes),
+        "text",
+    ),
+    "nuscenes infos": Target(
+        seeds.nuscenes_infos, several_files(("nuscenes_infos_train.pkl",), raw.nuscenes), "text"
+    ),
+    "drive.json": Target(seeds.vehicle, several_files(("drive.json", "top.bin"), raw.vehicle), "text"),
+    "kitti": Target(
+        seeds.kitti,
+        several_files(
+            (
+                "training/velodyne/000000.bin",
+                "training/calib/000000.txt",
+                "training/label_2/000000.txt",
+            ),
+            raw.kitti,
+            ("training/image_2/000000.png",),
+        ),
+        "text",
+    ),
+    "lidar scan": Target(seeds.scans, one_file("scan.pcd.bin", raw.scan)),
     "pickle": Target(seeds.pickled, one_file("values.pth", own.pickled), "zip"),
     "ponderv2 scene": Target(seeds.pickled, own.pickled_scene, "zip"),
     "ponderv2 lists": Target(

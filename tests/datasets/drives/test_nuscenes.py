@@ -338,6 +338,73 @@ def test_intrinsics_of_another_image_size_leave_the_camera_out(own: Drives) -> N
     assert any("intrinsics are those of another image size" in one for one in folder.warnings("train"))
 
 
+@pytest.mark.parametrize("name", ["../../secret.bin", "/etc/passwd", "samples/../../x", "", 5, "a\0b"])
+def test_names_of_files_that_lead_out_of_the_folder_are_left_out_and_reported(own: Drives, name: Any) -> None:
+    rewrite(own, "sample_data", lambda rows: rows[5].update(filename=name))
+    rewrite(own, "lidarseg", lambda rows: rows[1].update(filename=name))
+    reader = reader_of(NuscenesConfig(path=own.root))
+    text = " ".join(reader.warnings)
+    assert "measurements name a file that is not below the folder" in text
+    assert "labels name a file that is not below the folder" in text
+    assert all(isinstance(one[2], str) for one in NuscenesIndex.of(own.root / own.version).files())
+
+
+def test_tables_whose_files_all_lie_elsewhere_are_refused(own: Drives) -> None:
+    def absolute(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            row["filename"] = f"/data/{row['filename']}"
+
+    rewrite(own, "sample_data", absolute)
+    with pytest.raises(SceneError, match="not below the folder of the data"):
+        opened(own)
+
+
+def test_large_tables_show_their_progress(own: Drives, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ponderv2.datasets.nuscenes import build
+
+    monkeypatch.setattr(build, "LARGE", 0)
+    rewrite(own, "log", lambda rows: rows[0].update(location="of this test"))  # else the index may be there
+    seen: dict[str, list[int]] = {}
+
+    def track(iterable: Any, label: str, total: int | None) -> Any:
+        seen[label] = [total or 0, 0]
+        for one in iterable:
+            seen[label][1] += 1
+            yield one
+
+    reader_of(NuscenesConfig(path=own.root), track)
+    total, count = seen["index of sample_data"]
+    assert count == len(own.tables["sample_data"]) and 0.5 < total / count < 2.0
+
+
+def test_a_file_that_is_replaced_changes_the_fingerprint_of_its_scene_alone(own: Drives) -> None:
+    scenes = reader_of(NuscenesConfig(path=own.root, sweeps=1)).scenes
+    before = [one.fingerprint() for one in scenes]
+    assert before == [one.fingerprint() for one in scenes]
+    path = own.root / own.tables["sample_data"][0]["filename"]
+    np.fromfile(path, "<f4")[::-1].tofile(path)
+    after = [one.fingerprint() for one in scenes]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [False, True, True]
+
+
+def test_an_index_of_another_version_or_a_damaged_one_is_not_used(
+    own: Drives, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ponderv2.datasets.nuscenes import index as module
+
+    tables = own.root / own.version
+    rewrite(own, "log", lambda rows: rows[0].update(location="of the other test"))
+    first_index = NuscenesIndex.of(tables)
+    monkeypatch.setattr(module, "FORMAT", -1)
+    assert NuscenesIndex.of(tables).path != first_index.path
+    monkeypatch.undo()
+    first_index.path.chmod(0o644)
+    first_index.path.write_bytes(b"not SQLite at all" * 100)
+    with pytest.raises(SceneError, match="is damaged") as caught:
+        NuscenesIndex.of(tables).samples()
+    assert f"delete {first_index.path}" in str(caught.value.fix)
+
+
 @pytest.mark.parametrize(
     "table", ["scene", "sample", "sample_data", "ego_pose", "calibrated_sensor", "category"]
 )
