@@ -68,8 +68,9 @@ def read_scan(path: Path) -> bytes:
     """The bytes of a scan. Raises SceneError: missing or empty."""
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise SceneError(f"cannot read the scan {path}: {error.strerror or error}", fix=AGAIN) from error
+    except (OSError, ValueError) as error:  # ValueError: no name of a file
+        why = error.strerror if isinstance(error, OSError) else None
+        raise SceneError(f"cannot read the scan {path}: {why or error}", fix=AGAIN) from error
     if not data:
         raise SceneError(f"the scan {path} is empty", fix=AGAIN)
     return data
@@ -79,8 +80,9 @@ def read_labels(path: Path, dtype: str, n_points: int) -> ndarray:
     """One number per point. Raises SceneError: missing, or not of the length of the scan."""
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise SceneError(f"cannot read the labels {path}: {error.strerror or error}", fix=AGAIN) from error
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else None
+        raise SceneError(f"cannot read the labels {path}: {why or error}", fix=AGAIN) from error
     size = np.dtype(dtype).itemsize
     if len(data) != n_points * size:
         raise SceneError(

@@ -97,7 +97,7 @@ LARGE = 32 * 2**20
 
 @runtime_checkable
 class Track(Protocol):
-    """Shows progress: the same records, of about so many."""
+    """Shows progress: the same records, of which there are about `total`."""
 
     def __call__(self, iterable: Iterable[Record], label: str, total: int | None) -> Iterable[Record]:
         """The records, one by one."""
@@ -413,7 +413,10 @@ class Build:
     def _insert(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
         iterator = iter(rows)
         while chunk := list(islice(iterator, AT_ONCE)):
-            self.database.executemany(statement, chunk)
+            try:
+                self.database.executemany(statement, chunk)
+            except UnicodeEncodeError as error:
+                raise SceneError(f"{self.tables} holds text that is no text: {error}", fix=AGAIN) from error
 
 
 @dataclass(frozen=True)
@@ -466,10 +469,10 @@ def _or_none(token: Any) -> bytes | str | None:
     return token_key(token) or None
 
 
-def build(tables: Path, target: Path, track: Track = untracked) -> None:
-    """The index of the tables in a folder, written whole or not at all.
-
-    `tables` may be a file of infos as well (`infos.py`).
+def build(
+    tables: Path, target: Path, track: Track = untracked, fill: Callable[[Build], None] = Build.run
+) -> None:
+    """The index of the tables in a folder, written whole or not at all; of other sources by another `fill`.
 
     Raises SceneError for tables that cannot be used, OutputError where it cannot be written.
     """
@@ -484,12 +487,7 @@ def build(tables: Path, target: Path, track: Track = untracked) -> None:
             database.executescript("PRAGMA scratch.journal_mode = OFF; PRAGMA scratch.synchronous = OFF;")
             database.executescript(SCHEMA + SCRATCH)
             made = Build(tables, database, track=track)
-            if tables.is_file():
-                from ponderv2.datasets.nuscenes.infos import fill
-
-                fill(made)
-            else:
-                made.run()
+            fill(made)
             meta = {"format": FORMAT, "version": tables.name, "problems": json.dumps(made.problems)}
             database.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
             database.commit()

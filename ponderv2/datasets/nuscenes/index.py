@@ -19,7 +19,8 @@ import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
-from ponderv2.datasets.nuscenes.build import FORMAT, Track, build, token_key, token_text, untracked
+from ponderv2.datasets.nuscenes import infos
+from ponderv2.datasets.nuscenes.build import FORMAT, Build, Track, build, token_key, token_text, untracked
 from ponderv2.datasets.nuscenes.tables import AGAIN, NEEDED, OPTIONAL
 from ponderv2.errors import OutputError, SceneError
 from ponderv2.geometry.poses import rotation_of_quaternion
@@ -296,7 +297,7 @@ def _built(tables: Path, files: list[Path], track: Track) -> Path:
     if not path.is_file():
         with exclusively(path, BUILD_SECONDS):
             if not path.is_file():
-                build(tables, path, track)
+                build(tables, path, track, infos.fill if tables.is_file() else Build.run)
     return path
 
 

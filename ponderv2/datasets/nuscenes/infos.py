@@ -11,19 +11,17 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 from scipy.spatial.transform import Rotation
 
+from ponderv2.datasets.nuscenes.build import Build, inside, token_key
 from ponderv2.datasets.nuscenes.classes import CATEGORIES, DETECTION_NAMES, detection_class
 from ponderv2.errors import SceneError
 from ponderv2.io.safe_pickle import read_records
-
-if TYPE_CHECKING:
-    from ponderv2.datasets.nuscenes.build import Build
 
 Pose = Float64[ndarray, "4 4"]
 LIDAR = "LIDAR_TOP"
@@ -83,7 +81,10 @@ def fill(made: Build) -> None:
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, np.linalg.LinAlgError) as error:
             why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise SceneError(f"info {number} of {path} cannot be used: {why[:200]}", fix=REMADE) from error
-    _Writer(made).write(sorted(infos, key=lambda one: (one.drive, one.timestamp)))
+    try:
+        _Writer(made).write(sorted(infos, key=lambda one: (one.drive, one.timestamp)))
+    except (ValueError, OverflowError) as error:
+        raise SceneError(f"{path} cannot be used: {str(error)[:200]}", fix=REMADE) from error
 
 
 def _info(one: Mapping[str, Any], rest: Mapping[str, Any], wide: bool) -> _Info:
@@ -252,12 +253,12 @@ def _file(named: Any, folder: str = "") -> str:
     if not isinstance(named, str) or not named:
         raise TypeError(f"no name of a file: {named!r}"[:80])
     text = named.replace("\\", "/")
-    for part in ("samples/", "sweeps/"):
-        if part in text:
-            return text[text.rfind(part) :]
-    if not folder:
-        raise ValueError(f"'{named}' is neither in samples/ nor in sweeps/")
-    return f"{folder}/{PurePosixPath(text).name}"
+    below = next((text[text.rfind(one) :] for one in ("samples/", "sweeps/") if one in text), "")
+    if not below and folder:
+        below = f"{folder}/{PurePosixPath(text).name}"
+    if not inside(below):
+        raise ValueError(f"'{named[:80]!r}' is neither in samples/ nor in sweeps/")
+    return below
 
 
 def _time(file: str, stored: Any) -> int:
@@ -314,14 +315,14 @@ class _Writer:
             for number, one in enumerate(chosen):
                 run(
                     "INSERT INTO sample VALUES (?, ?, ?, ?, ?)",
-                    (sample, self._key(one.token), scene, number, one.timestamp),
+                    (sample, token_key(one.token), scene, number, one.timestamp),
                 )
                 self._measured([each for each in one.measured if each.is_key], scene, sample, known)
                 self._boxes(one, sample)
                 if one.labels:
                     run(
                         "INSERT OR REPLACE INTO lidarseg VALUES (?, ?)",
-                        (self._key(one.measured[0].token), one.labels),
+                        (token_key(one.measured[0].token), one.labels),
                     )
                 sample += 1
             for number, one in enumerate(chosen):
@@ -340,7 +341,7 @@ class _Writer:
                 scene,
                 self._channel(one.channel),
                 one.timestamp,
-                self._key(one.token),
+                token_key(one.token),
                 sample,
                 one.is_key,
                 self._calibration(one),
@@ -415,12 +416,6 @@ class _Writer:
                 "INSERT INTO category VALUES (?, ?, NULL)", (self.categories[chosen], chosen)
             )
         return self.categories[chosen]
-
-    @staticmethod
-    def _key(token: str) -> bytes | str:
-        from ponderv2.datasets.nuscenes.build import token_key
-
-        return token_key(token)
 
 
 def _drives(infos: list[_Info]) -> Iterator[tuple[str, list[_Info]]]:

@@ -54,7 +54,7 @@ def records(path: Path) -> Iterator[Record]:
                     raise _damaged(path, "it is no list of records")
                 position = end
                 yield record
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits
         raise _unreadable(path, error) from error
 
 

@@ -81,7 +81,7 @@ def _read_scene(path: Path, split: str, size: int, stamp: int) -> Drive:
             classes=(),
             source=str(values),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise SceneError(f"{path} is no scene of DGP: {why[:200]}", fix=AGAIN) from error
 
@@ -112,7 +112,7 @@ def read_boxes(scan: Scan, ids: dict[int, str]) -> tuple[DriveBox, ...]:
                 )
             )
         return tuple(found)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise SceneError(f"{scan.boxes_path} holds no boxes of DGP ({error})", fix=AGAIN) from error
 
 

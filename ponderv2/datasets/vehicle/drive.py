@@ -117,7 +117,7 @@ def _read_drive(path: Path, split: str, size: int, stamp: int) -> Drive:
             classes=tuple(map(str, values.get("classes", ()))),
             source=str(values),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise SceneError(
             f"{path} is no drive: {why[:200]}", fix="docs/driving.md describes the file"
@@ -156,6 +156,10 @@ def _box(one: dict[str, Any]) -> tuple[float, DriveBox]:
     return float(one["time"]), box
 
 
+SINGULAR = 1e-9
+"""Determinant up to which a matrix is no pose."""
+
+
 def pose_of(value: Any) -> Float64[ndarray, "4 4"]:
     """4 x 4 numbers, or a translation and a quaternion (w, x, y, z). Raises ValueError, KeyError or TypeError
     for anything else."""
@@ -168,4 +172,7 @@ def pose_of(value: Any) -> Float64[ndarray, "4 4"]:
     pose = np.array(value, np.float64)
     if pose.shape != (4, 4):
         raise ValueError(f"a pose is 4 x 4 numbers, not {pose.shape}")
+    with np.errstate(all="ignore"):
+        if np.isfinite(pose).all() and not abs(np.linalg.det(pose)) > SINGULAR:
+            raise ValueError("a pose that cannot be inverted")
     return pose

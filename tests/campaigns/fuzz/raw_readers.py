@@ -184,15 +184,19 @@ def structured3d(path: Path) -> None:
 
 def nuscenes(folder: Path) -> None:
     from ponderv2.datasets.nuscenes import index as nuscenes_index
-    from ponderv2.datasets.nuscenes.build import build
+    from ponderv2.datasets.nuscenes import infos
+    from ponderv2.datasets.nuscenes.build import build, untracked
     from ponderv2.datasets.nuscenes.config import NuscenesConfig
     from ponderv2.datasets.nuscenes.scenes import read_key_frame
     from ponderv2.errors import SceneError
 
     target = folder / "index.sqlite"
     target.unlink(missing_ok=True)
-    infos = folder / "nuscenes_infos_train.pkl"
-    build(infos if infos.is_file() else folder / "v1.0-mini", target)
+    pickled = folder / "nuscenes_infos_train.pkl"
+    if pickled.is_file():
+        build(pickled, target, untracked, infos.fill)
+    else:
+        build(folder / "v1.0-mini", target)
     nuscenes_index._connection.cache_clear()
     index = nuscenes_index.NuscenesIndex(target, "v1.0-mini")
     for sample in index.samples()[:2]:
