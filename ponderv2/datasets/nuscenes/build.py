@@ -197,10 +197,9 @@ class Build:
         """Numbers of the scenes."""
         logs: dict[str, str] = {}
         if (self.tables / "log.json").is_file():
-            logs = {
-                str(one.get("token")): str(one.get("location", ""))
-                for one in records(self.tables / "log.json")
-            }
+            for number, one in enumerate(records(self.tables / "log.json")):
+                with self._reported("log", number):
+                    logs[str(one.get("token"))] = str(one.get("location", ""))
         found: dict[bytes | str, int] = {}
 
         def row(one: Record) -> tuple[Any, ...]:
@@ -238,7 +237,7 @@ class Build:
 
     def _check_order(self, rows: list[tuple[int, int, bytes | str, bytes | str]]) -> None:
         """Whether the chains of `next` follow the times."""
-        following = {one[2]: other for one, other in zip(rows, [*rows[1:], None], strict=True)}
+        following = {one[2]: other for one, other in zip(rows, [*rows[1:], None], strict=False)}
         wrong = 0
         for scene, _, token, after in rows:
             other = following[token]

@@ -274,6 +274,8 @@ def _matrix(value: Any) -> Pose:
     made = np.array(value, np.float64)
     if made.shape != (4, 4):
         raise ValueError(f"a pose of shape {made.shape}, expected 4 x 4")
+    if not np.allclose(made[3], (0.0, 0.0, 0.0, 1.0)):
+        raise ValueError(f"the last row of a pose is 0 0 0 1, not {made[3]}"[:120])
     return made
 
 

@@ -172,6 +172,8 @@ def pose_of(value: Any) -> Float64[ndarray, "4 4"]:
     pose = np.array(value, np.float64)
     if pose.shape != (4, 4):
         raise ValueError(f"a pose is 4 x 4 numbers, not {pose.shape}")
+    if not np.allclose(pose[3], (0.0, 0.0, 0.0, 1.0)):
+        raise ValueError(f"the last row of a pose is 0 0 0 1, not {pose[3]}: is it transposed?"[:120])
     with np.errstate(all="ignore"):
         if np.isfinite(pose).all() and not abs(np.linalg.det(pose)) > SINGULAR:
             raise ValueError("a pose that cannot be inverted")

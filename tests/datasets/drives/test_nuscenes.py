@@ -349,6 +349,21 @@ def test_names_of_files_that_lead_out_of_the_folder_are_left_out_and_reported(ow
     assert all(isinstance(one[2], str) for one in NuscenesIndex.of(own.root / own.version).files())
 
 
+@pytest.mark.parametrize(
+    ("table", "text", "words"),
+    [
+        ("sample", "[]", "different versions"),
+        ("scene", '[{"token": ' + "9" * 5000 + "}]", "scene.json"),
+        ("log", '[{"token": "a", "location": ' + "9" * 5000 + "}]", "log.json"),
+        ("scene", '[{"token": "a", "name": "\\ud800", "log_token": ""}]', "no text"),
+    ],
+)
+def test_findings_of_fuzzing_stay_fixed(own: Drives, table: str, text: str, words: str) -> None:
+    (own.root / own.version / f"{table}.json").write_text(text)
+    with pytest.raises(SceneError, match=words):
+        opened(own)
+
+
 def test_tables_whose_files_all_lie_elsewhere_are_refused(own: Drives) -> None:
     def absolute(rows: list[dict[str, Any]]) -> None:
         for row in rows:

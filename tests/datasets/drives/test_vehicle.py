@@ -189,3 +189,20 @@ def test_missing_and_unfit_files_are_left_out_or_named(tmp_path: Path) -> None:
         from ponderv2.datasets.kinds import reader_of
 
         reader_of(VehicleConfig(path=tmp_path / "three"))
+
+
+@pytest.mark.parametrize(
+    ("pose", "words"),
+    [
+        (np.diag([1.0, 1.0, 0.0, 1.0]).tolist(), "cannot be inverted"),
+        (np.array([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [5, 2, 0, 1]]).tolist(), "is it transposed"),
+        ({"translation": [10**400, 0, 0], "rotation": [1, 0, 0, 0]}, "is no drive"),
+    ],
+)
+def test_poses_that_are_none_are_refused(tmp_path: Path, pose: Any, words: str) -> None:
+    def change(drive: dict[str, Any]) -> None:
+        drive["measurements"][0]["vehicle_to_world"] = pose
+
+    write_drive(tmp_path / "drive", change)
+    with pytest.raises(SceneError, match=words):
+        open_folder(tmp_path)
