@@ -25,7 +25,7 @@ from ponderv2.evaluation.semantic import confusion_matrix
 from ponderv2.randomness import make_generator
 from ponderv2.scenes.folders import SceneFolders
 from ponderv2.tasks.feature_sources import FeatureSource
-from ponderv2.tasks.head_start import LEAST_ROWS, warn_of_missing_classes
+from ponderv2.tasks.head_start import LEAST_ROWS, missing_classes
 from ponderv2.training.report import Reporter
 
 Predict = Callable[[Float[Tensor, "voxel channel"]], Int[Tensor, " voxel"]]
@@ -185,6 +185,8 @@ class ProbeResult:
     n_trained: int
     n_labelled: int
     """Voxels that it was fitted on."""
+    note: str | None = None
+    """What to know of their classes."""
     seconds: list[float] = field(default_factory=list)
     """Of every scene, from its points to their classes."""
 
@@ -208,13 +210,15 @@ def probe(
     """
     scenes, settings = training
     points = labelled_voxels(source, scenes, settings.n_points, settings.seed, report)
-    warn_of_missing_classes(scenes.data, points.label, report)
+    note = missing_classes(scenes.data, points.label)
     scale = _standardised(points.feature) if source.has_units else _unchanged
     points = replace(points, feature=scale(points.feature))
     n = max(scenes.n_classes, evaluated.n_classes)
     probes = [fit(points, n) for fit in fits]
     results = [
-        ProbeResult(one.protocol, source, torch.zeros(n, n, dtype=torch.int64), one.n_trained, len(points))
+        ProbeResult(
+            one.protocol, source, torch.zeros(n, n, dtype=torch.int64), one.n_trained, len(points), note
+        )
         for one in probes
     ]
     data = evaluated.data

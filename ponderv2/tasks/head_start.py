@@ -99,21 +99,24 @@ def labelled_rows(
         for number, data in enumerate(trainings)
     ]
     for one in every:
-        warn_of_missing_classes(one.data, one.rows.label, report)
+        text = missing_classes(one.data, one.rows.label)
+        if text is not None:
+            report.warn(text)
     return every
 
 
-def warn_of_missing_classes(data: LabelledDataset, label: Int[Tensor, " row"], report: Reporter) -> None:
-    """A warning where classes of a data set are none of those that something is fitted to."""
+def missing_classes(data: LabelledDataset, label: Int[Tensor, " row"]) -> str | None:
+    """What to say where classes of a data set are none of those that something is fitted to."""
     names = data.store.info.label_set(data.label_field).class_names
     there = set(label.tolist())
     missing = [name for number, name in enumerate(names) if number not in there]
-    if missing:
-        listed = ", ".join(missing[:MOST_NAMES]) + (", ..." if len(missing) > MOST_NAMES else "")
-        report.warn(
-            f"{len(missing)} of {len(names)} classes have no labelled point in '{data.split}' of "
-            f"{data.store.root} and are never predicted: {listed}"
-        )
+    if not missing:
+        return None
+    listed = ", ".join(missing[:MOST_NAMES]) + (", ..." if len(missing) > MOST_NAMES else "")
+    return (
+        f"{len(missing)} of {len(names)} classes have no labelled point in '{data.split}' of "
+        f"{data.store.root} and are never predicted: {listed}"
+    )
 
 
 def _of_dataset(data: LabelledDataset, scenes: Sequence[_OneScene]) -> HeadRows:

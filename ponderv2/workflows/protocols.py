@@ -269,6 +269,9 @@ def _add_probes(result: ComparisonResult, source: FeatureSource, plan: _Plan, re
     if plan.fits:
         for one in probe(source, plan.fits, (plan.training(), data), evaluated, report):
             _add_probe(result, one, _class_names(evaluated))
+            if one.note is not None and one.note not in result.notes:
+                report.warn(one.note)
+                result.notes.append(one.note)
 
 
 def _purity_row(source: FeatureSource, found: Purity) -> dict[str, Any]:

@@ -329,7 +329,7 @@ def test_classes_without_a_point_in_the_budget(tmp_path: Path, scenes: Path, pre
     """One room and one point: a model of one class, and a warning that names the others."""
     words = ("--data", scenes, "--set", "data.budget={scenes: 1, points_per_scene: 1}")
     for result in (
-        ponder("eval", pretrained, "--protocols", "knn,linear", *words),
+        ponder("eval", pretrained, "--protocols", "knn,linear", "--baselines", *words),
         ponder("finetune", "--from", pretrained, "--protocol", "linear", "--out", tmp_path, *OWN, *words),
     ):
         assert result.exit_code == 0, result.stderr
