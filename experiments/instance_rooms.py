@@ -26,8 +26,14 @@ BUDGETS = {
     "2 rooms": "data.budget.scenes=2",
 }
 """Labels in every room, or labelled rooms."""
-RATES = {"scratch": (1.0e-2, 3.0e-3, 1.0e-3), "pre-trained": (3.0e-3, 1.0e-3, 1.0e-2)}
-"""The same for both; first what is best for classes (`pretraining_gain`)."""
+STARTS = ("scratch", "pre-trained")
+
+
+def rates_of(start: str, budget: str) -> tuple[float, ...]:
+    """The same for both starts; first what is best for classes (`pretraining_gain`)."""
+    if start == "scratch" and budget.endswith("points"):
+        return 1.0e-2, 3.0e-3, 1.0e-3
+    return 3.0e-3, 1.0e-3, 1.0e-2
 
 
 def jobs(few: FewLabels, encoders: tuple[Path, ...], n_rates: int, n_seeds: int, own: list[str]) -> list[Job]:
@@ -35,7 +41,8 @@ def jobs(few: FewLabels, encoders: tuple[Path, ...], n_rates: int, n_seeds: int,
     found: list[Job] = []
     for seed in range(n_seeds):
         for budget, labels in BUDGETS.items():
-            for start, rates in RATES.items():
+            for start in STARTS:
+                rates = rates_of(start, budget)
                 checkpoints = () if start == "scratch" else encoders
                 trial = Trial(start, checkpoints, budget, (labels, *own), rates[0])
                 found.append(few.job(trial, rates[:n_rates], seed))

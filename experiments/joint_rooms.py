@@ -30,8 +30,14 @@ WAYS: dict[str, tuple[str, ...]] = {"": (), " one normalisation": ("model.encode
 """How the encoder tells the datasets apart, as changes of both presets."""
 BUDGETS = {"20 points": "data.budget.points_per_scene=20", "2 rooms": "data.budget.scenes=2"}
 """Labels in every room, or labelled rooms of each dataset."""
-RATES = {"scratch": (1.0e-2, 3.0e-3), "pre-trained": (3.0e-3, 1.0e-3)}
-"""Around the best rates of both starts on a single dataset (`pretraining_gain`)."""
+STARTS = ("scratch", "pre-trained")
+
+
+def rates_of(start: str, budget: str) -> tuple[float, ...]:
+    """Around the best of each start on a single dataset, which comes first (`pretraining_gain`)."""
+    if start == "pre-trained":
+        return 3.0e-3, 1.0e-3
+    return (1.0e-2, 3.0e-3) if budget.endswith("points") else (3.0e-3, 1.0e-2)
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,8 @@ def jobs(few: FewLabels, n_rates: int, n_seeds: int, own: Changes) -> list[Job]:
             found.append(Job(f"pretrain{way}, seed {seed}", gives, run, few.figures))
             encoders = tuple(start_folder(few.out, way, number) for number in range(n_seeds))
             for budget, labels in BUDGETS.items():
-                for start, rates in RATES.items():
+                for start in STARTS:
+                    rates = rates_of(start, budget)
                     checkpoints = () if start == "scratch" else encoders
                     settings = (labels, *changes, *own.finetune)
                     trial = Trial(f"{start}{way}", checkpoints, budget, settings, rates[0])
