@@ -1,12 +1,13 @@
 """The index of one version of nuScenes: found or built for its tables, opened in milliseconds, read in parts.
 
-It lies in the cache folder under the digest of the tables. Whether they changed is asked of their sizes and
-times, and where these differ of their contents; small tables are always digested.
+It lies in the cache folder under the digest of the tables. Tables of more than SMALL bytes, which take longer
+to read than the index to use, count with their sizes and with pieces of their contents.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 import sqlite3
@@ -22,12 +23,14 @@ from numpy import ndarray
 from ponderv2.datasets.nuscenes import infos
 from ponderv2.datasets.nuscenes.build import FORMAT, Build, Track, build, token_key, token_text, untracked
 from ponderv2.datasets.nuscenes.tables import AGAIN, NEEDED, OPTIONAL
-from ponderv2.errors import OutputError, SceneError
+from ponderv2.errors import SceneError
 from ponderv2.geometry.poses import rotation_of_quaternion
-from ponderv2.io.files import cache_folder, digest_of_files, exclusively, write_bytes
+from ponderv2.io.files import cache_folder, digest_of_files, exclusively
 
 SMALL = 128 * 2**20
-"""Bytes of all tables together that are digested whenever they are opened."""
+"""Bytes of all tables together that are digested whole whenever they are opened."""
+PARTS, PIECE = 256, 16_384
+"""Of a larger table, evenly spread: the number of pieces that are digested, and bytes of each."""
 BUILD_SECONDS = 1800.0
 """That another process is waited for which builds the same index."""
 
@@ -302,29 +305,22 @@ def _built(tables: Path, files: list[Path], track: Track) -> Path:
 
 
 def _digest(tables: Path, files: list[Path]) -> str:
-    """Of the contents of the tables. Large ones are read only where size or times have changed."""
-    stats = [path.stat() for path in files]
+    """Of the contents of the tables; of large ones, of their sizes and of PARTS pieces of each."""
+    about = f"nuScenes {FORMAT} {tables.name}"
+    if sum(path.stat().st_size for path in files) <= SMALL:
+        return digest_of_files(((path.name, path) for path in files), about)
+    return digest_of_files((), about, *(_pieces(path) for path in files))
 
-    def contents() -> str:
-        return digest_of_files(((path.name, path) for path in files), f"nuScenes {FORMAT} {tables.name}")
 
-    if sum(one.st_size for one in stats) <= SMALL:
-        return contents()
-    stamps = [
-        [path.name, one.st_size, one.st_mtime_ns, one.st_ctime_ns]
-        for path, one in zip(files, stats, strict=True)
-    ]
-    place = digest_of_files((), str(tables.absolute()))[:40]
-    note = cache_folder() / "nuscenes" / f"{place}.json"
-    try:
-        known = json.loads(note.read_text(encoding="utf-8"))
-        if known["stamps"] == stamps:
-            return str(known["digest"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    found = contents()
-    try:
-        write_bytes(note, json.dumps({"stamps": stamps, "digest": found}).encode())
-    except OutputError:  # the index itself will say so
-        return found
-    return found
+def _pieces(path: Path) -> str:
+    """Digest of the size of a file, and of pieces of it: all of a small one."""
+    size = path.stat().st_size
+    found = hashlib.sha256(f"{path.name} {size}".encode())
+    with path.open("rb") as stream:
+        if size <= PARTS * PIECE:
+            found.update(stream.read())
+            return found.hexdigest()
+        for part in range(PARTS):
+            stream.seek(part * (size - PIECE) // (PARTS - 1))
+            found.update(stream.read(PIECE))
+    return found.hexdigest()

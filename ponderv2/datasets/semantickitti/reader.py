@@ -27,6 +27,7 @@ from ponderv2.datasets.reader import fingerprint
 from ponderv2.datasets.semantickitti.classes import CLASS_NAMES, CLASS_OF, COLORS, SPLITS
 from ponderv2.datasets.semantickitti.config import SemanticKittiConfig, folder_of_sequences
 from ponderv2.errors import SceneError
+from ponderv2.io.files import digest_of_file
 from ponderv2.io.text import read_text
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.scene import Frame, PointCloud, Scene, Sweep
@@ -177,12 +178,11 @@ def lidar_poses(path: Path, calibration: KittiCalibration) -> Float64[ndarray, "
 
 
 def _numbers(path: Path) -> Float64[ndarray, " number"]:
-    stat = path.stat()
-    return _read_numbers(path, stat.st_size, stat.st_mtime_ns)
+    return _read_numbers(path, digest_of_file(path))
 
 
 @functools.lru_cache(maxsize=64)
-def _read_numbers(path: Path, size: int, stamp: int) -> Float64[ndarray, " number"]:
+def _read_numbers(path: Path, digest: str) -> Float64[ndarray, " number"]:
     try:
         return np.array(read_text(path).split(), np.float64)
     except (OSError, ValueError) as error:

@@ -17,6 +17,7 @@ from numpy import ndarray
 
 from ponderv2.datasets.vehicle.drive import Drive, DriveBox, Image, Scan, pose_of
 from ponderv2.errors import SceneError
+from ponderv2.io.files import digest_of_file
 from ponderv2.io.text import read_json
 
 SPLITS = {"0": "train", "1": "val", "2": "test", "3": "train"}
@@ -45,12 +46,11 @@ def read_scene(path: Path, split: str) -> Drive:
     """A scene file. Raises SceneError with what is wrong in it."""
     if not path.is_file():
         raise SceneError(f"no file {path}", fix=AGAIN)
-    stat = path.stat()
-    return _read_scene(path, split, stat.st_size, stat.st_mtime_ns)
+    return _read_scene(path, split, digest_of_file(path))
 
 
 @functools.lru_cache(maxsize=16)
-def _read_scene(path: Path, split: str, size: int, stamp: int) -> Drive:
+def _read_scene(path: Path, split: str, digest: str) -> Drive:
     values = read_json(path)
     try:
         cameras = {

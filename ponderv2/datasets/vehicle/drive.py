@@ -25,6 +25,7 @@ from numpy import ndarray
 
 from ponderv2.errors import SceneError
 from ponderv2.geometry.poses import rotation_of_quaternion
+from ponderv2.io.files import digest_of_file
 from ponderv2.io.text import read_json
 
 
@@ -86,12 +87,11 @@ class Drive:
 
 def read_drive(path: Path, split: str) -> Drive:
     """A drive.json. Raises SceneError with what is wrong in it."""
-    stat = path.stat()
-    return _read_drive(path, split, stat.st_size, stat.st_mtime_ns)
+    return _read_drive(path, split, digest_of_file(path))
 
 
 @functools.lru_cache(maxsize=16)
-def _read_drive(path: Path, split: str, size: int, stamp: int) -> Drive:
+def _read_drive(path: Path, split: str, digest: str) -> Drive:
     values = read_json(path)
     try:
         sensors = {str(name): dict(one) for name, one in values["sensors"].items()}

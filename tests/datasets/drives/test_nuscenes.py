@@ -223,6 +223,23 @@ def test_the_index_is_built_once_and_again_when_a_table_changes(own: Drives) -> 
     assert NuscenesIndex.of(tables).path != index.path
 
 
+def test_large_tables_count_with_sizes_and_pieces(own: Drives, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ponderv2.datasets.nuscenes import index as module
+
+    tables = own.root / own.version
+    monkeypatch.setattr(module, "SMALL", 0)
+    monkeypatch.setattr(module, "PIECE", 64)
+    monkeypatch.setattr(module, "PARTS", 8)
+    known = NuscenesIndex.of(tables).path
+    assert NuscenesIndex.of(tables).path == known
+    path = tables / "sample_data.json"
+    path.write_text(path.read_text() + " ")
+    longer = NuscenesIndex.of(tables).path
+    assert longer != known
+    path.write_text(path.read_text()[:-1] + "\n")
+    assert NuscenesIndex.of(tables).path not in (known, longer), "the last piece differs"
+
+
 def test_the_folder_can_be_sent_to_another_process(drives: Drives) -> None:
     folder = pickle.loads(pickle.dumps(opened(drives)))
     assert len(folder.read(folder.names("val")[0], "val").cloud) == LANDMARKS
