@@ -11,6 +11,8 @@ from typing import Any
 
 Key = tuple[str, ...]
 """What was measured, as words: kind, start, budget, seed."""
+STEPS = 1500
+"""Of pre-training, by the presets `rooms`."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,11 @@ def write_plots(figures: Figures, folder: Path) -> None:
     curves: dict[str, dict[str, list[tuple[int, float]]]] = {"pre-training": {}, "fine-tuning": {}}
     for (start, steps), value, _ in figures.rows("curve"):
         curves["pre-training"].setdefault(start, []).append((int(steps), 100 * value))
+    for start, points in curves["pre-training"].items():
+        for steps, name in ((0, "random"), (STEPS, start)):
+            key = ("linear", name, "20 points", "0")
+            if figures.has(key):
+                points.append((steps, 100 * figures.value(key)))
     for (start, budget, steps), value, _ in figures.rows("length"):
         curves["fine-tuning"].setdefault(f"{start}, {budget}", []).append((int(steps), 100 * value))
     if not any(curves.values()):
