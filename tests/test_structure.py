@@ -21,7 +21,7 @@ TREES = ("ponderv2", "ponder_cli")
 KINDS_APART = {
     "tasks": tuple(path.parent.name for path in sorted(ROOT.glob("ponderv2/tasks/*/__init__.py"))),
     "encoder": ("sparse_unet", "image_backbone"),
-    "lift": ("densify", "projection", "volume_layers"),
+    "lift": ("densify", "projection", "volume_layers", "projected_sampling", "frustum_pooling"),
 }
 """Parts of a package that only the package itself names: others ask their settings."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ponderv2.config import StrictConfig
 
@@ -79,6 +79,43 @@ class DensifyConfig(StrictConfig):
     def needs_cube(self) -> bool:
         """Whether the volume has to cover a whole cube: the published rule knows no other range."""
         return not self.align_with_sampling
+
+
+class DepthBinsConfig(StrictConfig):
+    """Intervals of depth along the optical axis, equally wide, and the network that tells them apart."""
+
+    n_bins: PositiveInt = 64
+    nearest: NonNegativeFloat = 0.0
+    """Where the first one begins, metres."""
+    width: PositiveFloat = 1.0
+    """Of an interval, metres."""
+    head: Literal["linear", "deep"] = "linear"
+    """linear: a 1x1 convolution, the same for all maps. deep: residual blocks, and pooling at dilations,
+    as in BEVDepth without deformable convolution."""
+    pooling_channels: PositiveInt = 96
+    """Of each branch of the deep one's pooling."""
+    loss_weight: NonNegativeFloat = 0.0
+    """Of the cross-entropy with measured depths; 0: the distribution is learned by rendering alone."""
+
+    @property
+    def farthest(self) -> float:
+        """Where the last one ends, metres."""
+        return self.nearest + self.n_bins * self.width
+
+
+class ImageLiftConfig(StrictConfig):
+    """What lifts of image features share. The depth of every pixel is a distribution over intervals."""
+
+    needs: ClassVar[Literal["images"]] = "images"
+    needs_cube: ClassVar[bool] = False
+
+    pointwise: bool = True
+    """A 1x1 convolution of the maps before, the same for all."""
+    n_convolutions: NonNegativeInt = 0
+    """3x3x3 convolutions with bias, norm and ReLU of the volume; published: 0 in pre-training, then 3."""
+    published_corners: bool = False
+    """True: as in UniPAD, cells are where their lower corner is, pixels where their left upper one is, and
+    depths where their interval begins; half a cell off. False: all are where their middle is."""
 
 
 class UNet3DConfig(StrictConfig):

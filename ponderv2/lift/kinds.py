@@ -7,28 +7,41 @@ from typing import TYPE_CHECKING, Annotated, assert_never
 from pydantic import Field
 
 from ponderv2.lift.config import ConvBlock3DConfig, DensifyConfig, DoubleConvUNet3DConfig, UNet3DConfig
+from ponderv2.lift.frustum_pooling.config import FrustumPoolingConfig
+from ponderv2.lift.projected_sampling.config import ProjectedSamplingConfig
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ponderv2.lift.projection import ConvBlock3D, DoubleConvUNet3D, UNet3D
 
-AnyLift = DensifyConfig
-LiftConfig = AnyLift
-"""Settings of any lift: a union chosen by `kind` as soon as there is a second one."""
+AnyLift = DensifyConfig | ProjectedSamplingConfig | FrustumPoolingConfig
+LiftConfig = Annotated[AnyLift, Field(discriminator="kind")]
+"""Settings of any lift; in a preset `lift: {kind: projected_sampling, ...}`."""
 
 AnyProjection = UNet3DConfig | DoubleConvUNet3DConfig | ConvBlock3DConfig
 ProjectionConfig = Annotated[AnyProjection, Field(discriminator="kind")]
 """Settings of the network that smooths a volume."""
 
 
-def build_lift(config: AnyLift) -> nn.Module:
-    """The module from `Features`, in a `VolumeFrame`, to a `SparseVolume`."""
+def build_lift(config: AnyLift, in_channels: int = 0) -> nn.Module:
+    """The module from `Features` of that width, in a `VolumeFrame`, to a `SparseVolume` of the same width.
+
+    Lifts that learn nothing take any width.
+    """
     match config:
         case DensifyConfig():
             from ponderv2.lift.densify import Densify
 
             return Densify(config)
+        case ProjectedSamplingConfig():
+            from ponderv2.lift.projected_sampling.lift import ProjectedSampling
+
+            return ProjectedSampling(config, in_channels)
+        case FrustumPoolingConfig():
+            from ponderv2.lift.frustum_pooling.lift import FrustumPooling
+
+            return FrustumPooling(config, in_channels)
         case _:
             assert_never(config)
 

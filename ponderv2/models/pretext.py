@@ -19,6 +19,7 @@ from ponderv2.geometry.features import Features
 from ponderv2.geometry.rays import HIT_NEAR, RayBundle, rays_that_hit, rays_through_pixels
 from ponderv2.geometry.volumes import FeatureVolume
 from ponderv2.heads.text_embeddings import embedding_rows
+from ponderv2.lift.image_depth import EstimatesDepth
 from ponderv2.lift.kinds import build_lift, build_projection
 from ponderv2.lift.volume_frame import VolumeFrame, volume_frame
 from ponderv2.models.config import ClassTargetConfig, PretextConfig, TextTargetConfig
@@ -69,7 +70,7 @@ class PretextModel(EncoderModel):
     def __init__(self, config: PretextConfig) -> None:
         super().__init__(config)
         self.config = config
-        self.lift = build_lift(config.lift)
+        self.lift = build_lift(config.lift, self.n_channels)
         self.proj_net = build_projection(config.projection, self.n_channels)
         semantic = config.semantic
         self.renderer = Renderer(config.renderer, config.projection.out_channels, _n_semantic(config))
@@ -105,6 +106,8 @@ class PretextModel(EncoderModel):
     ) -> EncodedScenes:
         """Encoder, lift and projection of every cell. `deferred`: as in `proj_net.project`."""
         features = self.encode(batch, generator)
+        if isinstance(self.lift, EstimatesDepth):
+            features = self.lift.with_depth(features)
         frame = volume_frame(batch.coord, batch.offset, self.config.frame)
         return EncodedScenes(features, self.proj_net.project(self.lift(features, frame), deferred), frame)
 
@@ -160,6 +163,8 @@ class PretextModel(EncoderModel):
             losses = with_targets(losses, output, self.head_outputs(output), targets, self.config.targets)
         point = self._point_loss(encoded.features, batch)
         losses = replace(losses, point=point * self._point_weight())
+        if isinstance(self.lift, EstimatesDepth) and batch.images is not None:
+            losses = replace(losses, lift_depth=self.lift.depth_loss(encoded.features, batch.images))
         missed = None
         if self.config.frame.kind == "range":
             lost = (~targets.hit).sum().to(output.distance.dtype)

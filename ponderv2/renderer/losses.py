@@ -76,12 +76,14 @@ class RenderLosses:
     image_features: Float[Tensor, ""]
     clusters: Float[Tensor, ""]
     normal: Float[Tensor, ""]
+    lift_depth: Float[Tensor, ""]
+    """Of the depths that a lift of images estimates, which the model adds."""
 
     def total(self) -> Float[Tensor, ""]:
         """The number to call backward on: every field, always."""
         terms = [getattr(self, term.name) for term in fields(self)]
         # The order of the sum stays: without further targets the total has the bits that it always had.
-        return torch.stack(terms[:N_FIRST_TERMS]).sum() + terms[-3] + terms[-2] + terms[-1]
+        return torch.stack(terms[:N_FIRST_TERMS]).sum() + terms[-4] + terms[-3] + terms[-2] + terms[-1]
 
 
 def render_losses(
@@ -112,6 +114,7 @@ def render_losses(
         image_features=zero,
         clusters=zero,
         normal=zero,
+        lift_depth=zero,
     )
 
 

@@ -81,9 +81,8 @@ ADDITIONS = (
         (
             imported("from ponderv2.lift.mean_of_views.config import MeanOfViewsConfig"),
             (
-                "AnyLift = DensifyConfig\nLiftConfig = AnyLift",
-                "AnyLift = DensifyConfig | MeanOfViewsConfig\n"
-                'LiftConfig = Annotated[AnyLift, Field(discriminator="kind")]',
+                "AnyLift = DensifyConfig |",
+                "AnyLift = DensifyConfig | MeanOfViewsConfig |",
             ),
             (
                 "        case DensifyConfig():",

@@ -89,7 +89,7 @@ class Unproject(nn.Module):
 @pytest.fixture(autouse=True)
 def _toys_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder_model, "build_encoder", Filter)
-    monkeypatch.setattr(pretext, "build_lift", lambda config: Unproject())
+    monkeypatch.setattr(pretext, "build_lift", lambda config, in_channels: Unproject())
 
 
 def image_config() -> PretextConfig:

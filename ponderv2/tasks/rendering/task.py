@@ -187,7 +187,7 @@ class RenderingTask(Task[RenderingConfig]):
             if lift.kind == "densify" and not lift.corners_are_centres:
                 notes.append("lift.corners_are_centres: the published code reads its volume half a cell off")
             return notes
-        if lift.align_with_sampling:
+        if lift.kind == "densify" and lift.align_with_sampling:
             notes.append("lift.align_with_sampling: the published code reads its volume elsewhere")
         if frame.kind != "cube" or frame.cube_size is not None:
             notes.append("frame: the published code scales every scene to its own longest side")

@@ -1,0 +1,1 @@
+"""Cells of a volume look their features up in images."""
