@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[1]
 TREES = ("ponderv2", "ponder_cli")
 KINDS_APART = {
     "tasks": tuple(path.parent.name for path in sorted(ROOT.glob("ponderv2/tasks/*/__init__.py"))),
-    "encoder": ("sparse_unet", "image_backbone"),
-    "lift": ("densify", "projection", "volume_layers", "projected_sampling", "frustum_pooling"),
+    "encoder": ("sparse_unet", "image_backbone", "points_and_images"),
+    "lift": ("densify", "projection", "volume_layers", "projected_sampling", "frustum_pooling", "fused"),
 }
 """Parts of a package that only the package itself names: others ask their settings."""
 

@@ -9,7 +9,7 @@ import typer
 
 from ponder_cli.options import CheckpointArgument, JsonOption
 
-FORMATS = ("official", "safetensors")
+FORMATS = ("official", "safetensors", "timm")
 
 
 def export(
@@ -21,8 +21,9 @@ def export(
         str | None,
         typer.Option(
             "--format",
-            metavar="official|safetensors",
-            help="Container and names of the published files, or safetensors. Default: by file extension.",
+            metavar="official|safetensors|timm",
+            help="Container and names of the published files, safetensors, or the 2D network of an encoder "
+            "of images with the names of timm. Default: by file extension.",
         ),
     ] = None,
     encoder_only: Annotated[bool, typer.Option("--encoder-only", help="Export the encoder only.")] = False,
@@ -38,7 +39,7 @@ def export(
     from ponder_cli import console
     from ponderv2.workflows import export as workflow
 
-    chosen = cast(Literal["official", "safetensors"] | None, form)
+    chosen = cast(Literal["official", "safetensors", "timm"] | None, form)
     result = workflow.run(checkpoint, out, chosen, encoder_only, half)
     console.show_result(result)
     console.write_json(result, json)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from ponder_cli.options import (
     DataOption,
@@ -21,6 +24,14 @@ from ponder_cli.options import (
 def pretrain(  # noqa: PLR0913 - one argument per option
     preset: PresetOption = "demo",
     data: DataOption = None,
+    from_: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from",
+            metavar="CKPT",
+            help="A run or checkpoint whose encoder to start from; once for each branch of a fusion.",
+        ),
+    ] = None,
     out: RunsOption = Path("runs"),
     name: NameOption = None,
     set_: SetOption = None,
@@ -45,6 +56,7 @@ def pretrain(  # noqa: PLR0913 - one argument per option
     result = workflow.run(
         config,
         scenes=data,
+        start=from_ or (),
         out=out,
         name=name or f"pretrain-{Path(preset).stem}",
         resume=resume,

@@ -253,6 +253,19 @@ class ViewSamplingConfig(StrictConfig):
     """For scenes whose images have no depth: rays to the points of the LiDAR. No view is then used twice."""
 
 
+class ImageAugmentConfig(StrictConfig):
+    """Of each image that the encoder sees; its camera follows. Rendered pixels stay as they are."""
+
+    zoom: tuple[Annotated[float, Field(ge=1.0)], Annotated[float, Field(ge=1.0)]] = (1.0, 1.0)
+    """Limits of a factor by which an image is enlarged; a random part of its usual size is cropped."""
+    flip: Probability = 0.0
+    """Of exchanging left and right."""
+    brightness: Probability = 0.0
+    contrast: Probability = 0.0
+    saturation: Probability = 0.0
+    """Each is multiplied by a factor between 1 minus and 1 plus this."""
+
+
 class ImageInputConfig(StrictConfig):
     """Whole images for an image encoder."""
 
@@ -261,6 +274,10 @@ class ImageInputConfig(StrictConfig):
     width: PositiveInt = 320
     height: PositiveInt = 240
     """Images are resized to this, their intrinsics with them."""
+    augment: ImageAugmentConfig | None = None
+    """In training; null: images stay as they are."""
+    depth: bool = False
+    """Give their measured depths with them, for a lift that is supervised by depth (`depth.loss_weight`)."""
 
 
 class ImageFeaturesConfig(StrictConfig):

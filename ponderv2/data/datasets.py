@@ -233,7 +233,7 @@ class PretrainDataset(_Scenes):
         return replace(
             prepared.batch,
             pixels=with_cameras(pixels, prepared.scene.frames[:n_views]),
-            images=image_batch(prepared.scene.frames[n_views:], self.config.images, self.decode),
+            images=image_batch(prepared.scene.frames[n_views:], self.config.images, self.decode, generator),
         )
 
     def _augmented(self, scene: Scene, generator: torch.Generator) -> Scene:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
-from torch.nn import functional as F
 
 from ponderv2.data.config import ImageInputConfig, ViewSamplingConfig
 from ponderv2.data.crops import Region
+from ponderv2.data.image_augmentation import InputImage, input_image
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera, project, unproject
-from ponderv2.geometry.intrinsics import scaled_intrinsics
 from ponderv2.geometry.transforms import transform_points
 from ponderv2.io.lru_cache import LruCache
 from ponderv2.scenes.batch import ImageBatch, PixelBatch
@@ -336,19 +334,24 @@ def sample_images(
 
 
 def image_batch(
-    frames: Sequence[Frame], config: ImageInputConfig | None, decode: Decode
+    frames: Sequence[Frame],
+    config: ImageInputConfig | None,
+    decode: Decode,
+    generator: torch.Generator | None = None,
 ) -> ImageBatch | None:
-    """The images of frames of one scene, resized; None where nothing is configured."""
+    """The images of frames of one scene, resized and, with a generator, augmented; None without settings."""
     if config is None:
         return None
-    size = (config.height, config.width)
-    images, intrinsics = [], []
+    made: list[InputImage] = []
     for frame in frames:
-        color = decode(frame).color
-        assert color is not None  # `sample_images` chose it
-        image = color.permute(2, 0, 1)[None].float() / 255.0
-        images.append(F.interpolate(image, size, mode="bilinear", antialias=True)[0])
-        scale = config.width / frame.camera.width, config.height / frame.camera.height
-        intrinsics.append(scaled_intrinsics(frame.camera.intrinsics.double().numpy(), *scale))
-    cameras = camera_fields(frames) | {"intrinsics": torch.from_numpy(np.stack(intrinsics)).float()}
-    return ImageBatch(image=torch.stack(images), **cameras)
+        decoded = decode(frame)
+        assert decoded.color is not None  # `sample_images` chose it
+        depth = decoded.depth if config.depth else None
+        made.append(input_image(decoded.color, frame.camera.intrinsics, depth, config, generator))
+    cameras = camera_fields(frames) | {"intrinsics": torch.stack([one.intrinsics for one in made]).float()}
+    depths = [one.depth for one in made if one.depth is not None]
+    return ImageBatch(
+        image=torch.stack([one.color for one in made]),
+        **cameras,
+        depth=torch.stack(depths) if depths else None,
+    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from ponderv2.geometry.features import Features
 from ponderv2.geometry.voxels import SparseVoxels, batch_index
@@ -41,6 +41,21 @@ class StartsFromWeights(Protocol):
     def load_start_weights(self) -> None:
         """Takes them, where the settings name any. Raises PresetError and ResourceError."""
         ...
+
+
+@runtime_checkable
+class HasImageNetwork(Protocol):
+    """An encoder with a 2D network that other programs know."""
+
+    @property
+    def image_network(self) -> tuple[str, nn.Module]:
+        """Its name in timm, and the network with the names of timm."""
+        ...
+
+
+def image_network_of(encoder: nn.Module) -> tuple[str, nn.Module] | None:
+    """The 2D network of an encoder, and its name in timm; None for encoders without one."""
+    return encoder.image_network if isinstance(encoder, HasImageNetwork) else None
 
 
 def voxels_of(batch: Batch) -> SparseVoxels:

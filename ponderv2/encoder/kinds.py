@@ -8,11 +8,13 @@ from pydantic import Field
 
 from ponderv2.encoder.config import PromptedSparseUNetConfig, SparseUNetConfig
 from ponderv2.encoder.image_backbone.config import ImageBackboneConfig
+from ponderv2.encoder.points_and_images.config import PointsAndImagesConfig
 
 if TYPE_CHECKING:
     from torch import nn
 
-AnyEncoder = SparseUNetConfig | PromptedSparseUNetConfig | ImageBackboneConfig
+AnyPointEncoder = SparseUNetConfig | PromptedSparseUNetConfig
+AnyEncoder = SparseUNetConfig | PromptedSparseUNetConfig | ImageBackboneConfig | PointsAndImagesConfig
 EncoderConfig = Annotated[AnyEncoder, Field(discriminator="kind")]
 """Settings of any encoder; in a preset `encoder: {kind: sparse_unet, ...}`."""
 
@@ -28,5 +30,9 @@ def build_encoder(config: AnyEncoder) -> nn.Module:
             from ponderv2.encoder.image_backbone.encoder import ImageBackbone
 
             return ImageBackbone(config)
+        case PointsAndImagesConfig():
+            from ponderv2.encoder.points_and_images.encoder import PointsAndImages
+
+            return PointsAndImages(config)
         case _:
             assert_never(config)

@@ -73,7 +73,25 @@ class ImageFeatures:
         )
 
 
-Features = PointFeatures | ImageFeatures
+@dataclass(frozen=True)
+class FusedFeatures:
+    """Features of points and of images of the same scenes, of one width."""
+
+    points: PointFeatures
+    images: ImageFeatures
+
+    @property
+    def n_scenes(self) -> int:
+        """Scenes of the batch."""
+        return self.points.n_scenes
+
+    @property
+    def feature(self) -> Float[Tensor, "point channel"]:
+        """Of the points."""
+        return self.points.feature
+
+
+Features = PointFeatures | ImageFeatures | FusedFeatures
 
 
 def intrinsics_of_map(

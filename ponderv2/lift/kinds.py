@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ponderv2.lift.config import ConvBlock3DConfig, DensifyConfig, DoubleConvUNet3DConfig, UNet3DConfig
 from ponderv2.lift.frustum_pooling.config import FrustumPoolingConfig
+from ponderv2.lift.fused.config import FusedConfig
 from ponderv2.lift.projected_sampling.config import ProjectedSamplingConfig
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from ponderv2.lift.projection import ConvBlock3D, DoubleConvUNet3D, UNet3D
 
-AnyLift = DensifyConfig | ProjectedSamplingConfig | FrustumPoolingConfig
+AnyLift = DensifyConfig | ProjectedSamplingConfig | FrustumPoolingConfig | FusedConfig
 LiftConfig = Annotated[AnyLift, Field(discriminator="kind")]
 """Settings of any lift; in a preset `lift: {kind: projected_sampling, ...}`."""
 
@@ -42,6 +43,10 @@ def build_lift(config: AnyLift, in_channels: int = 0) -> nn.Module:
             from ponderv2.lift.frustum_pooling.lift import FrustumPooling
 
             return FrustumPooling(config, in_channels)
+        case FusedConfig():
+            from ponderv2.lift.fused.lift import Fused
+
+            return Fused(config, in_channels)
         case _:
             assert_never(config)
 

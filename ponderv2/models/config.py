@@ -114,6 +114,8 @@ class PretextConfig(StrictConfig):
     def _parts_agree(self) -> PretextConfig:
         if self.lift.needs != self.encoder.gives:
             raise ValueError(f"lift '{self.lift.kind}' needs features of {self.lift.needs}")
+        if self.mask is not None and self.encoder.needs == "points_and_images":
+            raise ValueError("mask goes with points or with images: pre-train each branch with it, alone")
         if self.mask is not None and self.encoder.needs == "images" and self.mask.block_size % PIXELS:
             raise ValueError(f"images are hidden in blocks of a multiple of {PIXELS} pixels: mask.block_size")
         hides_points = self.mask is not None and self.mask.hide == "remove"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ponderv2.encoder.encoder import Prompt, StartsFromWeights
 from ponderv2.encoder.kinds import build_encoder
-from ponderv2.geometry.features import Features, PointFeatures
+from ponderv2.geometry.features import Features, FusedFeatures, PointFeatures
 from ponderv2.models.config import EncoderModelConfig, PretextConfig
 from ponderv2.scenes.batch import Batch
 from ponderv2.sparse.normalisation import BatchNorm
@@ -104,7 +104,7 @@ class EncoderModel(nn.Module):
 
 def rows_of_points(features: Features) -> Float[Tensor, "point channel"]:
     """One row per point. Raises ValueError for features of images."""
-    if not isinstance(features, PointFeatures):
+    if not isinstance(features, PointFeatures | FusedFeatures):
         raise ValueError("features of points are needed; the encoder gives features of images")
     return features.feature
 

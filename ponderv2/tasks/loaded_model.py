@@ -153,6 +153,11 @@ class LoadedModel:
         if not isinstance(self.model, PretextModel):
             return EncodedCloud(cloud, self.features(cloud, condition), None)
         name = self.model.prompts.choose(condition, dataset)
+        if self.model.encoder_config.needs != "points":
+            raise CheckpointError(
+                f"the encoder of {self.path} sees images, and a cloud alone has none",
+                fix="ponder eval renders the held-out images of scenes",
+            )
         cloud, _ = self.completed(cloud)
         scene = clipped(with_near_points(Scene("cloud", cloud)), self.data)
         shift = whole_scene_shift(scene.cloud.coord, self.data)
@@ -184,7 +189,7 @@ def _class_rows(model: PretextModel, condition: str) -> Float[Tensor, "class cha
 def check_inputs(model: Any, data: PointDataConfig, path: Path) -> None:
     """Raises CheckpointError where the encoder takes other features of points than the settings give."""
     encoder = model.config.encoder
-    if encoder is not None and encoder.needs == "points" and encoder.in_channels != data.n_channels:
+    if encoder is not None and encoder.needs != "images" and encoder.in_channels != data.n_channels:
         raise CheckpointError(
             f"the encoder of {path} takes {encoder.in_channels} numbers per point, "
             f"{', '.join(data.features)} are {data.n_channels}",

@@ -133,10 +133,9 @@ class FinetuneConfig(PresetConfig):
 
 
 def _check_input(data: PointDataConfig, encoder: EncoderConfig) -> None:
-    if encoder.needs == "images":
-        if data.images is None:
-            raise ValueError("the encoder reads images, but data.images is null")
-    elif encoder.in_channels != data.n_channels:
+    if encoder.needs != "points" and data.images is None:
+        raise ValueError("the encoder reads images, but data.images is null")
+    if encoder.needs != "images" and encoder.in_channels != data.n_channels:
         raise ValueError(
             f"data.features give {data.n_channels} channels, "
             f"but model.encoder.in_channels is {encoder.in_channels}"

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import torch
 
 from ponderv2.data.config import PointDataConfig
-from ponderv2.errors import OutputError
+from ponderv2.encoder.encoder import image_network_of
+from ponderv2.errors import CheckpointError, OutputError
 from ponderv2.io.files import write_bytes
 from ponderv2.tasks.checkpoints import load_model, open_checkpoint, task_of_checkpoint
 from ponderv2.tasks.published import ENCODER_PREFIXES, settings_in_published_order
@@ -20,7 +21,7 @@ from ponderv2.training.checkpoint import FORMAT, FORMAT_VERSION
 from ponderv2.training.open_checkpoint import RECORD, OpenCheckpoint
 from ponderv2.training.weights import ENDING, halved, safetensors_bytes, sizes
 
-Form = Literal["official", "safetensors"]
+Form = Literal["official", "safetensors", "timm"]
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,20 @@ def run(
         checkpoint: A file or the folder of a run.
         out: `.pth`, or `.safetensors`.
         form: official: the container and the names of the published files, with `module.` in front.
-            safetensors: our names, with the settings, read back by every command. None: by the ending.
+            safetensors: our names, with the settings, read back by every command. timm: the 2D network of an
+            encoder of images by the names of timm, and nothing else. None: by the ending.
         encoder_only: Export `backbone.*` and `embedding_table.*` only. As safetensors such a file says how
             points are prepared and names neither scenes nor training.
         half: Parameters as 16-bit floats, in safetensors; running statistics stay as they are.
 
     Raises:
-        CheckpointError: it cannot be read, or nothing that was published looks like the model.
+        CheckpointError: it cannot be read, nothing that was published looks like the model, or it has no 2D
+            network.
         OutputError: it cannot be written, or the ending does not fit.
     """
     form = form or ("safetensors" if out.suffix == ENDING else "official")
+    if form == "timm":
+        return _timm_network(checkpoint, out)
     if (out.suffix == ENDING) != (form == "safetensors"):
         right = ENDING if form == "safetensors" else ".pth"
         raise OutputError(f"{out} does not end in {right}", fix=f"--out {out.with_suffix(right).name}")
@@ -78,6 +83,11 @@ def run(
         state = {key: value for key, value in state.items() if key.startswith(ENCODER_PREFIXES)}
     settings = _encoder_settings(config) if encoder_only else config
     if form == "official":
+        if task.settings.encoder.needs != "points":
+            raise CheckpointError(
+                "nothing was published of an encoder of images",
+                fix="--format timm, or --out FILE.safetensors",
+            )
         written = task.published_weights(state)
         notes += [*_differences_of_data(config, opened), *task.differences_from_published()]
         notes += task.settings.encoder.differences_from_published()
@@ -97,6 +107,47 @@ def run(
         megabytes=len(data) / 2**20,
         digest=hashlib.sha256(data).hexdigest(),
         notes=notes,
+    )
+
+
+def _timm_network(checkpoint: Path, out: Path) -> ExportResult:
+    """A plain state dict that `timm.create_model(NAME, num_classes=0)` loads with `strict=True`."""
+    if out.suffix not in (ENDING, ".pth"):
+        raise OutputError(
+            f"{out} ends in neither .pth nor {ENDING}", fix=f"--out {out.with_suffix(ENDING).name}"
+        )
+    opened = open_checkpoint(checkpoint)
+    model = load_model(opened)
+    network = image_network_of(model.backbone)
+    if network is None:
+        raise CheckpointError(
+            f"{checkpoint} has no 2D network", fix="--format timm is for encoders of images"
+        )
+    name, module = network
+    state = {key: value.detach().contiguous().clone() for key, value in module.state_dict().items()}
+    if out.suffix == ENDING:
+        from safetensors.torch import save
+
+        data = save(state, metadata={"architecture": name, "step": str(opened.step)})
+    else:
+        stream = io.BytesIO()
+        torch.save(state, stream)
+        data = stream.getvalue()
+    write_bytes(out, data)
+    parameters, buffers = sizes(state)
+    return ExportResult(
+        out=out,
+        format="timm",
+        kind="encoder",
+        entries=len(state),
+        parameters=parameters,
+        buffers=buffers,
+        megabytes=len(data) / 2**20,
+        digest=hashlib.sha256(data).hexdigest(),
+        notes=[
+            f'timm.create_model("{name}", num_classes=0).load_state_dict(STATE, strict=True)',
+            *opened.notes,
+        ],
     )
 
 

@@ -167,7 +167,7 @@ def completed(
                 fix="--from CKPT, or --set model.encoder.kind=sparse_unet",
             )
         encoder, data = _encoder_of(checkpoint, data)
-        if encoder.needs == "points" and encoder.in_channels != data.n_channels:
+        if encoder.needs != "images" and encoder.in_channels != data.n_channels:
             raise PresetError(
                 f"data.features give {data.n_channels} channels, "
                 f"but the encoder of {checkpoint.path} takes {encoder.in_channels}",

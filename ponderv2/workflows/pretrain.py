@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from torch import nn
+
 from ponderv2.data.scene_folder import open_folder
+from ponderv2.models.encoder_model import EncoderModel
 from ponderv2.renderer.losses import RenderLosses
+from ponderv2.tasks.branches import load_parts
+from ponderv2.tasks.checkpoints import open_checkpoint
 from ponderv2.tasks.kinds import task_of
+from ponderv2.tasks.task import TaskDataset
 from ponderv2.training.job import Job
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import PretrainConfig
@@ -47,10 +54,11 @@ class PretrainResult:
     seconds: float = 0.0
 
 
-def run(
+def run(  # noqa: PLR0913 - one argument per option of the command
     config: PretrainConfig,
     *,
     scenes: Path | None = None,
+    start: Sequence[Path] = (),
     out: Path = Path("runs"),
     name: str = "pretrain",
     resume: bool = False,
@@ -61,6 +69,7 @@ def run(
     """Trains an encoder and a renderer on the images of the scenes, into `out/name`.
 
     `scenes` replaces the folder that the settings name; of several datasets, the one that holds theirs.
+    `start`: runs or checkpoints whose encoders the model starts from, one for each branch of a fusion.
     `devices`: processes on this machine. No file with labels is opened unless the model renders classes.
 
     Raises:
@@ -77,8 +86,14 @@ def run(
     config = _with_class_names(with_scenes(config, scenes))
     report = report or SilentReporter()
     config = with_features(config, report)
-    request = RunRequest(config, folder, resume=resume, devices=devices, nodes=nodes)
+    parts = tuple(open_checkpoint(one) for one in start)
+    request = RunRequest(config, folder, parts=parts, resume=resume, devices=devices, nodes=nodes)
     task = task_of(config.model)
+    if parts and not resume:
+        model = task.build()
+        assert isinstance(model, EncoderModel)
+        for text in load_parts(model, parts):
+            report.note(text)
     for one in open_datasets(task, config):
         for text in task.training_warnings(one.part):
             report.note(text)
@@ -102,10 +117,19 @@ def run(
 
 
 def make_job(request: RunRequest, resumed: bool) -> Job:
-    """Model, data and validation of a pre-training run. `resumed` changes nothing: weights are replaced."""
+    """Model, data and validation of a pre-training run. Weights of a resumed one are replaced.
+
+    Raises PresetError and ResourceError where an encoder starts from weights that are not there.
+    """
     config = request.config
     assert isinstance(config, PretrainConfig)
-    return make_training_job(task_of(config.model), request, None)
+
+    def started(model: nn.Module, trainings: Sequence[TaskDataset]) -> None:
+        assert isinstance(model, EncoderModel)
+        model.load_start_weights()
+        load_parts(model, request.parts)
+
+    return make_training_job(task_of(config.model), request, None if resumed else started)
 
 
 def _used_terms(measured: dict[str, float]) -> dict[str, float]:

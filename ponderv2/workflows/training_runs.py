@@ -45,6 +45,8 @@ class RunRequest:
     resume: bool = False
     devices: int = 1
     nodes: int = 1
+    parts: tuple[OpenCheckpoint, ...] = ()
+    """Pre-trained models whose parts a new pre-training run starts from."""
 
 
 NOT_REPRODUCIBLE = "results will not match an uninterrupted run"

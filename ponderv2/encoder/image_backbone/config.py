@@ -43,6 +43,8 @@ class ImageBackboneConfig(StrictConfig):
     its own."""
     frozen_stages: Annotated[NonNegativeInt, Field(le=N_STAGES)] = 0
     """First stages, with all before them, that are not trained and stay in evaluation. 1 in UniPAD."""
+    norm_eval: bool = False
+    """Batch norms of the network use their stored statistics in training too: a step has few images."""
     drop_path: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Largest probability of leaving out a residual branch in training, at the last block."""
     used_stages: tuple[Stage, ...] = (1, 2, 3)

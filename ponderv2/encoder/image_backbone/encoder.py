@@ -40,6 +40,11 @@ class ImageBackbone(nn.Module):
             self.register_buffer(name, values, persistent=False)
         self._freeze()
 
+    @property
+    def image_network(self) -> tuple[str, nn.Module]:
+        """Its name in timm, and the network with the names of timm."""
+        return self.config.network, self.network
+
     def load_start_weights(self) -> None:
         """What the settings let a new run start from. Raises PresetError and ResourceError."""
         weights = published_weights(self.config, self.network)
@@ -105,8 +110,11 @@ class ImageBackbone(nn.Module):
         return tuple(prefix for stage in stages for prefix in stage.prefixes) or ("\0",)
 
     def train(self, mode: bool = True) -> ImageBackbone:
-        """Frozen stages stay in evaluation."""
+        """Frozen stages stay in evaluation, and batch norms where the settings say so."""
         super().train(mode)
+        for module in self.network.modules() if self.config.norm_eval else ():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.training = False
         if self.config.frozen_stages:
             for name, module in self.named_modules():
                 if f"{name}.".startswith(self._frozen):

@@ -111,7 +111,9 @@ class _Pooled(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor | None, ...]:
         gradient = gradients[0]
         pixels, weight, pixel, row = ctx.saved_tensors
         of_pixels, of_weight = torch.zeros_like(pixels), torch.empty_like(weight)

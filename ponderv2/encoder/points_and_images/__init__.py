@@ -1,0 +1,1 @@
+"""An encoder of points beside an encoder of images."""

@@ -1,0 +1,1 @@
+"""Features of points and of images, summed in one volume."""
