@@ -22,7 +22,7 @@ from ponderv2.data.config import (
 )
 from ponderv2.data.crops import ATTEMPTS, Region, crop, random_region, region_around
 from ponderv2.data.label_budget import apply_label_budget, budget_scenes
-from ponderv2.data.lidar_rays import LidarPixels, sample_lidar_rays, seen_points
+from ponderv2.data.lidar_rays import LidarPixels, measured_depth, sample_lidar_rays, seen_points
 from ponderv2.data.pixel_targets import NO_TARGETS, WantedTargets, with_targets
 from ponderv2.data.pooled_features import PooledFeatures
 from ponderv2.data.preprocess import (
@@ -260,8 +260,21 @@ class PretrainDataset(_Scenes):
             pixels = with_cameras(
                 self._with_targets(scene, sampled.pixels, views), moved_frames[: len(views)]
             )
-        images = image_batch(moved_frames[len(views) :], self.config.images, self.decode)
+        images = image_batch(
+            moved_frames[len(views) :],
+            self.config.images,
+            self.decode,
+            generator,
+            self._measured_depths(scene, inputs),
+        )
         return replace(prepared.batch, pixels=pixels, images=images)
+
+    def _measured_depths(self, scene: Scene, frames: Sequence[Frame]) -> list[Tensor] | None:
+        """Of images, by the LiDAR of a scene as it was read; None where they are not asked for."""
+        images, lidar = self.config.images, self.config.views.lidar
+        if images is None or lidar is None or not images.depth:
+            return None
+        return [measured_depth(scene, one.camera, lidar, images.width, images.height) for one in frames]
 
     @property
     def _rays_to_voxels(self) -> bool:

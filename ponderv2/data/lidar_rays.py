@@ -7,7 +7,7 @@ Cameras are exposed at other times than the LiDAR, so that the poses of both cou
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -19,6 +19,7 @@ from ponderv2.data.sweeps import own_sensor
 from ponderv2.data.views import SampledPixels, camera_fields
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera, project
+from ponderv2.geometry.intrinsics import scaled_intrinsics
 from ponderv2.geometry.transforms import transform_points
 from ponderv2.scenes.batch import PixelBatch
 from ponderv2.scenes.scene import Frame, Scene
@@ -78,6 +79,24 @@ def seen_points(
     index = torch.nonzero(wanted & inside)[:, 0]
     found = LidarPixels(pixel[index].float(), depth[index].float(), index)
     return found if config.occlusion == "none" else found.take(_nearest(found, camera.width, config.cell))
+
+
+def measured_depth(
+    scene: Scene, camera: Camera, config: LidarRaysConfig, width: int, height: int
+) -> Float[Tensor, "row column"]:
+    """A depth image of another size: the nearest point in each pixel, metres along the axis; 0 = none.
+
+    Points that `config` leaves out, but for those beyond `farthest`, are left out here too.
+    """
+    scale = width / camera.width, height / camera.height
+    resized = scaled_intrinsics(camera.intrinsics.double().numpy(), *scale)
+    small = replace(camera, intrinsics=torch.from_numpy(resized), width=width, height=height)
+    every = config.model_copy(update={"occlusion": "none", "farthest": None})
+    found = seen_points(scene, small, every)
+    column, row = found.pixel.round().long().unbind(1)
+    depth = torch.full((height * width,), torch.inf)
+    depth.scatter_reduce_(0, row * width + column, found.depth, "amin")
+    return torch.where(depth.isfinite(), depth, 0.0).view(height, width)
 
 
 def _nearest(found: LidarPixels, width: int, cell: int) -> Int[Tensor, " kept"]:

@@ -338,15 +338,19 @@ def image_batch(
     config: ImageInputConfig | None,
     decode: Decode,
     generator: torch.Generator | None = None,
+    depths: Sequence[Float[Tensor, "row column"]] | None = None,
 ) -> ImageBatch | None:
-    """The images of frames of one scene, resized and, with a generator, augmented; None without settings."""
+    """The images of frames of one scene, resized and, with a generator, augmented; None without settings.
+
+    `depths`: of the images, of any size, where depth images of frames do not say them.
+    """
     if config is None:
         return None
     made: list[InputImage] = []
-    for frame in frames:
+    for number, frame in enumerate(frames):
         decoded = decode(frame)
         assert decoded.color is not None  # `sample_images` chose it
-        depth = decoded.depth if config.depth else None
+        depth = None if not config.depth else decoded.depth if depths is None else depths[number]
         made.append(input_image(decoded.color, frame.camera.intrinsics, depth, config, generator))
     cameras = camera_fields(frames) | {"intrinsics": torch.stack([one.intrinsics for one in made]).float()}
     depths = [one.depth for one in made if one.depth is not None]
