@@ -13,7 +13,6 @@ from ponderv2.encoder.points_and_images.config import PointsAndImagesConfig
 if TYPE_CHECKING:
     from torch import nn
 
-AnyPointEncoder = SparseUNetConfig | PromptedSparseUNetConfig
 AnyEncoder = SparseUNetConfig | PromptedSparseUNetConfig | ImageBackboneConfig | PointsAndImagesConfig
 EncoderConfig = Annotated[AnyEncoder, Field(discriminator="kind")]
 """Settings of any encoder; in a preset `encoder: {kind: sparse_unet, ...}`."""
