@@ -9,6 +9,7 @@ import pytest
 from experiments.gain_figures import Figures, print_table, shown
 from experiments.gain_jobs import (
     BUDGETS,
+    CEILING,
     FIRST,
     PRETRAINED,
     RATES,
@@ -46,11 +47,14 @@ def test_finished_figures_are_not_measured_again(bench: Bench) -> None:
 
 
 def test_the_rate_of_a_kind_of_budget_comes_from_its_smallest(bench: Bench) -> None:
-    for number, rate in enumerate(RATES):
-        bench.figures.put(rate_key("random", "20 points", rate), 0.1 if number == 2 else 0.05, "")
-        bench.figures.put(rate_key("random", "1 rooms", rate), 0.1 if number == 0 else 0.05, "")
-    assert chosen_rate(bench, "random", "200 points") == RATES[2]
-    assert chosen_rate(bench, "random", "4 rooms") == RATES[0]
+    for start, points, rooms in (("random", 2, 0), (FIRST, 1, 2)):
+        for budget, best in (("20 points", points), ("1 rooms", rooms)):
+            for number, rate in enumerate(RATES[budget]):
+                bench.figures.put(rate_key(start, budget, rate), 0.1 if number == best else 0.05, "")
+    assert chosen_rate(bench, "random", "200 points") == RATES["20 points"][2]
+    assert chosen_rate(bench, "random", "4 rooms") == RATES["1 rooms"][0]
+    assert chosen_rate(bench, "clusters", "200 points") == RATES["20 points"][1]
+    assert chosen_rate(bench, CEILING, "1 rooms") == RATES["1 rooms"][2]
 
 
 def test_the_presets_fit_together() -> None:
