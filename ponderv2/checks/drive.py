@@ -67,6 +67,17 @@ def is_drive(scene: Scene) -> bool:
     return bool(scene.sweeps) and not any(frame.has_depth for frame in scene.frames)
 
 
+def in_lidar(scene: Scene) -> Scene:
+    """The scene in the frame of the LiDAR that measured its points: prepared ones may be shifted."""
+    own = next((one for one in scene.sweeps if one.time == 0.0), None)
+    return scene if own is None or is_identity(own.world_to_sensor) else scene.moved(own.world_to_sensor)
+
+
+def is_identity(pose: Float[Tensor, "4 4"]) -> bool:
+    """Whether a pose moves nothing."""
+    return bool((pose - torch.eye(4, dtype=pose.dtype)).abs().max() < 1e-6)
+
+
 def in_image(
     points: Float[Tensor, "point 3"], frame: Frame
 ) -> tuple[Float[Tensor, "point 2"], Bool[Tensor, " point"]]:
@@ -84,6 +95,7 @@ def in_image(
 
 def check_key_frame(scene: Scene) -> LidarFinding:
     """What needs no image: places of cameras, points in images and boxes, times, motion of the vehicle."""
+    scene = in_lidar(scene)
     points = scene.cloud.coord
     hits = {frame.sensor or frame.id: int(in_image(points, frame)[1].sum()) for frame in scene.frames}
     causes, notes = _places(scene.frames), []
@@ -102,6 +114,7 @@ def check_key_frame(scene: Scene) -> LidarFinding:
 
 def check_drive(scenes: Sequence[Scene]) -> DriveFinding:
     """Several key frames of one drive. Raises SceneError for files that cannot be read."""
+    scenes = [in_lidar(scene) for scene in scenes]
     causes = list(dict.fromkeys(one for scene in scenes for one in _places(scene.frames)))
     tilted = {
         name for scene in scenes for frame in scene.frames if standing(frame) for name in (frame.sensor,)

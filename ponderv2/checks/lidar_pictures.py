@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from ponderv2.checks.drive import in_image
+from ponderv2.checks.drive import in_image, in_lidar
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import project
 from ponderv2.geometry.transforms import transform_points
@@ -35,6 +35,7 @@ INSIDE_COLOR, OUTSIDE_COLOR = (255, 170, 40), (120, 130, 140)
 
 def picture(scene: Scene, title: str = "") -> UInt8[ndarray, "row column 3"]:
     """Cameras from left to right as they look, starting in front, then the view from above."""
+    scene = in_lidar(scene)
     frames = sorted((one for one in scene.frames if one.has_color), key=_direction)
     tiles = [_image(scene, frame) for frame in frames]
     size = max([tile.shape[0] for tile in tiles], default=WIDTH // 2)

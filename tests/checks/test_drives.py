@@ -55,6 +55,14 @@ def test_a_sound_drive_is_confirmed(drive: list[Scene]) -> None:
         assert set(single.lidar.hits) == set(SENSORS) and min(single.lidar.hits.values()) > 500
 
 
+def test_a_scene_that_was_shifted_is_checked_in_the_frame_of_its_lidar(drive: list[Scene]) -> None:
+    away = torch.eye(4)
+    away[:3, 3] = torch.tensor([40.0, -30.0, 5.0])
+    found, shifted = check_key_frame(drive[0]), check_key_frame(drive[0].moved(away))
+    assert shifted.hits.keys() == found.hits.keys() and not shifted.cause
+    assert all(abs(shifted.hits[name] - count) <= 2 for name, count in found.hits.items())
+
+
 def test_two_exchanged_cameras_are_named(drive: list[Scene]) -> None:
     wrong = [with_images_of(scene, {"front": "left", "left": "front"}) for scene in drive]
     assert check_drive(wrong).cause == "front and left are exchanged"
