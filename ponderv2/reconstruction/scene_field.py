@@ -94,6 +94,8 @@ def render_camera(
     """
     inside = camera.moved(field.to_volume)
     back = F.normalize(torch.linalg.inv(field.to_volume.double())[:3, :3], dim=0).float()
+    if not _is_similarity(field.to_volume):  # a plane n p = d is (A^T n) p' = d' before the map A
+        back = field.to_volume[:3, :3].T.float()
     rows = torch.arange(stride // 2, camera.height, stride)
     columns = torch.arange(stride // 2, camera.width, stride)
     parts: list[tuple[RenderedRays, Tensor]] = []
@@ -117,6 +119,11 @@ def render_camera(
         opacity=rendered.opacity.reshape(size),
         semantic=None if semantic is None else semantic.reshape(size),
     )
+
+
+def _is_similarity(transform: Float[Tensor, "4 4"]) -> bool:
+    lengths = transform[:3, :3].double().norm(dim=0)
+    return bool((lengths.max() - lengths.min()) < 1e-4 * lengths.max())
 
 
 @torch.no_grad()

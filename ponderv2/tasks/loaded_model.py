@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,8 @@ class LoadedModel:
         data = self.config.get("data")
         steps = data.get("augment") if isinstance(data, Mapping) else None
         hidden = HiddenInputs.of_augmentation(steps)
+        if "time" in self.data.fields and "time" not in cloud.fields:  # a scan without earlier ones
+            cloud = replace(cloud, fields={**cloud.fields, "time": torch.zeros(len(cloud))})
         return with_all_inputs(cloud, (*self.data.features, *self.data.fields), hidden, hide)
 
     def features(

@@ -162,6 +162,9 @@ class RenderConfig(PresetConfig):
     """Frames per second of the video; by default that of the camera file, else 15."""
     depth_range: tuple[NonNegativeFloat, PositiveFloat] | None = None
     """Range of the colour map of depth images, metres; by default the range of the scene."""
+    birds_eye: PositiveFloat | None = None
+    """Metres per pixel of an image from above, of the highest points of the scan and of the rendered surface;
+    null: none. For scenes without a ceiling."""
     refine: RefineConfig = RefineConfig()
     """Fit the scene's own frames first; those that are held out stay unseen."""
     device: str = "auto"

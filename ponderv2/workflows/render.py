@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ponderv2.data.lidar_rays import LidarPixels, seen_points
+from ponderv2.data.scan_config import LidarRaysConfig
 from ponderv2.evaluation.images import (
     depth_errors,
     mean_metrics,
@@ -22,7 +24,9 @@ from ponderv2.evaluation.images import (
     psnr,
     ssim,
 )
+from ponderv2.geometry.cameras import Camera
 from ponderv2.io.files import write_bytes
+from ponderv2.reconstruction.birds_eye import heights_of_field, heights_of_points
 from ponderv2.reconstruction.camera_files import CameraPath, Viewpoint, path_contents
 from ponderv2.reconstruction.camera_paths import camera_path
 from ponderv2.reconstruction.images import (
@@ -39,6 +43,7 @@ from ponderv2.reconstruction.scene_field import RenderedImages, SceneField, rend
 from ponderv2.scenes.scene import Scene
 from ponderv2.tasks.checkpoints import open_checkpoint
 from ponderv2.tasks.images import color_map
+from ponderv2.tasks.rendering.views import sparse_depth
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import RenderConfig
 from ponderv2.workflows.scene_fields import fit_scene, open_field, save_refined, training_frames
@@ -75,8 +80,11 @@ class RecordedView:
     color: Float[Tensor, "row column 3"] | None
     """0..1; None where the view has depth only."""
     depth: Float[Tensor, "row column"]
+    """Metres; 0 = no measurement. Of a scene without depth images that of the nearest point in each pixel."""
     visible: Bool[Tensor, "row column"]
     """False where a mask hides the pixel."""
+    is_sparse: bool = False
+    """Whether the depth is that of points."""
 
 
 def run(
@@ -119,7 +127,8 @@ def run(
         fitted = fit_scene(read, config.refine, field, report)
         save_refined(out / "refined.pth", fitted, scene, store.root)
         field = fitted.field
-    writer = ImageWriter(config, out, field, _depth_range(config, read), store.info.class_colors)
+    writer = ImageWriter(config, out, field, read, _depth_range(config, read), store.info.class_colors)
+    writer.write_birds_eye()
     rows = [row for view in report.track(views, "render", len(views)) if (row := writer.write(view))]
     write_bytes(out / "cameras.json", json.dumps(path_contents(views), indent=1).encode())
     return RenderResult(
@@ -155,6 +164,7 @@ class ImageWriter:
     config: RenderConfig
     out: Path
     field: SceneField
+    scene: Scene
     depth_range: tuple[float, float]
     """Metres."""
     class_colors: tuple[tuple[int, int, int], ...]
@@ -171,17 +181,31 @@ class ImageWriter:
             write_depth(self.out / "depth" / f"{view.name}.png", rendered.depth)
         if view.frame is None:
             return None
-        real = recorded_view(view)
+        real = recorded_view(view, self.scene)
         if self.config.side_by_side:
             beside = np.concatenate([self._recorded(real), *images.values()], axis=1)
             write_rgb(self.out / "side_by_side" / f"{view.name}.png", beside)
         return {"frame": view.name, "held_out": view.frame.held_out, **compare(rendered, real, view)}
 
     def _recorded(self, real: RecordedView) -> RgbImage:
-        """The colour image of a view or, where there is none, its depth."""
-        if real.color is not None:
+        """The colour image of a view or, where there is none, its depth; with the points of a scan both."""
+        if real.color is not None and not real.is_sparse:
             return color_bytes(real.color)
-        return color_map(torch.where(real.depth > 0, real.depth, torch.nan), *self.depth_range)
+        shown = _enlarged(real.depth) if real.is_sparse else real.depth
+        depth = color_map(torch.where(shown > 0, shown, torch.nan), *self.depth_range)
+        return depth if real.color is None else np.concatenate([color_bytes(real.color), depth], axis=1)
+
+    def write_birds_eye(self) -> None:
+        """`birds_eye.png`: heights of the points on the left, of the rendered surface on the right."""
+        cell = self.config.birds_eye
+        if cell is None:
+            return
+        points = heights_of_points(self.scene.cloud.coord, self.field, cell)
+        surface = heights_of_field(self.field, cell, self.config.chunk)
+        known = points[torch.isfinite(points)].sort().values
+        low, high = (float(known[int(q * (len(known) - 1))]) for q in (0.02, 0.98)) if len(known) else (0, 1)
+        images = [color_map(one, low, high) for one in (points, surface)]
+        write_rgb(self.out / "birds_eye.png", np.concatenate(images, axis=1))
 
     def _images(self, rendered: RenderedImages) -> dict[str, RgbImage]:
         images: dict[str, RgbImage] = {}
@@ -200,21 +224,57 @@ class ImageWriter:
         return images
 
 
-def recorded_view(view: Viewpoint) -> RecordedView:
-    """The frame of a viewpoint at the viewpoint's size: colours averaged, depths picked."""
+DOT = 2
+"""Pixels around a point of a scan that show its depth."""
+
+
+def _enlarged(depth: Float[Tensor, "row column"]) -> Float[Tensor, "row column"]:
+    """Points of a sparse depth image as squares, the nearest in front."""
+    near = torch.where(depth > 0, 1.0 / depth, 0.0)
+    largest = torch.nn.functional.max_pool2d(near[None, None], 2 * DOT + 1, 1, DOT)[0, 0]
+    return torch.where(largest > 0, 1.0 / largest, 0.0)
+
+
+def _seen(scene: Scene, camera: Camera) -> LidarPixels:
+    """The points of a scene that a camera sees, without those of the vehicle that carries the LiDAR."""
+    config = LidarRaysConfig() if scene.sweeps else LidarRaysConfig(closest=0.0)
+    return seen_points(scene, camera, config)
+
+
+def recorded_view(view: Viewpoint, scene: Scene) -> RecordedView:
+    """The frame of a viewpoint at the viewpoint's size: colours averaged, depths picked.
+
+    A frame without a depth image has the depth of the points of the scene that it sees.
+    """
     frame = view.frame
     assert frame is not None
     color = frame.read_color().float() / 255.0 if frame.has_color else None
-    depth, visible = frame.read_depth(), frame.read_visible()
+    visible = frame.read_visible()
     height, width = view.camera.height, view.camera.width
+    if not frame.has_depth:
+        depth = sparse_depth(_seen(scene, view.camera), view.camera)
+        if color is not None and color.shape[:2] != (height, width):
+            color = _smaller(color, height, width)
+        return RecordedView(color, depth, _picked(visible, height, width), is_sparse=True)
+    depth = frame.read_depth()
     if depth.shape == (height, width):
         return RecordedView(color, depth, visible)
     if color is not None:
-        smaller = torch.nn.functional.interpolate(color.movedim(-1, 0)[None], (height, width), mode="area")
-        color = smaller[0].movedim(0, -1)
-    rows = ((torch.arange(height) + 0.5) * depth.shape[0] / height).long()
-    columns = ((torch.arange(width) + 0.5) * depth.shape[1] / width).long()
-    return RecordedView(color, depth[rows][:, columns], visible[rows][:, columns])
+        color = _smaller(color, height, width)
+    return RecordedView(color, _picked(depth, height, width), _picked(visible, height, width))
+
+
+def _smaller(
+    color: Float[Tensor, "row column 3"], height: int, width: int
+) -> Float[Tensor, "rows columns 3"]:
+    smaller = torch.nn.functional.interpolate(color.movedim(-1, 0)[None], (height, width), mode="area")
+    return smaller[0].movedim(0, -1)
+
+
+def _picked(values: Tensor, height: int, width: int) -> Tensor:
+    rows = ((torch.arange(height) + 0.5) * values.shape[0] / height).long()
+    columns = ((torch.arange(width) + 0.5) * values.shape[1] / width).long()
+    return values[rows][:, columns]
 
 
 def compare(rendered: RenderedImages, real: RecordedView, view: Viewpoint) -> dict[str, float]:
@@ -223,7 +283,7 @@ def compare(rendered: RenderedImages, real: RecordedView, view: Viewpoint) -> di
     Without colour neither psnr nor ssim; with a mask psnr of the visible pixels and no ssim.
     """
     errors = depth_errors(rendered.depth, real.depth, rendered.depth > 0)
-    measured = normals_from_depth(real.depth, view.camera.intrinsics)
+    measured = normals_from_depth(real.depth, view.camera.intrinsics)  # of points there are none
     turn = torch.linalg.inv(view.camera.world_to_camera[:3, :3].double()).T.float()
     whole = bool(real.visible.all())
     colors: dict[str, float] = {}
@@ -257,7 +317,13 @@ def _depth_range(config: RenderConfig, scene: Scene) -> tuple[float, float]:
         return config.depth_range
     frames = training_frames(scene.frames)
     chosen = frames[:: max(len(frames) // 8, 1)]
-    depths = [depth[depth > 0] for depth in (frame.read_depth()[::4, ::4] for frame in chosen)]
+    depths = [
+        depth[depth > 0]
+        for depth in (
+            frame.read_depth()[::4, ::4] if frame.has_depth else _seen(scene, frame.camera).depth
+            for frame in chosen
+        )
+    ]
     measured = torch.cat(depths) if depths else torch.zeros(0)
     if len(measured) == 0:
         extent = scene.cloud.coord.amax(dim=0) - scene.cloud.coord.amin(dim=0)

@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from ponderv2.data.sweeps import with_sweeps
 from ponderv2.errors import CheckpointError, SceneError
 from ponderv2.reconstruction.config import RefineConfig
 from ponderv2.reconstruction.refine import Recording, RefineStep, initial_scene, misfit, refine
@@ -62,7 +63,9 @@ def open_field(
             f"{checkpoint.path} holds {task.model_in_words}, which cannot render",
             fix="give the pre-trained checkpoint",
         )
-    field = loaded_model(checkpoint, where).encode(scene.cloud, dataset=dataset).field
+    loaded = loaded_model(checkpoint, where)
+    cloud = with_sweeps(scene, loaded.data.sweeps).cloud
+    field = loaded.encode(cloud, dataset=dataset).field
     assert field is not None
     return field
 

@@ -300,3 +300,19 @@ def test_a_camera_that_is_held_out_is_only_validated(folder: SceneFolders) -> No
 def test_crops_that_need_depth_images_are_refused() -> None:
     with pytest.raises(ValueError, match="crop goes by depth images"):
         settings(crop={})
+
+
+def test_the_cameras_of_a_real_key_frame_see_the_points_that_an_independent_chain_gives(
+    request: pytest.FixtureRequest,
+) -> None:
+    root = request.config.getoption("--sample-data") / "nuscenes"
+    if not root.is_dir():
+        pytest.skip(f"no {root}; choose a folder with --sample-data")
+    folder = open_folder(root)
+    read = folder.read(folder.names("train")[0], "train")
+    for farthest, expected in (
+        (None, [3056, 3076, 3700, 4822, 4091, 3370]),
+        (50.0, [2986, 2938, 3700, 4274, 4069, 3007]),
+    ):
+        config = LidarRaysConfig(occlusion="none", farthest=farthest)
+        assert [len(seen_points(read, one.camera, config)) for one in read.frames] == expected

@@ -207,7 +207,14 @@ def _check_targets(semantic: SemanticTargetConfig, one: OpenPart[PretrainDataCon
     """The classes to be rendered have to be in the scenes. Raises PresetError and SceneError."""
     store, name = one.store, one.store.info.name
     first = store.read(one.names[0], one.part.train_split)
-    if first.frames and all(frame.semantic_path is None for frame in first.frames):
+    if one.part.data.views.lidar is not None:
+        field = one.part.data.label_field or store.info.label_field
+        if field not in first.cloud.labels:
+            raise SceneError(
+                f"the points of scene '{first.name}' have no labels '{field}', and the model renders classes",
+                fix="--preset outdoor, which needs no labels",
+            )
+    elif first.frames and all(frame.semantic_path is None for frame in first.frames):
         raise SceneError(
             f"the images of scene '{first.name}' have no labels, and the model renders classes",
             fix="--preset indoor, which needs no labels",

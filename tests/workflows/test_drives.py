@@ -1,0 +1,75 @@
+"""Pre-training on drives by the workflows, with depth, colour and classes of points, and what it renders."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from ponderv2.data.scene_folder import open_folder
+from ponderv2.datasets.nuscenes.classes import CLASS_NAMES
+from ponderv2.io.images import read_color
+from ponderv2.workflows import pretrain, render
+from ponderv2.workflows.config import PretrainConfig, RenderConfig
+from tests.datasets.drives.nuscenes_drives import SIZE, write_drives
+from tests.workflows.tiny import ENCODER, TRAINING
+
+LIMITS = {"lower": [-30.0, -30.0, -5.0], "upper": [30.0, 30.0, 5.0]}
+
+
+@pytest.fixture(scope="module")
+def drives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_drives(tmp_path_factory.mktemp("nuscenes"), n_samples=3).root
+
+
+@pytest.fixture(scope="module")
+def run(drives: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = PretrainConfig.model_validate(
+        {
+            "data": {
+                "voxel": {"size": 0.5},
+                "features": ["coord"],
+                "fields": ["intensity", "time"],
+                "sweeps": {"n_sweeps": 3, "choice": "random"},
+                "centred": False,
+                "range": LIMITS,
+                "augment": [{"kind": "rotate", "axis": "z"}, {"kind": "shift"}, {"kind": "flip"}],
+                "views": {"n_pixels": 24, "lidar": {"closest": 0.0}},
+                "clusters": {"n_clusters": 3, "cell": 2.0, "sizes": [3], "reach": 2.0},
+                "held_out_sensors": ["CAM_BACK"],
+                "validation_views": 1,
+                "cache_megabytes": 16,
+            },
+            "model": {
+                "encoder": {**ENCODER, "in_channels": 5},
+                "mask": {"block_size": 4, "ratio": 0.5},
+                "frame": {"kind": "range", **LIMITS, "cells": [12, 12, 4]},
+                "projection": {"kind": "conv3d", "out_channels": 8},
+                "renderer": {
+                    "field": {"sdf": {"hidden": 8}, "color": {"hidden": 8}, "geometry_channels": 4},
+                    "sampler": {"kind": "neus", "initial": {"n_samples": 10}, "n_importance": 6},
+                },
+                "semantic": {"kind": "classes", "n_classes": len(CLASS_NAMES)},
+                "losses": {"semantic_target": {"kind": "classes"}},
+                "targets": {"clusters": {}},
+            },
+            "training": TRAINING,
+        }
+    )
+    folder = tmp_path_factory.mktemp("runs")
+    result = pretrain.run(config, scenes=drives, out=folder)
+    assert math.isfinite(result.metrics["depth_l1"]) and result.losses["semantic"] > 0
+    assert result.losses["clusters"] > 0
+    return result.checkpoint
+
+
+def test_a_drive_renders_beside_its_images_and_points(run: Path, drives: Path, tmp_path: Path) -> None:
+    config = RenderConfig.model_validate({"side_by_side": True, "birds_eye": 2.0, "device": "cpu"})
+    name = open_folder(drives).names("train")[2]
+    result = render.run(config, run, scene=name, out=tmp_path / "frames", scenes=drives)
+    assert result.n_images == 2 and len(result.views) == 2
+    beside = [read_color(path) for path in sorted((tmp_path / "frames" / "side_by_side").iterdir())]
+    kinds = 6  # image, points; colour, depth, normal, class
+    assert all(one.shape == (SIZE[1], kinds * SIZE[0], 3) for one in beside)
+    assert read_color(tmp_path / "frames" / "birds_eye.png").shape == (30, 60, 3)
