@@ -1,4 +1,4 @@
-"""Pre-training on drives by the workflows, with depth, colour and classes of points, and what it renders."""
+"""Pre-training on drives by the workflows, with depth, colour and point labels, and what it renders."""
 
 from __future__ import annotations
 
