@@ -72,6 +72,10 @@ print(json.dumps({"open_seconds": opened, "open_wall": opened_wall, "sample_seco
 """
 
 
+COMMON = ("category", "attribute", "visibility", "sensor", "calibrated_sensor", "map", "log")
+"""Tables that all drives share."""
+
+
 def copied(root: Path, copies: int, target: Path) -> Path:
     """A folder whose tables hold every record `copies` times, with tokens and scenes of their own."""
     tables = next(root.glob("v1.0-*"))
@@ -82,7 +86,7 @@ def copied(root: Path, copies: int, target: Path) -> Path:
         text = path.read_text()
         rows = json.loads(text)
         made = list(rows)
-        for number in range(1, copies):
+        for number in range(1, 1 if path.stem in COMMON else copies):
             made += [_renamed(row, number, path.stem) for row in rows]
         (target / tables.name / path.name).write_text(json.dumps(made, indent=0))
     for name in ("samples", "sweeps", "maps"):
@@ -93,8 +97,6 @@ def copied(root: Path, copies: int, target: Path) -> Path:
 
 def _renamed(row: dict, number: int, table: str) -> dict:
     """The record with other tokens; what is common to all drives stays."""
-    if table in ("category", "attribute", "visibility", "sensor", "calibrated_sensor", "map", "log"):
-        return {**row, "token": f"{number:04x}{row['token'][4:]}"}
     own = ("token", "prev", "next", "scene_token", "sample_token", "ego_pose_token", "instance_token",
            "sample_data_token", "first_sample_token", "last_sample_token", "first_annotation_token",
            "last_annotation_token")  # fmt: skip
