@@ -110,6 +110,17 @@ def _nearest(found: LidarPixels, width: int, cell: int) -> Int[Tensor, " kept"]:
     return torch.sort(order[first]).values
 
 
+def sparse_depth(hits: LidarPixels, camera: Camera, stride: int = 1) -> Float[Tensor, "row column"]:
+    """Depth of the nearest point in every cell of `stride` pixels, metres; 0 where there is none."""
+    n_rows = len(range(stride // 2, camera.height, stride))
+    n_columns = len(range(stride // 2, camera.width, stride))
+    column, row = (hits.pixel.round().long() // stride).unbind(1)
+    number = row.clamp(0, n_rows - 1) * n_columns + column.clamp(0, n_columns - 1)
+    depth = torch.full((n_rows * n_columns,), torch.inf)
+    depth.scatter_reduce_(0, number, hits.depth, reduce="amin")
+    return torch.where(torch.isfinite(depth), depth, 0.0).view(n_rows, n_columns)
+
+
 def sample_lidar_rays(
     scene: Scene,
     frames: Sequence[Frame],

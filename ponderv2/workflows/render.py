@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ponderv2.data.lidar_rays import LidarPixels, seen_points
+from ponderv2.data.lidar_rays import LidarPixels, seen_points, sparse_depth
 from ponderv2.data.scan_config import LidarRaysConfig
 from ponderv2.evaluation.images import (
     depth_errors,
@@ -43,7 +43,6 @@ from ponderv2.reconstruction.scene_field import RenderedImages, SceneField, rend
 from ponderv2.scenes.scene import Scene
 from ponderv2.tasks.checkpoints import open_checkpoint
 from ponderv2.tasks.images import color_map
-from ponderv2.tasks.rendering.views import sparse_depth
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import RenderConfig
 from ponderv2.workflows.scene_fields import fit_scene, open_field, save_refined, training_frames

@@ -16,10 +16,10 @@ from torch import Tensor
 from ponderv2.data.config import PretrainDataConfig
 from ponderv2.data.crops import Region
 from ponderv2.data.datasets import PretrainDataset, ValidationScene
-from ponderv2.data.lidar_rays import LidarPixels
+from ponderv2.data.lidar_rays import LidarPixels, sparse_depth
 from ponderv2.errors import SceneError
 from ponderv2.evaluation.images import depth_errors, mean_metrics, psnr, ssim
-from ponderv2.geometry.cameras import Camera, unproject
+from ponderv2.geometry.cameras import unproject
 from ponderv2.geometry.transforms import transform_points
 from ponderv2.models.pretext import PretextModel
 from ponderv2.reconstruction.images import RgbImage, color_bytes, write_rgb
@@ -124,17 +124,6 @@ def _hit_pair(field: ModelField, frame: Frame, hits: LidarPixels, colored: bool,
         color = frame.read_color()[row, column].float() / 255.0
     rendered_color, rendered_depth = render_pixels(field, frame.camera, hits.pixel, chunk)
     return HitPair(color, hits.depth, rendered_color, rendered_depth)
-
-
-def sparse_depth(hits: LidarPixels, camera: Camera, stride: int = 1) -> Float[Tensor, "row column"]:
-    """Depth of the nearest point in every cell of `stride` pixels, metres; 0 where there is none."""
-    n_rows = len(range(stride // 2, camera.height, stride))
-    n_columns = len(range(stride // 2, camera.width, stride))
-    column, row = (hits.pixel.round().long() // stride).unbind(1)
-    number = row.clamp(0, n_rows - 1) * n_columns + column.clamp(0, n_columns - 1)
-    depth = torch.full((n_rows * n_columns,), torch.inf)
-    depth.scatter_reduce_(0, number, hits.depth, reduce="amin")
-    return torch.where(torch.isfinite(depth), depth, 0.0).view(n_rows, n_columns)
 
 
 def _grid(frame: Frame, stride: int) -> tuple[Tensor, Tensor]:
