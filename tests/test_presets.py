@@ -89,10 +89,21 @@ CORRECTED = [
 ]
 
 
+def is_corrected(lift) -> bool:
+    """Whether cells are where the renderer reads them."""
+    match lift.kind:
+        case "densify":
+            return lift.align_with_sampling and not lift.corners_are_centres
+        case "fused":
+            return is_corrected(lift.points) and is_corrected(lift.images)
+        case _:
+            return not lift.published_corners
+
+
 @pytest.mark.parametrize("name", CORRECTED)
 def test_plain_presets_use_the_corrected_behaviour(name):
     model = load_preset("pretrain", name, None, PretrainConfig).model
-    assert model.lift.align_with_sampling
+    assert is_corrected(model.lift)
     assert model.renderer.limits.kind == "volume" and not model.renderer.clip_distance_per_scene
     assert not model.renderer.field.gradient_in_volume_units and not model.renderer.field.clamp_points
     assert model.renderer.sampler.kind == "neus" and model.renderer.sampler.normalise_points
