@@ -24,7 +24,7 @@ def model(name: str) -> SegmentationModelConfig:
     return config
 
 
-OTHERS = ("instance", "demo", "rooms")
+OTHERS = ("instance", "demo", "rooms", "lidarseg", "semantickitti")  # drives have recipes of their own
 SEMANTIC = [p.name for p in shipped_presets("finetune") if not any(one in p.name for one in OTHERS)]
 
 # name: passes over the training scenes, scenes, scenes a step
@@ -150,3 +150,22 @@ def test_folds_are_made_by_two_settings() -> None:
 
 def test_the_precision_may_be_a_number() -> None:
     assert preset("scannet_semantic", "training.precision=32").training.precision == "32"
+
+
+@pytest.mark.parametrize("share", ["", "_10percent", "_1percent"])
+@pytest.mark.parametrize("start", ["", "_scratch"])
+@pytest.mark.parametrize(
+    ("name", "n_classes", "mix"), [("nuscenes_lidarseg", 16, 0.0), ("semantickitti_semantic", 19, 0.8)]
+)
+def test_drives_have_the_public_recipe(name: str, n_classes: int, mix: float, share: str, start: str) -> None:
+    """Pointcept's configurations of SpUNet for drives; that of the published figures is not known."""
+    config = preset(name + share + start)
+    optimiser, schedule = config.training.optimiser, config.training.schedule
+    assert (optimiser.kind, optimiser.rate, optimiser.weight_decay) == ("adamw", 2.0e-3, 5.0e-3)
+    assert schedule.kind == "one_cycle" and schedule.warmup == 0.04
+    assert config.training.batch_size == 12
+    assert (config.data.voxel.size, config.data.mix_probability, config.data.centred) == (0.05, mix, False)
+    losses = model(name + share + start).losses
+    assert (losses.cross_entropy, losses.lovasz) == (1.0, 0.0)
+    assert model(name + share + start).head.n_classes == n_classes
+    assert (losses.class_weights is None) == (name == "nuscenes_lidarseg")

@@ -73,7 +73,7 @@ def drive(tmp_path: Path) -> Drive:
 
 
 def offered(monkeypatch: pytest.MonkeyPatch, scene: Any, info: DatasetInfo) -> None:
-    monkeypatch.setattr("ponderv2.workflows.prepare.reader_of", lambda _: DatasetReader(info, (scene,)))
+    monkeypatch.setattr("ponderv2.workflows.prepare.reader_of", lambda *_: DatasetReader(info, (scene,)))
 
 
 def test_sweeps_boxes_fields_and_images_go_through_prepare(drive: Drive, tmp_path: Path, monkeypatch):

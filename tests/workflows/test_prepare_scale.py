@@ -68,7 +68,7 @@ def plan(monkeypatch: pytest.MonkeyPatch):
 
     def offer(*jobs: PointsScene, warnings: tuple[str, ...] = ()) -> None:
         found = DatasetReader(DatasetInfo("points"), jobs, (), warnings)
-        monkeypatch.setattr("ponderv2.workflows.prepare.reader_of", lambda _: found)
+        monkeypatch.setattr("ponderv2.workflows.prepare.reader_of", lambda *_: found)
 
     return offer
 
@@ -167,7 +167,7 @@ def test_two_runs_into_one_folder_keep_each_others_scenes_and_splits(tmp_path: P
         other = DatasetReader(
             DatasetInfo("points", splits=("test",)), (PointsScene("b", split="test"),), (), ()
         )
-        monkeypatch.setattr("ponderv2.workflows.prepare.reader_of", lambda _: other)
+        monkeypatch.setattr("ponderv2.workflows.prepare.reader_of", lambda *_: other)
         assert prepare.run(config(tmp_path)).n_prepared == 1
         return real(*arguments)
 
@@ -255,6 +255,6 @@ def test_other_classes_of_the_same_dataset_are_called_that(tmp_path: Path, plan,
     plan(PointsScene("a"))
     prepare.run(config(tmp_path))
     found = DatasetReader(DatasetInfo("points", label_field="segment200"), (PointsScene("b"),), (), ())
-    monkeypatch.setattr("ponderv2.workflows.prepare.reader_of", lambda _: found)
+    monkeypatch.setattr("ponderv2.workflows.prepare.reader_of", lambda *_: found)
     with pytest.raises(SceneError, match="of 'points' with other classes \\('segment', not 'segment200'\\)"):
         prepare.run(config(tmp_path))
