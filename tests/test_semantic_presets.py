@@ -10,7 +10,7 @@ from ponderv2.datasets import vocabulary
 from ponderv2.datasets.s3dis import classes as s3dis
 from ponderv2.datasets.scannet import scannet20, scannet200
 from ponderv2.datasets.structured3d import classes as structured3d
-from ponderv2.heads.config import LinearHeadConfig
+from ponderv2.heads.config import ClassesHeadConfig
 from ponderv2.tasks.segmentation.config import SegmentationModelConfig
 from ponderv2.workflows.config import FinetuneConfig
 
@@ -169,5 +169,5 @@ def test_drives_have_the_public_recipe(name: str, n_classes: int, mix: float, sh
     losses = model(name + share + start).losses
     assert (losses.cross_entropy, losses.lovasz) == (1.0, 0.0)
     head = model(name + share + start).head
-    assert isinstance(head, LinearHeadConfig) and head.n_classes == n_classes
+    assert isinstance(head, ClassesHeadConfig) and head.n_classes == n_classes
     assert (losses.class_weights is None) == (name == "nuscenes_lidarseg")
