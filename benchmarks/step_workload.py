@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ponder_cli.presets import load_preset
-from ponderv2.data.config import CentreShiftConfig
+from ponderv2.data.augment_config import CentreShiftConfig
 from ponderv2.data.datasets import PretrainDataset
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.generated.config import SyntheticConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ponder_cli.presets import load_preset, shipped_presets
-from ponderv2.data.config import DropoutConfig, published_segmentation_augmentations
+from ponderv2.data.augment_config import DropoutConfig, published_segmentation_augmentations
 from ponderv2.datasets import vocabulary
 from ponderv2.datasets.s3dis import classes as s3dis
 from ponderv2.datasets.scannet import scannet20, scannet200

@@ -17,16 +17,18 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from ponderv2.data.config import (
+from ponderv2.data.augment_config import (
     AugmentConfig,
     AutoContrastConfig,
     CentreShiftConfig,
     ColorDropConfig,
     ColorJitterConfig,
+    ColorStep,
     ColorTranslationConfig,
     DropoutConfig,
     ElasticConfig,
     FlipConfig,
+    GeometryStep,
     IntensityDropConfig,
     JitterConfig,
     NormalDropConfig,
@@ -217,19 +219,6 @@ def random_elastic(scene: Scene, config: ElasticConfig, generator: torch.Generat
         noise = torch.randn((3, *noise_shape(coord, cell)), generator=generator)
         coord = elastic_distortion(coord, noise, cell, magnitude)
     return replace(scene, cloud=replace(scene.cloud, coord=coord))
-
-
-ColorStep = AutoContrastConfig | ColorTranslationConfig | ColorJitterConfig | ColorDropConfig
-GeometryStep = (
-    CentreShiftConfig
-    | DropoutConfig
-    | RotateConfig
-    | ScaleConfig
-    | ShiftConfig
-    | FlipConfig
-    | JitterConfig
-    | ElasticConfig
-)
 
 
 def augment(scene: Scene, steps: Iterable[AugmentConfig], generator: torch.Generator) -> Scene:

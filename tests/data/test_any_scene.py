@@ -12,15 +12,13 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
+from ponderv2.data.augment_config import FlipConfig, RotateConfig, ScaleConfig
 from ponderv2.data.augmentation import augment
 from ponderv2.data.config import (
-    FlipConfig,
     ImageInputConfig,
     LabelledDataConfig,
     LocalCropConfig,
     PretrainDataConfig,
-    RotateConfig,
-    ScaleConfig,
     SphereCropConfig,
     ViewSamplingConfig,
     VoxelConfig,

@@ -12,15 +12,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from ponderv2.data.augmentation import (
-    augment,
-    elastic_distortion,
-    noise_shape,
-    smooth_noise,
-    stretch_contrast,
-    translate_color,
-)
-from ponderv2.data.config import (
+from ponderv2.data.augment_config import (
     AugmentConfig,
     AutoContrastConfig,
     CentreShiftConfig,
@@ -32,13 +24,20 @@ from ponderv2.data.config import (
     FlipConfig,
     JitterConfig,
     NormalDropConfig,
-    PretrainDataConfig,
     RotateConfig,
     ScaleConfig,
-    SphereCropConfig,
     published_pretraining_augmentations,
     published_segmentation_augmentations,
 )
+from ponderv2.data.augmentation import (
+    augment,
+    elastic_distortion,
+    noise_shape,
+    smooth_noise,
+    stretch_contrast,
+    translate_color,
+)
+from ponderv2.data.config import PretrainDataConfig, SphereCropConfig
 from ponderv2.geometry.cameras import Camera, project
 from ponderv2.geometry.transforms import rotation_matrix, transform_points
 from ponderv2.scenes.scene import Frame, PointCloud, Scene

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ponderv2.data.augment_config import ColorDropConfig, published_pretraining_augmentations
 from ponderv2.data.config import (
-    ColorDropConfig,
     LabelBudgetConfig,
     LabelledDataConfig,
     LocalCropConfig,
@@ -19,7 +19,6 @@ from ponderv2.data.config import (
     SphereCropConfig,
     ViewSamplingConfig,
     VoxelConfig,
-    published_pretraining_augmentations,
 )
 from ponderv2.data.datasets import LabelledDataset, PretrainDataset
 from ponderv2.datasets.scannet import scannet20

@@ -10,14 +10,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from ponderv2.data.augment_config import IntensityDropConfig, RotateConfig
 from ponderv2.data.augmentation import augment
-from ponderv2.data.config import (
-    ClipConfig,
-    IntensityDropConfig,
-    LabelledDataConfig,
-    RotateConfig,
-    VoxelConfig,
-)
+from ponderv2.data.config import ClipConfig, LabelledDataConfig, VoxelConfig
 from ponderv2.data.datasets import LabelledDataset
 from ponderv2.data.fragments import TestView, fragments
 from ponderv2.data.missing_inputs import HiddenInputs, with_all_inputs

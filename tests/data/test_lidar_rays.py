@@ -11,14 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+from ponderv2.data.augment_config import FlipConfig, RotateConfig, ScaleConfig, ShiftConfig
 from ponderv2.data.config import (
-    FlipConfig,
     LidarRaysConfig,
     PointRangeConfig,
     PretrainDataConfig,
-    RotateConfig,
-    ScaleConfig,
-    ShiftConfig,
     SweepsConfig,
     ViewSamplingConfig,
     VoxelConfig,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from ponderv2.data.augment_config import ColorDropConfig
 from ponderv2.data.augmentation import augment
-from ponderv2.data.config import ColorDropConfig
 from ponderv2.data.missing_inputs import HiddenInputs, with_all_inputs
 from ponderv2.scenes.scene import PointCloud, Scene
 
