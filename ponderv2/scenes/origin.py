@@ -17,7 +17,7 @@ from numpy import ndarray
 Origin = tuple[float, float, float]
 """Metres. What was subtracted from coordinates."""
 FAR_FROM_ZERO = 200.0
-"""Metres. Single precision has steps of 0.015 mm there."""
+"""Metres, along an axis, to the nearest coordinate. Single precision has steps of 0.015 mm there."""
 APART = 20.0
 """Metres that a point has to lie away from the middle at least before it counts as far from all others."""
 TIMES_APART = 10.0
@@ -79,16 +79,17 @@ def middle_of(coord: Float[ndarray, "point 3"]) -> Float64[ndarray, "3"]:
 
 
 def origin_of(*coords: Float[ndarray, "_point 3"]) -> Float64[ndarray, "3"]:
-    """What to subtract from coordinates: zero where they are near zero, else their middle.
+    """What to subtract from coordinates: zero where their bounding box is near zero, else their middle.
 
+    A scan of a long range has zero, its sensor, in or beside the box and stays, however far its points reach.
     Several arrays (points, positions of cameras) have one origin: that of the first which is not empty.
     """
     for coord in coords:
         near = coord[np.isfinite(coord).all(axis=1)]
         near = near[~far_outliers(near)]
         if len(near):
-            far = np.abs(np.concatenate([near.min(axis=0), near.max(axis=0)])).max() > FAR_FROM_ZERO
-            return middle_of(near) if far else np.zeros(3)
+            to_box = np.maximum(near.min(axis=0), -near.max(axis=0))
+            return middle_of(near) if to_box.max() > FAR_FROM_ZERO else np.zeros(3)
     return np.zeros(3)
 
 

@@ -66,6 +66,14 @@ def test_near_coordinates_keep_their_origin_and_far_ones_get_their_middle():
     assert APART < 50 and not origin_of(np.zeros((0, 3))).any()
 
 
+def test_what_reaches_far_from_zero_but_begins_near_it_keeps_its_origin():
+    scan = np.random.default_rng(0).uniform((-40, 20, -2), (300, 250, 12), (1000, 3))
+    assert not origin_of(scan).any() and not origin_of(-scan).any()
+    beyond = scan + np.array([0.0, 190.0, 0.0])
+    np.testing.assert_allclose(origin_of(beyond), middle_of(beyond))
+    np.testing.assert_allclose(origin_of(-beyond), middle_of(-beyond))
+
+
 def test_positions_are_those_of_the_room_to_a_ten_thousandth_of_a_millimetre():
     back = ((ROOM + UTM - origin_of(ROOM + UTM)).astype(np.float32) + middle_of(ROOM)).astype(np.float64)
     assert np.abs(back - ROOM).max() < 3e-7

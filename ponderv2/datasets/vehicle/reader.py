@@ -33,7 +33,7 @@ from ponderv2.io.images import image_size
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.scene import Frame, PointCloud, Scene, Sweep
 
-READER_VERSION = 1
+READER_VERSION = 2
 """Raised whenever the same files and settings give other scenes, so that stored ones are regenerated."""
 EXPECTED = f"expected {FILE}, which docs/driving.md describes, or scene_dataset_*.json of DGP"
 SPLITS = ("train", "val", "test")

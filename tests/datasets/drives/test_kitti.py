@@ -24,20 +24,12 @@ from ponderv2.workflows.prepare import run
 
 
 @pytest.fixture
-def sample(request: pytest.FixtureRequest) -> Path:
-    root = request.config.getoption("--sample-data")
-    if not root.is_dir():
-        pytest.skip(f"no {root}")
-    return root
-
-
-@pytest.fixture
-def kitti(sample: Path, tmp_path: Path) -> Path:
+def kitti(sample_data: Path, tmp_path: Path) -> Path:
     """A copy of the real frames that a test may damage."""
     root = tmp_path / "kitti"
-    for path in sorted((sample / "kitti").rglob("*")):
+    for path in sorted((sample_data / "kitti").rglob("*")):
         if path.is_file():
-            target = root / path.relative_to(sample / "kitti")
+            target = root / path.relative_to(sample_data / "kitti")
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
     return root
@@ -49,16 +41,16 @@ def read_kitti(root: Path, name: str) -> Scene:
 
 @pytest.mark.parametrize(("name", "n_boxes"), [("000000", 1), ("000002", 2)])
 def test_boxes_of_kitti_fill_the_rectangles_that_are_annotated_in_the_image(
-    sample: Path, name: str, n_boxes: int
+    sample_data: Path, name: str, n_boxes: int
 ) -> None:
-    scene = read_kitti(sample / "kitti", name)
+    scene = read_kitti(sample_data / "kitti", name)
     assert scene.boxes is not None and len(scene.boxes) == n_boxes
     camera = scene.frames[0].camera
     corners = transform_points(camera.world_to_camera.double(), scene.boxes.corners().double())
     pixel, _ = project(corners.reshape(-1, 3), camera.intrinsics.double())
     pixel = pixel.reshape(-1, 8, 2).clamp(min=torch.zeros(2), max=torch.tensor([camera.width, camera.height]))
     low, high = pixel.amin(dim=1), pixel.amax(dim=1)
-    lines = (sample / "kitti/training/label_2" / f"{name}.txt").read_text().splitlines()
+    lines = (sample_data / "kitti/training/label_2" / f"{name}.txt").read_text().splitlines()
     for index, line in enumerate(one for one in lines if not one.startswith("DontCare")):
         left, top, right, bottom = map(float, line.split()[4:8])
         both = [min(right, float(high[index, 0])) - max(left, float(low[index, 0]))]
@@ -71,16 +63,18 @@ def test_boxes_of_kitti_fill_the_rectangles_that_are_annotated_in_the_image(
     assert float(scene.cloud.fields["intensity"].max()) <= 1.0
 
 
-def test_the_lidar_of_kitti_is_seen_in_front_of_the_camera_only(sample: Path) -> None:
-    scene = read_kitti(sample / "kitti", "000000")
+def test_the_lidar_of_kitti_is_seen_in_front_of_the_camera_only(sample_data: Path) -> None:
+    scene = read_kitti(sample_data / "kitti", "000000")
     camera = scene.frames[0].camera
     assert (camera.width, camera.height) == tuple(reversed(scene.frames[0].read_color().shape[:2]))
     raw = (
-        np.fromfile(sample / "kitti/training/velodyne/000000.bin", "<f4").reshape(-1, 4)[:, :3].astype(float)
+        np.fromfile(sample_data / "kitti/training/velodyne/000000.bin", "<f4")
+        .reshape(-1, 4)[:, :3]
+        .astype(float)
     )
     rows = {
         line.split(":")[0]: np.array(line.split(":")[1].split(), float)
-        for line in (sample / "kitti/training/calib/000000.txt").read_text().splitlines()
+        for line in (sample_data / "kitti/training/calib/000000.txt").read_text().splitlines()
         if ":" in line
     }
     rectified = rows["R0_rect"].reshape(3, 3) @ (
@@ -129,11 +123,11 @@ def test_damaged_files_of_kitti_are_named(kitti: Path) -> None:
     assert boxes is not None and len(boxes) == 0
 
 
-def test_classes_and_instances_of_the_real_scan(sample: Path) -> None:
-    folder = open_folder(sample / "semantickitti")
+def test_classes_and_instances_of_the_real_scan(sample_data: Path) -> None:
+    folder = open_folder(sample_data / "semantickitti")
     assert folder.names("train") == ("00/000000",)
     cloud = folder.read("00/000000", "train").cloud
-    stored = np.fromfile(sample / "semantickitti/sequences/00/labels/000000.label", "<u4")
+    stored = np.fromfile(sample_data / "semantickitti/sequences/00/labels/000000.label", "<u4")
     assert len(cloud) == len(stored) == 123_389
     kind = stored & 0xFFFF
     segment = cloud.labels["segment"].numpy()

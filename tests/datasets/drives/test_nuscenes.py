@@ -77,10 +77,8 @@ def first(drives: Drives, number: int = 0) -> Scene:
     return folder.read(folder.names("train")[number], "train")
 
 
-def test_projection_counts_of_the_real_key_frame(request: pytest.FixtureRequest) -> None:
-    root = request.config.getoption("--sample-data") / "nuscenes"
-    if not root.is_dir():
-        pytest.skip(f"no {root}")
+def test_projection_counts_of_the_real_key_frame(sample_data: Path) -> None:
+    root = sample_data / "nuscenes"
     folder = open_folder(root)
     scene = folder.read(folder.names("train")[0], "train")
     points = scene.cloud.coord.double()

@@ -129,10 +129,8 @@ def test_drives_are_divided_by_their_folders_and_prepared(tmp_path: Path) -> Non
     assert torch.equal(stored.sweeps[1].read().coord, there.sweeps[1].read().coord)
 
 
-def test_boxes_of_dgp_are_where_its_cameras_annotate_them(request: pytest.FixtureRequest) -> None:
-    root = request.config.getoption("--sample-data") / "dgp"
-    if not root.is_dir():
-        pytest.skip(f"no {root}")
+def test_boxes_of_dgp_are_where_its_cameras_annotate_them(sample_data: Path) -> None:
+    root = sample_data / "dgp"
     folder = open_folder(root)
     names = folder.names("train")
     assert len(names) == 3 and "Car" in folder.info.box_classes
