@@ -29,6 +29,8 @@ ABOVE = 50.0
 """Metres to each side in the view from above."""
 EDGES = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7))
 """Of a box, by its corners."""
+FRONT = {0, 1, 4, 5}
+"""Corners of the front of a box."""
 BOX_COLOR, FRONT_COLOR = (255, 255, 255), (255, 0, 255)
 INSIDE_COLOR, OUTSIDE_COLOR = (255, 170, 40), (120, 130, 140)
 
@@ -92,8 +94,7 @@ def _with_boxes(shown: ndarray, scene: Scene, frame: Frame, scale: float) -> UIn
     for corner, seen in zip(places, ahead, strict=True):
         for first, second in EDGES:
             if seen[first] and seen[second] and np.abs(corner[[first, second]]).max() < 4 * WIDTH:
-                front = {first, second} <= {0, 3, 4, 7} or {first, second} <= {0, 1, 4, 5}
-                color = FRONT_COLOR if front and {first, second} <= {0, 1, 4, 5} else BOX_COLOR
+                color = FRONT_COLOR if {first, second} <= FRONT else BOX_COLOR
                 draw.line([*corner[first], *corner[second]], fill=color)
     return np.array(canvas)
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from ponderv2.scenes.folders import SceneLayout
     from ponderv2.scenes.reader import DatasetInfo
 
+DrivesConfig = NuscenesConfig | SemanticKittiConfig | KittiConfig | VehicleConfig
+"""Settings of the data sets of drives, in the order in which a folder is looked at."""
 DatasetConfig = Annotated[
     SyntheticConfig
     | RgbdConfig
@@ -38,10 +40,7 @@ DatasetConfig = Annotated[
     | ScannetConfig
     | ScannetppConfig
     | Structured3dConfig
-    | NuscenesConfig
-    | SemanticKittiConfig
-    | KittiConfig
-    | VehicleConfig
+    | DrivesConfig
     | StreetsConfig,
     Field(discriminator="kind"),
 ]
@@ -83,15 +82,13 @@ def reader_of(settings: DatasetSettings, track: Track | None = None) -> DatasetR
             from ponderv2.datasets.structured3d import reader as structured3d
 
             return structured3d.find(settings)
-        case NuscenesConfig() | SemanticKittiConfig() | KittiConfig() | VehicleConfig():
+        case _ if isinstance(settings, DrivesConfig):
             return drives_of(settings, track).reader()
         case _:
             raise ValueError(f"no reader of {type(settings).__name__}")
 
 
-def drives_of(
-    settings: NuscenesConfig | SemanticKittiConfig | KittiConfig | VehicleConfig, track: Track | None = None
-) -> DriveSource:
+def drives_of(settings: DrivesConfig, track: Track | None = None) -> DriveSource:
     """A data set of drives, opened. Raises SceneError where there is none, or it is damaged."""
     match settings:
         case NuscenesConfig():
@@ -120,11 +117,9 @@ def drives_in(settings: DatasetSettings) -> tuple[Path, DatasetInfo, SceneLayout
     None for settings of another data set, and where the folder holds no drives. Raises SceneError for
     drives that are damaged.
     """
-    match settings:
-        case NuscenesConfig() | SemanticKittiConfig() | KittiConfig() | VehicleConfig():
-            return (settings.path, *drives_of(settings).in_place()) if settings.path.exists() else None
-        case _:
-            return None
+    if not isinstance(settings, DrivesConfig) or not settings.path.exists():
+        return None
+    return settings.path, *drives_of(settings).in_place()
 
 
 def in_place(root: Path) -> tuple[DatasetInfo, SceneLayout] | None:
@@ -132,7 +127,7 @@ def in_place(root: Path) -> tuple[DatasetInfo, SceneLayout] | None:
 
     Raises SceneError for drives that are damaged.
     """
-    for settings in (NuscenesConfig, SemanticKittiConfig, KittiConfig, VehicleConfig):
+    for settings in get_args(DrivesConfig):
         if settings.is_in_place(root):
             return drives_of(settings(path=root)).in_place()
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,15 @@ class FloatRows:
                 values = values.to(torch.int16)
             fields[name] = values
         return PointCloud(torch.from_numpy(rows[:, :3].copy()), fields=fields)
+
+
+def scan_names(folder: Path) -> list[str]:
+    """Numbers of the scans in a folder of KITTI (000000.bin), in order; none where there is no folder."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    return sorted(one[:-4] for one in names if one.endswith(".bin") and one[:-4].isdecimal())
 
 
 def finite(rows: Float32[ndarray, "point column"]) -> Bool[ndarray, " point"]:

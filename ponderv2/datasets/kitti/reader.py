@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from numpy import ndarray
 from ponderv2.datasets.drives import DriveSource, KeyFrame, no_scenes, stored_bytes
 from ponderv2.datasets.kitti.config import KittiConfig
 from ponderv2.datasets.kitti_calibration import KittiCalibration, camera_frame, read_calibration
-from ponderv2.datasets.lidar_files import FloatRows, finite
+from ponderv2.datasets.lidar_files import FloatRows, finite, scan_names
 from ponderv2.datasets.reader import fingerprint
 from ponderv2.errors import SceneError
 from ponderv2.geometry.boxes import Boxes
@@ -47,7 +46,7 @@ class KittiDrives:
         """Of the frames of a split: those of its list, else all of training/ as `train`."""
         if split not in FOLDER:
             return ()
-        there = _scans(self.root / FOLDER[split] / "velodyne")
+        there = scan_names(self.root / FOLDER[split] / "velodyne")
         path = self.root / "ImageSets" / f"{split}.txt"
         if path.is_file():
             listed = {line.strip() for line in read_text(path).splitlines()}
@@ -159,14 +158,6 @@ def _place(name: str, names: tuple[str, ...]) -> int:
 
 def _has_list(root: Path) -> bool:
     return any((root / "ImageSets" / f"{split}.txt").is_file() for split in ("train", "val"))
-
-
-def _scans(folder: Path) -> list[str]:
-    try:
-        names = os.listdir(folder)
-    except OSError:
-        return []
-    return sorted(one[:-4] for one in names if one.endswith(".bin") and one[:-4].isdecimal())
 
 
 def source(config: KittiConfig) -> DriveSource:

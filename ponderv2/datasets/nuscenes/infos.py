@@ -106,16 +106,7 @@ def _info(one: Mapping[str, Any], rest: Mapping[str, Any], wide: bool) -> _Info:
         raise ValueError(f"of none of the known flavours, with {', '.join(map(str, one))[:120]}")
     file = _file(one["lidar_path"])
     token = str(one["token"])
-    key = _Measured(
-        LIDAR,
-        str(one.get("lidar_token") or token),
-        file,
-        _time(file, one["timestamp"]),
-        to_ego,
-        to_global,
-        None,
-        True,
-    )
+    key = _scan(str(one.get("lidar_token") or token), file, one["timestamp"], to_ego, to_global)
     measured = [key]
     for name, camera in dict(one.get("cams") or {}).items():
         intrinsics = camera.get("cam_intrinsic", camera.get("camera_intrinsics"))
@@ -144,16 +135,7 @@ def _of_mmdet_1(one: Mapping[str, Any], rest: Mapping[str, Any]) -> _Info:
     file = _file(scan["lidar_path"], f"samples/{LIDAR}")
     token = str(one["token"])
     to_ego, to_global = _matrix(scan["lidar2ego"]), _matrix(one["ego2global"])
-    key = _Measured(
-        LIDAR,
-        str(scan.get("sample_data_token") or token),
-        file,
-        _time(file, one["timestamp"]),
-        to_ego,
-        to_global,
-        None,
-        True,
-    )
+    key = _scan(str(scan.get("sample_data_token") or token), file, one["timestamp"], to_ego, to_global)
     measured = [key]
     for name, camera in dict(one.get("images") or {}).items():
         image = _file(camera["img_path"], f"samples/{name}")
@@ -174,18 +156,9 @@ def _of_mmdet_1(one: Mapping[str, Any], rest: Mapping[str, Any]) -> _Info:
     for sweep in one.get("lidar_sweeps") or ():
         scan = sweep["lidar_points"]
         name = _file(scan["lidar_path"], f"sweeps/{LIDAR}")
-        measured.append(
-            _Measured(
-                LIDAR,
-                str(sweep.get("sample_data_token") or name),
-                name,
-                _time(name, sweep["timestamp"]),
-                _matrix(scan["lidar2ego"]),
-                _matrix(sweep["ego2global"]),
-                None,
-                False,
-            )
-        )
+        poses = _matrix(scan["lidar2ego"]), _matrix(sweep["ego2global"])
+        lidar_token = str(sweep.get("sample_data_token") or name)
+        measured.append(_scan(lidar_token, name, sweep["timestamp"], *poses, is_key=False))
     found = _Info(token, "", measured, labels=_labels(one))
     known = dict(dict(rest.get("metainfo") or {}).get("categories") or {})
     names = {int(number): str(name) for name, number in known.items()} or dict(enumerate(MMDET_NAMES))
@@ -200,6 +173,12 @@ def _of_mmdet_1(one: Mapping[str, Any], rest: Mapping[str, Any]) -> _Info:
             (int(box.get("num_lidar_pts", -1)), int(box.get("num_radar_pts", -1))) for box in objects
         )
     return found
+
+
+def _scan(
+    token: str, file: str, stored_time: Any, to_ego: Pose, to_global: Pose, is_key: bool = True
+) -> _Measured:
+    return _Measured(LIDAR, token, file, _time(file, stored_time), to_ego, to_global, None, is_key)
 
 
 def _beside(

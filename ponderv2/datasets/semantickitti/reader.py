@@ -22,7 +22,7 @@ from ponderv2.datasets.drives import (
     stored_bytes,
 )
 from ponderv2.datasets.kitti_calibration import KittiCalibration, camera_frame, read_calibration
-from ponderv2.datasets.lidar_files import FloatRows, finite, lookup, read_labels
+from ponderv2.datasets.lidar_files import FloatRows, finite, lookup, read_labels, scan_names
 from ponderv2.datasets.reader import fingerprint
 from ponderv2.datasets.semantickitti.classes import CLASS_NAMES, CLASS_OF, COLORS, SPLITS
 from ponderv2.datasets.semantickitti.config import SemanticKittiConfig, folder_of_sequences
@@ -56,7 +56,7 @@ class SemanticKittiDrives:
         found: list[str] = []
         for sequence in SPLITS.get(split, ()):
             if chosen(sequence, self.config.scenes):
-                found += [f"{sequence}/{one}" for one in _scans(self.sequences / sequence / "velodyne")]
+                found += [f"{sequence}/{one}" for one in scan_names(self.sequences / sequence / "velodyne")]
         return tuple(found)
 
     def has(self, split: str, name: str) -> bool:
@@ -189,14 +189,6 @@ def _read_numbers(path: Path, digest: str) -> Float64[ndarray, " number"]:
         raise SceneError(f"{path} cannot be read: {error}", fix="copy the file again") from error
 
 
-def _scans(folder: Path) -> list[str]:
-    try:
-        names = os.listdir(folder)
-    except OSError:
-        return []
-    return sorted(one[:-4] for one in names if one.endswith(".bin") and one[:-4].isdecimal())
-
-
 def source(config: SemanticKittiConfig) -> DriveSource:
     """All scans. Raises SceneError when there are none."""
     root = Path(config.path)
@@ -217,7 +209,7 @@ def _missing_labels(drives: SemanticKittiDrives, splits: tuple[str, ...]) -> tup
     found = []
     for sequence in (one for split in splits if split != "test" for one in SPLITS[split]):
         folder = drives.sequences / sequence
-        scans = _scans(folder / "velodyne")
+        scans = scan_names(folder / "velodyne")
         try:
             there = set(os.listdir(folder / "labels"))
         except OSError:
