@@ -34,7 +34,7 @@ from ponderv2.data.preprocess import (
     whole_scene_shift,
     with_near_points,
 )
-from ponderv2.data.sweeps import with_sweeps
+from ponderv2.data.sweeps import with_sweeps, with_sweeps_behind
 from ponderv2.data.views import (
     FrameDecoder,
     SampledPixels,
@@ -450,7 +450,7 @@ class SceneDataset(_Scenes):
         """A scene for prediction: not augmented, one point per voxel, and the way back to all its points."""
         n_points = len(scene.cloud)
         scene = replace(scene, frames=sample_images(scene.frames, self.config.images))
-        scene = clipped(with_sweeps(scene, self.config.sweeps), self.config)
+        scene = clipped(with_sweeps_behind(scene, self.config.sweeps), self.config)
         shifted = scene.moved(whole_scene_shift(scene.cloud.coord, self.config))
         prepared = preprocess(shifted, self.config, self.condition, self.label_field)
         voxels = prepared.voxels

@@ -21,7 +21,8 @@ class SweepsConfig(StrictConfig):
     close: NonNegativeFloat = 1.0
     """Points of sweeps with |x| and |y| below, in the frame of their sensor, are of the vehicle; metres."""
     close_in_scene: bool = False
-    """Remove them from the points of the scene itself too, as the development kit of nuScenes does."""
+    """Remove them from the points of the scene itself too, as the development kit of nuScenes does; not where
+    each point gets a prediction."""
 
 
 class ClipConfig(StrictConfig):

@@ -49,6 +49,13 @@ def with_sweeps(scene: Scene, config: SweepsConfig | None, generator: torch.Gene
     return accumulated(scene, config, generator)
 
 
+def with_sweeps_behind(scene: Scene, config: SweepsConfig | None) -> Scene:
+    """The scene with the latest sweeps behind its own points, none of which is removed: each has a result."""
+    if config is None:
+        return scene
+    return with_sweeps(scene, config.model_copy(update={"close_in_scene": False}))
+
+
 def chosen_sweeps(scene: Scene, config: SweepsConfig, generator: torch.Generator | None) -> list[Sweep]:
     """Earlier sweeps, the latest first."""
     earlier = [one for one in scene.sweeps if one.time is not None and one.time < 0.0]

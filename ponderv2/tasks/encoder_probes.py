@@ -87,7 +87,7 @@ def labelled_voxels(
         chosen, weight = sample_rows(label, most, generator)
         if not len(chosen):
             continue
-        voxels = source.features(data.scene(index).cloud)
+        voxels = source.features(data.scene(index))
         first = _first_of_each(voxels.inverse[chosen], len(voxels.feature))
         chosen, weight = chosen[first], weight[first]
         row = voxels.inverse[chosen]
@@ -223,10 +223,10 @@ def probe(
     ]
     data = evaluated.data
     for index in report.track(range(len(data)), f"{source.name}: probes on {data.split}", len(data)):
-        cloud = data.labelled_scene(index).cloud
+        scene = data.labelled_scene(index)
         truth = evaluated.labels(index)
         started = time.perf_counter()
-        voxels = source.features(cloud)
+        voxels = source.features(scene)
         encoding = time.perf_counter() - started
         for one, result in zip(probes, results, strict=True):
             started = time.perf_counter()

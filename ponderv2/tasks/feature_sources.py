@@ -11,6 +11,7 @@ import torch
 from ponderv2.data.config import FeatureName, PointDataConfig
 from ponderv2.data.missing_inputs import HideableInput
 from ponderv2.data.preprocess import Preprocessed, clipped, preprocess, whole_scene_shift
+from ponderv2.data.sweeps import with_sweeps_behind
 from ponderv2.io.colors import NO_COLOR
 from ponderv2.models.encoder_model import EncoderModel, calibrate_normalisation
 from ponderv2.models.voxel_features import VoxelFeatures
@@ -24,7 +25,7 @@ RAW: tuple[FeatureName, ...] = ("color", "height", "normal")
 
 @runtime_checkable
 class FeatureSource(Protocol):
-    """One feature for every occupied voxel of a cloud."""
+    """One feature for every voxel that points of a scene occupy."""
 
     @property
     def name(self) -> str:
@@ -46,8 +47,8 @@ class FeatureSource(Protocol):
         """Whether channels are measured in different units, so that a cosine needs them standardised."""
         ...
 
-    def features(self, cloud: PointCloud) -> VoxelFeatures:
-        """Metres, z up. Raises what `encode_voxels` raises."""
+    def features(self, scene: Scene) -> VoxelFeatures:
+        """Of the points of a scene, metres, z up. Raises what `encode_voxels` raises."""
         ...
 
 
@@ -77,9 +78,14 @@ class EncoderFeatures:
         """That of the model."""
         return self.loaded.device
 
-    def features(self, cloud: PointCloud) -> VoxelFeatures:
-        """One pass of the encoder."""
-        return self.loaded.voxel_features(cloud, self.condition, hide=self.hide)
+    def features(self, scene: Scene) -> VoxelFeatures:
+        """One pass of the encoder, which sees the sweeps that it was trained with; they get no features."""
+        own = torch.arange(len(scene.cloud))
+        cloud = with_sweeps_behind(scene, self.loaded.data.sweeps).cloud
+        found = self.loaded.voxel_features(
+            cloud, self.condition, hide=self.hide, only=own if len(cloud) > len(own) else None
+        )
+        return replace(found, inverse=found.inverse[: len(own)])
 
 
 @dataclass(frozen=True)
@@ -108,8 +114,9 @@ class RawFeatures:
         """The names of the features."""
         return ", ".join(self.data.features)
 
-    def features(self, cloud: PointCloud) -> VoxelFeatures:
+    def features(self, scene: Scene) -> VoxelFeatures:
         """Nothing is computed but voxels."""
+        cloud = scene.cloud
         done = prepared(cloud, self.data)
         return VoxelFeatures(cloud.coord[done.voxels.index], done.batch.feature, done.voxels.inverse, 1)
 
@@ -122,16 +129,17 @@ def prepared(cloud: PointCloud, data: PointDataConfig, condition: str = "") -> P
 
 
 def with_random_weights(
-    source: EncoderFeatures, model: EncoderModel, clouds: Iterable[PointCloud]
+    source: EncoderFeatures, model: EncoderModel, scenes: Iterable[Scene]
 ) -> EncoderFeatures:
     """The same architecture with the weights of `model`, which were just drawn.
 
-    Its normalisations take their statistics from some clouds: those of new weights apply to no data.
+    Its normalisations take their statistics from some scenes: those of new weights apply to no data.
     """
     model = model.to(source.device)
 
     def batches() -> Iterable[Batch]:
-        for cloud in clouds:
+        for scene in scenes:
+            cloud = with_sweeps_behind(scene, source.loaded.data.sweeps).cloud
             complete = source.loaded.completed(cloud, source.hide)[0]
             yield prepared(complete, source.loaded.data, source.condition).batch.to(source.device)
 

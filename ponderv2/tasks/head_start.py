@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ponderv2.collectives import process_rank, world_size
 from ponderv2.data.datasets import LabelledDataset
-from ponderv2.data.sweeps import with_sweeps
+from ponderv2.data.sweeps import with_sweeps_behind
 from ponderv2.errors import SceneError
 from ponderv2.evaluation.probes import ChosenFit, LabelledRows, sample_rows
 from ponderv2.models.encoder_model import EncoderModel
@@ -172,7 +172,7 @@ def _sampled(
 ) -> _OneScene:
     """The sample of a scene that can be read. Raises SceneError, OSError."""
     # Points of sweeps have no class, so that none of them is chosen.
-    cloud = with_sweeps(data.training_scene(index), data.config.sweeps).cloud
+    cloud = with_sweeps_behind(data.training_scene(index), data.config.sweeps).cloud
     label = cloud.labels[data.label_field].long()
     generator = make_generator("head start", sampling.seed, data.condition, data.names[index])
     chosen, weight = sample_rows(label, sampling.most, generator)

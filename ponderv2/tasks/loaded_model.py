@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -138,10 +138,14 @@ class LoadedModel:
         condition: str | None = None,
         blocks: BlockSettings = BlockSettings(),
         hide: Collection[HideableInput] = (),
+        only: Int[Tensor, " chosen"] | None = None,
     ) -> VoxelFeatures:
-        """As `features`, one for every occupied voxel, with the way back to the points."""
+        """As `features`, one for every occupied voxel, with the way back to the points.
+
+        `only`: points whose voxels are asked for, at least one.
+        """
         name = self.model.prompts.choose(condition)
-        return encode_voxels(self.model, self.completed(cloud, hide)[0], self.data, name, blocks)
+        return encode_voxels(self.model, self.completed(cloud, hide)[0], self.data, name, blocks, only=only)
 
     @torch.no_grad()
     def encode(

@@ -250,11 +250,11 @@ def _sources(one: _Given, encoder: EncoderFeatures, plan: _Plan, baselines: bool
         return
     # Purity alone needs no training scenes, and there may be none.
     scenes = plan.training() if plan.fits else plan.evaluated()
-    clouds = (scenes.data.scene(index).cloud for index in range(min(len(scenes.data), CALIBRATION_SCENES)))
+    some = (scenes.data.scene(index) for index in range(min(len(scenes.data), CALIBRATION_SCENES)))
     seeded_weights(plan.settings.data.seed)
     model = one.task.build()
     assert isinstance(model, EncoderModel)
-    yield with_random_weights(encoder, model, clouds)
+    yield with_random_weights(encoder, model, some)
     yield RawFeatures.of(scenes.data.scene(0).cloud, plan.loaded.data, encoder.device, encoder.hide)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from ponderv2.data.scan_config import SweepsConfig
 from ponderv2.data.scene_folder import open_folder
-from ponderv2.data.sweeps import accumulated, chosen_sweeps
+from ponderv2.data.sweeps import accumulated, chosen_sweeps, with_sweeps_behind
 from ponderv2.geometry.transforms import rotation_matrix, scale_matrix
 from ponderv2.scenes.scene import PointCloud, Scene
 from tests.datasets.drives.nuscenes_drives import LANDMARKS, write_drives
@@ -55,6 +55,13 @@ def test_points_close_to_the_sensor_of_a_sweep_are_removed(scene: Scene) -> None
     own = int((scene.cloud.coord[:, :2].abs() >= 6.0).any(dim=1).sum())
     again = accumulated(scene, config.model_copy(update={"close_in_scene": True}))
     assert len(again.cloud) == kept - LANDMARKS + own
+
+
+def test_no_point_is_removed_where_each_has_a_feature(scene: Scene) -> None:
+    close = SweepsConfig(n_sweeps=4, close=6.0, close_in_scene=True)
+    found = with_sweeps_behind(scene, close).cloud
+    assert torch.equal(found.coord[:LANDMARKS], scene.cloud.coord)
+    assert len(found) == len(accumulated(scene, SweepsConfig(n_sweeps=4, close=6.0)).cloud)
 
 
 def test_later_sweeps_are_never_taken_and_random_ones_are_repeatable(scene: Scene) -> None:

@@ -6,12 +6,17 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from ponderv2.data.scene_folder import open_folder
+from ponderv2.data.sweeps import with_sweeps
 from ponderv2.datasets.nuscenes.classes import CLASS_NAMES
 from ponderv2.io.images import read_color
-from ponderv2.workflows import pretrain, render
+from ponderv2.tasks.checkpoints import load
+from ponderv2.tasks.feature_sources import EncoderFeatures
+from ponderv2.workflows import pretrain, protocols, render
 from ponderv2.workflows.config import PretrainConfig, RenderConfig
+from ponderv2.workflows.protocols import ComparisonRequest
 from tests.datasets.drives.nuscenes_drives import SIZE, write_drives
 from tests.workflows.tiny import ENCODER, TRAINING
 
@@ -62,6 +67,21 @@ def run(drives: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert math.isfinite(result.metrics["depth_l1"]) and result.losses["semantic"] > 0
     assert result.losses["clusters"] > 0
     return result.checkpoint
+
+
+def test_probes_see_the_sweeps_that_the_encoder_was_trained_with(run: Path, drives: Path) -> None:
+    loaded, folder = load(run), open_folder(drives)
+    scene = folder.read(folder.names("train")[2], "train")
+    scene = scene.take(torch.arange(0, len(scene.cloud), 2))  # the sweeps fill other voxels
+    found = EncoderFeatures("run", loaded, "nuScenes").features(scene)
+    cloud = with_sweeps(scene, loaded.data.sweeps).cloud
+    expected = loaded.features(cloud)[: len(scene.cloud)]
+    assert len(cloud) > len(scene.cloud) == len(found.inverse)
+    assert torch.equal(found.of_points(), expected)
+    assert not torch.equal(expected, loaded.features(scene.cloud))
+    request = ComparisonRequest(("knn", "linear", "purity"), baselines=True, device="cpu")
+    result = protocols.run([run], request, scenes=drives, split="train")
+    assert len(result.protocols) == 6 and len(result.purity) == 3
 
 
 def test_a_drive_renders_beside_its_images_and_points(run: Path, drives: Path, tmp_path: Path) -> None:

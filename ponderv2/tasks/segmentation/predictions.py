@@ -19,7 +19,7 @@ from ponderv2.data.config import PointDataConfig
 from ponderv2.data.datasets import LabelledDataset
 from ponderv2.data.fragments import PLAIN, Fragment, TestView, fragments
 from ponderv2.data.preprocess import clipped
-from ponderv2.data.sweeps import with_sweeps
+from ponderv2.data.sweeps import with_sweeps_behind
 from ponderv2.data.voxelise import voxelise
 from ponderv2.errors import ResourceError
 from ponderv2.evaluation.semantic import confusion_matrix
@@ -59,7 +59,7 @@ def vote(
         raise ValueError("expected at least one view")
     votes: Tensor | None = None
     n_points = len(scene.cloud)
-    scene = with_sweeps(scene, config.sweeps)
+    scene = with_sweeps_behind(scene, config.sweeps)
     for view in views:
         pieces = fragments(scene, view, config, condition)
         for piece, scores in _scored(pieces, predict, points_per_pass):
@@ -116,7 +116,7 @@ def halved_classes(
 ) -> Int[Tensor, " point"]:
     """Class of every point: `vote` of the first point of every half voxel, for all points in it."""
     n_points = len(scene.cloud)
-    scene = clipped(with_sweeps(scene, config.sweeps), config)
+    scene = clipped(with_sweeps_behind(scene, config.sweeps), config)
     halves = voxelise(scene.cloud.coord, config.voxel.size / 2, config.voxel.order)
     joined = config.model_copy(update={"sweeps": None})
     votes = vote(scene.take(halves.index), predict, joined, condition, views, seen=seen)

@@ -97,10 +97,14 @@ def test_half_voxels_share_the_vote_of_their_first_point(scene: Scene) -> None:
     assert found.tolist() == expected and len(kept) < len(owner)
 
 
-def test_points_of_sweeps_are_seen_and_get_no_votes(scene: Scene, tmp_path: Path) -> None:
+@pytest.mark.parametrize("close_in_scene", [False, True])
+def test_points_of_sweeps_are_seen_and_get_no_votes(
+    scene: Scene, tmp_path: Path, close_in_scene: bool
+) -> None:
     np.savez(tmp_path / "0.npz", coord=scene.cloud.coord[:40].numpy() + 7.0)
     sweep = Sweep("0", "lidar", torch.eye(4), tmp_path / "0.npz", time=-0.1)
-    config = CONFIG.model_copy(update={"centred": False, "sweeps": SweepsConfig(), "fields": ("time",)})
+    sweeps = SweepsConfig(close_in_scene=close_in_scene)
+    config = CONFIG.model_copy(update={"centred": False, "sweeps": sweeps, "fields": ("time",)})
     drive = replace(scene, sweeps=(sweep,))
     seen: set[float] = set()
 
