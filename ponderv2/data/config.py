@@ -81,6 +81,14 @@ class ViewSamplingConfig(StrictConfig):
     lidar: LidarRaysConfig | None = None
     """For scenes whose images have no depth: rays to the points of the LiDAR. No view is then used twice."""
 
+    @model_validator(mode="after")
+    def _no_setting_without_effect(self) -> ViewSamplingConfig:
+        if self.lidar is not None and self.max_depth is not None:
+            raise ValueError("max_depth goes by depth images: set lidar.farthest in place of it")
+        if self.lidar is not None and self.min_valid_pixels > 1:
+            raise ValueError("min_valid_pixels goes by depth images: set it to 1 with lidar")
+        return self
+
 
 class ImageAugmentConfig(StrictConfig):
     """Of each image that the encoder sees; its camera follows. Rendered pixels stay as they are."""

@@ -76,3 +76,11 @@ class LidarRaysConfig(StrictConfig):
     top_up: bool = False
     """Where fewer than `n_pixels` points are seen, the rest are pixels with a colour alone, every fourth in
     columns and rows below the upper 40 % of the image (UniPAD). Without, there are fewer rays."""
+
+    @model_validator(mode="after")
+    def _no_setting_without_effect(self) -> LidarRaysConfig:
+        if self.top_up and not self.color:
+            raise ValueError("top_up adds pixels with a colour alone: set color to true")
+        if self.cell > 1 and self.occlusion == "none":
+            raise ValueError("cell is where occlusion takes the nearest point: set it to 1")
+        return self

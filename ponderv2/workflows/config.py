@@ -93,6 +93,18 @@ class PretrainConfig(PresetConfig):
         _check_input(self.data, self.model.encoder)
         return self
 
+    @model_validator(mode="after")
+    def _targets_have_depth_images(self) -> PretrainConfig:
+        if any(part.data.views.lidar is None for part in self.parts):
+            return self
+        wanted = self.model.targets
+        if wanted is not None and wanted.normal is not None:
+            raise ValueError("model.targets.normal goes by depth images: set it to null with views.lidar")
+        features = self.data.image_features
+        if features is not None and features.pool is not None:
+            raise ValueError("data.image_features.pool goes by depth images: set it to null with views.lidar")
+        return self
+
 
 class FinetuneConfig(PresetConfig):
     """`ponder finetune`."""
@@ -140,6 +152,9 @@ def _check_input(data: PointDataConfig, encoder: EncoderConfig) -> None:
             f"data.features give {data.n_channels} channels, "
             f"but model.encoder.in_channels is {encoder.in_channels}"
         )
+    unused = [name for name in data.scales if name not in data.fields]
+    if unused:
+        raise ValueError(f"data.scales has a factor for '{unused[0]}', which is none of data.fields")
 
 
 class RenderConfig(PresetConfig):

@@ -299,6 +299,20 @@ def test_crops_that_need_depth_images_are_refused() -> None:
         settings(crop={})
 
 
+@pytest.mark.parametrize(
+    ("views", "message"),
+    [
+        ({"lidar": {}, "max_depth": 5.0}, "max_depth goes by depth images"),
+        ({"lidar": {}, "min_valid_pixels": 2}, "min_valid_pixels goes by depth images"),
+        ({"lidar": {"top_up": True, "color": False}}, "top_up adds pixels with a colour alone"),
+        ({"lidar": {"occlusion": "none", "cell": 2}}, "cell is where occlusion takes the nearest"),
+    ],
+)
+def test_settings_without_effect_on_rays_to_points_are_refused(views: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ViewSamplingConfig.model_validate(views)
+
+
 def test_the_cameras_of_a_real_key_frame_see_the_points_that_an_independent_chain_gives(
     request: pytest.FixtureRequest,
 ) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from ponder_cli.presets import load_preset
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.data.sweeps import with_sweeps
 from ponderv2.datasets.nuscenes.classes import CLASS_NAMES
+from ponderv2.errors import PresetError
 from ponderv2.io.images import read_color
 from ponderv2.tasks.checkpoints import load
 from ponderv2.tasks.feature_sources import EncoderFeatures
@@ -93,3 +95,22 @@ def test_a_drive_renders_beside_its_images_and_points(run: Path, drives: Path, t
     kinds = 6  # image, points; colour, depth, normal, class
     assert all(one.shape == (SIZE[1], kinds * SIZE[0], 3) for one in beside)
     assert read_color(tmp_path / "frames" / "birds_eye.png").shape == (30, 60, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("model.targets.normal={}", "targets[.]normal goes by depth images"),
+        ("data.image_features={pool: 0.2}", "image_features[.]pool goes by depth images"),
+    ],
+)
+def test_targets_that_need_depth_images_are_refused(change: str, message: str) -> None:
+    """Of rooms, whose views have depth, neither is."""
+    with pytest.raises(PresetError, match=message):
+        load_preset("pretrain", "streets_demo", [change], PretrainConfig)
+    load_preset("pretrain", "rooms", [change], PretrainConfig)
+
+
+def test_a_factor_on_a_field_that_is_not_used_is_refused() -> None:
+    with pytest.raises(PresetError, match="a factor for 'ring', which is none of"):
+        load_preset("pretrain", "streets_demo", ["data.scales={ring: 0.1}"], PretrainConfig)
