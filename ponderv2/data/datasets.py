@@ -22,7 +22,7 @@ from ponderv2.data.config import (
 )
 from ponderv2.data.crops import ATTEMPTS, Region, crop, random_region, region_around
 from ponderv2.data.label_budget import apply_label_budget, budget_scenes
-from ponderv2.data.lidar_rays import LidarPixels, measured_depth, sample_lidar_rays, seen_points
+from ponderv2.data.lidar_rays import LidarPixels, measured_depth, sample_lidar_rays, visible_points
 from ponderv2.data.pixel_targets import NO_TARGETS, WantedTargets, with_targets
 from ponderv2.data.pooled_features import PooledFeatures
 from ponderv2.data.preprocess import (
@@ -349,7 +349,7 @@ class PretrainDataset(_Scenes):
         if lidar is None:
             return None
         usable = inside_range(scene, self.config)
-        return tuple(seen_points(scene, frame.camera, lidar, usable) for frame in frames)
+        return tuple(visible_points(scene, frame, lidar, usable) for frame in frames)
 
     def _region(self, scene: Scene, frames: Sequence[Frame], generator: torch.Generator) -> Region | None:
         """A region around something that a frame shows, with points in it; None = the whole scene."""

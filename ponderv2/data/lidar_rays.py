@@ -145,7 +145,7 @@ def sample_lidar_rays(
     parts: list[dict[str, Tensor]] = []
     for number in torch.randperm(len(frames), generator=generator).tolist():
         frame = frames[number]
-        found = _visible(frame, seen_points(scene, frame.camera, lidar, usable), lidar)
+        found = visible_points(scene, frame, lidar, usable)
         if not len(found):
             continue
         drawn = found.take(torch.randperm(len(found), generator=generator)[: config.n_pixels])
@@ -164,19 +164,22 @@ def sample_lidar_rays(
     return SampledPixels(tuple(views), pixels)
 
 
-def _visible(frame: Frame, found: LidarPixels, config: LidarRaysConfig) -> LidarPixels:
-    """Those that the mask of the image does not hide."""
+def visible_points(
+    scene: Scene, frame: Frame, config: LidarRaysConfig, usable: Bool[Tensor, " point"] | None = None
+) -> LidarPixels:
+    """Those of `seen_points` that the mask of the image does not hide."""
+    found = seen_points(scene, frame.camera, config, usable)
     if frame.mask_path is None or not len(found):
         return found
     visible = frame.read_visible()
-    column, row = _places(found.pixel, frame, config).unbind(1)
+    column, row = places(found.pixel, frame.camera, config.round_down).unbind(1)
     return found.take(visible[row, column])
 
 
-def _places(pixel: Float[Tensor, "ray 2"], frame: Frame, config: LidarRaysConfig) -> Int[Tensor, "ray 2"]:
-    """Column and row of the pixel that has the colour of a position."""
-    place = pixel.floor() if config.round_down else pixel.round()
-    last = torch.tensor([frame.camera.width - 1, frame.camera.height - 1])
+def places(pixel: Float[Tensor, "ray 2"], camera: Camera, round_down: bool = False) -> Int[Tensor, "ray 2"]:
+    """Column and row of the pixel that has the colour of a position: the nearest, or rounded down."""
+    place = pixel.floor() if round_down else pixel.round()
+    last = torch.tensor([camera.width - 1, camera.height - 1])
     return torch.minimum(place.long(), last).clamp(min=0)
 
 
@@ -197,7 +200,7 @@ def _rays(
     pixel = torch.cat([found.pixel, more])
     color = torch.zeros(len(pixel), 3)
     if colored:
-        column, row = _places(pixel, frame, lidar).unbind(1)
+        column, row = places(pixel, frame.camera, lidar.round_down).unbind(1)
         color = read_color(frame)[row, column].float() / 255.0
     label = torch.full((len(pixel),), -1)
     if labels is not None:

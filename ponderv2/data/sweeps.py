@@ -12,10 +12,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ponderv2.data.scan_config import SweepsConfig
+from ponderv2.io.colors import NO_COLOR
 from ponderv2.scenes.scene import PointCloud, Scene, Sweep
-
-UNKNOWN_COLOR = 127.5
-"""Of points of sweeps, where those of the scene have colours: feature 0."""
 
 
 def accumulated(scene: Scene, config: SweepsConfig, generator: torch.Generator | None = None) -> Scene:
@@ -95,7 +93,7 @@ def _joined(clouds: list[PointCloud]) -> PointCloud:
     return replace(
         first,
         coord=coord,
-        color=None if first.color is None else _filled(first.color, n_more, UNKNOWN_COLOR),
+        color=None if first.color is None else _filled(first.color, n_more, NO_COLOR),
         normal=None if first.normal is None else _filled(first.normal, n_more, 0.0),
         labels={name: _filled(values, n_more, -1) for name, values in first.labels.items()},
         fields={

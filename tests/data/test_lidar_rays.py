@@ -285,6 +285,29 @@ def test_without_colours_no_image_is_opened(folder: SceneFolders, tmp_path: Path
         Blind(folder, "train", settings()).sample(1, 0)
 
 
+def test_points_behind_a_mask_are_neither_trained_on_nor_validated(
+    folder: SceneFolders, tmp_path: Path
+) -> None:
+    shown = np.zeros((SIZE[1], SIZE[0]), np.uint8)
+    shown[:, : SIZE[0] // 2] = 255
+    Image.fromarray(shown).save(tmp_path / "mask.png")
+
+    class Masked(PretrainDataset):
+        def _read(self, name: str) -> Scene:
+            read = super()._read(name)
+            return replace(
+                read, frames=tuple(replace(one, mask_path=tmp_path / "mask.png") for one in read.frames)
+            )
+
+    data, whole = Masked(folder, "train", settings()), PretrainDataset(folder, "train", settings())
+    pixels, hits, every = data.sample(1, 0).pixels, data.validation(1).hits, whole.validation(1).hits
+    assert pixels is not None and hits is not None and every is not None
+    assert float(pixels.pixel[:, 0].max()) < SIZE[0] / 2
+    for some, all_of_them in zip(hits, every, strict=True):
+        left = all_of_them.pixel[:, 0].round() < SIZE[0] // 2
+        assert 0 < len(some) < len(all_of_them) and torch.equal(some.pixel, all_of_them.pixel[left])
+
+
 def test_a_camera_that_is_held_out_is_only_validated(folder: SceneFolders) -> None:
     data = PretrainDataset(folder, "train", settings(held_out_sensors=("CAM_BACK",)))
     batch = data.sample(1, 0)

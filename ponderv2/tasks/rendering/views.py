@@ -16,7 +16,7 @@ from torch import Tensor
 from ponderv2.data.config import PretrainDataConfig
 from ponderv2.data.crops import Region
 from ponderv2.data.datasets import PretrainDataset, ValidationScene
-from ponderv2.data.lidar_rays import LidarPixels, sparse_depth
+from ponderv2.data.lidar_rays import LidarPixels, places, sparse_depth
 from ponderv2.errors import SceneError
 from ponderv2.evaluation.images import depth_errors, mean_metrics, psnr, ssim
 from ponderv2.geometry.cameras import unproject
@@ -119,8 +119,7 @@ def compare_views(
 def _hit_pair(field: ModelField, frame: Frame, hits: LidarPixels, colored: bool, chunk: int) -> HitPair:
     color = None
     if colored and frame.has_color:
-        last = torch.tensor([frame.camera.width - 1, frame.camera.height - 1])
-        column, row = torch.minimum(hits.pixel.round().long(), last).unbind(1)
+        column, row = places(hits.pixel, frame.camera).unbind(1)
         color = frame.read_color()[row, column].float() / 255.0
     rendered_color, rendered_depth = render_pixels(field, frame.camera, hits.pixel, chunk)
     return HitPair(color, hits.depth, rendered_color, rendered_depth)
