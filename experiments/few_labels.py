@@ -7,24 +7,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import mean
-from tempfile import TemporaryDirectory
 
 from experiments.gain_figures import Figures, Key, shown
-from experiments.gain_jobs import Job, command
-from ponder_cli.presets import load_preset
-from ponderv2.training.report import SilentReporter
-from ponderv2.workflows import evaluate, finetune
-from ponderv2.workflows.config import FinetuneConfig
-
-
-class Notes(SilentReporter):
-    """Prints what a command reports, such as how a head was fitted."""
-
-    def note(self, text: str) -> None:
-        """One line."""
-        print(f"  {text}", flush=True)
-
-    warn = note
+from experiments.jobs import Job, fine_tuned_run
+from ponderv2.workflows import evaluate
 
 
 @dataclass(frozen=True)
@@ -78,21 +64,10 @@ class FewLabels:
             f"seed={trial.seed}",
             f"training.optimiser.rate={trial.rate:g}",
         ]
-        words = ["--scratch"] if trial.checkpoint is None else ["--from", f"runs/{trial.checkpoint.name}"]
-        line = command("finetune", "--preset", self.preset, *words, changes=changes)
-        config = load_preset("finetune", self.preset, [*changes, "training.threads=1"], FinetuneConfig)
-        with TemporaryDirectory(dir=self.out) as folder:
-            run = finetune.run(
-                config,
-                checkpoint=trial.checkpoint,
-                scenes=self.scenes,
-                out=Path(folder),
-                name="run",
-                report=Notes(),
-            )
+        with fine_tuned_run(self.preset, trial.checkpoint, self.scenes, changes, self.out) as (run, line):
             for split in splits:
                 for part, scenes in self.parts.items():
-                    found = evaluate.run(run.folder, scenes=scenes, split=split).metrics
+                    found = evaluate.run(run, scenes=scenes, split=split).metrics
                     for metric in self.metrics:
                         self.figures.put(self.key(split, trial, part, metric), float(found[metric]), line)
 
@@ -139,12 +114,3 @@ class FewLabels:
             print(f"| {' | '.join(row)} | " + " | ".join(shown(values.get(c, [])) for c in columns) + " |")
         for row, line in sorted(commands.items()):
             print(f"    {', '.join(row)}: {line}")
-
-
-def run_jobs(jobs: list[Job], phrases: list[str]) -> None:
-    """Those that are not done and whose name holds one of the phrases; all without any."""
-    wanted = [job for job in jobs if not phrases or any(phrase in job.name for phrase in phrases)]
-    remaining = [job for job in wanted if not job.is_done()]
-    for number, job in enumerate(remaining):
-        print(f"[{number + 1}/{len(remaining)}] {job.name}", flush=True)
-        job.run()

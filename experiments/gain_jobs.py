@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
-import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from experiments.gain_figures import Figures, Key
+from experiments.jobs import Job, command, fine_tuned_run, has_begun, pretrained, slug
 from ponder_cli.presets import load_preset, settings_of
-from ponderv2.workflows import evaluate, finetune, prepare, pretrain, protocols
-from ponderv2.workflows.config import FinetuneConfig, PrepareConfig, PretrainConfig, ProtocolsConfig
+from ponderv2.workflows import evaluate, finetune, prepare, protocols
+from ponderv2.workflows.config import FinetuneConfig, PrepareConfig, ProtocolsConfig
 
 PRETRAINED = {
     "image features": "rooms",
@@ -63,31 +60,6 @@ class Bench:
         return self.out / "runs"
 
 
-@dataclass(frozen=True)
-class Job:
-    """Something that gives figures."""
-
-    name: str
-    gives: tuple[Key, ...]
-    run: Callable[[], None]
-    figures: Figures
-
-    def is_done(self) -> bool:
-        """Whether all its figures are known."""
-        return all(self.figures.has(key) for key in self.gives)
-
-
-def command(*words: str, changes: list[str] | None = None) -> str:
-    """The same as a line of the shell."""
-    sets = [part for change in changes or [] for part in ("--set", change)]
-    return " ".join(["ponder", *words, *map(shlex.quote, sets)])
-
-
-def slug(*words: str) -> str:
-    """A name for a folder."""
-    return "-".join(words).replace(", ", "+").replace(" ", "_")
-
-
 def start_folder(bench: Bench, start: str, seed: int) -> Path:
     """Of the run that gives the encoder of a start."""
     return bench.runs / slug(start, str(seed))
@@ -106,27 +78,14 @@ def pretrain_start(bench: Bench, start: str, seed: int) -> None:
         done = finetune.run(
             config, scenes=bench.rooms, out=bench.runs, name=folder.name, resume=has_begun(folder)
         )
-        line = command("finetune", "--preset", "rooms", "--scratch", changes=changes)
+        line = command("finetune", "--preset", "rooms", "--scratch", "--name", folder.name, changes=changes)
         bench.figures.put(("start", start, str(seed)), done.seconds, line)
         return
-    changes = [f"seed={seed}", "training.threads=1"]
+    changes = [f"seed={seed}"]
     if seed == 0:
         changes += [f"training.keep_every={CURVE}", "training.keep_newest=100"]
-    config = load_preset("pretrain", PRETRAINED[start], changes, PretrainConfig)
-    result = pretrain.run(
-        config, scenes=bench.rooms, out=bench.runs, name=folder.name, resume=has_begun(folder)
-    )
-    line = command("pretrain", "--preset", PRETRAINED[start], changes=[f"seed={seed}"])
-    bench.figures.put(("start", start, str(seed)), result.seconds, line)
-
-
-def has_begun(folder: Path) -> bool:
-    """Whether a run can be resumed; what was interrupted before its first checkpoint is removed."""
-    if (folder / "checkpoints" / "last.pth").is_file():
-        return True
-    if folder.is_dir():
-        shutil.rmtree(folder)
-    return False
+    found = pretrained(PRETRAINED[start], folder, bench.rooms, changes)
+    bench.figures.put(("start", start, str(seed)), *found)
 
 
 def probe(bench: Bench, start: str, budget: str, seed: int) -> None:
@@ -173,6 +132,8 @@ def curve(bench: Bench, start: str) -> None:
                 f"runs/{folder.name}/checkpoints/{path.name}",
                 "--protocols",
                 "linear",
+                "--split",
+                "test",
                 changes=changes,
             )
             bench.figures.put(key, probed(bench, path, changes, ("linear",))[0][2], line)
@@ -182,13 +143,8 @@ def curve(bench: Bench, start: str) -> None:
 def fine_tuned(bench: Bench, start: str, seed: int, changes: list[str], split: str) -> tuple[float, str]:
     """Mean IoU of a fine-tuned model on the rooms of a split, and the command that trains it."""
     checkpoint = None if start == "random" else start_folder(bench, start, seed)
-    words = ["--scratch"] if checkpoint is None else ["--from", f"runs/{checkpoint.name}"]
-    line = command("finetune", "--preset", "rooms", *words, changes=changes)
-    config = load_preset("finetune", "rooms", [*changes, "training.threads=1"], FinetuneConfig)
-    with TemporaryDirectory(dir=bench.out) as folder:
-        result = finetune.run(config, checkpoint=checkpoint, scenes=bench.rooms, out=Path(folder), name="run")
-        measured = evaluate.run(result.folder, scenes=bench.rooms, split=split)
-    return float(measured.metrics["miou"]), line
+    with fine_tuned_run("rooms", checkpoint, bench.rooms, changes, bench.out) as (run, line):
+        return float(evaluate.run(run, scenes=bench.rooms, split=split).metrics["miou"]), line
 
 
 def rate_changes(rate: tuple[float, float]) -> list[str]:

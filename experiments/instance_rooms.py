@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from experiments.few_labels import FewLabels, Trial, run_jobs
+from experiments.few_labels import FewLabels, Trial
 from experiments.gain_figures import Figures
-from experiments.gain_jobs import Job
+from experiments.jobs import Job, remaining, run_jobs
 
 METRICS = ("ap50", "ap25", "ap", "miou")
 BUDGETS = {
@@ -30,7 +30,7 @@ STARTS = ("scratch", "pre-trained")
 
 
 def rates_of(start: str, budget: str) -> tuple[float, ...]:
-    """The same for both starts; first what is best for classes (`pretraining_gain`)."""
+    """The same for both starts; first what is best for classes with weak augmentation."""
     if start == "scratch" and budget.endswith("points"):
         return 1.0e-2, 3.0e-3, 1.0e-3
     return 3.0e-3, 1.0e-3, 1.0e-2
@@ -74,7 +74,8 @@ def main() -> None:
         "rooms_instance", arguments.rooms, {"rooms": arguments.rooms}, METRICS, arguments.out, figures
     )
     if not arguments.table:
-        run_jobs(jobs(few, encoders, arguments.rates, arguments.seeds, arguments.finetune), arguments.jobs)
+        found = jobs(few, encoders, arguments.rates, arguments.seeds, arguments.finetune)
+        run_jobs(remaining(found, arguments.jobs))
     few.print_table()
 
 

@@ -17,13 +17,10 @@ from pathlib import Path
 
 import torch
 
-from experiments.few_labels import FewLabels, Trial, run_jobs
+from experiments.few_labels import FewLabels, Trial
 from experiments.gain_figures import Figures
-from experiments.gain_jobs import Job, command, has_begun
+from experiments.jobs import Job, pretrained, remaining, run_jobs
 from experiments.joint_datasets import VARIANTS, write_datasets
-from ponder_cli.presets import load_preset
-from ponderv2.workflows import pretrain
-from ponderv2.workflows.config import PretrainConfig
 
 PRESET = "rooms_joint"
 WAYS: dict[str, tuple[str, ...]] = {"": (), " one normalisation": ("model.encoder.norm_decouple=false",)}
@@ -34,7 +31,7 @@ STARTS = ("scratch", "pre-trained")
 
 
 def rates_of(start: str, budget: str) -> tuple[float, ...]:
-    """Around the best of each start on a single dataset, which comes first (`pretraining_gain`)."""
+    """Around the best of each start on a single dataset with weak augmentation, which comes first."""
     if start == "pre-trained":
         return 3.0e-3, 1.0e-3
     return (1.0e-2, 3.0e-3) if budget.endswith("points") else (3.0e-3, 1.0e-2)
@@ -52,12 +49,8 @@ def pretrain_all(few: FewLabels, way: str, seed: int, own: list[str]) -> None:
     """Pre-trains the encoder on all datasets, or continues it."""
     folder = start_folder(few.out, way, seed)
     changes = [f"seed={seed}", *WAYS[way], *own]
-    config = load_preset("pretrain", PRESET, [*changes, "training.threads=1"], PretrainConfig)
-    done = pretrain.run(
-        config, scenes=few.scenes, out=folder.parent, name=folder.name, resume=has_begun(folder)
-    )
-    line = command("pretrain", "--preset", PRESET, "--name", folder.name, changes=changes)
-    few.figures.put(("start", f"pre-trained{way}", str(seed)), done.seconds, line)
+    found = pretrained(PRESET, folder, few.scenes, changes)
+    few.figures.put(("start", f"pre-trained{way}", str(seed)), *found)
 
 
 def start_folder(out: Path, way: str, seed: int) -> Path:
@@ -112,7 +105,7 @@ def main() -> None:
         if arguments.data is None:
             write_datasets(arguments.rooms, data)
         own = Changes(arguments.pretrain, arguments.finetune)
-        run_jobs(jobs(few, arguments.rates, arguments.seeds, own), arguments.jobs)
+        run_jobs(remaining(jobs(few, arguments.rates, arguments.seeds, own), arguments.jobs))
     few.print_table()
 
 

@@ -15,12 +15,8 @@ from pathlib import Path
 import torch
 
 from experiments.gain_figures import Figures, print_table, write_plots
-from experiments.gain_jobs import Bench, Job, jobs
-
-
-def selected(found: list[Job], words: list[str]) -> list[Job]:
-    """Those whose name holds one of the phrases; all of them without any."""
-    return [job for job in found if not words or any(word in job.name for word in words)]
+from experiments.gain_jobs import Bench, jobs
+from experiments.jobs import remaining, run_jobs
 
 
 def main() -> None:
@@ -39,17 +35,13 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     figures = Figures(arguments.out / "results.json")
     bench = Bench(arguments.out, arguments.rooms or arguments.out / "rooms", figures)
-    remaining = [job for job in selected(jobs(bench, arguments.seeds), arguments.jobs) if not job.is_done()]
+    to_do = remaining(jobs(bench, arguments.seeds), arguments.jobs)
     if arguments.list:
-        print("\n".join(job.name for job in remaining))
+        print("\n".join(job.name for job in to_do))
         return
     if not arguments.table:
         bench.prepare()
-        remaining = remaining[: arguments.most]
-        for number, job in enumerate(remaining):
-            print(f"[{number + 1}/{len(remaining)}] {job.name}", flush=True)
-            if not job.is_done():  # an earlier job may have given its figures
-                job.run()
+        run_jobs(to_do[: arguments.most])
     print_table(figures)
     write_plots(figures, arguments.out)
 

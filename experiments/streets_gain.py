@@ -16,15 +16,15 @@ import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
 from experiments.gain_figures import Figures, print_table
-from experiments.gain_jobs import Job, command, rate_changes, rate_key, slug
+from experiments.gain_jobs import rate_changes, rate_key
+from experiments.jobs import Job, command, fine_tuned_run, pretrained, remaining, run_jobs, slug
 from ponder_cli.presets import load_preset, settings_of
-from ponderv2.workflows import evaluate, finetune, prepare, pretrain, protocols
-from ponderv2.workflows.config import FinetuneConfig, PrepareConfig, PretrainConfig, ProtocolsConfig
+from ponderv2.workflows import evaluate, prepare, protocols
+from ponderv2.workflows.config import PrepareConfig, ProtocolsConfig
 
 PRETRAINED = {"LiDAR": "streets_demo"}
 """Preset of each kind of pre-training."""
@@ -102,14 +102,8 @@ def divide(streets: Path, target: Path) -> None:
 def pretrain_start(bench: Bench, start: str, seed: int) -> None:
     """Pre-trains the encoder of a start, or continues it."""
     changes = [f"seed={seed}", *bench.steps()]
-    config = load_preset("pretrain", PRETRAINED[start], [*changes, "training.threads=1"], PretrainConfig)
-    folder = start_folder(bench, start, seed)
-    begun = (folder / "checkpoints" / "last.pth").is_file()
-    if not begun:
-        shutil.rmtree(folder, ignore_errors=True)
-    done = pretrain.run(config, scenes=bench.data, out=folder.parent, name=folder.name, resume=begun)
-    line = command("pretrain", "--preset", PRETRAINED[start], changes=changes)
-    bench.figures.put(("start", start, str(seed)), done.seconds, line)
+    found = pretrained(PRETRAINED[start], start_folder(bench, start, seed), bench.data, changes)
+    bench.figures.put(("start", start, str(seed)), *found)
 
 
 def start_folder(bench: Bench, start: str, seed: int) -> Path:
@@ -141,14 +135,9 @@ def probe(bench: Bench, start: str, budget: str, seed: int) -> None:
 def fine_tuned(bench: Bench, start: str, seed: int, changes: list[str], split: str) -> tuple[float, str]:
     """Mean IoU of a fine-tuned model on the scenes of a split, and the command that trains it."""
     checkpoint = None if start == "random" else start_folder(bench, start, seed)
-    words = ["--scratch"] if checkpoint is None else ["--from", f"runs/{checkpoint.name}"]
     changes = [*changes, *bench.steps()]
-    config = load_preset("finetune", PRESET, [*changes, "training.threads=1"], FinetuneConfig)
-    with TemporaryDirectory(dir=bench.out) as folder:
-        result = finetune.run(config, checkpoint=checkpoint, scenes=bench.data, out=Path(folder), name="run")
-        measured = evaluate.run(result.folder, scenes=bench.data, split=split)
-    line = command("finetune", "--preset", PRESET, *words, changes=changes)
-    return float(measured.metrics["miou"]), line
+    with fine_tuned_run(PRESET, checkpoint, bench.data, changes, bench.out) as (run, line):
+        return float(evaluate.run(run, scenes=bench.data, split=split).metrics["miou"]), line
 
 
 def choose_rate(bench: Bench, start: str, budget: str) -> None:
@@ -212,21 +201,13 @@ def main() -> None:
     figures = Figures(arguments.out / "results.json")
     streets = arguments.streets or arguments.out / "generated"
     bench = Bench(arguments.out, streets, figures, arguments.steps)
-    wanted = [
-        job
-        for job in jobs(bench, arguments.seeds)
-        if not arguments.jobs or any(word in job.name for word in arguments.jobs)
-    ]
-    remaining = [job for job in wanted if not job.is_done()]
+    to_do = remaining(jobs(bench, arguments.seeds), arguments.jobs)
     if arguments.list:
-        print("\n".join(job.name for job in remaining))
+        print("\n".join(job.name for job in to_do))
         return
     if not arguments.table:
         bench.prepare()
-        for number, job in enumerate(remaining):
-            print(f"[{number + 1}/{len(remaining)}] {job.name}", flush=True)
-            if not job.is_done():
-                job.run()
+        run_jobs(to_do)
     print_table(figures, "the validation streets")
 
 

@@ -15,10 +15,10 @@ from experiments.gain_jobs import (
     RATES,
     Bench,
     chosen_rate,
-    command,
     jobs,
     rate_key,
 )
+from experiments.jobs import command
 from ponder_cli.presets import load_preset
 from ponderv2.workflows.config import FinetuneConfig, PrepareConfig, PretrainConfig
 
