@@ -18,6 +18,7 @@ from ponder_cli.options import (
     ResumeOption,
     RunsOption,
     SetOption,
+    checkpoint_path,
 )
 
 
@@ -29,6 +30,7 @@ def pretrain(  # noqa: PLR0913 - one argument per option
         typer.Option(
             "--from",
             metavar="CKPT",
+            parser=checkpoint_path,
             help="A run or checkpoint whose encoder to start from; once for each branch of a fusion.",
         ),
     ] = None,

@@ -99,6 +99,20 @@ def test_commands_that_need_more_than_an_encoder_get_as_far_as_their_own_message
     assert ran.exit_code != 0 and "no checkpoint at" not in str(ran.exception)
 
 
+def test_pretraining_starts_from_it_too(shipped, monkeypatch):
+    from ponderv2.workflows import pretrain
+
+    starts = []
+
+    def run(_config: object, **options: object) -> None:
+        starts.append(options["start"])
+        raise PonderError("enough")
+
+    monkeypatch.setattr(pretrain, "run", run)
+    CliRunner().invoke(app, ["pretrain", "--from", "rooms", "--from", "runs/mine"])
+    assert [list(start) for start in starts] == [[weights.weights_file("rooms"), Path("runs/mine")]]
+
+
 @pytest.mark.parametrize(
     ("words", "preset"),
     [
