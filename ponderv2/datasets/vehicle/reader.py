@@ -309,6 +309,11 @@ def _split_of(path: Path, root: Path) -> str:
 
 def _info(drives: VehicleDrives) -> DatasetInfo:
     every = drives.drives()
+    there = {image.sensor for one in every for image in one.images}
+    unknown = [one for one in drives.config.cameras if one not in there]
+    if unknown:
+        listed = ", ".join(sorted(there)) or "none"
+        raise SceneError(f"no images of a camera '{unknown[0]}' in {drives.root}", fix=f"there: {listed}")
     sets = {(one.box_classes, one.classes) for one in every}
     if len(sets) > 1:
         raise SceneError(

@@ -14,6 +14,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from ponderv2.data.scene_folder import open_folder
+from ponderv2.datasets.kinds import reader_of
 from ponderv2.datasets.vehicle.config import VehicleConfig
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import project
@@ -154,6 +155,14 @@ def test_boxes_of_dgp_are_where_its_cameras_annotate_them(sample_data: Path) -> 
     assert len(away) > 50 and np.median(away) < 0.2
 
 
+def test_a_camera_that_no_drive_has_is_refused(tmp_path: Path) -> None:
+    write_drive(tmp_path / "one")
+    assert reader_of(VehicleConfig(path=tmp_path, cameras=("front",))).scenes
+    with pytest.raises(SceneError, match="'rear'") as caught:
+        reader_of(VehicleConfig(path=tmp_path, cameras=("front", "rear")))
+    assert caught.value.fix == "there: front"
+
+
 def test_a_damaged_drive_is_named(tmp_path: Path) -> None:
     cases: tuple[tuple[Callable[[dict[str, Any]], Any], str], ...] = (
         (lambda one: one.pop("sensors"), "it lacks 'sensors'"),
@@ -184,8 +193,6 @@ def test_missing_and_unfit_files_are_left_out_or_named(tmp_path: Path) -> None:
     )
     assert not read(tmp_path, "two/000002").frames
     with pytest.raises(SceneError, match="no drives"):
-        from ponderv2.datasets.kinds import reader_of
-
         reader_of(VehicleConfig(path=tmp_path / "three"))
 
 
