@@ -26,9 +26,12 @@ class NuscenesConfig(DatasetSettings):
     """LiDAR sweeps of a scene, the key frame included; prepared scenes hold a copy of each."""
     following: NonNegativeInt = 0
     """Later sweeps that are added to them, for targets of pre-training; never accumulated."""
-    cameras: tuple[str, ...] = (
-        "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT",
-    )  # fmt: skip
+    cameras: tuple[
+        Literal[
+            "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT"
+        ],
+        ...,
+    ] = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT")
     """Cameras whose images are frames of the scenes, in this order."""
     scenes: tuple[str, ...] = ()
     """Names or patterns (`scene-00*`) of the drives that are prepared; empty = all."""
