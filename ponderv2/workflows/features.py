@@ -22,7 +22,7 @@ from ponderv2.models.encoder_model import EncoderModel
 from ponderv2.models.voxel_features import BlockSettings, VoxelFeatures, encode_voxels
 from ponderv2.scenes.origin import FAR_FROM_ZERO
 from ponderv2.scenes.point_cloud_files import ReadCloud
-from ponderv2.scenes.scene import PointCloud
+from ponderv2.scenes.scene import PointCloud, Scene
 from ponderv2.tasks.checkpoints import loaded_model, open_checkpoint, task_of_checkpoint
 from ponderv2.tasks.feature_sources import EncoderFeatures, with_random_weights
 from ponderv2.tasks.loaded_model import LoadedModel, with_options
@@ -215,8 +215,8 @@ def _untrained(
     seeded_weights(0)
     model = task_of_checkpoint(checkpoint).build()
     assert isinstance(model, EncoderModel)
-    clouds = (source.read().cloud for source in sources[:CALIBRATION_CLOUDS])
-    return with_random_weights(EncoderFeatures("", loaded, condition), model, clouds).loaded
+    scenes = (Scene(source.name, source.read().cloud) for source in sources[:CALIBRATION_CLOUDS])
+    return with_random_weights(EncoderFeatures("", loaded, condition), model, scenes).loaded
 
 
 @dataclass
