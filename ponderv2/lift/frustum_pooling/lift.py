@@ -31,55 +31,71 @@ class FrustumPooling(ImageLift):
     def lift(self, features: ImageFeatures, frame: VolumeFrame) -> SparseVolume:
         """Sum over cameras and maps of feature times probability; cells that nothing reaches are empty."""
         cameras = frame.cameras(features.world_to_camera, features.view_scene)
-        found: list[tuple[ImageMap, int, Tensor, Tensor]] = []
+        found: list[tuple[Tensor, Tensor]] = []
         with torch.no_grad():
             for one in features.maps:
-                points = self._points(one, features.padded_size)
+                pixel = self._pixels(one, features.padded_size)
                 for view, scene in enumerate(features.view_scene.tolist()):
-                    cell, entry = self._cells(points[view], cameras[view], frame, scene)
-                    found.append((one, view, cell, entry))
-            every = torch.cat([cell for _, _, cell, _ in found])
+                    found.append(self._reached(pixel, one, view, cameras[view], frame, scene))
+            every = torch.cat([cell for cell, _ in found])
             number, row = torch.unique(every, return_inverse=True)
-            rows_of_parts = row.split([len(cell) for _, _, cell, _ in found])
+            rows_of_parts = row.split([len(cell) for cell, _ in found])
         wide = torch.promote_types(features.feature.dtype, torch.float32)
         rows = features.feature.new_zeros(len(number), features.feature.shape[1], dtype=wide)
-        for (one, view, _, entry), target in zip(found, rows_of_parts, strict=True):
-            assert one.depth_probability is not None
-            pixels = one.feature[view].flatten(1).T.to(wide)
-            probability = one.depth_probability[view].flatten().to(wide)[entry]
-            rows = rows + pooled(pixels, probability, entry % len(pixels), target, len(number))
+        views = [view for one in features.maps for view in one.views()]
+        for (_, entry), target, (feature, likely) in zip(found, rows_of_parts, views, strict=True):
+            assert likely is not None
+            pixels = feature.flatten(1).T.to(wide).contiguous()
+            probability = likely.flatten().to(wide)[entry]
+            rows += pooled(pixels, probability, entry % len(pixels), target, len(number))
         n_x, n_y, n_z = frame.cells
         shape = (features.n_scenes, n_z, n_y, n_x)
         return SparseVolume(rows, number, shape, frame.lower.to(wide), frame.upper.to(wide))
 
-    def _points(
-        self, one: ImageMap, padded_size: tuple[int, int] | None
-    ) -> Float[Tensor, "view bin_row_column 3"]:
-        """Where pixels are at each depth, in the frame of their camera, metres."""
+    def _pixels(self, one: ImageMap, padded_size: tuple[int, int] | None) -> Float[Tensor, "pixel 2"]:
+        """Where the pixels of a map are in it, row by row."""
         rows, columns = one.feature.shape[2:]
         device = one.feature.device
         row, column = torch.meshgrid(
             torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij"
         )
         pixel = torch.stack([column, row], dim=-1).reshape(-1, 2).double()
-        middle = 0.0 if self.corners else 0.5
         if self.corners:
             pixel = pixel + torch.tensor(corner_of_map(one, padded_size), device=device).double()
-        steps = torch.arange(self.depths.n_bins, device=device).double() + middle
-        depth = self.depths.nearest + steps * self.depths.width
-        pixel = pixel.repeat(len(depth), 1)
-        depth = depth.repeat_interleave(rows * columns)
-        return torch.stack([unproject(pixel, depth, k) for k in one.intrinsics.double()])
+        return pixel
+
+    def _reached(  # noqa: PLR0913 - a view is its map, its number, its camera and its scene
+        self,
+        pixel: Float[Tensor, "pixel 2"],
+        one: ImageMap,
+        view: int,
+        camera: Float[Tensor, "4 4"],
+        frame: VolumeFrame,
+        scene: int,
+    ) -> tuple[Int[Tensor, " entry"], Int[Tensor, " entry"]]:
+        """The cells that the pixels of a view reach, and the number (depth, then pixel) of what reaches each.
+
+        Positions exist for a few depths at once: most of them may lie outside of the volume.
+        """
+        middle = 0.0 if self.corners else 0.5
+        steps = torch.arange(self.depths.n_bins, device=pixel.device).double() + middle
+        depths = self.depths.nearest + steps * self.depths.width
+        to_volume, intrinsics = torch.linalg.inv(camera.double()), one.intrinsics[view].double()
+        parts: list[tuple[Tensor, Tensor]] = []
+        at_once = max(BLOCK // len(pixel), 1)
+        for number, some in enumerate(depths.split(at_once)):
+            points = unproject(pixel.repeat(len(some), 1), some.repeat_interleave(len(pixel)), intrinsics)
+            cell, entry = self._cells(transform_points(to_volume, points), frame, scene)
+            parts.append((cell, entry + number * at_once * len(pixel)))
+        return torch.cat([cell for cell, _ in parts]), torch.cat([entry for _, entry in parts])
 
     def _cells(
-        self, points: Tensor, camera: Float[Tensor, "4 4"], frame: VolumeFrame, scene: int
+        self, points: Float[Tensor, "point 3"], frame: VolumeFrame, scene: int
     ) -> tuple[Int[Tensor, " entry"], Int[Tensor, " entry"]]:
-        """The cell of every point in the volume, and the number of the point."""
+        """The cells of the points that the volume holds, and which points those are."""
         lower, upper = frame.lower[scene].double(), frame.upper[scene].double()
         cells = torch.tensor(frame.cells, device=points.device)
-        place = (
-            (transform_points(torch.linalg.inv(camera.double()), points) - lower) / (upper - lower) * cells
-        )
+        place = (points - lower) / (upper - lower) * cells
         # Truncation, as published, also takes what is less than a cell below the range.
         cell = place.trunc().long() if self.corners else place.floor().long()
         inside = ((cell >= 0) & (cell < cells)).all(dim=1)

@@ -43,10 +43,11 @@ class ProjectedSampling(ImageLift):
             rows_of_views = row.split([len(index) for index, _, _ in seen])
         wide = torch.promote_types(features.feature.dtype, torch.float32)
         rows = features.feature.new_zeros(len(number), features.feature.shape[1], dtype=wide)
-        for view, ((_, place, depth), target) in enumerate(zip(seen, rows_of_views, strict=True)):
+        maps_of_views = zip(*(one.views() for one in features.maps), strict=True)
+        for (_, place, depth), target, maps in zip(seen, rows_of_views, maps_of_views, strict=True):
             if len(target):
-                parts = [_looked_up(one, view, place, depth, self.bins) for one in features.maps]
-                rows = rows.index_add(0, target, torch.stack(parts).sum(0) if len(parts) > 1 else parts[0])
+                parts = [_looked_up(*one, place, depth, self.bins) for one in maps]
+                rows.index_add_(0, target, torch.stack(parts).sum(0) if len(parts) > 1 else parts[0])
         if self.takes_mean:
             counts = torch.bincount(row, minlength=len(number)).clamp(min=1)
             rows = rows / counts[:, None].to(wide)
@@ -69,22 +70,21 @@ class ProjectedSampling(ImageLift):
 
 
 def _looked_up(
-    one: ImageMap,
-    view: int,
+    values: Float[Tensor, "channel row column"],
+    likely: Float[Tensor, "bin row column"] | None,
     place: Float[Tensor, "node 2"],
     depth: Float[Tensor, " node"],
     bins: DepthBinsConfig | None,
 ) -> Float[Tensor, "node channel"]:
     """Bilinear feature times trilinear probability, zeros outside of the map."""
-    values = one.feature[view : view + 1]
-    values = values.to(torch.promote_types(values.dtype, torch.float32))
+    values = values[None].to(torch.promote_types(values.dtype, torch.float32))
     grid = (place * 2 - 1).to(values.dtype)
     feature = F.grid_sample(values, grid[None, None], mode="bilinear", align_corners=False)[0, :, 0].T
-    if bins is None or one.depth_probability is None:
+    if bins is None or likely is None:
         return feature
     share = ((depth - bins.nearest) / (bins.n_bins * bins.width) * 2 - 1).to(values.dtype)
     where = torch.cat([grid, share[:, None]], dim=1)[None, None, None]
-    volume = one.depth_probability[view].to(values.dtype)[None, None]
+    volume = likely.to(values.dtype)[None, None]
     probability = F.grid_sample(volume, where, mode="bilinear", align_corners=False)[0, 0, 0, 0]
     return feature * probability[:, None]
 
