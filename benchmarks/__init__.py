@@ -18,6 +18,11 @@ class Item:
 
 ITEMS = {
     "training_step": Item("the published-width step", "limits of the machine", "--repeats 1 --precision 32"),
+    "driving_step": Item(
+        "a step on drives: LiDAR, cameras, both, lidarseg",
+        "limits of the machine",
+        "--repeats 1 --only lidar",
+    ),
     "pretext_targets": Item("what each target adds to a step", "the step without targets", "--repeats 1"),
     "sparse_convolution": Item("layers and networks", "textbook form, spconv", "--repeats 1"),
     "rendering": Item(

@@ -28,12 +28,17 @@ class OperationCounts(TorchDispatchMode):
         self._flops = self._traffic = 0.0
         self.flops: dict[str, float] = defaultdict(float)
         self.traffic: dict[str, float] = defaultdict(float)
+        self._largest = 0
+        self.largest: dict[str, int] = defaultdict(int)
+        """Bytes of the largest tensor that was made, views aside."""
 
     def finish(self, part: str) -> None:
         """What was executed since the last call was `part`."""
         self.flops[part] += self._flops
         self.traffic[part] += self._traffic
+        self.largest[part] = max(self.largest[part], self._largest)
         self._flops = self._traffic = 0.0
+        self._largest = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -41,11 +46,20 @@ class OperationCounts(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         packet = torch.ops.aten.addmm if func.overloadpacket is torch.ops.aten.addmm_ else func.overloadpacket
         count = flop_registry.get(packet)
-        if count is not None:
+        if packet is torch.ops.aten.convolution_backward and args[9] > 1:
+            self._flops += _grouped_backward(*args)
+        elif count is not None:
             self._flops += count(*args, **(kwargs or {}), out_val=result)
         if not func.is_view:
             self._traffic += _traffic(func, args, result)
+            self._largest = max([self._largest, *_sizes(result)])
         return result
+
+
+def _grouped_backward(*args: Any) -> int:
+    """Of the input and of the weight, as in the forward pass; torch counts all channels with all."""
+    gradient, weight, mask = args[0], args[2], args[10]
+    return (mask[0] + mask[1]) * 2 * gradient.numel() * weight[0].numel()
 
 
 def _traffic(func: Any, args: tuple[Any, ...], result: Any) -> int:
@@ -59,8 +73,12 @@ def _traffic(func: Any, args: tuple[Any, ...], result: Any) -> int:
 
 
 def _large(values: Any) -> int:
-    sizes = [t.numel() * t.element_size() for t in tree_leaves(values) if isinstance(t, Tensor)]
-    return sum(size for size in sizes if size > CACHE_BYTES)
+    return sum(size for size in _sizes(values) if size > CACHE_BYTES)
+
+
+def _sizes(values: Any) -> list[int]:
+    """Bytes of each tensor."""
+    return [t.numel() * t.element_size() for t in tree_leaves(values) if isinstance(t, Tensor)]
 
 
 def product_seconds(size: int = 2048, repeats: int = 5) -> tuple[list[float], list[float]]:

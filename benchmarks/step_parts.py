@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ponderv2.geometry.features import Features, FusedFeatures, ImageFeatures
+from ponderv2.lift.image_depth import EstimatesDepth
 from ponderv2.lift.volume_frame import volume_frame
 from ponderv2.models.pretext import EncodedScenes, PretextModel
 from ponderv2.randomness import make_generator, scene_generators
@@ -40,9 +42,22 @@ class Clock:
         if self._watch is not None:
             self._watch(name)
 
-    def mark_gradient(self, values: Tensor, name: str) -> None:
-        """Mark once the gradient of `values` is complete."""
-        values.register_hook(lambda _: self.mark(name))
+    def mark_gradient(self, values: Sequence[Tensor], name: str) -> None:
+        """Mark once the backward pass arrives at `values`, made one after the other.
+
+        What was computed last is differentiated first: when one of them is reached, all that was made of them
+        is done.
+        """
+        is_marked = False
+
+        def arrived(_: Tensor) -> None:
+            nonlocal is_marked
+            if not is_marked:
+                is_marked = True
+                self.mark(name)
+
+        for one in values:
+            one.register_hook(arrived)
 
 
 def one_step(
@@ -72,19 +87,21 @@ def one_step(
 def forward(model: PretextModel, batch: Batch, generator: torch.Generator, clock: Clock) -> Tensor:
     """`PretextModel.forward(batch, generator).losses.total()`, with the clock at the borders of the parts."""
     features = model.encode(batch, generator)
-    clock.mark_gradient(features.feature, "backward to_dense")
+    clock.mark_gradient(tensors_of(features), "backward to_dense")
     clock.mark("forward backbone")
     frame = volume_frame(batch.coord, batch.offset, model.config.frame)
     rays = model.rays(batch, frame)
     counts = torch.bincount(rays.rays.scene, minlength=len(batch.offset)).tolist()
-    generators = scene_generators(generator, len(counts))
+    generators = scene_generators(generator, len(counts), batch.slots)
     noise = draw_noise_of_scenes(counts, generators, model.config.renderer, batch.feature.device)
     clock.mark("forward rays")
+    if isinstance(model.lift, EstimatesDepth):
+        features = model.lift.with_depth(features)
     cells = model.lift(features, frame)
-    clock.mark_gradient(cells.rows, "backward projection")
+    clock.mark_gradient([cells.rows], "backward projection")
     clock.mark("forward to_dense")
     volume = model.proj_net.project(cells, deferred=True)
-    clock.mark_gradient(volume.values, "backward renderer and losses")
+    clock.mark_gradient([volume.values], "backward renderer and losses")
     clock.mark("forward projection")
     encoded = EncodedScenes(features, volume, frame)
     output = model.render(encoded, rays, noise)
@@ -92,3 +109,12 @@ def forward(model: PretextModel, batch: Batch, generator: torch.Generator, clock
     loss = model.compare(batch, encoded, rays, output).losses.total()
     clock.mark("forward losses")
     return loss
+
+
+def tensors_of(features: Features) -> list[Tensor]:
+    """What an encoder gave: vectors of points, maps of images, or both."""
+    if isinstance(features, FusedFeatures):
+        return [*tensors_of(features.points), *tensors_of(features.images)]
+    if isinstance(features, ImageFeatures):
+        return [one.feature for one in features.maps]
+    return [features.feature]

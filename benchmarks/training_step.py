@@ -38,7 +38,7 @@ def measure(repeats: int, precision: str, cache: Path) -> dict[str, Any]:
     batch = make_batch(settings, cache)
     model = make_model(settings)
     optimiser = build_optimiser(model, settings.training)
-    found: dict[str, Any] = {"memory_before_gib": _memory_gib()}
+    found: dict[str, Any] = {"memory_before_gib": memory_gib()}
     clocks: list[Clock] = []
     products, products_cpu, losses = [], [], []
     for turn in range(repeats + 1):
@@ -46,7 +46,7 @@ def measure(repeats: int, precision: str, cache: Path) -> dict[str, Any]:
         if turn:  # the first step is the warm-up
             clocks.append(clock)
         if turn == 1:
-            found["memory_gib"] = _memory_gib()
+            found["memory_gib"] = memory_gib()
         losses.append(loss)
         wall, cpu = product_seconds(repeats=3)
         products, products_cpu = products + wall, products_cpu + cpu
@@ -54,7 +54,7 @@ def measure(repeats: int, precision: str, cache: Path) -> dict[str, Any]:
         "precision": precision,
         "threads": torch.get_num_threads(),
         "losses": losses,
-        "memory_gib_end": _memory_gib(),
+        "memory_gib_end": memory_gib(),
     }
     for name, of, product in (("wall", "seconds", products), ("cpu", "cpu_seconds", products_cpu)):
         parts = {part: [getattr(clock, of)[part] for clock in clocks] for part in PARTS}
@@ -89,7 +89,8 @@ def _precision(name: str) -> AbstractContextManager[Any]:
     return torch.autocast("cpu", dtype=torch.bfloat16, enabled=name == "bf16")
 
 
-def _memory_gib() -> float:
+def memory_gib() -> float:
+    """The largest resident memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 

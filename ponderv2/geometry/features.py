@@ -37,8 +37,8 @@ class ImageMap:
     """How likely what a pixel shows is in each of some intervals of depth; None: not estimated."""
 
     def views(self) -> list[tuple[Tensor, Tensor | None]]:
-        """Features and probabilities of each view. Taken apart at once, as the gradient of a view that is taken
-        alone is as large as that of all."""
+        """Features and probabilities of each view. All at once, as the gradient of a view that is taken alone
+        is as large as that of all."""
         of_depth = self.depth_probability
         apart = [None] * len(self.feature) if of_depth is None else of_depth.unbind()
         return list(zip(self.feature.unbind(), apart, strict=True))

@@ -64,7 +64,7 @@ class FrustumPooling(ImageLift):
             pixel = pixel + torch.tensor(corner_of_map(one, padded_size), device=device).double()
         return pixel
 
-    def _reached(  # noqa: PLR0913 - a view is its map, its number, its camera and its scene
+    def _reached(
         self,
         pixel: Float[Tensor, "pixel 2"],
         one: ImageMap,
