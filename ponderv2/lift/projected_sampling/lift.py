@@ -46,7 +46,7 @@ class ProjectedSampling(ImageLift):
         maps_of_views = zip(*(one.views() for one in features.maps), strict=True)
         for (_, place, depth), target, maps in zip(seen, rows_of_views, maps_of_views, strict=True):
             if len(target):
-                parts = [_looked_up(*one, place, depth, self.bins) for one in maps]
+                parts = [_looked_up(values, likely, place, depth, self.bins) for values, likely in maps]
                 rows.index_add_(0, target, torch.stack(parts).sum(0) if len(parts) > 1 else parts[0])
         if self.takes_mean:
             counts = torch.bincount(row, minlength=len(number)).clamp(min=1)
