@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from numpy import ndarray
 
 from ponderv2.datasets.reader import DatasetReader
@@ -24,6 +24,8 @@ from ponderv2.scenes.scene import Scene, Sweep
 
 SWEEP_BYTES, CLOUD_BYTES = 18, 32
 """Of a point in a stored sweep, and in the cloud of the scene with its normal."""
+LARGEST = 1e6
+"""Metres (and pixels) that no number of a box reaches."""
 MIDDLE = (0.3, 0.7)
 """Where the principal point lies, as shares of the size of the image: that of half the size is at 0.25."""
 
@@ -190,6 +192,8 @@ def camera_fault(intrinsics: Float64[ndarray, "..."] | None, width: int, height:
         return "it has no intrinsics"
     if intrinsics.shape != (3, 3) or not np.isfinite(intrinsics).all():
         return "its intrinsics are no 3 x 3 numbers"
+    if not np.allclose(intrinsics[2], (0.0, 0.0, 1.0)) or abs(intrinsics[1, 0]) > 1e-6:
+        return "its intrinsics are those of no pinhole: the last row is 0 0 1"
     if min(intrinsics[0, 0], intrinsics[1, 1]) <= 0.0 or min(width, height) <= 0:
         return f"its focal lengths or its size of {width} x {height} pixels are not positive"
     place = intrinsics[0, 2] / width, intrinsics[1, 2] / height
@@ -199,6 +203,17 @@ def camera_fault(intrinsics: Float64[ndarray, "..."] | None, width: int, height:
             f"{width} x {height} pixels: the intrinsics are those of another image size"
         )
     return ""
+
+
+def usable_boxes(
+    numbers: Float64[ndarray, "box number"], size: Float64[ndarray, "box 3"], notes: list[str]
+) -> Bool[ndarray, " box"]:
+    """Boxes whose numbers are finite and below LARGEST, and whose sizes are positive; others are noted."""
+    with np.errstate(invalid="ignore"):
+        good = np.asarray((np.abs(numbers) < LARGEST).all(axis=1) & (size > 0.0).all(axis=1))
+    if not good.all():
+        notes.append(f"{int((~good).sum())} of {len(good)} boxes have no finite place, size or heading")
+    return good
 
 
 def chosen(name: str, patterns: tuple[str, ...]) -> bool:

@@ -17,6 +17,8 @@ from ponderv2.io.suggestions import actual_file_type
 from ponderv2.scenes.scene import PointCloud
 
 AGAIN = "copy or extract the file again"
+FARTHEST = 10_000.0
+"""Metres from the sensor that no LiDAR reaches: what lies beyond is no point."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,9 @@ class FloatRows:
     """Of the stored intensities; they become 0..1."""
 
     def points(self, path: Path) -> PointCloud:
-        """The points in the frame of the sensor, without those that are not finite. Raises SceneError."""
+        """The points in the frame of the sensor, without those of `usable`. Raises SceneError."""
         rows = self.rows(path)
-        return self.cloud(rows[finite(rows)])
+        return self.cloud(rows[usable(rows, path)])
 
     def rows(self, path: Path) -> Float32[ndarray, "point column"]:
         """All rows as they are stored. Raises SceneError: missing, or of a size that is no number of rows."""
@@ -60,6 +62,15 @@ class FloatRows:
         return PointCloud(torch.from_numpy(rows[:, :3].copy()), fields=fields)
 
 
+def is_file_name(name: str) -> bool:
+    """Whether a file system can have a file of this name, which may have folders in it."""
+    try:
+        parts = name.encode().split(b"/")
+    except UnicodeEncodeError:
+        return False
+    return bool(name) and b"\0" not in name.encode() and max(map(len, parts)) <= 255 and len(name) <= 2048
+
+
 def scan_names(folder: Path) -> list[str]:
     """Numbers of the scans in a folder of KITTI (000000.bin), in order; none where there is no folder."""
     try:
@@ -69,9 +80,30 @@ def scan_names(folder: Path) -> list[str]:
     return sorted(one[:-4] for one in names if one.endswith(".bin") and one[:-4].isdecimal())
 
 
-def finite(rows: Float32[ndarray, "point column"]) -> Bool[ndarray, " point"]:
-    """Rows whose values all are."""
-    return np.asarray(np.isfinite(rows).all(axis=1))
+def usable(rows: Float32[ndarray, "point column"], path: Path) -> Bool[ndarray, " point"]:
+    """Rows whose values are all finite, of points within FARTHEST.
+
+    Raises SceneError where most points that are finite lie beyond: the file holds something else.
+    """
+    good = np.isfinite(rows).all(axis=1)
+    near = good & (np.abs(rows[:, :3]) < FARTHEST).all(axis=1)
+    if 2 * int(near.sum()) < int(good.sum()):
+        found = actual_file_type(rows.tobytes())
+        why = f"it is {found[0]}" if found else f"most of its points are over {FARTHEST:.0f} m away"
+        raise SceneError(f"the scan {path} is damaged: {why}", fix=AGAIN)
+    return np.asarray(near)
+
+
+def usable_of_key(
+    rows: Float32[ndarray, "point column"], path: Path, notes: list[str]
+) -> Bool[ndarray, " point"]:
+    """As `usable`; what is left out is noted. Raises SceneError also where nothing remains."""
+    good = usable(rows, path)
+    if not good.any():
+        raise SceneError(f"the scan {path} holds no points that are finite")
+    if not good.all():
+        notes.append(f"{int((~good).sum())} points that are not finite were left out of {path.name}")
+    return good
 
 
 def read_scan(path: Path) -> bytes:

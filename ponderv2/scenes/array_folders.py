@@ -93,12 +93,17 @@ def read_scene_with_notes(folder: Path, name: str, with_labels: bool = True) -> 
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    """What was noted when the scene was written; empty where nothing was."""
+    """What was noted when the scene was written; empty where nothing was. Raises SceneError for damage."""
+    path = folder / "prepared.json"
     try:
-        values = json.loads((folder / "prepared.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
+        values = json.loads(path.read_bytes())
+    except FileNotFoundError:
         return {}
-    return values if isinstance(values, dict) else {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise SceneError(f"{path} is damaged ({error})", fix=AGAIN) from error
+    if not isinstance(values, dict):
+        raise SceneError(f"{path} is damaged: it is no object", fix=AGAIN)
+    return values
 
 
 def _stored_origin(record: Mapping[str, Any]) -> ndarray:
@@ -122,10 +127,10 @@ def _read_cloud(
     coord, origin, notes = near_rows(_rows(folder / "coord.npy", 3), folder / "coord.npy", AGAIN)
     n_points = len(coord)
     color = torch.full((1, 3), 127.5).expand(n_points, 3)
-    if (folder / "color.npy").is_file():
+    if (folder / "color.npy").exists():
         color, more = color_rows(_rows(folder / "color.npy"), folder / "color.npy", AGAIN)
         notes += more
-    if (folder / "normal.npy").is_file():
+    if (folder / "normal.npy").exists():
         path = folder / "normal.npy"
         normal, more = unit_normals(_rows(path, 3), coord, path, AGAIN)
         notes += more
@@ -174,7 +179,7 @@ def _rows(path: Path, width: int | None = None) -> ndarray:
 
 def _read_frames(folder: Path, origin: ndarray = np.zeros(3)) -> tuple[Frame, ...]:
     path = folder / "cameras.npz"
-    if not path.is_file():
+    if not path.exists():
         return ()
     try:
         cameras = read_arrays(path)
@@ -244,7 +249,7 @@ def _frame(folder: Path, name: str, cameras: dict[str, ndarray], index: int, ori
 
 def _read_sweeps(folder: Path, origin: ndarray = np.zeros(3)) -> tuple[Sweep, ...]:
     path = folder / SWEEPS_FILE
-    if not path.is_file():
+    if not path.exists():
         return ()
     try:
         stored = read_arrays(path)
@@ -269,7 +274,7 @@ def _sweep(folder: Path, stored: dict[str, ndarray], index: int, origin: ndarray
 
 
 def _read_boxes(path: Path, origin: ndarray = np.zeros(3)) -> Boxes | None:
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
         found = read_arrays(path)

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float64
 from numpy import ndarray
 
-from ponderv2.datasets.drives import DriveSource, KeyFrame, no_scenes, stored_bytes
+from ponderv2.datasets.drives import DriveSource, KeyFrame, no_scenes, stored_bytes, usable_boxes
 from ponderv2.datasets.kitti.config import KittiConfig
 from ponderv2.datasets.kitti_calibration import KittiCalibration, camera_frame, read_calibration
-from ponderv2.datasets.lidar_files import FloatRows, finite, scan_names
+from ponderv2.datasets.lidar_files import FloatRows, scan_names, usable_of_key
 from ponderv2.datasets.reader import fingerprint
 from ponderv2.errors import SceneError
 from ponderv2.geometry.boxes import Boxes
@@ -47,9 +47,8 @@ class KittiDrives:
         if split not in FOLDER:
             return ()
         there = scan_names(self.root / FOLDER[split] / "velodyne")
-        path = self.root / "ImageSets" / f"{split}.txt"
-        if path.is_file():
-            listed = {line.strip() for line in read_text(path).splitlines()}
+        listed = _listed(self.root, split)
+        if listed is not None:
             return tuple(one for one in there if one in listed)
         return () if split == "val" or (split == "train" and _has_list(self.root)) else tuple(there)
 
@@ -68,11 +67,7 @@ class KittiDrives:
         notes: list[str] = []
         path = folder / "velodyne" / f"{name}.bin"
         rows = SCANS.rows(path)
-        good = finite(rows)
-        if not good.any():
-            raise SceneError(f"the scan {path} holds no points that are finite")
-        if not good.all():
-            notes.append(f"{int((~good).sum())} points that are not finite were left out")
+        good = usable_of_key(rows, path, notes)
         calibration = read_calibration(folder / "calib" / f"{name}.txt")
         frames: list[Frame] = []
         for camera in self.config.cameras:
@@ -82,7 +77,9 @@ class KittiDrives:
             except SceneError as error:
                 notes.append(f"{camera} is left out: {error.message}")
         text = folder / "label_2" / f"{name}.txt"
-        boxes = read_boxes(text, calibration, notes) if labels and text.is_file() else None
+        boxes = read_boxes(text, calibration, notes) if labels and text.exists() else None
+        if labels and boxes is None and text.parent.is_dir():
+            notes.append(f"no boxes: there is no file label_2/{text.name}")
         sweep = Sweep(name, "velodyne", torch.eye(4), path, 0.0, files=SCANS)
         return KeyFrame(Scene(name, SCANS.cloud(rows[good]), tuple(frames), (sweep,), boxes), tuple(notes))
 
@@ -122,9 +119,7 @@ def read_boxes(path: Path, calibration: KittiCalibration, notes: list[str]) -> B
         numbers = np.array(rows, np.float64).reshape(len(rows), 14)
     except (OSError, ValueError) as error:
         raise SceneError(f"the labels {path} are damaged ({error})", fix="copy the file again") from error
-    good = np.asarray(np.isfinite(numbers).all(axis=1) & (numbers[:, 7:10] > 0.0).all(axis=1))
-    if not good.all():
-        notes.append(f"{int((~good).sum())} of {len(good)} boxes have no finite place, size or heading")
+    good = usable_boxes(numbers, numbers[:, 7:10], notes)
     numbers, types = numbers[good], [one for one, is_good in zip(types, good, strict=True) if is_good]
     height, width, length = numbers[:, 7], numbers[:, 8], numbers[:, 9]
     to_lidar = np.linalg.inv(calibration.lidar_to_rectified)
@@ -169,4 +164,26 @@ def source(config: KittiConfig) -> DriveSource:
     about = ("each in the frame of its LiDAR: x forward, y left, z up",)
     if not _has_list(drives.root):
         about += ("no ImageSets/train.txt and val.txt: all frames of training/ are `train`",)
-    return DriveSource(DatasetInfo("KITTI", splits=splits, box_classes=BOX_CLASSES), drives, about)
+    info = DatasetInfo("KITTI", splits=splits, box_classes=BOX_CLASSES)
+    return DriveSource(info, drives, about, lambda names: _listed_in_vain(drives.root, splits))
+
+
+def _listed_in_vain(root: Path, splits: tuple[str, ...]) -> tuple[str, ...]:
+    """Frames that a list names and that are not there."""
+    found = []
+    for split in splits:
+        listed = _listed(root, split)
+        lost = sorted((listed or set()) - set(scan_names(root / FOLDER[split] / "velodyne")))
+        if lost and listed:
+            found.append(
+                f"{len(lost)} of {len(listed)} frames of ImageSets/{split}.txt have no scan ({lost[0][:40]})"
+            )
+    return tuple(found)
+
+
+def _listed(root: Path, split: str) -> set[str] | None:
+    """Names in the list of a split; None where there is no list. Raises SceneError."""
+    path = root / "ImageSets" / f"{split}.txt"
+    if not path.exists():
+        return None
+    return {line.strip() for line in read_text(path).splitlines() if line.strip()}

@@ -42,7 +42,9 @@ class NuscenesConfig(DatasetSettings):
     def is_in_place(cls, root: Path) -> bool:
         """Whether a folder holds tables of nuScenes or infos made of them, or is a folder of tables."""
         folders = (root, *sorted(root.glob("v1.0-*")))
-        return any((folder / "sample_data.json").is_file() for folder in folders) or bool(info_files(root))
+        tables = ("sample_data.json", "sample.json", "scene.json")  # an archive may be extracted by half
+        there = any((folder / name).is_file() for folder in folders for name in tables)
+        return there or bool(info_files(root))
 
 
 def info_files(root: Path) -> list[Path]:

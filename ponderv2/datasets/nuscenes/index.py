@@ -21,8 +21,10 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from ponderv2.datasets.nuscenes import infos
-from ponderv2.datasets.nuscenes.build import FORMAT, Build, Track, build, token_key, token_text, untracked
+from ponderv2.datasets.nuscenes.build import Build, Track, build, untracked
+from ponderv2.datasets.nuscenes.schema import FORMAT
 from ponderv2.datasets.nuscenes.tables import AGAIN, NEEDED, OPTIONAL
+from ponderv2.datasets.nuscenes.values import token_key, token_text
 from ponderv2.errors import SceneError
 from ponderv2.geometry.poses import rotation_of_quaternion
 from ponderv2.io.files import cache_folder, digest_of_files, exclusively

@@ -18,8 +18,9 @@ from jaxtyping import Float64
 from numpy import ndarray
 from scipy.spatial.transform import Rotation
 
-from ponderv2.datasets.nuscenes.build import Build, inside, token_key
+from ponderv2.datasets.nuscenes.build import Build
 from ponderv2.datasets.nuscenes.classes import CATEGORIES, DETECTION_NAMES, detection_class
+from ponderv2.datasets.nuscenes.values import inside, token_key
 from ponderv2.errors import SceneError
 from ponderv2.io.safe_pickle import read_records
 

@@ -15,6 +15,7 @@ from ponderv2.datasets.nuscenes.config import NuscenesConfig, data_folder, info_
 from ponderv2.datasets.nuscenes.index import NuscenesIndex, Sample
 from ponderv2.datasets.nuscenes.scenes import LIDAR, read_key_frame
 from ponderv2.datasets.nuscenes.splits import splits_of
+from ponderv2.datasets.nuscenes.tables import AGAIN
 from ponderv2.datasets.reader import fingerprint
 from ponderv2.errors import SceneError
 from ponderv2.scenes.reader import DatasetInfo
@@ -140,6 +141,9 @@ def open_versions(config: NuscenesConfig, track: Track = untracked) -> tuple[Pat
     if infos:
         return data_folder(root), tuple(Version(one, NuscenesIndex.of(one, track)) for one in infos)
     if not names:
+        half = next((one for one in sorted(root.glob("v1.0-*")) if one.is_dir()), None)
+        if half is not None:
+            raise SceneError(f"{half} lacks sample_data.json", fix=AGAIN)
         raise SceneError(f"no tables of nuScenes in {root}", fix=EXPECTED)
     if len(names) > 1 and not full:
         raise SceneError(f"several versions of nuScenes in {root}", fix=f"--version {names[0]}")

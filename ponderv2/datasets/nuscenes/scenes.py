@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float64
 from numpy import ndarray
 
-from ponderv2.datasets.drives import KeyFrame, camera_fault, inverse, present_sweeps
-from ponderv2.datasets.lidar_files import FloatRows, finite, lookup, read_labels
+from ponderv2.datasets.drives import KeyFrame, camera_fault, inverse, present_sweeps, usable_boxes
+from ponderv2.datasets.lidar_files import FloatRows, lookup, read_labels, usable_of_key
 from ponderv2.datasets.nuscenes.classes import CATEGORIES, detection_class, segment_class
 from ponderv2.datasets.nuscenes.config import NuscenesConfig
 from ponderv2.datasets.nuscenes.index import Annotations, Measurement, NuscenesIndex, Sample, rigid
@@ -72,16 +72,12 @@ def read_key_frame(
 def _cloud(root: Path, index: NuscenesIndex, key: Measurement, labels: bool, notes: list[str]) -> PointCloud:
     path = root / key.filename
     rows = SCANS.rows(path)
-    good = finite(rows)
-    if not good.any():
-        raise SceneError(f"the scan {path} holds no points that are finite")
-    if not good.all():
-        notes.append(f"{int((~good).sum())} points that are not finite were left out")
+    good = usable_of_key(rows, path, notes)
     cloud = SCANS.cloud(rows[good])
     file = index.label_file(key.token) if labels else None
     if file is None:
         return cloud
-    if not (root / file).is_file():
+    if not (root / file).exists():
         notes.append(f"no labels {file}")
         return cloud
     stored = read_labels(root / file, "u1", len(rows))
@@ -146,9 +142,7 @@ def boxes_of(annotations: Annotations, global_to_scene: Float64[ndarray, "4 4"],
     heading = heading @ turn.T
     center = annotations.center @ turn.T + global_to_scene[:3, 3]
     numbers = np.concatenate([center, annotations.size, heading], axis=1)
-    good = np.asarray(np.isfinite(numbers).all(axis=1) & (annotations.size > 0.0).all(axis=1))
-    if not good.all():
-        notes.append(f"{int((~good).sum())} of {len(good)} boxes have no finite place, size or heading")
+    good = usable_boxes(numbers, annotations.size, notes)
     names = annotations.category
     fields = {
         "attribute": annotations.attribute,

@@ -22,7 +22,7 @@ from ponderv2.datasets.drives import (
     stored_bytes,
 )
 from ponderv2.datasets.kitti_calibration import KittiCalibration, camera_frame, read_calibration
-from ponderv2.datasets.lidar_files import FloatRows, finite, lookup, read_labels, scan_names
+from ponderv2.datasets.lidar_files import AGAIN, FloatRows, lookup, read_labels, scan_names, usable_of_key
 from ponderv2.datasets.reader import fingerprint
 from ponderv2.datasets.semantickitti.classes import CLASS_NAMES, CLASS_OF, COLORS, SPLITS
 from ponderv2.datasets.semantickitti.config import SemanticKittiConfig, folder_of_sequences
@@ -39,6 +39,8 @@ CLASSES = lookup(CLASS_OF, 2**16)
 EXPECTED = "expected sequences/00/velodyne/000000.bin"
 POINTS, IMAGE_BYTES = 122_000, 900_000
 """Of a scan and an image, for the estimate of disk space."""
+FARTHEST_POSE = 1e7
+"""Metres from the start of a sequence."""
 PROJECTION = {"image_2": "P2", "image_3": "P3"}
 
 
@@ -108,14 +110,10 @@ class SemanticKittiDrives:
     def _cloud(self, name: str, labels: bool, notes: list[str]) -> PointCloud:
         path = self._file(name, "velodyne", "bin")
         rows = SCANS.rows(path)
-        good = finite(rows)
-        if not good.any():
-            raise SceneError(f"the scan {path} holds no points that are finite")
-        if not good.all():
-            notes.append(f"{int((~good).sum())} points that are not finite were left out")
+        good = usable_of_key(rows, path, notes)
         cloud = SCANS.cloud(rows[good])
         file = self._file(name, "labels", "label")
-        if not labels or not file.is_file():
+        if not labels or not file.exists():
             return cloud
         stored = read_labels(file, "<u4", len(rows))[good]
         kind, number = stored & 0xFFFF, stored >> 16
@@ -153,7 +151,7 @@ class SemanticKittiDrives:
             notes.append("one scan only: poses.txt or calib.txt is missing")
             return (key,)
         poses = lidar_poses(folder / "poses.txt", read_calibration(folder / "calib.txt"))
-        times = _numbers(folder / "times.txt") if (folder / "times.txt").is_file() else None
+        times = self._times(folder / "times.txt", number, notes)
         if number >= len(poses):
             notes.append(f"one scan only: poses.txt has {len(poses)} poses")
             return (key,)
@@ -161,24 +159,48 @@ class SemanticKittiDrives:
         for other in range(number - 1, max(number - self.config.sweeps, -1), -1):
             path = self._file(f"{sequence}/{other:06d}", "velodyne", "bin")
             pose = np.linalg.inv(poses[number]) @ poses[other]
-            time = None if times is None or number >= len(times) else float(times[other] - times[number])
+            time = None if times is None else float(times[other] - times[number])
             sweeps.append(Sweep(f"{other:06d}", "velodyne", inverse(pose), path, time, files=SCANS))
         return present_sweeps(sweeps, notes)
 
+    def _times(self, path: Path, number: int, notes: list[str]) -> Float64[ndarray, " scan"] | None:
+        """Seconds of the scans up to this one; None where they are unknown."""
+        if not path.exists():
+            return None
+        times = _numbers(path)
+        first = max(number - self.config.sweeps + 1, 0)
+        if number >= len(times):
+            notes.append(f"times.txt has {len(times)} times: those of the sweeps are unknown")
+            return None
+        if not (np.diff(times[first : number + 1]) > 0.0).all():
+            notes.append("times.txt is damaged or not in order: the times of the sweeps are unknown")
+            return None
+        return times
+
 
 def lidar_poses(path: Path, calibration: KittiCalibration) -> Float64[ndarray, "scan 4 4"]:
-    """Of the LiDAR, from those of camera 0 in a file with 12 numbers a line. Raises SceneError."""
+    """Of the LiDAR, from those of camera 0 in a file with 12 numbers a line; nan where they are no pose.
+
+    Raises SceneError.
+    """
     values = _numbers(path)
     if values.size % 12 or not values.size:
-        raise SceneError(f"{path} holds no poses of 12 numbers", fix="copy the file again")
+        raise SceneError(f"{path} holds no poses of 12 numbers", fix=AGAIN)
     poses = np.tile(np.eye(4), (values.size // 12, 1, 1))
     poses[:, :3] = values.reshape(-1, 3, 4)
+    poses[~(np.abs(poses) < FARTHEST_POSE).all(axis=(1, 2))] = np.nan
+    with np.errstate(invalid="ignore"):
+        poses[np.abs(np.linalg.det(poses)) < 1e-6] = np.nan
     to_camera = calibration.lidar_to_rectified
     return np.linalg.inv(to_camera) @ poses @ to_camera
 
 
 def _numbers(path: Path) -> Float64[ndarray, " number"]:
-    return _read_numbers(path, digest_of_file(path))
+    try:
+        digest = digest_of_file(path)
+    except OSError as error:
+        raise SceneError(f"cannot read {path}: {error.strerror or error}", fix=AGAIN) from error
+    return _read_numbers(path, digest)
 
 
 @functools.lru_cache(maxsize=64)
@@ -186,7 +208,7 @@ def _read_numbers(path: Path, digest: str) -> Float64[ndarray, " number"]:
     try:
         return np.array(read_text(path).split(), np.float64)
     except (OSError, ValueError) as error:
-        raise SceneError(f"{path} cannot be read: {error}", fix="copy the file again") from error
+        raise SceneError(f"{path} cannot be read: {error}", fix=AGAIN) from error
 
 
 def source(config: SemanticKittiConfig) -> DriveSource:

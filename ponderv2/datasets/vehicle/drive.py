@@ -15,7 +15,9 @@ world and the LiDAR have z up, cameras look along z with y down. Boxes are in th
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
+from ponderv2.datasets.lidar_files import is_file_name
 from ponderv2.errors import SceneError
 from ponderv2.geometry.poses import rotation_of_quaternion
 from ponderv2.io.files import digest_of_file
@@ -69,6 +72,8 @@ class Image:
     path: Path
     sensor_to_world: Float64[ndarray, "4 4"]
     intrinsics: Float64[ndarray, "3 3"]
+    distorted: bool = False
+    """Whether the lens is no pinhole."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +88,24 @@ class Drive:
     classes: tuple[str, ...]
     source: str
     """What the file says, for the digest."""
+    problems: tuple[str, ...] = ()
+    """What was left out."""
+    class_ids: Mapping[int, str] = field(default_factory=dict)
+    """Names of classes by the numbers in files of boxes of DGP."""
 
 
 def read_drive(path: Path, split: str) -> Drive:
     """A drive.json. Raises SceneError with what is wrong in it."""
-    return _read_drive(path, split, digest_of_file(path))
+    return _read_drive(path, split, digest_of(path))
+
+
+def digest_of(*paths: Path) -> str:
+    """Of the contents of files that are there. Raises SceneError for one that cannot be read."""
+    try:
+        return " ".join(digest_of_file(path) for path in paths)
+    except OSError as error:
+        why = f"cannot read {error.filename}: {error.strerror or error}"
+        raise SceneError(why, fix="copy the file again") from error
 
 
 @functools.lru_cache(maxsize=16)
@@ -100,10 +118,17 @@ def _read_drive(path: Path, split: str, digest: str) -> Drive:
         images: list[Image] = []
         for one in values["measurements"]:
             sensor = sensors[one["sensor"]]
-            place = pose_of(one["vehicle_to_world"]) @ pose_of(sensor["sensor_to_vehicle"])
-            where = (str(one["sensor"]), float(one["time"]), path.parent / str(one["file"]), place)
+            with np.errstate(all="ignore"):
+                place = pose_of(one["vehicle_to_world"]) @ pose_of(sensor["sensor_to_vehicle"])
+            where = (
+                str(one["sensor"]),
+                float(one["time"]),
+                file_of(path.parent, one["file"], "file"),
+                place,
+            )
             if sensor["kind"] == "camera":
-                images.append(Image(*where, np.array(sensor["intrinsics"], np.float64)))
+                distorted = bool(np.any(np.array(sensor.get("distortion", 0.0), np.float64)))
+                images.append(Image(*where, np.array(sensor["intrinsics"], np.float64), distorted))
             elif sensor["kind"] == "lidar":
                 scans.append(_scan(where, sensor, one, path.parent, boxes))
             else:
@@ -113,15 +138,66 @@ def _read_drive(path: Path, split: str, digest: str) -> Drive:
             split=split,
             scans=tuple(sorted(scans, key=lambda scan: scan.time)),
             images=tuple(images),
-            box_classes=tuple(map(str, values.get("box_classes", ()))),
-            classes=tuple(map(str, values.get("classes", ()))),
+            box_classes=names_of(values.get("box_classes", []), "box_classes"),
+            classes=names_of(values.get("classes", []), "classes"),
             source=str(values),
+            problems=_problems(path, scans, boxes),
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise SceneError(
             f"{path} is no drive: {why[:200]}", fix="docs/driving.md describes the file"
         ) from error
+
+
+def _problems(path: Path, scans: list[Scan], boxes: list[tuple[float, DriveBox]] | None) -> tuple[str, ...]:
+    lost = [time for time, _ in boxes or () if all(abs(time - scan.time) >= SAME_TIME for scan in scans)]
+    found = (
+        [f"{len(lost)} of {len(boxes or ())} boxes in {path} are of the time of no scan ({lost[0]:g} s)"]
+        if lost
+        else []
+    )
+    times = sorted((scan.sensor, scan.time) for scan in scans)
+    same = [sensor for (sensor, time), other in pairwise(times) if (sensor, time) == other]
+    if same:
+        found.append(f"{len(same)} scans of {same[0]} in {path} are of the time of another one")
+    return tuple(found)
+
+
+def names_of(values: Any, what: str) -> tuple[str, ...]:
+    """A list of names. Raises TypeError for anything else."""
+    if not isinstance(values, list) or not all(isinstance(one, str) for one in values):
+        raise TypeError(f"{what} are a list of names, not {values!r}"[:120])
+    return tuple(values)
+
+
+def name_of(value: Any, what: str) -> str:
+    """A name. Raises TypeError for anything else."""
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{what} is a name, not {value!r}"[:120])
+    return value
+
+
+def whole(value: Any) -> int:
+    """A whole number of 64 bits. Raises TypeError or ValueError for anything else."""
+    if abs(int(value)) >= 2**63:
+        raise ValueError(f"expected a whole number of 64 bits, not {value!r}"[:120])
+    return int(value)
+
+
+def file_of(folder: Path, name: Any, what: str) -> Path:
+    """A file by its name in the folder of the drive. Raises TypeError or ValueError for what is no name."""
+    if not is_file_name(name_of(name, what)):
+        raise ValueError(f"{what} is no name of a file: {name!r}"[:120])
+    return folder / name
+
+
+def three(values: Any, what: str) -> Float64[ndarray, "3"]:
+    """Three numbers. Raises TypeError or ValueError for anything else."""
+    made = np.array(values, np.float64)
+    if made.shape != (3,):
+        raise ValueError(f"{what} are three numbers, not {values!r}"[:120])
+    return made
 
 
 def _scan(
@@ -133,29 +209,34 @@ def _scan(
 ) -> Scan:
     mine = None
     if boxes is not None:
-        mine = tuple(box for time, box in boxes if abs(time - where[1]) < 1e-3)
+        mine = tuple(box for time, box in boxes if abs(time - where[1]) < SAME_TIME)
+    scale = float(sensor.get("intensity_scale", 1.0))
+    if not 0.0 < scale < np.inf:
+        raise ValueError(f"intensity_scale is a positive number, not {scale}")
     return Scan(
         *where,
-        columns=tuple(map(str, sensor.get("columns", ("intensity",)))),
-        intensity_scale=float(sensor.get("intensity_scale", 1.0)),
-        labels=folder / str(one["labels"]) if one.get("labels") else None,
+        columns=names_of(sensor.get("columns", ["intensity"]), "columns"),
+        intensity_scale=scale,
+        labels=file_of(folder, one["labels"], "labels") if one.get("labels") else None,
         boxes=mine,
     )
 
 
 def _box(one: dict[str, Any]) -> tuple[float, DriveBox]:
     pose = np.eye(4)
-    cosine, sine = np.cos(float(one["yaw"])), np.sin(float(one["yaw"]))
+    with np.errstate(invalid="ignore"):
+        cosine, sine = np.cos(float(one["yaw"])), np.sin(float(one["yaw"]))
     pose[:2, :2] = [[cosine, -sine], [sine, cosine]]
-    pose[:3, 3] = np.array(one["center"], np.float64)
+    pose[:3, 3] = three(one["center"], "center")
     length, width, height = map(float, one["size"])
     vx, vy, vz = map(float, one.get("velocity", (np.nan, np.nan, np.nan)))
-    box = DriveBox(
-        pose, (length, width, height), str(one["category"]), int(one.get("instance", -1)), (vx, vy, vz)
-    )
+    category, instance = name_of(one["category"], "category"), whole(one.get("instance", -1))
+    box = DriveBox(pose, (length, width, height), category, instance, (vx, vy, vz))
     return float(one["time"]), box
 
 
+SAME_TIME = 1e-3
+"""Seconds between a scan and its boxes, at most."""
 SINGULAR = 1e-9
 """Determinant up to which a matrix is no pose."""
 
@@ -167,7 +248,7 @@ def pose_of(value: Any) -> Float64[ndarray, "4 4"]:
         w, x, y, z = map(float, value["rotation"])
         pose = np.eye(4)
         pose[:3, :3] = rotation_of_quaternion(np.array([x, y, z, w]))
-        pose[:3, 3] = np.array(value["translation"], np.float64)
+        pose[:3, 3] = three(value["translation"], "translation")
         return pose
     pose = np.array(value, np.float64)
     if pose.shape != (4, 4):

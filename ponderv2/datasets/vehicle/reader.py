@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Int64
 from numpy import ndarray
 
 from ponderv2.datasets.drives import (
@@ -19,8 +19,9 @@ from ponderv2.datasets.drives import (
     no_scenes,
     present_sweeps,
     stored_bytes,
+    usable_boxes,
 )
-from ponderv2.datasets.lidar_files import FloatRows, finite
+from ponderv2.datasets.lidar_files import FloatRows, usable, usable_of_key
 from ponderv2.datasets.reader import fingerprint
 from ponderv2.datasets.vehicle import dgp
 from ponderv2.datasets.vehicle.config import FILE, VehicleConfig, dgp_files, drive_files
@@ -49,9 +50,9 @@ class ScanFiles:
     intensity_scale: float
 
     def points(self, path: Path) -> PointCloud:
-        """The points in the frame of the sensor, without those that are not finite. Raises SceneError."""
+        """The points in the frame of the sensor, without those of `usable`. Raises SceneError."""
         rows = self.rows(path)
-        return self._floats.cloud(rows[finite(rows)])
+        return self._floats.cloud(rows[usable(rows, path)])
 
     def rows(self, path: Path) -> Float32[ndarray, "point column"]:
         """All rows as they are stored. Raises SceneError."""
@@ -116,7 +117,7 @@ class VehicleDrives:
         if not np.isfinite(scan.sensor_to_world).all():
             raise SceneError(f"{name}: the pose of {scan.sensor} is not finite")
         notes: list[str] = []
-        cloud = _cloud(scan, labels, notes)
+        cloud = _cloud(scan, len(drive.classes), labels, notes)
         to_scene = np.linalg.inv(scan.sensor_to_world)
         sweeps = [_sweep(one, scan, to_scene) for one in self._beside(drive, scan)]
         frames = [_frame(image, scan, to_scene, notes) for image in self._images(drive, scan)]
@@ -134,8 +135,8 @@ class VehicleDrives:
         return fingerprint(self.root, files, f"vehicle {READER_VERSION}", settings, drive.source)
 
     def problems(self) -> tuple[str, ...]:
-        """Nothing that concerns all drives."""
-        return ()
+        """Boxes of no scan, and scans of one time."""
+        return tuple(one for drive in self.drives() for one in drive.problems)
 
     def estimated_bytes(self) -> int:
         """Of a prepared scene."""
@@ -192,30 +193,43 @@ def _files_of(scan: Scan) -> ScanFiles:
     return ScanFiles(scan.columns, scan.intensity_scale)
 
 
-def _cloud(scan: Scan, labels: bool, notes: list[str]) -> PointCloud:
+def _cloud(scan: Scan, n_classes: int, labels: bool, notes: list[str]) -> PointCloud:
     rows = _files_of(scan).rows(scan.path)
-    good = finite(rows)
-    if not good.any():
-        raise SceneError(f"the scan {scan.path} holds no points that are finite")
-    if not good.all():
-        notes.append(f"{int((~good).sum())} points that are not finite were left out")
+    good = usable_of_key(rows, scan.path, notes)
     cloud = _files_of(scan).cloud(rows[good])
     if not labels or scan.labels is None:
         return cloud
-    try:
-        stored = np.array(map_array(scan.labels)).astype(np.int64)
-    except (OSError, ValueError, TypeError) as error:
-        raise SceneError(f"the labels {scan.labels} cannot be read ({error})") from error
-    if stored.shape != (len(rows),):
-        raise SceneError(f"{scan.labels} has shape {stored.shape}, its scan {len(rows)} points")
+    stored = _labels(scan.labels, len(rows), n_classes)
     return PointCloud(cloud.coord, labels={"segment": torch.from_numpy(stored[good])}, fields=cloud.fields)
 
 
+def _labels(path: Path, n_points: int, n_classes: int) -> Int64[ndarray, " point"]:
+    """A class per point, negative ones ignored. Raises SceneError."""
+    try:
+        stored = np.array(map_array(path))
+        with np.errstate(invalid="ignore"):
+            whole = stored.astype(np.int64)
+    except (OSError, ValueError, TypeError) as error:
+        raise SceneError(f"the labels {path} cannot be read ({error})") from error
+    if whole.shape != (n_points,):
+        raise SceneError(f"{path} has shape {whole.shape}, its scan {n_points} points")
+    if not (whole == stored).all():
+        raise SceneError(f"the labels {path} are no whole numbers")
+    if n_classes and whole.max(initial=-1) >= n_classes:
+        raise SceneError(
+            f"{path} holds class {whole.max()}, drive.json lists {n_classes} classes",
+            fix="list all classes; negative ones are ignored",
+        )
+    return whole
+
+
 def _sweep(one: Scan, scan: Scan, to_scene: Float64[ndarray, "4 4"]) -> Sweep:
+    with np.errstate(all="ignore"):  # one that is not finite is left out later
+        to_world = to_scene @ one.sensor_to_world
     return Sweep(
         id=f"{one.sensor}_{one.path.stem}",
         sensor=one.sensor,
-        world_to_sensor=inverse(to_scene @ one.sensor_to_world),
+        world_to_sensor=inverse(to_world),
         path=one.path,
         time=one.time - scan.time,
         files=_files_of(one),
@@ -227,7 +241,8 @@ def _frame(one: Image, scan: Scan, to_scene: Float64[ndarray, "4 4"], notes: lis
         if not one.path.is_file():
             raise SceneError(f"there is no file {one.path.name}")
         width, height = image_size(one.path)
-        why = camera_fault(one.intrinsics, width, height)
+        why = "its images are distorted: undistort them" if one.distorted else ""
+        why = why or camera_fault(one.intrinsics, width, height)
         if why or not np.isfinite(one.sensor_to_world).all():
             raise SceneError(why or "its pose is not finite")
     except SceneError as error:
@@ -250,18 +265,20 @@ def _frame(one: Image, scan: Scan, to_scene: Float64[ndarray, "4 4"], notes: lis
 
 def _boxes(drive: Drive, scan: Scan, to_scene: Float64[ndarray, "4 4"], notes: list[str]) -> Boxes | None:
     found = scan.boxes
-    if scan.boxes_path is not None and scan.boxes_path.is_file():
-        ids = dgp.class_ids(scan.boxes_path.parents[2])
-        found = dgp.read_boxes(scan, ids)
+    if scan.boxes_path is not None and scan.boxes_path.exists():
+        found = dgp.read_boxes(scan, drive.class_ids)
     if found is None:
+        notes.extend([f"no boxes: there is no file {scan.boxes_path}"] if scan.boxes_path else [])
         return None
     made = [_row(one, to_scene) for one in found]
-    good = [np.isfinite(row).all() and min(one.size) > 0.0 for one, row in zip(found, made, strict=True)]
-    if not all(good):
-        notes.append(f"{good.count(False)} of {len(good)} boxes have no finite place, size or heading")
-    found = tuple(one for one, is_good in zip(found, good, strict=True) if is_good)
-    rows = np.array([row for row, is_good in zip(made, good, strict=True) if is_good]).reshape(-1, 7)
+    rows = np.array(made, np.float64).reshape(-1, 7)
+    good = usable_boxes(rows, rows[:, 3:6], notes)
+    found, rows = tuple(one for one, is_good in zip(found, good, strict=True) if is_good), rows[good]
     names = {name: number for number, name in enumerate(drive.box_classes)}
+    unknown = [one.category for one in found if one.category not in names]
+    if unknown:
+        listed = f"'{unknown[0][:40]}'" if unknown[0] else "a number without a name"
+        notes.append(f"{len(unknown)} of {len(found)} boxes are of no class that is listed ({listed})")
     velocity = np.array([one.velocity for one in found], np.float64).reshape(-1, 3) @ to_scene[:3, :3].T
     return Boxes(
         center=torch.from_numpy(rows[:, :3]).float(),

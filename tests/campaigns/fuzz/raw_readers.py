@@ -226,6 +226,17 @@ def kitti(folder: Path) -> None:
             drives.read("train", name, True)
 
 
+def semantickitti(folder: Path) -> None:
+    from ponderv2.datasets.semantickitti.config import SemanticKittiConfig
+    from ponderv2.datasets.semantickitti.reader import source
+    from ponderv2.errors import SceneError
+
+    drives = source(SemanticKittiConfig(path=folder, sweeps=2)).drives
+    for name in drives.names("train")[:2]:
+        with contextlib.suppress(SceneError):
+            drives.read("train", name, True)
+
+
 def scan(path: Path) -> None:
     from ponderv2.datasets.lidar_files import FloatRows
 

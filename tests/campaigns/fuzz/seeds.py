@@ -342,6 +342,52 @@ def kitti() -> list[bytes]:
     return [together(points, "\n".join(lines).encode(), label.encode())]
 
 
+SEMANTICKITTI = tuple(
+    f"sequences/00/{name}"
+    for name in ("calib.txt", "poses.txt", "times.txt", "velodyne/000001.bin", "labels/000001.label")
+)
+
+
+def semantickitti() -> list[bytes]:
+    """Calibration, poses and times of two scans, the later scan and its labels."""
+    names = ("P0", "P2", "Tr")
+    calibration = "".join(f"{name}: 700 0 600 0 0 700 180 0 0 0 1 0\n" for name in names).encode()
+    poses = b"1 0 0 0 0 1 0 0 0 0 1 0\n1 0 0 1.5 0 1 0 0 0 0 1 0\n"
+    points = _rng().normal(size=(6, 4)).astype("<f4").tobytes()
+    labels = (np.arange(6, dtype="<u4") * 10).tobytes()
+    return [together(calibration, poses, b"0.0\n0.1\n", points, labels)]
+
+
+DGP = (
+    "scene_dataset_v1.0.json", "a/scene_a.json", "a/calibration/c.json", "a/ontology/o.json",
+    "a/boxes/LIDAR/0.json", "a/top.bin",
+)  # fmt: skip
+
+
+def dgp() -> list[bytes]:
+    """A list of scenes, a scene, its calibration, its classes, the boxes of a scan and the scan."""
+    turn, place = dict(zip(("qw", "qx", "qy", "qz"), (1, 0, 0, 0), strict=True)), {"x": 1, "y": 2, "z": 3}
+    pose = {"rotation": turn, "translation": place}
+    cloud = {
+        "filename": "top.bin", "point_format": ["X", "Y", "Z", "INTENSITY"], "pose": pose,
+        "annotations": {"1": "boxes/LIDAR/0.json"},
+    }  # fmt: skip
+    stamp = {"name": "LIDAR", "timestamp": "2020-05-15T00:38:58.203752Z"}
+    scene = {
+        "samples": [{"calibration_key": "c", "datum_keys": ["k"]}],
+        "data": [{"id": stamp, "key": "k", "datum": {"point_cloud": cloud}}],
+    }
+    lens = {"fx": 9.0, "fy": 9.0, "cx": 3.5, "cy": 2.5}
+    box = {"length": 4.0, "width": 2.0, "height": 1.5, "pose": pose}
+    values = (
+        {"scene_splits": {"0": {"filenames": ["a/scene_a.json"]}}}, scene,
+        {"names": ["LIDAR"], "intrinsics": [lens]}, {"items": [{"id": 3, "name": "Car"}]},
+        {"annotations": [{"box": box, "class_id": 3, "instance_id": 1, "num_points": 4}]},
+    )  # fmt: skip
+    points = _rng().normal(size=(6, 4)).astype("<f4").tobytes()
+    return [together(*(json.dumps(one).encode() for one in values), points)]
+
+
 def scans() -> list[bytes]:
     """Rows of five numbers."""
     return [_rng().normal(size=(rows, 5)).astype("<f4").tobytes() for rows in (1, 40)]

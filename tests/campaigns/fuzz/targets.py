@@ -99,6 +99,12 @@ TARGETS: dict[str, Target] = {
         ),
         "text",
     ),
+    "semantickitti": Target(
+        seeds.semantickitti,
+        several_files(seeds.SEMANTICKITTI, raw.semantickitti, ("sequences/00/velodyne/000000.bin",)),
+        "text",
+    ),
+    "dgp": Target(seeds.dgp, several_files(seeds.DGP, raw.vehicle), "text"),
     "lidar scan": Target(seeds.scans, one_file("scan.pcd.bin", raw.scan)),
     "pickle": Target(seeds.pickled, one_file("values.pth", own.pickled), "zip"),
     "ponderv2 scene": Target(seeds.pickled, own.pickled_scene, "zip"),
