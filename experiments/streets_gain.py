@@ -5,7 +5,7 @@ Run: python -m experiments.streets_gain --streets DATA --out DIR [--jobs 'seed 0
 DATA are generated streets (`ponder prepare streets`, 40 of them with 6 key frames); they are made first where
 there are none. Each figure is written into `DIR/results.json` as soon as it is known, with the command that
 gives it, and is not measured again: interrupt and repeat the same line to continue. A seventh of the training
-streets is held out for choosing learning rates; the figures are of the validation streets.
+streets is held out for choosing settings; the figures are of the validation streets.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from pathlib import Path
 
 import torch
 
-from experiments.gain_figures import Figures, print_table
-from experiments.gain_jobs import rate_changes, rate_key
+from experiments.gain_figures import Figures, Key, print_table
 from experiments.jobs import Job, command, fine_tuned_run, pretrained, remaining, run_jobs, slug
 from ponder_cli.presets import load_preset, settings_of
 from ponderv2.workflows import evaluate, prepare, protocols
@@ -34,10 +33,8 @@ BUDGETS = {
     "200 points": ["data.budget.points_per_scene=200"],
 }
 """A key frame of each of eight streets; or points of every key frame of all streets."""
-RATES = ((3.0e-3, 1.0), (1.0e-2, 1.0))
-"""Of fine-tuning, and the factor of the encoder; the same grid for every start."""
-CHOSEN_WITH = "200 points"
-"""The budget with which the rate of a start is chosen, for all budgets."""
+RATES = ("1e-2", "3e-3")
+"""Of fine-tuning: that of the preset, with all seeds; the other with the first, to see what it changes."""
 FINE_TUNING = ["training.steps=100"]
 """Half the steps of the preset, so that three seeds take an hour of one core."""
 CHOICE_EVERY = 7
@@ -116,17 +113,17 @@ def start_folder(bench: Bench, start: str, seed: int) -> Path:
 
 
 def probe(bench: Bench, start: str, budget: str, seed: int) -> None:
-    """The frozen encoder, and beside the first start a random one, by a linear layer and by neighbours."""
+    """The frozen encoder, and beside the first start a random one and the input itself, by a linear layer."""
     folder = start_folder(bench, start, seed)
     changes = [*BUDGETS[budget], f"data.budget.seed={seed}", f"data.seed={seed}"]
     baselines = start == next(iter(PRETRAINED))
-    request = protocols.ComparisonRequest(("linear", "knn"), baselines, settings_of(changes, ProtocolsConfig))
+    request = protocols.ComparisonRequest(("linear",), baselines, settings_of(changes, ProtocolsConfig))
     found = protocols.run([folder], request, scenes=bench.data, split=TEST)
     words = [
         "eval",
         f"runs/{folder.name}",
         "--protocols",
-        "linear,knn",
+        "linear",
         *(["--baselines"] if baselines else []),
     ]
     names = {found.protocols[0]["features"]: start, "random encoder": "random"}
@@ -144,24 +141,21 @@ def fine_tuned(bench: Bench, start: str, seed: int, changes: list[str], split: s
         return float(evaluate.run(run, scenes=bench.data, split=split).metrics["miou"]), line
 
 
-def choose_rate(bench: Bench, start: str) -> None:
-    """Tries the grid of learning rates with seed 0, on the streets that are held out for it."""
-    for rate in RATES:
-        key = rate_key(start, CHOSEN_WITH, rate)
-        if not bench.figures.has(key):
-            changes = [*BUDGETS[CHOSEN_WITH], *rate_changes(rate)]
-            bench.figures.put(key, *fine_tuned(bench, start, 0, changes, CHOICE))
+def fine_tune(bench: Bench, start: str, budget: str, seed: int, rate: str = RATES[0]) -> None:
+    """Fine-tunes a start with a budget."""
+    changes = [*BUDGETS[budget], f"data.budget.seed={seed}", f"seed={seed}"]
+    changes += [] if rate == RATES[0] else [f"training.optimiser.rate={rate}"]
+    bench.figures.put(full_key(start, budget, seed, rate), *fine_tuned(bench, start, seed, changes, TEST))
 
 
-def fine_tune(bench: Bench, start: str, budget: str, seed: int) -> None:
-    """Fine-tunes a start with a budget, at the rate that was chosen for the start."""
-    rate = max(RATES, key=lambda one: bench.figures.value(rate_key(start, CHOSEN_WITH, one)))
-    changes = [*BUDGETS[budget], f"data.budget.seed={seed}", f"seed={seed}", *rate_changes(rate)]
-    bench.figures.put(("full", start, budget, str(seed)), *fine_tuned(bench, start, seed, changes, TEST))
+def full_key(start: str, budget: str, seed: int, rate: str = RATES[0]) -> Key:
+    """Of the figure of a fine-tuned start."""
+    kind = "full" if rate == RATES[0] else f"full at {rate}"
+    return (kind, start, budget, str(seed))
 
 
 def jobs(bench: Bench, n_seeds: int) -> list[Job]:
-    """All jobs: frozen encoders of all seeds, then fine-tuning seed by seed."""
+    """All jobs: frozen encoders of all seeds, then fine-tuning, a budget and a seed after the other."""
     found: list[Job] = []
     for seed in range(n_seeds):
         word = str(seed)
@@ -173,18 +167,16 @@ def jobs(bench: Bench, n_seeds: int) -> list[Job]:
         for budget in BUDGETS:
             for start in PRETRAINED:
                 names = (start, "random") if start == next(iter(PRETRAINED)) else (start,)
-                gives = tuple((kind, one, budget, word) for kind in ("linear", "knn") for one in names)
+                gives = tuple(("linear", one, budget, word) for one in names)
                 run = partial(probe, bench, start, budget, seed)
                 found.append(Job(f"probe, {start}, {budget}, seed {seed}", gives, run, bench.figures))
-    for start in STARTS:
-        tried = tuple(rate_key(start, CHOSEN_WITH, rate) for rate in RATES)
-        found.append(Job(f"rates, {start}", tried, partial(choose_rate, bench, start), bench.figures))
-    for seed in range(n_seeds):
-        for budget in BUDGETS:
-            for start in STARTS:
-                run = partial(fine_tune, bench, start, budget, seed)
-                gives = (("full", start, budget, str(seed)),)
-                found.append(Job(f"full, {start}, {budget}, seed {seed}", gives, run, bench.figures))
+    fully = [(budget, seed, RATES[0]) for budget in reversed(BUDGETS) for seed in range(n_seeds)]
+    fully += [(budget, 0, rate) for budget in reversed(BUDGETS) for rate in RATES[1:]]
+    for budget, seed, rate in fully:
+        for start in STARTS:
+            run = partial(fine_tune, bench, start, budget, seed, rate)
+            name = f"full, {start}, {budget}, seed {seed}, rate {rate}"
+            found.append(Job(name, (full_key(start, budget, seed, rate),), run, bench.figures))
     return found
 
 

@@ -195,7 +195,7 @@ class PretrainDataset(_Scenes):
     collate = staticmethod(Batch.collate)
 
     def _read(self, name: str) -> Scene:
-        scene = _holding_out(super()._read(name), self.config.held_out_sensors)
+        scene = holding_out(super()._read(name), self.config.held_out_sensors)
         return scene if self.features is None else self.features.attached(scene, self.split)
 
     def scene(self, index: int) -> Scene:
@@ -387,7 +387,7 @@ def _without_image_labels(scene: Scene) -> Scene:
     return replace(scene, frames=tuple(replace(frame, semantic_path=None) for frame in scene.frames))
 
 
-def _holding_out(scene: Scene, sensors: Sequence[str]) -> Scene:
+def holding_out(scene: Scene, sensors: Sequence[str]) -> Scene:
     """The scene with the frames of some cameras held out."""
     if not sensors:
         return scene

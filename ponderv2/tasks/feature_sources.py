@@ -90,7 +90,8 @@ class EncoderFeatures:
 
 @dataclass(frozen=True)
 class RawFeatures:
-    """Colour, height and normal of the point that represents a voxel, as far as the clouds have them."""
+    """Colour, height and normal of the point that represents a voxel, as far as the clouds have them, and the
+    fields that the encoder receives, such as intensity."""
 
     data: PointDataConfig
     """Whose voxels are used."""
@@ -107,12 +108,14 @@ class RawFeatures:
         if cloud.color is not None and bool((cloud.color == NO_COLOR).all()):
             known.discard("color")  # readers fill it in where a file has no colours
         names = tuple(one for one in RAW if one in known)
-        return RawFeatures(data.model_copy(update={"features": names, "fields": (), "images": None}), device)
+        fields = tuple(one for one in data.fields if one in cloud.fields and one not in hide)
+        chosen = {"features": names, "fields": fields, "images": None}
+        return RawFeatures(data.model_copy(update=chosen), device)
 
     @property
     def name(self) -> str:
         """The names of the features."""
-        return ", ".join(self.data.features)
+        return ", ".join([*self.data.features, *self.data.fields])
 
     def features(self, scene: Scene) -> VoxelFeatures:
         """Nothing is computed but voxels."""

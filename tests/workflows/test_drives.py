@@ -15,7 +15,7 @@ from ponderv2.datasets.nuscenes.classes import CLASS_NAMES
 from ponderv2.errors import PresetError
 from ponderv2.io.images import read_color
 from ponderv2.tasks.checkpoints import load
-from ponderv2.tasks.feature_sources import EncoderFeatures
+from ponderv2.tasks.feature_sources import EncoderFeatures, RawFeatures
 from ponderv2.workflows import pretrain, protocols, render
 from ponderv2.workflows.config import PretrainConfig, RenderConfig
 from ponderv2.workflows.protocols import ComparisonRequest
@@ -84,6 +84,20 @@ def test_probes_see_the_sweeps_that_the_encoder_was_trained_with(run: Path, driv
     request = ComparisonRequest(("knn", "linear", "purity"), baselines=True, device="cpu")
     result = protocols.run([run], request, scenes=drives, split="train")
     assert len(result.protocols) == 6 and len(result.purity) == 3
+    assert result.purity[2]["features"] == "height, intensity"  # the time is only known of joined sweeps
+
+
+def test_the_raw_input_is_height_and_intensity_of_the_voxels(run: Path, drives: Path) -> None:
+    loaded, folder = load(run), open_folder(drives)
+    scene = folder.read(folder.names("train")[2], "train")
+    raw = RawFeatures.of(scene.cloud, loaded.data, torch.device("cpu"))
+    found, cloud = raw.features(scene), scene.cloud
+    places = {tuple(place): number for number, place in enumerate(cloud.coord.tolist())}
+    index = torch.tensor([places[tuple(place)] for place in found.coord.tolist()])
+    values = torch.stack([cloud.coord[:, 2], cloud.fields["intensity"]], dim=1)
+    assert torch.equal(found.feature, values[index]) and 1 < len(index) < len(cloud)
+    hidden = RawFeatures.of(scene.cloud, loaded.data, torch.device("cpu"), ("intensity",))
+    assert hidden.name == "height"
 
 
 def test_a_drive_renders_beside_its_images_and_points(run: Path, drives: Path, tmp_path: Path) -> None:
@@ -91,6 +105,9 @@ def test_a_drive_renders_beside_its_images_and_points(run: Path, drives: Path, t
     name = open_folder(drives).names("train")[2]
     result = render.run(config, run, scene=name, out=tmp_path / "frames", scenes=drives)
     assert result.n_images == 2 and len(result.views) == 2
+    held_out = [str(row["frame"]) for row in result.views if row["held_out"]]
+    assert len(held_out) == 1 and "CAM_BACK" in held_out[0]  # by the settings of the run
+    assert set(result.metrics) == {"held_out", "seen"}
     beside = [read_color(path) for path in sorted((tmp_path / "frames" / "side_by_side").iterdir())]
     kinds = 6  # image, points; colour, depth, normal, class
     assert all(one.shape == (SIZE[1], kinds * SIZE[0], 3) for one in beside)
