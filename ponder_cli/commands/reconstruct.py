@@ -26,11 +26,15 @@ def reconstruct(  # noqa: PLR0913 - one argument per option
         typer.Argument(metavar="[CKPT]", help="A checkpoint or run folder; not for --method tsdf."),
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="The mesh: .ply, .obj or .glb.")
+        Path, typer.Option("--out", "-o", metavar="FILE", help="The mesh: .ply, .obj or .glb; points: .ply.")
     ] = Path("mesh.ply"),
     method: Annotated[
         str | None,
-        typer.Option("--method", metavar="field|tsdf", help="The model, or fusion of depth frames."),
+        typer.Option(
+            "--method",
+            metavar="field|tsdf|points",
+            help="A mesh of the model, fusion of depth frames, or coloured points.",
+        ),
     ] = None,
     resolution: Annotated[
         int | None, typer.Option("--resolution", help="Grid cells along the longest side.")
@@ -46,7 +50,7 @@ def reconstruct(  # noqa: PLR0913 - one argument per option
     device: DeviceOption = None,
     json: JsonOption = None,
 ) -> None:
-    """Reconstruct a mesh of a scene from a pre-trained model or from its depth frames."""
+    """Reconstruct a mesh or points of a scene from a pre-trained model, or a mesh from its depth frames."""
     from ponder_cli import console
     from ponder_cli.layers import option
     from ponder_cli.presets import load_preset
@@ -60,7 +64,7 @@ def reconstruct(  # noqa: PLR0913 - one argument per option
         *option("--device", "device", device),
     )
     config = load_preset("reconstruct", preset, set_, ReconstructConfig, options)
-    if config.method == "field" and checkpoint is None:
+    if config.method != "tsdf" and checkpoint is None:
         raise typer.BadParameter("give a checkpoint, or --method tsdf", param_hint="CKPT")
 
     from ponderv2.workflows import reconstruct as workflow

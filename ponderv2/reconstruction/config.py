@@ -104,6 +104,17 @@ class RefineConfig(StrictConfig):
     seed: NonNegativeInt = 0
 
 
+class RenderedPointsConfig(StrictConfig):
+    """Points where the cameras of a scene render a surface."""
+
+    stride: PositiveInt = 4
+    """Every n-th pixel of every n-th row."""
+    max_frames: PositiveInt = 60
+    """More frames are thinned to that many."""
+    chunk: PositiveInt = 4096
+    """Rays at once."""
+
+
 class TsdfConfig(StrictConfig):
     """Fusion of depth frames into a truncated signed distance."""
 

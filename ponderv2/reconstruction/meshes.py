@@ -34,11 +34,6 @@ class DepthView:
     """Metres along the optical axis; 0 = no measurement."""
 
 
-def observed_vertices(mesh: Mesh, views: Iterable[DepthView], margin: float) -> Bool[Tensor, " vertex"]:
-    """Vertices that face a camera which measured a depth within `margin` metres of theirs."""
-    return observed_points(SurfacePoints(mesh.vertices, vertex_normals(mesh)), views, margin)
-
-
 def observed_points(
     surface: SurfacePoints, views: Iterable[DepthView], margin: float
 ) -> Bool[Tensor, " point"]:
@@ -65,16 +60,23 @@ def observed_points(
 
 def near_cloud(mesh: Mesh, cloud: PointCloud, margin: float) -> Bool[Tensor, " vertex"]:
     """Vertices within `margin` of a point of the cloud whose normal, if known, does not oppose its own."""
+    return points_near_cloud(SurfacePoints(mesh.vertices, vertex_normals(mesh)), cloud, margin)
+
+
+def points_near_cloud(surface: SurfacePoints, cloud: PointCloud, margin: float) -> Bool[Tensor, " point"]:
+    """Points within `margin` of a point of the cloud whose normal, if known, does not oppose their own."""
     from scipy.spatial import KDTree
 
+    if len(surface.points) == 0 or len(cloud) == 0:
+        return torch.zeros(len(surface.points), dtype=torch.bool)
     distance, index = KDTree(cloud.coord.numpy()).query(
-        mesh.vertices.numpy(), distance_upper_bound=margin, workers=1
+        surface.points.numpy(), distance_upper_bound=margin, workers=1
     )
     near = torch.from_numpy(np.isfinite(distance))
     if cloud.normal is None:
         return near
     partner = cloud.normal[torch.from_numpy(np.where(np.isfinite(distance), index, 0))]
-    return near & ((partner * vertex_normals(mesh)).sum(-1) >= -0.2)
+    return near & ((partner * surface.normals).sum(-1) >= -0.2)
 
 
 def cropped(mesh: Mesh, keep: Bool[Tensor, " vertex"]) -> Mesh:

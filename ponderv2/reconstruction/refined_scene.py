@@ -217,6 +217,16 @@ class RefinedScene(nn.Module):
         return grid.lower + grid.cell * (torch.tensor(grid.size, device=grid.lower.device) - 1.001)
 
     @property
+    def cell(self) -> float:
+        """Of the coarse lattice, which covers everything, metres."""
+        return self.grids[0].cell
+
+    @property
+    def has_color(self) -> bool:
+        """Colours are fitted together with distances."""
+        return True
+
+    @property
     def to_volume(self) -> Float[Tensor, "4 4"]:
         """Rays are rendered in the frame of the scene."""
         return torch.eye(4)

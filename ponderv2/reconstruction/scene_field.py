@@ -43,6 +43,17 @@ class SceneField(Protocol):
         """Scene -> the frame in which `render` takes its rays: a similarity."""
         ...
 
+    @property
+    def cell(self) -> float:
+        """How far apart the values lie that the field interpolates, along the axis where they are sparsest,
+        scene units."""
+        ...
+
+    @property
+    def has_color(self) -> bool:
+        """Whether it knows colours."""
+        ...
+
     def signed_distance(self, points: Float[Tensor, "point 3"]) -> Float[Tensor, " point"]:
         """Positive in free space."""
         ...
@@ -171,9 +182,21 @@ class ModelField:
         """Of the volume's box."""
         return self._corners().amax(dim=0)
 
+    @property
+    def cell(self) -> float:
+        """The longest side of a cell, scene units."""
+        z, y, x = self.volume.values.shape[2:]
+        return float(((self.upper - self.lower) / torch.tensor([x, y, z])).amax())
+
+    @property
+    def has_color(self) -> bool:
+        """False where depth alone is rendered."""
+        return self.renderer.field.rgb_decoder is not None
+
     @torch.no_grad()
     def signed_distance(self, points: Float[Tensor, "point 3"]) -> Float[Tensor, " point"]:
-        """In scene units, positive in free space."""
+        """In scene units, positive in free space; of a stretched range only the sign and the place of zero
+        mean something."""
         inside = self._inside(points)
         return (self._baked.signed_distance(inside, _zeros(inside)) / self.scale).to(points.device)
 

@@ -26,6 +26,7 @@ from ponderv2.reconstruction.config import (
     ImageKind,
     OwnCamerasConfig,
     RefineConfig,
+    RenderedPointsConfig,
     TsdfConfig,
 )
 from ponderv2.tasks.kinds import DEFAULT, DownstreamModelConfig, PretrainModelConfig
@@ -192,16 +193,19 @@ class ReconstructConfig(PresetConfig):
     scenes: Path = Path("data/rooms")
     """Folder of prepared scenes, unless `--data` names another. Where neither is given: the one that the
     checkpoint was trained on."""
-    method: Literal["field", "tsdf"] = "field"
-    """field: the signed distance of a model. tsdf: fusion of the scene's depth frames, without a model."""
+    method: Literal["field", "tsdf", "points"] = "field"
+    """field: the signed distance of a model. tsdf: fusion of the scene's depth frames, without a model.
+    points: no mesh, but coloured points where the scene's cameras render a surface of the model."""
     resolution: PositiveInt = 256
     """Cells along the longest side of the scene."""
     refine: RefineConfig = RefineConfig()
     tsdf: TsdfConfig = TsdfConfig()
+    points: RenderedPointsConfig = RenderedPointsConfig()
     crop_to_observed: bool = True
     """Drop surface that no frame could have seen."""
-    crop_margin: NonNegativeFloat = 0.10
-    """Metres from the scene's points within which surface is kept."""
+    crop_margin: NonNegativeFloat | None = None
+    """Metres from what was measured within which surface is kept. None: 0.10; without depth images, where a
+    LiDAR measured, at least the longest side of a cell of the model."""
     min_component_faces: NonNegativeInt = 100
     """Smaller connected components are dropped."""
     color: bool = True

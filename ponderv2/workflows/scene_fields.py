@@ -77,6 +77,11 @@ def fit_scene(scene: Scene, config: RefineConfig, start: SceneField | None, repo
         SceneError: the scene has no frames that are not held out.
     """
     frames = evenly_spread([frame for frame in scene.frames if not frame.held_out], config.max_frames)
+    if frames and not any(frame.has_depth for frame in frames):
+        raise SceneError(
+            f"scene '{scene.name}' has no depth images, which refinement fits",
+            fix="without --refine (--set refine.steps=0)",
+        )
     if not frames:
         raise SceneError(
             f"scene '{scene.name}' has no frames to refine on",

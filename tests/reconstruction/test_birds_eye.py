@@ -47,6 +47,14 @@ class Slope:
     def color(self, points: Tensor, directions: Tensor) -> Tensor:
         raise NotImplementedError
 
+    @property
+    def cell(self) -> float:
+        return 0.5
+
+    @property
+    def has_color(self) -> bool:
+        return True
+
     def frame_gain(self, frame_id: str | None) -> Tensor:
         return torch.ones(3)
 

@@ -7,12 +7,12 @@ import torch
 
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import Camera
-from ponderv2.geometry.meshes import Mesh, merged, vertex_normals
+from ponderv2.geometry.meshes import Mesh, SurfacePoints, merged, vertex_normals
 from ponderv2.reconstruction.meshes import (
     DepthView,
     cropped,
     near_cloud,
-    observed_vertices,
+    observed_points,
     remove_small_components,
 )
 from ponderv2.scenes.scene import PointCloud
@@ -32,6 +32,10 @@ def wall(depth: float, turned: bool = False, n: int = 9) -> Mesh:
     return Mesh(vertices, faces.flip(-1) if turned else faces)
 
 
+def surface_of(mesh: Mesh) -> SurfacePoints:
+    return SurfacePoints(mesh.vertices, vertex_normals(mesh))
+
+
 def view(depth: float = 2.0) -> DepthView:
     """A camera at the origin that looks along z and measured a wall; its image reaches half a metre."""
     intrinsics = torch.tensor([[36.0, 0, 9.5], [0, 36.0, 9.5], [0, 0, 1]])
@@ -44,18 +48,18 @@ def test_the_wall_of_this_test_faces_the_camera():
 
 def test_only_what_the_picture_shows_is_seen():
     mesh = wall(2.0)
-    seen = observed_vertices(mesh, [view()], 0.05)
+    seen = observed_points(surface_of(mesh), [view()], 0.05)
     inside = mesh.vertices[:, :2].abs().amax(dim=-1) <= 0.5
     assert torch.equal(seen, inside)
 
 
 @pytest.mark.parametrize("mesh", [wall(2.2), wall(1.7), wall(-2.0), wall(2.0, turned=True)])
 def test_behind_before_backwards_and_behind_the_camera_is_not_seen(mesh):
-    assert not observed_vertices(mesh, [view()], 0.05).any()
+    assert not observed_points(surface_of(mesh), [view()], 0.05).any()
 
 
 def test_no_measurement_sees_nothing():
-    assert not observed_vertices(wall(2.0), [view(0.0)], 0.05).any()
+    assert not observed_points(surface_of(wall(2.0)), [view(0.0)], 0.05).any()
 
 
 def test_near_cloud_keeps_what_faces_as_the_points_do():

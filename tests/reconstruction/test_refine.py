@@ -64,6 +64,14 @@ class KnownRoom:
     def render(self, rays, chunk):
         raise NotImplementedError
 
+    @property
+    def cell(self) -> float:
+        return 0.5
+
+    @property
+    def has_color(self) -> bool:
+        return True
+
     def frame_gain(self, frame_id):
         return torch.ones(3)
 
