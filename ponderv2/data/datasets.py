@@ -438,30 +438,37 @@ class SceneDataset(_Scenes):
         scene = self.training_scene(index)
         if self.config.crop is not None:
             scene = crop(scene, random_region(scene, self.config.crop, generator))
-        scene = replace(scene, frames=sample_images(scene.frames, self.config.images, generator))
+        scene = as_read = replace(scene, frames=sample_images(scene.frames, self.config.images, generator))
         scene = with_sweeps(scene, self.config.sweeps, generator)
         scene = augment(clipped(scene, self.config), self.config.augment, generator)
         scene = in_range(scene, self.config)
         sphere = self.config.sphere_crop
         prepared = preprocess(scene, self.config, self.condition, self.label_field, generator, sphere)
-        return self._with_images(prepared)
+        return self._with_images(prepared, as_read, generator)
 
     def whole(self, scene: Scene) -> Preprocessed:
         """A scene for prediction: not augmented, one point per voxel, and the way back to all its points."""
         n_points = len(scene.cloud)
-        scene = replace(scene, frames=sample_images(scene.frames, self.config.images))
+        scene = as_read = replace(scene, frames=sample_images(scene.frames, self.config.images))
         scene = clipped(with_sweeps_behind(scene, self.config.sweeps), self.config)
         shifted = scene.moved(whole_scene_shift(scene.cloud.coord, self.config))
         prepared = preprocess(shifted, self.config, self.condition, self.label_field)
         voxels = prepared.voxels
         if len(voxels.inverse) > n_points:  # those of sweeps come after its own
             voxels = replace(voxels, inverse=voxels.inverse[:n_points])
-        return replace(prepared, batch=self._with_images(prepared), voxels=voxels)
+        return replace(prepared, batch=self._with_images(prepared, as_read), voxels=voxels)
 
-    def _with_images(self, prepared: Preprocessed) -> Batch:
-        return replace(
-            prepared.batch, images=image_batch(prepared.scene.frames, self.config.images, self.decode)
-        )
+    def _with_images(
+        self, prepared: Preprocessed, scene: Scene, generator: torch.Generator | None = None
+    ) -> Batch:
+        """`scene`: with the same frames, before it was moved."""
+        frames, depths = prepared.scene.frames, self.measured_depths(scene)
+        images = image_batch(frames, self.config.images, self.decode, generator, depths)
+        return replace(prepared.batch, images=images)
+
+    def measured_depths(self, scene: Scene) -> list[Float[Tensor, "row column"]] | None:
+        """Depths of the images of a scene, where depth images of its frames do not say them."""
+        return None
 
     def balance(self) -> None:
         """Scenes from now on: drawn so that each class of boxes is in as many. For training only.

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ponderv2.geometry.features import Features
+from ponderv2.geometry.features import Features, ImageFeatures
 from ponderv2.geometry.voxels import SparseVoxels, batch_index
 from ponderv2.scenes.batch import Batch
 
@@ -38,8 +38,8 @@ class Encoder(Protocol):
 class StartsFromWeights(Protocol):
     """An encoder, or a part of one, that a new run lets start from published weights."""
 
-    def load_start_weights(self) -> None:
-        """Takes them, where the settings name any. Raises PresetError and ResourceError."""
+    def load_start_weights(self) -> bool:
+        """Takes them, where the settings name any, and says so. Raises PresetError and ResourceError."""
         ...
 
 
@@ -50,6 +50,25 @@ class HasImageNetwork(Protocol):
     @property
     def image_network(self) -> tuple[str, nn.Module]:
         """Its name in timm, and the network with the names of timm."""
+        ...
+
+
+@runtime_checkable
+class HasStageMaps(Protocol):
+    """An encoder whose 2D network can be read stage by stage, before the layers that join the stages."""
+
+    @property
+    def stage_widths(self) -> tuple[int, ...]:
+        """Channels of the stages that the maps are made of, the finest first."""
+        ...
+
+    @property
+    def map_widths(self) -> tuple[int, ...]:
+        """Channels of the maps."""
+        ...
+
+    def stage_maps(self, batch: Batch) -> ImageFeatures:
+        """The stages as maps, of all pixels. Raises ValueError for a batch without images."""
         ...
 
 

@@ -81,14 +81,24 @@ class DensifyConfig(StrictConfig):
         return not self.align_with_sampling
 
 
-class DepthBinsConfig(StrictConfig):
-    """Intervals of depth along the optical axis, equally wide, and the network that tells them apart."""
+class DepthIntervalsConfig(StrictConfig):
+    """Intervals of depth along the optical axis, equally wide."""
 
     n_bins: PositiveInt = 64
     nearest: NonNegativeFloat = 0.0
     """Where the first one begins, metres."""
     width: PositiveFloat = 1.0
     """Of an interval, metres."""
+
+    @property
+    def farthest(self) -> float:
+        """Where the last one ends, metres."""
+        return self.nearest + self.n_bins * self.width
+
+
+class DepthBinsConfig(DepthIntervalsConfig):
+    """Intervals of depth, and the network that tells them apart."""
+
     head: Literal["linear", "deep"] = "linear"
     """linear: a 1x1 convolution, the same for all maps. deep: residual blocks, and pooling at dilations,
     as in BEVDepth without deformable convolution."""
@@ -96,11 +106,6 @@ class DepthBinsConfig(StrictConfig):
     """Of each branch of the deep one's pooling."""
     loss_weight: NonNegativeFloat = 0.0
     """Of the cross-entropy with measured depths; 0: the distribution is learned by rendering alone."""
-
-    @property
-    def farthest(self) -> float:
-        """Where the last one ends, metres."""
-        return self.nearest + self.n_bins * self.width
 
 
 class ImageLiftConfig(StrictConfig):

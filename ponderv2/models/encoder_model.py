@@ -8,13 +8,13 @@ from contextlib import nullcontext
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ponderv2.encoder.encoder import Prompt, StartsFromWeights
 from ponderv2.encoder.kinds import build_encoder
 from ponderv2.geometry.features import Features, FusedFeatures, PointFeatures
 from ponderv2.models.config import EncoderModelConfig, PretextConfig
 from ponderv2.scenes.batch import Batch
-from ponderv2.sparse.normalisation import BatchNorm
 
 
 class EncoderModel(nn.Module):
@@ -52,13 +52,13 @@ class EncoderModel(nn.Module):
         stages = self.encoder_config.stages if self.config.train_decoder else ()
         return tuple(f"backbone.{one}" for stage in stages if stage.decodes for one in stage.prefixes)
 
-    def load_start_weights(self) -> None:
-        """The published weights that the encoder starts from in a new run, where its settings name any.
+    def load_start_weights(self) -> bool:
+        """Takes the published weights that the settings of the encoder name, for a new run; False: they name
+        none.
 
         Raises PresetError and ResourceError.
         """
-        if isinstance(self.backbone, StartsFromWeights):
-            self.backbone.load_start_weights()
+        return isinstance(self.backbone, StartsFromWeights) and self.backbone.load_start_weights()
 
     def freeze(self) -> None:
         """Leave encoder and prompts as they are, where the settings say so."""
@@ -116,7 +116,7 @@ def calibrate_normalisation(model: EncoderModel, batches: Iterable[Batch]) -> No
     For a frozen encoder whose statistics do not apply: those of random weights, or of other data. Of a
     prompted encoder, normalisations of datasets that no batch is of keep theirs.
     """
-    norms = [module for module in model.backbone.modules() if isinstance(module, BatchNorm)]
+    norms = [module for module in model.backbone.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     training = model.backbone.training
     waiting: set[nn.Module] = set(norms)
@@ -124,13 +124,15 @@ def calibrate_normalisation(model: EncoderModel, batches: Iterable[Batch]) -> No
     def reset_at_first_use(norm: nn.Module, _: object) -> None:
         if norm in waiting:
             waiting.remove(norm)
-            assert isinstance(norm, BatchNorm)
+            assert isinstance(norm, _BatchNorm)
             norm.reset_running_stats()
 
     hooks = [norm.register_forward_pre_hook(reset_at_first_use) for norm in norms]
     for norm in norms:
         norm.momentum = None
     model.backbone.train()
+    for norm in norms:  # also of networks that settings keep in evaluation
+        norm.train()
     for batch in batches:
         model.encode(batch)
     model.backbone.train(training)

@@ -23,6 +23,7 @@ from ponderv2.models.encoder_model import EncoderModel
 from ponderv2.models.voxel_features import encode_voxels
 from ponderv2.randomness import make_generator
 from ponderv2.scenes.scene import PointCloud
+from ponderv2.sparse.normalisation import BatchNorm
 from ponderv2.training.ranks import run_in_all
 from ponderv2.training.report import Reporter
 
@@ -206,3 +207,18 @@ def describe(chosen: ChosenFit, rows: LabelledRows, what: str, report: Reporter)
             f"the fit of the {what} has not converged: the largest derivative is {minimum.gradient:.1e} "
             f"after {minimum.n_evaluations} evaluations"
         )
+
+
+@torch.no_grad()
+def take_statistics(norm: BatchNorm, rows: LabelledRows) -> None:
+    """Mean and variance of the features become those of a head's norm, each row by what it stands for."""
+    share = (rows.weight / rows.weight.sum()).double()[:, None]
+    feature = rows.feature.double()
+    mean = (feature * share).sum(dim=0)
+    _copy(norm.running_mean, mean)
+    _copy(norm.running_var, ((feature - mean).square() * share).sum(dim=0))
+
+
+def _copy(buffer: Tensor | None, value: Tensor) -> None:
+    assert buffer is not None
+    buffer.copy_(value)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, assert_never
 
 from pydantic import Field
 
+from ponderv2.tasks.depth.config import DepthModelConfig
 from ponderv2.tasks.encoder_only.config import EncoderOnlyConfig
 from ponderv2.tasks.instances.config import InstancesModelConfig
 from ponderv2.tasks.rendering.config import RenderingConfig
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 DownstreamConfig = (
     SegmentationModelConfig
+    | DepthModelConfig
     | InstancesModelConfig
 )  # fmt: skip
 """Tasks that an encoder is fine-tuned for: `ponder finetune`, by the `kind` of their settings."""
@@ -48,6 +50,10 @@ def task_of(settings: RenderingConfig | EncoderOnlyConfig | DownstreamConfig) ->
             from ponderv2.tasks.segmentation.task import SegmentationTask
 
             return SegmentationTask(settings)
+        case DepthModelConfig():
+            from ponderv2.tasks.depth.task import DepthTask
+
+            return DepthTask(settings)
         case InstancesModelConfig():
             from ponderv2.tasks.instances.task import InstancesTask
 

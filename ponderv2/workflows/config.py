@@ -95,6 +95,17 @@ class PretrainConfig(PresetConfig):
         return self
 
     @model_validator(mode="after")
+    def _depths_are_given(self) -> PretrainConfig:
+        images = self.data.images
+        supervised = getattr(self.model.lift, "supervises_depth", False)  # few lifts estimate depths
+        if supervised and (images is None or not images.depth):
+            raise ValueError(
+                "depth.loss_weight of the lift compares with measured depths, and the images have none: "
+                "set data.images.depth to true, or the weight to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _targets_have_depth_images(self) -> PretrainConfig:
         if any(part.data.views.lidar is None for part in self.parts):
             return self

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from ponderv2.encoder.image_backbone.config import ImageBackboneConfig
 from ponderv2.encoder.image_backbone.networks import StagedNetwork, build_network, published_weights
 from ponderv2.encoder.image_backbone.pyramid import Pyramid
 from ponderv2.geometry.features import ImageFeatures, ImageMap, intrinsics_of_map
-from ponderv2.scenes.batch import Batch
+from ponderv2.scenes.batch import Batch, ImageBatch
 
 NORM_EPS = 1.0e-6
 UNUSED = ("head.", "conv_head.", "bn2.", "norm.", "fc_norm.")
@@ -45,39 +47,44 @@ class ImageBackbone(nn.Module):
         """Its name in timm, and the network with the names of timm."""
         return self.config.network, self.network
 
-    def load_start_weights(self) -> None:
+    @property
+    def stage_widths(self) -> tuple[int, ...]:
+        """Channels of the used stages."""
+        return tuple(self._staged.channels[n] for n in self.config.used_stages)
+
+    @property
+    def map_widths(self) -> tuple[int, ...]:
+        """Channels of the maps of the pyramid."""
+        return (self.config.channels,) * self.config.n_maps
+
+    def load_start_weights(self) -> bool:
         """What the settings let a new run start from. Raises PresetError and ResourceError."""
         weights = published_weights(self.config, self.network)
         if weights is not None:
             self.network.load_state_dict(weights)
+        return weights is not None
 
     def forward(self, batch: Batch, prompt: Prompt | None = None) -> ImageFeatures:
         """Maps of every image, the finest first; of images with hidden blocks, of what is visible.
 
         Raises ValueError for a batch without images.
         """
-        images = batch.images
-        if images is None:
-            raise ValueError("an encoder of images got a batch without images: set data.images")
+        images = _images_of(batch)
         values = self._padded(images.image)
         visible = images.visible
         if visible is not None:
             more = (0, values.shape[3] - visible.shape[2], 0, values.shape[2] - visible.shape[1])
             visible = F.pad(visible[:, None].float(), more, mode="replicate")[:, 0] > 0
         maps = self.pyramid(self._normed(self._staged.maps(values, visible), visible))
-        found = [
-            ImageMap(one, intrinsics_of_map(images.intrinsics, one.shape[2:], values.shape[2:]))
-            for one in maps
-        ]
-        return ImageFeatures(
-            feature=found[0].feature,
-            intrinsics=found[0].intrinsics,
-            world_to_camera=images.world_to_camera,
-            view_scene=images.view_scene,
-            n_scenes=batch.n_scenes,
-            coarser=tuple(found[1:]),
-            padded_size=(values.shape[2], values.shape[3]),
-        )
+        return _features(maps, images, batch.n_scenes, (values.shape[2], values.shape[3]))
+
+    def stage_maps(self, batch: Batch) -> ImageFeatures:
+        """The used stages of the network as they are, of all pixels. Raises ValueError without images."""
+        images = _images_of(batch)
+        values = self._padded(images.image)
+        stages = self._staged.maps(values, None)
+        maps = [stages[number] for number in self.config.used_stages]
+        return _features(maps, images, batch.n_scenes, (values.shape[2], values.shape[3]))
 
     def _padded(self, image: Float[Tensor, "view 3 row column"]) -> Float[Tensor, "view 3 row2 column2"]:
         """Normalised; filled up with the mean colour at the right and at the bottom."""
@@ -120,3 +127,24 @@ class ImageBackbone(nn.Module):
                 if f"{name}.".startswith(self._frozen):
                     module.training = False
         return self
+
+
+def _images_of(batch: Batch) -> ImageBatch:
+    if batch.images is None:
+        raise ValueError("an encoder of images got a batch without images: set data.images")
+    return batch.images
+
+
+def _features(
+    maps: Sequence[Tensor], images: ImageBatch, n_scenes: int, padded_size: tuple[int, int]
+) -> ImageFeatures:
+    found = [ImageMap(one, intrinsics_of_map(images.intrinsics, one.shape[2:], padded_size)) for one in maps]
+    return ImageFeatures(
+        feature=found[0].feature,
+        intrinsics=found[0].intrinsics,
+        world_to_camera=images.world_to_camera,
+        view_scene=images.view_scene,
+        n_scenes=n_scenes,
+        coarser=tuple(found[1:]),
+        padded_size=padded_size,
+    )

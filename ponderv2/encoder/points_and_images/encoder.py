@@ -10,7 +10,7 @@ from ponderv2.encoder.encoder import Prompt
 from ponderv2.encoder.image_backbone.encoder import ImageBackbone
 from ponderv2.encoder.points_and_images.config import PointsAndImagesConfig
 from ponderv2.encoder.sparse_unet import SparseUNet
-from ponderv2.geometry.features import FusedFeatures
+from ponderv2.geometry.features import FusedFeatures, ImageFeatures
 from ponderv2.scenes.batch import Batch
 
 
@@ -28,9 +28,23 @@ class PointsAndImages(nn.Module):
         """Its name in timm, and the network with the names of timm."""
         return self.images.image_network
 
-    def load_start_weights(self) -> None:
+    @property
+    def stage_widths(self) -> tuple[int, ...]:
+        """Of the branch of images, as the next two."""
+        return self.images.stage_widths
+
+    @property
+    def map_widths(self) -> tuple[int, ...]:
+        """Channels of the maps."""
+        return self.images.map_widths
+
+    def stage_maps(self, batch: Batch) -> ImageFeatures:
+        """The stages of the network as they are. Raises ValueError without images."""
+        return self.images.stage_maps(batch)
+
+    def load_start_weights(self) -> bool:
         """Of the branch of images. Raises PresetError and ResourceError."""
-        self.images.load_start_weights()
+        return self.images.load_start_weights()
 
     def forward(self, batch: Batch, prompt: Prompt | None = None) -> FusedFeatures:
         """Features of the points and of the images of a batch. Raises ValueError without images."""

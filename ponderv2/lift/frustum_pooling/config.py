@@ -13,3 +13,8 @@ class FrustumPoolingConfig(ImageLiftConfig):
 
     kind: Literal["frustum_pooling"] = "frustum_pooling"
     depth: DepthBinsConfig = DepthBinsConfig(n_bins=118, nearest=1.0, width=0.5, head="deep")
+
+    @property
+    def supervises_depth(self) -> bool:
+        """Whether training needs the measured depths of the images."""
+        return self.depth.loss_weight > 0

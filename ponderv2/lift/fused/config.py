@@ -24,6 +24,11 @@ class FusedConfig(StrictConfig):
     images: ImageLift = ProjectedSamplingConfig()
 
     @property
+    def supervises_depth(self) -> bool:
+        """As of the branch of images."""
+        return self.images.supervises_depth
+
+    @property
     def needs_cube(self) -> bool:
         """As of the branch of points."""
         return self.points.needs_cube

@@ -16,3 +16,8 @@ class ProjectedSamplingConfig(ImageLiftConfig):
     """None: every cell along a pixel gets its whole feature."""
     reduction: Literal["sum", "mean"] = "sum"
     """Over the cameras that see a cell. The published code sums."""
+
+    @property
+    def supervises_depth(self) -> bool:
+        """Whether training needs the measured depths of the images."""
+        return self.depth is not None and self.depth.loss_weight > 0

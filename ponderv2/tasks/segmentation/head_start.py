@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from ponderv2.data.datasets import LabelledDataset
 from ponderv2.evaluation.probes import LabelledRows, chosen_fit
 from ponderv2.heads.language import DecoupledHead, LanguageHead
 from ponderv2.heads.semantic import LinearHead
 from ponderv2.sparse.normalisation import BatchNorm
-from ponderv2.tasks.head_start import HeadRows, describe, labelled_rows
+from ponderv2.tasks.head_start import HeadRows, describe, labelled_rows, take_statistics
 from ponderv2.tasks.segmentation.model import SegmentationModel
 from ponderv2.training.report import Reporter
 
@@ -45,7 +44,7 @@ def fit_head(
         rows = LabelledRows.cat([one.rows for one in each])
         n_classes = model.classes_of(trainings[0].condition)
     if isinstance(head, LinearHead) and isinstance(head.norm, BatchNorm):
-        _take_statistics(head.norm, rows)
+        take_statistics(head.norm, rows)
     chosen = chosen_fit(rows, n_classes, device=device)
     head.start_as(chosen.linear.weight, chosen.linear.bias)
     describe(chosen, rows, "head", report)
@@ -60,18 +59,3 @@ def _as_texts(head: LanguageHead, condition: str, one: HeadRows) -> LabelledRows
     return replace(
         one.rows, label=index[one.rows.label], rivals=rivals.expand(len(one.rows), n_texts).contiguous()
     )
-
-
-@torch.no_grad()
-def _take_statistics(norm: BatchNorm, rows: LabelledRows) -> None:
-    """Mean and variance of the features, each row by what it stands for."""
-    share = (rows.weight / rows.weight.sum()).double()[:, None]
-    feature = rows.feature.double()
-    mean = (feature * share).sum(dim=0)
-    _copy(norm.running_mean, mean)
-    _copy(norm.running_var, ((feature - mean).square() * share).sum(dim=0))
-
-
-def _copy(buffer: Tensor | None, value: Tensor) -> None:
-    assert buffer is not None
-    buffer.copy_(value)
