@@ -31,7 +31,7 @@ class InputImage:
 def input_image(
     color: UInt8[Tensor, "row column 3"] | Float[Tensor, "row column 3"],
     intrinsics: Float[Tensor, "3 3"],
-    depth: Float[Tensor, "row column"] | None,
+    depth: Float[Tensor, "depth_row depth_column"] | None,
     config: ImageInputConfig,
     generator: torch.Generator | None = None,
 ) -> InputImage:

@@ -32,9 +32,11 @@ class DepthDataset(SceneDataset):
         self.decode = FrameDecoder(config.cache_megabytes / 2, colors_only=colors_only)
 
     def measured_depths(self, scene: Scene) -> list[Float[Tensor, "row column"]] | None:
-        """By the LiDAR of a scene as it was read, unless all frames have depth images."""
+        """By the LiDAR of a scene as it was read; None where a frame has a depth image, or the points are no
+        scan: those of a surface are seen through walls."""
         images = self.config.images
-        if images is None or all(frame.has_depth for frame in scene.frames):
+        is_scan = bool(scene.sweeps) or "intensity" in scene.cloud.fields
+        if images is None or not is_scan or any(frame.has_depth for frame in scene.frames):
             return None
         return [measured_depth(scene, one.camera, LIDAR, images.width, images.height) for one in scene.frames]
 

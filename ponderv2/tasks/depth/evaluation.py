@@ -67,9 +67,7 @@ def run(request: EvaluationRequest, model: DepthModel, report: Reporter) -> Eval
     """
     for option, path in (("--submission", request.submission), ("--export", request.export)):
         if path is not None:
-            raise SceneError(
-                f"depths of images are no classes of points for {option}", fix=f"leave {option} out"
-            )
+            raise SceneError(f"a model of depth predicts no labels for {option}", fix=f"leave {option} out")
     if request.tta != "none":
         report.warn("depth is predicted once: --tta is for semantic segmentation")
     data = DepthDataset(request.store, request.split, request.settings(LabelledDataConfig, budget={}))
@@ -86,7 +84,9 @@ def run(request: EvaluationRequest, model: DepthModel, report: Reporter) -> Eval
         if index in pictured:
             best = max(range(len(sums)), key=lambda view: sums[view].n_pixels)
             target = request.folder / f"{name.replace('/', '_')}-{best}.png"
-            images.append(write_rgb(target, picture(seen, depth, best, model.config.intervals.farthest)))
+            assert seen.depth is not None
+            shown = (seen.image[best].cpu(), seen.depth[best].cpu(), depth[best])
+            images.append(write_rgb(target, picture(*shown, model.config.intervals.farthest)))
     total = DepthSums.total(every)
     if not total.n_pixels:
         raise SceneError(
@@ -105,12 +105,14 @@ def run(request: EvaluationRequest, model: DepthModel, report: Reporter) -> Eval
 
 
 def picture(
-    images: ImageBatch, depth: Float[Tensor, "view row column"], view: int, farthest: float
+    image: Float[Tensor, "3 height width"],
+    truth: Float[Tensor, "height width"],
+    depth: Float[Tensor, "height width"],
+    farthest: float,
 ) -> RgbImage:
     """An image, its measured depths as dots in it, and the predicted ones."""
-    assert images.depth is not None
-    color, truth = color_bytes(images.image[view].movedim(0, -1).cpu()), images.depth[view].cpu()
+    color = color_bytes(image.movedim(0, -1))
     limit = min(farthest, float(truth.max()) or farthest)
     dots = color_map(torch.where(truth > 0, truth, torch.nan), 0.0, limit)
     known = (truth > 0).numpy()[..., None]
-    return np.concatenate([color, np.where(known, dots, color), color_map(depth[view], 0.0, limit)], axis=1)
+    return np.concatenate([color, np.where(known, dots, color), color_map(depth, 0.0, limit)], axis=1)

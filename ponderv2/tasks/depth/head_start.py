@@ -25,7 +25,7 @@ LEAST_ROWS = 20
 """Of each scene, however many there are."""
 MOST_COMPARED = 4000
 """Pixels on which penalties are compared."""
-PENALTIES = (1000.0, 100.0, 10.0, 1.0)
+PENALTIES = (100.0, 10.0, 1.0, 0.1)
 """Which are compared, the strongest first."""
 FOLDS = 3
 TOLERANCE = 1.0e-3
