@@ -3,7 +3,7 @@
 Run: python -m experiments.streets_depth --out DIR [--streets DATA] [--jobs 'seed 0' ...]
 
 Every figure comes from the presets and commands, is written into `DIR/results.json` with the command that
-gives it as soon as it is known, and is not measured again: interrupt and repeat the same line to continue. DATA
+gives it once it is known, and is not measured again: interrupt and repeat the same line to continue. DATA
 are generated streets, made first where there are none. Pre-training sees the images and LiDAR scans of all
 training streets; depth is learned from the six images of one key frame of each of eight of them, at one
 learning rate for all starts, and measured on the streets for validation.
