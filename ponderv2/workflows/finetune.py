@@ -172,14 +172,18 @@ def completed(
         update["conditions"] = checkpoint.conditions
     model = config.model.model_copy(update=update)
     model = task_of(model).with_scenes(store, data)
-    of_checkpoint = checkpoint is not None and config.model.encoder is None
-    if of_checkpoint and encoder.needs != "images" and encoder.in_channels != data.n_channels:
+    if checkpoint is not None and config.model.encoder is None:
+        _check_channels(encoder, data, checkpoint)
+    return config.model_copy(update={"data": data, "model": model, "scenes": store.root})
+
+
+def _check_channels(encoder: EncoderConfig, data: PointDataConfig, checkpoint: OpenCheckpoint) -> None:
+    if encoder.needs != "images" and encoder.in_channels != data.n_channels:
         raise PresetError(
             f"data.features give {data.n_channels} channels, "
             f"but the encoder of {checkpoint.path} takes {encoder.in_channels}",
             fix="leave data.features out: they follow from the checkpoint",
         )
-    return config.model_copy(update={"data": data, "model": model, "scenes": store.root})
 
 
 def _encoder_of(
