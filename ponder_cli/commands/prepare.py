@@ -185,7 +185,7 @@ def _prepare(preset: str, settings: type[DatasetSettings], values: dict[str, Any
         console.say(_features(result.image_features))
     console.write_json(result, values["json"])
     with_frames = any(scene.n_frames or scene.status == "skipped" for scene in result.scenes)
-    console.next_command(*config.source.next_command(with_frames), "--data", config.out)
+    console.next_command(*config.source.next_command(with_frames), "--data", result.scenes_in or config.out)
 
 
 def _features(found: FeatureResult) -> str:

@@ -34,6 +34,7 @@ from ponderv2.data.preprocess import (
     whole_scene_shift,
     with_near_points,
 )
+from ponderv2.data.scan_config import LidarRaysConfig
 from ponderv2.data.sweeps import with_sweeps, with_sweeps_behind
 from ponderv2.data.views import (
     FrameDecoder,
@@ -159,8 +160,8 @@ class ValidationScene:
     """What part of space the batch shows; None = all of it."""
     hits: tuple[LidarPixels, ...] | None = None
     """Of each frame what a LiDAR measured, where that stands for depth images."""
-    hits_have_color: bool = False
-    """Whether such rays have colours too."""
+    lidar: LidarRaysConfig | None = None
+    """Which points those are, and how they have colours."""
 
 
 class PretrainDataset(_Scenes):
@@ -339,9 +340,7 @@ class PretrainDataset(_Scenes):
         moved = prepared.scene.frames
         images = image_batch(moved[len(chosen) :], self.config.images, self.decode)
         batch = replace(prepared.batch, images=images)
-        lidar = self.config.views.lidar
-        colored = lidar is not None and lidar.color
-        return ValidationScene(batch, moved[: len(chosen)], region, hits, colored)
+        return ValidationScene(batch, moved[: len(chosen)], region, hits, self.config.views.lidar)
 
     def _hits(self, scene: Scene, frames: Sequence[Frame]) -> tuple[LidarPixels, ...] | None:
         """What the LiDAR measured in the images of frames; None where depth images say it."""

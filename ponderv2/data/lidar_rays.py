@@ -94,9 +94,20 @@ def measured_depth(
     every = config.model_copy(update={"occlusion": "none", "farthest": None})
     found = seen_points(scene, small, every)
     column, row = found.pixel.round().long().unbind(1)
-    depth = torch.full((height * width,), torch.inf)
-    depth.scatter_reduce_(0, row * width + column, found.depth, "amin")
-    return torch.where(depth.isfinite(), depth, 0.0).view(height, width)
+    return _depth_image(row, column, found.depth, height, width)
+
+
+def _depth_image(
+    row: Int[Tensor, " point"],
+    column: Int[Tensor, " point"],
+    depth: Float[Tensor, " point"],
+    height: int,
+    width: int,
+) -> Float[Tensor, "row column"]:
+    """The nearest depth in each pixel; 0 where there is none."""
+    nearest = torch.full((height * width,), torch.inf)
+    nearest.scatter_reduce_(0, row * width + column, depth, "amin")
+    return torch.where(nearest.isfinite(), nearest, 0.0).view(height, width)
 
 
 def _nearest(found: LidarPixels, width: int, cell: int) -> Int[Tensor, " kept"]:
@@ -115,10 +126,8 @@ def sparse_depth(hits: LidarPixels, camera: Camera, stride: int = 1) -> Float[Te
     n_rows = len(range(stride // 2, camera.height, stride))
     n_columns = len(range(stride // 2, camera.width, stride))
     column, row = (hits.pixel.round().long() // stride).unbind(1)
-    number = row.clamp(0, n_rows - 1) * n_columns + column.clamp(0, n_columns - 1)
-    depth = torch.full((n_rows * n_columns,), torch.inf)
-    depth.scatter_reduce_(0, number, hits.depth, reduce="amin")
-    return torch.where(torch.isfinite(depth), depth, 0.0).view(n_rows, n_columns)
+    row, column = row.clamp(0, n_rows - 1), column.clamp(0, n_columns - 1)
+    return _depth_image(row, column, hits.depth, n_rows, n_columns)
 
 
 def sample_lidar_rays(
@@ -153,6 +162,8 @@ def sample_lidar_rays(
         views.append(frame)
         if len(views) == config.n_views:
             break
+    if not frames:
+        raise SceneError(f"scene '{scene.name}' has no cameras for rays to start from", fix="add images")
     if not views:
         raise SceneError(
             f"no camera of scene '{scene.name}' sees a point of its LiDAR",

@@ -11,7 +11,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ponderv2.data.augmentation import centre_shift_matrix
-from ponderv2.data.config import FEATURE_CHANNELS, FeatureName, PointDataConfig, SphereCropConfig
+from ponderv2.data.config import (
+    FEATURE_CHANNELS,
+    FeatureName,
+    PointDataConfig,
+    PointRangeConfig,
+    SphereCropConfig,
+)
 from ponderv2.data.crops import sphere_crop
 from ponderv2.data.voxelise import Voxelisation, offset_in_voxel, voxelise
 from ponderv2.errors import SceneError
@@ -119,9 +125,19 @@ def clipped(scene: Scene, config: PointDataConfig) -> Scene:
 
 
 def in_range(scene: Scene, config: PointDataConfig) -> Scene:
-    """The scene with the points strictly inside the range of the settings. Raises as `inside_range`."""
+    """The scene with the points strictly inside the range of the settings, and the boxes whose centre is.
+
+    Raises as `inside_range`.
+    """
     inside = inside_range(scene, config)
+    if scene.boxes is not None and config.range is not None:
+        scene = replace(scene, boxes=scene.boxes.take(_within(scene.boxes.center, config.range)))
     return scene if bool(inside.all()) else scene.take(inside)
+
+
+def _within(position: Float[Tensor, "point 3"], limits: PointRangeConfig) -> Bool[Tensor, " point"]:
+    lower, upper = position.new_tensor(limits.lower), position.new_tensor(limits.upper)
+    return ((position > lower) & (position < upper)).all(dim=1)
 
 
 def inside_range(scene: Scene, config: PointDataConfig) -> Bool[Tensor, " point"]:
@@ -132,7 +148,7 @@ def inside_range(scene: Scene, config: PointDataConfig) -> Bool[Tensor, " point"
     coord, limits = scene.cloud.coord, config.range
     if limits is None or len(coord) == 0:
         return torch.ones(len(coord), dtype=torch.bool)
-    inside = ((coord > coord.new_tensor(limits.lower)) & (coord < coord.new_tensor(limits.upper))).all(dim=1)
+    inside = _within(coord, limits)
     if not bool(inside.any()):
         raise SceneError(
             f"no point of scene '{scene.name}' lies in the range {limits.lower} to {limits.upper}",

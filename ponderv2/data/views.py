@@ -325,7 +325,10 @@ def sample_images(
         return ()
     colored = tuple(frame for frame in frames if frame.has_color)
     if not colored:
-        raise SceneError("the scene has no colour images", fix="--set data.images=null")
+        raise SceneError(
+            "the scene has no colour images",
+            fix="add images; encoders of points do without: --set data.images=null",
+        )
     if generator is not None:
         colored = tuple(colored[i] for i in torch.randperm(len(colored), generator=generator).tolist())
         colored = colored[: config.n_views]

@@ -9,7 +9,7 @@ import fnmatch
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, PreparedScene,
 from ponderv2.scenes.reader import DatasetInfo, FrameChoice
 from ponderv2.scenes.scene import Scene, Sweep
 
+Item = TypeVar("Item")
 SWEEP_BYTES, CLOUD_BYTES = 18, 32
 """Of a point in a stored sweep, and in the cloud of the scene with its normal."""
 LARGEST = 1e6
@@ -166,6 +167,13 @@ class DriveSource:
         return self.info, DrivesInPlace(self.drives)
 
 
+def required(found: Item | None, name: str, split: str, root: Path) -> Item:
+    """A scene that was found. Raises SceneError for None."""
+    if found is None:
+        raise SceneError(f"no scan {name} in the split {split} of {root}")
+    return found
+
+
 def present_sweeps(sweeps: Iterable[Sweep], notes: list[str]) -> tuple[Sweep, ...]:
     """Those whose file is there and whose pose is finite; the others are counted in the notes."""
     every = tuple(sweeps)
@@ -228,4 +236,7 @@ def stored_bytes(n_points: int, n_sweeps: int, image_bytes: int) -> int:
 
 def no_scenes(what: str, root: Path, expected: str) -> SceneError:
     """There is nothing to read."""
+    if not root.is_dir():
+        there = "is a file, not a folder" if root.exists() else "is not there"
+        return SceneError(f"no {what}: {root} {there}", fix=expected)
     return SceneError(f"no {what} in {root}", fix=expected)

@@ -118,6 +118,8 @@ class PretextConfig(StrictConfig):
             raise ValueError("mask goes with points or with images: pre-train each branch with it, alone")
         if self.mask is not None and self.encoder.needs == "images" and self.mask.block_size % PIXELS:
             raise ValueError(f"images are hidden in blocks of a multiple of {PIXELS} pixels: mask.block_size")
+        if self.mask is not None and self.encoder.needs == "images" and self.mask.hide != "token":
+            raise ValueError("mask.hide is for points: of images, blocks are hidden throughout the network")
         hides_points = self.mask is not None and self.mask.hide == "remove"
         if hides_points and isinstance(self.semantic, TextTargetConfig) and self.semantic.point_head:
             raise ValueError("semantic.point_head classifies all points: set mask.hide to token")

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from ponderv2.config import StrictConfig
 
@@ -245,6 +252,12 @@ class TargetsConfig(StrictConfig):
     cells: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     """With `source: encoder`: cells of the frame along x, y, z that hold the encoder's features, finer than
     those of the volume where voxels are. None: those of the volume."""
+
+    @model_validator(mode="after")
+    def _cells_are_of_the_encoder(self) -> TargetsConfig:
+        if self.cells is not None and self.source != "encoder":
+            raise ValueError("cells hold features of the encoder: set source to encoder, or leave them out")
+        return self
 
     @property
     def n_outputs(self) -> dict[str, int]:

@@ -149,7 +149,10 @@ class Frame:
     def read_depth(self) -> Float[Tensor, "row column"]:
         """Depth along the optical axis, metres; 0 = no measurement. SceneError: as for colours."""
         if self.depth_path is None:
-            raise SceneError(f"frame {self.id} has no depth image ({self.key})")
+            raise SceneError(
+                f"frame {self.id} has no depth image ({self.key})",
+                fix="presets of drives (--preset outdoor) take points of a LiDAR in place of depth images",
+            )
         depth = self.images.depth(self.depth_path, self._size)
         self._check_size(self.depth_path, depth.shape)
         return torch.from_numpy(depth) * self.depth_scale

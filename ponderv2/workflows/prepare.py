@@ -16,7 +16,7 @@ from numpy import ndarray
 from ponderv2.checks.check import CheckResult, check_or_reason
 from ponderv2.checks.config import CheckConfig
 from ponderv2.data.scene_folder import open_folder
-from ponderv2.datasets.kinds import drives_in, generator_of, reader_of
+from ponderv2.datasets.kinds import DrivesConfig, drives_in, generator_of, reader_of
 from ponderv2.datasets.reader import DatasetReader, RawScene
 from ponderv2.datasets.recognise import recognise
 from ponderv2.errors import SceneError
@@ -140,6 +140,11 @@ def check(config: PrepareConfig, report: Reporter | None = None) -> PrepareResul
     """
     report = report or SilentReporter()
     unprepared = None if is_store(config.out) else drives_in(config.source)
+    if unprepared is None and not config.out.exists() and isinstance(config.source, DrivesConfig):
+        raise SceneError(
+            f"neither a folder {config.source.path} nor prepared scenes in {config.out}",
+            fix="give the folder of the drives, or with --out that of prepared scenes",
+        )
     store = open_folder(config.out) if unprepared is None else SceneFolders(*unprepared)
     names = [(split, name) for split in store.info.splits for name in store.names(split)]
     outcomes: dict[str, SceneOutcome] = {}
@@ -148,7 +153,10 @@ def check(config: PrepareConfig, report: Reporter | None = None) -> PrepareResul
         outcomes[outcome.key] = outcome
         report_outcome(outcome, report)
     drives = _drives(store, config, outcomes, report)
-    return _with_features(PrepareResult.of(config.out, outcomes, drives), config, report)
+    result = PrepareResult.of(config.out, outcomes, drives)
+    if unprepared is not None:
+        result = replace(result, scenes_in=str(unprepared[0]))
+    return _with_features(result, config, report)
 
 
 def _drives(

@@ -100,6 +100,8 @@ class PrepareResult:
     """None: they were not asked for."""
     drives: tuple[DriveOutcome, ...] = ()
     """Drives that the scenes belong to."""
+    scenes_in: str = ""
+    """Folder of drives that were checked where they are; empty: the scenes are in `out`."""
 
     @staticmethod
     def of(

@@ -111,7 +111,7 @@ def test_chosen_frames_are_in_order_and_neighbours(count: int):
 def test_real_frames_of_a_kitchen_decide(sample_data: Path):
     folder = sample_data / "rgbd_7scenes_redkitchen"
     if not folder.is_dir():
-        pytest.skip(f"no {folder}")
+        pytest.skip(f"no {folder}; choose a folder with --sample-data")
     ids = [4 * index for index in spread_frames(150, 8)]
     intrinsics = np.array([[585.0, 0, 320], [0, 585, 240], [0, 0, 1]])
     images = []

@@ -12,7 +12,10 @@ import torch
 from PIL import Image
 
 from ponderv2.data.augment_config import FlipConfig, RotateConfig, ScaleConfig, ShiftConfig
+from ponderv2.data.augmentation import augment
 from ponderv2.data.config import (
+    ImageAugmentConfig,
+    ImageInputConfig,
     LidarRaysConfig,
     PointRangeConfig,
     PretrainDataConfig,
@@ -22,9 +25,13 @@ from ponderv2.data.config import (
 )
 from ponderv2.data.datasets import PretrainDataset
 from ponderv2.data.lidar_rays import LidarPixels, sample_lidar_rays, seen_points
+from ponderv2.data.preprocess import in_range
 from ponderv2.data.scene_folder import open_folder
+from ponderv2.data.views import decode_color, image_batch
 from ponderv2.errors import SceneError
+from ponderv2.geometry.cameras import project
 from ponderv2.geometry.rays import rays_through_pixels
+from ponderv2.geometry.transforms import transform_points
 from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.folders import SceneFolders
 from ponderv2.scenes.scene import Frame, PointCloud, Scene
@@ -254,6 +261,52 @@ def test_the_frame_of_the_lidar_stays_and_points_outside_the_range_go(folder: Sc
     nowhere = PointRangeConfig(lower=(500.0, 0.0, 0.0), upper=(501.0, 1.0, 1.0))
     with pytest.raises(SceneError, match="in the range"):
         PretrainDataset(folder, "train", settings(range=nowhere)).sample(1, 0)
+
+
+def test_boxes_whose_centre_is_outside_the_range_go_with_its_points(scene: Scene) -> None:
+    boxes = scene.boxes
+    assert boxes is not None and len(boxes) > 1
+    nearer = boxes.center.norm(dim=1).argsort()
+    half = float(boxes.center[nearer[:2]].norm(dim=1).mean())
+    limits = PointRangeConfig(lower=(-half, -half, -9.0), upper=(half, half, 9.0))
+    kept = in_range(scene, settings(range=limits)).boxes
+    assert kept is not None
+    expected = (boxes.center.abs() < torch.tensor([half, half, 9.0])).all(dim=1)
+    assert 0 < int(expected.sum()) < len(boxes)
+    assert torch.equal(kept.center, boxes.center[expected])
+    assert torch.equal(kept.fields["n_lidar"], boxes.fields["n_lidar"][expected])
+    assert in_range(scene, settings()).boxes is boxes
+
+
+TURNED = (*UPRIGHT[:3], FlipConfig(probability=1.0), RotateConfig(axis="x", probability=1.0))
+
+
+@pytest.mark.parametrize("mirrored", [False, True], ids=["image as it is", "image mirrored"])
+@pytest.mark.parametrize("steps", [UPRIGHT, TURNED], ids=["upright", "mirrored and turned over"])
+def test_a_point_stays_in_its_pixel_of_the_input_image_however_the_scene_is_moved(
+    scene: Scene, steps: tuple, mirrored: bool
+) -> None:
+    """Of an image of twice the size, whose pixel (u, v) is (2 u + 0.5, 2 v + 0.5), mirrored or not."""
+    width, height = 2 * SIZE[0], 2 * SIZE[1]
+    flip = ImageAugmentConfig(flip=float(mirrored))
+    config = ImageInputConfig(n_views=2, width=width, height=height, augment=flip)
+    generator = torch.Generator().manual_seed(2)
+    moved = augment(replace(scene, boxes=None), steps, generator)
+    assert float((moved.cloud.coord - scene.cloud.coord).norm(dim=1).min()) > 0.01
+    images = image_batch(moved.frames, config, decode_color, generator)
+    assert images is not None
+    for number, frame in enumerate(scene.frames):
+        before = transform_points(frame.camera.world_to_camera.double(), scene.cloud.coord.double())
+        after = transform_points(images.world_to_camera[number].double(), moved.cloud.coord.double())
+        pixel, depth = project(before, frame.camera.intrinsics.double())
+        found, found_depth = project(after, images.intrinsics[number].double())
+        front = depth > 1.0
+        expected = 2.0 * pixel + 0.5
+        if mirrored:
+            expected[:, 0] = width - 1 - expected[:, 0]
+        assert int(front.sum()) > 20
+        torch.testing.assert_close(found[front], expected[front], atol=0.05, rtol=1e-4)
+        torch.testing.assert_close(found_depth[front], depth[front], atol=1e-3, rtol=1e-4)
 
 
 def test_sweeps_are_input_but_rays_end_at_points_of_the_scan(folder: SceneFolders) -> None:

@@ -257,6 +257,11 @@ def test_targets_of_the_encoder_pass_by_the_network_that_makes_the_volume(rng: t
     assert head.weight.grad is not None and bool(head.weight.grad.any())
 
 
+def test_cells_of_the_encoder_are_refused_where_the_volume_is_composited() -> None:
+    with pytest.raises(ValueError, match="set source to encoder"):
+        TargetsConfig.model_validate({**TARGETS, "cells": (6, 5, 4)})
+
+
 @pytest.mark.parametrize("source", ["volume", "encoder"])
 def test_targets_are_rendered_in_full_precision_when_the_rest_is_not(
     source: str, rng: torch.Generator

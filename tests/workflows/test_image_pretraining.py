@@ -56,6 +56,13 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_blocks_of_images_cannot_be_removed_as_voxels_are() -> None:
+    values = config().model_dump(mode="json")
+    values["model"]["mask"]["hide"] = "remove"
+    with pytest.raises(ValueError, match=r"mask\.hide is for points"):
+        PretrainConfig.model_validate(values)
+
+
 def test_a_run_starts_from_weights_resumes_exactly_and_leaves_a_network_for_timm(
     tmp_path: Path, weights: Path
 ) -> None:

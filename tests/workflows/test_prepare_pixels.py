@@ -394,7 +394,7 @@ def test_published_sun_rgbd_depth_is_recognised(sample_data):
     """Numbers as they are distributed: 19 m in millimetres, 2.4 m with the bits corrected."""
     paths = sorted((sample_data / "sunrgbd").rglob("depth_bfx/*.png"))
     if not paths:
-        pytest.skip("no SUN RGB-D sample")
+        pytest.skip("no SUN RGB-D sample; choose a folder with --sample-data")
     intrinsics = Intrinsics(pinhole(529.5, 529.5, 365.0, 265.0), (730, 530))
     frame = RawFrame("0", None, ImageFile(paths[0]), np.eye(4), intrinsics, intrinsics)
     recording = with_unified_depth_unit(Recording("sun", (frame,), 0.001), 10.0, None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
-from ponderv2.datasets.drives import DriveSource, KeyFrame, chosen, no_scenes, stored_bytes
+from ponderv2.datasets.drives import DriveSource, KeyFrame, chosen, no_scenes, required, stored_bytes
 from ponderv2.datasets.nuscenes.build import Track, untracked
 from ponderv2.datasets.nuscenes.classes import CLASS_NAMES, COLORS, DETECTION_NAMES
 from ponderv2.datasets.nuscenes.config import NuscenesConfig, data_folder, info_files, split_of
@@ -98,10 +98,7 @@ class NuscenesDrives:
         return stored_bytes(POINTS, self.config.sweeps + self.config.following, images)
 
     def _found(self, split: str, name: str) -> tuple[Version, Sample]:
-        found = self._find(split, name)
-        if found is None:
-            raise SceneError(f"no key frame {name} in the split {split} of {self.root}")
-        return found
+        return required(self._find(split, name), name, split, self.root)
 
     def _find(self, split: str, name: str) -> tuple[Version, Sample] | None:
         scene, _, last = name.partition("/")
@@ -144,7 +141,7 @@ def open_versions(config: NuscenesConfig, track: Track = untracked) -> tuple[Pat
         half = next((one for one in sorted(root.glob("v1.0-*")) if one.is_dir()), None)
         if half is not None:
             raise SceneError(f"{half} lacks sample_data.json", fix=AGAIN)
-        raise SceneError(f"no tables of nuScenes in {root}", fix=EXPECTED)
+        raise no_scenes("tables of nuScenes", root, EXPECTED)
     if len(names) > 1 and not full:
         raise SceneError(f"several versions of nuScenes in {root}", fix=f"--version {names[0]}")
     return root, tuple(Version(there[name], NuscenesIndex.of(there[name], track)) for name in names)

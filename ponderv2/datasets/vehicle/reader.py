@@ -18,6 +18,7 @@ from ponderv2.datasets.drives import (
     inverse,
     no_scenes,
     present_sweeps,
+    required,
     stored_bytes,
     usable_boxes,
 )
@@ -173,10 +174,7 @@ class VehicleDrives:
         return [nearest[name] for name in sorted(nearest)]
 
     def _found(self, split: str, name: str) -> tuple[Drive, Scan]:
-        found = self._find(split, name)
-        if found is None:
-            raise SceneError(f"no scan {name} in the split {split} of {self.root}")
-        return found
+        return required(self._find(split, name), name, split, self.root)
 
     def _find(self, split: str, name: str) -> tuple[Drive, Scan] | None:
         folder, _, number = name.rpartition("/")
@@ -331,6 +329,11 @@ def _info(drives: VehicleDrives) -> DatasetInfo:
     if unknown:
         listed = ", ".join(sorted(there)) or "none"
         raise SceneError(f"no images of a camera '{unknown[0]}' in {drives.root}", fix=f"there: {listed}")
+    lidars = {scan.sensor for one in every for scan in one.scans}
+    if drives.config.lidar and drives.config.lidar not in lidars:
+        listed = ", ".join(sorted(lidars)) or "none"
+        why = f"no scans of a LiDAR '{drives.config.lidar}' in {drives.root}"
+        raise SceneError(why, fix=f"there: {listed}")
     sets = {(one.box_classes, one.classes) for one in every}
     if len(sets) > 1:
         raise SceneError(

@@ -17,6 +17,7 @@ from ponderv2.data.config import PretrainDataConfig
 from ponderv2.data.crops import Region
 from ponderv2.data.datasets import PretrainDataset, ValidationScene
 from ponderv2.data.lidar_rays import LidarPixels, places, sparse_depth
+from ponderv2.data.scan_config import LidarRaysConfig
 from ponderv2.errors import SceneError
 from ponderv2.evaluation.images import depth_errors, mean_metrics, psnr, ssim
 from ponderv2.geometry.cameras import unproject
@@ -107,19 +108,21 @@ def compare_views(
     for number, frame in enumerate(scene.frames):
         stride = math.ceil(frame.camera.width / largest_width)
         rendered = render_camera(field, frame.camera, chunk, stride)
-        if scene.hits is None:
+        if scene.hits is None or scene.lidar is None:
             rows, columns = _grid(frame, stride)
             depth, hits = frame.read_depth()[rows][:, columns], None
         else:
             depth = sparse_depth(scene.hits[number], frame.camera, stride)
-            hits = _hit_pair(field, frame, scene.hits[number].evenly(MOST_HITS), scene.hits_have_color, chunk)
+            hits = _hit_pair(field, frame, scene.hits[number].evenly(MOST_HITS), scene.lidar, chunk)
         yield replace(_compare(rendered, frame, depth, scene.region, stride), hits=hits)
 
 
-def _hit_pair(field: ModelField, frame: Frame, hits: LidarPixels, colored: bool, chunk: int) -> HitPair:
+def _hit_pair(
+    field: ModelField, frame: Frame, hits: LidarPixels, lidar: LidarRaysConfig, chunk: int
+) -> HitPair:
     color = None
-    if colored and frame.has_color:
-        column, row = places(hits.pixel, frame.camera).unbind(1)
+    if lidar.color and frame.has_color:
+        column, row = places(hits.pixel, frame.camera, lidar.round_down).unbind(1)
         color = frame.read_color()[row, column].float() / 255.0
     rendered_color, rendered_depth = render_pixels(field, frame.camera, hits.pixel, chunk)
     return HitPair(color, hits.depth, rendered_color, rendered_depth)

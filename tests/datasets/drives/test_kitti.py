@@ -20,7 +20,7 @@ from ponderv2.geometry.transforms import transform_points
 from ponderv2.scenes.scene import Scene
 from ponderv2.store.store import SceneStore
 from ponderv2.workflows.config import PrepareConfig
-from ponderv2.workflows.prepare import run
+from ponderv2.workflows.prepare import check, run
 
 
 @pytest.fixture
@@ -103,6 +103,27 @@ def test_kitti_is_divided_by_its_lists(kitti: Path, tmp_path: Path) -> None:
     assert stored.boxes is not None and there.boxes is not None
     assert torch.equal(stored.boxes.center, there.boxes.center)
     assert stored.boxes.fields["occluded"].tolist() == there.boxes.fields["occluded"].tolist()
+
+
+def test_a_check_of_drives_where_they_are_says_where_and_one_of_nothing_what_is_missing(
+    kitti: Path, tmp_path: Path
+) -> None:
+    from ponderv2.datasets.kitti.config import KittiConfig
+
+    result = check(PrepareConfig(source=KittiConfig(path=kitti), out=tmp_path / "out", workers=1))
+    assert result.scenes_in == str(kitti) and len(result.scenes) == 2
+    nothing = PrepareConfig(source=KittiConfig(path=tmp_path / "none"), out=tmp_path / "other")
+    with pytest.raises(SceneError, match=r"neither a folder .*none nor prepared scenes"):
+        check(nothing)
+
+
+def test_names_in_a_list_that_have_no_scan_are_reported(kitti: Path) -> None:
+    from ponderv2.datasets.kitti.config import KittiConfig
+
+    (kitti / "ImageSets").mkdir()
+    (kitti / "ImageSets/train.txt").write_text("000002\n000777\n")
+    warnings = reader_of(KittiConfig(path=kitti)).warnings
+    assert warnings == ("1 of 2 frames of ImageSets/train.txt have no scan (000777)",)
 
 
 def test_damaged_files_of_kitti_are_named(kitti: Path) -> None:

@@ -320,6 +320,27 @@ def test_a_token_that_leads_nowhere_is_counted_and_its_record_left_out(own: Driv
     assert "measurements name an ego pose that is not in ego_pose.json" in text
 
 
+@pytest.mark.parametrize("table", ["sample", "calibrated_sensor", "ego_pose", "sample_data", "instance"])
+def test_a_record_that_is_there_twice_counts_once_and_is_reported(own: Drives, table: str) -> None:
+    name = opened(own).names("train")[1]
+    before = opened(own).read(name, "train")
+    rewrite(own, table, lambda rows: rows.insert(3, rows[1]))
+    reader = reader_of(NuscenesConfig(path=own.root))
+    expected = f"1 records of {table}.json have the token of an earlier one; they are left out"
+    assert any(expected in one for one in reader.warnings)
+    after = opened(own).read(name, "train")
+    assert torch.equal(after.cloud.coord, before.cloud.coord) and len(after.sweeps) == len(before.sweeps)
+    assert after.boxes is not None and before.boxes is not None and len(after.boxes) == len(before.boxes)
+
+
+def test_labels_of_no_key_frame_and_unknown_attributes_are_counted(own: Drives) -> None:
+    rewrite(own, "lidarseg", lambda rows: rows[0].update(sample_data_token="f" * 32))
+    rewrite(own, "sample_annotation", lambda rows: rows[0].update(attribute_tokens=["e" * 32]))
+    text = " ".join(reader_of(NuscenesConfig(path=own.root)).warnings)
+    assert "1 of 3 labels of lidarseg.json name a key frame that is not in sample_data.json ('ffff" in text
+    assert "annotations name an attribute that is not in attribute.json ('eeee" in text
+
+
 def test_times_out_of_order_are_reported_and_samples_sorted_by_time(own: Drives) -> None:
     def swapped(rows: list[dict[str, Any]]) -> None:
         rows[0]["timestamp"], rows[1]["timestamp"] = rows[1]["timestamp"], rows[0]["timestamp"]

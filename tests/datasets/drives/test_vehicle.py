@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,35 @@ def test_a_camera_that_no_drive_has_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SceneError, match="'rear'") as caught:
         reader_of(VehicleConfig(path=tmp_path, cameras=("front", "rear")))
     assert caught.value.fix == "there: front"
+
+
+def test_a_lidar_that_no_drive_has_is_refused(tmp_path: Path) -> None:
+    write_drive(tmp_path / "one")
+    with pytest.raises(SceneError, match="'roof'") as caught:
+        reader_of(VehicleConfig(path=tmp_path, lidar="roof"))
+    assert caught.value.fix == "there: top"
+
+
+def test_cameras_whose_images_are_distorted_are_left_out(tmp_path: Path) -> None:
+    write_drive(tmp_path / "one", lambda one: one["sensors"]["front"].update(distortion=[0.1, 0.0]))
+    folder = open_folder(tmp_path)
+    assert not folder.read("one/000002", "train").frames
+    assert any("undistort" in one for one in folder.warnings("train"))
+
+
+def test_another_calibration_of_dgp_prepares_its_scenes_again(sample_data: Path, tmp_path: Path) -> None:
+    root = tmp_path / "dgp"
+    shutil.copytree(sample_data / "dgp", root)
+    before = [one.fingerprint() for one in reader_of(VehicleConfig(path=root)).scenes]
+    path = next((root / "scene_01/calibration").iterdir())
+    values = json.loads(path.read_text())
+    values["intrinsics"][1]["fx"] += 50.0
+    values["intrinsics"][2]["k1"] = -0.3
+    path.write_text(json.dumps(values))
+    reader = reader_of(VehicleConfig(path=root))
+    assert not set(before) & {one.fingerprint() for one in reader.scenes}
+    cameras = {frame.sensor for frame in open_folder(root).read(reader.scenes[1].name, "train").frames}
+    assert {values["names"][1]} <= cameras and values["names"][2] not in cameras
 
 
 def test_a_damaged_drive_is_named(tmp_path: Path) -> None:

@@ -347,7 +347,7 @@ def test_several_recordings_are_read_each(tmp_path: Path):
 def test_real_frames_of_a_kitchen_tell_how_their_poses_are_written(tmp_path: Path, sample_data: Path):
     source = sample_data / "rgbd_7scenes_redkitchen"
     if not source.is_dir():
-        pytest.skip(f"no {source}")
+        pytest.skip(f"no {source}; choose a folder with --sample-data")
     truth, rows = [], []
     (tmp_path / "depth").mkdir()
     for index in range(0, 48, 4):
