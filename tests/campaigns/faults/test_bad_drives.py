@@ -1,4 +1,4 @@
-"""Every seventeenth fault of drives; all of them with `python -m tests.campaigns.faults.bad_drives`."""
+"""Every twenty-third fault of drives; all of them with `python -m tests.campaigns.faults.bad_drives`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from tests.campaigns.faults.bad_drives import DRIVES, faults_of, reports_of, unreported
 
-EVERY = 17
+EVERY = 23
 
 
 @pytest.mark.parametrize("name", DRIVES)
