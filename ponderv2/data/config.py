@@ -115,6 +115,9 @@ class ImageInputConfig(StrictConfig):
     """In training; null: images stay as they are."""
     depth: bool = False
     """Give their measured depths with them, for a lift that is supervised by depth (`depth.loss_weight`)."""
+    held_out: bool = False
+    """Pre-training: the encoder also sees the images of held-out frames. Neither their depths nor their
+    pixels are trained on."""
 
 
 class ImageFeaturesConfig(StrictConfig):

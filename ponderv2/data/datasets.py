@@ -225,7 +225,8 @@ class PretrainDataset(_Scenes):
         sampled = sample_pixels(scene, frames, self.config.views, self.decode, generator, region)
         clusters, pooled = self._cluster_points(scene), self._pooled_features(scene, frames)
         pixels = with_targets(sampled.pixels, sampled.frames, self.decode, self.targets, clusters, pooled)
-        inputs = sample_images(frames, self.config.images, generator)
+        inputs = sample_images(self._input_frames(scene), self.config.images, generator)
+        depths = self._measured_depths(scene, inputs)
         # Only the chosen cameras are moved: scenes have hundreds.
         scene = replace(scene if region is None else crop(scene, region), frames=(*sampled.frames, *inputs))
         scene = self._augmented(scene, generator)
@@ -234,7 +235,9 @@ class PretrainDataset(_Scenes):
         return replace(
             prepared.batch,
             pixels=with_cameras(pixels, prepared.scene.frames[:n_views]),
-            images=image_batch(prepared.scene.frames[n_views:], self.config.images, self.decode, generator),
+            images=image_batch(
+                prepared.scene.frames[n_views:], self.config.images, self.decode, generator, depths
+            ),
         )
 
     def _augmented(self, scene: Scene, generator: torch.Generator) -> Scene:
@@ -245,7 +248,7 @@ class PretrainDataset(_Scenes):
     def _lidar_sample(self, scene: Scene, generator: torch.Generator) -> Batch:
         """One augmented scene with rays to the points of its LiDAR."""
         frames, voxels = training_frames(scene), self._rays_to_voxels
-        inputs = sample_images(frames, self.config.images, generator)
+        inputs = sample_images(self._input_frames(scene), self.config.images, generator)
         sampled = None if voxels else self._lidar_rays(scene, frames, generator)
         views = frames if sampled is None else sampled.frames
         moved = self._augmented(replace(scene, frames=(*views, *inputs)), generator)
@@ -270,12 +273,27 @@ class PretrainDataset(_Scenes):
         )
         return replace(prepared.batch, pixels=pixels, images=images)
 
+    def _input_frames(self, scene: Scene) -> tuple[Frame, ...]:
+        """Frames whose images the encoder may see."""
+        images = self.config.images
+        return scene.frames if images is not None and images.held_out else training_frames(scene)
+
     def _measured_depths(self, scene: Scene, frames: Sequence[Frame]) -> list[Tensor] | None:
-        """Of images, by the LiDAR of a scene as it was read; None where they are not asked for."""
+        """Of images, by the LiDAR of a scene as it was read, 0 for held-out ones; None where nothing asks for
+        them, or depth images say them all."""
         images, lidar = self.config.images, self.config.views.lidar
-        if images is None or lidar is None or not images.depth:
+        if images is None or not images.depth or (lidar is None and not images.held_out):
             return None
-        return [measured_depth(scene, one.camera, lidar, images.width, images.height) for one in frames]
+        width, height = images.width, images.height
+        found: list[Tensor] = []
+        for one in frames:
+            if one.held_out:
+                found.append(torch.zeros(height, width))
+            elif lidar is None:
+                found.append(self.decode(one).depth)
+            else:
+                found.append(measured_depth(scene, one.camera, lidar, width, height))
+        return found
 
     @property
     def _rays_to_voxels(self) -> bool:
@@ -328,7 +346,7 @@ class PretrainDataset(_Scenes):
         chosen = evenly_spread(frames, self.config.validation_views)
         if region is not None:
             chosen = _distinct(sample_pixels(scene, frames, views, self.decode, generator, region))
-        inputs = sample_images(training_frames(scene), self.config.images)
+        inputs = sample_images(self._input_frames(scene), self.config.images)
         hits = self._hits(scene, chosen)
         scene = replace(scene if region is None else crop(scene, region), frames=(*chosen, *inputs))
         scene = in_range(clipped(with_sweeps(scene, self.config.sweeps), self.config), self.config)

@@ -370,6 +370,25 @@ def test_a_camera_that_is_held_out_is_only_validated(folder: SceneFolders) -> No
     assert validation.hits is not None and len(validation.hits[0]) > 10
 
 
+def test_the_image_of_a_held_out_camera_is_seen_where_settings_say_so_and_its_depth_is_not(
+    folder: SceneFolders,
+) -> None:
+    images = {"n_views": 2, "width": 32, "height": 24, "depth": True, "held_out": True}
+    held_out = {"held_out_sensors": ("CAM_BACK",)}
+    batch = PretrainDataset(folder, "train", settings(images=images, **held_out)).sample(1, 0)
+    every = PretrainDataset(folder, "train", settings(images=images)).sample(1, 0)
+    assert batch.pixels is not None and len(batch.pixels.view_scene) == 1
+    assert batch.images is not None and batch.images.depth is not None
+    assert every.images is not None and every.images.depth is not None
+    assert torch.equal(batch.images.image, every.images.image)
+    known = batch.images.depth.flatten(1).any(dim=1)
+    assert known.sum() == 1 and every.images.depth.flatten(1).any(dim=1).all()
+    assert torch.equal(batch.images.depth[known], every.images.depth[known])
+    alone = PretrainDataset(folder, "train", settings(images={**images, "held_out": False}, **held_out))
+    one = alone.sample(1, 0).images
+    assert one is not None and torch.equal(one.image[0], one.image[1])  # the same one twice
+
+
 def test_crops_that_need_depth_images_are_refused() -> None:
     with pytest.raises(ValueError, match="crop goes by depth images"):
         settings(crop={})
