@@ -167,7 +167,7 @@ def sample_lidar_rays(
     if not views:
         raise SceneError(
             f"no camera of scene '{scene.name}' sees a point of its LiDAR",
-            fix="ponder prepare ... --check says whether the calibration is wrong",
+            fix="data.views.lidar may leave all out; ponder prepare ... --check tests the calibration",
         )
     counts = torch.tensor([len(part["depth"]) for part in parts])
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

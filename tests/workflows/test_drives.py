@@ -12,7 +12,7 @@ from ponder_cli.presets import load_preset
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.data.sweeps import with_sweeps
 from ponderv2.datasets.nuscenes.classes import CLASS_NAMES
-from ponderv2.errors import PresetError
+from ponderv2.errors import PresetError, SceneError
 from ponderv2.io.images import read_color
 from ponderv2.tasks.checkpoints import load
 from ponderv2.tasks.feature_sources import EncoderFeatures, RawFeatures
@@ -69,6 +69,16 @@ def run(drives: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert math.isfinite(result.metrics["depth_l1"]) and result.losses["semantic"] > 0
     assert result.losses["clusters"] > 0
     return result.checkpoint
+
+
+def test_a_camera_to_hold_out_that_no_scene_has_is_refused(run: Path, drives: Path, tmp_path: Path) -> None:
+    values = load(run).config
+    data = {**values["data"], "held_out_sensors": ["CAM_BACK", "CAM_TOP"]}
+    parts = {name: values[name] for name in ("model", "training")}
+    config = PretrainConfig.model_validate({**parts, "data": data})
+    with pytest.raises(SceneError, match="no camera 'CAM_TOP' to hold out") as caught:
+        pretrain.run(config, scenes=drives, out=tmp_path)
+    assert caught.value.fix is not None and "CAM_BACK, CAM_FRONT" in caught.value.fix
 
 
 def test_probes_see_the_sweeps_that_the_encoder_was_trained_with(run: Path, drives: Path) -> None:

@@ -21,7 +21,7 @@ from ponderv2.models.config import SemanticTargetConfig, TextTargetConfig
 from ponderv2.models.pretext import PretextModel
 from ponderv2.reconstruction.images import write_rgb
 from ponderv2.scenes.folders import SceneFolders
-from ponderv2.scenes.scene import Scene
+from ponderv2.scenes.scene import Scene, evenly_spread
 from ponderv2.tasks.images import keep_newest
 from ponderv2.tasks.protocols import PROBES
 from ponderv2.tasks.published import in_published_order
@@ -82,9 +82,11 @@ class RenderingTask(Task[RenderingConfig]):
 
         Raises:
             PresetError: the scenes are of another dataset or have other classes than the model.
-            SceneError: the model renders classes and the images of the first scene have none.
+            SceneError: the model renders classes and the images of the first scene have none; or no scene has
+                a camera that is held out.
         """
         _check_known(part.store.info.name, part.store.root, self.settings.prompts)
+        _check_held_out(part)
         semantic = self.settings.semantic
         if semantic is not None:
             _check_targets(semantic, part)
@@ -201,6 +203,26 @@ def _check_known(condition: str, root: Path, prompts: Prompts) -> None:
             f"{root} holds scenes of '{condition}', the model knows the datasets: {', '.join(prompts.known)}",
             fix=f"--set model.conditions=[{condition}]",
         )
+
+
+LOOKED_AT = 8
+"""Scenes in which cameras that are held out are looked for; an image may be missing in one of them."""
+
+
+def _check_held_out(one: OpenPart[PretrainDataConfig]) -> None:
+    """Cameras that are held out have to be in the scenes. Raises SceneError."""
+    if not one.part.data.held_out_sensors:
+        return
+    scenes = (
+        one.store.read(name, one.part.train_split, labels=False)
+        for name in evenly_spread(one.names, LOOKED_AT)
+    )
+    there = {frame.sensor for scene in scenes for frame in scene.frames}
+    unknown = [sensor for sensor in one.part.data.held_out_sensors if sensor not in there]
+    if unknown:
+        listed = ", ".join(sorted(filter(None, there))) or "none has a name"
+        why = f"no camera '{unknown[0]}' to hold out in {one.store.root}"
+        raise SceneError(why, fix=f"data.held_out_sensors names some of: {listed}")
 
 
 def _check_targets(semantic: SemanticTargetConfig, one: OpenPart[PretrainDataConfig]) -> None:
