@@ -295,8 +295,8 @@ def chosen_fit(
     Raises ValueError as `fit_linear`.
     """
     rows = rows.take(rows.label >= 0)
-    compared = rows.take(_every_nth(len(rows), MOST_COMPARED))
-    fold = _folds(compared)
+    compared = rows.take(every_nth(len(rows), MOST_COMPARED))
+    fold = folds_of(compared)
     scores: dict[tuple[Balance, float], float] = {}
     best: tuple[Balance, float] = ("sqrt", 1.0)
     if len(torch.unique(fold)) > 1 and len(torch.unique(compared.label)) > 1:
@@ -310,12 +310,13 @@ def chosen_fit(
     return ChosenFit(linear, best[1], best[0], scores)
 
 
-def _every_nth(n: int, most: int) -> Int[Tensor, " row"]:
+def every_nth(n: int, most: int) -> Int[Tensor, " row"]:
     """At most `most` of n numbers, evenly spread."""
     return torch.arange(n) if n <= most else torch.arange(most) * n // most
 
 
-def _folds(rows: LabelledRows) -> Int[Tensor, " row"]:
+def folds_of(rows: LabelledRows) -> Int[Tensor, " row"]:
+    """Which of the parts of the scenes, or of the rows where there are too few scenes, each row is in."""
     scenes, number = torch.unique(rows.scene, return_inverse=True)
     return number % FOLDS if len(scenes) >= FOLDS else torch.arange(len(rows)) % FOLDS
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from ponderv2.collectives import process_rank, world_size
-from ponderv2.data.datasets import LabelledDataset
+from ponderv2.data.datasets import LabelledDataset, SceneDataset
 from ponderv2.data.sweeps import with_sweeps_behind
 from ponderv2.errors import SceneError
-from ponderv2.evaluation.probes import ChosenFit, LabelledRows, sample_rows
+from ponderv2.evaluation.probes import ChosenFit, LabelledRows, Minimum, sample_rows
 from ponderv2.models.encoder_model import EncoderModel
 from ponderv2.models.voxel_features import encode_voxels
 from ponderv2.randomness import make_generator
@@ -50,12 +52,14 @@ class HeadRows:
 
 
 @dataclass(frozen=True)
-class _OneScene:
+class SceneRows:
     """What a process found in a scene; picklable."""
 
     rows: LabelledRows | None = None
+    """None: nothing is labelled."""
     target: Tensor | None = None
     problem: str = ""
+    """Why the scene is left out."""
 
 
 def labelled_rows(
@@ -72,21 +76,43 @@ def labelled_rows(
     Raises:
         SceneError: a dataset has no labelled point in any scene.
     """
-    jobs = [(number, index) for number, data in enumerate(trainings) for index in range(len(data))]
+    jobs = [(data, index) for data in trainings for index in range(len(data))]
     most = max(LEAST_ROWS, MOST_ROWS // len(jobs))
+
+    def sample(number: int) -> SceneRows:
+        return _sampled(model, *jobs[number], _Sampling(most, seed, number), targets)
+
+    found = iter(rows_of_scenes(model, jobs, sample, "encoding labelled points for the head", report))
+    every = [_of_dataset(data, list(islice(found, len(data)))) for data in trainings]
+    for one in every:
+        text = missing_classes(one.data, one.rows.label)
+        if text is not None:
+            report.warn(text)
+    return every
+
+
+def rows_of_scenes(
+    model: EncoderModel,
+    jobs: Sequence[tuple[SceneDataset, int]],
+    sample: Callable[[int], SceneRows],
+    label: str,
+    report: Reporter,
+) -> list[SceneRows]:
+    """What `sample` finds in each scene of `jobs`, by its number there; the model is in evaluation mode.
+
+    Each is encoded by one of the processes, which all call this together. A scene that cannot be read is left
+    out, with a warning. `label`: of the progress.
+    """
     rank, world = process_rank(), world_size()
     mode = model.training
     model.eval()
-    found: list[_OneScene] = []
+    found: list[SceneRows] = []
     rounds = range(0, len(jobs), world)
-    for first in report.track(rounds, "encoding labelled points for the head", len(rounds)):
+    for first in report.track(rounds, label, len(rounds)):
         number = first + rank
 
-        def encode(number: int = number) -> list[_OneScene]:
-            if number >= len(jobs):
-                return []
-            part, index = jobs[number]
-            return [_rows_of(model, trainings[part], index, _Sampling(most, seed, number), targets)]
+        def encode(number: int = number) -> list[SceneRows]:
+            return [] if number >= len(jobs) else [_readable(jobs[number], number, sample)]
 
         found += [one for part in run_in_all(encode) for one in part]
     model.train(mode)
@@ -95,15 +121,17 @@ def labelled_rows(
         report.warn(f"left out of the fit of the head: {text}")
     if len(problems) > MOST_WARNINGS:
         report.warn(f"{len(problems) - MOST_WARNINGS} more scenes are left out of the fit of the head")
-    every = [
-        _of_dataset(data, [one for job, one in zip(jobs, found, strict=True) if job[0] == number])
-        for number, data in enumerate(trainings)
-    ]
-    for one in every:
-        text = missing_classes(one.data, one.rows.label)
-        if text is not None:
-            report.warn(text)
-    return every
+    return found
+
+
+def _readable(job: tuple[SceneDataset, int], number: int, sample: Callable[[int], SceneRows]) -> SceneRows:
+    try:
+        return sample(number)
+    except SceneError as error:
+        return SceneRows(problem=error.message)
+    except OSError as error:
+        data, index = job
+        return SceneRows(problem=f"scene '{data.names[index]}' cannot be read: {error}")
 
 
 def missing_classes(data: LabelledDataset, label: Int[Tensor, " row"]) -> str | None:
@@ -120,22 +148,28 @@ def missing_classes(data: LabelledDataset, label: Int[Tensor, " row"]) -> str | 
     )
 
 
-def _of_dataset(data: LabelledDataset, scenes: Sequence[_OneScene]) -> HeadRows:
-    usable = [one for one in scenes if one.rows is not None]
-    if not usable:
-        problem = next((one.problem for one in scenes if one.problem), "")
-        if problem:
-            raise SceneError(
-                f"no training scene of {data.store.root} could be encoded: {problem}",
-                fix="prepare the scenes again, or give another checkpoint",
-            )
-        raise SceneError(
-            f"no training scene of {data.store.root} has a labelled point to fit the head to",
-            fix="--set data.label_field=NAME, or prepare the scenes with labels",
-        )
-    rows = LabelledRows.cat([one.rows for one in usable if one.rows is not None])
-    extra = [one.target for one in usable if one.target is not None]
+def _of_dataset(data: LabelledDataset, scenes: Sequence[SceneRows]) -> HeadRows:
+    nothing = SceneError(
+        f"no training scene of {data.store.root} has a labelled point to fit the head to",
+        fix="--set data.label_field=NAME, or prepare the scenes with labels",
+    )
+    rows = joined_rows(scenes, data.store.root, nothing)
+    extra = [one.target for one in scenes if one.target is not None]
     return HeadRows(data, rows, torch.cat(extra) if extra else None)
+
+
+def joined_rows(scenes: Sequence[SceneRows], root: Path, nothing: SceneError) -> LabelledRows:
+    """The rows of all scenes. Raises SceneError: why no scene could be encoded, or `nothing`."""
+    usable = [one.rows for one in scenes if one.rows is not None]
+    problem = next((one.problem for one in scenes if one.problem), "")
+    if not usable and problem:
+        raise SceneError(
+            f"no training scene of {root} could be encoded: {problem}",
+            fix="prepare the scenes again, or give another checkpoint",
+        )
+    if not usable:
+        raise nothing
+    return LabelledRows.cat(usable)
 
 
 @dataclass(frozen=True)
@@ -148,29 +182,13 @@ class _Sampling:
     """Number of the scene among those of all datasets."""
 
 
-def _rows_of(
-    model: EncoderModel,
-    data: LabelledDataset,
-    index: int,
-    sampling: _Sampling,
-    targets: PointTargets | None,
-) -> _OneScene:
-    """The sample of one scene."""
-    try:
-        return _sampled(model, data, index, sampling, targets)
-    except SceneError as error:
-        return _OneScene(problem=error.message)
-    except OSError as error:
-        return _OneScene(problem=f"scene '{data.names[index]}' cannot be read: {error}")
-
-
 def _sampled(
     model: EncoderModel,
     data: LabelledDataset,
     index: int,
     sampling: _Sampling,
     targets: PointTargets | None,
-) -> _OneScene:
+) -> SceneRows:
     """The sample of a scene that can be read. Raises SceneError, OSError."""
     # Points of sweeps have no class, so that none of them is chosen.
     cloud = with_sweeps_behind(data.training_scene(index), data.config.sweeps).cloud
@@ -178,14 +196,14 @@ def _sampled(
     generator = make_generator("head start", sampling.seed, data.condition, data.names[index])
     chosen, weight = sample_rows(label, sampling.most, generator)
     if not len(chosen):
-        return _OneScene()
+        return SceneRows()
     found = encode_voxels(model, cloud, data.config, data.condition, only=chosen)
     rows = found.feature[found.inverse[chosen]]
     finite = torch.isfinite(rows).all(dim=1)
     if not bool(finite.any()):
-        return _OneScene(problem=f"the features of scene '{data.names[index]}' are not finite numbers")
+        return SceneRows(problem=f"the features of scene '{data.names[index]}' are not finite numbers")
     scene = torch.full((len(chosen),), sampling.scene)
-    return _OneScene(
+    return SceneRows(
         LabelledRows(rows, label[chosen], weight, scene).take(finite),
         None if targets is None else targets(data, cloud)[chosen][finite],
     )
@@ -201,7 +219,11 @@ def describe(chosen: ChosenFit, rows: LabelledRows, what: str, report: Reporter)
         f"{what} fitted to {len(rows)} labelled points of {n_scenes} scenes: penalty {chosen.penalty:g}, "
         f"class weights {balance}{score}"
     )
-    minimum = chosen.linear.minimum
+    warn_of_convergence(chosen.linear.minimum, what, report)
+
+
+def warn_of_convergence(minimum: Minimum, what: str, report: Reporter) -> None:
+    """Reports a fit that has not converged."""
     if not minimum.converged:
         report.warn(
             f"the fit of the {what} has not converged: the largest derivative is {minimum.gradient:.1e} "
