@@ -66,6 +66,11 @@ def reconstruct(  # noqa: PLR0913 - one argument per option
     config = load_preset("reconstruct", preset, set_, ReconstructConfig, options)
     if config.method != "tsdf" and checkpoint is None:
         raise typer.BadParameter("give a checkpoint, or --method tsdf", param_hint="CKPT")
+    if resolution is not None and config.method != "field":
+        other = {"tsdf": "tsdf.voxel_size=METRES", "points": "points.stride=PIXELS"}[config.method]
+        raise typer.BadParameter(
+            f"no effect with --method {config.method}: --set {other}", param_hint="--resolution"
+        )
 
     from ponderv2.workflows import reconstruct as workflow
 

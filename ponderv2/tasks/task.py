@@ -1,7 +1,7 @@
 """The contract of a task: everything that the commands ask of it, and nothing else.
 
-A task is a folder of `tasks/` with settings (`config.py`, whose class has `task()`), a model and a subclass
-of `Task`; one line in `tasks/config.py` makes it known. Nothing here needs points or labels: which part of a
+A task is a folder of `tasks/` with settings (`config.py`), a model and a subclass of `Task`; its lines in
+`tasks/kinds.py` make it known. Nothing here needs points or labels: which part of a
 scene is read, what a batch holds and what is predicted is the task's own affair.
 """
 

@@ -46,6 +46,12 @@ from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 POINTS_AT_A_TIME = 65536
 LEAST_MARGIN = 0.10
 """Metres around what was measured within which surface is kept, unless the settings say otherwise."""
+OTHERS = {
+    "field": ("tsdf", "points"),
+    "tsdf": ("points", "crop_to_observed", "crop_margin", "color"),
+    "points": ("tsdf", "min_component_faces", "threshold", "compared_points", "crop_reference"),
+}
+"""Settings that a method does not go by. `resolution`, which presets set, is not among them."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,10 @@ def run(
     started = time.perf_counter()
     of_points = config.method == "points"
     (check_points_path if of_points else check_mesh_path)(out)
+    usual = ReconstructConfig()
+    unused = [one for one in OTHERS[config.method] if getattr(config, one) != getattr(usual, one)]
+    if unused:
+        report.warn(f"no effect with --method {config.method}: {', '.join(unused)}")
     opened = None if checkpoint is None else open_checkpoint(checkpoint)
     store = open_scenes(SceneChoice.of(scenes, config), opened, report)
     read = store.read(scene, split)

@@ -159,6 +159,26 @@ def test_what_cannot_be_measured_or_read_is_refused(tmp_path: Path) -> None:
         finetune.run(far, scenes=scenes, out=tmp_path, name="far")
 
 
+@pytest.mark.parametrize(
+    ("part", "values", "word"),
+    [
+        ("model", {"freeze_encoder": True, "train_decoder": True}, "train_decoder"),
+        ("data", {"budget": {"points_per_scene": 20}}, "points_per_scene"),
+        ("data", {"class_balance": True}, "class_balance"),
+    ],
+)
+def test_settings_without_an_effect_on_depth_are_refused(
+    part: str, values: dict[str, Any], word: str, tmp_path: Path
+) -> None:
+    plain = settings().model_dump(mode="json")
+    plain[part] |= values
+    write_store(tmp_path / "rooms", n_scenes=1, splits=("train",))
+    with pytest.raises(PresetError, match=word):
+        finetune.run(
+            FinetuneConfig.model_validate(plain), scenes=tmp_path / "rooms", out=tmp_path, name="run"
+        )
+
+
 def test_supervised_depths_of_a_lift_need_measured_ones() -> None:
     plain = pretrain_settings().model_dump(mode="json")
     plain["data"]["images"]["depth"] = False

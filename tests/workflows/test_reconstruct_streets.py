@@ -224,6 +224,16 @@ def test_a_model_of_depth_alone_takes_the_colours_of_the_images(
     assert "red" not in read_ply(out).vertex
 
 
+def test_settings_of_another_method_are_reported(
+    street: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = {"threshold": 0.1, "tsdf": {"stride": 2}}
+    _, heard = run(street, tmp_path / "p.ply", field(), monkeypatch, method="points", **others)
+    assert heard.warned == ["no effect with --method points: tsdf, threshold"]
+    _, heard = run(street, tmp_path / "m.ply", field(), monkeypatch, threshold=0.1)
+    assert not heard.warned
+
+
 def test_what_cannot_be_is_said_in_one_message(
     street: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,12 +44,16 @@ class DepthTask(Task[DepthModelConfig]):
         if data.images is None:
             raise PresetError(
                 "depth is predicted for images, and data.images is null",
-                fix="--set data.images={n_views: 6, width: 256, height: 144}",
+                fix="--set 'data.images={n_views: 6, width: 256, height: 144}'",
             )
         return self.settings
 
     def datasets(self, part: OpenPart[LabelledDataConfig]) -> tuple[DepthDataset, DepthDataset | None]:
-        """Scenes with images; whether anything is measured in them is checked by the first one."""
+        """Scenes with images; whether anything is measured in them is checked by the first one.
+
+        Raises PresetError for settings that depth does not go by.
+        """
+        self._check_settings(part.part.data)
         training = DepthDataset(part.store, part.part.train_split, part.part.data, part.seed)
         training.check()
         if part.val_split is None:
@@ -57,6 +61,24 @@ class DepthTask(Task[DepthModelConfig]):
         # A budget is for training; all scenes of the other split are evaluated.
         everything = part.part.data.model_copy(update={"budget": type(part.part.data.budget)()})
         return training, DepthDataset(part.store, part.val_split, everything, part.seed)
+
+    def _check_settings(self, data: LabelledDataConfig) -> None:
+        if self.settings.train_decoder and self.settings.reads == "network":
+            raise PresetError(
+                "train_decoder trains the layers that join the stages of the network, which model.reads: "
+                "network leaves out",
+                fix="--protocol linear or full, or --set model.reads=maps",
+            )
+        if data.budget.counts_points:
+            raise PresetError(
+                "points_per_scene and points_file of data.budget count labelled points: depth is learned at "
+                "all measured pixels of a scene",
+                fix="--set data.budget.scenes=N, or model.n_pixels for those of a step",
+            )
+        if data.class_balance:
+            raise PresetError(
+                "data.class_balance goes by boxes: depth has none", fix="--set data.class_balance=false"
+            )
 
     def warnings(self, store: SceneFolders, split: str) -> tuple[str, ...]:
         """No labels are needed."""
