@@ -13,14 +13,22 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from ponderv2.data.config import PointDataConfig
+from ponderv2.data.datasets import training_frames
 from ponderv2.data.missing_inputs import HiddenInputs, HideableInput, with_all_inputs
-from ponderv2.data.preprocess import clipped, preprocess, whole_scene_shift, with_near_points
+from ponderv2.data.preprocess import (
+    Preprocessed,
+    clipped,
+    preprocess,
+    whole_scene_shift,
+    with_near_points,
+)
+from ponderv2.data.views import decode_color, image_batch, sample_images
 from ponderv2.errors import CheckpointError
 from ponderv2.geometry.cameras import Camera
 from ponderv2.geometry.meshes import Mesh
 from ponderv2.models.config import TextTargetConfig
 from ponderv2.models.encoder_model import EncoderModel, rows_of_points
-from ponderv2.models.pretext import PretextModel
+from ponderv2.models.pretext import EncodedScenes, PretextModel
 from ponderv2.models.voxel_features import BlockSettings, VoxelFeatures, encode_voxels
 from ponderv2.reconstruction.marching_cubes import Lattice, extract_surface
 from ponderv2.reconstruction.meshes import colored, cropped, near_cloud
@@ -162,18 +170,58 @@ class LoadedModel:
         if self.model.encoder_config.needs != "points":
             raise CheckpointError(
                 f"the encoder of {self.path} sees images, and a cloud alone has none",
-                fix="ponder eval renders the held-out images of scenes",
+                fix="ponder render and ponder reconstruct take a scene with its images",
             )
         cloud, _ = self.completed(cloud)
-        scene = clipped(with_near_points(Scene("cloud", cloud)), self.data)
-        shift = whole_scene_shift(scene.cloud.coord, self.data)
-        done = preprocess(scene.moved(shift), self.data, name, "segment")
-        check_inputs(self.model, self.data, self.path)
-        encoded = self.model.build_volume(done.batch.to(self.device))
-        to_volume = encoded.frame.world_to_volume[0].cpu().double() @ done.shift.double() @ shift.double()
-        rows = _class_rows(self.model, name)
-        field = ModelField(self.model.renderer, encoded.volume, to_volume, rows)
+        encoded, done, field = self._built(self.model, Scene("cloud", cloud), name)
         return EncodedCloud(cloud, rows_of_points(encoded.features).cpu()[done.voxels.inverse], field)
+
+    @torch.no_grad()
+    def scene_field(
+        self, scene: Scene, condition: str | None = None, dataset: str | None = None
+    ) -> ModelField:
+        """What can be rendered of a scene, by its points, its images or both, as the encoder takes them.
+
+        Of the images those that are not held out, where there are such. `condition`, `dataset`: as for
+        `encode`.
+
+        Raises:
+            CheckpointError: the model cannot render, or takes what the scene does not have.
+            SceneError: an image is missing or damaged.
+        """
+        if not isinstance(self.model, PretextModel):
+            raise CheckpointError("this model cannot render", fix="load a pre-trained one")
+        if self.model.encoder_config.needs == "points":
+            field = self.encode(scene.cloud, condition, dataset).field
+            assert field is not None
+            return field
+        frames = tuple(frame for frame in training_frames(scene) or scene.frames if frame.has_color)
+        if not frames or self.data.images is None:
+            raise CheckpointError(
+                f"the encoder of {self.path} sees images, and scene '{scene.name}' has none",
+                fix="a scene with colour images, or a model of points",
+            )
+        name = self.model.prompts.choose(condition, dataset)
+        inputs = sample_images(frames, self.data.images)
+        cloud, _ = self.completed(scene.cloud)
+        return self._built(self.model, Scene(scene.name, cloud, inputs), name)[2]
+
+    def _built(
+        self, model: PretextModel, scene: Scene, condition: str
+    ) -> tuple[EncodedScenes, Preprocessed, ModelField]:
+        """The volume of a scene by all of its points and images."""
+        scene = clipped(with_near_points(scene), self.data)
+        shift = whole_scene_shift(scene.cloud.coord, self.data)
+        done = preprocess(scene.moved(shift), self.data, condition, "segment")
+        check_inputs(model, self.data, self.path)
+        batch = done.batch
+        if scene.frames and self.data.images is not None:
+            images = self.data.images.model_copy(update={"depth": False})
+            batch = replace(batch, images=image_batch(done.scene.frames, images, decode_color))
+        encoded = model.build_volume(batch.to(self.device))
+        to_volume = encoded.frame.world_to_volume[0].cpu().double() @ done.shift.double() @ shift.double()
+        rows = _class_rows(model, condition)
+        return encoded, done, ModelField(model.renderer, encoded.volume, to_volume, rows)
 
 
 def with_options(note: str) -> str:

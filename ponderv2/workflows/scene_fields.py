@@ -64,10 +64,7 @@ def open_field(
             fix="give the pre-trained checkpoint",
         )
     loaded = loaded_model(checkpoint, where)
-    cloud = with_sweeps(scene, loaded.data.sweeps).cloud
-    field = loaded.encode(cloud, dataset=dataset).field
-    assert field is not None
-    return field
+    return loaded.scene_field(with_sweeps(scene, loaded.data.sweeps), dataset=dataset)
 
 
 def fit_scene(scene: Scene, config: RefineConfig, start: SceneField | None, report: Reporter) -> FittedScene:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from ponderv2.data.datasets import PretrainDataset
+from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import CheckpointError, PresetError
 from ponderv2.io.timm_library import load_timm
-from ponderv2.tasks.checkpoints import load_model
+from ponderv2.models.pretext import PretextModel
+from ponderv2.tasks.checkpoints import load, load_model
 from ponderv2.training.checkpoint import load_checkpoint
-from ponderv2.workflows import export, pretrain
-from ponderv2.workflows.config import PretrainConfig
+from ponderv2.workflows import export, pretrain, render
+from ponderv2.workflows.config import PretrainConfig, RenderConfig
 from tests.workflows.tiny import pretrain_config, rooms
 
 NETWORK = "test_convnext"
@@ -161,3 +165,28 @@ def test_a_fusion_starts_from_branches_that_were_pre_trained_alone(tmp_path: Pat
         pretrain.run(fusion(), scenes=scenes, start=branches[:1] * 2, out=tmp_path, name="twice")
     with pytest.raises(CheckpointError, match="takes points, that of the settings images"):
         pretrain.run(config(**short), scenes=scenes, start=branches[:1], out=tmp_path, name="other")
+
+
+@pytest.mark.parametrize("settings", [config(steps=1), fusion()], ids=["camera", "fusion"])
+def test_a_scene_is_rendered_by_the_images_that_are_not_held_out(
+    settings: PretrainConfig, tmp_path: Path
+) -> None:
+    """The volume is that of validation, whose batches are made in another way."""
+    scenes = rooms(tmp_path / "rooms")
+    result = pretrain.run(settings, scenes=scenes, out=tmp_path, name="run")
+    loaded, folder = load(result.checkpoint), open_folder(scenes)
+    name = folder.names("val")[0]
+    scene = folder.read(name, "val")
+    assert any(frame.held_out for frame in scene.frames)
+    field = loaded.scene_field(scene)
+    batch = PretrainDataset(folder, "val", settings.data).validation(0).batch
+    assert isinstance(loaded.model, PretextModel)
+    with torch.no_grad():
+        expected = loaded.model.build_volume(batch).volume
+    torch.testing.assert_close(field.volume.values, expected.values)
+
+    views = RenderConfig.model_validate({"width": 16, "images": ["color", "depth"]})
+    rendered = render.run(views, result.checkpoint, scene=name, out=tmp_path / "frames", scenes=scenes)
+    assert rendered.n_images == len(scene.frames) and rendered.metrics["held_out"]["psnr"] > 0
+    with pytest.raises(CheckpointError, match="sees images, and scene"):
+        loaded.scene_field(replace(scene, frames=()))
