@@ -321,6 +321,8 @@ class LabelledDataConfig(PointDataConfig):
     def _images_show_one_scene(self) -> LabelledDataConfig:
         if self.images is not None and self.mix_probability > 0:
             raise ValueError("scenes with images cannot be merged: set mix_probability to 0")
+        if self.images is not None and self.images.held_out:
+            raise ValueError("images.held_out is for pre-training: set it to false, all images are seen")
         return self
 
 

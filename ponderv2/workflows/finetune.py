@@ -173,11 +173,17 @@ def completed(
     model = config.model.model_copy(update=update)
     model = task_of(model).with_scenes(store, data)
     if checkpoint is not None and config.model.encoder is None:
-        _check_channels(encoder, data, checkpoint)
+        _check_data(encoder, data, checkpoint)
     return config.model_copy(update={"data": data, "model": model, "scenes": store.root})
 
 
-def _check_channels(encoder: EncoderConfig, data: PointDataConfig, checkpoint: OpenCheckpoint) -> None:
+def _check_data(encoder: EncoderConfig, data: LabelledDataConfig, checkpoint: OpenCheckpoint) -> None:
+    """What `FinetuneConfig` checks of an encoder that the settings name."""
+    if data.images is not None and data.mix_probability > 0:
+        raise PresetError(
+            f"scenes with images cannot be merged, and the encoder of {checkpoint.path} sees images",
+            fix="--set data.mix_probability=0",
+        )
     if encoder.needs != "images" and encoder.in_channels != data.n_channels:
         raise PresetError(
             f"data.features give {data.n_channels} channels, "
@@ -204,6 +210,8 @@ def _encoder_of(
         raise CheckpointError(
             f"{checkpoint.path} has point settings that this program does not know"
         ) from error
+    if points.images is not None:  # what is held out from pre-training is not from labels
+        points = points.model_copy(update={"images": points.images.model_copy(update={"held_out": False})})
     return encoder, data.model_copy(update={name: getattr(points, name) for name in wanted})
 
 

@@ -76,16 +76,22 @@ def test_rooms_whose_colour_is_their_position_are_learned_and_judged(tmp_path: P
 def test_a_pre_trained_encoder_of_images_is_probed(tmp_path: Path) -> None:
     """Its network and how its images are prepared come from the checkpoint."""
     scenes = rooms(tmp_path / "rooms")
-    run = pretrain.run(pretrain_settings(steps=1, evaluate_every=0), scenes=scenes, out=tmp_path, name="pre")
+    before = pretrain_settings(steps=1, evaluate_every=0).model_dump(mode="json")
+    before["data"]["images"]["held_out"] = True
+    run = pretrain.run(PretrainConfig.model_validate(before), scenes=scenes, out=tmp_path, name="pre")
     plain = settings(None).model_dump(mode="json", exclude_unset=True)
     del plain["data"]["images"]
     start = FinetuneConfig.model_validate(plain | {"protocol": "linear"})
+    mixed = start.model_copy(update={"data": start.data.model_copy(update={"mix_probability": 0.8})})
+    with pytest.raises(PresetError, match="cannot be merged"):
+        finetune.run(mixed, checkpoint=run.folder, scenes=scenes, out=tmp_path, name="mixed")
     finetune.run(start, checkpoint=run.folder, scenes=scenes, out=tmp_path, name="probe")
-    before, after = (
+    first, last = (
         load_model(run.checkpoint).backbone.network,
         load_model(tmp_path / "probe").backbone.network,
     )
-    assert all(torch.equal(value, after.state_dict()[name]) for name, value in before.state_dict().items())
+    assert all(torch.equal(value, last.state_dict()[name]) for name, value in first.state_dict().items())
+    assert evaluate.run(tmp_path / "probe", scenes=scenes).metrics["abs_rel"] > 0
 
 
 def test_without_a_checkpoint_the_network_starts_from_the_weights_of_the_settings(tmp_path: Path) -> None:
@@ -177,6 +183,13 @@ def test_settings_without_an_effect_on_depth_are_refused(
         finetune.run(
             FinetuneConfig.model_validate(plain), scenes=tmp_path / "rooms", out=tmp_path, name="run"
         )
+
+
+def test_images_that_are_held_out_are_for_pre_training() -> None:
+    plain = settings().model_dump(mode="json")
+    plain["data"]["images"]["held_out"] = True
+    with pytest.raises(ValidationError, match=r"images\.held_out is for pre-training"):
+        FinetuneConfig.model_validate(plain)
 
 
 def test_supervised_depths_of_a_lift_need_measured_ones() -> None:
