@@ -80,7 +80,7 @@ READINGS: tuple[tuple[str, Reading], ...] = (
 """Exchanged sizes fill the same space as a quarter of a turn: the sizes of vehicles tell which it is."""
 
 
-def check_boxes(pairs: Sequence[tuple[Float[Tensor, "point 3"], Boxes]]) -> BoxFinding:
+def check_boxes(pairs: Sequence[tuple[Float[Tensor, "_ 3"], Boxes]]) -> BoxFinding:
     """Points and boxes of key frames, each in its own frame."""
     n_boxes = sum(len(boxes) for _, boxes in pairs)
     counts = [boxes.fields.get(COUNT) for _, boxes in pairs]

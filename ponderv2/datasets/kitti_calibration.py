@@ -18,6 +18,7 @@ from ponderv2.io.text import read_text
 from ponderv2.scenes.scene import Frame
 
 AGAIN = "copy or extract the file again"
+IMAGE_ENDINGS = ("png", "jpg", "jpeg", "PNG", "JPG", "JPEG")
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,12 @@ def read_calibration(path: Path) -> KittiCalibration:
     return KittiCalibration(
         rectify @ lidar_to_camera, {name: one.reshape(3, 4) for name, one in cameras.items()}
     )
+
+
+def image_file(folder: Path, name: str) -> Path:
+    """The image of a frame: a PNG as published, or one that was converted."""
+    paths = [folder / f"{name}.{ending}" for ending in IMAGE_ENDINGS]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def camera_frame(path: Path, name: str, calibration: KittiCalibration, sensor: str) -> Frame:

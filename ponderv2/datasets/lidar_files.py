@@ -77,7 +77,8 @@ def scan_names(folder: Path) -> list[str]:
         names = os.listdir(folder)
     except OSError:
         return []
-    return sorted(one[:-4] for one in names if one.endswith(".bin") and one[:-4].isdecimal())
+    found = (one[:-4] for one in names if one.endswith(".bin") and one[:-4].isdecimal())
+    return sorted(found, key=lambda one: (int(one), one))
 
 
 def usable(rows: Float32[ndarray, "point column"], path: Path) -> Bool[ndarray, " point"]:

@@ -12,7 +12,7 @@ from numpy import ndarray
 
 from ponderv2.datasets.drives import DriveSource, KeyFrame, no_scenes, stored_bytes, usable_boxes
 from ponderv2.datasets.kitti.config import KittiConfig
-from ponderv2.datasets.kitti_calibration import KittiCalibration, camera_frame, read_calibration
+from ponderv2.datasets.kitti_calibration import KittiCalibration, camera_frame, image_file, read_calibration
 from ponderv2.datasets.lidar_files import FloatRows, scan_names, usable_of_key
 from ponderv2.datasets.reader import fingerprint
 from ponderv2.errors import SceneError
@@ -72,7 +72,7 @@ class KittiDrives:
         frames: list[Frame] = []
         for camera in self.config.cameras:
             try:
-                image = folder / camera / f"{name}.png"
+                image = image_file(folder / camera, name)
                 frames.append(camera_frame(image, PROJECTION[camera], calibration, camera))
             except SceneError as error:
                 notes.append(f"{camera} is left out: {error.message}")
@@ -88,7 +88,7 @@ class KittiDrives:
         folder = self.root / FOLDER[split]
         files = [folder / "velodyne" / f"{name}.bin"]
         files += [folder / kind / f"{name}.txt" for kind in ("calib", "label_2")]
-        files += [folder / camera / f"{name}.png" for camera in self.config.cameras]
+        files += [image_file(folder / camera, name) for camera in self.config.cameras]
         settings = self.config.model_dump_json(exclude={"path"})
         return fingerprint(self.root, files, f"KITTI {READER_VERSION}", settings)
 

@@ -33,7 +33,7 @@ def records(path: Path) -> Iterator[Record]:
     decoder = json.JSONDecoder()
     try:
         with path.open(encoding="utf-8") as stream:
-            text = stream.read(CHUNK)
+            text = stream.read(CHUNK).removeprefix("\ufeff")  # a byte order mark
             position = _skip(text, 0)
             if text[position : position + 1] != "[":
                 raise _damaged(path, _what(path) or "it is no list")
@@ -68,7 +68,7 @@ def estimated_records(path: Path) -> int:
 def read_small(path: Path) -> Any:
     """Everything in a JSON file. Raises SceneError."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(path, error) from error
 

@@ -21,7 +21,7 @@ from ponderv2.datasets.drives import (
     present_sweeps,
     stored_bytes,
 )
-from ponderv2.datasets.kitti_calibration import KittiCalibration, camera_frame, read_calibration
+from ponderv2.datasets.kitti_calibration import KittiCalibration, camera_frame, image_file, read_calibration
 from ponderv2.datasets.lidar_files import AGAIN, FloatRows, lookup, read_labels, scan_names, usable_of_key
 from ponderv2.datasets.reader import fingerprint
 from ponderv2.datasets.semantickitti.classes import CLASS_NAMES, CLASS_OF, COLORS, SPLITS
@@ -88,7 +88,7 @@ class SemanticKittiDrives:
         """Settings, and contents of the files."""
         folder = self.sequences / name.partition("/")[0]
         files = [self._file(name, "velodyne", "bin"), self._file(name, "labels", "label")]
-        files += [self._file(name, camera, "png") for camera in self.config.cameras]
+        files += [self._image(name, camera) for camera in self.config.cameras]
         files += [folder / one for one in ("calib.txt", "poses.txt", "times.txt")]
         files += [sweep.path for sweep in self._sweeps(name, [])[1:]]
         settings = self.config.model_dump_json(exclude={"path", "scenes"})
@@ -106,6 +106,10 @@ class SemanticKittiDrives:
     def _file(self, name: str, kind: str, ending: str) -> Path:
         sequence, _, scan = name.partition("/")
         return self.sequences / sequence / kind / f"{scan}.{ending}"
+
+    def _image(self, name: str, camera: str) -> Path:
+        sequence, _, scan = name.partition("/")
+        return image_file(self.sequences / sequence / camera, scan)
 
     def _cloud(self, name: str, labels: bool, notes: list[str]) -> PointCloud:
         path = self._file(name, "velodyne", "bin")
@@ -130,7 +134,7 @@ class SemanticKittiDrives:
             return ()
         calibration = read_calibration(folder / "calib.txt")
         for camera in there:
-            path = self._file(name, camera, "png")
+            path = self._image(name, camera)
             try:
                 frames.append(camera_frame(path, PROJECTION[camera], calibration, camera))
             except SceneError as error:

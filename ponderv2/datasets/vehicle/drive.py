@@ -186,10 +186,14 @@ def whole(value: Any) -> int:
 
 
 def file_of(folder: Path, name: Any, what: str) -> Path:
-    """A file by its name in the folder of the drive. Raises TypeError or ValueError for what is no name."""
+    """A file by its name in the folder of the drive; names of Windows have backslashes.
+
+    Raises TypeError or ValueError for what is no name.
+    """
     if not is_file_name(name_of(name, what)):
         raise ValueError(f"{what} is no name of a file: {name!r}"[:120])
-    return folder / name
+    path = folder / name
+    return folder / name.replace("\\", "/") if "\\" in name and not path.exists() else path
 
 
 def three(values: Any, what: str) -> Float64[ndarray, "3"]:

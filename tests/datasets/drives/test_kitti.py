@@ -117,6 +117,28 @@ def test_a_check_of_drives_where_they_are_says_where_and_one_of_nothing_what_is_
         check(nothing)
 
 
+def test_marks_line_ends_and_endings_of_other_programs_are_read(kitti: Path) -> None:
+    expected = read_kitti(kitti, "000000")
+    color = expected.frames[0].read_color()
+    for path in (kitti / "training/calib/000000.txt", kitti / "training/label_2/000000.txt"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    image = kitti / "training/image_2/000000.png"
+    image.rename(image.with_suffix(".PNG"))
+    found = read_kitti(kitti, "000000")
+    assert found.boxes is not None and expected.boxes is not None
+    assert torch.equal(found.boxes.center, expected.boxes.center)
+    assert torch.equal(found.frames[0].camera.intrinsics, expected.frames[0].camera.intrinsics)
+    assert torch.equal(found.frames[0].read_color(), color)
+
+
+def test_scans_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    from ponderv2.datasets.lidar_files import scan_names
+
+    for name in ("10", "9", "000011", "x"):
+        (tmp_path / f"{name}.bin").write_bytes(b"")
+    assert scan_names(tmp_path) == ["9", "10", "000011"]
+
+
 def test_names_in_a_list_that_have_no_scan_are_reported(kitti: Path) -> None:
     from ponderv2.datasets.kitti.config import KittiConfig
 

@@ -333,6 +333,14 @@ def test_a_record_that_is_there_twice_counts_once_and_is_reported(own: Drives, t
     assert after.boxes is not None and before.boxes is not None and len(after.boxes) == len(before.boxes)
 
 
+def test_tables_may_begin_with_a_byte_order_mark(own: Drives) -> None:
+    expected = first(own).cloud.coord
+    for name in ("sample", "sample_data", "ego_pose"):
+        path = own.root / own.version / f"{name}.json"
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert torch.equal(first(own).cloud.coord, expected)
+
+
 def test_labels_of_no_key_frame_and_unknown_attributes_are_counted(own: Drives) -> None:
     rewrite(own, "lidarseg", lambda rows: rows[0].update(sample_data_token="f" * 32))
     rewrite(own, "sample_annotation", lambda rows: rows[0].update(attribute_tokens=["e" * 32]))

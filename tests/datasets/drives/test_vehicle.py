@@ -164,6 +164,13 @@ def test_a_camera_that_no_drive_has_is_refused(tmp_path: Path) -> None:
     assert caught.value.fix == "there: front"
 
 
+def test_names_of_files_with_backslashes_are_folders(tmp_path: Path) -> None:
+    write_drive(tmp_path / "one", lambda one: one["measurements"][0].update(file="scans\\0.bin"))
+    (tmp_path / "one/scans").mkdir()
+    (tmp_path / "one/0.bin").rename(tmp_path / "one/scans/0.bin")
+    assert len(read(tmp_path, "one/000000").cloud) == 40
+
+
 def test_a_lidar_that_no_drive_has_is_refused(tmp_path: Path) -> None:
     write_drive(tmp_path / "one")
     with pytest.raises(SceneError, match="'roof'") as caught:
