@@ -60,7 +60,8 @@ def shown(values: list[float]) -> str:
 
 def print_table(figures: Figures, where: str = "the test rooms") -> None:
     """Mean IoU by protocol, start and budget, and the commands of the first seed."""
-    for kind in ("linear", "knn", "full"):
+    full = {name.partition(" | ")[0] for name in figures.read() if name.startswith("full")}
+    for kind in ("linear", "knn", *sorted(full)):
         cells: dict[tuple[str, str], list[float]] = {}
         commands: dict[str, str] = {}
         for (start, budget, seed), value, command in figures.rows(kind):

@@ -22,7 +22,8 @@ def commands(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["pretraining_gain_commands.json", "joint_rooms.json", "instance_rooms.json"]
+    "name",
+    ["pretraining_gain_commands.json", "joint_rooms.json", "instance_rooms.json", "streets_gain.json"],
 )
 def test_settings_of_every_kept_command_exist(name: str) -> None:
     lines = commands(name)
@@ -38,8 +39,9 @@ def test_settings_of_every_kept_command_exist(name: str) -> None:
             settings_of(values["set_"], ProtocolsConfig)
 
 
-def test_runs_that_kept_commands_start_from_are_named_by_others() -> None:
-    lines = commands("pretraining_gain_commands.json")
+@pytest.mark.parametrize("name", ["pretraining_gain_commands.json", "streets_gain.json"])
+def test_runs_that_kept_commands_start_from_are_named_by_others(name: str) -> None:
+    lines = commands(name)
     parsed = [parse(shlex.split(line)[1:]) for line in lines]
     made = {f"runs/{values['name']}" for values in parsed if values["command"] == "pretrain"}
     starts = {str(values["from_"]) for values in parsed if values.get("from_")}

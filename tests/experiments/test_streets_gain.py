@@ -33,5 +33,6 @@ def test_every_figure_has_one_job_and_every_setting_exists(tmp_path: Path) -> No
     gives = [key for job in found for key in job.gives]
     assert len(gives) == len(set(gives)) and len({job.name for job in found}) == len(found)
     assert sum(key[0] == "full" for key in gives) == 3 * len(BUDGETS) * 2
+    assert sum(key[0] == "full at 3e-3" for key in gives) == 3 * len(BUDGETS) * 2
     for changes in BUDGETS.values():
         load_preset("finetune", "streets_lidarseg", changes, FinetuneConfig)
