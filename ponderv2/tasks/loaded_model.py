@@ -182,8 +182,8 @@ class LoadedModel:
     ) -> ModelField:
         """What can be rendered of a scene, by its points, its images or both, as the encoder takes them.
 
-        Of the images those that are not held out, where there are such. `condition`, `dataset`: as for
-        `encode`.
+        Of the images those that are not held out, where there are such; with `data.images.held_out` all.
+        `condition`, `dataset`: as for `encode`.
 
         Raises:
             CheckpointError: the model cannot render, or takes what the scene does not have.
@@ -195,14 +195,16 @@ class LoadedModel:
             field = self.encode(scene.cloud, condition, dataset).field
             assert field is not None
             return field
-        frames = tuple(frame for frame in training_frames(scene) or scene.frames if frame.has_color)
-        if not frames or self.data.images is None:
+        images = self.data.images
+        seen = scene.frames if images is not None and images.held_out else training_frames(scene)
+        frames = tuple(frame for frame in seen or scene.frames if frame.has_color)
+        if not frames or images is None:
             raise CheckpointError(
                 f"the encoder of {self.path} sees images, and scene '{scene.name}' has none",
                 fix="a scene with colour images, or a model of points",
             )
         name = self.model.prompts.choose(condition, dataset)
-        inputs = sample_images(frames, self.data.images)
+        inputs = sample_images(frames, images)
         cloud, _ = self.completed(scene.cloud)
         return self._built(self.model, Scene(scene.name, cloud, inputs), name)[2]
 

@@ -167,8 +167,17 @@ def test_a_fusion_starts_from_branches_that_were_pre_trained_alone(tmp_path: Pat
         pretrain.run(config(**short), scenes=scenes, start=branches[:1], out=tmp_path, name="other")
 
 
-@pytest.mark.parametrize("settings", [config(steps=1), fusion()], ids=["camera", "fusion"])
-def test_a_scene_is_rendered_by_the_images_that_are_not_held_out(
+def seeing_all() -> PretrainConfig:
+    """The encoder sees held-out images too."""
+    plain = config(steps=1).model_dump(mode="json")
+    plain["data"]["images"]["held_out"] = True
+    return PretrainConfig.model_validate(plain)
+
+
+@pytest.mark.parametrize(
+    "settings", [config(steps=1), fusion(), seeing_all()], ids=["camera", "fusion", "held out too"]
+)
+def test_a_scene_is_rendered_by_the_images_that_validation_gives(
     settings: PretrainConfig, tmp_path: Path
 ) -> None:
     """The volume is that of validation, whose batches are made in another way."""
