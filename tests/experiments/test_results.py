@@ -23,7 +23,13 @@ def commands(name: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "name",
-    ["pretraining_gain_commands.json", "joint_rooms.json", "instance_rooms.json", "streets_gain.json"],
+    [
+        "pretraining_gain_commands.json",
+        "joint_rooms.json",
+        "instance_rooms.json",
+        "streets_depth.json",
+        "streets_gain.json",
+    ],
 )
 def test_settings_of_every_kept_command_exist(name: str) -> None:
     lines = commands(name)
