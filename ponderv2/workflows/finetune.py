@@ -228,7 +228,9 @@ def _encoder(path: Path, values: Any) -> EncoderConfig:
 def _describe_points(
     asked: FinetuneConfig, config: FinetuneConfig, checkpoint: OpenCheckpoint, report: Reporter
 ) -> None:
-    """Reports what the encoder was trained on where that is assumed, and where the settings say otherwise."""
+    """Reports on which points an encoder was trained, where that is assumed or the settings say otherwise."""
+    if config.model.encoder.needs == "images":
+        return
     data = checkpoint.config.get("data")
     known = data if isinstance(data, Mapping) else {}
     own = asked.data.model_fields_set

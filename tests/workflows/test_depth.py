@@ -22,6 +22,7 @@ from ponderv2.workflows import evaluate, finetune, pretrain
 from ponderv2.workflows.config import FinetuneConfig, PretrainConfig
 from tests.data.test_drive_inputs import Drive
 from tests.scenes.closed_form_room import room_frames, write_store
+from tests.workflows.heard import Heard
 from tests.workflows.test_image_pretraining import NETWORK
 from tests.workflows.test_image_pretraining import config as pretrain_settings
 from tests.workflows.tiny import TRAINING, pretrain_config, rooms
@@ -85,7 +86,9 @@ def test_a_pre_trained_encoder_of_images_is_probed(tmp_path: Path) -> None:
     mixed = start.model_copy(update={"data": start.data.model_copy(update={"mix_probability": 0.8})})
     with pytest.raises(PresetError, match="cannot be merged"):
         finetune.run(mixed, checkpoint=run.folder, scenes=scenes, out=tmp_path, name="mixed")
-    finetune.run(start, checkpoint=run.folder, scenes=scenes, out=tmp_path, name="probe")
+    heard = Heard()
+    finetune.run(start, checkpoint=run.folder, scenes=scenes, out=tmp_path, name="probe", report=heard)
+    assert not any("was trained on" in line for line in heard.warned), "on points, which it does not read"
     first, last = (
         load_model(run.checkpoint).backbone.network,
         load_model(tmp_path / "probe").backbone.network,
