@@ -25,7 +25,8 @@ def model(name: str) -> SegmentationModelConfig:
     return config
 
 
-OTHERS = ("instance", "demo", "rooms", "lidarseg", "semantickitti")  # drives have recipes of their own
+# Drives have recipes of their own.
+OTHERS = ("instance", "demo", "rooms", "lidarseg", "semantickitti", "streets")
 SEMANTIC = [p.name for p in shipped_presets("finetune") if not any(one in p.name for one in OTHERS)]
 
 # name: passes over the training scenes, scenes, scenes a step

@@ -229,7 +229,8 @@ def _describe_points(
     asked: FinetuneConfig, config: FinetuneConfig, checkpoint: OpenCheckpoint, report: Reporter
 ) -> None:
     """Reports on which points an encoder was trained, where that is assumed or the settings say otherwise."""
-    if config.model.encoder.needs == "images":
+    encoder = config.model.encoder
+    if encoder is not None and encoder.needs == "images":
         return
     data = checkpoint.config.get("data")
     known = data if isinstance(data, Mapping) else {}
