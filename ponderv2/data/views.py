@@ -341,7 +341,7 @@ def image_batch(
     config: ImageInputConfig | None,
     decode: Decode,
     generator: torch.Generator | None = None,
-    depths: Sequence[Float[Tensor, "row column"]] | None = None,
+    depths: Sequence[Float[Tensor, "_ _"]] | None = None,
 ) -> ImageBatch | None:
     """The images of frames of one scene, resized and, with a generator, augmented; None without settings.
 
