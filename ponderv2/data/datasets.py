@@ -483,7 +483,7 @@ class SceneDataset(_Scenes):
         images = image_batch(frames, self.config.images, self.decode, generator, depths)
         return replace(prepared.batch, images=images)
 
-    def measured_depths(self, scene: Scene) -> list[Float[Tensor, "row column"]] | None:
+    def measured_depths(self, scene: Scene) -> list[Float[Tensor, "_ _"]] | None:
         """Depths of the images of a scene, where depth images of its frames do not say them."""
         return None
 

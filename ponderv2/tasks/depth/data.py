@@ -31,7 +31,7 @@ class DepthDataset(SceneDataset):
         colors_only = not any(frame.has_depth for frame in self.scene(0).frames)
         self.decode = FrameDecoder(config.cache_megabytes / 2, colors_only=colors_only)
 
-    def measured_depths(self, scene: Scene) -> list[Float[Tensor, "row column"]] | None:
+    def measured_depths(self, scene: Scene) -> list[Float[Tensor, "_ _"]] | None:
         """By the LiDAR of a scene as it was read; None where a frame has a depth image, or the points are no
         scan: those of a surface are seen through walls."""
         images = self.config.images
