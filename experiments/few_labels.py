@@ -64,10 +64,10 @@ class FewLabels:
             f"seed={trial.seed}",
             f"training.optimiser.rate={trial.rate:g}",
         ]
-        with fine_tuned_run(self.preset, trial.checkpoint, self.scenes, changes, self.out) as (run, line):
+        with fine_tuned_run(self.preset, trial.checkpoint, self.scenes, changes, self.out) as (done, line):
             for split in splits:
                 for part, scenes in self.parts.items():
-                    found = evaluate.run(run, scenes=scenes, split=split).metrics
+                    found = evaluate.run(done.folder, scenes=scenes, split=split).metrics
                     for metric in self.metrics:
                         self.figures.put(self.key(split, trial, part, metric), float(found[metric]), line)
 

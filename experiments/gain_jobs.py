@@ -143,8 +143,8 @@ def curve(bench: Bench, start: str) -> None:
 def fine_tuned(bench: Bench, start: str, seed: int, changes: list[str], split: str) -> tuple[float, str]:
     """Mean IoU of a fine-tuned model on the rooms of a split, and the command that trains it."""
     checkpoint = None if start == "random" else start_folder(bench, start, seed)
-    with fine_tuned_run("rooms", checkpoint, bench.rooms, changes, bench.out) as (run, line):
-        return float(evaluate.run(run, scenes=bench.rooms, split=split).metrics["miou"]), line
+    with fine_tuned_run("rooms", checkpoint, bench.rooms, changes, bench.out) as (done, line):
+        return float(evaluate.run(done.folder, scenes=bench.rooms, split=split).metrics["miou"]), line
 
 
 def rate_changes(rate: tuple[float, float]) -> list[str]:

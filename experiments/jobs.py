@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 from experiments.gain_figures import Figures, Key
 from ponder_cli.presets import load_preset
@@ -43,6 +45,27 @@ def run_jobs(jobs: list[Job]) -> None:
         print(f"[{number + 1}/{len(jobs)}] {job.name}", flush=True)
         if not job.is_done():  # an earlier job may have given its figures
             job.run()
+
+
+def add_job_options(parser: argparse.ArgumentParser) -> None:
+    """Which jobs are done, and what else a call may ask for."""
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", nargs="*", default=[], metavar="PHRASE", help="only jobs with such a name")
+    parser.add_argument("--most", type=int, help="jobs of this call; by default all that remain")
+    parser.add_argument("--list", action="store_true", help="say what is still to be done")
+    parser.add_argument("--table", action="store_true", help="only show what is known")
+
+
+def carry_out(jobs: list[Job], options: argparse.Namespace, prepare: Callable[[], None]) -> bool:
+    """Prepares the data and does what is not done yet, as the options say. False: they were only listed."""
+    to_do = remaining(jobs, options.jobs)
+    if options.list:
+        print("\n".join(job.name for job in to_do))
+        return False
+    if not options.table:
+        prepare()
+        run_jobs(to_do[: options.most])
+    return True
 
 
 class Notes(SilentReporter):
@@ -84,13 +107,21 @@ def pretrained(preset: str, folder: Path, scenes: Path, changes: list[str]) -> t
 
 @contextmanager
 def fine_tuned_run(
-    preset: str, checkpoint: Path | None, scenes: Path, changes: list[str], out: Path
-) -> Iterator[tuple[Path, str]]:
-    """Folder of a model that is fine-tuned from a run or from scratch, and the command. It is removed."""
+    preset: str,
+    checkpoint: Path | None,
+    scenes: Path,
+    changes: list[str],
+    out: Path,
+    protocol: Literal["linear"] | None = None,
+) -> Iterator[tuple[finetune.FinetuneResult, str]]:
+    """A model that is fine-tuned from a run or from scratch, and the command. Its folder is removed."""
     words = ["--scratch"] if checkpoint is None else ["--from", f"runs/{checkpoint.name}"]
     config = load_preset("finetune", preset, [*changes, "training.threads=1"], FinetuneConfig)
+    if protocol is not None:
+        words += ["--protocol", protocol]
+        config = config.model_copy(update={"protocol": protocol})
     with TemporaryDirectory(dir=out) as folder:
         done = finetune.run(
             config, checkpoint=checkpoint, scenes=scenes, out=Path(folder), name="run", report=Notes()
         )
-        yield done.folder, command("finetune", "--preset", preset, *words, changes=changes)
+        yield done, command("finetune", "--preset", preset, *words, changes=changes)

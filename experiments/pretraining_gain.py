@@ -16,7 +16,7 @@ import torch
 
 from experiments.gain_figures import Figures, print_table, write_plots
 from experiments.gain_jobs import Bench, jobs
-from experiments.jobs import remaining, run_jobs
+from experiments.jobs import add_job_options, carry_out
 
 
 def main() -> None:
@@ -24,26 +24,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("gain"))
     parser.add_argument("--rooms", type=Path, help="prepared rooms; by default DIR/rooms, made first")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", nargs="*", default=[], metavar="PHRASE", help="only jobs with such a name")
-    parser.add_argument("--most", type=int, help="jobs of this call; by default all that remain")
-    parser.add_argument("--list", action="store_true", help="say what is still to be done")
-    parser.add_argument("--table", action="store_true", help="only print the table and draw the plots")
+    add_job_options(parser)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)
     figures = Figures(arguments.out / "results.json")
     bench = Bench(arguments.out, arguments.rooms or arguments.out / "rooms", figures)
-    to_do = remaining(jobs(bench, arguments.seeds), arguments.jobs)
-    if arguments.list:
-        print("\n".join(job.name for job in to_do))
-        return
-    if not arguments.table:
-        bench.prepare()
-        run_jobs(to_do[: arguments.most])
-    print_table(figures)
-    write_plots(figures, arguments.out)
+    if carry_out(jobs(bench, arguments.seeds), arguments, bench.prepare):
+        print_table(figures)
+        write_plots(figures, arguments.out)
 
 
 if __name__ == "__main__":

@@ -17,16 +17,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
 import torch
 
 from experiments.gain_figures import Figures
-from experiments.jobs import Job, Notes, command, pretrained, remaining, run_jobs, slug
+from experiments.jobs import Job, add_job_options, carry_out, fine_tuned_run, pretrained, slug
 from ponder_cli.presets import load_preset
-from ponderv2.workflows import finetune, prepare
-from ponderv2.workflows.config import FinetuneConfig, PrepareConfig
+from ponderv2.workflows import prepare
+from ponderv2.workflows.config import PrepareConfig
 
 PRESET = "streets_depth"
 RANDOM = ("model.encoder.weights=random",)
@@ -91,18 +90,10 @@ def read_out(bench: Bench, kind: str, start: str, seed: int) -> None:
     checkpoint = None if start in SCRATCH else bench.folder(start, seed)
     changes = [*SCRATCH.get(start, ()), *BUDGET, f"data.budget.seed={seed}", f"seed={seed}"]
     changes += [] if kind == "linear" else bench.steps("full")
-    config = load_preset("finetune", PRESET, [*changes, "training.threads=1"], FinetuneConfig)
-    words = ["--scratch"] if checkpoint is None else ["--from", f"runs/{checkpoint.name}"]
-    if kind == "linear":
-        words += ["--protocol", "linear"]
-        config = config.model_copy(update={"protocol": "linear"})
-    with TemporaryDirectory(dir=bench.out) as folder:
-        done = finetune.run(
-            config, checkpoint=checkpoint, scenes=bench.streets, out=Path(folder), name="run", report=Notes()
-        )
-    line = command("finetune", "--preset", PRESET, *words, changes=changes)
-    for metric in METRICS:
-        bench.figures.put((kind, start, metric, str(seed)), done.metrics[metric], line)
+    protocol = "linear" if kind == "linear" else None
+    with fine_tuned_run(PRESET, checkpoint, bench.streets, changes, bench.out, protocol) as (done, line):
+        for metric in METRICS:
+            bench.figures.put((kind, start, metric, str(seed)), done.metrics[metric], line)
 
 
 def jobs(bench: Bench, n_seeds: int) -> list[Job]:
@@ -160,10 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("streets_depth"))
     parser.add_argument("--streets", type=Path, help="generated streets; by default DIR/generated")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", nargs="*", default=[], metavar="PHRASE", help="only jobs with such a name")
-    parser.add_argument("--list", action="store_true", help="say what is still to be done")
-    parser.add_argument("--table", action="store_true", help="only print the table")
+    add_job_options(parser)
     parser.add_argument("--steps", type=int, help="of every run, to try the experiment out")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -171,14 +159,8 @@ def main() -> None:
     figures = Figures(arguments.out / "results.json")
     streets = arguments.streets or arguments.out / "generated"
     bench = Bench(arguments.out, streets, figures, arguments.steps)
-    to_do = remaining(jobs(bench, arguments.seeds), arguments.jobs)
-    if arguments.list:
-        print("\n".join(job.name for job in to_do))
-        return
-    if not arguments.table:
-        bench.prepare()
-        run_jobs(to_do)
-    print_table(figures)
+    if carry_out(jobs(bench, arguments.seeds), arguments, bench.prepare):
+        print_table(figures)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from experiments.gain_figures import Figures, Key, print_table
-from experiments.jobs import Job, command, fine_tuned_run, pretrained, remaining, run_jobs, slug
+from experiments.jobs import Job, add_job_options, carry_out, command, fine_tuned_run, pretrained, slug
 from ponder_cli.presets import load_preset, settings_of
 from ponderv2.workflows import evaluate, prepare, protocols
 from ponderv2.workflows.config import PrepareConfig, ProtocolsConfig
@@ -140,8 +140,8 @@ def fine_tuned(bench: Bench, start: str, seed: int, changes: list[str], split: s
     """Mean IoU of a fine-tuned model on the scenes of a split, and the command that trains it."""
     checkpoint = None if start == "random" else start_folder(bench, start, seed)
     changes = [*changes, *FINE_TUNING, *bench.steps()]
-    with fine_tuned_run(PRESET, checkpoint, bench.data, changes, bench.out) as (run, line):
-        return float(evaluate.run(run, scenes=bench.data, split=split).metrics["miou"]), line
+    with fine_tuned_run(PRESET, checkpoint, bench.data, changes, bench.out) as (done, line):
+        return float(evaluate.run(done.folder, scenes=bench.data, split=split).metrics["miou"]), line
 
 
 def fine_tune(bench: Bench, start: str, budget: str, seed: int, rate: str = RATES[0]) -> None:
@@ -190,10 +190,7 @@ def main() -> None:
     parser.add_argument(
         "--streets", type=Path, help="generated streets; by default DIR/generated, made first"
     )
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", nargs="*", default=[], metavar="PHRASE", help="only jobs with such a name")
-    parser.add_argument("--list", action="store_true", help="say what is still to be done")
-    parser.add_argument("--table", action="store_true", help="only print the table")
+    add_job_options(parser)
     parser.add_argument("--steps", type=int, help="of every run, to try the experiment out")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -201,14 +198,8 @@ def main() -> None:
     figures = Figures(arguments.out / "results.json")
     streets = arguments.streets or arguments.out / "generated"
     bench = Bench(arguments.out, streets, figures, arguments.steps)
-    to_do = remaining(jobs(bench, arguments.seeds), arguments.jobs)
-    if arguments.list:
-        print("\n".join(job.name for job in to_do))
-        return
-    if not arguments.table:
-        bench.prepare()
-        run_jobs(to_do)
-    print_table(figures, "the validation streets")
+    if carry_out(jobs(bench, arguments.seeds), arguments, bench.prepare):
+        print_table(figures, "the validation streets")
 
 
 if __name__ == "__main__":
