@@ -74,6 +74,7 @@ class DensifyConfig(StrictConfig):
     beside where points are (published outdoors). Goes with a range."""
 
     needs: ClassVar[Literal["points"]] = "points"
+    supervises_depth: ClassVar[bool] = False
 
     @property
     def needs_cube(self) -> bool:

@@ -97,8 +97,7 @@ class PretrainConfig(PresetConfig):
     @model_validator(mode="after")
     def _depths_are_given(self) -> PretrainConfig:
         images = self.data.images
-        supervised = getattr(self.model.lift, "supervises_depth", False)  # few lifts estimate depths
-        if supervised and (images is None or not images.depth):
+        if self.model.lift.supervises_depth and (images is None or not images.depth):
             raise ValueError(
                 "depth.loss_weight of the lift compares with measured depths, and the images have none: "
                 "set data.images.depth to true, or the weight to 0"

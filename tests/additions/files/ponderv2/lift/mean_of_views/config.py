@@ -12,5 +12,6 @@ class MeanOfViewsConfig(StrictConfig):
 
     needs: ClassVar[Literal["images"]] = "images"
     needs_cube: ClassVar[bool] = False
+    supervises_depth: ClassVar[bool] = False
 
     kind: Literal["mean_of_views"] = "mean_of_views"
