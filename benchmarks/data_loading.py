@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.prepare_readers import ANGLES, SIZE, lens, pose, views
 from benchmarks.voxel_sampling import published_train
 from ponderv2.data.config import PretrainDataConfig
-from ponderv2.data.datasets import PretrainDataset
+from ponderv2.data.pretrain_dataset import PretrainDataset
 from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.prepared import DecodedFrame, SceneStream
 from ponderv2.scenes.reader import DatasetInfo

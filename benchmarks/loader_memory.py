@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 from ponderv2.data.config import LabelledDataConfig, PretrainDataConfig
-from ponderv2.data.datasets import LabelledDataset, PretrainDataset
+from ponderv2.data.datasets import LabelledDataset
+from ponderv2.data.pretrain_dataset import PretrainDataset
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.prepared import DecodedFrame, PreparedCloud, SceneStream

@@ -29,8 +29,8 @@ from benchmarks.timing import side_by_side
 from ponder_cli.presets import load_preset
 from ponderv2.data.clusters import ClusterFit
 from ponderv2.data.config import ClustersConfig
-from ponderv2.data.datasets import PretrainDataset
 from ponderv2.data.pixel_targets import DepthNormals, WantedTargets
+from ponderv2.data.pretrain_dataset import PretrainDataset
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.data.views import FrameDecoder, FramePixels, decode
 from ponderv2.datasets.generated.config import SyntheticConfig

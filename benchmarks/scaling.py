@@ -31,7 +31,7 @@ from torch.nn import functional as F
 
 from benchmarks.sparse_convolution import room_voxels
 from ponder_cli.presets import load_preset
-from ponderv2.data.datasets import PretrainDataset
+from ponderv2.data.pretrain_dataset import PretrainDataset
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.encoder.config import SparseUNetConfig
 from ponderv2.encoder.kinds import build_encoder

@@ -10,7 +10,7 @@ import torch
 
 from ponder_cli.presets import load_preset
 from ponderv2.data.augment_config import CentreShiftConfig
-from ponderv2.data.datasets import PretrainDataset
+from ponderv2.data.pretrain_dataset import PretrainDataset
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.generated.config import SyntheticConfig
 from ponderv2.models.pretext import PretextModel

@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from ponderv2.data.config import PointDataConfig
-from ponderv2.data.datasets import training_frames
 from ponderv2.data.missing_inputs import HiddenInputs, HideableInput, with_all_inputs
 from ponderv2.data.preprocess import (
     Preprocessed,
@@ -22,6 +21,7 @@ from ponderv2.data.preprocess import (
     whole_scene_shift,
     with_near_points,
 )
+from ponderv2.data.pretrain_dataset import training_frames
 from ponderv2.data.views import decode_color, image_batch, sample_images
 from ponderv2.errors import CheckpointError
 from ponderv2.geometry.cameras import Camera

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ponderv2.data.datasets import holding_out
 from ponderv2.data.lidar_rays import LidarPixels, seen_points, sparse_depth
+from ponderv2.data.pretrain_dataset import holding_out
 from ponderv2.data.scan_config import LidarRaysConfig
 from ponderv2.evaluation.images import (
     depth_errors,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.operation_counts import OperationCounts
 from benchmarks.step_parts import PARTS, one_step
-from ponderv2.data.datasets import PretrainDataset
+from ponderv2.data.pretrain_dataset import PretrainDataset
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.models.pretext import PretextModel
 from ponderv2.randomness import make_generator

@@ -23,7 +23,8 @@ from ponderv2.data.config import (
     ViewSamplingConfig,
     VoxelConfig,
 )
-from ponderv2.data.datasets import LabelledDataset, PretrainDataset
+from ponderv2.data.datasets import LabelledDataset
+from ponderv2.data.pretrain_dataset import PretrainDataset
 from ponderv2.errors import SceneError
 from ponderv2.geometry.boxes import Boxes
 from ponderv2.geometry.cameras import Camera, project

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ponderv2.data.config import LabelBudgetConfig, LabelledDataConfig, PretrainDataConfig
-from ponderv2.data.datasets import LabelledDataset, PretrainDataset
+from ponderv2.data.datasets import LabelledDataset
 from ponderv2.data.label_budget import apply_label_budget, budget_scenes
+from ponderv2.data.pretrain_dataset import PretrainDataset
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import SceneError
 from ponderv2.scenes.batch import Batch

@@ -23,9 +23,9 @@ from ponderv2.data.config import (
     ViewSamplingConfig,
     VoxelConfig,
 )
-from ponderv2.data.datasets import PretrainDataset
 from ponderv2.data.lidar_rays import LidarPixels, sample_lidar_rays, seen_points
 from ponderv2.data.preprocess import in_range
+from ponderv2.data.pretrain_dataset import PretrainDataset
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.data.views import decode_color, image_batch
 from ponderv2.errors import SceneError

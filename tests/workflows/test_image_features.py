@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from ponder_cli.app import app
 from ponderv2.data.config import ImageFeaturesConfig
-from ponderv2.data.datasets import PretrainDataset
+from ponderv2.data.pretrain_dataset import PretrainDataset
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import OutputError, PresetError, ResourceError, SceneError
 from ponderv2.image_features.kinds import build_network

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ponderv2.data.datasets import PretrainDataset
+from ponderv2.data.pretrain_dataset import PretrainDataset
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import CheckpointError, PresetError
 from ponderv2.io.timm_library import load_timm

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ponderv2.data.config import LabelBudgetConfig, PretrainDataConfig
-from ponderv2.data.datasets import PretrainDataset
+from ponderv2.data.pretrain_dataset import PretrainDataset
 from ponderv2.store.store import SceneStore
 from ponderv2.training.checkpoint import load_checkpoint
 from ponderv2.workflows import pretrain

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ponderv2.data.datasets import PretrainDataset
+from ponderv2.data.pretrain_dataset import PretrainDataset
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.errors import SceneError
 from ponderv2.reconstruction.fusion import TsdfFusion

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from ponderv2.data.datasets import PretrainDataset
+from ponderv2.data.pretrain_dataset import PretrainDataset
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.lift.sparse_input_conv import is_mostly_empty
 from ponderv2.lift.volume_frame import volume_frame

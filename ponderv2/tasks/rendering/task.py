@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ponderv2.collectives import process_rank
 from ponderv2.data.config import PointDataConfig, PretrainDataConfig
-from ponderv2.data.datasets import PretrainDataset, validation_frames
 from ponderv2.data.pixel_targets import NO_TARGETS, DepthNormals, WantedTargets
+from ponderv2.data.pretrain_dataset import PretrainDataset, validation_frames
 from ponderv2.encoder.prompts import Prompts
 from ponderv2.errors import PresetError, SceneError
 from ponderv2.evaluation.images import mean_metrics

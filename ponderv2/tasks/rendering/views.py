@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ponderv2.data.config import PretrainDataConfig
 from ponderv2.data.crops import Region
-from ponderv2.data.datasets import PretrainDataset, ValidationScene
 from ponderv2.data.lidar_rays import LidarPixels, places, sparse_depth
+from ponderv2.data.pretrain_dataset import PretrainDataset, ValidationScene
 from ponderv2.data.scan_config import LidarRaysConfig
 from ponderv2.errors import SceneError
 from ponderv2.evaluation.images import depth_errors, mean_metrics, psnr, ssim

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ponderv2.data.config import PretrainDataConfig
-from ponderv2.data.datasets import PretrainDataset
+from ponderv2.data.pretrain_dataset import PretrainDataset
 from ponderv2.scenes.batch import Batch
 from ponderv2.training.step import named_tensors
 from tests.campaigns.faults.memory import limited, never_enough, split

@@ -16,7 +16,8 @@ import torch
 from ponderv2.checks.check import check_scene
 from ponderv2.checks.config import CheckConfig
 from ponderv2.data.config import LabelledDataConfig, PretrainDataConfig
-from ponderv2.data.datasets import LabelledDataset, PretrainDataset
+from ponderv2.data.datasets import LabelledDataset
+from ponderv2.data.pretrain_dataset import PretrainDataset
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.s3dis import classes as s3dis
 from ponderv2.errors import SceneError
