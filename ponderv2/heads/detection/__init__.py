@@ -1,0 +1,1 @@
+"""Heads of detectors: features of a scene to boxes."""
