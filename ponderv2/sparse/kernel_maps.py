@@ -247,6 +247,12 @@ def _keys(
     return number, steps
 
 
+def voxel_keys(indices: Int[Tensor, "voxel 4"], extent: Triple, n_scenes: int) -> Int[Tensor, " voxel"]:
+    """One integer per voxel of a grid, ascending in (scene, x, y, z). Raises ValueError for a grid of more
+    than 2^62 voxels."""
+    return _keys(indices, extent, n_scenes)[0]
+
+
 def _strided_map(level: Level, kernel: Triple, stride: Triple) -> tuple[KernelMap, Level]:
     extent = triple([(e - k) // s + 1 for e, k, s in zip(level.extent, kernel, stride, strict=True)])
     row, entry, coarse = _strided_pairs(level, kernel, stride, extent)

@@ -1,4 +1,4 @@
-"""Submanifold, strided and inverse convolution as modules, with weights in spconv's layout."""
+"""Submanifold, strided, inverse and generative convolution as modules, with weights in spconv's layout."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ponderv2.sparse.backends import backend_for
+from ponderv2.sparse.generated_levels import children
 from ponderv2.sparse.kernel_maps import Level, triple
 
 
@@ -85,3 +86,19 @@ class InverseConvolution(_ScalingConvolution):
     def forward(self, feature: Float[Tensor, "coarse channel"], level: Level) -> Float[Tensor, "voxel out"]:
         """`level` is the finer one: the voxels of the result."""
         return self._plus_bias(backend_for(feature).inverse(feature, self.weight, self.stride, level))
+
+
+class GenerativeConvolution(_SparseConvolution):
+    """Transposed convolution of kernel and stride 2 that makes all eight children of every voxel."""
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = False) -> None:
+        super().__init__(in_channels, out_channels, 2, bias)
+
+    def forward(
+        self, feature: Float[Tensor, "voxel channel"], level: Level
+    ) -> tuple[Float[Tensor, "child out"], Level]:
+        """y[2 q + k] = W[:, k] x[q], and the level of the children. One product: no child has two parents."""
+        finer, order = children(level)
+        out_channels, in_channels = self.weight.shape[0], self.weight.shape[-1]
+        matrix = self.weight.permute(4, 1, 2, 3, 0).reshape(in_channels, -1)
+        return self._plus_bias((feature @ matrix).view(-1, out_channels)[order]), finer
