@@ -91,7 +91,9 @@ class Build:
         if (self.tables / "log.json").is_file():
             for number, one in enumerate(records(self.tables / "log.json")):
                 with self._reported("log", number):
-                    logs[str(one.get("token"))] = str(one.get("location", ""))
+                    token = str(one.get("token"))
+                    self.repeated["log"] += token in logs
+                    logs.setdefault(token, str(one.get("location", "")))
         found: dict[bytes | str, int] = {}
 
         def row(one: Record) -> tuple[Any, ...]:
@@ -206,6 +208,8 @@ class Build:
             return *what, *size, token_key(one["ego_pose_token"])
 
         self._insert(f"INSERT INTO scratch.data VALUES ({_marks(11)})", self._rows("sample_data", measured))
+        self.database.execute("CREATE INDEX scratch.data_of ON data (token)")
+        self._leave_out_repeated("sample_data", "data")
         no_pose = self._references("an ego pose", "measurements", "ego_pose")
         lost = self._one(
             "SELECT COUNT(*), MIN(HEX(pose)) FROM scratch.data "
@@ -215,7 +219,6 @@ class Build:
         no_pose.count(lost, total)
         self.database.execute(FILL_DATA)
         (filled,) = self._one("SELECT COUNT(*) FROM data")
-        self.repeated["sample_data"] += total - no_pose.lost - filled
         (times,) = self._one("SELECT COUNT(*) FROM (SELECT 1 FROM data GROUP BY scene, channel, timestamp)")
         if times < filled:
             self.problems.append(
@@ -237,7 +240,13 @@ class Build:
                     else None
                 ),
             )
-            self._insert("INSERT OR REPLACE INTO lidarseg VALUES (?, ?)", rows)
+            before = self.database.total_changes
+            seen = count()
+            self._insert(
+                "INSERT OR IGNORE INTO lidarseg VALUES (?, ?)",
+                (row for row, _ in zip(rows, seen, strict=False)),
+            )
+            self.repeated["lidarseg"] += next(seen) - (self.database.total_changes - before)
             lost = self._one(
                 "SELECT COUNT(*), MIN(HEX(token)) FROM lidarseg "
                 "WHERE token NOT IN (SELECT token FROM data WHERE is_key)"

@@ -303,7 +303,7 @@ class _Writer:
                 self._boxes(one, sample)
                 if one.labels:
                     run(
-                        "INSERT OR REPLACE INTO lidarseg VALUES (?, ?)",
+                        "INSERT OR IGNORE INTO lidarseg VALUES (?, ?)",
                         (token_key(one.measured[0].token), one.labels),
                     )
                 sample += 1

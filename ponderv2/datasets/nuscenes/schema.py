@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-FORMAT = 3
+FORMAT = 4
 """Of the index; raised whenever the same tables give another one."""
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -38,7 +38,7 @@ CREATE TABLE scratch.box (
 );
 """
 FILL_DATA = """
-INSERT OR REPLACE INTO data
+INSERT INTO data
 SELECT d.scene, d.channel, d.timestamp, d.token, d.sample, d.is_key, d.calibration, d.filename, d.width,
     d.height, p.x, p.y, p.z, p.qw, p.qx, p.qy, p.qz
 FROM scratch.data d JOIN scratch.pose p ON p.token = d.pose ORDER BY d.scene, d.channel, d.timestamp, d.token

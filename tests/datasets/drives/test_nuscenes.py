@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.kinds import reader_of
+from ponderv2.datasets.nuscenes.build import build
 from ponderv2.datasets.nuscenes.classes import CATEGORIES, CLASS_NAMES
 from ponderv2.datasets.nuscenes.config import NuscenesConfig
 from ponderv2.datasets.nuscenes.index import NuscenesIndex
@@ -331,6 +334,47 @@ def test_a_record_that_is_there_twice_counts_once_and_is_reported(own: Drives, t
     after = opened(own).read(name, "train")
     assert torch.equal(after.cloud.coord, before.cloud.coord) and len(after.sweeps) == len(before.sweeps)
     assert after.boxes is not None and before.boxes is not None and len(after.boxes) == len(before.boxes)
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("log", {"location": "elsewhere"}),
+        ("scene", {"name": "scene-0103"}),
+        ("sample", {"timestamp": START + 77}),
+        ("sensor", {"channel": "CAM_LEFT"}),
+        ("calibrated_sensor", {"translation": [9.0, 9.0, 9.0]}),
+        ("ego_pose", {"translation": [9.0, 9.0, 9.0]}),
+        ("sample_data", {"filename": "samples/LIDAR_TOP/other.pcd.bin"}),
+        ("sample_data", {"timestamp": START + 77}),
+        ("lidarseg", {"filename": "lidarseg/other.bin"}),
+        ("category", {"name": "animal"}),
+        ("instance", {"category_token": ""}),
+        ("attribute", {"name": "cycle.with_rider"}),
+        ("sample_annotation", {"size": [9.0, 9.0, 9.0]}),
+    ],
+)
+def test_of_records_with_one_token_the_first_is_in_the_index(
+    own: Drives, tmp_path: Path, table: str, change: dict[str, Any]
+) -> None:
+    """A later record that says something else, of every record of a table, changes no row of the index."""
+    before, rows = _index_rows(own, tmp_path / "before"), _rows_of(own, table)
+    rewrite(own, table, lambda every: every.extend([row | change for row in every]))
+    assert _index_rows(own, tmp_path / "after") == before
+    number = len([row for row in rows if "RADAR" not in str(row.get("filename"))])
+    expected = f"{number} records of {table}.json have the token of an earlier one"
+    assert any(expected in one for one in reader_of(NuscenesConfig(path=own.root)).warnings)
+
+
+def _rows_of(drives: Drives, table: str) -> list[dict[str, Any]]:
+    return json.loads((drives.root / drives.version / f"{table}.json").read_text())
+
+
+def _index_rows(drives: Drives, path: Path) -> list[str]:
+    """Every row of the index as SQL, but for what it reports."""
+    build(drives.root / drives.version, path)
+    with closing(sqlite3.connect(path)) as database:
+        return [one for one in database.iterdump() if '"meta"' not in one]
 
 
 def test_tables_may_begin_with_a_byte_order_mark(own: Drives) -> None:
