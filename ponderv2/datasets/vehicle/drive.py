@@ -15,14 +15,14 @@ world and the LiDAR have z up, cameras look along z with y down. Boxes are in th
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from numpy import ndarray
 
 from ponderv2.datasets.lidar_files import is_file_name
@@ -113,7 +113,7 @@ def _read_drive(path: Path, split: str, digest: str) -> Drive:
     values = read_json(path)
     try:
         sensors = {str(name): dict(one) for name, one in values["sensors"].items()}
-        boxes = None if "boxes" not in values else [_box(one) for one in values["boxes"]]
+        boxes = None if "boxes" not in values else TimedBoxes.of([_box(one) for one in values["boxes"]])
         scans: list[Scan] = []
         images: list[Image] = []
         for one in values["measurements"]:
@@ -141,7 +141,7 @@ def _read_drive(path: Path, split: str, digest: str) -> Drive:
             box_classes=names_of(values.get("box_classes", []), "box_classes"),
             classes=names_of(values.get("classes", []), "classes"),
             source=str(values),
-            problems=_problems(path, scans, boxes),
+            problems=_problems(path, tuple(scans), boxes),
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
@@ -150,11 +150,51 @@ def _read_drive(path: Path, split: str, digest: str) -> Drive:
         ) from error
 
 
-def _problems(path: Path, scans: list[Scan], boxes: list[tuple[float, DriveBox]] | None) -> tuple[str, ...]:
-    lost = [time for time, _ in boxes or () if all(abs(time - scan.time) >= SAME_TIME for scan in scans)]
+@dataclass(frozen=True)
+class TimedBoxes:
+    """The boxes of a drive, found by time without looking at all of them."""
+
+    boxes: tuple[DriveBox, ...]
+    """In the order of the file."""
+    times: Float64[ndarray, " box"]
+    """Seconds, sorted."""
+    order: Int64[ndarray, " box"]
+    """Place in `boxes` of each of the times."""
+
+    @staticmethod
+    def of(timed: Sequence[tuple[float, DriveBox]]) -> TimedBoxes:
+        """Of boxes with their times, in any order."""
+        times = np.array([time for time, _ in timed], np.float64)
+        order = np.argsort(times, kind="stable")
+        return TimedBoxes(tuple(box for _, box in timed), times[order], order)
+
+    def at(self, time: float) -> tuple[DriveBox, ...]:
+        """Those within SAME_TIME of a time, in the order of the file."""
+        return tuple(self.boxes[place] for place in sorted(self._near(time).tolist()))
+
+    def elsewhen(self, times: Iterable[float]) -> list[float]:
+        """Times of the boxes, in the order of the file, that are of none of these times."""
+        lost = np.ones(len(self.boxes), bool)
+        for time in set(times):
+            lost[self._near(time)] = False
+        stored = np.empty(len(self.boxes))
+        stored[self.order] = self.times
+        return stored[lost].tolist()
+
+    def _near(self, time: float) -> Int64[ndarray, " box"]:
+        """Places of boxes. The bounds of the search are wide: the difference decides at SAME_TIME itself."""
+        lower = np.searchsorted(self.times, time - 2 * SAME_TIME, side="left")
+        upper = np.searchsorted(self.times, time + 2 * SAME_TIME, side="right")
+        with np.errstate(invalid="ignore"):  # infinity - infinity
+            near = np.abs(self.times[lower:upper] - time) < SAME_TIME
+        return self.order[lower:upper][near]
+
+
+def _problems(path: Path, scans: tuple[Scan, ...], boxes: TimedBoxes | None) -> tuple[str, ...]:
+    lost = [] if boxes is None else boxes.elsewhen(scan.time for scan in scans)
     found = (
-        [f"{len(lost)} of {len(boxes or ())} boxes in {path} are of the time of no scan ({lost[0]:g} s)"]
-        if lost
+        [f"{len(lost)} of {len(boxes.boxes)} boxes in {path} are of the time of no scan ({lost[0]:g} s)"]
+        if boxes is not None and lost
         else []
     )
     times = sorted((scan.sensor, scan.time) for scan in scans)
@@ -209,11 +249,8 @@ def _scan(
     sensor: dict[str, Any],
     one: dict[str, Any],
     folder: Path,
-    boxes: list[tuple[float, DriveBox]] | None,
+    boxes: TimedBoxes | None,
 ) -> Scan:
-    mine = None
-    if boxes is not None:
-        mine = tuple(box for time, box in boxes if abs(time - where[1]) < SAME_TIME)
     scale = float(sensor.get("intensity_scale", 1.0))
     if not 0.0 < scale < np.inf:
         raise ValueError(f"intensity_scale is a positive number, not {scale}")
@@ -222,7 +259,7 @@ def _scan(
         columns=names_of(sensor.get("columns", ["intensity"]), "columns"),
         intensity_scale=scale,
         labels=file_of(folder, one["labels"], "labels") if one.get("labels") else None,
-        boxes=mine,
+        boxes=None if boxes is None else boxes.at(where[1]),
     )
 
 

@@ -17,6 +17,7 @@ from scipy.spatial.transform import Rotation
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.kinds import reader_of
 from ponderv2.datasets.vehicle.config import VehicleConfig
+from ponderv2.datasets.vehicle.drive import SAME_TIME, DriveBox, TimedBoxes
 from ponderv2.errors import SceneError
 from ponderv2.geometry.cameras import project
 from ponderv2.geometry.transforms import transform_points
@@ -154,6 +155,27 @@ def test_boxes_of_dgp_are_where_its_cameras_annotate_them(sample_data: Path) -> 
                     away.append(np.linalg.norm(ours - (there["x"], there["y"], there["z"])))
     # Most of what is annotated stands still; the vehicle moves by metres between scan and image.
     assert len(away) > 50 and np.median(away) < 0.2
+
+
+@pytest.mark.parametrize("start", [0.0, 1.6e9, 1.6e15])
+def test_boxes_are_those_that_a_comparison_with_every_scan_finds(start: float) -> None:
+    """Times on a grid of a quarter of the tolerance, so that many lie on its border."""
+    rng = np.random.default_rng(3)
+    for n_boxes in (0, 1, 300):
+        times = start + SAME_TIME / 4 * rng.integers(0, 200, n_boxes)
+        times[n_boxes // 2 : n_boxes // 2 + 1] = np.inf
+        timed = [(float(one), _numbered(number)) for number, one in enumerate(times)]
+        scans = [*(start + SAME_TIME / 4 * rng.integers(0, 200, 12)).tolist(), np.inf, np.nan]
+        found = TimedBoxes.of(timed)
+        for scan in scans:
+            slow = tuple(box for time, box in timed if abs(time - scan) < SAME_TIME)
+            assert [one.instance for one in found.at(scan)] == [one.instance for one in slow]
+        lost = [time for time, _ in timed if not any(abs(time - one) < SAME_TIME for one in scans)]
+        assert found.elsewhen(scans) == lost
+
+
+def _numbered(number: int) -> DriveBox:
+    return DriveBox(np.eye(4), (1.0, 1.0, 1.0), "car", number)
 
 
 def test_a_camera_that_no_drive_has_is_refused(tmp_path: Path) -> None:
