@@ -35,19 +35,24 @@ BOXES = {"center": (3,), "size": (3,), "yaw": (), "velocity": (3,), "category": 
 """Arrays of boxes.npz, and the shape of a row."""
 
 
+SIGNS = ("coord.npy", "prepared.json")
+"""Files of a scene, of which one is enough: a scene that lost its points is there and is refused by name."""
+
+
 class PreparedScenes:
     """Our own layout: a folder per scene."""
 
     def scene_names(self, folder: Path) -> tuple[str, ...]:
-        """Folders with coord.npy at most two levels down."""
-        found = [path.parent for pattern in ("*/coord.npy", "*/*/coord.npy") for path in folder.glob(pattern)]
+        """Folders with points, or with the record of a scene that had them, at most two levels down."""
+        patterns = [f"{depth}{name}" for name in SIGNS for depth in ("*/", "*/*/")]
+        found = [path.parent for pattern in patterns for path in folder.glob(pattern)]
         names = [path.relative_to(folder).as_posix() for path in found]
         hidden = {name for name in names if any(part.startswith(".") for part in name.split("/"))}
         return tuple(sorted(set(names) - hidden))
 
     def is_scene(self, location: Path) -> bool:
-        """Whether there are points."""
-        return (location / "coord.npy").is_file()
+        """Whether there are points, or a record of them."""
+        return any((location / name).is_file() for name in SIGNS)
 
     def has_frames(self, location: Path) -> bool:
         """Whether there are frames."""

@@ -52,6 +52,21 @@ def store(tmp_path: Path) -> SceneStore:
     return SceneStore.create(tmp_path / "räume und mehr", info)
 
 
+def test_a_scene_that_lost_its_points_is_there_and_refused_by_name(store: SceneStore):
+    for name in ("one", "below/two"):
+        store.write("train", name, SceneStream.of(cloud(), [frame()]))
+        (store.root / "train" / name / "coord.npy").unlink()
+    store.write("train", "whole", SceneStream.of(cloud(), [frame()]))
+    opened = open_folder(store.root)
+    assert opened.names("train") == ("below/two", "one", "whole")
+    for name in ("one", "below/two"):
+        with pytest.raises(SceneError, match=rf"{name}.coord\.npy is not a readable array") as caught:
+            opened.read(name, "train")
+        assert caught.value.fix == "prepare the scene again"
+    (store.root / "train/one/prepared.json").unlink()
+    assert opened.names("train") == ("below/two", "whole")
+
+
 def test_a_scene_comes_back_as_it_was_written(store: SceneStore):
     mesh = Mesh.of_arrays(np.eye(3, dtype=np.float32), np.array([[0, 1, 2]]), np.zeros((3, 3), np.uint8))
     store.write("train", "one", SceneStream.of(cloud(), [frame(), frame("b", held_out=True)], mesh))

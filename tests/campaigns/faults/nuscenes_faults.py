@@ -241,7 +241,6 @@ def of_prepared(files: Files) -> Iterator[Fault]:
     scene = sorted({path.rpartition("/")[0] for path in files if path.endswith("coord.npy")})[1]
     optional = (
         "boxes.npz",
-        "coord.npy",
         "normal.npy",
         "segment.npy",
         "prepared.json",
