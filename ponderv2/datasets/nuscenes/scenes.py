@@ -132,7 +132,12 @@ def _frame(
     )
 
 
-def boxes_of(annotations: Annotations, global_to_scene: Float64[ndarray, "4 4"], notes: list[str]) -> Boxes:
+def boxes_of(
+    annotations: Annotations,
+    global_to_scene: Float64[ndarray, "4 4"],
+    notes: list[str],
+    dtype: torch.dtype = torch.float32,
+) -> Boxes:
     """Boxes in the frame of the scene: sizes as length, width, height; yaw of the heading seen from above.
 
     Boxes that are not finite are left out and noted.
@@ -152,10 +157,10 @@ def boxes_of(annotations: Annotations, global_to_scene: Float64[ndarray, "4 4"],
         "source_category": tuple(CATEGORIES.index(one) if one in CATEGORIES else -1 for one in names),
     }
     found = Boxes(
-        center=torch.from_numpy(center).float(),
-        size=torch.from_numpy(annotations.size[:, [1, 0, 2]]).float(),
-        yaw=torch.from_numpy(np.arctan2(heading[:, 1], heading[:, 0])).float(),
-        velocity=torch.from_numpy(annotations.velocity @ turn.T).float(),
+        center=torch.from_numpy(center).to(dtype),
+        size=torch.from_numpy(annotations.size[:, [1, 0, 2]]).to(dtype),
+        yaw=torch.from_numpy(np.arctan2(heading[:, 1], heading[:, 0])).to(dtype),
+        velocity=torch.from_numpy(annotations.velocity @ turn.T).to(dtype),
         category=torch.tensor([detection_class(one) for one in names], dtype=torch.long),
         instance=torch.tensor(annotations.instance, dtype=torch.long),
         fields={name: torch.tensor(values, dtype=torch.long) for name, values in fields.items()},
