@@ -196,7 +196,7 @@ class SceneDataset(Scenes):
 
 
 class LabelledDataset(SceneDataset):
-    """Scenes with a class per point."""
+    """Scenes with a class per point, and without boxes, which could not follow a scene that is tilted."""
 
     def training_scene(self, index: int) -> Scene:
         """A scene with the labels that the budget allows. Raises SceneError when it has none."""
@@ -204,7 +204,7 @@ class LabelledDataset(SceneDataset):
 
     def labelled_scene(self, index: int) -> Scene:
         """A scene as it was prepared. Raises SceneError when it has no labels."""
-        scene = self.scene(index)
+        scene = replace(self.scene(index), boxes=None)
         if self.config.images is None and scene.frames:
             scene = replace(scene, frames=())
         if self.label_field not in scene.cloud.labels:

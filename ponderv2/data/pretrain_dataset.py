@@ -97,7 +97,9 @@ class PretrainDataset(Scenes):
     collate = staticmethod(Batch.collate)
 
     def _read(self, name: str) -> Scene:
-        scene = holding_out(super()._read(name), self.config.held_out_sensors)
+        # Boxes are no target of rendering, and cannot follow a scene that is tilted.
+        scene = replace(super()._read(name), boxes=None)
+        scene = holding_out(scene, self.config.held_out_sensors)
         return scene if self.features is None else self.features.attached(scene, self.split)
 
     def scene(self, index: int) -> Scene:

@@ -46,3 +46,17 @@ CLASS_COLORS: tuple[tuple[int, int, int], ...] = (
 """Red, green, blue of each class, 0..255."""
 
 CLASS_INDEX: dict[str, int] = {name: index for index, name in enumerate(CLASS_NAMES)}
+
+BOX_CLASSES: tuple[str, ...] = (
+    "cabinet",
+    "bed",
+    "chair",
+    "sofa",
+    "table",
+    "desk",
+    "bookshelf",
+    "lamp",
+    "plant",
+    "television",
+)
+"""Classes of the boxes: furniture and what stands on it or hangs, nothing that is part of the walls."""

@@ -280,12 +280,14 @@ def _joined_info(root: Path, info: DatasetInfo) -> DatasetInfo:
         _refuse_folder_of_others(root)
         return info
     known = SceneStore(root, info).stored_info()
-    ours, theirs = ((one.label_field, one.other_labels, one.box_classes) for one in (info, known))
-    same = ours == theirs
-    if not same or (known.name, known.class_names) != (info.name, info.class_names):
+    ours, theirs = ((one.label_field, one.other_labels) for one in (info, known))
+    # A store without boxes may have been written by a version that had none.
+    same_boxes = known.box_classes in ((), info.box_classes)
+    if ours != theirs or not same_boxes or (known.name, known.class_names) != (info.name, info.class_names):
         other = f"of '{known.name}', not of '{info.name}'"
         if known.name == info.name:
             other = f"of '{known.name}' with other classes ('{known.label_field}', not '{info.label_field}')"
+            other = other if same_boxes else f"of '{known.name}' with other classes of boxes"
         raise SceneError(f"{root} holds scenes {other}", fix="choose another --out")
     return replace(info, splits=tuple(dict.fromkeys((*known.splits, *info.splits))))
 

@@ -23,7 +23,7 @@ from ponderv2.data.config import (
     ViewSamplingConfig,
     VoxelConfig,
 )
-from ponderv2.data.datasets import LabelledDataset
+from ponderv2.data.datasets import LabelledDataset, SceneDataset
 from ponderv2.data.pretrain_dataset import PretrainDataset
 from ponderv2.errors import SceneError
 from ponderv2.geometry.boxes import Boxes
@@ -130,7 +130,7 @@ LIDAR = LabelledDataConfig(
 
 
 def test_a_lidar_drive_brings_its_fields_and_boxes(drive: ToyReader) -> None:
-    data = LabelledDataset(drive, "train", LIDAR)
+    data = SceneDataset(drive, "train", LIDAR)
     assert LIDAR.n_channels == 5 and data.n_classes == 2
     for draw in range(6):
         batch = data.sample(0, draw)
@@ -148,7 +148,7 @@ def test_crops_keep_the_boxes_whose_centres_they_hold(drive: ToyReader) -> None:
     sphere = LIDAR.model_copy(update={"sphere_crop": SphereCropConfig(n_points=150)})
     counts = set()
     for config in (near, sphere):
-        data = LabelledDataset(drive, "train", config)
+        data = SceneDataset(drive, "train", config)
         for draw in range(12):
             batch = data.sample(0, draw)
             assert batch.boxes is not None
@@ -162,6 +162,8 @@ def test_boxes_refuse_to_be_tilted(drive: ToyReader) -> None:
     tilted = (RotateConfig(axis="x", half_turns=(-0.01, 0.01), probability=1.0),)
     with pytest.raises(SceneError, match="cannot turn about x"):
         augment(drive.scene, tilted, torch.Generator())
+    data = LabelledDataset(drive, "train", LIDAR.model_copy(update={"augment": tilted}))
+    assert data.sample(0, 0).boxes is None  # semantic segmentation needs no boxes
 
 
 def test_features_that_the_points_lack_are_named(drive: ToyReader) -> None:

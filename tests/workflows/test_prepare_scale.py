@@ -258,3 +258,19 @@ def test_other_classes_of_the_same_dataset_are_called_that(tmp_path: Path, plan,
     monkeypatch.setattr("ponderv2.workflows.prepare.reader_of", lambda *_: found)
     with pytest.raises(SceneError, match="of 'points' with other classes \\('segment', not 'segment200'\\)"):
         prepare.run(config(tmp_path))
+
+
+def test_a_store_without_boxes_may_get_them_and_other_classes_of_boxes_are_refused(
+    tmp_path: Path, plan, monkeypatch
+):
+    plan(PointsScene("a"))
+    prepare.run(config(tmp_path))
+    for classes in (("chair",), ("chair", "bed")):
+        found = DatasetReader(DatasetInfo("points", box_classes=classes), (PointsScene("b"),), (), ())
+        monkeypatch.setattr("ponderv2.workflows.prepare.reader_of", lambda *_, found=found: found)
+        if classes == ("chair",):
+            prepare.run(config(tmp_path))
+            assert open_folder(tmp_path).info.box_classes == classes
+            continue
+        with pytest.raises(SceneError, match="other classes of boxes"):
+            prepare.run(config(tmp_path))

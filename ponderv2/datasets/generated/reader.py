@@ -9,11 +9,11 @@ import numpy as np
 
 from ponderv2.datasets.generated.config import SyntheticConfig
 from ponderv2.datasets.reader import DatasetReader
-from ponderv2.scenes.prepared import SceneStream
+from ponderv2.scenes.prepared import PreparedScene, SceneStream
 from ponderv2.scenes.reader import DatasetInfo
-from ponderv2.synthetic.classes import CLASS_COLORS, CLASS_NAMES
+from ponderv2.synthetic.classes import BOX_CLASSES, CLASS_COLORS, CLASS_NAMES
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Raised whenever the same settings give other rooms, so that stored ones are regenerated."""
 
 PIXEL_BYTES, POINT_BYTES, MESH_BYTES = 1.8, 33, 300_000
@@ -48,6 +48,7 @@ class GeneratedRoom:
 
     def read(self) -> SceneStream:
         """Generate, render and scan the room."""
+        from ponderv2.synthetic.boxes import furniture_boxes
         from ponderv2.synthetic.rendering import RoomRenderer
         from ponderv2.synthetic.room import make_room
         from ponderv2.synthetic.scan import scan_room
@@ -56,7 +57,9 @@ class GeneratedRoom:
         room = make_room(rng, self.config)
         scan = scan_room(rng, RoomRenderer(room), self.config)
         note = f"{len(room.things)} things on {room.plan.area():.0f} square metres"
-        return SceneStream.of(scan.cloud, scan.frames, scan.mesh, (note,))
+        boxes = furniture_boxes(room, scan.cloud.labels["instance"])
+        made = PreparedScene(scan.cloud, scan.mesh, (note,), boxes=boxes)
+        return SceneStream(scan.frames, lambda: made)
 
 
 def find(config: SyntheticConfig) -> DatasetReader:
@@ -71,5 +74,6 @@ def find(config: SyntheticConfig) -> DatasetReader:
         class_colors=CLASS_COLORS,
         label_field="segment",
         splits=tuple(split for split in ("train", "val", "test") if split in splits),
+        box_classes=BOX_CLASSES,
     )
     return DatasetReader(info, scenes, (f"{config.rooms} generated rooms, seed {config.seed}",))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -30,6 +32,10 @@ class DepthDataset(SceneDataset):
         # Depth images of all frames are decoded with their colours only where there are any.
         colors_only = not any(frame.has_depth for frame in self.scene(0).frames)
         self.decode = FrameDecoder(config.cache_megabytes / 2, colors_only=colors_only)
+
+    def training_scene(self, index: int) -> Scene:
+        """A scene without boxes, which could not follow one that is tilted. Raises SceneError."""
+        return replace(self.scene(index), boxes=None)
 
     def measured_depths(self, scene: Scene) -> list[Float[Tensor, "_ _"]] | None:
         """By the LiDAR of a scene as it was read; None where a frame has a depth image, or the points are no
