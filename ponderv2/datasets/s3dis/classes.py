@@ -37,3 +37,6 @@ COLORS = (
     (233, 233, 229),
 )
 """RGB 0..255, as figures of this dataset usually show the classes."""
+
+BOX_CLASSES = ("table", "chair", "sofa", "bookcase", "board")
+"""Of the detection benchmark (GSDN, FCAF3D)."""

@@ -1,0 +1,1 @@
+"""SUN RGB-D: RGB-D images of rooms with oriented boxes."""
