@@ -77,8 +77,15 @@ def scan_names(folder: Path) -> list[str]:
         names = os.listdir(folder)
     except OSError:
         return []
-    found = (one[:-4] for one in names if one.endswith(".bin") and one[:-4].isdecimal())
+    found = {one[:-4] for one in names if one.endswith((".bin", ".BIN")) and one[:-4].isdecimal()}
     return sorted(found, key=lambda one: (int(one), one))
+
+
+def frame_file(folder: Path, name: str, ending: str) -> Path:
+    """The file of a frame of KITTI, as published in small letters (000000.bin), or as 000000.BIN."""
+    path = folder / f"{name}.{ending}"
+    large = folder / f"{name}.{ending.upper()}"
+    return large if not path.is_file() and large.is_file() else path
 
 
 def usable(rows: Float32[ndarray, "point column"], path: Path) -> Bool[ndarray, " point"]:

@@ -13,7 +13,7 @@ from numpy import ndarray
 from ponderv2.datasets.drives import DriveSource, KeyFrame, no_scenes, stored_bytes, usable_boxes
 from ponderv2.datasets.kitti.config import KittiConfig
 from ponderv2.datasets.kitti_calibration import KittiCalibration, camera_frame, image_file, read_calibration
-from ponderv2.datasets.lidar_files import FloatRows, scan_names, usable_of_key
+from ponderv2.datasets.lidar_files import FloatRows, frame_file, scan_names, usable_of_key
 from ponderv2.datasets.reader import fingerprint
 from ponderv2.errors import SceneError
 from ponderv2.geometry.boxes import Boxes
@@ -65,10 +65,10 @@ class KittiDrives:
         """One frame. Raises SceneError: scan, calibration or labels are missing or damaged."""
         folder = self.root / FOLDER[split]
         notes: list[str] = []
-        path = folder / "velodyne" / f"{name}.bin"
+        path = frame_file(folder / "velodyne", name, "bin")
         rows = SCANS.rows(path)
         good = usable_of_key(rows, path, notes)
-        calibration = read_calibration(folder / "calib" / f"{name}.txt")
+        calibration = read_calibration(frame_file(folder / "calib", name, "txt"))
         frames: list[Frame] = []
         for camera in self.config.cameras:
             try:
@@ -76,7 +76,7 @@ class KittiDrives:
                 frames.append(camera_frame(image, PROJECTION[camera], calibration, camera))
             except SceneError as error:
                 notes.append(f"{camera} is left out: {error.message}")
-        text = folder / "label_2" / f"{name}.txt"
+        text = frame_file(folder / "label_2", name, "txt")
         boxes = read_boxes(text, calibration, notes) if labels and text.exists() else None
         if labels and boxes is None and text.parent.is_dir():
             notes.append(f"no boxes: there is no file label_2/{text.name}")
@@ -86,8 +86,8 @@ class KittiDrives:
     def fingerprint(self, split: str, name: str) -> str:
         """Settings, and contents of the files."""
         folder = self.root / FOLDER[split]
-        files = [folder / "velodyne" / f"{name}.bin"]
-        files += [folder / kind / f"{name}.txt" for kind in ("calib", "label_2")]
+        files = [frame_file(folder / "velodyne", name, "bin")]
+        files += [frame_file(folder / kind, name, "txt") for kind in ("calib", "label_2")]
         files += [image_file(folder / camera, name) for camera in self.config.cameras]
         settings = self.config.model_dump_json(exclude={"path"})
         return fingerprint(self.root, files, f"KITTI {READER_VERSION}", settings)

@@ -22,7 +22,15 @@ from ponderv2.datasets.drives import (
     stored_bytes,
 )
 from ponderv2.datasets.kitti_calibration import KittiCalibration, camera_frame, image_file, read_calibration
-from ponderv2.datasets.lidar_files import AGAIN, FloatRows, lookup, read_labels, scan_names, usable_of_key
+from ponderv2.datasets.lidar_files import (
+    AGAIN,
+    FloatRows,
+    frame_file,
+    lookup,
+    read_labels,
+    scan_names,
+    usable_of_key,
+)
 from ponderv2.datasets.reader import fingerprint
 from ponderv2.datasets.semantickitti.classes import CLASS_NAMES, CLASS_OF, COLORS, SPLITS
 from ponderv2.datasets.semantickitti.config import SemanticKittiConfig, folder_of_sequences
@@ -105,7 +113,7 @@ class SemanticKittiDrives:
 
     def _file(self, name: str, kind: str, ending: str) -> Path:
         sequence, _, scan = name.partition("/")
-        return self.sequences / sequence / kind / f"{scan}.{ending}"
+        return frame_file(self.sequences / sequence / kind, scan, ending)
 
     def _image(self, name: str, camera: str) -> Path:
         sequence, _, scan = name.partition("/")
@@ -240,7 +248,7 @@ def _missing_labels(drives: SemanticKittiDrives, splits: tuple[str, ...]) -> tup
             there = set(os.listdir(folder / "labels"))
         except OSError:
             there = set()
-        lost = [one for one in scans if f"{one}.label" not in there]
+        lost = [one for one in scans if not {f"{one}.label", f"{one}.LABEL"} & there]
         if lost and chosen(sequence, drives.config.scenes):
             found.append(
                 f"{len(lost)} of {len(scans)} scans of sequence {sequence} have no labels ({lost[0]})"

@@ -57,10 +57,10 @@ class ScanFiles:
 
     def rows(self, path: Path) -> Float32[ndarray, "point column"]:
         """All rows as they are stored. Raises SceneError."""
-        if path.suffix not in (".npy", ".npz"):
+        if path.suffix.lower() not in (".npy", ".npz"):
             return self._floats.rows(path)
         try:
-            if path.suffix == ".npy":
+            if path.suffix.lower() == ".npy":
                 values = np.array(map_array(path))
             else:
                 arrays = read_arrays(path)

@@ -131,6 +131,38 @@ def test_marks_line_ends_and_endings_of_other_programs_are_read(kitti: Path) -> 
     assert torch.equal(found.frames[0].read_color(), color)
 
 
+def test_files_of_kitti_may_end_in_large_letters(kitti: Path, sample_data: Path) -> None:
+    _in_large_letters(kitti / "training")
+    small, large = read_kitti(sample_data / "kitti", "000000"), read_kitti(kitti, "000000")
+    assert torch.equal(large.cloud.coord, small.cloud.coord) and len(large.frames) == len(small.frames) == 1
+    assert small.boxes is not None and large.boxes is not None
+    assert torch.equal(large.boxes.center, small.boxes.center)
+
+
+def test_files_of_semantickitti_may_end_in_large_letters(sample_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(sample_data / "semantickitti", tmp_path / "large")
+    for path in sorted((tmp_path / "large").rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    for kind in ("velodyne", "labels"):
+        for folder in (tmp_path / "large").rglob(kind):
+            _in_large_letters(folder)
+    small, large = open_folder(sample_data / "semantickitti"), open_folder(tmp_path / "large")
+    (split,) = small.info.splits
+    assert large.names(split) == small.names(split) != ()
+    name = small.names(split)[0]
+    found, expected = large.read(name, split).cloud, small.read(name, split).cloud
+    assert torch.equal(found.coord, expected.coord)
+    assert torch.equal(found.labels["segment"], expected.labels["segment"])
+    reader = reader_of(SemanticKittiConfig(path=tmp_path / "large"))
+    assert reader.warnings == reader_of(SemanticKittiConfig(path=sample_data / "semantickitti")).warnings
+
+
+def _in_large_letters(folder: Path) -> None:
+    """000000.bin becomes 000000.BIN."""
+    for path in sorted(folder.rglob("*.*")):
+        path.rename(path.with_suffix(path.suffix.upper()))
+
+
 def test_scans_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     from ponderv2.datasets.lidar_files import scan_names
 

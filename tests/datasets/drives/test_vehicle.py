@@ -186,6 +186,20 @@ def test_a_camera_that_no_drive_has_is_refused(tmp_path: Path) -> None:
     assert caught.value.fix == "there: front"
 
 
+def test_names_of_files_may_be_in_large_letters(tmp_path: Path) -> None:
+    def renamed(values: dict[str, Any]) -> None:
+        for one in values["measurements"]:
+            path = tmp_path / "large" / one["file"]
+            path.rename(path.with_name(path.name.upper()))
+            one["file"] = path.name.upper()
+
+    write_drive(tmp_path / "small")
+    write_drive(tmp_path / "large", renamed)
+    for number in range(3):
+        small, large = (read(tmp_path, f"{name}/{number:06d}") for name in ("small", "large"))
+        assert torch.equal(large.cloud.coord, small.cloud.coord) and len(large.frames) == len(small.frames)
+
+
 def test_names_of_files_with_backslashes_are_folders(tmp_path: Path) -> None:
     write_drive(tmp_path / "one", lambda one: one["measurements"][0].update(file="scans\\0.bin"))
     (tmp_path / "one/scans").mkdir()
