@@ -9,9 +9,7 @@ import pytest
 
 from tests.golden.cases import KIND_OF_TYPE, Case, all_cases, seeded_normal
 
-READ = {*KIND_OF_TYPE.values(), "PG-v1m1", "instance_precision", "unit_cube", "transforms"} - {
-    "ponder_outdoor"
-}
+READ = {*KIND_OF_TYPE.values(), "PG-v1m1", "instance_precision", "unit_cube", "transforms"}
 """Kinds that a module beside this one has as its KIND."""
 
 
