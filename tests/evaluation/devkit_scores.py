@@ -15,6 +15,7 @@ import torch
 
 from ponderv2.datasets.nuscenes.classes import DETECTION_NAMES
 from ponderv2.datasets.nuscenes.config import NuscenesConfig
+from ponderv2.datasets.nuscenes.detection_rules import MOST_BOXES, RANGE
 from ponderv2.datasets.nuscenes.world_boxes import KeyTruth
 from ponderv2.evaluation.nuscenes_detection import DISTANCES, ERRORS, DetectionScore
 from ponderv2.geometry.boxes import Boxes
@@ -65,14 +66,18 @@ def _full(root: Path) -> Case:
     """Samples of 500 boxes, and every velocity unknown."""
     config = write_crowd(root, 3, n_samples=3)
     truths = truths_of(config)
-    found = [guesses(one, 30 + number, false=900).best(10_000) for number, one in enumerate(truths)]
-    return Case(config, truths, [_nearest(one, 500) for one in found])
+    found = [guesses(one, 30 + number, false=1500) for number, one in enumerate(truths)]
+    return Case(config, truths, [_within_range(one, MOST_BOXES) for one in found])
 
 
-def _nearest(found: Detections, number: int) -> Detections:
-    """Those nearest to the LiDAR, in their order, with velocities that are not known."""
-    order = found.boxes.center[:, :2].norm(dim=1).argsort()[:number].sort().values
-    kept = found.take(order)
+def _within_range(found: Detections, number: int) -> Detections:
+    """The first within the range of their class, with velocities that are not known."""
+    ranges = torch.tensor([RANGE[name] for name in DETECTION_NAMES])[found.boxes.category]
+    inside = (
+        found.boxes.center[:, :2].norm(dim=1) < ranges - 2.0
+    )  # the LiDAR is 1 m from the vehicle's origin
+    kept = found.take(inside.nonzero()[:number, 0])
+    assert len(kept) == number
     boxes = kept.boxes
     unknown = torch.full_like(boxes.velocity, torch.nan)
     return Detections(
