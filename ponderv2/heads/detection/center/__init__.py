@@ -1,0 +1,1 @@
+"""Objects as points of the bird's-eye view (CenterPoint)."""
