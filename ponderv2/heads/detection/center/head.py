@@ -6,7 +6,7 @@ Yin et al. 2021. Numbers of a box as in `targets.py`; metres, the frame of the s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
