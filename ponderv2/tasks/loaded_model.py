@@ -17,6 +17,7 @@ from ponderv2.data.missing_inputs import HiddenInputs, HideableInput, with_all_i
 from ponderv2.data.preprocess import (
     Preprocessed,
     clipped,
+    inside_range,
     preprocess,
     whole_scene_shift,
     with_near_points,
@@ -161,8 +162,14 @@ class LoadedModel:
     ) -> EncodedCloud:
         """Features of all points, and a field that can be rendered. Metres, z up.
 
+        Of models trained within a range (`data.range`) the field is that of the points in the range;
+        the features are those of the whole cloud, as `features` gives them.
+
         `condition`: as for `features`. `dataset`: the cloud's, prompted where no condition is given and the
         model knows it.
+
+        Raises:
+            SceneError: no point lies in the range.
         """
         if not isinstance(self.model, PretextModel):
             return EncodedCloud(cloud, self.features(cloud, condition), None)
@@ -174,7 +181,11 @@ class LoadedModel:
             )
         cloud, _ = self.completed(cloud)
         encoded, done, field = self._built(self.model, Scene("cloud", cloud), name)
-        return EncodedCloud(cloud, rows_of_points(encoded.features).cpu()[done.voxels.inverse], field)
+        if len(done.voxels.inverse) == len(cloud):
+            feature = rows_of_points(encoded.features).cpu()[done.voxels.inverse]
+        else:
+            feature = encode_voxels(self.model, cloud, self.data, name).of_points()
+        return EncodedCloud(cloud, feature, field)
 
     @torch.no_grad()
     def scene_field(
@@ -182,19 +193,20 @@ class LoadedModel:
     ) -> ModelField:
         """What can be rendered of a scene, by its points, its images or both, as the encoder takes them.
 
-        Of the images those that are not held out, where there are such; with `data.images.held_out` all.
+        Of the images those that are not held out, where there are such; with `data.images.held_out` all. Of
+        the points those in the range that the model was trained within (`data.range`).
         `condition`, `dataset`: as for `encode`.
 
         Raises:
             CheckpointError: the model cannot render, or takes what the scene does not have.
-            SceneError: an image is missing or damaged.
+            SceneError: an image is missing or damaged, or no point lies in the range.
         """
         if not isinstance(self.model, PretextModel):
             raise CheckpointError("this model cannot render", fix="load a pre-trained one")
+        name = self.model.prompts.choose(condition, dataset)
+        cloud, _ = self.completed(scene.cloud)
         if self.model.encoder_config.needs == "points":
-            field = self.encode(scene.cloud, condition, dataset).field
-            assert field is not None
-            return field
+            return self._built(self.model, Scene(scene.name, cloud), name)[2]
         images = self.data.images
         seen = scene.frames if images is not None and images.held_out else training_frames(scene)
         frames = tuple(frame for frame in seen or scene.frames if frame.has_color)
@@ -203,15 +215,15 @@ class LoadedModel:
                 f"the encoder of {self.path} sees images, and scene '{scene.name}' has none",
                 fix="a scene with colour images, or a model of points",
             )
-        name = self.model.prompts.choose(condition, dataset)
         inputs = sample_images(frames, images)
-        cloud, _ = self.completed(scene.cloud)
         return self._built(self.model, Scene(scene.name, cloud, inputs), name)[2]
 
     def _built(
         self, model: PretextModel, scene: Scene, condition: str
     ) -> tuple[EncodedScenes, Preprocessed, ModelField]:
-        """The volume of a scene by all of its points and images."""
+        """The volume of a scene by its points in the range of the settings, and its images."""
+        inside = inside_range(clipped(scene, self.data), self.data)
+        scene = scene if bool(inside.all()) else scene.take(inside)
         scene = clipped(with_near_points(scene), self.data)
         shift = whole_scene_shift(scene.cloud.coord, self.data)
         done = preprocess(scene.moved(shift), self.data, condition, "segment")

@@ -9,11 +9,14 @@ import pytest
 import torch
 
 from ponder_cli.presets import load_preset
+from ponderv2.data.config import PretrainDataConfig
+from ponderv2.data.pretrain_dataset import PretrainDataset
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.data.sweeps import with_sweeps
 from ponderv2.datasets.nuscenes.classes import CLASS_NAMES
 from ponderv2.errors import PresetError, SceneError
 from ponderv2.io.images import read_color
+from ponderv2.models.pretext import PretextModel
 from ponderv2.tasks.checkpoints import load
 from ponderv2.tasks.feature_sources import EncoderFeatures, RawFeatures
 from ponderv2.workflows import pretrain, protocols, render
@@ -108,6 +111,26 @@ def test_the_raw_input_is_height_and_intensity_of_the_voxels(run: Path, drives: 
     assert torch.equal(found.feature, values[index]) and 1 < len(index) < len(cloud)
     hidden = RawFeatures.of(scene.cloud, loaded.data, torch.device("cpu"), ("intensity",))
     assert hidden.name == "height"
+
+
+def test_a_drive_is_rendered_by_the_points_that_validation_encodes(run: Path, drives: Path) -> None:
+    """Those in the range of the run; features are those of all points, in the order of the cloud."""
+    loaded, folder = load(run), open_folder(drives)
+    name = folder.names("train")[2]
+    scene = with_sweeps(folder.read(name, "train"), loaded.data.sweeps)
+    outside = scene.cloud.coord.abs().amax(dim=1) >= 30.0
+    assert 0 < outside.sum() < len(scene.cloud)
+    data = PretrainDataConfig.model_validate(loaded.config["data"])
+    batch = PretrainDataset(folder, "train", data).validation(2).batch
+    assert batch.names == (name,) and isinstance(loaded.model, PretextModel)
+    with torch.no_grad():
+        expected = loaded.model.build_volume(batch).volume.values
+    torch.testing.assert_close(loaded.scene_field(scene).volume.values, expected)
+    encoded = loaded.encode(scene.cloud)
+    assert encoded.field is not None and torch.equal(encoded.feature, loaded.features(scene.cloud))
+    torch.testing.assert_close(encoded.field.volume.values, expected)
+    with pytest.raises(SceneError, match="no point of scene 'cloud' lies in the range"):
+        loaded.encode(scene.cloud.take(outside))
 
 
 def test_a_drive_renders_beside_its_images_and_points(run: Path, drives: Path, tmp_path: Path) -> None:
