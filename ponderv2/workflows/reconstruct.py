@@ -40,7 +40,14 @@ from ponderv2.tasks.checkpoints import open_checkpoint
 from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import ReconstructConfig
-from ponderv2.workflows.scene_fields import FittedScene, fit_scene, open_field, save_refined, training_frames
+from ponderv2.workflows.scene_fields import (
+    FittedScene,
+    as_trained,
+    fit_scene,
+    open_field,
+    save_refined,
+    training_frames,
+)
 from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 
 POINTS_AT_A_TIME = 65536
@@ -109,7 +116,7 @@ def run(
         report.warn(f"no effect with --method {config.method}: {', '.join(unused)}")
     opened = None if checkpoint is None else open_checkpoint(checkpoint)
     store = open_scenes(SceneChoice.of(scenes, config), opened, report)
-    read = store.read(scene, split)
+    read = as_trained(store.read(scene, split), store.root, opened)
     if of_points and reference is not None:
         report.warn("--reference is for meshes: points are not measured")
     reference = None if of_points else reference or store.mesh_path(scene, split)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ponderv2.data.lidar_rays import LidarPixels, seen_points, sparse_depth
-from ponderv2.data.pretrain_dataset import holding_out
 from ponderv2.data.scan_config import LidarRaysConfig
 from ponderv2.evaluation.images import (
     depth_errors,
@@ -44,10 +43,9 @@ from ponderv2.reconstruction.scene_field import RenderedImages, SceneField, rend
 from ponderv2.scenes.scene import Scene
 from ponderv2.tasks.checkpoints import open_checkpoint
 from ponderv2.tasks.images import color_map
-from ponderv2.training.open_checkpoint import OpenCheckpoint
 from ponderv2.training.report import Reporter, SilentReporter
 from ponderv2.workflows.config import RenderConfig
-from ponderv2.workflows.scene_fields import fit_scene, open_field, save_refined, training_frames
+from ponderv2.workflows.scene_fields import as_trained, fit_scene, open_field, save_refined, training_frames
 from ponderv2.workflows.scene_folders import SceneChoice, open_scenes
 
 FRAMES_PER_SECOND = 15
@@ -113,7 +111,7 @@ def run(
     check_video(config.video)
     opened = open_checkpoint(checkpoint)
     store = open_scenes(SceneChoice.of(scenes, config), opened, report)
-    read = holding_out(store.read(scene, split), _held_out_sensors(opened))
+    read = as_trained(store.read(scene, split), store.root, opened)
     path = camera_path(read, config.cameras)
     for note in path.notes:
         report.note(note)
@@ -143,12 +141,6 @@ def run(
         refine_seconds=0.0 if fitted is None else fitted.seconds,
         seconds=time.perf_counter() - started,
     )
-
-
-def _held_out_sensors(checkpoint: OpenCheckpoint) -> tuple[str, ...]:
-    """Cameras that the run never trained on."""
-    data = checkpoint.config.get("data")
-    return tuple(data.get("held_out_sensors") or ()) if isinstance(data, Mapping) else ()
 
 
 def _without_color(config: RenderConfig, report: Reporter) -> RenderConfig:

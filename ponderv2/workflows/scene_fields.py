@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from ponderv2.data.pretrain_dataset import holding_out
 from ponderv2.data.sweeps import with_sweeps
 from ponderv2.errors import CheckpointError, SceneError
 from ponderv2.reconstruction.config import RefineConfig
@@ -34,6 +36,38 @@ class FittedScene:
     seconds: float
     losses: dict[str, float]
     """Of the last step."""
+
+
+def as_trained(scene: Scene, folder: Path, checkpoint: OpenCheckpoint | None) -> Scene:
+    """The scene with the frames held out whose cameras the run never trained on.
+
+    `folder` is that of the scene. Of a run of several data sets the settings of the one with that folder, or
+    with a folder of that name, count; where there is none, cameras that any data set held out are held out.
+    """
+    return scene if checkpoint is None else holding_out(scene, _held_out_sensors(checkpoint.config, folder))
+
+
+def _held_out_sensors(config: Mapping[str, Any], folder: Path) -> list[str]:
+    shared = _sensors(config.get("data"))
+    datasets = [one for one in config.get("datasets") or () if isinstance(one, Mapping)]
+    if not datasets:
+        return sorted(shared or ())
+    folders = [Path(str(one.get("scenes"))) for one in datasets]
+    own = [_sensors(one.get("data")) for one in datasets]
+    sensors = [(shared or set()) if one is None else one for one in own]
+    for same in (
+        [one.resolve() == folder.resolve() for one in folders],
+        [one.resolve().name == folder.resolve().name for one in folders],
+    ):
+        if any(same):  # the same folder may be there twice: of other scenes, with other cameras
+            return sorted(set.intersection(*(one for one, is_it in zip(sensors, same, strict=True) if is_it)))
+    return sorted(set.union(*sensors))
+
+
+def _sensors(data: object) -> set[str] | None:
+    """What settings of data say of held-out cameras; None where they say nothing."""
+    named = data.get("held_out_sensors") if isinstance(data, Mapping) else None
+    return None if named is None else set(map(str, named))
 
 
 def open_field(

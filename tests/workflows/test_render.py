@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,9 @@ from ponderv2.errors import CheckpointError, SceneError
 from ponderv2.io.images import read_color, read_integers
 from ponderv2.models.pretext import PretextModel
 from ponderv2.training.checkpoint import Checkpoint, save_checkpoint
-from ponderv2.workflows import render
-from ponderv2.workflows.config import RenderConfig
+from ponderv2.workflows import reconstruct, render
+from ponderv2.workflows.config import PretrainConfig, ReconstructConfig, RenderConfig
+from tests.scenes.closed_form_room import room_frames, write_store
 from tests.workflows.tiny import pretrain_config, rooms
 
 REFINE = {
@@ -192,3 +193,39 @@ def test_images_are_the_same_when_memory_is_scarce(store, checkpoint, tmp_path, 
     render.run(config(cameras=cameras), checkpoint, scene="room0", out=tmp_path / "b", scenes=store)
     pair = [read_color(tmp_path / folder / "color" / "0000.png").astype(int) for folder in ("a", "b")]
     assert np.abs(pair[0] - pair[1]).max() <= 1
+
+
+def two_cameras(folder: Path) -> Path:
+    """A room of cameras `left` and `right`, in turn; the last of each is held out."""
+    frames = [replace(one, sensor=("left", "right")[i % 2]) for i, one in enumerate(room_frames())]
+    write_store(folder, n_scenes=1, n_points=600, frames=frames)
+    return folder
+
+
+def test_cameras_are_held_out_as_the_data_set_of_a_scene_says(tmp_path, monkeypatch):
+    """Of a joint run, in images and meshes; in unknown folders those that any of its data sets held out."""
+    one, two, other, moved = (two_cameras(tmp_path / name) for name in ("one", "two", "other", "copy/one"))
+    settings = pretrain_config().model_dump(mode="json")
+    settings["data"]["held_out_sensors"] = ["left"]
+    own = {"held_out_sensors": ["right"]}
+    settings["datasets"] = [{"scenes": str(one), "data": own}, {"scenes": str(two), "data": {}}]
+    joint = PretrainConfig.model_validate(settings)
+    path = tmp_path / "model.pth"
+    state = PretextModel(joint.model).state_dict()
+    save_checkpoint(path, Checkpoint("pretext", joint.model_dump(mode="json"), state))
+
+    class ReadError(Exception):
+        pass
+
+    def read(checkpoint, scene, *rest):
+        raise ReadError(scene)
+
+    expected = {one: {"right"}, moved: {"right"}, two: {"left"}, other: {"left", "right"}}
+    for module, settings in ((render, RenderConfig()), (reconstruct, ReconstructConfig())):
+        monkeypatch.setattr(module, "open_field", read)
+        for folder, sensors in expected.items():
+            with pytest.raises(ReadError) as caught:
+                module.run(settings, checkpoint=path, scene="room0", out=tmp_path / "m.ply", scenes=folder)
+            found = [frame for frame in caught.value.args[0].frames if int(frame.id) < 4]
+            assert {frame.sensor for frame in found if frame.held_out} == sensors
+            assert {frame.sensor for frame in found if not frame.held_out} == {"left", "right"} - sensors
