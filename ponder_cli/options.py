@@ -67,7 +67,11 @@ DeterministicOption = Annotated[
     ),
 ]
 SceneOption = Annotated[
-    str, typer.Option("--scene", help="Name of the scene, as in the folder of prepared scenes.")
+    str,
+    typer.Option(
+        "--scene",
+        help="Name of the scene, as in the folder of scenes; of a key frame also without its token.",
+    ),
 ]
 SplitOption = Annotated[
     str | None,

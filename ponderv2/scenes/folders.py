@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -86,14 +86,38 @@ class SceneFolders:
 
         Where scenes are files, the name of the file without its ending.
         """
+        folder = self._found(name, split)
+        if folder is None:
+            known = sum((self.names(one) for one in self.info.splits), ())
+            raise SceneError(f"no scene '{name}' in {self.root}", fix=f"choose one of: {_listed(known)}")
+        return folder
+
+    def _found(self, name: str, split: str | None) -> Path | None:
         splits = (split,) if split is not None else self.info.splits
         folders = [self._location(name, one) for one in splits]
-        for folder in folders if split is not None else [*folders, self.root / name]:
-            if self.layout.is_scene(folder):
-                return folder
-        known = sum((self.names(one) for one in self.info.splits), ())
-        listed = ", ".join(known[:5]) + (", ..." if len(known) > 5 else "")
-        raise SceneError(f"no scene '{name}' in {self.root}", fix=f"choose one of: {listed}")
+        folders += [self.root / name] if split is None else []
+        return next((folder for folder in folders if self.layout.is_scene(folder)), None)
+
+    def full_name(self, name: str, split: str | None = None) -> str:
+        """The name of a scene whose name may be given without the token of its key frame.
+
+        `scene-0003/000` is short for `scene-0003/000_TOKEN`, where no other scene (of the split) begins so.
+        Exact names win. Raises SceneError where there is no such scene, or more than one.
+        """
+        if self._found(name, split) is not None:
+            return name
+        splits = (split,) if split is not None else self.info.splits
+        before = [(one, "") for one in splits] + ([] if split else [(one, f"{one}/") for one in splits])
+        names = (f"{prefix}{known}" for one, prefix in before for known in self.names(one))
+        matching = [one for one in dict.fromkeys(names) if "/" in name and one.startswith(f"{name}_")]
+        if len(matching) > 1:
+            raise SceneError(
+                f"'{name}' is short for {len(matching)} scenes in {self.root}",
+                fix=f"choose one of: {_listed(matching)}",
+            )
+        if not matching:
+            self.folder(name, split)  # which says what there is
+        return matching[0]
 
     def read(
         self, name: str, split: str | None = None, labels: bool = True, frames: FrameChoice = "all"
@@ -139,6 +163,10 @@ class SceneFolders:
     def record(self, name: str, split: str) -> dict[str, Any]:
         """What was guessed, computed or left out in reading a scene, as `notes`. Raises SceneError."""
         return {"notes": [*self.layout.notes(self._location(name, split)), *self._label_notes(name, split)]}
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def split_parts(split: str) -> tuple[str, ...]:

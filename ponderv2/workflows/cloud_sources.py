@@ -62,9 +62,13 @@ def sources_of_files(
 def source_of_scene(
     store: SceneFolders, scene: str, split: str | None, out: Path | None, level: Level
 ) -> CloudSource:
-    """One scene, into the file `out`. Raises OutputError for another ending."""
+    """One scene, into the file `out`; its name may be short.
+
+    Raises OutputError for another ending, SceneError for a name of no scene or of several.
+    """
     if out is not None:
         _check_ending(out, level)
+    scene = store.full_name(scene, split)
     return CloudSource(scene, out or Path(), lambda: _whole(store.read(scene, split).cloud))
 
 

@@ -116,6 +116,7 @@ def run(
         report.warn(f"no effect with --method {config.method}: {', '.join(unused)}")
     opened = None if checkpoint is None else open_checkpoint(checkpoint)
     store = open_scenes(SceneChoice.of(scenes, config), opened, report)
+    scene = store.full_name(scene, split)
     read = as_trained(store.read(scene, split), store.root, opened)
     if of_points and reference is not None:
         report.warn("--reference is for meshes: points are not measured")

@@ -111,6 +111,7 @@ def run(
     check_video(config.video)
     opened = open_checkpoint(checkpoint)
     store = open_scenes(SceneChoice.of(scenes, config), opened, report)
+    scene = store.full_name(scene, split)
     read = as_trained(store.read(scene, split), store.root, opened)
     path = camera_path(read, config.cameras)
     for note in path.notes:
