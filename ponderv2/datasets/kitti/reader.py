@@ -111,9 +111,11 @@ def read_boxes(path: Path, calibration: KittiCalibration, notes: list[str]) -> B
     rows: list[list[float]] = []
     types: list[str] = []
     try:
-        for line in read_text(path).splitlines():
+        for number, line in enumerate(read_text(path).splitlines(), start=1):
             words = line.split()
             if words and words[0] != "DontCare":
+                if len(words) < 15:
+                    raise ValueError(f"line {number} has {len(words) - 1} numbers, expected 14")
                 rows.append([float(word) for word in words[1:15]])
                 types.append(words[0])
         numbers = np.array(rows, np.float64).reshape(len(rows), 14)

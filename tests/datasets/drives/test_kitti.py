@@ -157,6 +157,16 @@ def test_files_of_semantickitti_may_end_in_large_letters(sample_data: Path, tmp_
     assert reader.warnings == reader_of(SemanticKittiConfig(path=sample_data / "semantickitti")).warnings
 
 
+def test_a_line_of_labels_that_is_too_short_is_named(kitti: Path) -> None:
+    path = kitti / "training/label_2/000002.txt"
+    lines = path.read_text().splitlines()
+    number = next(place for place, one in enumerate(lines) if not one.startswith("DontCare"))
+    lines[number] = lines[number].rpartition(" ")[0]
+    path.write_text("\n".join(lines))
+    with pytest.raises(SceneError, match=rf"000002.txt are damaged .line {number + 1} has 13 numbers"):
+        read_kitti(kitti, "000002")
+
+
 def _in_large_letters(folder: Path) -> None:
     """000000.bin becomes 000000.BIN."""
     for path in sorted(folder.rglob("*.*")):
