@@ -15,6 +15,7 @@ from ponderv2.geometry.volumes import FeatureVolume
 
 SIZES = ((1.6, 0.7, 0.6), (0.7, 0.45, 1.0), (0.9, 0.6, 0.4))
 """Length, width, height of each class."""
+CLASSES = ("sofa", "cabinet", "table")
 
 
 def boxes_of(rows: Tensor, category: Tensor) -> Boxes:

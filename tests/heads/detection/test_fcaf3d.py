@@ -24,7 +24,7 @@ CHANNELS = 16
 
 
 def config_of(turned: bool = True, **settings) -> FCAF3DHeadConfig:
-    defaults = {"n_classes": 3, "cell": 0.2, "widths": (16, 24), "channels": 32, "yaw": turned}
+    defaults = {"cell": 0.2, "widths": (16, 24), "channels": 32, "yaw": turned}
     return FCAF3DHeadConfig(**(defaults | settings))
 
 
@@ -38,7 +38,7 @@ def perfect_outputs(boxes: list[Boxes], config: FCAF3DHeadConfig) -> FCAF3DOutpu
         rows = box_rows(truth)[target.box]
         code = code_of(location, rows, config.yaw)
         parts["code"].append(torch.where(found[:, None], code, torch.ones_like(code)))
-        logits = torch.full((len(location), config.n_classes), -20.0)
+        logits = torch.full((len(location), 3), -20.0)
         logits[found, truth.category[target.box[found]]] = 20.0
         parts["logits"].append(logits)
         parts["centerness"].append(torch.logit(target.centerness, eps=1e-6))
@@ -53,7 +53,7 @@ def test_perfect_outputs_decode_to_the_truth(rng, turned):
     config = config_of(turned, min_locations=9)
     truth = [scenes.random_boxes(rng, n, turned) for n in (6, 1, 4)]
     outputs = perfect_outputs(truth, config)
-    found = FCAF3DHead(config, CHANNELS).decode(outputs)
+    found = FCAF3DHead(config, CHANNELS, scenes.CLASSES).decode(outputs)
     for detections, boxes in zip(found, truth, strict=True):
         assert len(detections) == len(boxes)
         overlap = box_iou(box_rows(boxes), box_rows(detections.boxes))
@@ -66,7 +66,7 @@ def test_perfect_outputs_have_no_loss_but_that_of_centreness(rng):
     config = config_of(min_locations=9)
     truth = [scenes.random_boxes(rng, n) for n in (6, 3)]
     outputs = perfect_outputs(truth, config)
-    terms = FCAF3DHead(config, CHANNELS).losses(outputs, truth)
+    terms = FCAF3DHead(config, CHANNELS, scenes.CLASSES).losses(outputs, truth)
     assert float(terms["classification"]) < 1e-5
     assert float(terms["box"]) < 1e-4
     entropies = []
@@ -95,7 +95,7 @@ def test_focal_loss_is_that_of_the_loop(rng):
 
 def test_ignored_boxes_are_not_there_and_unknown_classes_are_refused(rng):
     config = config_of(min_locations=9)
-    head = FCAF3DHead(config, CHANNELS)
+    head = FCAF3DHead(config, CHANNELS, scenes.CLASSES)
     boxes = scenes.random_boxes(rng)
     outputs = perfect_outputs([boxes], config)
     ignored = replace(boxes, category=torch.where(boxes.category == 1, -1, boxes.category))
@@ -114,7 +114,7 @@ def test_without_yaw_boxes_are_hulls(rng):
     corners = boxes.corners()
     low, high = corners.amin(dim=1), corners.amax(dim=1)
     hulls = replace(boxes, size=high - low, yaw=torch.zeros(len(boxes)))
-    terms = FCAF3DHead(config, CHANNELS).losses(perfect_outputs([hulls], config), [boxes])
+    terms = FCAF3DHead(config, CHANNELS, scenes.CLASSES).losses(perfect_outputs([hulls], config), [boxes])
     assert float(terms["box"]) < 1e-4
 
 
@@ -128,7 +128,7 @@ def same_outputs(one: FCAF3DOutputs, other: FCAF3DOutputs, scene: int) -> None:
 
 @pytest.mark.parametrize("most_cells", [None, 700])
 def test_scenes_of_a_batch_equal_each_alone(rng, most_cells):
-    head = FCAF3DHead(config_of(most_cells=most_cells, widths=(16, 24, 24)), CHANNELS)
+    head = FCAF3DHead(config_of(most_cells=most_cells, widths=(16, 24, 24)), CHANNELS, scenes.CLASSES)
     features = scenes.batch([scenes.random_boxes(rng, n) for n in (6, 3)], rng, CHANNELS)
     head(features)  # statistics of the norms
     head.eval()
@@ -147,11 +147,11 @@ def test_scenes_of_a_batch_equal_each_alone(rng, most_cells):
 
 def test_pruning_leaves_the_cells_with_the_best_parents(rng):
     features = scenes.batch([scenes.random_boxes(rng, n) for n in (6, 3)], rng, CHANNELS)
-    head = FCAF3DHead(config_of(most_cells=500), CHANNELS).eval()
+    head = FCAF3DHead(config_of(most_cells=500), CHANNELS, scenes.CLASSES).eval()
     torch.nn.init.normal_(head.network.predictor.classes.weight, std=0.3, generator=rng)
     with torch.no_grad():
         outputs = head(features)
-        every = FCAF3DHead(config_of(most_cells=None), CHANNELS).eval()
+        every = FCAF3DHead(config_of(most_cells=None), CHANNELS, scenes.CLASSES).eval()
         every.load_state_dict(head.state_dict())
         all_outputs = every(features)
     for scene in range(2):
@@ -166,7 +166,7 @@ def test_pruning_leaves_the_cells_with_the_best_parents(rng):
 
 
 def test_a_scene_that_is_moved_by_whole_cells_has_the_same_boxes_moved(rng):
-    head = FCAF3DHead(config_of(), CHANNELS)
+    head = FCAF3DHead(config_of(), CHANNELS, scenes.CLASSES)
     features = scenes.batch([scenes.random_boxes(rng, 4)], rng, CHANNELS)
     head(features)
     head.eval()
@@ -180,7 +180,7 @@ def test_a_scene_that_is_moved_by_whole_cells_has_the_same_boxes_moved(rng):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_scenes_without_points_or_boxes(rng, training):
-    head = FCAF3DHead(config_of(), CHANNELS).train(training)
+    head = FCAF3DHead(config_of(), CHANNELS, scenes.CLASSES).train(training)
     some = scenes.batch([scenes.random_boxes(rng, 2)], rng, CHANNELS)
     with_empty = PointFeatures(some.feature, some.coord, torch.tensor([0, len(some.coord), len(some.coord)]))
     for features, n in ((with_empty, 3), (scenes.no_points(2, CHANNELS), 2)):
@@ -198,7 +198,7 @@ def test_scenes_without_points_or_boxes(rng, training):
 
 def test_a_volume_is_refused():
     with pytest.raises(ValueError, match="features of points"):
-        FCAF3DHead(config_of(), CHANNELS)(scenes.volume())
+        FCAF3DHead(config_of(), CHANNELS, scenes.CLASSES)(scenes.volume())
 
 
 @pytest.mark.parametrize(
@@ -207,13 +207,18 @@ def test_a_volume_is_refused():
         pytest.param({"turned": True}, id="turned"),
         pytest.param({"turned": False}, id="upright"),
         pytest.param(
-            {"turned": True, "level_of_class": (1, 0, 0), "most_cells": None}, id="levels of classes"
+            {
+                "turned": True,
+                "level_of_class": dict(zip(scenes.CLASSES, (1, 0, 0), strict=True)),
+                "most_cells": None,
+            },
+            id="levels of classes",
         ),
     ],
 )
 def test_two_rooms_are_learnt(rng, settings):
     turned = settings["turned"]
-    head = FCAF3DHead(config_of(**settings), CHANNELS)
+    head = FCAF3DHead(config_of(**settings), CHANNELS, scenes.CLASSES)
     truth = [scenes.random_boxes(rng, n, turned) for n in (6, 5)]
     features = scenes.batch(truth, rng, CHANNELS)
     optimiser = torch.optim.AdamW(head.parameters(), lr=1e-2)

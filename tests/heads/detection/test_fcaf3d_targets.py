@@ -77,7 +77,7 @@ def textbook_targets(
 
 @pytest.mark.parametrize(("at_least", "at_most"), [(27, 18), (5, 7), (1000, 3), (1, 10000)])
 def test_targets_are_those_of_the_textbook_loop(rng, at_least, at_most):
-    config = FCAF3DHeadConfig(n_classes=3, widths=(4, 4, 4), min_locations=at_least, most_locations=at_most)
+    config = FCAF3DHeadConfig(widths=(4, 4, 4), min_locations=at_least, most_locations=at_most)
     boxes = overlapping_boxes(rng)
     location, level = grids(finest=0.4)
     found = location_targets(location, level, boxes, config)
@@ -88,7 +88,7 @@ def test_targets_are_those_of_the_textbook_loop(rng, at_least, at_most):
 
 
 def test_a_box_goes_to_the_coarsest_level_with_enough_locations():
-    config = FCAF3DHeadConfig(n_classes=1, widths=(4, 4, 4))
+    config = FCAF3DHeadConfig(widths=(4, 4, 4))
     location, level = grids()
     sizes = {0.9: 0, 1.6: 1, 5.9: 2, 0.2: 0}
     for edge, expected in sizes.items():
@@ -106,10 +106,10 @@ def test_a_box_goes_to_the_coarsest_level_with_enough_locations():
 
 
 def test_levels_of_classes_take_the_place_of_the_count(rng):
-    config = FCAF3DHeadConfig(n_classes=3, widths=(4, 4, 4), level_of_class=(2, 0, 1))
+    config = FCAF3DHeadConfig(widths=(4, 4, 4))
     boxes = random_boxes(rng)
     location, level = grids()
-    found = location_targets(location, level, boxes, config)
+    found = location_targets(location, level, boxes, config, level_of_class=(2, 0, 1))
     positive = found.box >= 0
     wanted = torch.tensor([2, 0, 1])[boxes.category[found.box[positive]]]
     assert torch.equal(level[positive], wanted)
@@ -130,7 +130,7 @@ def test_centreness_is_one_in_the_middle_and_zero_on_a_face(rng):
 
 def test_no_boxes_leave_background(rng):
     location, level = grids()
-    config = FCAF3DHeadConfig(n_classes=1, widths=(4, 4, 4))
+    config = FCAF3DHeadConfig(widths=(4, 4, 4))
     found = location_targets(location, level, Boxes.empty(), config)
     assert found.box.unique().tolist() == [-1]
     none = location_targets(location[:0], level[:0], random_boxes(rng), config)
@@ -214,6 +214,9 @@ def test_the_best_of_each_group_are_those_of_a_sort(rng):
 
 def test_levels_of_classes_that_are_not_there_are_refused():
     with pytest.raises(ValueError, match="names level 2"):
-        FCAF3DHeadConfig(n_classes=2, widths=(4, 4), level_of_class=(0, 2))
-    with pytest.raises(ValueError, match="1 entries for 2 classes"):
-        FCAF3DHeadConfig(n_classes=2, widths=(4, 4), level_of_class=(0,))
+        FCAF3DHeadConfig(widths=(4, 4), level_of_class={"bed": 0, "chair": 2})
+    config = FCAF3DHeadConfig(widths=(4, 4), level_of_class={"bed": 1, "chair": 0})
+    assert config.levels(("chair", "bed")) == (0, 1)
+    with pytest.raises(ValueError, match="lacks the class 'lamp'"):
+        config.levels(("chair", "lamp"))
+    assert FCAF3DHeadConfig().levels(("chair",)) is None

@@ -23,8 +23,7 @@ CHANNELS = 16
 
 def config_of(turned: bool = True, **settings) -> VoteNetHeadConfig:
     defaults = {
-        "n_classes": 3,
-        "mean_sizes": scenes.SIZES,
+        "mean_sizes": dict(zip(scenes.CLASSES, scenes.SIZES, strict=True)),
         "n_headings": 12 if turned else 1,
         "n_seeds": 256,
         "n_proposals": 96,
@@ -46,8 +45,7 @@ def perfect_outputs(boxes: list[Boxes], config: VoteNetHeadConfig, rng: torch.Ge
     far = torch.tensor([[50.0, 50.0, 50.0, 1.0, 1.0, 1.0, 0.0]])
     rows = torch.cat([torch.cat([box_rows(truth), far]) for truth in boxes])
     category = torch.cat([torch.cat([truth.category, torch.tensor([-1])]) for truth in boxes])
-    n_sizes, each = len(config.sizes), torch.arange(len(rows))
-    mean = torch.tensor(config.sizes)
+    n_sizes, each, mean = len(scenes.SIZES), torch.arange(len(rows)), torch.tensor(scenes.SIZES)
     number, rest = heading_class(rows[:, 6], config.n_headings)
 
     def sure(label: Tensor, n: int) -> Tensor:
@@ -72,7 +70,7 @@ def perfect_outputs(boxes: list[Boxes], config: VoteNetHeadConfig, rng: torch.Ge
         heading_residual=heading_residual,
         size=sure(category, n_sizes),
         size_residual=sizes,
-        logits=sure(category, config.n_classes),
+        logits=sure(category, 3),
     )
 
 
@@ -80,7 +78,7 @@ def perfect_outputs(boxes: list[Boxes], config: VoteNetHeadConfig, rng: torch.Ge
 def test_perfect_outputs_decode_to_the_truth(rng, turned):
     config = config_of(turned)
     truth = [scenes.random_boxes(rng, n, turned) for n in (6, 1, 4)]
-    found = VoteNetHead(config, CHANNELS).decode(perfect_outputs(truth, config, rng))
+    found = VoteNetHead(config, CHANNELS, scenes.CLASSES).decode(perfect_outputs(truth, config, rng))
     for detections, boxes in zip(found, truth, strict=True):
         # Every survivor is an object of every class, with the probability of it.
         assert len(detections) == 3 * len(boxes)
@@ -96,7 +94,7 @@ def test_perfect_outputs_decode_to_the_truth(rng, turned):
 def test_perfect_outputs_have_no_loss(rng):
     config = config_of(losses=VoteNetLossConfig(iou=1.0))
     truth = [scenes.random_boxes(rng, n) for n in (6, 3)]
-    terms = VoteNetHead(config, CHANNELS).losses(perfect_outputs(truth, config, rng), truth)
+    terms = VoteNetHead(config, CHANNELS, scenes.CLASSES).losses(perfect_outputs(truth, config, rng), truth)
     assert set(terms) == {
         *("vote", "objectness", "center", "heading_class", "heading_residual"),
         *("size_class", "size_residual", "classification", "iou"),
@@ -108,7 +106,7 @@ def test_perfect_outputs_have_no_loss(rng):
 def test_losses_of_outputs_that_are_a_little_off(rng):
     config = config_of(losses=VoteNetLossConfig(iou=1.0))
     truth = [scenes.random_boxes(rng, n) for n in (6, 3)]
-    head = VoteNetHead(config, CHANNELS)
+    head = VoteNetHead(config, CHANNELS, scenes.CLASSES)
     perfect = perfect_outputs(truth, config, rng)
 
     def term(name: str, **changed) -> float:
@@ -141,7 +139,7 @@ def test_boxes_with_few_points_and_unlikely_ones_are_dropped(rng):
     config = config_of()
     truth = [scenes.random_boxes(rng, 6)]
     outputs = perfect_outputs(truth, config, rng)
-    head = VoteNetHead(config, CHANNELS)
+    head = VoteNetHead(config, CHANNELS, scenes.CLASSES)
     away = outputs.point.clone()
     larger = replace(truth[0], size=truth[0].size * 1.01)
     in_first = larger.contains(outputs.point)[0].nonzero()[:, 0]
@@ -170,14 +168,16 @@ def test_proposals_of_one_object_leave_the_surest(rng):
     for name in names:
         twice[name] = getattr(outputs, name).repeat(2, *[1] * (getattr(outputs, name).dim() - 1))
     twice["objectness"][:7] *= 0.05
-    found = VoteNetHead(config, CHANNELS).decode(replace(outputs, **twice, offset=torch.tensor([14])))[0]
+    found = VoteNetHead(config, CHANNELS, scenes.CLASSES).decode(
+        replace(outputs, **twice, offset=torch.tensor([14]))
+    )[0]
     assert len(found) == 3 * 6
     assert float(found.score[:6].min()) > 0.99
 
 
 def test_ignored_boxes_are_not_there_and_unknown_classes_are_refused(rng):
     config = config_of()
-    head = VoteNetHead(config, CHANNELS)
+    head = VoteNetHead(config, CHANNELS, scenes.CLASSES)
     boxes = scenes.random_boxes(rng)
     outputs = perfect_outputs([boxes], config, rng)
     ignored = replace(boxes, category=torch.where(boxes.category == 1, -1, boxes.category))
@@ -190,7 +190,7 @@ def test_ignored_boxes_are_not_there_and_unknown_classes_are_refused(rng):
 
 
 def test_scenes_of_a_batch_equal_each_alone(rng):
-    head = VoteNetHead(config_of(min_objectness=0.0, min_points=0), CHANNELS)
+    head = VoteNetHead(config_of(min_objectness=0.0, min_points=0), CHANNELS, scenes.CLASSES)
     features = scenes.batch([scenes.random_boxes(rng, n) for n in (6, 1, 3)], rng, CHANNELS)
     head(features)  # statistics of the norms
     head.eval()
@@ -209,7 +209,7 @@ def test_scenes_of_a_batch_equal_each_alone(rng):
 
 
 def test_proposals_are_spread_over_votes_in_training_and_over_seeds_afterwards(rng):
-    head = VoteNetHead(config_of(n_proposals=8), CHANNELS)
+    head = VoteNetHead(config_of(n_proposals=8), CHANNELS, scenes.CLASSES)
     features = scenes.batch([scenes.random_boxes(rng, 4)], rng, CHANNELS)
     torch.nn.init.normal_(head.network.vote.weight, std=0.5, generator=rng)
     with torch.no_grad():
@@ -222,7 +222,7 @@ def test_proposals_are_spread_over_votes_in_training_and_over_seeds_afterwards(r
 
 @pytest.mark.parametrize("training", [True, False])
 def test_scenes_without_points_or_boxes(rng, training):
-    head = VoteNetHead(config_of(losses=VoteNetLossConfig(iou=1.0)), CHANNELS).train(training)
+    head = VoteNetHead(config_of(losses=VoteNetLossConfig(iou=1.0)), CHANNELS, scenes.CLASSES).train(training)
     some = scenes.batch([scenes.random_boxes(rng, 2)], rng, CHANNELS)
     with_empty = PointFeatures(some.feature, some.coord, torch.tensor([0, len(some.coord), len(some.coord)]))
     for features, n in ((with_empty, 3), (scenes.no_points(2, CHANNELS), 2)):
@@ -239,20 +239,20 @@ def test_scenes_without_points_or_boxes(rng, training):
 
 
 def test_a_scene_of_few_points_has_as_many_seeds(rng):
-    head = VoteNetHead(config_of(), CHANNELS)
+    head = VoteNetHead(config_of(), CHANNELS, scenes.CLASSES)
     outputs = head(PointFeatures(torch.randn(5, CHANNELS), torch.rand(5, 3), torch.tensor([2, 5])))
     assert outputs.offset.tolist() == outputs.seed_offset.tolist() == [2, 5]
 
 
 def test_a_volume_is_refused():
     with pytest.raises(ValueError, match="features of points"):
-        VoteNetHead(config_of(), CHANNELS)(scenes.volume())
+        VoteNetHead(config_of(), CHANNELS, scenes.CLASSES)(scenes.volume())
 
 
 @pytest.mark.parametrize("turned", [True, False])
 def test_two_rooms_are_learnt(rng, turned):
     channels = 64
-    head = VoteNetHead(config_of(turned), channels)
+    head = VoteNetHead(config_of(turned), channels, scenes.CLASSES)
     truth = [scenes.random_boxes(rng, n, turned) for n in (6, 5)]
     features = scenes.batch(truth, rng, channels)
     steps = 120

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from ponderv2.datasets.sunrgbd.classes import BOX_CLASSES, MEAN_SIZES
 
 from ponderv2.geometry.boxes import Boxes
 from ponderv2.heads.detection.votenet.box_coding import heading_class, size_of, size_residual, yaw_of
 from ponderv2.heads.detection.votenet.config import VoteNetHeadConfig
 from ponderv2.heads.detection.votenet.losses import with_zero_slot
-from ponderv2.heads.detection.votenet.mean_sizes import SCANNET18, SUNRGBD10
 from ponderv2.heads.detection.votenet.targets import matches, vote_targets
 from tests.heads.detection.scenes import random_boxes, surface_points
 
@@ -51,21 +51,23 @@ def test_headings_survive_flips_and_turns_of_the_scene(rng):
 
 
 def test_a_size_is_its_mean_and_a_rest(rng):
-    mean = torch.tensor(SUNRGBD10)
+    mean = torch.tensor(MEAN_SIZES)
     size = mean * (0.5 + torch.rand(10, 3, generator=rng))
     torch.testing.assert_close(size_of(size_residual(size, mean), mean), size)
     assert (size_of(torch.full((10, 3), -5.0), mean) > 0).all()
 
 
-def test_the_published_tables_have_a_size_per_class():
-    assert (len(SCANNET18), len(SUNRGBD10)) == (18, 10)
-    assert VoteNetHeadConfig(n_classes=18, mean_sizes="scannet18").sizes[13] == (0.420, 0.379, 1.751)
-    with pytest.raises(ValueError, match="10 classes, n_classes is 18"):
-        VoteNetHeadConfig(n_classes=18, mean_sizes="sunrgbd10")
+def test_mean_sizes_are_found_by_the_names_of_classes():
+    published = VoteNetHeadConfig(mean_sizes="sunrgbd")
+    assert published.sizes(BOX_CLASSES) == MEAN_SIZES
+    assert published.sizes(("desk", "bed")) == (MEAN_SIZES[5], MEAN_SIZES[0])
+    assert VoteNetHeadConfig(mean_sizes="scannet").sizes(("toilet",)) == ((0.594, 0.591, 0.739),)
+    with pytest.raises(ValueError, match="lacks the class 'lamp'"):
+        published.sizes(("bed", "lamp"))
     with pytest.raises(ValueError, match="beyond far"):
-        VoteNetHeadConfig(n_classes=10, mean_sizes="sunrgbd10", near=0.7)
-    with pytest.raises(ValueError, match="above 0 m"):
-        VoteNetHeadConfig(n_classes=1, mean_sizes=((1.0, 0.0, 1.0),))
+        VoteNetHeadConfig(mean_sizes="sunrgbd", near=0.7)
+    with pytest.raises(ValueError, match="greater than 0"):
+        VoteNetHeadConfig(mean_sizes={"bed": (1.0, 0.0, 1.0)})
 
 
 @pytest.mark.parametrize("most", [1, 3])
@@ -110,7 +112,7 @@ def test_proposals_are_matched_with_the_nearest_centre_of_their_scene(rng):
 
 def test_the_published_padding_makes_objects_at_the_origin(rng):
     boxes = random_boxes(rng, 3)
-    mean = torch.tensor(SUNRGBD10)
+    mean = torch.tensor(MEAN_SIZES)
     padded = with_zero_slot(boxes, mean)
     assert len(padded) == 4
     cluster = torch.tensor([[0.1, 0.1, 0.1]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -33,7 +34,6 @@ class FCAF3DHeadConfig(StrictConfig):
 
     kind: Literal["fcaf3d"] = "fcaf3d"
     reads: ClassVar[Literal["points"]] = "points"
-    n_classes: PositiveInt
     cell: PositiveFloat = 0.08
     """Edge of the cells of the finest level, metres; each further level doubles it."""
     widths: tuple[PositiveInt, ...] = Field((64, 128, 256, 512), min_length=1)
@@ -49,8 +49,8 @@ class FCAF3DHeadConfig(StrictConfig):
     """A box belongs to the coarsest level before the first with fewer locations inside."""
     most_locations: PositiveInt = 18
     """Locations that predict a box: those with the highest centreness."""
-    level_of_class: tuple[NonNegativeInt, ...] | None = None
-    """Level that predicts each class, 0 = the finest; null: by `min_locations`."""
+    level_of_class: Mapping[str, NonNegativeInt] | None = None
+    """Level that predicts each class, by its name, 0 = the finest; null: by `min_locations`."""
     losses: FCAF3DLossConfig = FCAF3DLossConfig()
     min_score: NonNegativeFloat = 0.01
     """Less sure boxes are dropped."""
@@ -61,9 +61,18 @@ class FCAF3DHeadConfig(StrictConfig):
 
     @model_validator(mode="after")
     def _levels_exist(self) -> FCAF3DHeadConfig:
-        levels = self.level_of_class
-        if levels is not None and len(levels) != self.n_classes:
-            raise ValueError(f"level_of_class has {len(levels)} entries for {self.n_classes} classes")
-        if levels is not None and max(levels) >= len(self.widths):
-            raise ValueError(f"level_of_class names level {max(levels)}, but widths has {len(self.widths)}")
+        highest = max((self.level_of_class or {}).values(), default=0)
+        if highest >= len(self.widths):
+            raise ValueError(f"level_of_class names level {highest}, but widths has {len(self.widths)}")
         return self
+
+    def levels(self, classes: tuple[str, ...]) -> tuple[int, ...] | None:
+        """Level of each class; None where it follows from the locations. Raises ValueError for a class
+        without one."""
+        levels = self.level_of_class
+        if levels is None:
+            return None
+        missing = [name for name in classes if name not in levels]
+        if missing:
+            raise ValueError(f"level_of_class lacks the class '{missing[0]}'")
+        return tuple(levels[name] for name in classes)

@@ -24,10 +24,12 @@ from ponderv2.heads.detection.head import DetectionHead
 class FCAF3DHead(DetectionHead[FCAF3DOutputs]):
     """Reads one feature per voxel of the encoder. Boxes have no heading: length is the longer side."""
 
-    def __init__(self, config: FCAF3DHeadConfig, in_channels: int) -> None:
+    def __init__(self, config: FCAF3DHeadConfig, in_channels: int, classes: tuple[str, ...]) -> None:
+        """Raises ValueError where `level_of_class` lacks a class."""
         super().__init__()
         self.config = config
-        self.network = FCAF3DNetwork(config, in_channels)
+        self.n_classes, self.levels = len(classes), config.levels(classes)
+        self.network = FCAF3DNetwork(config, in_channels, len(classes))
 
     def forward(self, features: PointFeatures | FeatureVolume) -> FCAF3DOutputs:
         """Raises ValueError for a volume."""
@@ -38,8 +40,8 @@ class FCAF3DHead(DetectionHead[FCAF3DOutputs]):
     def losses(self, outputs: FCAF3DOutputs, boxes: Sequence[Boxes]) -> Mapping[str, Float[Tensor, ""]]:
         """Terms: classification, centerness, box."""
         config = self.config
-        wanted = annotated_boxes(boxes, config.n_classes, config.yaw, outputs.location)
-        return fcaf3d_losses(outputs, wanted, config)
+        wanted = annotated_boxes(boxes, self.n_classes, config.yaw, outputs.location)
+        return fcaf3d_losses(outputs, wanted, config, self.levels)
 
     @torch.no_grad()
     def decode(self, outputs: FCAF3DOutputs) -> list[Detections]:
@@ -52,7 +54,7 @@ class FCAF3DHead(DetectionHead[FCAF3DOutputs]):
         row, category = ((score > config.min_score) & candidate[:, None]).nonzero().unbind(dim=1)
         boxes = boxes_of(outputs.location[row], outputs.code[row])
         sure, scene = score[row, category], outputs.scene[row]
-        kept = box_nms(boxes, sure, config.nms_iou, scene * config.n_classes + category)
+        kept = box_nms(boxes, sure, config.nms_iou, scene * self.n_classes + category)
         found = []
         for number in range(outputs.n_scenes):
             own = kept[scene[kept] == number]

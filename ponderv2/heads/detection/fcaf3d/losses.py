@@ -22,11 +22,14 @@ ALPHA, GAMMA = 0.25, 2.0
 
 
 def fcaf3d_losses(
-    outputs: FCAF3DOutputs, boxes: Sequence[Boxes], config: FCAF3DHeadConfig
+    outputs: FCAF3DOutputs,
+    boxes: Sequence[Boxes],
+    config: FCAF3DHeadConfig,
+    level_of_class: tuple[int, ...] | None,
 ) -> dict[str, Float[Tensor, ""]]:
     """Terms by name, weighted. Each is a mean over the scenes of all processes; of a scene it is a sum over
     its locations divided by the number of those that predict a box (the box term: by their centreness)."""
-    every = [_of_scene(outputs, scene, found, config) for scene, found in enumerate(boxes)]
+    every = [_of_scene(outputs, scene, found, config, level_of_class) for scene, found in enumerate(boxes)]
     zero = outputs.logits.sum() * 0
     count = zero.new_tensor(float(len(boxes)))
     weights = config.losses
@@ -39,12 +42,16 @@ def fcaf3d_losses(
 
 
 def _of_scene(
-    outputs: FCAF3DOutputs, scene: int, boxes: Boxes, config: FCAF3DHeadConfig
+    outputs: FCAF3DOutputs,
+    scene: int,
+    boxes: Boxes,
+    config: FCAF3DHeadConfig,
+    level_of_class: tuple[int, ...] | None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
     """Of classes, centreness and boxes."""
     rows = (outputs.scene == scene).nonzero()[:, 0]
     location, logits = outputs.location[rows], outputs.logits[rows]
-    target = location_targets(location, outputs.level[rows], boxes, config)
+    target = location_targets(location, outputs.level[rows], boxes, config, level_of_class)
     positive = (target.box >= 0).nonzero()[:, 0]
     wanted = boxes.take(target.box[positive])
     n_positive = max(len(positive), 1)

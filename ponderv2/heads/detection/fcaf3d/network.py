@@ -93,11 +93,11 @@ class Up(nn.Module):
 class Predictor(nn.Module):
     """What cells of all levels share, and the scale that each level learns."""
 
-    def __init__(self, config: FCAF3DHeadConfig) -> None:
+    def __init__(self, config: FCAF3DHeadConfig, n_classes: int) -> None:
         super().__init__()
         self.centerness = nn.Linear(config.channels, 1)
         self.box = nn.Linear(config.channels, 8 if config.yaw else 6)
-        self.classes = nn.Linear(config.channels, config.n_classes)
+        self.classes = nn.Linear(config.channels, n_classes)
         self.scale = nn.Parameter(torch.ones(len(config.widths)))
         for linear in (self.centerness, self.box, self.classes):
             nn.init.normal_(linear.weight, std=0.01)
@@ -120,7 +120,7 @@ class Predictor(nn.Module):
 class FCAF3DNetwork(nn.Module):
     """Features of points to what the cells of all levels predict."""
 
-    def __init__(self, config: FCAF3DHeadConfig, in_channels: int) -> None:
+    def __init__(self, config: FCAF3DHeadConfig, in_channels: int, n_classes: int) -> None:
         super().__init__()
         self.config, widths = config, config.widths
         self.entry = nn.Linear(in_channels, widths[0], bias=False)
@@ -132,7 +132,7 @@ class FCAF3DNetwork(nn.Module):
             nn.ModuleList([SubmanifoldConvolution(width, config.channels, 3), BatchNorm(config.channels)])
             for width in widths
         )
-        self.predictor = Predictor(config)
+        self.predictor = Predictor(config, n_classes)
 
     def forward(self, features: PointFeatures) -> FCAF3DOutputs:
         """Of every cell that is left of each level."""

@@ -28,18 +28,23 @@ def location_targets(
     level: Int[Tensor, " location"],
     boxes: Boxes,
     config: FCAF3DHeadConfig,
+    level_of_class: tuple[int, ...] | None = None,
 ) -> LocationTargets:
     """A location predicts a box that it lies in, on the level of the box, among the most central there.
 
     The level is the last, from the finest on, before the locations inside become fewer than `min_locations`;
-    the finest where it already has fewer. The most central are those above the centreness of rank
-    `most_locations` + 1. Of several boxes the smallest counts.
+    the finest where it already has fewer; with `level_of_class` that of its class. The most central are those
+    above the centreness of rank `most_locations` + 1. Of several boxes the smallest counts.
     """
     background = torch.full((len(location),), -1, device=location.device)
     if len(boxes) == 0 or len(location) == 0:
         return LocationTargets(background, location.new_zeros(len(location)))
     inside, centerness = face_centerness(location, boxes)
-    of_level = _levels(inside, level, boxes, config) == level[:, None]
+    if level_of_class is None:
+        level_of_box = _levels(inside, level, config)
+    else:
+        level_of_box = level.new_tensor(level_of_class)[boxes.category]
+    of_level = level_of_box == level[:, None]
     centerness = torch.where(inside & of_level, centerness, -1.0)
     if len(location) > config.most_locations:
         bar = centerness.topk(config.most_locations + 1, dim=0).values[-1]
@@ -70,15 +75,10 @@ def face_centerness(
 
 
 def _levels(
-    inside: Bool[Tensor, "location box"],
-    level: Int[Tensor, " location"],
-    boxes: Boxes,
-    config: FCAF3DHeadConfig,
+    inside: Bool[Tensor, "location box"], level: Int[Tensor, " location"], config: FCAF3DHeadConfig
 ) -> Int[Tensor, " box"]:
     """Level that predicts each box."""
-    if config.level_of_class is not None:
-        return torch.tensor(config.level_of_class, device=level.device)[boxes.category]
-    n_levels = len(config.widths)
-    counts = inside.new_zeros(n_levels, len(boxes), dtype=torch.long).index_add_(0, level, inside.long())
+    counts = torch.zeros(len(config.widths), inside.shape[1], dtype=torch.long, device=inside.device)
+    counts.index_add_(0, level, inside.long())
     enough = (counts >= config.min_locations).long().cumprod(dim=0)
     return (enough.sum(dim=0) - 1).clamp(min=0)

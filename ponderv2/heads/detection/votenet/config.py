@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ponderv2.config import StrictConfig
-from ponderv2.heads.detection.votenet.mean_sizes import TABLES, Sizes
+from ponderv2.datasets.scannet import detection as scannet
+from ponderv2.datasets.sunrgbd import classes as sunrgbd
+
+Size = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+
+PUBLISHED: Mapping[str, Mapping[str, Size]] = {
+    "scannet": dict(zip(scannet.BOX_CLASSES, scannet.MEAN_SIZES, strict=True)),
+    "sunrgbd": dict(zip(sunrgbd.BOX_CLASSES, sunrgbd.MEAN_SIZES, strict=True)),
+}
+"""Mean sizes that VoteNet ships, by data set and class."""
 
 
 class VoteNetLossConfig(StrictConfig):
@@ -39,9 +49,8 @@ class VoteNetHeadConfig(StrictConfig):
 
     kind: Literal["votenet"] = "votenet"
     reads: ClassVar[Literal["points"]] = "points"
-    n_classes: PositiveInt
-    mean_sizes: Literal["scannet18", "sunrgbd10"] | Sizes
-    """Length, width, height of each class in metres; or a published table by its name."""
+    mean_sizes: Literal["scannet", "sunrgbd"] | Mapping[str, Size]
+    """Length, width, height of each class in metres, by its name; or a published table."""
     n_headings: PositiveInt = 12
     """Classes of the heading, evenly spaced from +x. 1: boxes are axis-aligned hulls of annotated ones."""
     n_seeds: PositiveInt = 1024
@@ -69,17 +78,16 @@ class VoteNetHeadConfig(StrictConfig):
     """As published, scenes of fewer than 64 boxes have another one at the origin, of class 0 and its mean
     size: proposals near to it are objects."""
 
-    @property
-    def sizes(self) -> Sizes:
-        """Of each class."""
-        return TABLES[self.mean_sizes] if isinstance(self.mean_sizes, str) else self.mean_sizes
+    def sizes(self, classes: tuple[str, ...]) -> tuple[Size, ...]:
+        """Of each class. Raises ValueError for a class without one."""
+        known = PUBLISHED[self.mean_sizes] if isinstance(self.mean_sizes, str) else self.mean_sizes
+        missing = [name for name in classes if name not in known]
+        if missing:
+            raise ValueError(f"mean_sizes lacks the class '{missing[0]}': it has {', '.join(known)}")
+        return tuple(known[name] for name in classes)
 
     @model_validator(mode="after")
-    def _size_of_each_class(self) -> VoteNetHeadConfig:
-        if len(self.sizes) != self.n_classes:
-            raise ValueError(f"mean_sizes has {len(self.sizes)} classes, n_classes is {self.n_classes}")
-        if min(min(size) for size in self.sizes) <= 0:
-            raise ValueError("mean sizes must be above 0 m")
+    def _near_is_nearer(self) -> VoteNetHeadConfig:
         if self.near > self.far:
             raise ValueError(f"near = {self.near:g} m lies beyond far = {self.far:g} m")
         return self

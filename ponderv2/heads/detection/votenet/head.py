@@ -29,11 +29,12 @@ class VoteNetHead(DetectionHead[VoteNetOutputs]):
 
     mean_size: Float[Tensor, "class 3"]
 
-    def __init__(self, config: VoteNetHeadConfig, in_channels: int) -> None:
+    def __init__(self, config: VoteNetHeadConfig, in_channels: int, classes: tuple[str, ...]) -> None:
+        """Raises ValueError where `mean_sizes` lacks a class."""
         super().__init__()
         self.config = config
-        self.network = VoteNetNetwork(config, in_channels)
-        self.register_buffer("mean_size", torch.tensor(config.sizes))
+        self.network = VoteNetNetwork(config, in_channels, len(classes))
+        self.register_buffer("mean_size", torch.tensor(config.sizes(classes)))
 
     def forward(self, features: PointFeatures | FeatureVolume) -> VoteNetOutputs:
         """Raises ValueError for a volume."""
@@ -45,7 +46,7 @@ class VoteNetHead(DetectionHead[VoteNetOutputs]):
         """Terms: vote, objectness, center, heading_class, heading_residual, size_class, size_residual,
         classification and, where it has a weight, iou."""
         config = self.config
-        wanted = annotated_boxes(boxes, config.n_classes, config.n_headings > 1, outputs.cluster)
+        wanted = annotated_boxes(boxes, len(self.mean_size), config.n_headings > 1, outputs.cluster)
         return votenet_losses(outputs, wanted, self.mean_size, config)
 
     @torch.no_grad()

@@ -54,15 +54,15 @@ def _layers(widths: list[int]) -> nn.Sequential:
 class VoteNetNetwork(nn.Module):
     """Features of points to proposals."""
 
-    def __init__(self, config: VoteNetHeadConfig, in_channels: int) -> None:
+    def __init__(self, config: VoteNetHeadConfig, in_channels: int, n_classes: int) -> None:
         super().__init__()
         self.config = config
         self.voting = _layers([in_channels] * 3)
         self.vote = nn.Linear(in_channels, 3 + in_channels)
         self.clustering = _layers([3 + in_channels, *[config.channels] * 3])
         self.proposing = _layers([config.channels] * 3)
-        n_sizes = len(config.sizes)
-        self.widths = (2, 3, config.n_headings, config.n_headings, n_sizes, 3 * n_sizes, config.n_classes)
+        n_headings = config.n_headings
+        self.widths = (2, 3, n_headings, n_headings, n_classes, 3 * n_classes, n_classes)
         self.proposal = nn.Linear(config.channels, sum(self.widths))
 
     def forward(self, features: PointFeatures) -> VoteNetOutputs:
