@@ -81,6 +81,17 @@ def test_perfect_outputs_have_no_loss_but_that_of_centreness(rng):
     torch.testing.assert_close(float(terms["centerness"]), sum(entropies) / 2, atol=1e-4, rtol=1e-4)
 
 
+def test_boxes_that_are_a_little_off_cost_one_minus_their_iou(rng):
+    config = config_of(min_locations=9)
+    truth = [scenes.random_boxes(rng, 1) for _ in range(3)]
+    outputs = perfect_outputs(truth, config)
+    lifted = outputs.code + torch.tensor([0.0, 0.0, 0.0, 0.0, -0.1, 0.1, 0.0, 0.0])
+    terms = FCAF3DHead(config, CHANNELS, scenes.CLASSES).losses(replace(outputs, code=lifted), truth)
+    heights = [float(one.size[0, 2]) for one in truth]
+    expected = sum(1 - (h - 0.1) / (h + 0.1) for h in heights) / 3
+    assert math.isclose(float(terms["box"]), expected, rel_tol=1e-3)
+
+
 def test_focal_loss_is_that_of_the_loop(rng):
     logits = 3 * torch.randn(40, 5, generator=rng, dtype=torch.float64)
     category = torch.randint(-1, 5, (40,), generator=rng)
@@ -163,6 +174,17 @@ def test_pruning_leaves_the_cells_with_the_best_parents(rng):
         best = all_outputs.location[coarse][all_outputs.logits[coarse].amax(dim=1).argmax()]
         near = ((outputs.location[fine] - best).abs() < 0.15).all(dim=1)
         assert int(near.sum()) == 8
+
+
+def test_fine_levels_see_the_features_of_the_encoder_at_their_own_resolution(rng):
+    head = FCAF3DHead(config_of(), CHANNELS, scenes.CLASSES).eval()
+    features = scenes.batch([scenes.random_boxes(rng, 4)], rng, CHANNELS)
+    for parameter in head.network.up[0].norm2.parameters():
+        torch.nn.init.zeros_(parameter)  # nothing comes from the coarser level
+    with torch.no_grad():
+        outputs = head(features)
+    fine = outputs.logits[outputs.level == 0]
+    assert float(fine.std(dim=0).min()) > 1e-4
 
 
 def test_a_scene_that_is_moved_by_whole_cells_has_the_same_boxes_moved(rng):

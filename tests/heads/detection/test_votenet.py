@@ -124,6 +124,10 @@ def test_losses_of_outputs_that_are_a_little_off(rng):
     )
     n_objects, n_proposals = 9, 11
     even = torch.zeros_like(perfect.objectness)
+    between = perfect.cluster.clone()
+    between[0, 2] += 0.45
+    expected = 5 * math.log(2) * (0.8 * (n_objects - 1) + 0.2 * 2) / (n_proposals - 1)
+    assert math.isclose(term("objectness", objectness=even, cluster=between), expected, rel_tol=1e-5)
     expected = 5 * math.log(2) * (0.8 * n_objects + 0.2 * 2) / n_proposals
     assert math.isclose(term("objectness", objectness=even), expected, rel_tol=1e-5)
     assert math.isclose(
@@ -173,6 +177,16 @@ def test_proposals_of_one_object_leave_the_surest(rng):
     )[0]
     assert len(found) == 3 * 6
     assert float(found.score[:6].min()) > 0.99
+
+
+def test_proposals_of_two_classes_at_one_place_both_stay(rng):
+    config = config_of()
+    outputs = perfect_outputs([scenes.random_boxes(rng, 2)], config, rng)
+    same = {name: getattr(outputs, name)[[0, 0, 2]] for name in ("center", "size", "size_residual")}
+    turned = {name: getattr(outputs, name)[[0, 0, 2]] for name in ("heading", "heading_residual")}
+    found = VoteNetHead(config, CHANNELS, scenes.CLASSES).decode(replace(outputs, **same, **turned))[0]
+    sure = found.take(found.score > 0.5)
+    assert sorted(sure.boxes.category.tolist()) == [0, 1]
 
 
 def test_ignored_boxes_are_not_there_and_unknown_classes_are_refused(rng):

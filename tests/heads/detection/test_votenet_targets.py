@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from ponderv2.datasets.sunrgbd.classes import BOX_CLASSES, MEAN_SIZES
 
+from ponderv2.datasets.sunrgbd.classes import BOX_CLASSES, MEAN_SIZES
 from ponderv2.geometry.boxes import Boxes
 from ponderv2.heads.detection.votenet.box_coding import heading_class, size_of, size_residual, yaw_of
 from ponderv2.heads.detection.votenet.config import VoteNetHeadConfig
