@@ -20,6 +20,7 @@ from ponderv2.datasets.semantickitti.config import SemanticKittiConfig
 from ponderv2.datasets.settings import DatasetSettings
 from ponderv2.datasets.streets.config import StreetsConfig
 from ponderv2.datasets.structured3d.config import Structured3dConfig
+from ponderv2.datasets.sunrgbd.config import SunRgbdConfig
 from ponderv2.datasets.vehicle.config import VehicleConfig
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
     from ponderv2.scenes.folders import SceneLayout
     from ponderv2.scenes.reader import DatasetInfo
 
-DrivesConfig = NuscenesConfig | SemanticKittiConfig | KittiConfig | VehicleConfig
-"""Settings of the data sets of drives, in the order in which a folder is looked at."""
+DrivesConfig = NuscenesConfig | SemanticKittiConfig | KittiConfig | VehicleConfig | SunRgbdConfig
+"""Settings of the data sets of single scans, of drives or RGB-D cameras, in the order in which a folder is
+looked at."""
 DatasetConfig = Annotated[
     SyntheticConfig
     | RgbdConfig
@@ -107,6 +109,10 @@ def drives_of(settings: DrivesConfig, track: Track | None = None) -> DriveSource
             from ponderv2.datasets.vehicle import reader as vehicle
 
             return vehicle.source(settings)
+        case SunRgbdConfig():
+            from ponderv2.datasets.sunrgbd import reader as sunrgbd
+
+            return sunrgbd.source(settings)
         case _:
             assert_never(settings)
 

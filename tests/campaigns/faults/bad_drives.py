@@ -25,6 +25,7 @@ from ponderv2.datasets.kitti.config import KittiConfig
 from ponderv2.datasets.nuscenes.config import NuscenesConfig
 from ponderv2.datasets.semantickitti.config import SemanticKittiConfig
 from ponderv2.datasets.settings import DatasetSettings
+from ponderv2.datasets.sunrgbd.config import SunRgbdConfig
 from ponderv2.datasets.vehicle.config import VehicleConfig
 from ponderv2.errors import PonderError
 from ponderv2.scenes.scene import Scene
@@ -34,6 +35,7 @@ from tests.campaigns.faults.bad_datasets import FOLDER, Files
 from tests.campaigns.faults.fault_kinds import Fault
 from tests.campaigns.faults.kitti_faults import kitti, of_kitti, of_semantickitti, semantickitti
 from tests.campaigns.faults.nuscenes_faults import nuscenes, of_nuscenes, of_prepared, prepared
+from tests.campaigns.faults.sunrgbd_faults import of_official, of_text, official, text
 from tests.campaigns.faults.vehicle_faults import dgp, of_dgp, of_vehicle, vehicle
 from tests.workflows.heard import Heard
 
@@ -56,6 +58,8 @@ DRIVES: dict[str, Drives] = {
     "kitti": Drives(kitti, of_kitti, lambda root: KittiConfig(path=root)),
     "vehicle": Drives(vehicle, of_vehicle, lambda root: VehicleConfig(path=root)),
     "dgp": Drives(dgp, of_dgp, lambda root: VehicleConfig(path=root)),
+    "sunrgbd": Drives(official, of_official, lambda root: SunRgbdConfig(path=root)),
+    "sunrgbd text": Drives(text, of_text, lambda root: SunRgbdConfig(path=root)),
     "prepared streets": Drives(prepared, of_prepared),
 }
 

@@ -226,6 +226,25 @@ def kitti(folder: Path) -> None:
             drives.read("train", name, True)
 
 
+def mat(path: Path) -> None:
+    from ponderv2.datasets.sunrgbd.config import SunRgbdConfig
+    from ponderv2.datasets.sunrgbd.reader import source
+    from tests.datasets.sunrgbd.files import images, official
+
+    lists = path.with_name("allsplit.mat")
+    if not lists.exists():
+        lists.write_bytes(official(images())["SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat"])
+    source(SunRgbdConfig(path=path.parent))
+
+
+def sunrgbd_text(folder: Path) -> None:
+    from ponderv2.datasets.sunrgbd.image import camera_of
+    from ponderv2.datasets.sunrgbd.votenet import read_calibration, read_labels
+
+    read_labels(folder / "label" / "000001.txt").boxes([])
+    camera_of(*read_calibration(folder / "calib" / "000001.txt"), 40, 30, "calib")
+
+
 def semantickitti(folder: Path) -> None:
     from ponderv2.datasets.semantickitti.config import SemanticKittiConfig
     from ponderv2.datasets.semantickitti.reader import source

@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from scipy.io import savemat
+
+from tests.datasets.sunrgbd import files as sunrgbd
 
 SEPARATOR = b"\n%%%%\n"
 """Between the files of an input that are read together."""
@@ -340,6 +343,24 @@ def kitti() -> list[bytes]:
     label = "Car 0.00 0 -1.58 587.01 173.33 614.12 200.12 1.65 1.67 3.64 -0.65 1.71 46.70 -1.59\n"
     points = _rng().normal(size=(6, 4)).astype("<f4").tobytes()
     return [together(points, "\n".join(lines).encode(), label.encode())]
+
+
+def mat() -> list[bytes]:
+    """Tables of SUN RGB-D, packed and not."""
+    found = sunrgbd.official(sunrgbd.images())
+    plain = io.BytesIO()
+    savemat(plain, {"SUNRGBDMeta": np.eye(3), "instance": np.zeros((4, 6), np.float32)})
+    return [
+        found["SUNRGBDtoolbox/Metadata/SUNRGBDMeta.mat"],
+        found["SUNRGBDMeta3DBB_v2.mat"],
+        plain.getvalue(),
+    ]
+
+
+def sunrgbd_text() -> list[bytes]:
+    """Calibration and labels of an image."""
+    found = sunrgbd.text(sunrgbd.images())
+    return [together(found["calib/000001.txt"], found["label/000001.txt"])]
 
 
 SEMANTICKITTI = tuple(

@@ -99,6 +99,10 @@ TARGETS: dict[str, Target] = {
         ),
         "text",
     ),
+    "mat": Target(seeds.mat, one_file("SUNRGBDMeta.mat", raw.mat)),
+    "sunrgbd text": Target(
+        seeds.sunrgbd_text, several_files(("calib/000001.txt", "label/000001.txt"), raw.sunrgbd_text), "text"
+    ),
     "semantickitti": Target(
         seeds.semantickitti,
         several_files(seeds.SEMANTICKITTI, raw.semantickitti, ("sequences/00/velodyne/000000.bin",)),

@@ -1,0 +1,1 @@
+"""Tests of SUN RGB-D."""
