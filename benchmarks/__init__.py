@@ -44,6 +44,9 @@ ITEMS = {
     "instance_clustering": Item(
         "points to objects", "all pairs, k-d tree, search", "--points 5000 --spread 0.1 --repeats 1"
     ),
+    "box_suppression": Item(
+        "non-maximum suppression of boxes", "one box against all that are left", "--boxes 500 --repeats 1"
+    ),
     "evaluation_voting": Item(
         "voting over views", "published procedure", "--points 3000 --network-points 1000 --repeats 1"
     ),

@@ -5,29 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Float64
-from numpy import ndarray
 
-from ponderv2.datasets.drives import DriveSource, KeyFrame, no_scenes, stored_bytes, usable_boxes
+from ponderv2.datasets.drives import DriveSource, KeyFrame, no_scenes, stored_bytes
 from ponderv2.datasets.kitti.config import KittiConfig
-from ponderv2.datasets.kitti_calibration import KittiCalibration, camera_frame, image_file, read_calibration
+from ponderv2.datasets.kitti.labels import BOX_CLASSES, read_boxes
+from ponderv2.datasets.kitti_calibration import camera_frame, image_file, read_calibration
 from ponderv2.datasets.lidar_files import FloatRows, frame_file, scan_names, usable_of_key
 from ponderv2.datasets.reader import fingerprint
 from ponderv2.errors import SceneError
-from ponderv2.geometry.boxes import Boxes
 from ponderv2.io.text import read_text
 from ponderv2.scenes.reader import DatasetInfo
 from ponderv2.scenes.scene import Frame, Scene, Sweep
 
-READER_VERSION = 1
+READER_VERSION = 2
 """Raised whenever the same files and settings give other scenes, so that stored ones are regenerated."""
 SCANS = FloatRows(("intensity",))
-BOX_CLASSES = ("Car", "Pedestrian", "Cyclist")
-"""Of the benchmark."""
-TYPES = ("Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc")
-"""All that is annotated, but for regions that do not count (DontCare), which have no box in space."""
 FOLDER = {"train": "training", "val": "training", "test": "testing"}
 PROJECTION = {"image_2": "P2", "image_3": "P3"}
 EXPECTED = "expected training/velodyne/000000.bin and training/calib/000000.txt"
@@ -99,58 +92,6 @@ class KittiDrives:
     def estimated_bytes(self) -> int:
         """Of a prepared scene."""
         return stored_bytes(POINTS, 1, IMAGE_BYTES * len(self.config.cameras) if self.has_frames else 0)
-
-
-def read_boxes(path: Path, calibration: KittiCalibration, notes: list[str]) -> Boxes:
-    """Boxes of a label file in the frame of the LiDAR.
-
-    A line holds type, truncation, occlusion, angle, four sides in the image, height, width, length, the
-    middle of the lower face in the rectified camera, and the turn about its y axis, which points down.
-    Raises SceneError for a line that is not such.
-    """
-    rows: list[list[float]] = []
-    types: list[str] = []
-    try:
-        for number, line in enumerate(read_text(path).splitlines(), start=1):
-            words = line.split()
-            if words and words[0] != "DontCare":
-                if len(words) < 15:
-                    raise ValueError(f"line {number} has {len(words) - 1} numbers, expected 14")
-                rows.append([float(word) for word in words[1:15]])
-                types.append(words[0])
-        numbers = np.array(rows, np.float64).reshape(len(rows), 14)
-    except (OSError, ValueError) as error:
-        raise SceneError(f"the labels {path} are damaged ({error})", fix="copy the file again") from error
-    good = usable_boxes(numbers, numbers[:, 7:10], notes)
-    numbers, types = numbers[good], [one for one, is_good in zip(types, good, strict=True) if is_good]
-    height, width, length = numbers[:, 7], numbers[:, 8], numbers[:, 9]
-    to_lidar = np.linalg.inv(calibration.lidar_to_rectified)
-    middle = numbers[:, 10:13] - np.stack([0 * height, height / 2, 0 * height], axis=1)
-    center = middle @ to_lidar[:3, :3].T + to_lidar[:3, 3]
-    heading = _headings(numbers[:, 13]) @ to_lidar[:3, :3].T
-    further = {
-        "truncated": torch.from_numpy(numbers[:, 0]).float(),
-        "occluded": torch.from_numpy(numbers[:, 1]).long(),
-        "source_category": torch.tensor([_place(one, TYPES) for one in types], dtype=torch.long),
-    }
-    return Boxes(
-        center=torch.from_numpy(center).float(),
-        size=torch.from_numpy(np.stack([length, width, height], axis=1)).float(),
-        yaw=torch.from_numpy(np.arctan2(heading[:, 1], heading[:, 0])).float(),
-        velocity=torch.full((len(types), 3), torch.nan),
-        category=torch.tensor([_place(one, BOX_CLASSES) for one in types], dtype=torch.long),
-        instance=torch.full((len(types),), -1, dtype=torch.long),
-        fields=further,
-    )
-
-
-def _headings(turns: Float64[ndarray, " box"]) -> Float64[ndarray, "box 3"]:
-    """In the rectified camera: along x for no turn, towards -z, which is backwards, for a quarter."""
-    return np.stack([np.cos(turns), np.zeros_like(turns), -np.sin(turns)], axis=1)
-
-
-def _place(name: str, names: tuple[str, ...]) -> int:
-    return names.index(name) if name in names else -1
 
 
 def _has_list(root: Path) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,20 @@ from scipy.spatial.transform import Rotation
 
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.kinds import reader_of
+from ponderv2.datasets.kitti.labels import (
+    BOX_CLASSES,
+    TYPES,
+    read_boxes,
+    result_lines,
+    with_image_boxes,
+)
+from ponderv2.datasets.kitti_calibration import read_calibration
 from ponderv2.datasets.semantickitti.classes import CLASS_NAMES
 from ponderv2.datasets.semantickitti.config import SemanticKittiConfig
 from ponderv2.errors import SceneError
+from ponderv2.geometry.boxes import Boxes
 from ponderv2.geometry.cameras import project
+from ponderv2.geometry.detections import Detections
 from ponderv2.geometry.transforms import transform_points
 from ponderv2.scenes.scene import Scene
 from ponderv2.store.store import SceneStore
@@ -61,6 +73,72 @@ def test_boxes_of_kitti_fill_the_rectangles_that_are_annotated_in_the_image(
     inside = scene.boxes.contains(scene.cloud.coord).sum(dim=1)
     assert (inside > 20).all()
     assert float(scene.cloud.fields["intensity"].max()) <= 1.0
+
+
+def test_boxes_of_kitti_carry_what_their_difficulty_depends_on(sample_data: Path) -> None:
+    boxes = read_kitti(sample_data / "kitti", "000002").boxes
+    lines = (sample_data / "kitti/training/label_2/000002.txt").read_text().splitlines()
+    rows = [line.split() for line in lines if not line.startswith("DontCare")]
+    assert boxes is not None
+    assert [TYPES[i] for i in boxes.fields["source_category"].tolist()] == [row[0] for row in rows]
+    assert boxes.fields["truncated"].tolist() == pytest.approx([float(row[1]) for row in rows])
+    assert boxes.fields["occluded"].tolist() == [int(row[2]) for row in rows]
+    sides = [[float(word) for word in row[4:8]] for row in rows]
+    assert torch.allclose(boxes.fields["image_box"], torch.tensor(sides))
+
+
+@pytest.mark.parametrize("name", ["000000", "000002"])
+def test_lines_of_results_are_the_lines_of_the_labels(sample_data: Path, name: str) -> None:
+    scene = read_kitti(sample_data / "kitti", name)
+    assert scene.boxes is not None
+    calibration = read_calibration(sample_data / f"kitti/training/calib/{name}.txt")
+    of_classes = scene.boxes.take(scene.boxes.category >= 0)
+    score = torch.linspace(0.25, 0.75, len(of_classes))
+    lines = result_lines(Detections(of_classes, score), scene.frames[0].camera, calibration)
+    labels = (sample_data / f"kitti/training/label_2/{name}.txt").read_text().splitlines()
+    expected = [line.split() for line in labels if line.split()[0] in BOX_CLASSES]
+    assert len(lines) == len(expected) > 0
+    for line, row, one in zip(lines, expected, score.tolist(), strict=True):
+        words = line.split()
+        assert words[:3] == [row[0], "-1", "-1"]
+        # The angle as seen from the camera was annotated for itself.
+        assert abs(math.remainder(float(words[3]) - float(row[3]), 2 * math.pi)) < 0.05
+        assert [float(w) for w in words[8:15]] == pytest.approx([float(w) for w in row[8:15]], abs=2e-3)
+        assert float(words[15]) == pytest.approx(one, abs=1e-4)
+
+
+def test_boxes_of_any_heading_come_back_from_result_files(sample_data: Path, tmp_path: Path) -> None:
+    scene = read_kitti(sample_data / "kitti", "000000")
+    calibration = read_calibration(sample_data / "kitti/training/calib/000000.txt")
+    n = 24
+    boxes = Boxes(
+        center=torch.tensor([[12.0, 1.0, -0.8]]).repeat(n, 1) + torch.arange(n)[:, None] / 10.0,
+        size=torch.tensor([[3.9, 1.6, 1.5]]).repeat(n, 1),
+        yaw=torch.linspace(-math.pi, math.pi, n + 1)[:-1] + 0.01,
+        velocity=torch.full((n, 3), torch.nan),
+        category=torch.arange(n) % 3,
+        instance=torch.full((n,), -1),
+    )
+    lines = result_lines(Detections(boxes, torch.rand(n)), scene.frames[0].camera, calibration)
+    path = tmp_path / "000000.txt"
+    path.write_text("\n".join(lines) + "\n")
+    again = read_boxes(path, calibration, [])
+    assert torch.equal(again.category, boxes.category)
+    assert torch.allclose(again.center, boxes.center, atol=2e-4)
+    assert torch.allclose(again.size, boxes.size, atol=2e-4)
+    turned = torch.remainder(again.yaw - boxes.yaw + 1.0, 2 * math.pi) - 1.0
+    assert float(turned.abs().max()) < 2e-4
+    behind = replace(boxes, center=boxes.center * torch.tensor([-1.0, 1.0, 1.0]))
+    assert result_lines(Detections(behind, torch.rand(n)), scene.frames[0].camera, calibration) == []
+
+
+def test_image_boxes_of_annotated_boxes_are_near_the_annotated_ones(sample_data: Path) -> None:
+    for name in ("000000", "000002"):
+        scene = read_kitti(sample_data / "kitti", name)
+        assert scene.boxes is not None
+        found = with_image_boxes(scene.boxes, scene.frames[0].camera).fields["image_box"]
+        away = (found - scene.boxes.fields["image_box"]).abs()
+        assert float(away.max()) < 15.0 and float(away.median()) < 5.0
 
 
 def test_the_lidar_of_kitti_is_seen_in_front_of_the_camera_only(sample_data: Path) -> None:
