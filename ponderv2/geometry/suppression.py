@@ -23,8 +23,9 @@ from ponderv2.geometry.box_overlap import (
     matched_plane_iou,
 )
 
-CANDIDATES = 1024
-"""Boxes that are decided together. Fewer compare less where many overlap, more need fewer passes."""
+CANDIDATES, FEWEST = 1024, 128
+"""Boxes that are decided together: shared by the groups, but that many of each. Fewer compare less where many
+overlap, more need fewer passes."""
 CENTERPOINT_RADII = (2.0, 12.0**0.5, 10.0**0.5, 1.0, 0.85**0.5, 0.175**0.5)
 """Metres, of the six tasks of CenterPoint on nuScenes: car; truck and construction vehicle; bus and trailer;
 barrier; motorcycle and bicycle; pedestrian and cone. The settings say 4, 12, 10, 1, 0.85 and 0.175, which the
@@ -138,9 +139,14 @@ def _greedy(
     group: Int[Tensor, " box"] | None,
     at_most: int | None,
 ) -> Int[Tensor, " kept"]:
-    """The surest candidates decide among themselves, then those that stay suppress the rest; and so again."""
-    rest = torch.argsort(score, descending=True, stable=True)
-    group = torch.zeros_like(rest) if group is None else group
+    """The surest of each group decide among themselves, then those that stay suppress the rest; and again."""
+    order = torch.argsort(score, descending=True, stable=True)
+    group = torch.zeros_like(order) if group is None else group
+    n_candidates = max(FEWEST, CANDIDATES // max(len(torch.unique(group)), 1))
+    # By group, the surest first.
+    rest = order[torch.argsort(group[order], stable=True)]
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order), device=order.device)
 
     def suppressing(one: Int[Tensor, " n"], other: Int[Tensor, " m"]) -> Int[Tensor, "2 pair"]:
         """Pairs of one and other, as positions in both."""
@@ -152,18 +158,23 @@ def _greedy(
             found.append(torch.stack([i[hit], j[hit]]))
         return torch.cat(found, dim=1)
 
-    kept: list[Tensor] = [rest[:0]]
-    n_kept = 0
-    while len(rest) and (at_most is None or n_kept < at_most):
-        candidates, rest = rest[:CANDIDATES], rest[CANDIDATES:]
+    kept = rest[:0]
+    while len(rest):
+        _, size = torch.unique_consecutive(group[rest], return_counts=True)
+        first = torch.repeat_interleave(torch.cumsum(size, dim=0) - size, size)
+        is_candidate = torch.arange(len(rest), device=rest.device) - first < n_candidates
+        candidates, rest = rest[is_candidate], rest[~is_candidate]
         stay = candidates[_first_stay(suppressing(candidates, candidates), len(candidates))]
-        kept.append(stay)
-        n_kept += len(stay)
+        kept = torch.cat([kept, stay])
         if len(rest):
             beaten = torch.zeros(len(rest), dtype=torch.bool, device=rest.device)
             beaten[suppressing(stay, rest)[1]] = True
             rest = rest[~beaten]
-    return torch.cat(kept)[:at_most]
+        if at_most is not None and len(kept) >= at_most and len(rest):
+            # Later ones come after the last that is wanted, so the result is complete.
+            enough = place[kept].sort().values[at_most - 1] < place[rest].min()
+            rest = rest[:0] if bool(enough) else rest
+    return kept[place[kept].argsort()][:at_most]
 
 
 def _first_stay(pairs: Int[Tensor, "2 pair"], n: int) -> Bool[Tensor, " n"]:

@@ -40,6 +40,7 @@ def greedy(suppresses: Tensor, score: Tensor, group: Tensor) -> list[int]:
 @pytest.mark.parametrize(("spread", "max_iou"), [(0.5, 0.5), (3.0, 0.2), (3.0, 0.0)])
 def test_iou_suppression_is_the_greedy_loop(rng, monkeypatch, kind, candidates, spread, max_iou):
     monkeypatch.setattr(suppression, "CANDIDATES", candidates)
+    monkeypatch.setattr(suppression, "FEWEST", min(candidates, 128))
     nms, iou = MEASURES[kind]
     boxes, score = random_boxes(rng, 150, spread)
     overlapping = iou(boxes.double(), boxes.double()) > max_iou
@@ -49,12 +50,14 @@ def test_iou_suppression_is_the_greedy_loop(rng, monkeypatch, kind, candidates, 
     assert nms(boxes, score, max_iou).tolist() == everyone
     by_class = greedy(overlapping, score, group)
     assert nms(boxes, score, max_iou, group).tolist() == by_class and by_class != everyone
-    assert nms(boxes, score, max_iou, group, at_most=5).tolist() == by_class[:5]
+    for n in (0, 1, 5, 40):
+        assert nms(boxes, score, max_iou, group, at_most=n).tolist() == by_class[:n]
 
 
 @pytest.mark.parametrize("candidates", [1, 16, 1024])
 def test_circle_suppression_is_the_greedy_loop(rng, monkeypatch, candidates):
     monkeypatch.setattr(suppression, "CANDIDATES", candidates)
+    monkeypatch.setattr(suppression, "FEWEST", min(candidates, 128))
     boxes, score = random_boxes(rng, 200, 4.0)
     # Whole numbers: many distances are exactly the radius, far from the origin too.
     boxes[:, :2] = boxes[:, :2].round() + torch.tensor([65536.0, -4096.0])
