@@ -38,8 +38,11 @@ class Encoder(Protocol):
 class StartsFromWeights(Protocol):
     """An encoder, or a part of one, that a new run lets start from published weights."""
 
-    def load_start_weights(self) -> bool:
-        """Takes them, where the settings name any, and says so. Raises PresetError and ResourceError."""
+    def load_start_weights(self) -> tuple[nn.Module, ...]:
+        """Takes them, where the settings name any, and returns the parts of it that have them.
+
+        Raises PresetError and ResourceError.
+        """
         ...
 
 

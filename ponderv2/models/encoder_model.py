@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import nullcontext
 
 import torch
@@ -52,13 +52,13 @@ class EncoderModel(nn.Module):
         stages = self.encoder_config.stages if self.config.train_decoder else ()
         return tuple(f"backbone.{one}" for stage in stages if stage.decodes for one in stage.prefixes)
 
-    def load_start_weights(self) -> bool:
-        """Takes the published weights that the settings of the encoder name, for a new run; False: they name
-        none.
+    def load_start_weights(self) -> tuple[nn.Module, ...]:
+        """Takes the published weights that the settings of the encoder name, for a new run; the parts of the
+        encoder that have them, none where the settings name none.
 
         Raises PresetError and ResourceError.
         """
-        return isinstance(self.backbone, StartsFromWeights) and self.backbone.load_start_weights()
+        return self.backbone.load_start_weights() if isinstance(self.backbone, StartsFromWeights) else ()
 
     def freeze(self) -> None:
         """Leave encoder and prompts as they are, where the settings say so."""
@@ -110,13 +110,20 @@ def rows_of_points(features: Features) -> Float[Tensor, "point channel"]:
 
 
 @torch.no_grad()
-def calibrate_normalisation(model: EncoderModel, batches: Iterable[Batch]) -> None:
+def calibrate_normalisation(
+    model: EncoderModel, batches: Iterable[Batch], leaving: Collection[nn.Module] = ()
+) -> None:
     """Replace the stored statistics of the encoder's normalisations by their average over some batches.
 
     For a frozen encoder whose statistics do not apply: those of random weights, or of other data. Of a
     prompted encoder, normalisations of datasets that no batch is of keep theirs.
+
+    `leaving`: parts of the encoder whose statistics apply; they are in evaluation meanwhile.
     """
-    norms = [module for module in model.backbone.modules() if isinstance(module, _BatchNorm)]
+    left = {module for part in leaving for module in part.modules()}
+    norms = [one for one in model.backbone.modules() if isinstance(one, _BatchNorm) and one not in left]
+    if not norms:
+        return
     momenta = [norm.momentum for norm in norms]
     training = model.backbone.training
     waiting: set[nn.Module] = set(norms)
@@ -131,6 +138,8 @@ def calibrate_normalisation(model: EncoderModel, batches: Iterable[Batch]) -> No
     for norm in norms:
         norm.momentum = None
     model.backbone.train()
+    for part in leaving:
+        part.eval()
     for norm in norms:  # also of networks that settings keep in evaluation
         norm.train()
     for batch in batches:

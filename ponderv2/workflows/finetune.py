@@ -269,14 +269,16 @@ def make_job(request: RunRequest, resumed: bool) -> Job:
 
     def initialise(model: nn.Module, trainings: Sequence[TaskDataset]) -> None:
         assert isinstance(model, EncoderModel)
-        is_random = False
+        is_used_at_once = config.model.freeze_encoder or fit_head is not None
+        started: tuple[nn.Module, ...] = ()
         if request.start is not None:
             load_encoder(task, model, request.start)
         else:
-            is_random = not model.load_start_weights()
-        is_used_at_once = config.model.freeze_encoder or fit_head is not None
-        if config.model.recalibrate_norms or (is_random and is_used_at_once):
+            started = model.load_start_weights()
+        if config.model.recalibrate_norms:
             calibrate_normalisation(model, _first_scenes(trainings))
+        elif request.start is None and is_used_at_once:  # statistics of new weights apply to no data
+            calibrate_normalisation(model, _first_scenes(trainings), leaving=started)
 
     def fit(model: nn.Module, trainings: Sequence[TaskDataset], report: Reporter) -> None:
         assert fit_head is not None

@@ -15,6 +15,7 @@ from ponderv2.data.datasets import LabelledDataset
 from ponderv2.data.scene_folder import open_folder
 from ponderv2.encoder.config import SparseUNetConfig
 from ponderv2.errors import PresetError
+from ponderv2.io.timm_library import load_timm
 from ponderv2.tasks.checkpoints import load_model, open_checkpoint
 from ponderv2.tasks.kinds import task_of
 from ponderv2.tasks.segmentation.model import SegmentationModel
@@ -216,6 +217,37 @@ def test_norms_are_recalibrated_on_the_training_scenes_where_asked(work: Path, t
     others = [name for name in after if name.startswith("backbone.") and name not in statistics]
     assert not any(torch.equal(after[name], before[name]) for name in statistics)
     assert all(torch.equal(after[name], before[name]) for name in others if "num_batches" not in name)
+
+
+def test_a_frozen_encoder_from_scratch_calibrates_the_branch_without_weights(
+    work: Path, tmp_path: Path
+) -> None:
+    """The branch of images starts from a file, whose statistics apply; that of points is random."""
+    torch.manual_seed(3)
+    file = load_timm().create_model("test_resnet", num_classes=0).state_dict()
+    torch.save(file, tmp_path / "weights.pth")
+    branches = {
+        "kind": "points_and_images",
+        "points": _config().model_dump(mode="json")["model"]["encoder"],
+        "images": {
+            "network": "test_resnet",
+            "weights": str(tmp_path / "weights.pth"),
+            "used_stages": [3],
+            "n_maps": 1,
+            "channels": 8,
+        },
+    }
+    images = {"n_views": 1, "width": 64, "height": 64}
+    config = _config({"images": images}, {"encoder": branches, "freeze_encoder": True})
+    finetune.run(config, scenes=work / "rooms", out=tmp_path, name="frozen")
+    found = _weights(tmp_path / "frozen")
+    variances = {name: value for name, value in found.items() if name.endswith("running_var")}
+    of_points = [value for name, value in variances.items() if name.startswith("backbone.points.")]
+    assert of_points and not any(torch.equal(value, torch.ones_like(value)) for value in of_points)
+    taken = {f"backbone.images.network.{name}": value for name, value in file.items()}
+    assert len(variances) > len(of_points)
+    assert all(torch.equal(found[name], value) for name, value in taken.items() if name in found)
+    assert set(variances) - set(taken) == {name for name in variances if name.startswith("backbone.points.")}
 
 
 def test_the_heads_of_instances_are_fitted(work: Path, tmp_path: Path) -> None:

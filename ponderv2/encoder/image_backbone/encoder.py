@@ -57,12 +57,16 @@ class ImageBackbone(nn.Module):
         """Channels of the maps of the pyramid."""
         return (self.config.channels,) * self.config.n_maps
 
-    def load_start_weights(self) -> bool:
-        """What the settings let a new run start from. Raises PresetError and ResourceError."""
+    def load_start_weights(self) -> tuple[nn.Module, ...]:
+        """What the settings let a new run start from: the network, not the layers after it.
+
+        Raises PresetError and ResourceError.
+        """
         weights = published_weights(self.config, self.network)
-        if weights is not None:
-            self.network.load_state_dict(weights)
-        return weights is not None
+        if weights is None:
+            return ()
+        self.network.load_state_dict(weights)
+        return (self.network,)
 
     def forward(self, batch: Batch, prompt: Prompt | None = None) -> ImageFeatures:
         """Maps of every image, the finest first; of images with hidden blocks, of what is visible.

@@ -42,8 +42,8 @@ class PointsAndImages(nn.Module):
         """The stages of the network as they are. Raises ValueError without images."""
         return self.images.stage_maps(batch)
 
-    def load_start_weights(self) -> bool:
-        """Of the branch of images. Raises PresetError and ResourceError."""
+    def load_start_weights(self) -> tuple[nn.Module, ...]:
+        """Of the branch of images; that of points has none. Raises PresetError and ResourceError."""
         return self.images.load_start_weights()
 
     def forward(self, batch: Batch, prompt: Prompt | None = None) -> FusedFeatures:

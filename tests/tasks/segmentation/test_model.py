@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch import nn
 
 from ponderv2.encoder.config import PromptedSparseUNetConfig, SparseUNetConfig
 from ponderv2.heads.config import LinearHeadConfig
@@ -85,6 +88,25 @@ def test_calibration_stores_the_statistics_of_the_batches(batch: Batch) -> None:
     assert float((calibrated - trained).norm() / trained.norm()) < 0.1
     assert float((raw - trained).norm() / trained.norm()) > 0.2
     assert not any(m.momentum is None for m in model.backbone.modules() if hasattr(m, "momentum"))
+
+
+def test_calibration_leaves_parts_whose_statistics_apply_alone(batch: Batch) -> None:
+    """They normalise by these statistics, which do not change, while the others take theirs."""
+    model = SegmentationModel(config(freeze_encoder=True)).eval()
+    part = next(module for _, module in model.backbone.named_children() if _norms(module))
+    kept = {id(norm) for norm in _norms(part)}
+    before = {id(norm): norm.running_mean.clone() for norm in _norms(model.backbone)}
+    calibrate_normalisation(model, [batch], leaving=[part])
+    same = {id(norm) for norm in _norms(model.backbone) if torch.equal(norm.running_mean, before[id(norm)])}
+    assert same == kept and 0 < len(kept) < len(before)
+    stored = model.encode_points(batch)
+    model.backbone.train()
+    part.eval()
+    assert float((model.encode_points(batch) - stored).norm() / stored.norm()) < 0.1
+
+
+def _norms(module: nn.Module) -> list[Any]:
+    return [one for one in module.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
 
 
 def test_calibration_leaves_normalisations_of_other_datasets_alone(batch: Batch) -> None:
