@@ -12,6 +12,7 @@ from ponderv2.datasets.pointcept.reader import ArrayScenes
 from ponderv2.datasets.ponderv2.images import SceneImages
 from ponderv2.datasets.ponderv2.reader import PickledScenes, label_fields_in
 from ponderv2.datasets.ponderv2.recordings import FOLDER
+from ponderv2.datasets.scannet.detection_arrays import find_arrays
 from ponderv2.errors import SceneError
 from ponderv2.io.safe_pickle import PickledFile
 from ponderv2.io.text import read_text
@@ -38,6 +39,9 @@ def recognise(root: Path) -> tuple[DatasetInfo, SceneLayout] | None:
     published = in_place(root)
     if published is not None:
         return published
+    arrays = find_arrays(root)
+    if arrays is not None:
+        return arrays
     for layout in (ArrayScenes(SceneImages(root)), PickledScenes(SceneImages(root))):
         scenes = _splits(root, layout)
         if not scenes:

@@ -226,6 +226,14 @@ def kitti(folder: Path) -> None:
             drives.read("train", name, True)
 
 
+def detection_arrays(folder: Path) -> None:
+    from ponderv2.datasets.scannet.detection_arrays import find_arrays
+
+    found = find_arrays(folder)
+    if found is not None:
+        found[1].read(folder / "train" / "scene0001_00", "scene0001_00", True, "none")
+
+
 def mat(path: Path) -> None:
     from ponderv2.datasets.sunrgbd.config import SunRgbdConfig
     from ponderv2.datasets.sunrgbd.reader import source

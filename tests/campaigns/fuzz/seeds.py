@@ -345,6 +345,28 @@ def kitti() -> list[bytes]:
     return [together(points, "\n".join(lines).encode(), label.encode())]
 
 
+DETECTION_ARRAYS = tuple(
+    f"scene0001_00_{kind}.npy" for kind in ("vert", "sem_label", "ins_label", "bbox", "axis_align_matrix")
+)
+
+
+def detection_arrays() -> list[bytes]:
+    """Points, labels, boxes and alignment of a scene of ScanNet."""
+    values = (
+        _rng().random((9, 6)),
+        np.full(9, 5),
+        np.ones(9, np.int64),
+        np.array([[0.5, 0.5, 0.5, 1, 1, 1, 5], [0.0] * 7]),
+        np.eye(4),
+    )
+    parts = []
+    for one in values:
+        target = io.BytesIO()
+        np.save(target, one)
+        parts.append(target.getvalue())
+    return [together(*parts)]
+
+
 def mat() -> list[bytes]:
     """Tables of SUN RGB-D, packed and not."""
     found = sunrgbd.official(sunrgbd.images())

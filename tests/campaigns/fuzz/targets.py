@@ -99,6 +99,9 @@ TARGETS: dict[str, Target] = {
         ),
         "text",
     ),
+    "scannet detection arrays": Target(
+        seeds.detection_arrays, several_files(seeds.DETECTION_ARRAYS, raw.detection_arrays)
+    ),
     "mat": Target(seeds.mat, one_file("SUNRGBDMeta.mat", raw.mat)),
     "sunrgbd text": Target(
         seeds.sunrgbd_text, several_files(("calib/000001.txt", "label/000001.txt"), raw.sunrgbd_text), "text"
