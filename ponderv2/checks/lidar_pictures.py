@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ponderv2.checks.drive import in_image, in_lidar
 from ponderv2.errors import SceneError
+from ponderv2.geometry.boxes import EDGES
 from ponderv2.geometry.cameras import project
 from ponderv2.geometry.transforms import transform_points
 from ponderv2.scenes.scene import Frame, Scene
@@ -27,8 +28,6 @@ NEAR, FAR = 3.0, 60.0
 """Metres: ends of the colour map."""
 ABOVE = 50.0
 """Metres to each side in the view from above."""
-EDGES = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7))
-"""Of a box, by its corners."""
 FRONT = {0, 1, 4, 5}
 """Corners of the front of a box."""
 BOX_COLOR, FRONT_COLOR = (255, 255, 255), (255, 0, 255)

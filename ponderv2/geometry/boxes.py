@@ -16,6 +16,8 @@ from ponderv2.geometry.transforms import transform_points
 
 CORNERS = ((1, 1), (1, -1), (-1, -1), (-1, 1))
 """Signs of length and width at the corners of a face: clockwise from above, from the front left one."""
+EDGES = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7))
+"""Of a box, by the numbers of its corners."""
 ARRAYS = ("center", "size", "yaw", "velocity", "category", "instance")
 """That all boxes have."""
 TOLERANCE = 1.0e-4

@@ -31,6 +31,22 @@ class Detections:
         """The chosen ones (indices or a mask)."""
         return Detections(self.boxes.take(index), self.score[index])
 
+    def cpu(self) -> Detections:
+        """The same on the CPU."""
+        boxes = self.boxes
+        return Detections(
+            Boxes(
+                center=boxes.center.cpu(),
+                size=boxes.size.cpu(),
+                yaw=boxes.yaw.cpu(),
+                velocity=boxes.velocity.cpu(),
+                category=boxes.category.cpu(),
+                instance=boxes.instance.cpu(),
+                fields={name: values.cpu() for name, values in boxes.fields.items()},
+            ),
+            self.score.cpu(),
+        )
+
     def best(self, n: int) -> Detections:
         """At most `n`, the surest first; those of equal score stay in order."""
         return self.take(torch.argsort(self.score, descending=True, stable=True)[:n])

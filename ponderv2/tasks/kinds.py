@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, assert_never
 from pydantic import Field
 
 from ponderv2.tasks.depth.config import DepthModelConfig
+from ponderv2.tasks.detection.config import DetectionModelConfig
 from ponderv2.tasks.encoder_only.config import EncoderOnlyConfig
 from ponderv2.tasks.instances.config import InstancesModelConfig
 from ponderv2.tasks.rendering.config import RenderingConfig
@@ -19,6 +20,7 @@ DownstreamConfig = (
     SegmentationModelConfig
     | DepthModelConfig
     | InstancesModelConfig
+    | DetectionModelConfig
 )  # fmt: skip
 """Tasks that an encoder is fine-tuned for: `ponder finetune`, by the `kind` of their settings."""
 
@@ -58,5 +60,9 @@ def task_of(settings: RenderingConfig | EncoderOnlyConfig | DownstreamConfig) ->
             from ponderv2.tasks.instances.task import InstancesTask
 
             return InstancesTask(settings)
+        case DetectionModelConfig():
+            from ponderv2.tasks.detection.task import DetectionTask
+
+            return DetectionTask(settings)
         case _:
             assert_never(settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -61,12 +61,19 @@ def loss_terms(step: Any) -> LossTerms:
     """Total, every loss term, and every other scalar that the step measured."""
     total = step.losses.total()
     named: dict[str, Tensor] = {"loss": total}
-    named |= {entry.name: getattr(step.losses, entry.name) for entry in fields(step.losses)}
+    named |= named_terms(step.losses)
     for entry in fields(step):
         value = getattr(step, entry.name)
         if isinstance(value, Tensor) and value.dim() == 0:
             named[entry.name] = value
     return LossTerms(total, tuple(named), torch.stack([value.detach().float() for value in named.values()]))
+
+
+def named_terms(losses: Any) -> dict[str, Tensor]:
+    """The terms of the losses of a step: a mapping, or a dataclass whose fields they are."""
+    if isinstance(losses, Mapping):
+        return dict(losses)
+    return {entry.name: getattr(losses, entry.name) for entry in fields(losses)}
 
 
 MOST_HALVINGS = 4

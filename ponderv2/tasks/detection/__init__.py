@@ -1,1 +1,1 @@
-"""Detection of objects as oriented boxes."""
+"""3D object detection: boxes around objects, their classes and velocities."""
