@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from ponder_cli.commands.detect import detect
 from ponder_cli.commands.doctor import doctor
 from ponder_cli.commands.eval import evaluate
 from ponder_cli.commands.export import export
@@ -64,7 +65,7 @@ app.add_typer(prepare_app)
 for command in (pretrain, finetune):
     app.command()(command)
 app.command("eval")(evaluate)
-for command in (features, render, reconstruct, inspect, export, text_embeddings, doctor):
+for command in (features, detect, render, reconstruct, inspect, export, text_embeddings, doctor):
     app.command()(command)
 app.add_typer(presets_app)
 

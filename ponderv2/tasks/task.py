@@ -23,6 +23,7 @@ from ponderv2.errors import CheckpointError
 from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.folders import SceneFolders
 from ponderv2.scenes.reader import Reader
+from ponderv2.tasks.detector import Detector
 from ponderv2.tasks.loaded_model import LoadedModel
 from ponderv2.tasks.published import settings_in_published_order
 from ponderv2.training.config import TrainingConfig
@@ -239,6 +240,10 @@ class Task(ABC, Generic[Settings]):
         Raises SceneError for scenes that the model does not know or where there is nothing to do,
         OutputError where something cannot be written.
         """
+
+    def detector(self, loaded: LoadedModel) -> Detector | None:
+        """Its trained model as one that finds boxes, for `ponder detect`. None: it does not."""
+        return None
 
     # Published weights
 

@@ -14,17 +14,21 @@ from ponderv2.data.scene_folder import open_folder
 from ponderv2.datasets.nuscenes.classes import DETECTION_NAMES
 from ponderv2.datasets.nuscenes.config import NuscenesConfig
 from ponderv2.datasets.nuscenes.world_boxes import key_truths
-from ponderv2.errors import PresetError, SceneError
+from ponderv2.errors import CheckpointError, OutputError, PresetError, SceneError
 from ponderv2.evaluation.nuscenes_detection import detection_score
 from ponderv2.geometry.boxes import Boxes
 from ponderv2.geometry.detections import Detections
 from ponderv2.geometry.transforms import transform_points
+from ponderv2.geometry.volumes import FeatureVolume
 from ponderv2.io.ply import read_ply
+from ponderv2.scenes.point_cloud_files import read_cloud_with_notes
 from ponderv2.tasks.detection import evaluation
+from ponderv2.tasks.detection.config import DetectionModelConfig
 from ponderv2.tasks.detection.data import DetectionDataset
 from ponderv2.tasks.detection.model import DetectionModel
 from ponderv2.tasks.detection.nuscenes_submission import read_submission
-from ponderv2.workflows import evaluate, finetune
+from ponderv2.weights import named_checkpoint
+from ponderv2.workflows import detect, evaluate, finetune
 from ponderv2.workflows.config import FinetuneConfig
 from tests.datasets.drives.nuscenes_drives import write_drives
 from tests.workflows.tiny import ENCODER, TRAINING
@@ -134,8 +138,10 @@ def test_points_beyond_the_range_are_not_seen(drives: Path) -> None:
 
 def test_volume_is_in_metres(drives: Path) -> None:
     config = settings().model.model_copy(update={"classes": DETECTION_NAMES})
+    assert isinstance(config, DetectionModelConfig)
     model = DetectionModel(config).eval()
     seen, _ = model.read(dataset(drives).whole_scene(0).batch)
+    assert isinstance(seen, FeatureVolume)
     torch.testing.assert_close(seen.lower, torch.tensor([RANGE["lower"]]))
     torch.testing.assert_close(seen.upper, torch.tensor([RANGE["upper"]]))
     assert seen.values.shape[2:] == (2, 24, 24)
@@ -184,3 +190,52 @@ def test_submission_needs_the_tables(drives: Path, tmp_path: Path, monkeypatch: 
             submission=tmp_path / "out.json",
             out=tmp_path / "out",
         )
+
+
+def as_text(path: Path, coord: torch.Tensor, intensity: torch.Tensor) -> Path:
+    rows = torch.cat([coord, intensity.double().reshape(-1, 1)], dim=1).tolist()
+    lines = [" ".join(f"{value:.6f}" for value in row) for row in rows]
+    path.write_text("\n".join(["x y z intensity", *lines]))
+    return path
+
+
+def centres(found: detect.DetectResult) -> torch.Tensor:
+    return torch.tensor([row["center"] for row in found.boxes], dtype=torch.float64)
+
+
+def assert_surest_are_there(found: torch.Tensor, wanted: torch.Tensor) -> None:
+    """In any order, and of the twenty surest alone: boxes of equal scores may change places."""
+    distance = torch.cdist(found - wanted.mean(dim=0), wanted[:20] - wanted.mean(dim=0))
+    assert len(found) == len(wanted) and float(distance.amin(dim=0).max()) < 0.02
+
+
+def test_detect_gives_the_boxes_of_a_file_in_its_own_frame(drives: Path, tmp_path: Path) -> None:
+    """Of a file in the frame of the scene they are those of the scene; far from zero they move with it."""
+    run, data = drives / "run", dataset(drives)
+    cloud = data.scene(0).cloud
+    near = as_text(tmp_path / "near.txt", cloud.coord.double(), cloud.fields["intensity"])
+    of_scene = detect.run(run, scene=data.names[0], scenes=drives / "data", min_score=0.0)
+    of_near = detect.run(run, file=near, min_score=0.0, out=tmp_path / "near.json", ply=tmp_path / "near.ply")
+    assert of_near.n_boxes == of_scene.n_boxes > 0
+    assert_surest_are_there(centres(of_near), centres(of_scene))
+    stored = json.loads((tmp_path / "near.json").read_text())
+    assert stored["source"] == "near.txt" and len(stored["boxes"]) == of_near.n_boxes
+    corners = torch.tensor(stored["boxes"][0]["corners"], dtype=torch.float64)
+    torch.testing.assert_close(corners.mean(dim=0), centres(of_near)[0], atol=1e-3, rtol=0)
+
+    away = torch.tensor([500_000.0, 4_000_000.0, 30.0], dtype=torch.float64)
+    far = as_text(tmp_path / "far.txt", cloud.coord.double() + away, cloud.fields["intensity"])
+    origin = torch.tensor(read_cloud_with_notes(far).cloud.origin, dtype=torch.float64)
+    assert float(origin[1]) > 1e6
+    same = as_text(tmp_path / "same.txt", cloud.coord.double() + away - origin, cloud.fields["intensity"])
+    of_far, of_same = (detect.run(run, file=one, min_score=0.0) for one in (far, same))
+    assert_surest_are_there(centres(of_far), centres(of_same) + origin)
+
+
+def test_what_detect_refuses(drives: Path, tmp_path: Path) -> None:
+    with pytest.raises(SceneError, match="one cloud is needed"):
+        detect.run(drives / "run")
+    with pytest.raises(OutputError, match="cannot write boxes"):
+        detect.run(drives / "run", file=tmp_path / "a.ply", out=tmp_path / "a.txt")
+    with pytest.raises(CheckpointError, match="holds no detector"):
+        detect.run(named_checkpoint("rooms"), file=tmp_path / "a.ply")

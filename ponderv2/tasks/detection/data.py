@@ -11,12 +11,12 @@ from torch import Tensor
 from ponderv2.data.config import LabelledDataConfig
 from ponderv2.data.datasets import SceneDataset
 from ponderv2.data.instance_boxes import BoxSource, box_source, with_boxes
-from ponderv2.data.preprocess import clipped, in_range, whole_scene_shift
+from ponderv2.data.preprocess import clipped, in_range, preprocess, whole_scene_shift
 from ponderv2.data.sweeps import with_sweeps_behind
 from ponderv2.geometry.boxes import Boxes
 from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.reader import Reader
-from ponderv2.scenes.scene import Scene
+from ponderv2.scenes.scene import PointCloud, Scene
 
 COUNTS = ("n_lidar", "n_radar")
 """Points that a sensor measured of an object."""
@@ -81,14 +81,33 @@ class DetectionDataset(SceneDataset):
         scene = self.scene(index)
         if self.config.images is None and scene.frames:
             scene = replace(scene, frames=())
+        scene = within_range(replace(scene, boxes=None), self.config)
         shown = clipped(with_sweeps_behind(scene, self.config.sweeps), self.config)
         first = whole_scene_shift(shown.cloud.coord, self.config)
-        if self.config.range is not None:
-            scene = in_range(scene.moved(first), self.config).moved(torch.linalg.inv(first))
-            shown = clipped(with_sweeps_behind(scene, self.config.sweeps), self.config)
-            first = whole_scene_shift(shown.cloud.coord, self.config)
-        prepared = self.whole(replace(scene, boxes=None))
+        prepared = self.whole(scene)
         return WholeScene(prepared.batch, torch.linalg.inv(prepared.shift.double() @ first.double()))
+
+
+def whole_cloud(cloud: PointCloud, config: LabelledDataConfig, condition: str) -> WholeScene:
+    """A cloud of no data set, for a model that reads points alone.
+
+    Raises SceneError where the cloud lacks an input of the encoder, or no point is within the range.
+    """
+    scene = clipped(within_range(Scene("cloud", cloud), config), config)
+    first = whole_scene_shift(scene.cloud.coord, config)
+    prepared = preprocess(scene.moved(first), config, condition, "segment")
+    return WholeScene(prepared.batch, torch.linalg.inv(prepared.shift.double() @ first.double()))
+
+
+def within_range(scene: Scene, config: LabelledDataConfig) -> Scene:
+    """The points that lie in the range of the settings once the scene is where the model sees it.
+
+    In the frame of the scene. Raises SceneError where no point does.
+    """
+    if config.range is None:
+        return scene
+    shift = whole_scene_shift(clipped(scene, config).cloud.coord, config)
+    return in_range(scene.moved(shift), config).moved(torch.linalg.inv(shift))
 
 
 def measured(boxes: Boxes) -> Tensor:

@@ -25,8 +25,8 @@ from ponderv2.geometry.boxes import Boxes
 from ponderv2.geometry.detections import Detections
 from ponderv2.io.files import write_bytes
 from ponderv2.scenes.scene import evenly_spread
-from ponderv2.tasks.detection.box_pictures import write_boxes, write_pictures
-from ponderv2.tasks.detection.data import DetectionDataset
+from ponderv2.tasks.box_pictures import write_boxes, write_pictures
+from ponderv2.tasks.detection.data import DetectionDataset, WholeScene
 from ponderv2.tasks.detection.model import DetectionModel
 from ponderv2.tasks.detection.nuscenes_submission import SubmissionMeta, write_submission
 from ponderv2.tasks.task import EvaluationRequest, EvaluationResult
@@ -39,10 +39,14 @@ SHOWN_SCORE = 0.3
 MOST_CURVE_POINTS = 200
 
 
-@torch.no_grad()
 def detect_scene(model: DetectionModel, data: DetectionDataset, index: int) -> Detections:
     """What is found in a scene, in its frame as it was read."""
-    whole = data.whole_scene(index)
+    return detect_whole(model, data.whole_scene(index))
+
+
+@torch.no_grad()
+def detect_whole(model: DetectionModel, whole: WholeScene) -> Detections:
+    """What is found in a scene that was made ready, in its frame as it was read."""
     (found,) = model.detect(whole.batch.to(next(model.parameters()).device))
     return Detections(found.boxes.moved(whole.to_scene), found.score)
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from ponderv2.data.config import LabelledDataConfig, PointDataConfig
 from ponderv2.data.instance_boxes import box_source
-from ponderv2.errors import PresetError, SceneError
+from ponderv2.errors import CheckpointError, PresetError, SceneError
 from ponderv2.evaluation.box_average_precision import BoxMatches, box_matches, box_metrics
+from ponderv2.geometry.detections import Detections
 from ponderv2.heads.detection.center.config import CenterHeadConfig
 from ponderv2.scenes.folders import SceneFolders
+from ponderv2.scenes.scene import PointCloud
 from ponderv2.tasks.detection import evaluation
 from ponderv2.tasks.detection.config import DetectionModelConfig
-from ponderv2.tasks.detection.data import DetectionDataset
+from ponderv2.tasks.detection.data import DetectionDataset, whole_cloud
 from ponderv2.tasks.detection.model import DetectionModel
+from ponderv2.tasks.loaded_model import LoadedModel
 from ponderv2.tasks.task import (
     BestMetric,
     EvaluationRequest,
@@ -119,6 +123,10 @@ class DetectionTask(Task[DetectionModelConfig]):
         """Heads are not taken from other models."""
         return False
 
+    def detector(self, loaded: LoadedModel) -> BoxDetector:
+        """For `ponder detect`."""
+        return BoxDetector(loaded)
+
     def evaluate(
         self, request: EvaluationRequest, model: DetectionModel, report: Reporter
     ) -> EvaluationResult:
@@ -144,3 +152,38 @@ class DetectionValidation:
         """map25, mar25, map50, mar50; 0 where nothing is annotated."""
         means = box_metrics(results, len(self._model.classes)).means()
         return {name: value if value == value else 0.0 for name, value in means.items()}
+
+
+class BoxDetector:
+    """A trained detector on scenes and on clouds of no data set."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        assert isinstance(loaded.model, DetectionModel)
+        self._loaded, self._model = loaded, loaded.model
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self._model.classes
+
+    def in_scene(self, store: SceneFolders, split: str, name: str) -> Detections:
+        """What is found in a scene, in its frame. Raises SceneError."""
+        request = EvaluationRequest(self._loaded, store, split, Path())
+        settings = request.settings(LabelledDataConfig, budget={}, class_balance=False)
+        data = DetectionDataset(store, split, settings, classes=self.classes)
+        return evaluation.detect_scene(self._model, data, data.names.index(name))
+
+    def in_cloud(self, cloud: PointCloud) -> tuple[Detections, tuple[str, ...]]:
+        """What is found in a cloud, in its frame, and what was made up for it.
+
+        Raises CheckpointError for an encoder of images, SceneError for a cloud that it cannot read.
+        """
+        if self._model.encoder_config.needs != "points":
+            raise CheckpointError(
+                f"the encoder of {self._loaded.path} sees images, and a cloud alone has none",
+                fix="--scene NAME of a data set",
+            )
+        cloud, added = self._loaded.completed(cloud)
+        settings = LabelledDataConfig.model_validate({**self._loaded.config["data"], "budget": {}})
+        whole = whole_cloud(cloud, settings, self._model.prompts.choose(None))
+        return evaluation.detect_whole(self._model, whole), added
