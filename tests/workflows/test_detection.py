@@ -173,8 +173,10 @@ def test_what_is_refused(drives: Path, tmp_path: Path) -> None:
         run(settings({"mix_probability": 0.5}))
     with pytest.raises(PresetError, match=r"none of model\.classes"):
         run(settings(classes=["tram"]))
-    with pytest.raises(PresetError, match=r"groups names 'tram'"):
+    with pytest.raises(PresetError, match="groups name 'tram'"):
         run(settings(head={"kind": "center", "groups": [["tram"]]}))
+    with pytest.raises(PresetError, match="mean_sizes lacks the class"):
+        run(settings(head={"kind": "votenet", "mean_sizes": {"tram": [20.0, 2.5, 3.5]}}))
     with pytest.raises(ValueError, match="reads a volume"):
         settings(frame=None)
     assert not (tmp_path / "refused").exists()

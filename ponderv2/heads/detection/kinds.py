@@ -18,6 +18,19 @@ DetectionHeadConfig = Annotated[AnyHeadConfig, Field(discriminator="kind")]
 """The kinds of heads, chosen by `kind`."""
 
 
+def check_classes(config: AnyHeadConfig, classes: tuple[str, ...]) -> None:
+    """Raises ValueError where the settings of a head name classes that there are not, or lack one."""
+    match config:
+        case CenterHeadConfig():
+            config.numbers(classes)
+        case FCAF3DHeadConfig():
+            config.levels(classes)
+        case VoteNetHeadConfig():
+            config.sizes(classes)
+        case _:
+            assert_never(config)
+
+
 def build_detection_head(config: AnyHeadConfig, in_channels: int, classes: tuple[str, ...]) -> AnyHead:
     """The module from features to boxes of the classes of a data set.
 

@@ -13,7 +13,7 @@ from ponderv2.data.instance_boxes import box_source
 from ponderv2.errors import CheckpointError, PresetError, SceneError
 from ponderv2.evaluation.box_average_precision import BoxMatches, box_matches, box_metrics
 from ponderv2.geometry.detections import Detections
-from ponderv2.heads.detection.center.config import CenterHeadConfig
+from ponderv2.heads.detection.kinds import check_classes
 from ponderv2.scenes.folders import SceneFolders
 from ponderv2.scenes.scene import PointCloud
 from ponderv2.tasks.detection import evaluation
@@ -60,12 +60,13 @@ class DetectionTask(Task[DetectionModelConfig]):
                 f"none of model.classes is a class of the boxes of {store.root}: {', '.join(known)}",
                 fix="--set model.classes=null takes those of the data set",
             )
-        if isinstance(settings.head, CenterHeadConfig) and settings.head.unknown_classes(classes):
-            name = settings.head.unknown_classes(classes)[0]
+        try:
+            check_classes(settings.head, classes)
+        except ValueError as error:
             raise PresetError(
-                f"model.head.groups names '{name}', the classes are {', '.join(classes)}",
-                fix="--set model.head.groups=null takes one group of all",
-            )
+                f"model.head does not fit the boxes of {store.root}: {error}",
+                fix="--set model.head.KEY=..., or --set model.classes=[...] for some of the classes",
+            ) from error
         return settings.model_copy(update={"classes": classes})
 
     def datasets(

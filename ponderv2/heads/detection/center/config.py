@@ -77,13 +77,9 @@ class CenterHeadConfig(StrictConfig):
             raise ValueError(f"nms.radii has {len(self.nms.radii)} numbers for {n_groups} groups")
         return self
 
-    def unknown_classes(self, classes: tuple[str, ...]) -> tuple[str, ...]:
-        """Names of the groups that are no class of the data set."""
-        return tuple(name for group in self.groups or () for name in group if name not in classes)
-
     def numbers(self, classes: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
         """The classes of each group by their numbers. Raises ValueError for a name that is no class."""
-        unknown = self.unknown_classes(classes)
+        unknown = [name for group in self.groups or () for name in group if name not in classes]
         if unknown:
             raise ValueError(f"groups name '{unknown[0]}', which is none of {', '.join(classes)}")
         if self.groups is None:
