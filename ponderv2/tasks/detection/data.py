@@ -11,8 +11,9 @@ from torch import Tensor
 from ponderv2.data.config import LabelledDataConfig
 from ponderv2.data.datasets import SceneDataset
 from ponderv2.data.instance_boxes import BoxSource, box_source, with_boxes
-from ponderv2.data.preprocess import clipped, in_range, preprocess, whole_scene_shift
-from ponderv2.data.sweeps import with_sweeps_behind
+from ponderv2.data.preprocess import Preprocessed, clipped, in_range, preprocess, whole_scene_shift
+from ponderv2.data.sweeps import with_sweeps
+from ponderv2.data.views import sample_images
 from ponderv2.geometry.boxes import Boxes
 from ponderv2.scenes.batch import Batch
 from ponderv2.scenes.reader import Reader
@@ -77,15 +78,12 @@ class DetectionDataset(SceneDataset):
         return boxes.take(measured(boxes))
 
     def whole_scene(self, index: int) -> WholeScene:
-        """A scene as the model sees it where it predicts: not augmented, within the range."""
-        scene = self.scene(index)
-        if self.config.images is None and scene.frames:
-            scene = replace(scene, frames=())
-        scene = within_range(replace(scene, boxes=None), self.config)
-        shown = clipped(with_sweeps_behind(scene, self.config.sweeps), self.config)
-        first = whole_scene_shift(shown.cloud.coord, self.config)
-        prepared = self.whole(scene)
-        return WholeScene(prepared.batch, torch.linalg.inv(prepared.shift.double() @ first.double()))
+        """A scene as the model sees it in training, but not augmented. Raises SceneError without a point in
+        the range."""
+        scene = replace(self.scene(index), boxes=None)
+        scene = as_read = replace(scene, frames=sample_images(scene.frames, self.config.images))
+        prepared, to_scene = _ready(with_sweeps(scene, self.config.sweeps), self.config, self.condition)
+        return WholeScene(self._with_images(prepared, as_read), to_scene)
 
 
 def whole_cloud(cloud: PointCloud, config: LabelledDataConfig, condition: str) -> WholeScene:
@@ -93,21 +91,18 @@ def whole_cloud(cloud: PointCloud, config: LabelledDataConfig, condition: str) -
 
     Raises SceneError where the cloud lacks an input of the encoder, or no point is within the range.
     """
-    scene = clipped(within_range(Scene("cloud", cloud), config), config)
+    prepared, to_scene = _ready(Scene("cloud", cloud), config, condition)
+    return WholeScene(prepared.batch, to_scene)
+
+
+def _ready(
+    scene: Scene, config: LabelledDataConfig, condition: str
+) -> tuple[Preprocessed, Float[Tensor, "4 4"]]:
+    """Clipped, shifted, within the range, in voxels, in the order of training; and the way back."""
+    scene = clipped(scene, config)
     first = whole_scene_shift(scene.cloud.coord, config)
-    prepared = preprocess(scene.moved(first), config, condition, "segment")
-    return WholeScene(prepared.batch, torch.linalg.inv(prepared.shift.double() @ first.double()))
-
-
-def within_range(scene: Scene, config: LabelledDataConfig) -> Scene:
-    """The points that lie in the range of the settings once the scene is where the model sees it.
-
-    In the frame of the scene. Raises SceneError where no point does.
-    """
-    if config.range is None:
-        return scene
-    shift = whole_scene_shift(clipped(scene, config).cloud.coord, config)
-    return in_range(scene.moved(shift), config).moved(torch.linalg.inv(shift))
+    prepared = preprocess(in_range(scene.moved(first), config), config, condition, "segment")
+    return prepared, torch.linalg.inv(prepared.shift.double() @ first.double())
 
 
 def measured(boxes: Boxes) -> Tensor:
