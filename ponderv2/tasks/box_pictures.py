@@ -153,11 +153,15 @@ def edges_in_image(boxes: Boxes, camera: Camera) -> tuple[Float[ndarray, "edge 4
     return place[near].numpy(), box[near].tolist()
 
 
-def write_boxes(path: Path, found: Detections) -> Path:
-    """The edges of boxes as coloured points, in the frame of the scene. Raises OutputError."""
-    coord, color = edge_points(found.boxes)
+def write_boxes(path: Path, found: Detections, origin: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Path:
+    """The edges of boxes as coloured points, in the frame of the scene; `origin` is added in double
+    precision, in which positions are then written. Raises OutputError."""
+    points, color = edge_points(found.boxes)
+    coord = points.numpy()
+    if any(origin):
+        coord = coord.astype(np.float64) + origin
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, encode_ply(coord.numpy(), None, None, color.numpy()))
+    write_bytes(path, encode_ply(coord, None, None, color.numpy()))
     return path
 
 

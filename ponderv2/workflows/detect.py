@@ -7,11 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ponderv2.errors import CheckpointError, OutputError, SceneError
-from ponderv2.geometry.boxes import Boxes
-from ponderv2.geometry.detections import Detections
 from ponderv2.io.files import write_bytes
 from ponderv2.scenes.point_cloud_files import read_cloud_with_notes
 from ponderv2.scenes.scene import Scene
@@ -113,7 +109,7 @@ def run(  # noqa: PLR0913 - one argument per option of the command
     if out is not None:
         write_bytes(out, json.dumps({"source": seen.name, "boxes": rows}, indent=1).encode())
     if ply is not None:
-        write_boxes(ply, Detections(_shifted(found.boxes, seen.cloud.origin), found.score))
+        write_boxes(ply, found, seen.cloud.origin)
     drawn = [] if pictures is None else write_pictures(pictures, seen, found, None, detector.classes)
     for row in rows:
         del row["corners"]
@@ -133,9 +129,3 @@ def run(  # noqa: PLR0913 - one argument per option of the command
 def _check_ending(option: str, path: Path | None, ending: str) -> None:
     if path is not None and path.suffix.lower() != ending:
         raise OutputError(f"cannot write boxes as '{path.name}'", fix=f"{option} {path.with_suffix(ending)}")
-
-
-def _shifted(boxes: Boxes, origin: tuple[float, float, float]) -> Boxes:
-    shift = torch.eye(4, dtype=torch.float64)
-    shift[:3, 3] = torch.tensor(origin, dtype=torch.float64)
-    return boxes.moved(shift)
