@@ -32,8 +32,14 @@ def detect(  # noqa: PLR0913 - one argument per option
         typer.Option("--pictures", metavar="DIR", help="Folder for pictures from above and in the images."),
     ] = None,
     min_score: Annotated[
-        float, typer.Option("--min-score", min=0.0, max=1.0, help="Less sure boxes are left out.")
-    ] = 0.3,
+        float | None,
+        typer.Option(
+            "--min-score",
+            min=0.0,
+            max=1.0,
+            help="Less sure boxes are left out. By default 0.3; of FCAF3D, whose scores are lower, 0.15.",
+        ),
+    ] = None,
     scale: Annotated[
         float, typer.Option("--scale", metavar="METRES", help="Metres per unit of the file: 0.001 for mm.")
     ] = 1.0,

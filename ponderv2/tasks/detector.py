@@ -21,6 +21,11 @@ class Detector(Protocol):
         """Their names."""
         ...
 
+    @property
+    def shown_score(self) -> float:
+        """Boxes that are at least so sure are shown, unless the user wants others."""
+        ...
+
     def in_scene(self, store: SceneFolders, split: str, name: str) -> Detections:
         """What is found in a scene, in its frame. Raises SceneError."""
         ...

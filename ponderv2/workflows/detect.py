@@ -47,7 +47,7 @@ def run(  # noqa: PLR0913 - one argument per option of the command
     out: Path | None = None,
     ply: Path | None = None,
     pictures: Path | None = None,
-    min_score: float = 0.3,
+    min_score: float | None = None,
     scale: float = 1.0,
     up_axis: str = "z",
     device: str = "auto",
@@ -64,7 +64,7 @@ def run(  # noqa: PLR0913 - one argument per option of the command
         out: JSON file of the boxes.
         ply: The edges of the boxes as coloured points.
         pictures: Folder for pictures: from above and, of a scene with images, in these.
-        min_score: Less sure boxes are left out.
+        min_score: Less sure boxes are left out. None: as the head of the model is usually shown.
         scale: Metres per unit of the file.
         up_axis: Axis of the file that points up.
         device: auto, cpu or cuda.
@@ -104,7 +104,8 @@ def run(  # noqa: PLR0913 - one argument per option of the command
         seen = store.read(name, holds[0], labels=False)
     for note in notes:
         report.warn(note)
-    found = found.take(found.score >= min_score)
+    least = detector.shown_score if min_score is None else min_score
+    found = found.take(found.score >= least)
     rows = box_values(found, detector.classes, seen.cloud.origin)
     if out is not None:
         write_bytes(out, json.dumps({"source": seen.name, "boxes": rows}, indent=1).encode())

@@ -34,8 +34,6 @@ from ponderv2.training.report import Reporter
 
 MOST_PICTURES = 4
 """Scenes of a split that are drawn, evenly spread."""
-SHOWN_SCORE = 0.3
-"""Boxes of less confidence are not drawn."""
 MOST_CURVE_POINTS = 200
 
 
@@ -127,7 +125,7 @@ def _detect_all(
         truth = _truth(data, index)
         if truth is not None:
             seen.matches[index] = box_matches(found, truth)
-        surest = found.take(found.score >= SHOWN_SCORE)
+        surest = found.take(found.score >= model.config.head.shown_score)
         if index in pictured:
             scene = data.store.read(data.names[index], data.split, labels=False, frames="all")
             seen.images += write_pictures(request.folder, scene, surest, truth, model.classes)

@@ -167,6 +167,11 @@ class BoxDetector:
         """Names of the classes."""
         return self._model.classes
 
+    @property
+    def shown_score(self) -> float:
+        """That of the head."""
+        return self._model.config.head.shown_score
+
     def in_scene(self, store: SceneFolders, split: str, name: str) -> Detections:
         """What is found in a scene, in its frame. Raises SceneError."""
         request = EvaluationRequest(self._loaded, store, split, Path())

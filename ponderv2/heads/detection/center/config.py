@@ -35,6 +35,8 @@ class CenterHeadConfig(StrictConfig):
 
     kind: Literal["center"] = "center"
     reads: ClassVar[Literal["points", "volume"]] = "volume"
+    shown_score: ClassVar[float] = 0.3
+    """Boxes that are at least so sure are drawn, exported and given by `ponder detect`."""
     groups: tuple[tuple[str, ...], ...] | None = None
     """Classes that share the layers of their boxes and suppress each other, by name. None: all in one group.
     Classes of the data set that no group names are not detected."""

@@ -34,6 +34,8 @@ class FCAF3DHeadConfig(StrictConfig):
 
     kind: Literal["fcaf3d"] = "fcaf3d"
     reads: ClassVar[Literal["points"]] = "points"
+    shown_score: ClassVar[float] = 0.15
+    """Boxes that are at least so sure are drawn, exported and given by `ponder detect`."""
     cell: PositiveFloat = 0.08
     """Edge of the cells of the finest level, metres; each further level doubles it."""
     widths: tuple[PositiveInt, ...] = Field((64, 128, 256, 512), min_length=1)

@@ -49,6 +49,8 @@ class VoteNetHeadConfig(StrictConfig):
 
     kind: Literal["votenet"] = "votenet"
     reads: ClassVar[Literal["points"]] = "points"
+    shown_score: ClassVar[float] = 0.3
+    """Boxes that are at least so sure are drawn, exported and given by `ponder detect`."""
     mean_sizes: Literal["scannet", "sunrgbd"] | Mapping[str, Size]
     """Length, width, height of each class in metres, by its name; or a published table."""
     n_headings: PositiveInt = 12
