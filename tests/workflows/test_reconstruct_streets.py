@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -144,11 +145,22 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store.root
 
 
+class CheckpointOfARun(OpenCheckpoint):
+    """Of a run that held no camera out; its field is made by the tests."""
+
+    def __init__(self) -> None:
+        pass
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return {"data": {}}
+
+
 def run(
     street: Path, out: Path, field: ModelField, monkeypatch: pytest.MonkeyPatch, **settings: Any
 ) -> tuple[reconstruct.ReconstructResult, Heard]:
     heard = Heard()
-    monkeypatch.setattr(reconstruct, "open_checkpoint", lambda path: object.__new__(OpenCheckpoint))
+    monkeypatch.setattr(reconstruct, "open_checkpoint", lambda path: CheckpointOfARun())
     monkeypatch.setattr(reconstruct, "open_field", lambda *_: field)
     config = ReconstructConfig.model_validate({"resolution": 80, **settings})
     result = reconstruct.run(
